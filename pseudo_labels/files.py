@@ -1,0 +1,130 @@
+"""Digests, canonical JSON and writes that happen whole or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pseudo_labels.errors import PocketiqaError, StorageFullError, TamperedError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON spelling of ``value``: sorted keys, UTF-8, no NaN, newline at the end.
+
+    Raises:
+        ValueError: ``value`` holds a NaN or an infinity.
+    """
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    # Names of files may hold lone surrogates (bytes that are not UTF-8); they must survive a round trip.
+    return (text + "\n").encode("utf-8", "surrogatepass")
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``: equal values, equal digests."""
+    return sha256_bytes(canonical_json(value))
+
+
+def read_json(path: Path, *, what: str) -> Any:
+    """Parse a JSON file that we wrote; ``what`` names it in the error.
+
+    Raises:
+        PocketiqaError: the file is missing.
+        TamperedError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+    except FileNotFoundError as error:
+        raise PocketiqaError(f"no {what} at {path}: the file does not exist") from error
+    except ValueError as error:
+        raise TamperedError(f"the {what} at {path} is not valid JSON ({error}); restore it or start over") from error
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space left" into a message that says what is safe and what to do.
+
+    Raises:
+        StorageFullError: instead of an OSError with ENOSPC or EDQUOT.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFullError(
+            f"no space left while writing {path}: everything committed so far is valid; "
+            "free some space and run the same command again to resume"
+        ) from error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` in one step; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        StorageFullError: the disk is full; the old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with explain_full_disk(path):
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(final: Path) -> Iterator[Path]:
+    """Give a folder to fill; on success it is fsynced and renamed to ``final``, else removed.
+
+    An existing ``final`` is replaced only after the new one is complete. Leftovers of killed writers
+    of the same ``final`` are removed first, so two processes must not stage the same one.
+
+    Raises:
+        StorageFullError: the disk is full; ``final`` is untouched.
+    """
+    for leftover in final.parent.glob(f".{final.name}.*.staged"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staged = final.parent / f".{final.name}.{os.getpid()}.staged"
+    try:
+        with explain_full_disk(final):
+            staged.mkdir(parents=True)
+            yield staged
+            for file in sorted(staged.rglob("*")):
+                _fsync(file)
+            _fsync(staged)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(staged, final)
+            _fsync(final.parent)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

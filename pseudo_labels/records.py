@@ -1,0 +1,116 @@
+"""The rows that travel between stages: images of a pool, and what a teacher said of them."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pseudo_labels.files import digest_of
+
+
+class Status(StrEnum):
+    """What became of an image; every row that is not ``ok`` carries a reason in words."""
+
+    OK = "ok"
+    DUPLICATE = "duplicate"  # the same bytes as an earlier image of the pool
+    MISSING = "missing"  # no such file: never there, vanished, or a broken link
+    UNREADABLE = "unreadable"  # there, but cannot be opened (permissions, input or output error)
+    EMPTY = "empty"  # zero bytes
+    NOT_AN_IMAGE = "not_an_image"  # no format that we accept
+    CORRUPT = "corrupt"  # an accepted format, but truncated or damaged
+    TOO_LARGE = "too_large"  # above the declared pixel limit
+    TOO_SMALL = "too_small"  # below the declared side
+    CHANGED = "changed"  # the bytes are not those that entered the pool
+    NO_REFERENCE = "no_reference"  # a full-reference teacher, and the clean image is not to be had
+    FAILED = "failed"  # the model gave no finite score
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One row of a pool manifest.
+
+    Attributes:
+        id: first 24 hex digits of ``sha256``; for a bad file without content, of its address. Unique among ``ok`` rows.
+        uri: where the bytes are; without a scheme and not absolute, relative to the pool's folder.
+        sha256: of the encoded bytes, hex; empty if they could not be read.
+        dhash: 64-bit difference hash, 16 hex digits; empty for a bad file.
+        bytes: encoded size.
+        width: pixels after the EXIF turn, 0 for a bad file.
+        height: pixels after the EXIF turn, 0 for a bad file.
+        status: see ``Status``.
+        reason: words for a person; empty if ``ok``.
+        group: images of one scene share it; never split across train, validation and test.
+        ref_id: ``id`` of the clean reference in the same pool; empty for an original.
+        distortion: name in the distortion catalogue; empty for an original.
+        level: severity from above 0 to 5, 0 for an original.
+    """
+
+    id: str
+    uri: str
+    sha256: str = ""
+    dhash: str = ""
+    bytes: int = 0
+    width: int = 0
+    height: int = 0
+    status: Status = Status.OK
+    reason: str = ""
+    group: str = ""
+    ref_id: str = ""
+    distortion: str = ""
+    level: float = 0.0
+
+
+@dataclass(frozen=True)
+class TeacherStamp:
+    """Who labelled: enough to tell two teachers apart and to repeat the labels.
+
+    Attributes:
+        name: registry name, such as ``reference``.
+        version: version of the teacher's code; raised whenever its scores change.
+        weights: digest of the weights (or of the constants of a teacher without weights).
+        options: everything else that changes a score, as JSON values.
+        scale: what 0 and 1 mean, for a person.
+        licence: of weights and training data, as far as known.
+    """
+
+    name: str
+    version: int
+    weights: str
+    options: dict[str, Any] = field(default_factory=dict)
+    scale: str = "0 worst, 1 best"
+    licence: str = "unknown"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """Identity: equal stamps give equal labels."""
+        return digest_of(self.as_dict())
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabel:
+    """One row of a label store.
+
+    Attributes:
+        id: of the image in its pool.
+        uri: as in the pool.
+        sha256: of the bytes that were labelled.
+        view: ``full``, or the name of an augmented view (a row of its own).
+        status: see ``Status``.
+        reason: words for a person; empty if ``ok``.
+        score: in [0, 1], 1 best; NaN unless ``ok``.
+        score_std: the teacher's own spread, in units of the score, at least 0; NaN if it gives none.
+        confidence: weight in distillation, in [0, 1].
+    """
+
+    id: str
+    uri: str
+    sha256: str = ""
+    view: str = "full"
+    status: Status = Status.OK
+    reason: str = ""
+    score: float = float("nan")
+    score_std: float = float("nan")
+    confidence: float = 1.0
