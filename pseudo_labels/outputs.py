@@ -74,7 +74,8 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         raise PocketiqaError(f"{folder / MANIFEST} was not written by pocketiqa")
     if record.get("format") != FORMAT:
         raise PocketiqaError(
-            f"{folder} has format version {record.get('format')!r}; this pocketiqa reads {FORMAT}: upgrade, or make it anew"
+            f"{folder} has format version {record.get('format')!r}, but this pocketiqa reads {FORMAT}: "
+            "upgrade pocketiqa or make the folder anew"
         )
     if kind is not None and record["kind"] != kind:
         raise PocketiqaError(f"{folder} holds {record['kind']!r}, but {kind!r} is needed here")
