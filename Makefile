@@ -1,0 +1,48 @@
+# Two commands need nothing but Python 3.11 or newer: make quickstart, make test.
+# Variables: PHOTOS=folder (your photographs for the quickstart), PYTHON=python3.12, VENV=folder.
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null && $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+BIN := $(VENV)/bin
+READY := $(VENV)/.pocketiqa-ready
+RECIPE := quickstart
+
+.PHONY: setup quickstart test lint types wheel-check check bench clean
+
+quickstart: $(READY)
+	$(BIN)/pocketiqa run $(RECIPE) $(if $(PHOTOS),--set 'pool.sources=["$(PHOTOS)"]' --out 'runs/$(RECIPE)-photos',)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+setup: $(READY)
+
+# Made anew only when the packages change; a set-up that was interrupted is simply repeated.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found: install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing pocketiqa and what it needs into $(VENV) (several GB, some minutes, once) ..."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/pyright
+
+# Builds the wheel, installs it with the base dependencies only, and scores an image from an empty folder.
+wheel-check: $(READY)
+	$(BIN)/python tests/wheel/check.py
+
+check: test lint types wheel-check
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,bench]'
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

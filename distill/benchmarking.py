@@ -1,0 +1,60 @@
+"""``pocketiqa evaluate``: any models on one benchmark, with the overlap of what they were trained on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.console import Report
+from distill.evaluation.benchmarks.registry import load_benchmark
+from distill.evaluation.evaluate import evaluate
+from distill.evaluation.overlap import benchmark_prints, find_overlap, pool_prints
+from distill.evaluation.predictions import predict
+from distill.evaluation.samples import benchmark_samples
+from distill.evaluation.targets import targets_from_benchmark
+from pseudo_labels.pool import Pool
+
+
+def evaluate_on(
+    models: Sequence[str],
+    on: str,
+    *,
+    split: str | None = None,
+    trained_on: Sequence[Path] = (),
+    workers: int = 2,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Judge models by the opinions of a benchmark.
+
+    Args:
+        models: .onnx files, student folders, label stores or teacher names.
+        on: as for ``load_benchmark``.
+        split: ``test``, ``validation``, ``train`` or ``all``; None is ``test`` where there is one, else ``all``.
+        trained_on: pools that the models learned from; overlapping images are found and left out of the headline.
+        workers: images decoded ahead at a time.
+        progress: called with (done, total) images of all models.
+
+    Returns:
+        As ``evaluation.evaluate``, with ``overlap`` if ``trained_on`` was given.
+
+    Raises:
+        PocketiqaError: an unknown benchmark, split or model.
+    """
+    benchmark = load_benchmark(on)
+    if split is None:
+        split = "all" if benchmark.split_origin == "none" else "test"
+    benchmark = benchmark.select(None if split == "all" else split)
+    samples = benchmark_samples(benchmark)
+    predictions = []
+    for index, model in enumerate(models):
+        report = _shifted(progress, index * len(samples), len(models) * len(samples))
+        predictions.append(predict(model, samples, workers=workers, progress=report))
+    found = None
+    if trained_on:
+        trained = [print_ for folder in trained_on for print_ in pool_prints(Pool.open(folder))]
+        found = find_overlap(trained, benchmark_prints(benchmark))
+    result = evaluate(predictions, targets_from_benchmark(benchmark), overlapping=found.ids if found else ())
+    return {**result, "overlap": found.as_dict()} if found else result
+
+
+def _shifted(progress: Report | None, before: int, total: int) -> Report | None:
+    return None if progress is None else lambda done, _: progress(before + done, total)

@@ -1,0 +1,132 @@
+"""Recipes: one YAML file that says every stage from photographs to report."""
+
+import difflib
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from distill.recipe_values import apply_settings, parse_settings
+from distill.stage_config import (
+    BenchmarkSection,
+    DistortSection,
+    LabelSection,
+    PoolSection,
+    ScoreSection,
+    Section,
+    SourceSection,
+)
+from distill.train_config import TrainConfig
+from pseudo_labels.errors import PocketiqaError
+
+
+class Recipe(Section):
+    """All stages; a section that is left out is a stage that is not walked.
+
+    Attributes:
+        name: of the student that comes out; the exported file bears it.
+        out: folder of the run; each stage has a subfolder.
+        seed: of everything random in every stage.
+        pool: photographs to start from.
+        distort: synthetic damage of the pool.
+        label: the teacher that labels the (synthetic) pool.
+        sources: pools with labels that exist already, learned from beside the recipe's own.
+        distill: the student and its training.
+        evaluate: benchmarks with human opinions, beside the held-out scenes.
+        score: the demonstration with damaged copies.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    out: Path
+    seed: int = 0
+    pool: PoolSection | None = None
+    distort: DistortSection | None = None
+    label: LabelSection | None = None
+    sources: tuple[SourceSection, ...] = ()
+    distill: TrainConfig
+    evaluate: tuple[BenchmarkSection, ...] = ()
+    score: ScoreSection | None = None
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes that come with pocketiqa lie: beside the packages in a checkout, or as installed data files."""
+    return [Path(__file__).parents[1] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe that is named by path, or by the bare name of one that comes with pocketiqa.
+
+    Raises:
+        PocketiqaError: neither exists; the message lists the names there are.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise PocketiqaError(f"no recipe {name!r}: no such file, and the names are {', '.join(sorted(known))}{hint}")
+
+
+def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None) -> Recipe:
+    """Read a recipe and lay ``KEY=VALUE`` settings over it.
+
+    Raises:
+        PocketiqaError: no such recipe, not YAML, an unknown key or a value that does not fit; names the key.
+    """
+    path = find_recipe(name)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PocketiqaError(f"{path} is not a YAML recipe: {error}") from error
+    if not isinstance(tree, dict):
+        raise PocketiqaError(f"{path} holds no recipe: sections such as 'pool:' and 'distill:' are expected")
+    tree = apply_settings(tree, parse_settings(settings))
+    if out is not None:
+        tree["out"] = str(out)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise PocketiqaError(f"{path}: {_explain(error, tree)}") from error
+    _check_chain(recipe, path)
+    return recipe
+
+
+def _explain(error: ValidationError, tree: Mapping[str, Any]) -> str:
+    first, *others = error.errors()
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(others)} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{_did_you_mean(first['loc'])}{more}"
+    if first["type"] == "missing":
+        return f"{where!r} is missing{more}"
+    return f"{where} = {first['input']!r}: {first['msg']}{more}"
+
+
+def _did_you_mean(location: tuple[int | str, ...]) -> str:
+    model: Any = Recipe
+    for part in location[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((item for item in candidates if hasattr(item, "model_fields")), None)
+    names = list(getattr(model, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; the keys here are {', '.join(names)}" if names else ""
+
+
+def _check_chain(recipe: Recipe, path: Path) -> None:
+    needs = (("distort", recipe.distort, "pool", recipe.pool), ("label", recipe.label, "pool", recipe.pool))
+    for stage, present, needed, there in needs:
+        if present is not None and there is None:
+            raise PocketiqaError(f"{path}: {stage!r} needs the section {needed!r}")
+    if recipe.label is None and not recipe.sources:
+        raise PocketiqaError(
+            f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels"
+        )

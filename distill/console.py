@@ -1,0 +1,98 @@
+"""What a person sees: progress bars, one-line errors, exit status."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from pseudo_labels.errors import PocketiqaError
+
+Report = Callable[[int, int], None]
+
+# Results go to standard output; progress and errors to standard error, so that pipes stay clean.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(title: str, *, visible: bool = True) -> Iterator[Report]:
+    """Show one bar for a long step; yields the ``(done, total)`` callback that moves it."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=err, disable=not visible) as bars:
+        task = bars.add_task(title, total=None)
+
+        def report(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        yield report
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all that ``accelerate launch`` or ``torchrun`` started; true when alone."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
+def warn(text: str) -> None:
+    """Say something the user should know, without stopping."""
+    err.print(f"note: {text}", style="yellow", markup=False)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def run_cli(app: Callable[..., object], argv: list[str]) -> int:
+    """Run the command line and turn whatever happens into an exit status and at most one line.
+
+    ``--debug`` anywhere in ``argv`` shows the traceback of an error as well.
+    """
+    import typer
+
+    debug = "--debug" in argv
+    arguments = [word for word in argv if word != "--debug"]
+    try:
+        status = app(args=arguments, prog_name="pocketiqa", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; run the same command again to resume", 130)
+    except PocketiqaError as error:
+        return _fail(_one_line(error), 1, debug)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough.
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        return _fail(_describe(error), 1, debug)
+    return status if isinstance(status, int) else 0
+
+
+def _describe(error: Exception) -> str:
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "pocketiqa"
+        return f"{_one_line(Exception(usage()))} (see: {command} --help)"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"this needs the package {error.name!r}, which is not installed: "
+            "install pocketiqa[train], or pocketiqa[all] for every teacher"
+        )
+    return f"unexpected {type(error).__name__}: {_one_line(error)} (add --debug for the traceback)"
+
+
+def _fail(message: str, status: int, debug: bool = False) -> int:
+    if debug:
+        traceback.print_exc()
+    err.print(f"error: {message}", style="red", markup=False)
+    return status

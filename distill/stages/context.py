@@ -1,0 +1,108 @@
+"""What every stage of a run is given: the recipe, where things go, and how to make an output only once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.config import Recipe
+from distill.console import Report
+from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, finish, read_manifest
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a recipe.
+
+    Attributes:
+        recipe: what to do.
+        out: folder of the run; each stage has a subfolder.
+        command: that repeats the run, for the report.
+    """
+
+    recipe: Recipe
+    out: Path
+    command: str
+
+    @property
+    def photographs(self) -> Path:
+        """Copies of the bundled photographs."""
+        return self.out / "photographs"
+
+    @property
+    def pool(self) -> Path:
+        """The clean pool."""
+        return self.out / "pool"
+
+    @property
+    def synthetic(self) -> Path:
+        """The distorted pool."""
+        return self.out / "synthetic"
+
+    @property
+    def labels(self) -> Path:
+        """The label store."""
+        return self.out / "labels"
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints, history and the student."""
+        return self.out / "training"
+
+    @property
+    def evaluation(self) -> Path:
+        """Predictions and metrics."""
+        return self.out / "evaluation"
+
+    @property
+    def model(self) -> Path:
+        """The exported student."""
+        return self.out / "export" / f"{self.recipe.name}.onnx"
+
+    @property
+    def demonstration(self) -> Path:
+        """Damaged copies and their scores."""
+        return self.out / "demonstration"
+
+    @property
+    def report(self) -> Path:
+        """Report page, its JSON twin and the model card."""
+        return self.out / "report"
+
+    @property
+    def labelled_pool(self) -> Path:
+        """The pool that is labelled: the synthetic one if there is one."""
+        return self.pool if self.recipe.distort is None else self.synthetic
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: as shown on the progress bar.
+        folder: where its output is.
+        make: does the work, or returns at once if it is done; given (overwrite, progress), gives a line of summary.
+    """
+
+    name: str
+    folder: Path
+    make: Callable[[bool, Report], str]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a stage was finished in ``folder``."""
+    return (folder / MANIFEST).is_file() and read_manifest(folder).complete
+
+
+def make_once(
+    folder: Path, kind: str, spec: dict[str, Any], make: Callable[[Path], dict[str, Any]], *, overwrite: bool
+) -> Manifest:
+    """Let ``make`` fill ``folder`` unless the same was done before; it returns what to record as written.
+
+    Unfinished work is done again from the start: such stages take seconds.
+    """
+    state = claim(folder, kind, spec, overwrite=overwrite)
+    if state is Claim.DONE:
+        return read_manifest(folder, kind)
+    return finish(folder, make(folder))

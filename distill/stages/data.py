@@ -1,0 +1,80 @@
+"""Photographs to labels: the pool, its synthetic damage, and the teacher's word on it."""
+
+import os
+from functools import partial
+
+from distill.console import Report, warn
+from distill.stage_config import DistortSection, LabelSection, PoolSection
+from distill.stages.context import Run, Stage
+from distill.summaries import pool_line, store_line
+from pseudo_labels.distort import build_synthetic_pool
+from pseudo_labels.photos import export_photographs
+from pseudo_labels.pool import Pool, build_pool
+from teachers.label import label
+
+BUNDLED = "bundled:photographs"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def data_stages(run: Run) -> list[Stage]:
+    """Those of pool, distort and label that the recipe has."""
+    recipe, stages = run.recipe, []
+    if recipe.pool is not None:
+        stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool)))
+    if recipe.distort is not None:
+        stages.append(Stage("distort", run.synthetic, partial(_distort, run, recipe.distort)))
+    if recipe.label is not None:
+        stages.append(Stage("label", run.labels, partial(_label, run, recipe.label)))
+    return stages
+
+
+def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> str:
+    if BUNDLED in section.sources:
+        export_photographs(run.photographs)
+    made = build_pool(
+        [str(run.photographs) if source == BUNDLED else source for source in section.sources],
+        run.pool,
+        near_distance=section.near_distance,
+        max_bad_share=section.max_bad_share,
+        workers=cores(),
+        overwrite=overwrite,
+        progress=report,
+    )
+    return pool_line(made)
+
+
+def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report) -> str:
+    made = build_synthetic_pool(
+        Pool.open(run.pool),
+        run.synthetic,
+        per_image=section.per_image,
+        names=section.names,
+        seed=run.recipe.seed,
+        max_side=section.max_side,
+        workers=cores(),
+        overwrite=overwrite,
+        progress=report,
+    )
+    return pool_line(made)
+
+
+def _label(run: Run, section: LabelSection, overwrite: bool, report: Report) -> str:
+    store = label(
+        run.labelled_pool,
+        section.teacher,
+        run.labels,
+        shards=section.shards,
+        features=section.features,
+        options=section.options,
+        batch_size=section.batch_size,
+        threads=section.threads,
+        decode_workers=cores(),
+        overwrite=overwrite,
+        progress=report,
+        warn=warn,
+    )
+    return store_line(store)

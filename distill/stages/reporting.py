@@ -1,0 +1,182 @@
+"""Everything the run wrote, gathered for the report page."""
+
+import statistics
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from distill.console import Report
+from distill.evaluation.judges import open_judge
+from distill.evaluation.overlap import find_overlap, pool_prints
+from distill.history import HISTORY, read_history
+from distill.report import Cost, DamagedCopy, MapExample, ReportInputs, build_report
+from distill.split import Part, Split
+from distill.stages.context import Run, Stage, make_once
+from distill.stages.demonstration import Photograph, read_demonstration
+from distill.stages.judging import HeldOut, held_out, read_predictions, read_results
+from distill.stages.student import label_sources
+from pseudo_labels.files import read_json, sha256_file
+from pseudo_labels.images import load
+from pseudo_labels.outputs import read_manifest
+from pseudo_labels.pool import Pool
+from pseudo_labels.store import LabelStore
+from students.complexity import peak_memory_bytes
+from students.latency import measure_latency
+from students.runtime import Scorer
+
+KIND = "report"
+PAGE = "report.html"
+_TIMED_IMAGES = 8
+
+
+def reporting_stages(run: Run) -> list[Stage]:
+    """One stage."""
+    return [Stage("report", run.report, partial(_report, run))]
+
+
+def _report(run: Run, overwrite: bool, report: Report) -> str:
+    spec = {
+        "evaluation": read_manifest(run.evaluation).digest,
+        "demonstration": read_manifest(run.demonstration).digest if run.recipe.score else None,
+        "command": run.command,
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        return {"sha256": sha256_file(build_report(_inputs(run, report), folder).html)}
+
+    make_once(run.report, KIND, spec, make, overwrite=overwrite)
+    return str(run.report / PAGE)
+
+
+def _inputs(run: Run, report: Report) -> ReportInputs:
+    out, scorer = held_out(run), Scorer(run.model)
+    store = LabelStore.open(label_sources(run)[0].labels)
+    demonstration = read_demonstration(run) if run.recipe.score else []
+    costs, machine = _costs(run, out, store, report)
+    return ReportInputs(
+        title=f"{run.recipe.name}: a pocket-size student of {store.spec.stamp.name}",
+        evaluation=read_results(run)["held_out"],
+        targets=out.targets,
+        predictions=[read_predictions(run)],
+        student=run.recipe.name,
+        teacher=store.spec.stamp.name,
+        costs=costs,
+        machine=machine,
+        history=read_history(run.training / HISTORY),
+        load_image=lambda id: out.pool.load(out.pool.by_id(id)),
+        quality_maps=_maps(run, scorer, demonstration),
+        damaged=_damaged(run, demonstration),
+        pools=_pools(run),
+        split=_split_counts(run, out.pool),
+        teachers=[LabelStore.open(source.labels).spec.stamp.as_dict() for source in label_sources(run)],
+        overlap=_overlap(run, out),
+        contract=scorer.contract.as_dict(),
+        command=run.command,
+    )
+
+
+def _costs(run: Run, out: HeldOut, store: LabelStore, report: Report) -> tuple[dict[str, Cost], str]:
+    """Time and memory, on held-out images as JPEG files."""
+    with tempfile.TemporaryDirectory() as name:
+        files = []
+        for id in out.ids[:_TIMED_IMAGES]:
+            files.append(Path(name) / f"{id}.jpg")
+            rgb = out.pool.load(out.pool.by_id(id))
+            Image.fromarray(rgb).save(files[-1], quality=90)
+        latency = measure_latency(run.model, files, progress=report)
+        memory_mb = peak_memory_bytes(run.model, files) / 1e6
+    contract = Scorer(run.model).contract
+    student = Cost(
+        parameters=contract.parameters,
+        macs=contract.macs,
+        file_bytes=run.model.stat().st_size,
+        latency_ms_median=latency.steps["total"].median_ms,
+        latency_ms_p95=latency.steps["total"].p95_ms,
+        peak_memory_mb=memory_mb,
+    )
+    machine = (
+        f"{latency.machine}, {latency.threads} thread; {len(files)} images of about {rgb.shape[1]}x{rgb.shape[0]} "
+        "pixels; the student from JPEG to score, the teacher without decoding"
+    )
+    return {run.recipe.name: student, store.spec.stamp.name: _teacher_cost(run, out)}, machine
+
+
+def _teacher_cost(run: Run, out: HeldOut) -> Cost:
+    section = run.recipe.label
+    if section is None:
+        return Cost()
+    judge = open_judge(section.teacher, options=section.options)
+    times_ms = []
+    for id in out.ids[: _TIMED_IMAGES + 1]:
+        ref = out.pool.by_id(id)
+        rgb, reference = out.pool.load(ref), out.pool.load(out.pool.by_id(ref.ref_id or ref.id))
+        started = time.perf_counter()
+        judge.score(rgb, reference)
+        times_ms.append(1000 * (time.perf_counter() - started))
+    # The first image pays for caches and memory.
+    rest = sorted(times_ms[1:] or times_ms)
+    return Cost(latency_ms_median=statistics.median(rest), latency_ms_p95=rest[-1])
+
+
+def _maps(run: Run, scorer: Scorer, photographs: list[Photograph]) -> list[MapExample]:
+    examples = []
+    for photograph in photographs[:2]:
+        for version, file in list(photograph.files.items())[:2]:
+            path = run.demonstration / file
+            result = scorer.score(path)
+            name = f"{photograph.name}, {version.replace('_', ' ')}"
+            examples.append(MapExample(name, load(path), result.quality_map, result.score))
+    return examples
+
+
+def _damaged(run: Run, photographs: list[Photograph]) -> list[DamagedCopy]:
+    copies = []
+    for photograph in photographs:
+        original = load(run.demonstration / photograph.files["original"])
+        for version, file in photograph.files.items():
+            if version != "original":
+                scores = photograph.scores["original"], photograph.scores[version]
+                damaged = load(run.demonstration / file)
+                copies.append(DamagedCopy(photograph.name, version.replace("_", " "), *scores, original, damaged))
+    return copies
+
+
+def _pools(run: Run) -> list[dict[str, Any]]:
+    folders = {"photographs": run.pool} if run.recipe.pool else {}
+    if run.recipe.distort:
+        folders["synthetic"] = run.synthetic
+    folders |= {source.pool.name: source.pool for source in run.recipe.sources}
+    return [_pool_facts(name, Pool.open(folder)) for name, folder in folders.items()]
+
+
+def _pool_facts(name: str, pool: Pool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "images": len(pool),
+        "statuses": pool.manifest.content["statuses"],
+        "groups": pool.manifest.content["groups"],
+        "digest": pool.digest,
+        "distortions": dict(Counter(ref.distortion for ref in pool if ref.distortion)),
+    }
+
+
+def _split(run: Run) -> Split:
+    return Split.from_dict(read_json(run.training / "split.json", what="split"))
+
+
+def _split_counts(run: Run, pool: Pool) -> dict[str, dict[str, int]]:
+    parts = _split(run).parts
+    groups = {part: {ref.group for ref in pool if parts.get(ref.id) == part} for part in Part}
+    counts = Counter(parts.values())
+    return {part.value: {"images": counts[part], "groups": len(groups[part])} for part in Part if counts[part]}
+
+
+def _overlap(run: Run, out: HeldOut) -> dict[str, Any]:
+    parts = _split(run).parts
+    trained = [ref.id for ref in out.pool.ok() if parts.get(ref.id) == Part.TRAIN]
+    return find_overlap(pool_prints(out.pool, trained), pool_prints(out.pool, out.ids)).as_dict()

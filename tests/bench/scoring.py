@@ -1,0 +1,47 @@
+"""``pocketiqa score`` as a whole process: one image cold, and a folder with one and two workers."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from distill.exporting import export_checkpoint
+from students.registry import build_student, save_student
+from tests.bench.photographs import write_jpegs
+
+COUNT, REPEATS = 1000, 3
+
+
+def _score(words: list[str], folder: Path) -> tuple[float, float]:
+    """Wall seconds and peak resident MB of one ``pocketiqa score``."""
+    command = [sys.executable, "-m", "distill.cli", "score", *words, "--out", str(folder / "scores.csv")]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--format", "csv"], stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if status != 0:
+        sys.exit(f"scoring failed with status {status}")
+    return seconds, usage.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def main() -> None:
+    """Measure with an untrained pocket-m: weights do not change the time."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_student(build_student("pocket-m", seed=0), folder / "student")
+        export_checkpoint(folder / "student", folder / "model.onnx")
+        jpegs = write_jpegs(folder / "photographs", COUNT, 1024, 768)
+        model = ["--model", str(folder / "model.onnx")]
+        cold = [_score([str(jpegs[0]), *model], folder)[0] for _ in range(5)]
+        print(f"one 1024x768 JPEG, cold start: median {median(cold):.2f} s of 5 (limit 1.0 s)")
+        seconds: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(REPEATS):
+            for workers, times in seconds.items():
+                taken, peak = _score([str(jpegs[0].parent), *model, "--workers", str(workers)], folder)
+                times.append(taken)
+                print(f"{COUNT} JPEGs 1024x768, {workers} worker(s): {taken:.1f} s, peak {peak:.0f} MB (limit 400 MB)")
+        ratio = median(one / two for one, two in zip(seconds[1], seconds[2], strict=True))
+        print(f"2 workers against 1: {ratio:.2f} times faster, median of {REPEATS} pairs (limit 1.7)")

@@ -1,0 +1,94 @@
+"""Build the wheel, install it with the base dependencies only, and score an image from an empty folder.
+
+Run by ``make wheel-check``. Fails loudly if the wheel lacks a file, if the base install lacks a package, or if
+scoring pulls torch in. The last line prints the cold start of ``pocketiqa score``, for ``make bench`` to read.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from distill.exporting import export_checkpoint
+from students.registry import build_student, save_student
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words: object, cwd: Path) -> str:
+    """Run a command and return its standard output; a failure shows what it printed."""
+    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, words))}\nexit status {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of this checkout."""
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=ROOT)
+    (wheel,) = folder.glob("pocketiqa-*.whl")
+    return wheel
+
+
+def base_install(wheel: Path, folder: Path) -> Path:
+    """A new environment with the wheel and its base dependencies; returns its folder of commands."""
+    venv.create(folder, with_pip=True)
+    commands = folder / "bin"
+    constraints = ROOT / "constraints.txt"
+    run(commands / "pip", "install", "--quiet", "--constraint", constraints, wheel, cwd=folder)
+    return commands
+
+
+def make_model_and_photograph(folder: Path) -> tuple[Path, Path]:
+    """An untrained pocket-m (only its size matters here) and a photograph-sized JPEG."""
+    save_student(build_student("pocket-m", seed=0), folder / "student")
+    export_checkpoint(folder / "student", folder / "pocket-m.onnx")
+    rows, columns = np.mgrid[0:768, 0:1024]
+    waves = 127.5 + 60 * np.sin(rows / 37) + 60 * np.cos(columns / 23)
+    photograph = folder / "photograph.jpg"
+    Image.fromarray(np.stack([waves, waves[:, ::-1], waves], -1).astype(np.uint8)).save(photograph, quality=90)
+    return folder / "pocket-m.onnx", photograph
+
+
+def check_score(commands: Path, model: Path, photograph: Path, empty: Path) -> list[float]:
+    """Score from an empty folder; returns the seconds of each of five runs."""
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        words = (commands / "pocketiqa", "score", photograph, "--model", model, "--format", "jsonl")
+        record = json.loads(run(*words, cwd=empty))
+        seconds.append(time.perf_counter() - started)
+        if record["status"] != "ok" or not 0 <= record["score"] <= 1:
+            sys.exit(f"the installed wheel did not score the photograph: {record}")
+    return seconds
+
+
+def check_no_torch(commands: Path, empty: Path) -> None:
+    """The base install must not bring torch along."""
+    found = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
+    if found.strip() != "None":
+        sys.exit("the base install pulled torch in")
+
+
+def main() -> None:
+    """Do all of it in a temporary folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "empty").mkdir()
+        commands = base_install(build_wheel(folder / "wheel"), folder / "environment")
+        check_no_torch(commands, folder / "empty")
+        model, photograph = make_model_and_photograph(folder)
+        seconds = check_score(commands, model, photograph, folder / "empty")
+        run(commands / "pocketiqa", "--help", cwd=folder / "empty")
+        run(commands / "pocketiqa", "doctor", cwd=folder / "empty")
+    print(f"wheel check passed; cold start of score, median of 5: {sorted(seconds)[2]:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
