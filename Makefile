@@ -41,7 +41,6 @@ wheel-check: $(READY)
 check: test lint types wheel-check
 
 bench: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,bench]'
 	$(BIN)/python -m tests.bench
 
 clean:

@@ -17,6 +17,9 @@ Report = Callable[[int, int], None]
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+# What Typer returns for Ctrl-C, without a word.
+_INTERRUPTED = 130
+
 
 @contextmanager
 def progress(title: str, *, visible: bool = True) -> Iterator[Report]:
@@ -62,10 +65,8 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
     arguments = [word for word in argv if word != "--debug"]
     try:
         status = app(args=arguments, prog_name="pocketiqa", standalone_mode=False)
-    except typer.Exit as stop:
-        return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; run the same command again to resume", 130)
+        status = _INTERRUPTED
     except PocketiqaError as error:
         return _fail(_one_line(error), 1, debug)
     except BrokenPipeError:
@@ -74,6 +75,8 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
         return 1
     except Exception as error:
         return _fail(_describe(error), 1, debug)
+    if status == _INTERRUPTED:
+        return _fail("interrupted; run the same command again to resume", _INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 

@@ -58,7 +58,7 @@ def evaluation_line(result: Mapping[str, Any]) -> str:
 
 def _value(metric: Mapping[str, Any]) -> str:
     if metric["value"] is None:
-        return f"none ({metric['reason']})"
+        return "none"  # the reason is in the JSON and on the report page
     if metric.get("low") is None:
         return f"{metric['value']:.3f}"
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
@@ -70,6 +70,7 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     for selection, counts in result["selections"].items():
         title = f"{result['target']['name']}, {selection} images (n={counts['n']}), 95 % intervals in brackets"
         table = Table("model", "n", *_METRICS.values(), title=escape(title), title_justify="left")
+        table.columns[0].overflow = "fold"
         for model in result["models"]:
             found = model["selections"][selection]
             values = [_value(found["metrics"][metric]) for metric in _METRICS]

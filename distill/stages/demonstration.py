@@ -12,9 +12,11 @@ from distill.console import Report
 from distill.stage_config import ScoreSection
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.judging import held_out
+from distill.stages.student import label_sources
 from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json, sha256_file
+from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from students.runtime import Scorer
 
@@ -70,17 +72,30 @@ def _make(run: Run, section: ScoreSection, report: Report, folder: Path) -> dict
     if not files:
         raise PocketiqaError("no held-out original to demonstrate with: raise distill.split.test, or drop 'score'")
     rows = Scorer(run.model).score_many([path for *_, path in files], progress=report)
-    photographs: dict[str, dict[str, Any]] = {}
+    names, photographs = _scene_names(run), dict[str, dict[str, Any]]()
     for (ref, name, path), row in zip(files, rows, strict=True):
         if row.status != Status.OK:
             raise PocketiqaError(f"{path} has no score ({row.status}): {row.reason}")
-        entry = photographs.setdefault(ref.id, {"name": Path(ref.uri).stem, "files": {}, "scores": {}})
-        entry["files"][name], entry["scores"][name] = path.name, row.score
+        entry = photographs.setdefault(ref.id, {"name": names.get(ref.group, ref.id), "versions": []})
+        entry["versions"].append({"name": name, "file": path.name, "score": row.score})
     (folder / SCORES).write_bytes(canonical_json(list(photographs.values())))
     return {"photographs": len(photographs), "sha256": sha256_file(folder / SCORES)}
+
+
+def _scene_names(run: Run) -> dict[str, str]:
+    """Names of the files that the photographs came from, by scene."""
+    pool = run.pool if run.recipe.pool is not None else label_sources(run)[0].pool
+    return {ref.group: Path(ref.uri).stem for ref in reversed(Pool.open(pool).ok()) if not ref.ref_id}
 
 
 def read_demonstration(run: Run) -> list[Photograph]:
     """What the stage wrote."""
     records = json.loads((run.demonstration / SCORES).read_text(encoding="utf-8"))
-    return [Photograph(**record) for record in records]
+    return [
+        Photograph(
+            record["name"],
+            {version["name"]: version["file"] for version in record["versions"]},
+            {version["name"]: version["score"] for version in record["versions"]},
+        )
+        for record in records
+    ]

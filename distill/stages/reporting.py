@@ -83,11 +83,10 @@ def _inputs(run: Run, report: Report) -> ReportInputs:
 def _costs(run: Run, out: HeldOut, store: LabelStore, report: Report) -> tuple[dict[str, Cost], str]:
     """Time and memory, on held-out images as JPEG files."""
     with tempfile.TemporaryDirectory() as name:
-        files = []
-        for id in out.ids[:_TIMED_IMAGES]:
-            files.append(Path(name) / f"{id}.jpg")
-            rgb = out.pool.load(out.pool.by_id(id))
-            Image.fromarray(rgb).save(files[-1], quality=90)
+        timed = [out.pool.by_id(id) for id in out.ids[:_TIMED_IMAGES]]
+        files = [Path(name) / f"{ref.id}.jpg" for ref in timed]
+        for ref, file in zip(timed, files, strict=True):
+            Image.fromarray(out.pool.load(ref)).save(file, quality=90)
         latency = measure_latency(run.model, files, progress=report)
         memory_mb = peak_memory_bytes(run.model, files) / 1e6
     contract = Scorer(run.model).contract
@@ -100,7 +99,7 @@ def _costs(run: Run, out: HeldOut, store: LabelStore, report: Report) -> tuple[d
         peak_memory_mb=memory_mb,
     )
     machine = (
-        f"{latency.machine}, {latency.threads} thread; {len(files)} images of about {rgb.shape[1]}x{rgb.shape[0]} "
+        f"{latency.machine}, {latency.threads} thread; {len(files)} images of {timed[0].width}x{timed[0].height} "
         "pixels; the student from JPEG to score, the teacher without decoding"
     )
     return {run.recipe.name: student, store.spec.stamp.name: _teacher_cost(run, out)}, machine

@@ -27,7 +27,14 @@ def _brisque() -> Callable[[Path], object]:
         )
     files = (str(folder / "brisque_model_live.yml"), str(folder / "brisque_range_live.yml"))
     judge = cv2.quality.QualityBRISQUE.create(*files)
-    return lambda path: judge.compute(cv2.imread(str(path)))
+
+    def compute(path: Path) -> object:
+        pixels = cv2.imread(str(path))
+        if pixels is None:
+            sys.exit(f"OpenCV cannot read {path}")
+        return judge.compute(pixels)  # pyright: ignore[reportCallIssue, reportArgumentType] - OpenCV's stubs know UMat only
+
+    return compute
 
 
 def main() -> None:

@@ -1,0 +1,66 @@
+"""Teacher features from label stores, read row by row: memory stays flat however large the store."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from distill.data import Examples, Source
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.shards import FEATURES
+from pseudo_labels.store import LabelStore
+
+_STATISTICS_ROWS = 256
+
+
+class FeatureReader:
+    """Cached teacher features of several sources, read row by row, standardised by the channel.
+
+    Standardising (mean 0, deviation 1 over a sample of the training rows) makes the feature loss start near 1 whatever
+    the teacher's scale.
+
+    Attributes:
+        shape: of one feature, channels first.
+    """
+
+    def __init__(self, sources: Sequence[Source], name: str, examples: Examples, seed: int):
+        self._stores = [source.labels for source in sources]
+        self._name = name
+        self._handle = lru_cache(maxsize=64)(self._open)
+        rows = np.flatnonzero(examples.shard >= 0)
+        if not len(rows):
+            raise PocketiqaError(f"no training image has the feature {name!r}: label more images with features")
+        self.shape = self._raw(examples, int(rows[0])).shape
+        sample = np.sort(np.random.default_rng(seed).permutation(rows)[:_STATISTICS_ROWS])
+        values = np.stack([self._checked(examples, int(row)) for row in sample])
+        axes = (0, *range(2, values.ndim))
+        self._mean = values.mean(axes, keepdims=True, dtype=np.float64)[0].astype(np.float32)
+        self._scale = 1 / np.maximum(values.std(axes, keepdims=True, dtype=np.float64)[0], 1e-6).astype(np.float32)
+
+    def _open(self, source: int, shard: int) -> Any:
+        store = self._stores[source]
+        if not isinstance(store, LabelStore):
+            raise PocketiqaError("a table of scores has no features")
+        return safetensors.safe_open(store.shard_folder(shard) / FEATURES, framework="numpy").get_slice(self._name)
+
+    def _raw(self, examples: Examples, index: int) -> np.ndarray:
+        place = int(examples.shard_row[index])
+        handle = self._handle(int(examples.source[index]), int(examples.shard[index]))
+        return np.asarray(handle[place : place + 1])[0].astype(np.float32)
+
+    def _checked(self, examples: Examples, index: int) -> np.ndarray:
+        feature = self._raw(examples, index)
+        if feature.shape != self.shape:
+            raise PocketiqaError(
+                f"feature {self._name!r} has shape {feature.shape} in one source and {self.shape} in another: "
+                "train with sources of one teacher"
+            )
+        return feature
+
+    def read(self, examples: Examples, index: int) -> np.ndarray:
+        """float32 feature of an example; zeros where it has none."""
+        if examples.shard[index] < 0:
+            return np.zeros(self.shape, np.float32)
+        return (self._checked(examples, index) - self._mean) * self._scale

@@ -1,0 +1,267 @@
+"""What is learned from: pools with labels of teachers or people, as one table of training examples."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from distill.pixels import PixelCache
+from distill.split import Part, Split
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.store import LabelStore
+
+# Views of an image that a label may speak of: the image itself, and its mirror image.
+FULL, FLIP = "full", "flip"
+
+
+class LabelTable:
+    """Scores in memory, such as human opinions: the same to training as a label store.
+
+    Attributes:
+        ids: of images in the pool they are used with.
+        scores: float32 [N] in [0, 1], 1 best.
+        confidence: float32 [N] in [0, 1], weight of each score.
+    """
+
+    def __init__(self, ids: Sequence[str], scores: Sequence[float], confidence: Sequence[float] | None = None):
+        self.ids = list(ids)
+        self.scores = np.asarray(scores, dtype=np.float32)
+        self.confidence = (
+            np.ones(len(self.ids), np.float32) if confidence is None else np.asarray(confidence, np.float32)
+        )
+        if not len(self.ids) == len(self.scores) == len(self.confidence):
+            raise PocketiqaError(
+                f"a label table has {len(self.ids)} ids, {len(self.scores)} scores and {len(self.confidence)} "
+                "confidences: give one of each for every image"
+            )
+        if len(set(self.ids)) != len(self.ids):
+            raise PocketiqaError(
+                f"a label table names {Counter(self.ids).most_common(1)[0][0]!r} twice: merge its scores"
+            )
+        for name, values in (("score", self.scores), ("confidence", self.confidence)):
+            wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+            if wrong.size:
+                raise PocketiqaError(
+                    f"the {name} of {self.ids[wrong[0]]!r} is {values[wrong[0]]}: scale it to [0, 1], 1 best"
+                )
+
+    @property
+    def digest(self) -> str:
+        """Identity of the labels."""
+        return digest_of([self.ids, self.scores.tolist(), self.confidence.tolist()])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pool with labels.
+
+    Attributes:
+        name: for people and for the history.
+        pool: where the images are.
+        labels: a finished store made from this pool, or a table of scores by image id.
+        weight: how often each of its images is drawn per pass through the data: 1 once, 2.5 two or three times,
+            0.5 every other pass.
+        selects: whether its validation images count in choosing the best checkpoint.
+    """
+
+    name: str
+    pool: Pool
+    labels: LabelStore | LabelTable
+    weight: float = 1.0
+    selects: bool = True
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the examples, as JSON values."""
+        return {
+            "name": self.name,
+            "pool": self.pool.digest,
+            "labels": self.labels.digest,
+            "weight": self.weight,
+            "selects": self.selects,
+        }
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to train or validate on, as columns of equal length.
+
+    Attributes:
+        source: index of the source.
+        row: position in its pool.
+        target: score in [0, 1].
+        weight: confidence of the label.
+        flipped: whether the label is of the mirror image.
+        shard: where cached features are, -1 where there are none.
+        shard_row: position within the shard.
+    """
+
+    source: np.ndarray
+    row: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+    flipped: np.ndarray
+    shard: np.ndarray
+    shard_row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, which: np.ndarray) -> "Examples":
+        """The rows that an index or mask picks."""
+        return Examples(*(getattr(self, column.name)[which] for column in fields(self)))
+
+    def with_mean_weight_one(self) -> "Examples":
+        """The same rows, their weights scaled: losses divide by the number of rows, not by the sum of weights."""
+        columns = {column.name: getattr(self, column.name) for column in fields(self)}
+        return Examples(**(columns | {"weight": (self.weight / self.weight.mean()).astype(np.float32)}))
+
+
+_TYPES = {
+    "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
+    "shard": np.int32, "shard_row": np.int32,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All usable examples of all sources, with what was left out.
+
+    Attributes:
+        examples: in order of source and pool.
+        refs: the image of each example.
+        skipped: number of rows left out, by source and reason.
+    """
+
+    examples: Examples
+    refs: list[ImageRef]
+    skipped: dict[str, int]
+
+    def of(self, split: Split, part: Part) -> Examples:
+        """The examples of one part."""
+        return self.examples.take(np.array([split.parts[ref.id] == part for ref in self.refs]))
+
+
+def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: str | None = None) -> Collected:
+    """Gather every row that has pixels, a score and some confidence.
+
+    Args:
+        sources: pools with labels; names must differ.
+        caches: pixels of each source's pool.
+        feature: name of a teacher feature that training compares with; sources without it take no part in that.
+
+    Raises:
+        PocketiqaError: labels that belong to another pool, an unknown view, a feature that no source has, or no
+            usable row at all.
+    """
+    _check(sources, feature)
+    kept: dict[str, list[Any]] = {name: [] for name in _TYPES}
+    refs: list[ImageRef] = []
+    skipped: Counter[str] = Counter()
+    for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
+        for label, ref in _labels(source, feature):
+            reason = _unusable(label, ref, cache)
+            if reason:
+                skipped[f"{source.name}: {reason}"] += 1
+                continue
+            refs.append(ref)
+            values = (
+                number,
+                label.row,
+                label.score,
+                label.confidence,
+                label.view == FLIP,
+                label.shard,
+                label.shard_row,
+            )
+            for column, value in zip(kept.values(), values, strict=True):
+                column.append(value)
+    if not refs:
+        raise PocketiqaError(f"no usable labelled image in {[source.name for source in sources]} ({dict(skipped)})")
+    columns = {name: np.array(values, dtype=_TYPES[name]) for name, values in kept.items()}
+    return Collected(Examples(**columns), refs, dict(sorted(skipped.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    row: int
+    status: str
+    score: float
+    confidence: float
+    view: str
+    sha256: str
+    shard: int = -1
+    shard_row: int = -1
+
+
+def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
+    """The labels of a source with their images, in the pool's order."""
+    labels = source.labels
+    if isinstance(labels, LabelTable):
+        yield from _table_labels(source, labels)
+        return
+    featured = feature is not None and feature in labels.spec.features
+    refs = iter(source.pool)
+    for shard in range(labels.spec.shards):
+        records = labels.shard_labels(shard).to_pylist()
+        for place, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
+            where = (shard, place) if featured else (-1, -1)
+            status, score, confidence = record["status"], record["score"], record["confidence"]
+            yield _Label(row, status, score, confidence, record["view"], record["sha256"], *where), ref
+
+
+def _table_labels(source: Source, table: LabelTable) -> Iterator[tuple[_Label, ImageRef]]:
+    left = {image_id: place for place, image_id in enumerate(table.ids)}
+    for row, ref in enumerate(source.pool):
+        # A duplicate has its original's id; only the original is learned from.
+        place = left.pop(ref.id, None) if ref.status != Status.DUPLICATE else None
+        if place is not None:
+            score, confidence = float(table.scores[place]), float(table.confidence[place])
+            yield _Label(row, Status.OK, score, confidence, FULL, ref.sha256), ref
+    if left:
+        raise PocketiqaError(
+            f"source {source.name!r}: {len(left)} of {len(table.ids)} labelled images are not in the pool "
+            f"{source.pool.folder}, first {next(iter(left))!r}"
+        )
+
+
+def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
+    """Why a row is not learned from; empty if it is."""
+    if label.status != Status.OK:
+        return f"label {label.status}"
+    if ref.status != Status.OK:
+        return f"image {ref.status.value}"
+    if label.view not in (FULL, FLIP):
+        raise PocketiqaError(f"the label of image {ref.id} is of the view {label.view!r}: known are {FULL!r}, {FLIP!r}")
+    if label.sha256 != ref.sha256:
+        return "image changed since it was labelled"
+    if label.row in cache.statuses:
+        return f"image {cache.statuses[label.row][0].value}"
+    return "" if label.confidence > 0 else "no confidence"
+
+
+def _check(sources: Sequence[Source], feature: str | None) -> None:
+    names = [source.name for source in sources]
+    if not sources or len(set(names)) != len(names):
+        raise PocketiqaError(f"sources {names}: give at least one, each with a name of its own")
+    stores: Mapping[str, LabelStore] = {
+        source.name: source.labels for source in sources if isinstance(source.labels, LabelStore)
+    }
+    for source in sources:
+        store = stores.get(source.name)
+        if source.weight <= 0:
+            raise PocketiqaError(f"source {source.name!r} has weight {source.weight}: it must be above 0")
+        if store is not None and store.spec.pool_digest != source.pool.digest:
+            raise PocketiqaError(
+                f"source {source.name!r}: the labels in {store.folder} were made for another pool than "
+                f"{source.pool.folder} (or it has changed since): label this pool"
+            )
+    if not any(source.selects for source in sources):
+        raise PocketiqaError(f"none of the sources {names} selects: at least one must choose the best checkpoint")
+    if feature is not None and not any(feature in store.spec.features for store in stores.values()):
+        known = sorted({name for store in stores.values() for name in store.spec.features})
+        raise PocketiqaError(f"no source has the feature {feature!r}: {known or 'none at all'} are stored")

@@ -1,0 +1,82 @@
+"""What a run records: a history that is the same however often it was interrupted, and timings that are not."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pseudo_labels.errors import TamperedError
+from pseudo_labels.files import explain_full_disk
+
+HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
+
+
+class History:
+    """JSON lines, appended; cut back to the length that a checkpoint knows when a run is resumed."""
+
+    def __init__(self, path: Path, length: int = 0):
+        """Open the file and drop everything after ``length`` bytes.
+
+        Raises:
+            TamperedError: the file is shorter than that.
+        """
+        self._path = path
+        found = path.stat().st_size if path.exists() else 0
+        if found < length:
+            raise TamperedError(
+                f"{path} has {found} bytes, but the checkpoint knows {length}: restore it, "
+                "or add --overwrite to start over"
+            )
+        with explain_full_disk(path), open(path, "ab") as file:
+            file.truncate(length)
+
+    @property
+    def length(self) -> int:
+        """Bytes written so far."""
+        return self._path.stat().st_size
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one line."""
+        append_line(self._path, record)
+
+    def commit(self) -> None:
+        """Make sure that what was appended survives a crash of the machine."""
+        with explain_full_disk(self._path), open(self._path, "ab") as file:
+            os.fsync(file.fileno())
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON line in one write."""
+    line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
+    with explain_full_disk(path), open(path, "ab", buffering=0) as file:
+        file.write(line.encode())
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The records of a run's ``history.jsonl``, in order; none if the file is missing."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Mean:
+    """Running means of named values, that survive a checkpoint to the last bit."""
+
+    def __init__(self, state: Mapping[str, float] | None = None):
+        self._sums = dict(state or {})
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Take in one step's values."""
+        for name, value in {**values, "": 1.0}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return dict(self._sums)
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        count = self._sums.pop("", math.nan)
+        means = {name: total / count for name, total in self._sums.items()}
+        self._sums = {}
+        return means

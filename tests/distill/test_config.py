@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distill.config import find_recipe, load_recipe, recipe_folders
+from pseudo_labels.errors import PocketiqaError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid_short_and_says_its_command(path: Path):
+    text = path.read_text()
+    load_recipe(str(path))
+    assert len(text.splitlines()) <= 70
+    assert text.startswith(f"# pocketiqa run {path.stem}")
+    assert "Cost:" in text
+    assert "Expected:" in text
+
+
+def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path):
+    copy = tmp_path / "mine.yaml"
+    copy.write_bytes((CONFIGS / "tiny.yaml").read_bytes())
+    assert find_recipe("tiny") == recipe_folders()[0] / "tiny.yaml"
+    assert load_recipe(str(copy)) == load_recipe("tiny")
+
+
+def test_an_unknown_name_lists_the_known_and_the_nearest():
+    with pytest.raises(PocketiqaError, match=r"no recipe 'quikstart'.*tiny.*did you mean 'quickstart'"):
+        find_recipe("quikstart")
+
+
+def _write(tmp_path: Path, **changes: object) -> str:
+    tree = yaml.safe_load((CONFIGS / "tiny.yaml").read_text())
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**tree, **changes}))
+    return str(path)
+
+
+def test_settings_and_out_replace_values(tmp_path: Path):
+    recipe = load_recipe("tiny", ["distill.steps=17", "pool.sources=[a, b]"], tmp_path / "x")
+    assert (recipe.distill.steps, recipe.pool and recipe.pool.sources, recipe.out) == (17, ["a", "b"], tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["distil.steps=1"], r"unknown key 'distil'; did you mean 'distill'"),
+        (["distill.stepz=1"], r"unknown key 'distill.stepz'; did you mean 'steps'"),
+        (["distort.per_image=0"], r"distort.per_image = 0: .*greater than or equal to 1"),
+        (["label.teacher=null"], r"label.teacher = None"),
+        (["name=a/b"], r"name = 'a/b'"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(settings: list[str], message: str):
+    with pytest.raises(PocketiqaError, match=message):
+        load_recipe("tiny", settings)
+
+
+def test_stages_that_lack_their_input_are_refused(tmp_path: Path):
+    with pytest.raises(PocketiqaError, match="'distort' needs the section 'pool'"):
+        load_recipe(_write(tmp_path, pool=None, label=None))
+    with pytest.raises(PocketiqaError, match="nothing to learn from"):
+        load_recipe(_write(tmp_path, label=None))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1", "\xff"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(PocketiqaError, match=r"broken\.yaml"):
+        load_recipe(str(path))
