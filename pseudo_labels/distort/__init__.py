@@ -1,0 +1,17 @@
+"""Synthetic damage: the 25 distortions of KADID-10k and the six camera-like ones of SEAGULL-100w."""
+
+from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, distort, families, groups, select
+from pseudo_labels.distort.preview import contact_sheet, write_contact_sheet
+from pseudo_labels.distort.synth import build_synthetic_pool
+
+__all__ = [
+    "CATALOGUE",
+    "Distortion",
+    "build_synthetic_pool",
+    "contact_sheet",
+    "distort",
+    "families",
+    "groups",
+    "select",
+    "write_contact_sheet",
+]
