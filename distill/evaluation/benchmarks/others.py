@@ -1,0 +1,194 @@
+"""Generated pictures (AGIQA-3K), the mixed database BIQ2021 and anybody's own CSV file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from distill.evaluation.benchmarks.records import Benchmark, BenchmarkRow, Scale, check_rows
+from distill.evaluation.benchmarks.splits import derive_splits
+from distill.evaluation.benchmarks.tables import Row, find_file, find_folder, number, read_csv
+from pseudo_labels.errors import PocketiqaError
+
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    "": "",
+}
+_IMAGE_COLUMNS = ("image", "path", "image_name", "name")
+_BIQ_CITATION = "Ahmed, Asif: BIQ2021, Journal of Electronic Imaging 2022, doi 10.1117/1.JEI.31.5.053010"
+_BIQ_LICENCE = "public research database without a licence file; ss03 comes from Unsplash"
+
+
+def read_agiqa3k(root: Path) -> Benchmark:
+    """AGIQA-3K: 2,982 pictures by six generators.
+
+    ``data.csv`` (columns name, prompt, ..., mos_quality from 0 to 5, mos_align). Pictures of one prompt, whatever
+    generator and style, are one group; the generator (the name up to the first underscore) is the subset.
+    """
+    name = "agiqa3k"
+    labels = find_file(root, ["data.csv"], benchmark=name, source="the authors (lcysyzxdxc/AGIQA-3k-Database)")
+    images = find_folder(root, ["images", "AGIQA-3K", "."], benchmark=name)
+    scale, rows = Scale(0, 5), []
+    for position, row in enumerate(read_csv(labels, ["name", "prompt", "mos_quality"])):
+        image, native = row["name"], number(row, "mos_quality", path=labels, position=position)
+        prompt = row["prompt"].split(",")[0].strip().lower()
+        generator = image.split("_")[0]
+        rows.append(
+            BenchmarkRow(
+                image,
+                str(images / image),
+                native,
+                scale.score(native, f"{labels}, data row {position + 1}"),
+                prompt,
+                "",
+                generator,
+            )
+        )
+    return Benchmark(
+        name=name,
+        rows=check_rows(name, derive_splits(name, rows)),
+        scale=scale,
+        citation="Li et al.: AGIQA-3K, IEEE TCSVT 2024, doi 10.1109/TCSVT.2023.3319020",
+        licence="see the licence file of its repository",
+        split_origin="derived",
+        notes=("split by prompt: no prompt is in two parts",),
+    )
+
+
+def read_biq2021(root: Path) -> Benchmark:
+    """BIQ2021: 12,000 photographs of 512x512 pixels in three subsets.
+
+    Either the published files ``Train (Images and MOS).csv`` and ``Test (Images and MOS).csv`` (columns Image Name, MOS
+    and two empty ones; 0 to 1) with the folder ``Images``, or a prepared ``mos.csv`` (columns image, mos, subset,
+    split, group, near_train) with the folder ``images``. The published split puts pictures of one scene on both sides;
+    only the prepared file knows which (group and near_train).
+    """
+    return _biq_prepared(root) if (root / "mos.csv").is_file() else _biq_published(root)
+
+
+def _biq_prepared(root: Path) -> Benchmark:
+    labels, images = root / "mos.csv", find_folder(root, ["images", "Images"], benchmark="biq2021")
+    scale, rows = Scale(0, 1), []
+    columns = ["image", "mos", "subset", "split", "group", "near_train"]
+    for position, row in enumerate(read_csv(labels, columns)):
+        native = number(row, "mos", path=labels, position=position)
+        rows.append(
+            BenchmarkRow(
+                row["image"],
+                str(images / row["image"]),
+                native,
+                scale.score(native, f"{labels}, data row {position + 1}"),
+                group=row["group"],
+                split=_split(row, labels, position),
+                subset=row["subset"],
+                near_train=row["near_train"] == "1",
+            )
+        )
+    near = sum(row.near_train for row in rows)
+    note = f"{near} test images show a scene of the training part; headline figures leave them out"
+    return Benchmark(
+        "biq2021", check_rows("biq2021", rows), scale, _BIQ_CITATION, _BIQ_LICENCE, "published", (note,) if near else ()
+    )
+
+
+def _biq_published(root: Path) -> Benchmark:
+    name, scale, rows = "biq2021", Scale(0, 1), []
+    images = find_folder(root, ["Images", "images"], benchmark=name)
+    for split, stem in (("train", "Train"), ("test", "Test")):
+        names = [f"{stem} (Images and MOS).csv", f"{stem}.csv"]
+        labels = find_file(root, names, benchmark=name, source="the authors (nisarahmedrana/BIQ2021)")
+        for position, row in enumerate(read_csv(labels, ["Image Name", "MOS"])):
+            image, native = row["Image Name"], number(row, "MOS", path=labels, position=position)
+            subset = image.split(" ")[0]
+            rows.append(
+                BenchmarkRow(
+                    image,
+                    str(images / image),
+                    native,
+                    scale.score(native, f"{labels}, data row {position + 1}"),
+                    image,
+                    split,
+                    subset,
+                )
+            )
+    note = "the published split shares scenes between train and test, which flatters every figure (no groups are known)"
+    return Benchmark(name, check_rows(name, rows), scale, _BIQ_CITATION, _BIQ_LICENCE, "published", (note,))
+
+
+def read_csv_benchmark(path: Path, scale: Scale | None = None) -> Benchmark:
+    """Your own ratings.
+
+    Columns: one of image, path, image_name, name (relative to the file's folder, or absolute), and mos; optionally
+    group, split, subset, ref, near_train (1 for yes).
+
+    Args:
+        path: the CSV file.
+        scale: of the column mos; opinions of 0 to 1 with 1 best if None.
+
+    Raises:
+        PocketiqaError: a column or number is missing or wrong, an opinion lies outside the scale, or a group is in two
+            splits.
+    """
+    if not path.is_file():
+        raise PocketiqaError(f"no CSV file {path}: give the file itself, such as csv:ratings.csv")
+    table = read_csv(path, ["mos"])
+    header = list(table[0]) if table else []
+    column = next((name for name in _IMAGE_COLUMNS if name in header), None)
+    if column is None:
+        known, found = ", ".join(_IMAGE_COLUMNS), ", ".join(header) or "no rows"
+        raise PocketiqaError(f"{path} has none of the columns {known} that name the images: found {found}")
+    used = scale or Scale(0, 1)
+    rows = [_own_row(path, row, column, used, position) for position, row in enumerate(table)]
+    _check_disjoint(path, rows)
+    return Benchmark(
+        name=path.stem,
+        rows=check_rows(path.stem, rows),
+        scale=used,
+        citation="own ratings",
+        licence="unknown",
+        split_origin="published" if any(row.split for row in rows) else "none",
+    )
+
+
+def _own_row(path: Path, row: Row, column: str, scale: Scale, position: int) -> BenchmarkRow:
+    native = number(row, "mos", path=path, position=position)
+    if not scale.low <= native <= scale.high:
+        limits = f"outside the scale {scale.low:g} to {scale.high:g}"
+        hint = f"name the scale, such as csv:{path.name}?scale=1:5 (or ?scale=0:100&best=low for difference scores)"
+        raise PocketiqaError(f"{path}, data row {position + 1}: opinion {native:g} lies {limits}; {hint}")
+    image, reference = row[column], row.get("ref", "")
+    if not image:
+        raise PocketiqaError(f"{path}, data row {position + 1}: {column} is empty, but must name an image")
+    return BenchmarkRow(
+        image,
+        str(path.parent / image),
+        native,
+        scale.score(native, str(path)),
+        group=row.get("group", "") or reference or image,
+        split=_split(row, path, position),
+        subset=row.get("subset", ""),
+        ref=str(path.parent / reference) if reference else "",
+        near_train=row.get("near_train", "") == "1",
+    )
+
+
+def _split(row: Row, path: Path, position: int) -> str:
+    value = row.get("split", "").lower()
+    if value not in _SPLIT_NAMES:
+        raise PocketiqaError(f"{path}, data row {position + 1}: split is {value!r}, known: train, validation, test")
+    return _SPLIT_NAMES[value]
+
+
+def _check_disjoint(path: Path, rows: list[BenchmarkRow]) -> None:
+    split_of: dict[str, str] = {}
+    for row in rows:
+        if split_of.setdefault(row.group, row.split) != row.split:
+            both = f"{split_of[row.group]!r} and {row.split!r}"
+            raise PocketiqaError(f"{path}: group {row.group!r} is in the splits {both}; keep each group in one split")
+
+
+def with_derived_splits(benchmark: Benchmark) -> Benchmark:
+    """The same benchmark, split 70/10/20 by hash of the group if it has no split of its own."""
+    if benchmark.split_origin != "none":
+        return benchmark
+    return replace(benchmark, rows=tuple(derive_splits(benchmark.name, benchmark.rows)), split_origin="derived")

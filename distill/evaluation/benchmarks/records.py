@@ -1,0 +1,139 @@
+"""What every benchmark reader returns: rows with scores on one scale, and where they come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pseudo_labels.errors import PocketiqaError
+
+Best = Literal["high", "low"]
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale a benchmark publishes its opinions on.
+
+    Attributes:
+        low: lower end of the scale (of the scale, not of the values found).
+        high: upper end.
+        best: which end is the best quality: ``low`` for difference scores (DMOS).
+    """
+
+    low: float
+    high: float
+    best: Best = "high"
+
+    def score(self, native: float, where: str) -> float:
+        """``native`` mapped linearly to [0, 1] with 1 best.
+
+        Args:
+            native: an opinion on this scale.
+            where: it was found, for the error.
+
+        Raises:
+            PocketiqaError: the value lies outside the scale, so the file is not what the reader takes it for.
+        """
+        if not self.low <= native <= self.high:
+            limits = f"outside the scale {self.low:g} to {self.high:g}"
+            raise PocketiqaError(f"{where}: opinion {native:g} lies {limits}; is it the published file?")
+        share = (native - self.low) / (self.high - self.low)
+        return share if self.best == "high" else 1.0 - share
+
+    def describe(self) -> str:
+        """Words for a person."""
+        return f"{self.low:g} to {self.high:g}, {'highest' if self.best == 'high' else 'lowest'} is best"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """One rated image.
+
+    Attributes:
+        id: unique in the benchmark: path of the image below its folder, with forward slashes.
+        path: the image file (not checked here: a missing one becomes a row with its status when it is scored).
+        mos_native: the published opinion, on the published scale.
+        score: the same in [0, 1], 1 best.
+        group: images of one scene, reference or prompt share it; resampling and splits keep it whole.
+        split: ``train``, ``validation`` or ``test``; empty if the source names none.
+        subset: part of the benchmark to report separately (distortion, camera set, generator); empty if there is none.
+        ref: path of the clean reference; empty without one.
+        near_train: known to show the scene of a training image, so headline figures leave it out.
+    """
+
+    id: str
+    path: str
+    mos_native: float
+    score: float
+    group: str
+    split: str = ""
+    subset: str = ""
+    ref: str = ""
+    near_train: bool = False
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A rated set of images.
+
+    Attributes:
+        name: key of the registry.
+        rows: one per rated image, in the order of the published file.
+        scale: native range and polarity.
+        citation: paper that published it.
+        licence: what is known of the terms of use.
+        split_origin: ``published``, ``derived`` (by hash of the group, 70/10/20) or ``none``.
+        notes: facts that a reader of the figures should know.
+    """
+
+    name: str
+    rows: tuple[BenchmarkRow, ...]
+    scale: Scale
+    citation: str
+    licence: str
+    split_origin: Literal["published", "derived", "none"]
+    notes: tuple[str, ...] = ()
+
+    def select(self, split: str | None) -> "Benchmark":
+        """Only the rows of one split; all rows if ``split`` is None.
+
+        Raises:
+            PocketiqaError: there is no such split.
+        """
+        if split is None:
+            return self
+        rows = tuple(row for row in self.rows if row.split == split)
+        if not rows:
+            known = ", ".join(sorted({row.split for row in self.rows if row.split})) or "none"
+            raise PocketiqaError(f"benchmark {self.name} has no split {split!r}: known splits: {known}")
+        return replace(self, rows=rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON facts for a report: everything but the rows, which are counted."""
+        return {
+            "name": self.name,
+            "images": len(self.rows),
+            "groups": len({row.group for row in self.rows}),
+            "splits": {name: sum(row.split == name for row in self.rows) for name in SPLITS},
+            "split_origin": self.split_origin,
+            "scale": self.scale.describe(),
+            "citation": self.citation,
+            "licence": self.licence,
+            "notes": list(self.notes),
+        }
+
+
+def check_rows(name: str, rows: Sequence[BenchmarkRow]) -> tuple[BenchmarkRow, ...]:
+    """The rows, once they are known to be some and to have distinct ids.
+
+    Raises:
+        PocketiqaError: there is no row, or one image occurs twice.
+    """
+    if not rows:
+        raise PocketiqaError(f"benchmark {name}: the label file lists no images")
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise PocketiqaError(f"benchmark {name}: {row.id!r} is listed twice; remove one of the two rows")
+        seen.add(row.id)
+    return tuple(rows)

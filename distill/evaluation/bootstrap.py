@@ -1,0 +1,237 @@
+"""Bootstrap intervals: how far a metric would move with other images of the same kind.
+
+Whole groups are drawn with replacement, because images of one scene are not independent. A resample is never copied
+out: it is a count for each image, and every metric is computed from counts, so 1000 resamples cost a few matrix
+products. Two models judged by the same ``Draws`` see the same resamples, which makes their difference paired.
+
+Source: Efron and Tibshirani, "An introduction to the bootstrap" (1993), sections 13.3 (percentile interval) and 8.3
+(dependent data).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.evaluation.metrics import METRICS, krcc, map_to_target, paired_arrays
+from pseudo_labels.errors import PocketiqaError
+
+FloatArray = NDArray[np.float64]
+
+LEVEL = 0.95
+MIN_GROUPS = 5  # percentiles of resamples of fewer groups say nothing
+_CHUNK_COUNTS = 2_000_000  # counts held at once: 16 MB as float64
+_NO_SPREAD = 1e-24  # weighted sum of squares of values of order 1 that rounding alone can leave
+_PAIR_BLOCK = 1024  # rows of the sign matrix held at once for Kendall's tau
+_MOST_PAIRED = 3000  # images up to which comparing all pairs beats sorting each resample
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A percentile interval.
+
+    Attributes:
+        low: lower bound; NaN if there is none.
+        high: upper bound; NaN if there is none.
+        resamples: resamples in which the metric existed.
+        reason: why there is no interval; empty otherwise.
+    """
+
+    low: float
+    high: float
+    resamples: int
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: NaN becomes null."""
+        ends = {"low": self.low, "high": self.high}
+        return {key: None if np.isnan(end) else end for key, end in ends.items()} | {"interval_reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Resamples of a set of images, repeatable from the seed.
+
+    Attributes:
+        groups: group number of each image, from 0 without gaps.
+        resamples: how many resamples.
+        seed: of the draws.
+    """
+
+    groups: NDArray[np.int64]
+    resamples: int = 1000
+    seed: int = 0
+
+    @classmethod
+    def of(cls, images: int, groups: Sequence[str] | None = None, *, resamples: int = 1000, seed: int = 0) -> "Draws":
+        """Draws over ``images`` images; without ``groups`` every image is a group of its own.
+
+        Raises:
+            PocketiqaError: there is not one group for each image, or no resample is asked for.
+        """
+        if groups is not None and len(groups) != images:
+            raise PocketiqaError(f"{len(groups)} groups for {images} images: give one group for each image")
+        if resamples < 1:
+            raise PocketiqaError(f"{resamples} resamples: at least 1 is needed, 1000 is usual")
+        numbers = np.arange(images) if groups is None else np.unique(np.asarray(groups, object), return_inverse=True)[1]
+        return cls(numbers.astype(np.int64), resamples, seed)
+
+    def groups_in(self, keep: NDArray[np.bool_]) -> int:
+        """Distinct groups among the images kept."""
+        return len(np.unique(self.groups[keep]))
+
+    def counts(self) -> Iterator[FloatArray]:
+        """How often each image occurs in each resample: arrays [resamples of the chunk, images]."""
+        images = len(self.groups)
+        number = int(self.groups.max()) + 1 if images else 0
+        generator = np.random.default_rng(self.seed)
+        chunk = max(1, _CHUNK_COUNTS // max(images, 1))
+        for start in range(0, self.resamples, chunk):
+            rows = min(chunk, self.resamples - start)
+            drawn = generator.integers(0, number, size=(rows, number)) + number * np.arange(rows)[:, None]
+            of_group = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number)
+            yield of_group[:, self.groups].astype(np.float64)
+
+
+def _weighted_pearson(counts: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Pearson's correlation for each row of ``counts`` [R, n]; ``x`` and ``y`` are [n] or [R, n]."""
+    total = counts.sum(axis=1, keepdims=True)
+    x = x - (counts * x).sum(axis=1, keepdims=True) / total
+    y = y - (counts * y).sum(axis=1, keepdims=True) / total
+    weighted = counts * x
+    cross, own_x, own_y = (weighted * y).sum(1), (weighted * x).sum(1), (counts * y * y).sum(1)
+    # x and y are of order 1 (or ranks): what rounding leaves of a constant sample is below this.
+    exists = (own_x > _NO_SPREAD) & (own_y > _NO_SPREAD)
+    return np.where(exists, np.clip(cross / np.sqrt(np.where(exists, own_x * own_y, 1.0)), -1, 1), np.nan)
+
+
+class _Ranker:
+    """Mean ranks of one vector in any resample given by counts, from a single sort."""
+
+    def __init__(self, values: FloatArray) -> None:
+        unique, self.inverse = np.unique(values, return_inverse=True)
+        self.order = np.argsort(self.inverse, kind="stable")
+        self.starts = np.searchsorted(self.inverse[self.order], np.arange(len(unique)))
+
+    def ties(self, counts: FloatArray) -> FloatArray:
+        """Images of each distinct value in each resample [R, distinct]."""
+        return np.add.reduceat(counts[:, self.order], self.starts, axis=1)
+
+    def ranks(self, counts: FloatArray) -> FloatArray:
+        """Mean rank of each image in each resample [R, n] (of no meaning where its count is 0)."""
+        tied = self.ties(counts)
+        return (np.cumsum(tied, axis=1) - tied + (tied + 1) / 2)[:, self.inverse]
+
+
+def _pairs(tied: FloatArray) -> FloatArray:
+    return (tied * (tied - 1) / 2).sum(axis=1)
+
+
+def _weighted_kendall(counts: FloatArray, x: FloatArray, y: FloatArray, ranks: tuple[_Ranker, _Ranker]) -> FloatArray:
+    """Tau-b for each row of ``counts``: copies of one image are tied in both, as they would be in a real resample."""
+    if len(x) > _MOST_PAIRED:
+        return np.array([_repeated_kendall(row, x, y) for row in counts])
+    surplus = np.zeros(len(counts))  # concordant minus discordant pairs, each counted twice
+    for start in range(0, len(x), _PAIR_BLOCK):
+        rows = slice(start, start + _PAIR_BLOCK)
+        signs = np.sign(x[rows, None] - x) * np.sign(y[rows, None] - y)
+        # Single precision holds these sums exactly (integers below 2**24) at half the cost.
+        product = counts.astype(np.float32) @ signs.T.astype(np.float32)
+        surplus += (counts[:, rows] * product).sum(axis=1, dtype=np.float64)
+    total = counts.sum(axis=1)
+    every = total * (total - 1) / 2
+    untied = (every - _pairs(ranks[0].ties(counts))) * (every - _pairs(ranks[1].ties(counts)))
+    return np.where(untied > 0, surplus / 2 / np.sqrt(np.where(untied > 0, untied, 1.0)), np.nan)
+
+
+def _repeated_kendall(count: FloatArray, x: FloatArray, y: FloatArray) -> float:
+    again = np.repeat(np.arange(len(x)), np.nan_to_num(count).astype(np.int64))
+    return krcc(x[again], y[again])
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What every chunk of resamples needs of the kept images."""
+
+    x: FloatArray
+    y: FloatArray
+    mapped: FloatArray | None
+    ranks: tuple[_Ranker, _Ranker]
+
+    @classmethod
+    def of(cls, x: FloatArray, y: FloatArray) -> "_Kept":
+        mapped, fit = map_to_target(x, y)
+        return cls(x, y, None if fit.reason else mapped, (_Ranker(x), _Ranker(y)))
+
+    def metrics(self, counts: FloatArray) -> dict[str, FloatArray]:
+        total = counts.sum(axis=1, keepdims=True)
+        # All groups of a resample may lie outside the kept images: no metric exists for it.
+        counts, total = np.where(total == 0, np.nan, counts), np.where(total == 0, np.nan, total)[:, 0]
+        unit_x, unit_y = _unit(self.x), _unit(self.y)
+        found = {
+            "srcc": _weighted_pearson(counts, self.ranks[0].ranks(counts), self.ranks[1].ranks(counts)),
+            "plcc": _weighted_pearson(counts, unit_x, unit_y),
+            "krcc": _weighted_kendall(counts, self.x, self.y, self.ranks),
+            "rmse": np.sqrt(counts @ (self.x - self.y) ** 2 / total),
+        }
+        if self.mapped is not None:
+            found["plcc_logistic4"] = _weighted_pearson(counts, _unit(self.mapped), unit_y)
+            found["rmse_logistic4"] = np.sqrt(counts @ (self.mapped - self.y) ** 2 / total)
+        return found
+
+
+def _unit(values: FloatArray) -> FloatArray:
+    """Shifted and scaled to [0, 1]; all 0 if constant."""
+    return (values - values.min()) / (np.ptp(values) or 1.0)
+
+
+def bootstrap_metrics(
+    prediction: FloatArray, target: FloatArray, draws: Draws, keep: NDArray[np.bool_] | None = None
+) -> dict[str, FloatArray]:
+    """Every metric of ``METRICS`` in every resample: arrays [resamples], NaN where a resample has no such metric.
+
+    The 4-parameter logistic is fitted once, to all kept images, and held while resampling: the interval of the mapped
+    metrics is that of the images, not of the four parameters.
+
+    Args:
+        prediction: score of each image of ``draws`` (any value outside ``keep``).
+        target: likewise.
+        draws: the resamples; pass the same to every model that is compared.
+        keep: images to use; all if None.
+    """
+    keep = np.ones(len(draws.groups), bool) if keep is None else keep
+    x, y = paired_arrays(np.asarray(prediction)[keep], np.asarray(target)[keep])
+    missing = np.full(draws.resamples, np.nan)
+    if len(x) == 0:
+        return dict.fromkeys(METRICS, missing)
+    kept = _Kept.of(x, y)
+    chunks = [kept.metrics(counts[:, keep]) for counts in draws.counts()]
+    return {
+        name: np.concatenate([chunk[name] for chunk in chunks]) if name in chunks[0] else missing for name in METRICS
+    }
+
+
+def interval(samples: FloatArray, groups: int) -> Interval:
+    """The middle 95 % of the resamples in which the metric exists.
+
+    Args:
+        samples: one metric in every resample.
+        groups: groups that were drawn from; below ``MIN_GROUPS`` there is no interval.
+    """
+    nothing = float("nan")
+    if groups < MIN_GROUPS:
+        return Interval(nothing, nothing, 0, f"{groups} groups, at least {MIN_GROUPS} are needed for an interval")
+    there = samples[~np.isnan(samples)]
+    if len(there) < len(samples) / 2:
+        return Interval(nothing, nothing, len(there), "the metric does not exist in most resamples")
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(there, [tail, 1 - tail])
+    return Interval(float(low), float(high), len(there))
+
+
+def share_above_zero(samples: FloatArray) -> float:
+    """Share of the resamples with a value above 0 (ties count half); NaN if the value exists in none."""
+    there = samples[~np.isnan(samples)]
+    return float(np.mean((there > 0) + 0.5 * (there == 0))) if len(there) else float("nan")

@@ -1,0 +1,237 @@
+"""One way to a score for every kind of model: exported student, student folder, label store, teacher.
+
+Every model sees the same decoded pixels (``pseudo_labels.images``), and every image gets a row: a score, or a status
+with the reason why it has none.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.evaluation.judges import Judge, kind_of, open_judge
+from distill.evaluation.samples import Sample
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import sha256_bytes
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
+from pseudo_labels.records import Status
+
+FloatArray = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+_AHEAD_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of one model for a list of images.
+
+    Attributes:
+        name: of the model, for tables.
+        kind: ``onnx``, ``student``, ``labels`` or ``teacher``.
+        ids: of the images.
+        scores: in [0, 1], 1 best; NaN where there is none.
+        statuses: one for each image.
+        reasons: words for a person; empty where ``ok``.
+        about: facts on the model, as JSON values.
+    """
+
+    name: str
+    kind: str
+    ids: tuple[str, ...]
+    scores: FloatArray
+    statuses: tuple[Status, ...]
+    reasons: tuple[str, ...]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def aligned(self, ids: Sequence[str]) -> "Predictions":
+        """The same for ``ids``, in that order; an image that was not predicted is ``missing``."""
+        at = {id: position for position, id in enumerate(self.ids)}
+        places = [at.get(id) for id in ids]
+        absent = Status.MISSING, "the model was not asked for this image"
+        return Predictions(
+            self.name,
+            self.kind,
+            tuple(ids),
+            np.array([np.nan if place is None else self.scores[place] for place in places], np.float64),
+            tuple(absent[0] if place is None else self.statuses[place] for place in places),
+            tuple(absent[1] if place is None else self.reasons[place] for place in places),
+            self.about,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: a missing score is null."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "about": self.about,
+            "ids": list(self.ids),
+            "scores": [None if np.isnan(score) else float(score) for score in self.scores],
+            "statuses": [status.value for status in self.statuses],
+            "reasons": list(self.reasons),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Predictions":
+        """Inverse of ``as_dict``."""
+        scores = np.array([np.nan if score is None else score for score in record["scores"]], np.float64)
+        statuses = tuple(Status(status) for status in record["statuses"])
+        ids, reasons = tuple(record["ids"]), tuple(record["reasons"])
+        return cls(record["name"], record["kind"], ids, scores, statuses, reasons, dict(record["about"]))
+
+
+def predict(
+    model: str | Path,
+    samples: Sequence[Sample],
+    *,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    workers: int = 1,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Score images with any kind of model.
+
+    Args:
+        model: path of an .onnx file, a student or training folder, a label store; or the name of a teacher.
+        samples: images with distinct ids.
+        name: for tables; the model's own name if None.
+        options: of a teacher.
+        device: for a teacher.
+        threads: of ONNX Runtime.
+        workers: images decoded ahead at a time.
+        limits: which files are accepted.
+        progress: called with (done, total) after each image.
+
+    Raises:
+        PocketiqaError: ``model`` is none, cannot be opened, or an id occurs twice.
+    """
+    if len({sample.id for sample in samples}) < len(samples):
+        raise PocketiqaError("two samples have the same id: predictions are kept by id, so give each its own")
+    kind = kind_of(model)
+    if kind == "labels":
+        return _from_store(Path(model), samples, name, progress)
+    judge = open_judge(model, options=options, device=device, threads=threads)
+    return judge_samples(judge, kind, samples, name=name, workers=workers, limits=limits, progress=progress)
+
+
+def judge_samples(
+    judge: Judge,
+    kind: str,
+    samples: Sequence[Sample],
+    *,
+    name: str | None = None,
+    workers: int = 1,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Score images with a model that is loaded already; arguments as for ``predict``."""
+    rows = []
+    for pixels in _ahead(lambda sample: _pixels(sample, judge.needs_reference, limits), samples, workers):
+        rows.append(_row(judge, pixels))
+        if progress:
+            progress(len(rows), len(samples))
+    return _collected(name or judge.name, kind, samples, rows, judge.about)
+
+
+_Pixels = tuple[np.ndarray, np.ndarray | None]
+_Row = tuple[float, Status, str]
+
+
+def _pixels(sample: Sample, needs_reference: bool, limits: DecodeLimits) -> _Pixels | ImageError:
+    try:
+        rgb = decode(sample.read(), limits)
+        if not needs_reference:
+            return rgb, None
+        if sample.reference is None:
+            return ImageError(Status.NO_REFERENCE, "the model compares with a clean reference, and there is none")
+        try:
+            return rgb, decode(sample.reference(), limits)
+        except ImageError as error:
+            return ImageError(Status.NO_REFERENCE, f"the clean reference cannot be used: {error.reason}")
+    except ImageError as error:
+        return error
+
+
+def _row(judge: Judge, pixels: _Pixels | ImageError) -> _Row:
+    nothing = float("nan")
+    if isinstance(pixels, ImageError):
+        return nothing, pixels.status, pixels.reason
+    try:
+        score = judge.score(*pixels)
+    except ImageError as error:
+        return nothing, error.status, error.reason
+    except PocketiqaError as error:
+        return nothing, Status.FAILED, str(error)
+    if not np.isfinite(score):
+        return nothing, Status.FAILED, "the model gave no finite score"
+    return score, Status.OK, ""
+
+
+def _ahead(work: Callable[[Sample], Any], samples: Sequence[Sample], workers: int) -> Iterator[Any]:
+    """Results in order, made by threads, with at most a few waiting: memory does not grow with the samples."""
+    if workers <= 1:
+        yield from map(work, samples)
+        return
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="pocketiqa-decode")
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for sample in samples:
+            waiting.append(executor.submit(work, sample))
+            if len(waiting) >= workers * _AHEAD_PER_WORKER:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _collected(
+    name: str, kind: str, samples: Sequence[Sample], rows: Sequence[_Row], about: dict[str, Any]
+) -> Predictions:
+    return Predictions(
+        name,
+        kind,
+        tuple(sample.id for sample in samples),
+        np.array([row[0] for row in rows], np.float64),
+        tuple(row[1] for row in rows),
+        tuple(row[2] for row in rows),
+        about,
+    )
+
+
+def _from_store(folder: Path, samples: Sequence[Sample], name: str | None, progress: Progress | None) -> Predictions:
+    """Scores a store holds already, by the image's id in its pool, or else by the content of its file."""
+    from pseudo_labels.store import LabelStore
+
+    store = LabelStore.open(folder)
+    table = store.labels().select(["id", "sha256", "view", "status", "reason", "score"]).to_pylist()
+    full = [row for row in table if row["view"] == "full"]
+    by_id, by_content = {row["id"]: row for row in full}, {row["sha256"]: row for row in full if row["sha256"]}
+    rows = []
+    for done, sample in enumerate(samples, start=1):
+        rows.append(_store_row(by_id, by_content, sample))
+        if progress:
+            progress(done, len(samples))
+    about = {"stamp": store.spec.stamp.as_dict(), "digest": store.digest, "pool": store.spec.pool_digest}
+    return _collected(name or store.spec.stamp.name, "labels", samples, rows, about)
+
+
+def _store_row(by_id: Mapping[str, Any], by_content: Mapping[str, Any], sample: Sample) -> _Row:
+    row = by_id.get(sample.id)
+    if row is None:
+        try:
+            row = by_content.get(sha256_bytes(sample.read()))
+        except ImageError as error:
+            return float("nan"), error.status, error.reason
+    if row is None:
+        return float("nan"), Status.MISSING, "the label store holds no label of this image"
+    status = Status(row["status"])
+    return (float(row["score"]) if status == Status.OK else float("nan")), status, row["reason"]

@@ -1,0 +1,143 @@
+"""The model card: what the student is, how good, from what, and what it cannot do; as Markdown and as HTML.
+
+The headings follow Mitchell et al., "Model cards for model reporting" (2019).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distill.report.agreement import METRIC_LABELS
+from distill.report.content import headline_metrics
+from distill.report.markup import Html, plain, tag
+from distill.report.numbers import count, decimals, megabytes, milliseconds, si, size
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One heading of the card with the statements below it."""
+
+    title: str
+    points: Sequence[str]
+
+
+def card(content: Mapping[str, Any]) -> list[Part]:
+    """The parts of the card; a part without statements is left out."""
+    parts = [
+        Part("What it is", _identity(content)),
+        Part("Intended use", _use()),
+        Part("Results", _results(content)),
+        Part("Cost", _cost(content)),
+        Part("Training data and teachers", _training(content)),
+        Part("Limits", [*content["notes"], *_limits(content)]),
+        Part("How to repeat", [content["command"]] if content["command"] else []),
+    ]
+    return [part for part in parts if part.points]
+
+
+def to_markdown(content: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """The card as a Markdown file; every text in it is escaped."""
+    lines = [f"# {marked(content['student'])}", "", marked(content["headline"]), ""]
+    for part in parts:
+        lines += [f"## {part.title}", "", *(f"- {marked(point)}" for point in part.points), ""]
+    return "\n".join(lines)
+
+
+def to_html(parts: Sequence[Part]) -> Html:
+    """The same card for the page."""
+    return tag(
+        "div",
+        [[tag("h3", part.title), tag("ul", [tag("li", point) for point in part.points])] for part in parts],
+        class_="card",
+    )
+
+
+def marked(text: object) -> str:
+    """One line of Markdown in which ``text`` means only itself."""
+    return _SPECIAL.sub(r"\\\1", " ".join(plain(text).split()))
+
+
+def _identity(content: Mapping[str, Any]) -> list[str]:
+    contract, points = content["contract"], []
+    kind = "A compact no-reference image quality model"
+    points.append(f"{kind}: {content['student']}. It gives a photograph a score from 0 (worst) to 1 (best).")
+    if content["teacher"]:
+        points.append(f"Distilled from the teacher {content['teacher']}.")
+    if contract:
+        sides = contract.get("preprocess", {})
+        backbone = contract.get("student", {}).get("backbone", "unknown")
+        points.append(f"Backbone {backbone}; code version {contract.get('code_version')}.")
+        points.append(f"Scale: {contract.get('scale')}. Images are reduced to at most {sides.get('max_side')} pixels.")
+    if content["licence"]:
+        points.append(f"Licence: {content['licence']}.")
+    return points
+
+
+def _use() -> list[str]:
+    return [
+        "Sorting, filtering and monitoring photographs by visible technical quality, on a CPU, without a reference.",
+        "Not for judging beauty, content or people, and not as the only ground for a decision about a person's work.",
+    ]
+
+
+def _results(content: Mapping[str, Any]) -> list[str]:
+    evaluation, points = content["evaluation"], []
+    for model in evaluation["models"]:
+        found = headline_metrics(content, model["name"]) or {}
+        written = [f"{label} {_measured(found[metric])}" for metric, label in METRIC_LABELS.items()]
+        n = model["selections"][evaluation["headline"]]["n"]
+        points.append(f"{model['name']} on {evaluation['target']['name']}, n = {n}: {'; '.join(written)}.")
+    return points
+
+
+def _measured(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return f"does not exist ({found['reason']})"
+    ends = "" if found["low"] is None else f" ({decimals(found['low'])} to {decimals(found['high'])})"
+    return decimals(found["value"]) + ends
+
+
+def _cost(content: Mapping[str, Any]) -> list[str]:
+    cost = content["costs"].get(content["student"])
+    if cost is None:
+        return []
+    written = {
+        "parameters": lambda v: f"{si(v)} parameters",
+        "macs": lambda v: f"{si(v)} multiply-adds an image",
+        "file_bytes": lambda v: f"file of {size(v)}",
+        "latency_ms_median": lambda v: f"{milliseconds(v)} an image (median)",
+        "latency_ms_p95": lambda v: f"{milliseconds(v)} (95th percentile)",
+        "peak_memory_mb": lambda v: f"peak memory {megabytes(v)}",
+    }
+    known = [write(cost[key]) for key, write in written.items() if cost[key] is not None]
+    return [*known, content["machine"]] if known and content["machine"] else known
+
+
+def _training(content: Mapping[str, Any]) -> list[str]:
+    points = []
+    for pool in content["pools"]:
+        images = f"{count(pool['images'])} images" if pool.get("images") is not None else "images"
+        points.append(f"{pool.get('name', 'pool')}: {images}; licence: {pool.get('licence') or 'not stated'}.")
+    for stamp in content["teachers"]:
+        points.append(
+            f"Teacher {stamp['name']}, version {stamp['version']}: {stamp['scale']}; licence: {stamp['licence']}."
+        )
+    for name, part in content["split"].items():
+        points.append(f"Part {name}: {count(part.get('images', 0))} images in {count(part.get('groups', 0))} groups.")
+    return points
+
+
+def _limits(content: Mapping[str, Any]) -> list[str]:
+    points = ["A student knows what its teachers know: where they err alike, it errs too."]
+    if content["evaluation"]["target"]["source"] == "teacher":
+        points.append("It was judged by its teacher's labels, not by opinions of people.")
+    overlap = content["overlap"]
+    if overlap is None:
+        points.append("Overlap of training and test images was not examined.")
+    else:
+        found = overlap["same_file"] + overlap["near"]
+        points.append(f"{found} of {overlap['tested']} test images were found in the training data.")
+    return points

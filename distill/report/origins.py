@@ -1,0 +1,118 @@
+"""Sections on where everything comes from: overlap, data, teachers, the command."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.report.examples import shortened
+from distill.report.markup import Html, tag
+from distill.report.numbers import count, counted, data
+from distill.report.tables import Section, soft, table
+
+_DIGEST_SHOWN = 16
+
+
+def digest(value: object) -> Html:
+    """The first digits of a digest; all of it on hovering."""
+    text = str(value)
+    return tag("code", text[:_DIGEST_SHOWN] + ("…" if len(text) > _DIGEST_SHOWN else ""), title=text)
+
+
+def overlap(content: Mapping[str, Any]) -> Section | None:
+    """Test images that were found in the training data."""
+    found = content["overlap"]
+    if found is None:
+        return None
+    words = [
+        data(found["tested"], count),
+        " test images were looked for among ",
+        data(found["trained"], count),
+        " training images: ",
+        data(found["same_file"], count),
+        " found as the same file (sha256), ",
+        data(found["near"], count),
+        f" as nearly the same picture (difference hash, at most {found['near_distance']} of 64 bits apart).",
+    ]
+    limit = "Other pictures of the same scene are invisible to both tests: groups keep those apart."
+    rows = [
+        [
+            tag("code", shortened(m["tested"])),
+            m["kind"],
+            tag("code", shortened(m["trained_name"])),
+            data(m["bits"], count),
+        ]
+        for m in found["examples"]
+    ]
+    listed = table(["test image", "kind", "training image", "bits apart"], rows, caption="Examples") if rows else None
+    return Section("overlap", "Overlap of training and test", [tag("p", words), soft(limit), listed])
+
+
+def provenance(content: Mapping[str, Any]) -> Section | None:
+    """Pools, split, teachers."""
+    evaluation = content["evaluation"]
+    body: list[object] = [_pools(content), _split(content), _teachers(content), _target(evaluation["target"])]
+    return Section("data", "Where the data comes from", body) if any(body) else None
+
+
+def _pools(content: Mapping[str, Any]) -> list[object] | None:
+    if not content["pools"]:
+        return None
+    rows, details = [], []
+    for pool in content["pools"]:
+        statuses = counted(pool.get("statuses", {}))
+        rows.append(
+            [
+                pool.get("name", "pool"),
+                data(pool.get("images"), count),
+                data(pool.get("groups"), count),
+                statuses or "–",
+                pool.get("licence") or "not stated",
+                digest(pool["digest"]) if pool.get("digest") else "–",
+            ]
+        )
+        if pool.get("distortions"):
+            summary = tag("summary", f"{len(pool['distortions'])} distortions in {pool.get('name', 'pool')}")
+            details.append(tag("details", summary, tag("p", counted(pool["distortions"]), class_="soft")))
+    header = ["data", "images", "groups", "by status", "licence", "digest"]
+    return [tag("h3", "Images"), table(header, rows), details]
+
+
+def _split(content: Mapping[str, Any]) -> list[object] | None:
+    if not content["split"]:
+        return None
+    rows = [
+        [name, data(part.get("images"), count), data(part.get("groups"), count)]
+        for name, part in content["split"].items()
+    ]
+    words = soft("Split by group: no scene, and no reference with its damaged copies, is in two parts.")
+    return [tag("h3", "Split"), words, table(["part", "images", "groups"], rows)]
+
+
+def _teachers(content: Mapping[str, Any]) -> list[object] | None:
+    if not content["teachers"]:
+        return None
+    rows = []
+    for stamp in content["teachers"]:
+        options = ", ".join(f"{key} = {value}" for key, value in stamp.get("options", {}).items()) or "none"
+        rows.append(
+            [stamp["name"], str(stamp["version"]), digest(stamp["weights"]), options, stamp["scale"], stamp["licence"]]
+        )
+    return [tag("h3", "Teachers"), table(["teacher", "version", "weights", "options", "scale", "licence"], rows)]
+
+
+def _target(target: Mapping[str, Any]) -> list[object] | None:
+    about = target["about"]
+    if target["source"] != "opinions" or not about.get("citation"):
+        return None
+    parts = [
+        tag("b", target["name"]),
+        f": {about['citation']}. Scale {about['scale']}; split {about['split_origin']}; licence: {about['licence']}.",
+    ]
+    notes = [tag("li", note) for note in about.get("notes", ())]
+    return [tag("h3", "Benchmark"), tag("p", parts), tag("ul", notes) if notes else None]
+
+
+def repeat(content: Mapping[str, Any]) -> Section | None:
+    """The command that makes this page again."""
+    if not content["command"]:
+        return None
+    return Section("repeat", "Repeat it", [tag("pre", tag("code", content["command"]), tabindex="0")])

@@ -1,0 +1,196 @@
+"""The charts of the report as inline SVG: they follow the page's colours, light or dark, and stay sharp."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.report.axes import Frame, padded
+from distill.report.markup import Html, tag
+from distill.report.numbers import decimals
+
+FloatArray = NDArray[np.float64]
+
+MOST_POINTS = 3000
+MOST_TOOLTIPS = 800
+_BINS = 20
+_LABEL = 17  # letters that fit beside an interval
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values of one model.
+
+    Attributes:
+        label: for the legend.
+        css: class that colours it: ``student``, ``teacher``, ``target`` or ``other``.
+        x: horizontal values.
+        y: vertical values.
+    """
+
+    label: str
+    css: str
+    x: FloatArray
+    y: FloatArray
+
+
+def thinned(length: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
+    """At most ``most`` positions, evenly spread."""
+    return np.arange(length) if length <= most else np.linspace(0, length - 1, most).round().astype(np.int64)
+
+
+def scatter(
+    series: Series,
+    *,
+    x_label: str,
+    y_label: str,
+    names: Sequence[str],
+    mapping: Callable[[FloatArray], FloatArray] | None = None,
+) -> Html:
+    """Target against prediction, with the line on which both are equal.
+
+    Args:
+        series: x is the prediction, y the target.
+        x_label: with unit.
+        y_label: with unit.
+        names: of the images, shown on hovering.
+        mapping: fitted curve from prediction to target.
+    """
+    both = np.concatenate([series.x, series.y])
+    span = (min(0.0, float(both.min())), max(1.0, float(both.max())))
+    frame = Frame(span, span, x_label, y_label)
+    ends = [
+        tag(
+            "line",
+            x1=frame.at_x(span[0]),
+            y1=frame.at_y(span[0]),
+            x2=frame.at_x(span[1]),
+            y2=frame.at_y(span[1]),
+            class_="even",
+        )
+    ]
+    curve = []
+    if mapping is not None:
+        xs = np.linspace(series.x.min(), series.x.max(), 60)
+        ys = np.clip(mapping(xs), *span)
+        curve.append(tag("path", d=_path(frame, xs, ys), class_=f"curve {series.css}"))
+    words = f"{len(series.x)} images; {x_label} across, {y_label} upwards; on the dashed line both are equal."
+    return frame.drawing(f"{series.label}: {y_label} and {x_label}", words, ends, _dots(frame, series, names), curve)
+
+
+def residuals(series: Series, *, names: Sequence[str], x_label: str) -> Html:
+    """Prediction minus target over the target, with the line of no error and the mean error.
+
+    Args:
+        series: x is the target, y the difference.
+        names: of the images, shown on hovering.
+        x_label: with unit.
+    """
+    reach = max(0.1, float(np.abs(series.y).max()) * 1.05)
+    frame = Frame(
+        (min(0.0, float(series.x.min())), max(1.0, float(series.x.max()))),
+        (-reach, reach),
+        x_label,
+        "predicted − target",
+    )
+    left, right = frame.at_x(frame.x[0]), frame.at_x(frame.x[1])
+    mean = float(series.y.mean())
+    lines = [
+        tag("line", x1=left, x2=right, y1=frame.at_y(0), y2=frame.at_y(0), class_="even"),
+        tag("line", x1=left, x2=right, y1=frame.at_y(mean), y2=frame.at_y(mean), class_=f"curve {series.css}"),
+    ]
+    spread = decimals(float(series.y.std()))
+    words = f"{len(series.x)} images; mean difference {decimals(mean)}, standard deviation {spread}."
+    return frame.drawing(f"{series.label}: error over the target", words, _dots(frame, series, names), lines)
+
+
+def _dots(frame: Frame, series: Series, names: Sequence[str]) -> list[Html]:
+    chosen = thinned(len(series.x))
+    tooltips = len(chosen) <= MOST_TOOLTIPS
+    radius = 3.2 if len(chosen) <= 300 else 2.4
+    dots = []
+    for at in chosen:
+        x, y = float(series.x[at]), float(series.y[at])
+        words = tag("title", f"{names[at]}: {decimals(x)}, {decimals(y)}") if tooltips else None
+        dots.append(tag("circle", words, cx=frame.at_x(x), cy=frame.at_y(y), r=radius, class_=f"dot {series.css}"))
+    return dots
+
+
+def _path(frame: Frame, xs: FloatArray, ys: FloatArray) -> str:
+    points = (f"{frame.at_x(float(x))} {frame.at_y(float(y))}" for x, y in zip(xs, ys, strict=True))
+    return "M" + "L".join(points)
+
+
+def histogram(series: Sequence[Series], *, x_label: str, title: str, reach: tuple[float, float] = (0.0, 1.0)) -> Html:
+    """Share of the images in each twentieth of a range, as outlines over each other.
+
+    Args:
+        series: ``x`` holds the values; ``y`` is not used.
+        x_label: with unit.
+        title: what is distributed.
+        reach: the range; values outside are counted at its ends.
+    """
+    edges = np.linspace(*reach, _BINS + 1)
+    shares = [np.histogram(np.clip(one.x, *reach), edges)[0] / max(len(one.x), 1) for one in series]
+    top = max(float(share.max()) for share in shares)
+    frame = Frame(reach, (0, 100 * top * 1.08 or 1.0), x_label, "images, %")
+    outlines = [
+        tag("path", d=_path(frame, np.repeat(edges, 2)[1:-1], np.repeat(100 * share, 2)), class_=f"outline {one.css}")
+        for one, share in zip(series, shares, strict=True)
+    ]
+    words = "; ".join(f"{one.label}: {len(one.x)} images, mean {decimals(float(one.x.mean()))}" for one in series)
+    return frame.drawing(title, words + ".", outlines)
+
+
+def curves(series: Sequence[Series], *, x_label: str, y_label: str, title: str) -> Html:
+    """Lines over the course of the training."""
+    frame = Frame(
+        padded([float(v) for one in series for v in (one.x.min(), one.x.max())], 0.0),
+        padded([float(v) for one in series for v in (one.y.min(), one.y.max())]),
+        x_label,
+        y_label,
+    )
+    lines = [tag("path", d=_path(frame, one.x, one.y), class_=f"curve {one.css}") for one in series]
+    ends = [
+        tag("circle", cx=frame.at_x(float(one.x[-1])), cy=frame.at_y(float(one.y[-1])), r=3, class_=f"end {one.css}")
+        for one in series
+    ]
+    words = "; ".join(f"{one.label} from {one.y[0]:.3g} to {one.y[-1]:.3g}" for one in series)
+    return frame.drawing(title, words + ".", lines, ends)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A value with its interval, as one line of a chart."""
+
+    label: str
+    css: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+def intervals(spans: Sequence[Span], *, x_label: str, title: str) -> Html:
+    """Values as dots on lines that show their intervals, one model below another."""
+    known = [v for span in spans for v in (span.value, span.low, span.high) if v is not None]
+    low, high = padded(known, 0.08)
+    high = min(high, 1.0) if max(known) <= 1 else high
+    scale = Frame((low, high), (0, 1), x_label, "", height=30 * len(spans) + 62, left=128)
+    marks = []
+    for row, span in enumerate(spans):
+        y = 28 + row * 30
+        label = span.label if len(span.label) <= _LABEL else f"{span.label[: _LABEL - 1]}…"
+        marks.append(tag("text", label, x=116, y=y + 4, class_="label end"))
+        if span.low is not None and span.high is not None:
+            marks.append(
+                tag("line", x1=scale.at_x(span.low), x2=scale.at_x(span.high), y1=y, y2=y, class_=f"span {span.css}")
+            )
+        marks.append(tag("circle", cx=scale.at_x(span.value), cy=y, r=5, class_=f"end {span.css}"))
+    words = "; ".join(f"{span.label} {decimals(span.value)}" for span in spans)
+    return scale.drawing(title, words + ".", marks)
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> Html:
+    """Labels with the colour of their class: (label, class)."""
+    return tag("p", [tag("span", tag("i", class_=css), label) for label, css in entries], class_="legend")

@@ -1,0 +1,151 @@
+"""A small but complete set of report inputs, made of random numbers and drawn pictures."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from distill.evaluation.evaluate import evaluate
+from distill.evaluation.predictions import Predictions
+from distill.evaluation.targets import Targets
+from distill.report import Cost, DamagedCopy, MapExample, ReportInputs
+from pseudo_labels.records import Status, TeacherStamp
+
+STUDENT, TEACHER = "pocket-m", "fused teacher"
+
+
+def picture(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
+    """A smooth random image with an edge in it."""
+    generator = np.random.default_rng(seed)
+    ys, xs = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
+    wave = np.stack([np.sin(6 * (xs * a + ys * b)) for a, b in generator.uniform(-2, 2, (3, 2))], axis=-1)
+    image = 128 + 80 * wave + 40 * (xs > 0.5)[..., None]
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def predictions(name: str, kind: str, targets: Targets, noise: float, seed: int, missing: int = 0) -> Predictions:
+    """Targets with noise, bent a little; the first ``missing`` images have no score."""
+    generator = np.random.default_rng(seed)
+    scores = np.clip(targets.scores**1.2 + generator.normal(0, noise, len(targets.ids)), 0, 1)
+    statuses, reasons = [Status.OK] * len(scores), [""] * len(scores)
+    for at in range(missing):
+        scores[at], statuses[at], reasons[at] = np.nan, Status.CORRUPT, "truncated after 120 of 4096 bytes"
+    return Predictions(name, kind, targets.ids, scores, tuple(statuses), tuple(reasons))
+
+
+def opinions(images: int = 120, seed: int = 0) -> Targets:
+    """Opinions in three subsets, two images a group, some near the training part."""
+    generator = np.random.default_rng(seed)
+    subsets = [f"ss0{1 + at % 3}" for at in range(images)]
+    means = {"ss01": 0.42, "ss02": 0.5, "ss03": 0.74}
+    scores = np.clip([generator.normal(means[subset], 0.16) for subset in subsets], 0, 1)
+    return Targets(
+        "biq2021",
+        "opinions",
+        tuple(f"{subset} ({at}).jpg" for at, subset in enumerate(subsets)),
+        scores,
+        tuple(f"scene {at // 2}" for at in range(images)),
+        tuple(subsets),
+        tuple(at % 9 == 0 for at in range(images)),
+        {
+            "scale": "0 to 1, highest is best",
+            "citation": "Ahmed, Asif: BIQ2021, 2022",
+            "licence": "public research database",
+            "split_origin": "published",
+            "notes": ["some test images show a scene of the training part"],
+        },
+    )
+
+
+def history(steps: int = 40) -> list[dict[str, Any]]:
+    """Records as a training run writes them."""
+    records: list[dict[str, Any]] = []
+    for at in range(1, steps + 1):
+        loss = 0.9 * np.exp(-at / 12) + 0.1
+        common = {"step": 10 * at, "images_seen": 160 * at}
+        rate = 1e-3 * (1 - at / steps)
+        records.append(
+            common | {"kind": "train", "loss": loss, "score": loss / 3, "plcc": loss / 2, "learning_rate": rate}
+        )
+        if at % 5 == 0:
+            srcc = 0.85 - 0.6 * np.exp(-at / 10)
+            sources = {"synthetic": {"n": 200, "srcc": srcc, "plcc": srcc + 0.03, "rmse": 0.1}}
+            records.append(common | {"kind": "validation", "best": True, "score": srcc, "sources": sources})
+    return records
+
+
+def sample_inputs(images: int = 120, **changes: Any) -> ReportInputs:
+    """Inputs with every section filled; ``changes`` replace fields."""
+    return replace(_complete(images), **changes)
+
+
+@cache
+def _complete(images: int) -> ReportInputs:
+    targets = opinions(images)
+    judged = [
+        predictions(TEACHER, "labels", targets, 0.06, 1),
+        predictions(STUDENT, "onnx", targets, 0.09, 2, missing=2),
+        predictions("pocket-s", "onnx", targets, 0.13, 3),
+    ]
+    overlap = {
+        "trained": 4121,
+        "tested": images,
+        "near_distance": 4,
+        "same_file": 1,
+        "near": 2,
+        "ids": [targets.ids[3]],
+        "examples": [
+            {"tested": targets.ids[3], "trained": "a1", "trained_name": "x.jpg", "kind": "same file", "bits": 0}
+        ],
+    }
+    stamp = TeacherStamp("fused", 1, "3f" * 32, {"members": 3}, "MOS of BIQ2021, 0 worst, 1 best", "research")
+    return ReportInputs(
+        title="pocket-m distilled from a fused teacher, on BIQ2021",
+        evaluation=evaluate(judged, targets, overlapping={targets.ids[3]}, resamples=100),
+        targets=targets,
+        predictions=judged,
+        student=STUDENT,
+        teacher=TEACHER,
+        costs={
+            TEACHER: Cost(61_200_000, 14_800_000_000, 245_000_000, 640.0, 702.5, 1890.0),
+            STUDENT: Cost(2_493_504, 212_000_000, 9_981_220, 6.42, 7.05, 142.0),
+            "pocket-s": Cost(984_120, 71_000_000, 3_950_000, 2.61, 2.9, 128.0),
+        },
+        machine="One core of an x86-64 server CPU, 512x512 JPEG, decode to score, 200 images after warm-up.",
+        history=history(),
+        load_image=lambda id: picture(len(id) + ord(id[-5])),
+        quality_maps=[
+            MapExample(f"kodim0{i}.png", picture(i), np.random.default_rng(i).uniform(0.3, 0.8, (6, 8)), 0.62)
+            for i in (1, 2)
+        ],
+        damaged=[
+            DamagedCopy("kodim01.png", "Gaussian blur, level 4", 0.74, 0.31, picture(5), picture(6)),
+            DamagedCopy("kodim02.png", "JPEG, level 5", 0.69, 0.28, picture(7), picture(8)),
+            DamagedCopy("kodim03.png", "brighten, level 1", 0.66, 0.67, picture(9), picture(10)),
+        ],
+        pools=[
+            {
+                "name": "photographs",
+                "images": 4121,
+                "groups": 3000,
+                "statuses": {"ok": 4100, "duplicate": 20, "corrupt": 1},
+                "digest": "ab" * 32,
+                "licence": "research",
+            },
+            {"name": "synthetic", "images": 25_000, "groups": 3000, "distortions": {"gaussian_blur": 800, "jpeg": 790}},
+        ],
+        split={"train": {"images": 3300, "groups": 2400}, "test": {"images": images, "groups": images // 2}},
+        teachers=[stamp.as_dict()],
+        overlap=overlap,
+        contract={
+            "name": STUDENT,
+            "scale": "MOS of BIQ2021",
+            "code_version": "0.1.0",
+            "student": {"backbone": "mobilenetv4_conv_small"},
+            "preprocess": {"max_side": 384, "min_side": 64},
+        },
+        command="pocketiqa run configs/biq2021_pocket_m.yaml",
+        notes=("Night scenes are rare in the training data.",),
+        licence="Apache-2.0",
+    )
