@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,13 +47,15 @@ def read_json(path: Path, *, what: str) -> Any:
     """Parse a JSON file that we wrote; ``what`` names it in the error.
 
     Raises:
-        PocketiqaError: the file is missing.
+        PocketiqaError: the file is missing, or cannot be read.
         TamperedError: the file is not JSON.
     """
     try:
         return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise PocketiqaError(f"no {what} at {path}: the file does not exist") from error
+    except OSError as error:
+        raise PocketiqaError(f"the {what} at {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise TamperedError(f"the {what} at {path} is not valid JSON ({error}); restore it or start over") from error
 
@@ -75,6 +78,11 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether ``path`` is what a killed ``write_atomic`` left behind."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -89,7 +97,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StorageFullError: the disk is full; the old file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with explain_full_disk(path):
             with open(temporary, "wb") as file:
@@ -106,8 +114,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 def staged_folder(final: Path) -> Iterator[Path]:
     """Give a folder to fill; on success it is fsynced and renamed to ``final``, else removed.
 
-    An existing ``final`` is replaced only after the new one is complete. Leftovers of killed writers
-    of the same ``final`` are removed first, so two processes must not stage the same one.
+    An existing ``final`` is replaced only after the new one is complete: it is renamed aside, so it never stands there
+    in part. Leftovers of killed writers of the same ``final`` are removed first, so two processes must not stage the
+    same one.
 
     Raises:
         StorageFullError: the disk is full; ``final`` is untouched.
@@ -115,6 +124,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     for leftover in final.parent.glob(f".{final.name}.*.staged"):
         shutil.rmtree(leftover, ignore_errors=True)
     staged = final.parent / f".{final.name}.{os.getpid()}.staged"
+    replaced = final.parent / f".{final.name}.{os.getpid()}.old.staged"
     try:
         with explain_full_disk(final):
             staged.mkdir(parents=True)
@@ -123,8 +133,9 @@ def staged_folder(final: Path) -> Iterator[Path]:
                 _fsync(file)
             _fsync(staged)
             if final.exists():
-                shutil.rmtree(final)
+                os.replace(final, replaced)
             os.replace(staged, final)
             _fsync(final.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)

@@ -4,14 +4,15 @@ Every folder a command writes holds ``manifest.json``: its kind, format version,
 determines the content, the digests of its inputs included) and, once finished, what was written.
 """
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pseudo_labels.errors import OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, read_json, write_atomic
+from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.files import canonical_json, digest_of, is_leftover, read_json, write_atomic
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -70,7 +71,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         TamperedError: it cannot be parsed.
     """
     record = read_json(folder / MANIFEST, what=f"{kind or 'pocketiqa'} manifest")
-    if not isinstance(record, dict) or "kind" not in record:
+    if not isinstance(record, dict) or not {"format", "kind"} <= set(record):
         raise PocketiqaError(f"{folder / MANIFEST} was not written by pocketiqa")
     if record.get("format") != FORMAT:
         raise PocketiqaError(
@@ -79,7 +80,10 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         )
     if kind is not None and record["kind"] != kind:
         raise PocketiqaError(f"{folder} holds {record['kind']!r}, but {kind!r} is needed here")
-    return Manifest(record["kind"], record["spec"], record["complete"], record["content"], record["notes"])
+    try:
+        return Manifest(record["kind"], record["spec"], record["complete"], record["content"], record["notes"])
+    except KeyError as error:
+        raise TamperedError(f"{folder / MANIFEST} lacks {error}: restore it, or make the folder anew") from error
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -106,9 +110,11 @@ def claim(
     Raises:
         OutputConflictError: the folder holds something else, or the same kind made differently.
     """
+    _refuse_file(folder)
     if overwrite:
         start_over(folder)
-    if not folder.exists() or not any(folder.iterdir()):
+    spec = json.loads(canonical_json(spec))  # as it will be read back: tuples become lists
+    if not _entries(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_manifest(folder, Manifest(kind, spec, notes=notes or {}))
         return Claim.NEW
@@ -137,13 +143,24 @@ def finish(folder: Path, content: dict[str, Any]) -> Manifest:
     return done
 
 
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, without what a process that was killed while writing its manifest left there."""
+    return [entry for entry in folder.iterdir() if not is_leftover(entry)] if folder.exists() else []
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputConflictError(f"{folder} is a file, but a folder is needed here: choose another --out")
+
+
 def start_over(folder: Path) -> None:
     """Remove an earlier output of ours; anything else is refused.
 
     Raises:
         OutputConflictError: the folder holds files but no manifest of ours.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    _refuse_file(folder)
+    if not _entries(folder):
         return
     if not (folder / MANIFEST).exists():
         raise OutputConflictError(f"{folder} was not written by pocketiqa, so --overwrite will not remove it")

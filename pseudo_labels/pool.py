@@ -1,0 +1,264 @@
+"""Pools: tables of images with their identity, what is wrong with the bad ones, and which show the same scene.
+
+A pool is a folder with ``manifest.json`` and ``pool.parquet``, one row an image (``records.ImageRef``); the images stay
+where they are. A bad image is a row with a status and a reason. Building is not resumed but repeated: an interrupted
+build leaves a folder without the mark of completeness, and the same command makes it anew.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pseudo_labels import addresses, outputs
+from pseudo_labels.duplicates import MAX_DISTANCE
+from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.files import sha256_bytes, write_atomic
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
+from pseudo_labels.measure import measure_all
+from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.sources import Listing, list_sources
+
+KIND = "pool"
+TABLE = "pool.parquet"
+_ROWS_AT_ONCE = 10_000
+_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), Status: pa.string()}
+_SCHEMA = pa.schema([(field.name, _TYPES[field.type]) for field in fields(ImageRef)])
+# What makes two pools the same to everything downstream: not where the images lie.
+_IDENTITY = ("id", "group", "ref_id", "distortion", "level", "status")
+
+
+class Pool:
+    """A finished pool. Rows are made on demand; all methods may be called from many threads."""
+
+    def __init__(self, folder: Path, manifest: outputs.Manifest, table: pa.Table):
+        self.folder = folder
+        self.manifest = manifest
+        self._table = table
+
+    @classmethod
+    def open(cls, folder: Path) -> "Pool":
+        """Open a pool that ``build_pool`` or ``write_pool`` finished.
+
+        Raises:
+            PocketiqaError: there is no pool, or an unfinished one.
+            TamperedError: the table is not the one that was written.
+        """
+        folder = Path(folder)
+        manifest = outputs.read_manifest(folder, KIND)
+        if not manifest.complete:
+            raise PocketiqaError(f"the pool in {folder} is unfinished: run the command that makes it again")
+        path = folder / TABLE
+        if not path.is_file():
+            raise PocketiqaError(f"{path} is missing: restore it, or make the pool again with --overwrite")
+        data = path.read_bytes()
+        if sha256_bytes(data) != manifest.content["sha256"]:
+            raise TamperedError(
+                f"{path} was altered since it was written: restore it, or make it anew with --overwrite"
+            )
+        return cls(folder, manifest, pq.read_table(pa.BufferReader(data), schema=_SCHEMA))
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content: ids, groups, references, distortions, levels and statuses, in order."""
+        return self.manifest.content["digest"]
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: int) -> ImageRef:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of a pool of {len(self)} rows")
+        return next(_rows(self._table.slice(index % len(self), 1)))
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        return _rows(self._table)
+
+    def ok(self) -> list[ImageRef]:
+        """The rows with status ``ok``, in order."""
+        return [ref for ref in self if ref.status == Status.OK]
+
+    def by_id(self, id: str) -> ImageRef:
+        """The row with this id: the ``ok`` one, rather than its duplicates.
+
+        Raises:
+            PocketiqaError: there is none.
+        """
+        order, ids = self._by_id
+        at = int(np.searchsorted(ids, id.encode()))
+        if at == len(ids) or ids[at] != id.encode():
+            raise PocketiqaError(f"no image {id!r} in the pool {self.folder}")
+        return self[int(order[at])]
+
+    @cached_property
+    def _by_id(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers sorted by id, ``ok`` rows first among equal ids, and those ids."""
+        ids = np.array(self._table.column("id").to_pylist(), dtype=bytes)
+        bad = np.array([status != Status.OK for status in self._table.column("status").to_pylist()], dtype=bool)
+        order = np.lexsort((bad, ids))
+        return order, ids[order]
+
+    def read(self, ref: ImageRef) -> bytes:
+        """The encoded image, verified against the pool.
+
+        Raises:
+            ImageError: it cannot be read, or is CHANGED since the pool was made.
+        """
+        data = addresses.read(ref.uri, self.folder)
+        if ref.sha256 and sha256_bytes(data) != ref.sha256:
+            raise ImageError(Status.CHANGED, "the content is not the one that entered the pool: build the pool again")
+        return data
+
+    def load(self, ref: ImageRef, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+        """The decoded image, uint8 HxWx3 RGB.
+
+        Raises:
+            ImageError: as ``read`` and ``images.decode``; for a row that is not ``ok``, its own status and reason.
+        """
+        if ref.status != Status.OK:
+            raise ImageError(Status(ref.status), ref.reason)
+        return decode(self.read(ref), limits)
+
+
+def write_pool(
+    out: Path,
+    refs: Iterable[ImageRef],
+    *,
+    spec: dict[str, Any],
+    notes: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Pool:
+    """Write rows as a pool.
+
+    Args:
+        out: the pool's folder; relative addresses start from it.
+        refs: taken in order, and only once; not at all if the same pool is there already.
+        spec: everything that determines the rows, as JSON values.
+        notes: see ``outputs.Manifest``.
+        overwrite: replace an earlier pool that was made differently.
+
+    Raises:
+        OutputConflictError: ``out`` holds something else.
+        StorageFullError: the disk is full.
+    """
+    out = Path(out)
+    if outputs.claim(out, KIND, spec, overwrite=overwrite, notes=notes) != outputs.Claim.DONE:
+        outputs.finish(out, _write_table(out, refs))
+    return Pool.open(out)
+
+
+def build_pool(
+    sources: Sequence[str],
+    out: Path,
+    *,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    near_distance: int = 4,
+    max_bad_share: float = 0.5,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pool:
+    """Read every image of ``sources`` once and write the pool.
+
+    A pool made by the same call from the same files (names, sizes, times) is returned as it is; if files have come,
+    gone or changed since, the earlier pool is in the way and the error says so.
+
+    Args:
+        sources: see ``sources``.
+        out: the pool's folder.
+        limits: images outside are bad rows.
+        near_distance: see ``duplicates.group_near``.
+        max_bad_share: above this share of bad rows the pool is not finished; its rows are written all the same, for
+            looking at. Duplicates are not bad.
+        workers: threads; Pillow decodes outside Python's lock. The pool does not depend on it.
+        overwrite: replace an earlier pool that was made differently.
+        progress: called with images done and in total.
+
+    Raises:
+        PocketiqaError: no images, too many bad ones, or an argument out of range.
+        OutputConflictError: ``out`` holds something else.
+        StorageFullError: the disk is full.
+    """
+    _check_arguments(near_distance, max_bad_share, workers)
+    out, listing = Path(out), list_sources(sources)
+    spec = _spec(listing, limits, near_distance)
+    if outputs.claim(out, KIND, spec, overwrite=overwrite) == outputs.Claim.DONE:
+        return Pool.open(out)
+    refs = measure_all(listing.entries, limits, near_distance, workers, progress)
+    content = _write_table(out, refs)
+    _refuse_bad(refs, max_bad_share, out)
+    outputs.finish(out, content)
+    return Pool.open(out)
+
+
+def _check_arguments(near_distance: int, max_bad_share: float, workers: int) -> None:
+    if not 0 <= near_distance <= MAX_DISTANCE:
+        raise PocketiqaError(f"near_distance is {near_distance}, but must be 0 to {MAX_DISTANCE}")
+    if not 0 <= max_bad_share <= 1:
+        raise PocketiqaError(f"max_bad_share is {max_bad_share}, but must be 0 to 1")
+    if workers < 1:
+        raise PocketiqaError(f"workers is {workers}, but must be at least 1")
+
+
+def _spec(listing: Listing, limits: DecodeLimits, near_distance: int) -> dict[str, Any]:
+    return {
+        "sources": list(listing.sources),
+        "images": len(listing.entries),
+        "files_digest": listing.digest,
+        "limits": {**asdict(limits), "background": list(limits.background)},
+        "near_distance": near_distance,
+    }
+
+
+def _refuse_bad(refs: Sequence[ImageRef], max_bad_share: float, out: Path) -> None:
+    """Fail loudly when too little is left."""
+    bad = [ref for ref in refs if ref.status not in (Status.OK, Status.DUPLICATE)]
+    if len(bad) < len(refs) and len(bad) <= max_bad_share * len(refs):
+        return
+    common = Counter(ref.status for ref in bad).most_common(3)
+    examples = {ref.status: ref.reason for ref in reversed(bad)}
+    shown = "; ".join(f"{count} {status} (such as: {examples[status]})" for status, count in common)
+    raise PocketiqaError(
+        f"{len(bad)} of {len(refs)} images are bad, above the limit of {max_bad_share:.0%}: {shown}. Every row with "
+        f"its reason is in {out / TABLE}: mend the sources and run again with --overwrite, or raise --max-bad-share"
+    )
+
+
+def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
+    """Write the rows; returns what the manifest says of them."""
+    identity, statuses, groups = hashlib.sha256(), Counter[str](), set[str]()
+    source, sink = iter(refs), pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, _SCHEMA) as writer:
+        while block := list(islice(source, _ROWS_AT_ONCE)):
+            for ref in block:
+                identity.update(json.dumps([getattr(ref, name) for name in _IDENTITY]).encode())
+                statuses[ref.status] += 1
+                groups.add(ref.group)
+            columns = {name: [getattr(ref, name) for ref in block] for name in _SCHEMA.names}
+            writer.write_table(pa.table(columns, schema=_SCHEMA))
+    data = sink.getvalue().to_pybytes()
+    write_atomic(out / TABLE, data)
+    return {
+        "digest": identity.hexdigest(),
+        "sha256": sha256_bytes(data),
+        "rows": statuses.total(),
+        "groups": len(groups),
+        "statuses": {str(status): count for status, count in sorted(statuses.items())},
+    }
+
+
+def _rows(table: pa.Table) -> Iterator[ImageRef]:
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        columns = [batch.column(name).to_pylist() for name in _SCHEMA.names]
+        for values in zip(*columns, strict=True):
+            row = dict(zip(_SCHEMA.names, values, strict=True))
+            yield ImageRef(**{**row, "status": Status(row["status"])})

@@ -1,0 +1,208 @@
+"""Images kept in the rows of tables: Parquet files and Hugging Face datasets saved to disk.
+
+The encoded bytes come from the column ``image`` or, failing that, from the only column that can hold them: binary, or a
+struct with a binary field ``bytes`` (how ``datasets.Image`` is stored). A ``path`` without bytes is never followed.
+Random access costs a whole Parquet row group at a time: unpack a file with large row groups before shuffled reading.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import ImageError, open_regular
+from pseudo_labels.records import Status
+
+_CACHED_TABLES = 4
+# Row groups of photographs may be large: the one in use and its neighbour are all that is held.
+_CACHED_ROW_GROUPS = 2
+
+
+class _Recent:
+    """The last few results of ``load``, shared by all threads."""
+
+    def __init__(self, load: Callable[..., Any], limit: int):
+        self._load, self._limit = load, limit
+        self._forget()
+        # A forked child would inherit a lock that nobody there releases.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._held: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, *key: Hashable) -> Any:
+        # Loading is inside the lock: threads that walk a file in order want the same block at the same moment.
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = self._load(*key)
+                while len(self._held) > self._limit:
+                    self._held.popitem(last=False)
+            self._held.move_to_end(key)
+            return self._held[key]
+
+
+class _ParquetTable:
+    def __init__(self, where: Path | str):
+        # A path goes in as bytes, so that any name works.
+        self._file = pq.ParquetFile(pa.OSFile(os.fsencode(where)) if isinstance(where, Path) else open_remote(where))
+        self._column = image_column(self._file.schema_arrow, str(where))
+        metadata = self._file.metadata
+        rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+        self._ends = np.cumsum(rows, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Row group and position in it."""
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        return group, row - (int(self._ends[group - 1]) if group else 0)
+
+    def row_group(self, index: int) -> pa.ChunkedArray:
+        return self._file.read_row_group(index, columns=[self._column]).column(self._column)
+
+
+class _DatasetTable:
+    def __init__(self, where: Path):
+        from datasets import Dataset  # takes a second to import
+
+        self._rows = Dataset.load_from_disk(str(where)).with_format("arrow")
+        self._column = image_column(self._rows.data.schema, str(where))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def value(self, row: int) -> Any:
+        # In the format "arrow" a slice is a table, which the annotations of `datasets` do not say.
+        return cast(pa.Table, self._rows[row : row + 1]).column(self._column)[0].as_py()
+
+
+def _parquet_row_group(where: Path | str, stamp: str, index: int) -> pa.ChunkedArray:
+    return _parquet_table(where, stamp).row_group(index)
+
+
+# The stamp is part of the key only: a file that changed is opened anew.
+_parquet_table = _Recent(lambda where, stamp: _ParquetTable(where), _CACHED_TABLES)
+_parquet_block = _Recent(_parquet_row_group, _CACHED_ROW_GROUPS)
+_dataset_table = _Recent(lambda where, stamp: _DatasetTable(where), _CACHED_TABLES)
+
+
+def stamp_of(path: Path | str) -> str:
+    """Size and time of a local file, which change with it; empty for a remote one.
+
+    Raises:
+        ImageError: MISSING or UNREADABLE.
+    """
+    if not isinstance(path, Path):
+        return ""
+    with open_regular(path) as file:  # a pipe would block Arrow
+        found = os.fstat(file.fileno())
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def parquet_length(where: Path | str) -> int:
+    """Number of rows.
+
+    Raises:
+        ImageError: MISSING or UNREADABLE.
+        PocketiqaError: no column, or more than one, can hold images.
+    """
+    with translated_errors():
+        return len(_parquet_table(where, stamp_of(where)))
+
+
+def read_parquet(where: Path | str, row: int) -> bytes:
+    """Encoded image of a row.
+
+    Raises:
+        ImageError: MISSING or UNREADABLE.
+    """
+    stamp = stamp_of(where)
+    with translated_errors():
+        table = _parquet_table(where, stamp)
+        _check_row(row, len(table))
+        group, position = table.locate(row)
+        return _encoded(_parquet_block(where, stamp, group)[position].as_py())
+
+
+def dataset_length(where: Path) -> int:
+    """As ``parquet_length``, of one split of a dataset saved to disk."""
+    with translated_errors():
+        return len(_dataset_table(where, stamp_of(where / "state.json")))
+
+
+def read_dataset(where: Path, row: int) -> bytes:
+    """As ``read_parquet``, of one split of a dataset saved to disk."""
+    stamp = stamp_of(where / "state.json")
+    with translated_errors():
+        table = _dataset_table(where, stamp)
+        _check_row(row, len(table))
+        return _encoded(table.value(row))
+
+
+def image_column(schema: pa.Schema, where: str) -> str:
+    """Name of the column with the encoded images.
+
+    Raises:
+        PocketiqaError: there is none, or the choice is not clear.
+    """
+    able = [field.name for field in schema if _holds_bytes(field.type)]
+    if "image" in able:
+        return "image"
+    if len(able) == 1:
+        return able[0]
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    found = f"{len(able)} columns that can hold images ({', '.join(able)})" if able else "no column with image bytes"
+    raise PocketiqaError(f"{where} has {found}: name the one to use 'image'; its columns are {columns}")
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        position = kind.get_field_index("bytes")
+        return position >= 0 and _holds_bytes(kind.field(position).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _encoded(value: Any) -> bytes:
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if content is None:
+        raise ImageError(Status.MISSING, "the row holds no image bytes")
+    return content
+
+
+def open_remote(address: str) -> BinaryIO:
+    """A seekable reader of a remote file, closed with the object."""
+    system, name = url_to_fs(address)
+    return cast(BinaryIO, system.open(name, "rb"))
+
+
+def _check_row(row: int, length: int) -> None:
+    if row >= length:
+        raise ImageError(Status.MISSING, f"no row {row}: the table has {length} rows")
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Errors of file systems and Arrow as ImageError; each has a family of its own, so any exception is taken.
+
+    Raises:
+        ImageError: MISSING or UNREADABLE.
+    """
+    try:
+        yield
+    except PocketiqaError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(Status.MISSING, "no such file") from error
+    except Exception as error:
+        raise ImageError(Status.UNREADABLE, f"cannot be read: {str(error)[:160]} ({type(error).__name__})") from error

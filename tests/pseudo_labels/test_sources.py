@@ -1,0 +1,333 @@
+"""Every kind of source, with real files: what is listed, in which order, and that each address can be read again."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pseudo_labels import addresses
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import ImageError
+from pseudo_labels.records import Status
+from pseudo_labels.sources import SUFFIXES, list_sources
+from tests.helpers.containers import IMAGES, structs, write_all_kinds, write_files, write_parquet, write_tar
+
+NAMED = [(f"{number}.png", data) for number, data in enumerate(IMAGES)]
+
+
+def listed(*sources: Path | str) -> list[str]:
+    return [entry.address for entry in list_sources([str(source) for source in sources]).entries]
+
+
+def read_all(*sources: Path | str) -> list[bytes]:
+    return [addresses.read(address) for address in listed(*sources)]
+
+
+def refused(*sources: Path | str) -> str:
+    with pytest.raises(PocketiqaError) as caught:
+        list_sources([str(source) for source in sources])
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    system = fsspec.filesystem("memory")
+    yield system.unstrip_protocol("/pocketiqa-test")
+    system.rm("/pocketiqa-test", recursive=True)
+
+
+# --- folders
+
+
+def test_folder_is_listed_to_its_bottom_and_sorted_by_path(tmp_path: Path) -> None:
+    names = ["b.png", "a.JPG", "sub/z.webp", "sub/deep/er/y.tiff", "sub-x/c.gif"]
+    write_files(tmp_path, [*names, "notes.txt", "sub/data.csv"])
+    expected = sorted((str(tmp_path / name) for name in names), key=os.fsencode)
+    assert listed(tmp_path) == expected
+    assert [addresses.read(path) for path in expected] == [Path(path).read_bytes() for path in expected]
+
+
+def test_sources_keep_their_order_and_each_image_comes_once(tmp_path: Path) -> None:
+    write_files(tmp_path, ["b/1.png", "a/2.png"])
+    found = listed(tmp_path / "b", tmp_path, tmp_path / "a/2.png")
+    assert found == [str(tmp_path / "b/1.png"), str(tmp_path / "a/2.png")]
+
+
+def test_relative_names_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, ["a/1.png"])
+    monkeypatch.chdir(tmp_path)
+    assert listed("a") == listed(".") == listed("a/../a/1.png") == [str(tmp_path / "a/1.png")]
+
+
+def test_a_file_named_by_itself_needs_no_suffix(tmp_path: Path) -> None:
+    write_files(tmp_path, ["photo", "notes.txt"])
+    assert read_all(tmp_path / "photo", tmp_path / "notes.txt") == IMAGES[:2]
+
+
+def test_links_are_followed_once_and_loops_become_rows(tmp_path: Path) -> None:
+    write_files(tmp_path, ["in/real/1.png", "in/real/deep/2.png", "outside/3.png"])
+    inside = tmp_path / "in"
+    (inside / "aaa").symlink_to("real")  # sorts first, yet the real folder keeps its name
+    (inside / "far").symlink_to(tmp_path / "outside")
+    (inside / "real/deep/up").symlink_to("../..")
+    (inside / "real/self").symlink_to(".")
+    (inside / "gone").symlink_to("nowhere")
+    (inside / "gone.txt").symlink_to("nowhere")
+    (inside / "file.png").symlink_to("real/1.png")
+    listing = list_sources([str(inside)])
+    names = {Path(entry.address).relative_to(inside).as_posix(): entry for entry in listing.entries}
+    assert list(names) == [
+        "far/3.png",
+        "file.png",
+        "gone",
+        "real/1.png",
+        "real/deep/2.png",
+        "real/deep/up",
+        "real/self",
+    ]
+    for name in ("real/deep/up", "real/self"):
+        assert names[name].problem == (Status.UNREADABLE, "a link that leads back to a folder it is in")
+    with pytest.raises(ImageError, match="broken link"):
+        addresses.read(names["gone"].address)
+
+
+def test_many_crossing_links_are_walked_in_no_time(tmp_path: Path) -> None:
+    # Followed naively, 2 ** 30 paths lead to the picture.
+    for level in range(30):
+        (tmp_path / f"{level}").mkdir()
+        for link in ("a", "b"):
+            (tmp_path / f"{level}" / link).symlink_to(tmp_path / f"{level + 1}")
+    write_files(tmp_path, ["30/1.png"])
+    assert listed(tmp_path / "0") == [str(tmp_path / "0" / "/".join("a" * 30) / "1.png")]
+
+
+def test_folder_that_cannot_be_listed_is_a_row(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a/1.png"])
+    folder, deepest = os.open(tmp_path, os.O_RDONLY), tmp_path
+    while len(str(deepest)) < 4096:  # the longest path that Linux takes
+        os.mkdir("n" * 250, dir_fd=folder)
+        inner = os.open("n" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder, deepest = inner, deepest / ("n" * 250)
+    os.close(folder)
+    first, second = list_sources([str(tmp_path)]).entries
+    assert first.address == str(tmp_path / "a/1.png")
+    assert second.address == str(deepest)
+    assert second.problem == (Status.UNREADABLE, "a folder that cannot be listed (File name too long)")
+
+
+@pytest.mark.parametrize("name", ["a b.png", "new\nline.png", "#1?x=%20&.png", "a::b.png", "日本.png", "'\".png"])
+def test_awkward_names_are_literal(tmp_path: Path, name: str) -> None:
+    write_files(tmp_path, [name])
+    assert listed(tmp_path) == [str(tmp_path / name)]
+    assert read_all(tmp_path) == read_all(tmp_path / name) == IMAGES[:1]
+
+
+def test_names_that_are_not_utf8_are_percent_encoded(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 100%.png")
+    write_files(tmp_path, [name])
+    (address,) = listed(tmp_path)
+    assert address == "file://" + str(tmp_path).replace("/", "%2F") + "%2Fcaf%E9%20100%25.png"
+    assert addresses.local_path(address) == tmp_path / name
+    assert addresses.read(address) == IMAGES[0]
+
+
+def test_digest_follows_names_sizes_and_times(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a.png", "b.png"])
+
+    def digest() -> str:
+        return list_sources([str(tmp_path)]).digest
+
+    seen = [digest()]
+    assert digest() == seen[0]
+    os.utime(tmp_path / "a.png", ns=(1, 1))
+    seen.append(digest())
+    (tmp_path / "a.png").write_bytes(IMAGES[2] + b"x")
+    os.utime(tmp_path / "a.png", ns=(1, 1))
+    seen.append(digest())
+    (tmp_path / "b.png").rename(tmp_path / "c.png")
+    seen.append(digest())
+    (tmp_path / "c.png").unlink()
+    seen.append(digest())
+    assert len(set(seen)) == 5
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    assert str(tmp_path / "nowhere") in refused(tmp_path / "nowhere")
+    message = refused(tmp_path / "empty")
+    assert str(tmp_path / "empty") in message
+    assert all(suffix in message for suffix in SUFFIXES)
+    assert "an empty list of sources" in refused()
+    assert "new\\nline" in refused(tmp_path / "new\nline")
+
+
+def test_a_name_that_vanished_is_left_to_the_reader(tmp_path: Path) -> None:
+    (address,) = listed(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match="no such file") as caught:
+        addresses.read(address)
+    assert caught.value.status == Status.MISSING
+
+
+# --- WebDataset tar
+
+
+def test_tar_members_are_where_tarfile_puts_them(tmp_path: Path) -> None:
+    names = ["0.png", "dir/é 1.png", "a::b?offset=7#%.png", "x" * 150 + ".png", os.fsdecode(b"\xff.png"), "0.png"]
+    images = [(name, data) for name, data in zip(names, IMAGES, strict=False)]
+    labels = [(name[:-3] + "cls", b"3") for name in names]
+    write_tar(tmp_path / "s.tar", [member for pair in zip(images, labels, strict=True) for member in pair])
+    found = listed(tmp_path / "s.tar")
+    assert len(found) == 6
+    assert found[0] == f"tar://0.png?offset=512&size={len(IMAGES[0])}::{tmp_path}/s.tar"
+    assert all(address.isprintable() for address in found)
+    assert [addresses.read(address) for address in found] == IMAGES[:6]
+    with tarfile.open(tmp_path / "s.tar") as archive:
+        offsets = [member.offset_data for member in archive if member.name.endswith(".png")]
+    assert [int(address.split("offset=")[-1].split("&")[0]) for address in found] == offsets
+
+
+def test_a_short_tar_gives_its_whole_members_and_a_row(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s.tar", NAMED[:4])
+    whole = (tmp_path / "s.tar").read_bytes()
+    with tarfile.open(tmp_path / "s.tar") as archive:
+        third = archive.getmembers()[2]
+    for cut, members in ((third.offset_data + 100, 3), (third.offset + 100, 2)):
+        (tmp_path / "cut.tar").write_bytes(whole[:cut])
+        *kept, last = list_sources([str(tmp_path / "cut.tar")]).entries
+        assert len(kept) == members
+        assert [addresses.read(entry.address) for entry in kept[:2]] == IMAGES[:2]
+        assert last.address == str(tmp_path / "cut.tar")
+        assert last.problem is not None
+        assert last.problem[0] == Status.CORRUPT
+        assert "members behind it are lost" in last.problem[1]
+    (tmp_path / "cut.tar").write_bytes(whole[: third.offset_data + 100])
+    with pytest.raises(ImageError, match="archive ends before"):
+        addresses.read(listed(tmp_path / "cut.tar")[2])
+
+
+def test_a_damaged_header_does_not_lose_members_silently(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s.tar", NAMED[:4])
+    with tarfile.open(tmp_path / "s.tar") as archive:
+        third = archive.getmembers()[2]
+    damaged = bytearray((tmp_path / "s.tar").read_bytes())
+    damaged[third.offset + 150] ^= 255  # its checksum
+    (tmp_path / "s.tar").write_bytes(damaged)
+    entries = list_sources([str(tmp_path / "s.tar")]).entries
+    assert len(entries) == 3
+    assert entries[2].problem is not None
+    assert f"damaged at byte {third.offset}" in entries[2].problem[1]
+
+
+def test_links_in_a_tar_are_rows_and_nothing_is_unpacked(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        link = tarfile.TarInfo("passwd.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        info = tarfile.TarInfo("../../escaped.png")
+        info.size = len(IMAGES[0])
+        archive.addfile(info, io.BytesIO(IMAGES[0]))
+    first, second = list_sources([str(tmp_path / "s.tar")]).entries
+    assert first.problem is not None
+    assert first.problem[0] == Status.UNREADABLE
+    assert addresses.read(second.address) == IMAGES[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.tar"]
+
+
+def test_compressed_and_false_tars_are_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+    assert "decompress it to .tar" in refused(tmp_path / "s.tar.gz")
+    (tmp_path / "s.tar.gz").rename(tmp_path / "zipped.tar")
+    assert "decompress or replace it" in refused(tmp_path / "zipped.tar")
+    (tmp_path / "text.tar").write_text("not a tar\n" * 100)
+    assert "no uncompressed tar" in refused(tmp_path / "text.tar")
+    (tmp_path / "empty.tar").touch()
+    assert "empty.tar" in refused(tmp_path / "empty.tar")
+
+
+# --- other file systems
+
+
+def test_remote_folder_file_tar_and_parquet(tmp_path: Path, memory: str) -> None:
+    system = fsspec.filesystem("memory")
+    for name, data in zip(["sub/b.png", "a.png", "notes.txt"], IMAGES, strict=False):
+        system.pipe(f"{memory}/folder/{name}", data)
+    assert listed(f"{memory}/folder") == [f"{memory}/folder/a.png", f"{memory}/folder/sub/b.png"]
+    assert read_all(f"{memory}/folder") == [IMAGES[1], IMAGES[0]]
+    assert read_all(f"{memory}/folder/notes.txt") == [IMAGES[2]]
+    write_tar(tmp_path / "s.tar", NAMED[:4])
+    write_parquet(tmp_path / "t.parquet", structs())
+    for name in ("s.tar", "t.parquet"):
+        system.pipe(f"{memory}/{name}", (tmp_path / name).read_bytes())
+    assert read_all(f"{memory}/s.tar") == IMAGES[:4]
+    assert read_all(f"{memory}/t.parquet") == IMAGES
+
+
+def test_remote_mistakes_are_named(memory: str) -> None:
+    fsspec.filesystem("memory").pipe(f"{memory}/a.png", IMAGES[0])
+    assert f"{memory}/nowhere" in refused(f"{memory}/nowhere")
+    assert "nosuchprotocol" in refused("nosuchprotocol://x")
+    assert "not supported" in refused("zip://a.png::/b.zip")
+    with pytest.raises(ImageError, match="no such file") as caught:
+        addresses.read(f"{memory}/b.png")
+    assert caught.value.status == Status.MISSING
+
+
+def test_file_urls_of_users_are_local_paths(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a b%20.png"])
+    assert listed(f"file://{tmp_path}") == [str(tmp_path / "a b%20.png")]
+
+
+# --- anywhere
+
+
+def test_addresses_can_be_read_in_threads_and_other_processes(tmp_path: Path) -> None:
+    found = listed(*write_all_kinds(tmp_path))
+    mixed = [address for step in range(7) for address in found[step::7]] * 5
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(addresses.read, mixed)) == [addresses.read(address) for address in mixed]
+    code = (
+        "import hashlib, sys; from pseudo_labels.addresses import read\n"
+        "print([hashlib.sha256(read(a)).hexdigest() for a in reversed(sys.argv[1:])])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code, *found], check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == str([hashlib.sha256(data).hexdigest() for data in reversed(IMAGES * 4)])
+
+
+def test_a_forked_child_can_read_what_a_thread_was_reading(tmp_path: Path) -> None:
+    from pseudo_labels import rows
+
+    write_parquet(tmp_path / "t.parquet", structs())
+    address = listed(tmp_path / "t.parquet")[4]
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with rows._parquet_table._lock:
+            entered.set()
+            leave.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait(20)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if addresses.read(address) == IMAGES[4] else 1)
+        finally:
+            os._exit(2)
+    leave.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
