@@ -117,10 +117,13 @@ class Checkpoints:
             if step not in {*kept, *best}:
                 shutil.rmtree(self.path(step))
 
-    def clean(self) -> None:
-        """Remove what killed writers left behind; no other process may be saving."""
+    def clean(self, newest: int) -> None:
+        """Remove what killed writers left behind, and everything after step ``newest``, from which the run goes on."""
         for leftover in self.folder.glob(".step-*.staged"):
             shutil.rmtree(leftover)
+        for step in self.steps():
+            if step > newest:
+                shutil.rmtree(self.path(step))
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint, and why newer ones were passed over.

@@ -18,6 +18,8 @@ from pseudo_labels.store import LabelStore
 # Views of an image that a label may speak of: the image itself, and its mirror image.
 FULL, FLIP = "full", "flip"
 
+Numbers = Sequence[float] | np.ndarray
+
 
 class LabelTable:
     """Scores in memory, such as human opinions: the same to training as a label store.
@@ -28,7 +30,7 @@ class LabelTable:
         confidence: float32 [N] in [0, 1], weight of each score.
     """
 
-    def __init__(self, ids: Sequence[str], scores: Sequence[float], confidence: Sequence[float] | None = None):
+    def __init__(self, ids: Sequence[str], scores: Numbers, confidence: Numbers | None = None):
         self.ids = list(ids)
         self.scores = np.asarray(scores, dtype=np.float32)
         self.confidence = (

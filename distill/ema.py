@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's weights, free of the first weights' bias."""
+"""Exponential moving average of a model's weights, that soon forgets the first ones."""
 
 from copy import deepcopy
 from typing import Generic, TypeVar
@@ -6,14 +6,18 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
+# A memory whose standard deviation is a tenth of the run so far (EDM2, section 3.1: sigma_rel = 0.10).
+_GAMMA = 6.94
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
 class Ema(Generic[Model]):
     """A second model that holds the average of the weights seen so far.
 
-    After t updates the average is sum_i d^(t-i) (1-d) w_i / (1 - d^t): Adam's bias correction (Kingma and Ba 2015,
-    section 3) written as a running update, so that the random or pretrained start does not linger in a short run.
+    Update t keeps the share min(decay, (1 - 1/t)^(gamma + 1)) of the average: at first the power function average of
+    Karras et al. 2024 (EDM2, equation 127), whose memory is always the same part of the run so far and which forgets
+    the first weights, then an ordinary exponential one. A short run is therefore not dragged back by its beginning.
     Buffers that are floating point (running statistics) are averaged too; counters are copied.
 
     Attributes:
@@ -30,7 +34,7 @@ class Ema(Generic[Model]):
     def update(self, model: nn.Module) -> None:
         """Take in the present weights of ``model``, whose state dict has the same names as at the start."""
         self.updates += 1
-        share = (1.0 - self.decay) / (1.0 - self.decay**self.updates)
+        share = 1.0 - min(self.decay, (1.0 - 1.0 / self.updates) ** (_GAMMA + 1))
         present = model.state_dict()
         for name, average in self.model.state_dict().items():
             if average.is_floating_point():

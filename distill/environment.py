@@ -63,8 +63,20 @@ def threads_of(config: TrainConfig, accelerator: Accelerator) -> Iterator[None]:
     before = torch.get_num_threads()
     if accelerator.device.type == "cpu":
         here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
-        torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // here))
+        torch.set_num_threads(config.threads or max(1, _cores() // here))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def random_numbers_of(accelerator: Accelerator) -> Iterator[None]:
+    """Leave the caller's random numbers as they were."""
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        yield
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

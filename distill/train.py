@@ -21,7 +21,7 @@ from distill.checkpoint import Checkpoints, load_tensors
 from distill.collectives import sum_of_ints
 from distill.data import Collected, LabelTable, Source, collect
 from distill.ema import Ema
-from distill.environment import accelerator_of, threads_of
+from distill.environment import accelerator_of, random_numbers_of, threads_of
 from distill.history import HISTORY, read_history
 from distill.pixels import PixelCache, build_pixels
 from distill.schedule import build_optimizer
@@ -101,7 +101,7 @@ def train(
     with (
         accelerator_of(config, out / TRACKERS) as accelerator,
         threads_of(config, accelerator),
-        torch.random.fork_rng(),
+        random_numbers_of(accelerator),
     ):
         run = _Run(config, sources, out, cache, accelerator)
         return run.execute(overwrite, progress, cache_progress)
@@ -159,10 +159,12 @@ class _Run:
         collected = collect(self._sources, caches, feature)
         split = self._split(collected)
         checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
-        if self._main:
-            checkpoints.clean()
         found, notes = checkpoints.latest()
         self._accelerator.wait_for_everyone()
+        if self._main:
+            checkpoints.clean(found.progress.step if found else 0)
+            for leftover in self._out.glob(".*.tmp"):  # of a writer that was killed
+                leftover.unlink()
         parts = self._parts(collected, split, caches, checkpoints)
         trainer = Trainer(parts, self._config, found)
         self._start_trackers()

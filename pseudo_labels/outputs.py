@@ -71,7 +71,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         TamperedError: it cannot be parsed.
     """
     record = read_json(folder / MANIFEST, what=f"{kind or 'pocketiqa'} manifest")
-    if not isinstance(record, dict) or not {"format", "kind"} <= set(record):
+    if not isinstance(record, dict) or "kind" not in record:
         raise PocketiqaError(f"{folder / MANIFEST} was not written by pocketiqa")
     if record.get("format") != FORMAT:
         raise PocketiqaError(

@@ -9,6 +9,7 @@ from typing import Any
 from distill.benchmarking import evaluate_on
 from distill.console import Report
 from distill.evaluation.evaluate import evaluate
+from distill.evaluation.overlap import find_overlap, pool_prints
 from distill.evaluation.predictions import Predictions, predict
 from distill.evaluation.samples import pool_samples
 from distill.evaluation.targets import Targets, targets_from_labels
@@ -32,11 +33,13 @@ class HeldOut:
     Attributes:
         pool: that the images are of.
         ids: of the images.
-        targets: the teacher's labels of them.
+        trained: ids of the images of the same pool that it was trained on.
+        targets: the teacher's labels of ``ids``.
     """
 
     pool: Pool
     ids: list[str]
+    trained: list[str]
     targets: Targets
 
 
@@ -46,9 +49,9 @@ def held_out(run: Run) -> HeldOut:
     split = Split.from_dict(read_json(run.training / "split.json", what="split"))
     part = Part.TEST if split.count(Part.TEST) else Part.VALIDATION
     pool = Pool.open(source.pool)
-    ids = [ref.id for ref in pool.ok() if split.parts.get(ref.id) == part]
+    ids, trained = ([ref.id for ref in pool.ok() if split.parts.get(ref.id) == own] for own in (part, Part.TRAIN))
     targets = targets_from_labels(LabelStore.open(source.labels), pool, ids)
-    return HeldOut(pool, list(targets.ids), targets)
+    return HeldOut(pool, list(targets.ids), trained, targets)
 
 
 def judging_stages(run: Run) -> list[Stage]:
@@ -72,8 +75,10 @@ def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
 def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
     out = held_out(run)
     student = predict(run.model, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
+    overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
     results = {
-        "held_out": evaluate([student], out.targets, seed=run.recipe.seed),
+        "held_out": evaluate([student], out.targets, overlapping=overlap.ids, seed=run.recipe.seed),
+        "overlap": overlap.as_dict(),
         "benchmarks": [
             evaluate_on([str(run.model)], section.on, split=section.split, trained_on=_trained_on(run), progress=report)
             for section in run.recipe.evaluate
@@ -89,7 +94,7 @@ def _trained_on(run: Run) -> list[Path]:
 
 
 def read_results(run: Run) -> dict[str, Any]:
-    """``held_out`` and ``benchmarks``, as ``evaluation.evaluate`` gave them."""
+    """``held_out`` and ``benchmarks``, as ``evaluation.evaluate`` gave them, and ``overlap``."""
     return json.loads((run.evaluation / RESULTS).read_text(encoding="utf-8"))
 
 

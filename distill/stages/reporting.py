@@ -12,17 +12,18 @@ from PIL import Image
 
 from distill.console import Report
 from distill.evaluation.judges import open_judge
-from distill.evaluation.overlap import find_overlap, pool_prints
 from distill.history import HISTORY, read_history
 from distill.report import Cost, DamagedCopy, MapExample, ReportInputs, build_report
 from distill.split import Part, Split
 from distill.stages.context import Run, Stage, make_once
+from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
 from distill.stages.judging import HeldOut, held_out, read_predictions, read_results
 from distill.stages.student import label_sources
 from pseudo_labels.files import read_json, sha256_file
 from pseudo_labels.images import load
 from pseudo_labels.outputs import read_manifest
+from pseudo_labels.photos import photograph_licences
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 from students.complexity import peak_memory_bytes
@@ -32,6 +33,7 @@ from students.runtime import Scorer
 KIND = "report"
 PAGE = "report.html"
 _TIMED_IMAGES = 8
+_FEW_SCENES = 100
 
 
 def reporting_stages(run: Run) -> list[Stage]:
@@ -58,9 +60,10 @@ def _inputs(run: Run, report: Report) -> ReportInputs:
     store = LabelStore.open(label_sources(run)[0].labels)
     demonstration = read_demonstration(run) if run.recipe.score else []
     costs, machine = _costs(run, out, store, report)
+    results = read_results(run)
     return ReportInputs(
         title=f"{run.recipe.name}: a pocket-size student of {store.spec.stamp.name}",
-        evaluation=read_results(run)["held_out"],
+        evaluation=results["held_out"],
         targets=out.targets,
         predictions=[read_predictions(run)],
         student=run.recipe.name,
@@ -74,10 +77,24 @@ def _inputs(run: Run, report: Report) -> ReportInputs:
         pools=_pools(run),
         split=_split_counts(run, out.pool),
         teachers=[LabelStore.open(source.labels).spec.stamp.as_dict() for source in label_sources(run)],
-        overlap=_overlap(run, out),
+        overlap=results["overlap"],
         contract=scorer.contract.as_dict(),
         command=run.command,
+        notes=_notes(run, out),
+        licence="Apache-2.0 for the weights, as far as the licences of photographs and teachers allow",
     )
+
+
+def _notes(run: Run, out: HeldOut) -> list[str]:
+    """Limits that a reader of the figures must know."""
+    notes = [f"The target is the word of {out.targets.name}: agreement with a teacher, not with people."]
+    if run.recipe.distort is not None:
+        known = ", ".join(run.recipe.distort.names).replace("_", " ")
+        notes.append(f"It learned from synthetic damage alone ({known}); damage of other kinds may go unseen.")
+    groups = len({ref.group for ref in map(out.pool.by_id, out.trained)})
+    if groups < _FEW_SCENES:
+        notes.append(f"It was trained on {groups} scenes: a demonstration of the method, not a model to rely on.")
+    return notes
 
 
 def _costs(run: Run, out: HeldOut, store: LabelStore, report: Report) -> tuple[dict[str, Cost], str]:
@@ -150,7 +167,10 @@ def _pools(run: Run) -> list[dict[str, Any]]:
     if run.recipe.distort:
         folders["synthetic"] = run.synthetic
     folders |= {source.pool.name: source.pool for source in run.recipe.sources}
-    return [_pool_facts(name, Pool.open(folder)) for name, folder in folders.items()]
+    licence = "as stated by the owners of the photographs"
+    if run.recipe.pool and run.recipe.pool.sources == [BUNDLED]:
+        licence = "; ".join(f"{name}: {words}" for name, words in photograph_licences().items())
+    return [_pool_facts(name, Pool.open(folder)) | {"licence": licence} for name, folder in folders.items()]
 
 
 def _pool_facts(name: str, pool: Pool) -> dict[str, Any]:
@@ -173,9 +193,3 @@ def _split_counts(run: Run, pool: Pool) -> dict[str, dict[str, int]]:
     groups = {part: {ref.group for ref in pool if parts.get(ref.id) == part} for part in Part}
     counts = Counter(parts.values())
     return {part.value: {"images": counts[part], "groups": len(groups[part])} for part in Part if counts[part]}
-
-
-def _overlap(run: Run, out: HeldOut) -> dict[str, Any]:
-    parts = _split(run).parts
-    trained = [ref.id for ref in out.pool.ok() if parts.get(ref.id) == Part.TRAIN]
-    return find_overlap(pool_prints(out.pool, trained), pool_prints(out.pool, out.ids)).as_dict()
