@@ -67,7 +67,7 @@ class Source:
         pool: where the images are.
         labels: a finished store made from this pool, or a table of scores by image id.
         weight: how often each of its images is drawn per pass through the data: 1 once, 2.5 two or three times,
-            0.5 every other pass.
+            0.5 every other pass, 0 never: such a source only validates.
         selects: whether its validation images count in choosing the best checkpoint.
     """
 
@@ -255,8 +255,8 @@ def _check(sources: Sequence[Source], feature: str | None) -> None:
     }
     for source in sources:
         store = stores.get(source.name)
-        if source.weight <= 0:
-            raise PocketiqaError(f"source {source.name!r} has weight {source.weight}: it must be above 0")
+        if source.weight < 0:
+            raise PocketiqaError(f"source {source.name!r} has weight {source.weight}: it must be at least 0")
         if store is not None and store.spec.pool_digest != source.pool.digest:
             raise PocketiqaError(
                 f"source {source.name!r}: the labels in {store.folder} were made for another pool than "

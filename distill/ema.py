@@ -16,7 +16,7 @@ class Ema(Generic[Model]):
     """A second model that holds the average of the weights seen so far.
 
     Update t keeps the share min(decay, (1 - 1/t)^(gamma + 1)) of the average: at first the power function average of
-    Karras et al. 2024 (EDM2, equation 127), whose memory is always the same part of the run so far and which forgets
+    Karras et al. 2024 (EDM2, section 3.1), whose memory is always the same part of the run so far and which forgets
     the first weights, then an ordinary exponential one. A short run is therefore not dragged back by its beginning.
     Buffers that are floating point (running statistics) are averaged too; counters are copied.
 

@@ -157,7 +157,7 @@ class TrainConfig(Settings):
             one micro-batch (over all processes) with each other.
         mixed_precision: ``no``, ``bf16``, or ``fp16`` (GPU only).
         freeze_batch_norm: keep batch normalisation at its running statistics.
-        ema_decay: of the averaged weights, per step, at most (see ``ema.Ema``); they are validated and become the student.
+        ema_decay: largest decay of the averaged weights, per step (``ema.Ema``); these are validated and kept.
         keep: which weights become the student: ``best`` on validation, or ``last``.
         validate_every_steps: distance of validations; the last step is always validated.
         checkpoint_every_steps: distance of checkpoints; each new best and the last step have one too.

@@ -119,8 +119,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         ImageError: MISSING, UNREADABLE, EMPTY, or TOO_LARGE above ``MAX_BYTES``.
     """
     with open_regular(path) as file:
-        refuse_large(os.fstat(file.fileno()).st_size)
-        data = file.read(MAX_BYTES + 1)
+        size = os.fstat(file.fileno()).st_size
+        refuse_large(size)
+        # One byte more shows a file that grew; asking for MAX_BYTES would set that much memory aside first.
+        data = file.read(size + 1)
     refuse_large(len(data))
     if not data:
         raise ImageError(Status.EMPTY, _EMPTY)

@@ -1,0 +1,328 @@
+"""The pseudo-label store: what a teacher said of every image of a pool, in shards that exist whole or not at all.
+
+``DIR/manifest.json`` names the teacher, the pool's digest and everything else that determines the labels; each shard
+is a folder (see ``shards``) that was written aside and renamed into place. A killed writer costs the shard in flight.
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pseudo_labels import outputs, shards
+from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file, staged_folder
+from pseudo_labels.locks import exclusive
+from pseudo_labels.records import PseudoLabel, TeacherStamp
+from pseudo_labels.shards import ShardFault
+
+KIND = "labels"
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """Everything that determines the labels; never changes for a store.
+
+    Attributes:
+        stamp: who labels.
+        pool_digest: of the pool that is labelled.
+        rows: of the pool, bad ones included.
+        shards: how many blocks the rows are cut into, 1 to ``rows``.
+        preprocessing: how a file becomes what the teacher sees, as JSON values.
+        features: names of the stored feature maps.
+        threads: CPU threads of the teacher; another number adds up in another order.
+    """
+
+    stamp: TeacherStamp
+    pool_digest: str
+    rows: int
+    shards: int
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise PocketiqaError("the pool has no rows: there is nothing to label")
+        if not 1 <= self.shards <= self.rows:
+            raise PocketiqaError(f"{self.shards} shards for a pool of {self.rows} images: choose from 1 to {self.rows}")
+        if self.threads < 1:
+            raise PocketiqaError(f"{self.threads} threads: at least 1 is needed")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: what reading it back from a file gives."""
+        record = asdict(self)
+        record["teacher"] = record.pop("stamp")
+        record["pool"] = record.pop("pool_digest")
+        return json.loads(canonical_json(record))
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "StoreSpec":
+        """Inverse of ``as_dict``.
+
+        Raises:
+            TamperedError: a key is missing or foreign.
+        """
+        try:
+            values = dict(record)
+            stamp = TeacherStamp(**values.pop("teacher"))
+            return cls(stamp, values.pop("pool"), features=tuple(values.pop("features")), **values)
+        except (KeyError, TypeError) as error:
+            raise TamperedError(f"the label store's manifest is not what pocketiqa writes ({error})") from error
+
+
+class LabelStore:
+    """Labels of one teacher for one pool."""
+
+    def __init__(self, folder: Path, manifest: outputs.Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.spec = StoreSpec.from_dict(manifest.spec)
+        self._spec_digest = digest_of(manifest.spec)
+        self._trusted: set[int] = set()
+        self._held: set[int] = set()
+
+    @classmethod
+    def create(cls, folder: Path, spec: StoreSpec, *, pool_path: Path, overwrite: bool = False) -> "LabelStore":
+        """Start a store, or go on with an unfinished or finished one that was made alike.
+
+        Args:
+            folder: of the store.
+            spec: what determines the labels.
+            pool_path: where the pool is, for readers; kept relative to ``folder``, so that both can move together.
+            overwrite: remove an earlier store first.
+
+        Raises:
+            OutputConflictError: the folder holds something else, or a store made differently.
+        """
+        folder = Path(folder)
+        note = {"pool": os.path.relpath(Path(pool_path).resolve(), folder.resolve())}
+        outputs.claim(folder, KIND, spec.as_dict(), overwrite=overwrite, notes=note)
+        store = cls.open(folder)
+        if store.manifest.notes != note:  # the pool has moved since
+            store.manifest = replace(store.manifest, notes=note)
+            outputs.write_manifest(folder, store.manifest)
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> "LabelStore":
+        """Open a store, finished or not.
+
+        Raises:
+            PocketiqaError: there is none.
+            TamperedError: its manifest was altered.
+        """
+        return cls(Path(folder), outputs.read_manifest(Path(folder), KIND))
+
+    @property
+    def pool_path(self) -> Path:
+        """Where the pool was when the store was made; it may be gone."""
+        return (self.folder / str(self.manifest.notes.get("pool", ""))).resolve()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard is there and the store was finished."""
+        return self.manifest.complete and not self.missing()
+
+    @property
+    def digest(self) -> str:
+        """Identity of the labels: of the spec and of every shard.
+
+        Raises:
+            PocketiqaError: the store is not finished.
+        """
+        self._require_complete()
+        return self.manifest.digest
+
+    def missing(self) -> list[int]:
+        """Shards that are not committed; says nothing of the bytes of the others (see ``fault``)."""
+        return [i for i in range(self.spec.shards) if not (self.shard_folder(i) / shards.MARKER).is_file()]
+
+    def shard_folder(self, index: int) -> Path:
+        """Folder of a shard."""
+        return self.folder / shards.shard_name(index)
+
+    def shard_rows(self, index: int) -> range:
+        """Positions in the pool of the rows of a shard."""
+        return shards.shard_rows(self.spec.rows, self.spec.shards, index)
+
+    @contextmanager
+    def writing(self, index: int) -> Iterator[None]:
+        """Keep other processes from working on a shard; given back by the system if this process dies.
+
+        Raises:
+            OutputConflictError: another process works on it.
+        """
+        name = shards.shard_name(index)
+        with exclusive(self.folder / f".{name}.lock", what=f"{name} of {self.folder}"):
+            self._held.add(index)
+            try:
+                yield
+            finally:
+                self._held.discard(index)
+
+    def write_shard(
+        self, index: int, labels: Sequence[PseudoLabel], features: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Commit a shard.
+
+        Args:
+            index: of the shard.
+            labels: its rows, all of them, in the pool's order.
+            features: arrays [rows, ...], named as the spec says; stored as fp16, rows that are not ``ok`` as zeros.
+
+        Raises:
+            PocketiqaError: rows or features are not those of the shard, or it is there already.
+            OutputConflictError: another process writes it, or has started the store over.
+            StorageFullError: the disk is full; nothing of this shard is left.
+        """
+        if index not in self._held:
+            with self.writing(index):
+                return self.write_shard(index, labels, features)
+        self._check_writable(index, labels, features or {})
+        files = shards.shard_files(labels, features or {}, index=index, spec_digest=self._spec_digest)
+        with staged_folder(self.shard_folder(index)) as staged:
+            for name, data in files.items():
+                (staged / name).write_bytes(data)
+        return None
+
+    def _check_writable(self, index: int, labels: Sequence[PseudoLabel], features: Mapping[str, np.ndarray]) -> None:
+        rows = self.shard_rows(self._valid(index))
+        if len(labels) != len(rows):
+            raise PocketiqaError(f"shard {index} has {len(rows)} rows, but {len(labels)} labels were given")
+        if set(features) != set(self.spec.features):
+            raise PocketiqaError(
+                f"features {sorted(features)} were given for shard {index}, "
+                f"but the store holds {list(self.spec.features)}"
+            )
+        if (self.shard_folder(index) / shards.MARKER).exists():
+            raise PocketiqaError(f"shard {index} of {self.folder} is committed already: discard it before writing it")
+        if outputs.read_manifest(self.folder, KIND).spec != self.manifest.spec:
+            raise OutputConflictError(f"{self.folder} was started over by another process: run the command again")
+
+    def _valid(self, index: int) -> int:
+        if not 0 <= index < self.spec.shards:
+            raise PocketiqaError(f"shard {index} of {self.folder}: it has shards 0 to {self.spec.shards - 1}")
+        return index
+
+    def finish(self) -> outputs.Manifest:
+        """Mark the store as complete, with the digest of each shard.
+
+        Raises:
+            PocketiqaError: shards are missing.
+        """
+        self._require_all()
+        self.manifest = outputs.read_manifest(self.folder, KIND)  # another process may have discarded a shard
+        counts: Counter[str] = Counter()
+        for index in range(self.spec.shards):
+            counts.update(self.stats(index)["status"])
+        content = {
+            "shards": [sha256_file(self.shard_folder(i) / shards.MARKER) for i in range(self.spec.shards)],
+            "status": dict(sorted(counts.items())),
+        }
+        self.manifest = outputs.finish(self.folder, content)
+        return self.manifest
+
+    def _require_all(self) -> None:
+        missing = self.missing()
+        if missing:
+            shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            raise PocketiqaError(
+                f"{len(missing)} of {self.spec.shards} shards of {self.folder} are missing ({shown}): "
+                "run the same label command again, it goes on where it stopped"
+            )
+
+    def _require_complete(self) -> None:
+        self._require_all()
+        if not self.manifest.complete:
+            raise PocketiqaError(f"{self.folder} is not finished: run the same label command again to finish it")
+
+    def fault(self, index: int) -> str:
+        """Why a committed shard cannot be trusted (every byte is read); empty if it can."""
+        folder, spec = self.shard_folder(self._valid(index)), self.spec
+        reason = shards.find_fault(
+            folder,
+            index=index,
+            spec_digest=self._spec_digest,
+            rows=len(self.shard_rows(index)),
+            features=bool(spec.features),
+        )
+        if not reason and self.manifest.complete:
+            recorded = self.manifest.content.get("shards", [])
+            if len(recorded) != spec.shards or recorded[index] != sha256_file(folder / shards.MARKER):
+                reason = f"{shards.MARKER} does not match the manifest"
+        if reason:
+            self._trusted.discard(index)
+        else:
+            self._trusted.add(index)
+        return reason
+
+    def verify(self) -> list[ShardFault]:
+        """Read every committed shard and list those that are not as they were written; ``missing`` lists the others."""
+        missing = set(self.missing())
+        reasons = ((i, self.fault(i)) for i in range(self.spec.shards) if i not in missing)
+        return [ShardFault(index, reason) for index, reason in reasons if reason]
+
+    def discard(self, index: int) -> None:
+        """Remove a shard, so that labelling writes it anew; a finished store is then unfinished."""
+        folder = self.shard_folder(self._valid(index))
+        self._trusted.discard(index)
+        if outputs.read_manifest(self.folder, KIND).complete:
+            self.manifest = replace(self.manifest, complete=False, content={})
+            outputs.write_manifest(self.folder, self.manifest)
+        # The marker first: a removal that is interrupted leaves a missing shard, not a damaged one.
+        (folder / shards.MARKER).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _trust(self, index: int) -> Path:
+        """Folder of a shard whose bytes were checked, once for each store object."""
+        folder = self.shard_folder(self._valid(index))
+        if not (folder / shards.MARKER).is_file():
+            self._require_all()
+        if index not in self._trusted:
+            reason = self.fault(index)
+            if reason:
+                raise TamperedError(
+                    f"shard {index} of {self.folder} was altered or damaged ({reason}): "
+                    "run the same label command again, it relabels that shard"
+                )
+        return folder
+
+    def stats(self, index: int) -> dict[str, Any]:
+        """``stats.json`` of a shard (see ``shards.shard_stats``)."""
+        return read_json(self._trust(index) / shards.STATS, what="shard statistics")
+
+    def shard_labels(self, index: int) -> pa.Table:
+        """Labels of one committed shard, verified."""
+        return shards.read_table(self._trust(index))
+
+    def labels(self) -> pa.Table:
+        """All rows in the pool's order, verified; columns as in ``PseudoLabel``.
+
+        Raises:
+            PocketiqaError: the store is not finished.
+            TamperedError: a shard was altered.
+        """
+        self._require_complete()
+        return pa.concat_tables(self.shard_labels(index) for index in range(self.spec.shards))
+
+    def shard_features(self, index: int) -> dict[str, np.ndarray]:
+        """Features of one shard, verified: name to fp16 [rows of the shard, ...]; zeros where a row is not ``ok``.
+
+        Raises:
+            PocketiqaError: the store holds no features, or the shard is missing.
+            TamperedError: the shard was altered.
+        """
+        if not self.spec.features:
+            raise PocketiqaError(
+                f"{self.folder} holds no features: label the pool again with --features into another --out"
+            )
+        return shards.read_features(self._trust(index))

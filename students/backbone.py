@@ -1,0 +1,171 @@
+"""Any timm backbone by name, cut to the feature levels that a student uses."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pseudo_labels.errors import PocketiqaError
+from students.config import Colour, StudentConfig
+from students.padding import use_even_same
+
+_PROBE = (64, 128)
+_HINT = "choose a convolutional backbone, such as mobilenetv4_conv_small (`timm.list_models()` names them all)"
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        PocketiqaError: with the nearest known names.
+    """
+    # timm reads names with a colon or a slash as addresses, and would fetch them.
+    if not set(name) & set(":/") and timm.is_model(name):
+        return
+    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
+    raise PocketiqaError(f"timm has no backbone {name!r}: {hint}")
+
+
+def stated_colours(name: str) -> tuple[Colour, Colour]:
+    """Mean and standard deviation of RGB in [0, 1] that timm states for a backbone's pretrained weights."""
+    stated = timm.get_pretrained_cfg(name)
+    mean, std = (stated.mean, stated.std) if stated else ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return _colour(mean), _colour(std)
+
+
+def _colour(values: Sequence[float]) -> Colour:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Module:
+    """A module [B, 3, H, W] -> list of [B, C, H / stride, W / stride], one for each of ``config.levels``.
+
+    Raises:
+        PocketiqaError: the name is unknown, the model is no convolutional pyramid, or lacks one of the levels.
+    """
+    check_name(config.backbone)
+    strides = list(_create(config).feature_info.reduction())
+    missing = sorted(set(config.levels) - set(strides))
+    if missing:
+        raise PocketiqaError(
+            f"{config.backbone} has feature maps of the strides {sorted(set(strides))}, but levels asks for {missing}: "
+            f"change levels, or {_HINT}"
+        )
+    # Where several maps have one stride, the deepest says most.
+    last = {stride: index for index, stride in enumerate(strides)}
+    indices = [last[stride] for stride in config.levels]
+    backbone = _create_pretrained(config, indices) if pretrained else _create(config, out_indices=indices)
+    _cut_unused_blocks(backbone)
+    use_even_same(backbone)
+    _check_any_size(backbone, config)
+    return backbone
+
+
+def _create(config: StudentConfig, **options: Any) -> Any:
+    try:
+        return timm.create_model(config.backbone, features_only=True, **_options(config), **options)
+    except TypeError as error:
+        if config.pad_type and "pad_type" in str(error):
+            raise PocketiqaError(f"{config.backbone} has no choice of padding: leave pad_type empty") from error
+        raise _no_pyramid(config, error) from error
+    except (AttributeError, AssertionError, RuntimeError, NotImplementedError) as error:
+        raise _no_pyramid(config, error) from error
+
+
+def _create_pretrained(config: StudentConfig, indices: list[int]) -> Any:
+    """The same with weights from timm's hub; the architecture is known to be fit, so what fails is the fetching."""
+    try:
+        return timm.create_model(
+            config.backbone, features_only=True, pretrained=True, out_indices=indices, **_options(config)
+        )
+    except Exception as error:  # the hub's client raises errors of several libraries
+        reason = " ".join(str(error).split())[:160]
+        raise PocketiqaError(
+            f"timm could not fetch pretrained weights of {config.backbone} ({reason}): check the network and "
+            "`timm.list_pretrained()`, or give a local file as init"
+        ) from error
+
+
+def _options(config: StudentConfig) -> dict[str, Any]:
+    return {"pad_type": config.pad_type} if config.pad_type else {}
+
+
+def channel_counts(backbone: Any) -> list[int]:
+    """Channels of each feature map that ``build_backbone``'s module returns."""
+    return [int(count) for count in backbone.feature_info.channels()]
+
+
+def _no_pyramid(config: StudentConfig, error: Exception) -> PocketiqaError:
+    reason = " ".join(str(error).split())[:120]
+    return PocketiqaError(f"{config.backbone} gives no pyramid of feature maps ({reason}): {_HINT}")
+
+
+def _cut_unused_blocks(backbone: Any) -> None:
+    """Drop the stages behind the last level, which timm's EfficientNet family would still compute and train."""
+    blocks = getattr(backbone, "blocks", None)
+    names = [str(name).split(".") for name in backbone.feature_info.module_name()]
+    if isinstance(blocks, nn.Sequential) and names[-1][:1] == ["blocks"] and len(names[-1]) == 2:
+        backbone.blocks = blocks[: int(names[-1][1]) + 1]
+
+
+def _check_any_size(backbone: Any, config: StudentConfig) -> None:
+    """Run a small oblong image, which a model of one fixed size or with tokens instead of maps does not pass."""
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            maps = backbone.eval()(torch.zeros(1, 3, *_PROBE))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _no_pyramid(config, error) from error
+    finally:
+        backbone.train(was_training)
+    for level, channels, found in zip(config.levels, channel_counts(backbone), maps, strict=True):
+        expected = (1, channels, -(-_PROBE[0] // level), -(-_PROBE[1] // level))
+        if tuple(found.shape) != expected:
+            reason = f"stride {level} has the shape {tuple(found.shape)}, not {expected}"
+            raise _no_pyramid(config, ValueError(reason))
+
+
+def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
+    """Start from weights with timm's key names; those of the head and of stages that were cut off are ignored.
+
+    Raises:
+        PocketiqaError: the file is missing, not safetensors, or lacks tensors or has others shapes.
+    """
+    try:
+        given = load_file(path)
+    except FileNotFoundError as error:
+        raise PocketiqaError(f"no backbone weights at {path}: check the path given as init") from error
+    except (SafetensorError, OSError) as error:
+        raise PocketiqaError(f"the backbone weights at {path} are not a safetensors file ({error})") from error
+    # timm's feature wrappers spell "stages.0" as "stages_0".
+    by_name = {name.replace(".", "_"): tensor for name, tensor in given.items()}
+    state = backbone.state_dict()
+    found = {name: by_name[name.replace(".", "_")] for name in state if name.replace(".", "_") in by_name}
+    # Files without batch normalisation's counter are common, and only training with momentum None reads it.
+    missing = [name for name in state if name not in found and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise PocketiqaError(
+            f"{path} lacks {len(missing)} of the {len(state)} tensors of the backbone, first {missing[0]!r}: "
+            "it was made for another model, or does not have timm's key names"
+        )
+    _copy(state, found, path)
+
+
+def _copy(state: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    for name, tensor in found.items():
+        if state[name].shape != tensor.shape:
+            raise PocketiqaError(
+                f"{path} has the shape {tuple(tensor.shape)} for {name!r}, but the backbone needs "
+                f"{tuple(state[name].shape)}: it was made for another model"
+            )
+    with torch.no_grad():
+        for name, tensor in found.items():
+            state[name].copy_(tensor)

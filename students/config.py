@@ -1,0 +1,81 @@
+"""The architecture of a student as plain numbers: one record rebuilds it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pseudo_labels.errors import PocketiqaError
+from students.fields import check_fields, check_int
+from students.preprocess import Preprocess
+
+PAD_TYPES = ("", "same")
+_STRIDES = (1, 2, 4, 8, 16, 32, 64)
+_MAX_WIDTH = 4096
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Everything that determines a student's architecture and its input.
+
+    Attributes:
+        backbone: a timm model name; any convolutional pyramid.
+        levels: strides of the feature maps used, rising. Stages behind the last one are left out of the model.
+        grid: stride of the quality map, one of ``levels``.
+        head_width: channels of each reduced level and of the fused map.
+        mean: subtracted from RGB in [0, 1]; None takes what timm states for the backbone.
+        std: divides it; None likewise.
+        pad_type: padding of strided convolutions: "" as in PyTorch, "same" as in TensorFlow, for weights that come
+            from there (EfficientNet and MobileNet families of timm only).
+        preprocess: the resize before the network.
+    """
+
+    backbone: str
+    levels: tuple[int, ...] = (4, 8, 16, 32)
+    grid: int = 16
+    head_width: int = 64
+    mean: Colour | None = None
+    std: Colour | None = None
+    pad_type: str = ""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+
+    def __post_init__(self) -> None:
+        levels = tuple(self.levels)
+        if not levels or sorted(set(levels)) != list(levels) or not set(levels) <= set(_STRIDES):
+            raise PocketiqaError(f"levels is {list(levels)}, but rising strides out of {list(_STRIDES)} are needed")
+        if self.grid not in levels:
+            raise PocketiqaError(f"grid is {self.grid!r}, but it must be one of the levels {list(levels)}")
+        if self.pad_type not in PAD_TYPES:
+            raise PocketiqaError(f"pad_type is {self.pad_type!r}, but one of {list(PAD_TYPES)} is needed")
+        check_int(self.head_width, "head_width", 1, _MAX_WIDTH)
+        _check_colour(self.mean, "mean", -10.0)
+        _check_colour(self.std, "std", 1e-6)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        record = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("levels", "mean", "std"):
+            record[name] = None if record[name] is None else list(record[name])
+        return {**record, "preprocess": self.preprocess.as_dict()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "StudentConfig":
+        """Read the JSON form.
+
+        Raises:
+            PocketiqaError: a field is missing, unknown or out of range.
+        """
+        values = check_fields(record, [item.name for item in fields(cls)], "student configuration")
+        for name in ("levels", "mean", "std"):
+            if values[name] is not None and not isinstance(values[name], Sequence):
+                raise PocketiqaError(f"{name} is {values[name]!r} in the student configuration: a list is needed")
+            values[name] = None if values[name] is None else tuple(values[name])
+        return cls(**{**values, "preprocess": Preprocess.from_dict(values["preprocess"])})
+
+
+def _check_colour(value: Colour | None, name: str, low: float) -> None:
+    if value is None:
+        return
+    if len(value) != 3 or not all(isinstance(part, int | float) and low <= part <= 10 for part in value):
+        raise PocketiqaError(f"{name} is {value!r}, but three numbers from {low} to 10 are needed (RGB in [0, 1])")

@@ -1,0 +1,141 @@
+"""What an exported student promises, as JSON inside the model file; read by the runtime without torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pseudo_labels.errors import PocketiqaError
+from students.calibration import Calibration
+from students.fields import check_fields
+from students.preprocess import Preprocess
+
+CONTRACT_KEY = "pocketiqa.contract"
+"""Key of the contract among the model file's metadata."""
+
+FORMAT = 1
+SCORE_MEANING = "perceived quality, 0 worst, 1 best"
+
+# JSON types of the fields that are kept as they are.
+_PLAIN: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "meaning": str,
+    "scale": str,
+    "student": dict,
+    "parameters": int,
+    "macs": int,
+    "code_version": str,
+    "metrics": dict,
+    "parity": (dict, type(None)),
+}
+
+
+@dataclass(frozen=True)
+class StudentContract:
+    """Everything a user of the file must know to trust and repeat its scores.
+
+    Attributes:
+        name: of the student, such as ``pocket-m``.
+        student: the architecture, ``StudentConfig.as_dict()``.
+        preprocess: how an image becomes the input; also part of ``student``, repeated for readers without torch.
+        scale: whose scale the score is on, such as "reference teacher" or "MOS of BIQ2021, (MOS - 1) / 4".
+        meaning: what 0 and 1 mean.
+        calibration: raw score -> score, or None if the raw score is the score.
+        teachers: ``TeacherStamp.as_dict()`` of each.
+        data: what it was trained on, each with ``name``, ``digest`` and ``licence``.
+        parameters: number of trained values.
+        macs: multiply-accumulates of one square image of ``preprocess.max_side``.
+        code_version: of pocketiqa, when it was exported.
+        metrics: results of the evaluation, JSON values.
+        parity: how far the exported file is from the torch model, see ``students.export``; None before the export.
+    """
+
+    name: str
+    student: dict[str, Any]
+    preprocess: Preprocess
+    scale: str
+    parameters: int
+    macs: int
+    code_version: str
+    meaning: str = SCORE_MEANING
+    calibration: Calibration | None = None
+    teachers: tuple[dict[str, Any], ...] = ()
+    data: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] | None = None
+
+    @property
+    def backbone(self) -> str:
+        """The timm name of the backbone."""
+        return str(self.student.get("backbone", "unknown"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, with the format version."""
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            "format": FORMAT,
+            **plain,
+            "preprocess": self.preprocess.as_dict(),
+            "score_range": [0.0, 1.0],
+            "calibration": None if self.calibration is None else self.calibration.as_dict(),
+            "teachers": list(self.teachers),
+            "data": list(self.data),
+        }
+
+    def to_json(self) -> str:
+        """The text stored in the model file."""
+        return json.dumps(self.as_dict(), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, record: Any) -> "StudentContract":
+        """Read the JSON form, strictly.
+
+        Raises:
+            PocketiqaError: another format version, or a field that is missing, unknown or of a wrong type.
+        """
+        _check_format(record)
+        names = {item.name for item in fields(cls)} | {"format", "score_range"}
+        record = check_fields(record, names, "student contract")
+        for name, kind in _PLAIN.items():
+            _check_type(record[name], kind, name)
+        for name in ("teachers", "data"):
+            _check_type(record[name], list, name)
+            for entry in record[name]:
+                _check_type(entry, dict, f"{name}[]")
+        if record["score_range"] != [0.0, 1.0]:
+            raise PocketiqaError(f"the student contract has the score_range {record['score_range']}: [0, 1] is needed")
+        calibration = record["calibration"]
+        return cls(
+            **{name: record[name] for name in _PLAIN},
+            preprocess=Preprocess.from_dict(record["preprocess"]),
+            calibration=None if calibration is None else Calibration.from_dict(calibration),
+            teachers=tuple(record["teachers"]),
+            data=tuple(record["data"]),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "StudentContract":
+        """Read the text stored in the model file.
+
+        Raises:
+            PocketiqaError: it is not JSON, or not a contract (see ``from_dict``).
+        """
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise PocketiqaError(f"the student contract is not JSON ({error}); export the model anew") from error
+        return cls.from_dict(record)
+
+
+def _check_format(record: Any) -> None:
+    found = record.get("format") if isinstance(record, Mapping) else None
+    if found != FORMAT:
+        raise PocketiqaError(
+            f"the student contract has format version {found!r}, but this pocketiqa reads {FORMAT}: "
+            "upgrade pocketiqa or export the model anew"
+        )
+
+
+def _check_type(value: Any, kind: type | tuple[type, ...], name: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise PocketiqaError(f"the student contract has {type(value).__name__} as {name}; export the model anew")

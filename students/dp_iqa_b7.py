@@ -1,0 +1,154 @@
+"""The student that DP-IQA's authors published: EfficientNet-B7, to be exported and compared with ours.
+
+Fu et al. 2024, arXiv 2405.19996: features of EfficientNet-B7 (2560 channels, stride 32), a transposed 3x3 convolution
+of stride 2 to 8 channels, ReLU, nearest neighbours to 64x64, which imitates the teacher's feature map, and linear
+layers as in the teacher. Input 512x512 in [0, 1]; 81,012,185 parameters, 27 GMACs.
+
+Ours, because it is not known: the transposed convolution doubles each side exactly (padding 1, output padding 1), so
+that every cell is repeated alike on the 64x64 grid; and the square is made in two steps, the resize of every student to
+at most 512 pixels, its aspect kept, then a bilinear stretch of the shorter side inside the model.
+"""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import efficientnet_b7
+
+from pseudo_labels.errors import PocketiqaError
+from students.config import StudentConfig
+from students.model import PocketStudent, StudentOutput, _Normalise
+from students.preprocess import Preprocess
+
+NAME = "dp-iqa-b7"
+CONFIG = StudentConfig(
+    NAME,
+    levels=(32,),
+    grid=32,
+    head_width=8,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    preprocess=Preprocess(max_side=512),
+)
+"""The preset; ``backbone`` names this module, not a model of timm's."""
+
+_FEATURES = 2560
+_GRID = 64
+_HIDDEN = 512
+_COUNTER = ".num_batches_tracked"
+
+
+class DpIqaB7(PocketStudent):
+    """A ``PocketStudent`` to all that scores, stores or exports one, made of other parts under the authors' names.
+
+    It has no local scores: the quality map is one cell that holds the score. Its input may have any size up to
+    ``config.preprocess.max_side`` and is stretched to a square of that side.
+
+    Args:
+        config: ``CONFIG``, save for ``preprocess``.
+    """
+
+    def __init__(self, config: StudentConfig = CONFIG):
+        nn.Module.__init__(self)  # not PocketStudent's, which builds its own parts
+        self.config = config
+        self.normalise = _Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.base_model = nn.ModuleDict({"features": efficientnet_b7(weights=None).features})
+        width = config.head_width
+        self.conv_transpose = nn.ConvTranspose2d(_FEATURES, width, 3, stride=2, padding=1, output_padding=1)
+        self.fc1 = nn.Linear(width * _GRID**2, _HIDDEN)
+        self.fc2 = nn.Linear(_HIDDEN, _HIDDEN)
+        self.fc3 = nn.Linear(_HIDDEN, 1)
+
+    def forward(self, rgb: Tensor) -> StudentOutput:
+        """Score uint8 [B, H, W, 3]; the score is clamped to [0, 1].
+
+        Raises:
+            PocketiqaError: another type or number of dimensions.
+        """
+        if rgb.dtype != torch.uint8 or rgb.ndim != 4:
+            raise PocketiqaError(
+                f"a batch is {rgb.dtype} of shape {tuple(rgb.shape)}, but uint8 [B, H, W, 3] is needed"
+            )
+        side = self.config.preprocess.max_side
+        square = functional.interpolate(self.normalise(rgb), size=(side, side), mode="bilinear", align_corners=False)
+        small = functional.relu(self.conv_transpose(self.base_model["features"](square)))
+        features = functional.interpolate(small, size=(_GRID, _GRID), mode="nearest").float()
+        hidden = functional.relu(self.fc2(functional.relu(self.fc1(features.flatten(1)))))
+        score = self.fc3(hidden).float().clamp(0, 1)
+        quality = score[:, :, None]
+        return StudentOutput(score[:, 0], quality, torch.ones_like(quality), features)
+
+
+def load_official_student(checkpoint: str | Path | Mapping[str, Tensor], *, max_side: int = 512) -> DpIqaB7:
+    """Load the authors' checkpoint, strictly.
+
+    Args:
+        checkpoint: a ``.pth`` or safetensors file, or its state dict.
+        max_side: of the input; 512 is what it was trained on.
+
+    Returns:
+        The student in evaluation mode, float32.
+
+    Raises:
+        PocketiqaError: the file is missing, damaged or not tensors alone; an entry is missing, foreign or misshapen.
+    """
+    is_file = isinstance(checkpoint, str | Path)
+    where = str(checkpoint) if is_file else "the state dict"
+    content: Any = _read(Path(checkpoint)) if is_file else checkpoint
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise PocketiqaError(f"{where} holds no tensors by name: give the state dict of the authors' student")
+    given = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    with torch.device("meta"):
+        student = DpIqaB7(replace(CONFIG, preprocess=Preprocess(max_side=max_side)))
+    student.normalise = _Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    own = student.state_dict()
+    # Only training with momentum None reads the counter of batches; files may lack it.
+    given |= {name: torch.tensor(0) for name in own if name.endswith(_COUNTER) and name not in given}
+    _refuse_misfits(own, given, where)
+    student.load_state_dict({name: value.to(own[name].dtype) for name, value in given.items()}, assign=True)
+    return student.eval()
+
+
+def _refuse_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
+    shapes = [name for name in own if name in given and own[name].shape != given[name].shape]
+    faults = {
+        "lacks": sorted(set(own) - set(given)),
+        "has the foreign": sorted(set(given) - set(own)),
+        "has another shape of": sorted(shapes),
+    }
+    said = [
+        f"{verb} {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for verb, names in faults.items()
+        if names
+    ]
+    if said:
+        raise PocketiqaError(
+            f"{where} is not the student of DP-IQA's authors: it {', '.join(said)}; give their EfficientNet-B7"
+            " checkpoint"
+        )
+
+
+def _read(path: Path) -> Any:
+    """The content of a weights file; nothing in it is ever run."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise PocketiqaError(f"no checkpoint at {path}: the file does not exist, mend the path") from error
+    except pickle.UnpicklingError as error:
+        raise PocketiqaError(
+            f"{path} was refused, it is no checkpoint of tensors alone ({_first_line(error)}): fetch the official file"
+        ) from error
+    except Exception as error:  # a damaged pickle or archive can raise anything
+        raise PocketiqaError(f"{path} is cut off or damaged ({_first_line(error)}): fetch it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

@@ -1,0 +1,78 @@
+"""Students by name: three presets, or any timm backbone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pseudo_labels.errors import PocketiqaError
+from students.backbone import check_name, load_backbone_weights
+from students.config import StudentConfig
+from students.model import PocketStudent, new_student
+from students.preprocess import Preprocess
+from students.storage import load_student, read_record, save_student
+
+__all__ = [
+    "DEFAULT_PRESET",
+    "PARAMETER_LIMITS",
+    "PRESETS",
+    "build_student",
+    "load_student",
+    "read_record",
+    "save_student",
+    "student_config",
+]
+
+# Input sizes chosen so that pocket-m, from JPEG to score, is faster than OpenCV's BRISQUE on 512x512 pixels also where
+# the processor has no AVX-512 (there the network takes three times as long, BRISQUE not twice).
+PRESETS: dict[str, StudentConfig] = {
+    "pocket-s": StudentConfig("mobilenetv4_conv_small_050", head_width=48, preprocess=Preprocess(max_side=320)),
+    "pocket-m": StudentConfig("mobilenetv4_conv_small", head_width=64, preprocess=Preprocess(max_side=320)),
+    "pocket-l": StudentConfig("mobilenetv4_conv_medium", head_width=128, preprocess=Preprocess(max_side=512)),
+}
+PARAMETER_LIMITS = {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
+DEFAULT_PRESET = "pocket-m"
+
+
+def student_config(name: str) -> StudentConfig:
+    """The configuration of a preset, or the default one around a timm backbone.
+
+    Raises:
+        PocketiqaError: neither knows the name; the nearest names are given.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    try:
+        check_name(name)
+    except PocketiqaError as error:
+        raise PocketiqaError(f"{error} (or take a preset: {', '.join(PRESETS)})") from error
+    return StudentConfig(name)
+
+
+def build_student(
+    student: str | StudentConfig = DEFAULT_PRESET,
+    *,
+    init: str | Path | None = None,
+    pretrained: bool = False,
+    max_side: int | None = None,
+    seed: int = 0,
+) -> PocketStudent:
+    """Build a student; equal arguments give equal weights.
+
+    Args:
+        student: preset, timm backbone or configuration.
+        init: safetensors file with weights of the backbone under timm's key names.
+        pretrained: take timm's weights from its hub, which needs a network; never without being asked.
+        max_side: replaces ``preprocess.max_side`` of the configuration.
+        seed: of the random weights.
+
+    Raises:
+        PocketiqaError: an unknown name, an unfit backbone, or weights that do not fit it.
+    """
+    config = student_config(student) if isinstance(student, str) else student
+    if max_side is not None:
+        config = replace(config, preprocess=replace(config.preprocess, max_side=max_side))
+    if init is not None and pretrained:
+        raise PocketiqaError(f"init is {str(init)!r} and pretrained is True: only one can say where weights come from")
+    built = new_student(config, seed=seed, pretrained=pretrained)
+    if init is not None:
+        load_backbone_weights(built.backbone, Path(init))
+    return built

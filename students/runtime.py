@@ -1,0 +1,199 @@
+"""Scores photographs with an exported student: numpy, Pillow and ONNX Runtime only.
+
+from students.runtime import Scorer
+print(Scorer("pocket-m.onnx").score("photo.jpg").score)
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, load
+from pseudo_labels.records import Status
+from students.allocator import keep_freed_memory
+from students.contract import StudentContract
+from students.fields import check_int
+from students.preprocess import check_rgb
+from students.session import INPUT, OUTPUTS, open_model
+
+MAX_WORKERS = 256
+# Images in flight for each worker: enough that none waits for the oldest one, few enough that memory stays flat.
+_WINDOW_PER_WORKER = 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a student says of one image.
+
+    Attributes:
+        score: in [0, 1], 1 best, on the scale named in the contract.
+        quality_map: float32 [h, w] in [0, 1], on the same scale: which parts look good or bad. One cell is a square of
+            ``student.grid`` pixels of the resized image.
+        weight_map: float32 [h, w], positive: how much each cell counts. Only ratios within one image mean something.
+    """
+
+    score: float
+    quality_map: np.ndarray
+    weight_map: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a folder's result.
+
+    Attributes:
+        path: as it was given.
+        score: as in ``Result``; None unless ``ok``.
+        status: see ``Status``.
+        reason: words for a person; empty if ``ok``.
+    """
+
+    path: str
+    score: float | None
+    status: Status
+    reason: str
+
+
+class Scorer:
+    """An exported student on the CPU. Thread-safe; scores do not depend on batch, order or number of workers.
+
+    Attributes:
+        contract: what the model file promises: preprocessing, scale, teachers, data, metrics.
+        digest: hex SHA-256 that identifies the model.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], *, threads: int = 1, limits: DecodeLimits = DEFAULT_LIMITS):
+        """Load a model file.
+
+        Args:
+            model: ONNX file made by ``pocketiqa export``.
+            threads: that one image may use; folders are better served by ``score_many(workers=...)``.
+            limits: which files are accepted.
+
+        Raises:
+            PocketiqaError: the file is missing, was altered, or is not an exported student.
+        """
+        opened = open_model(Path(model), check_int(threads, "threads", 1, MAX_WORKERS))
+        self.contract: StudentContract = opened.contract
+        self.digest = opened.digest
+        self._session = opened.session
+        self._limits = limits
+
+    def score(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Result:
+        """Score one image.
+
+        Args:
+            image: path, encoded file content, or decoded uint8 HxWx3 RGB (which ``limits`` do not concern).
+
+        Raises:
+            ImageError: the file cannot be used; ``status`` and ``reason`` say why.
+            PocketiqaError: an array of another type or shape.
+        """
+        rgb = self.contract.preprocess.resize(self._pixels(image))
+        score, quality, weight = self.infer(rgb[None])
+        if not np.isfinite(score[0]):
+            raise ImageError(Status.FAILED, "the model gave no finite score")
+        return Result(float(score[0]), quality[0], weight[0])
+
+    def _pixels(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            return image
+        return decode(image, self._limits) if isinstance(image, bytes) else load(image, self._limits)
+
+    def infer(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Run the network on images of one size that are resized already (``contract.preprocess.resize``).
+
+        Args:
+            batch: uint8 [N, H, W, 3].
+
+        Returns:
+            float32 scores [N], quality maps [N, h, w] and weight maps [N, h, w], calibrated as in ``Result``.
+
+        Raises:
+            PocketiqaError: an array of another type or shape, or a side below ``preprocess.min_side``.
+        """
+        _check_batch(batch, self.contract.preprocess.min_side)
+        score, quality, weight = (np.asarray(value) for value in self._session.run(list(OUTPUTS), {INPUT: batch}))
+        # A mean of numbers below 1 may round to just above it.
+        score = np.clip(score, 0.0, 1.0)
+        if self.contract.calibration is not None:
+            score, quality = self.contract.calibration(score), self.contract.calibration(quality)
+        return score, quality, weight
+
+    def score_many(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        workers: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Row]:
+        """Score files, one row a path, in the order given; a bad file gives a row and stops nothing.
+
+        Memory does not grow with the number of paths: a few images a worker are in flight, and rows are not kept. The
+        process keeps up to 128 MB of freed memory from then on (see ``students.allocator``).
+
+        Args:
+            paths: files (folders: see ``students.paths.find_images``); read as the work proceeds.
+            workers: threads that decode, resize and run the network, each on an image of its own.
+            progress: called with (done, total) after each row; the total is 0 if ``paths`` has no length.
+
+        Raises:
+            PocketiqaError: ``workers`` is out of range.
+        """
+        check_int(workers, "workers", 1, MAX_WORKERS)
+        keep_freed_memory()
+        total = len(paths) if isinstance(paths, Sized) else 0
+        rows = self._rows(paths, workers)
+        return rows if progress is None else _counted(rows, total, progress)
+
+    def _rows(self, paths: Iterable[str | os.PathLike[str]], workers: int) -> Iterator[Row]:
+        if workers == 1:
+            yield from map(self.row, paths)
+            return
+        executor = ThreadPoolExecutor(workers, thread_name_prefix="pocketiqa-score")
+        waiting: deque[Future[Row]] = deque()
+        try:
+            for path in paths:
+                waiting.append(executor.submit(self.row, path))
+                if len(waiting) >= workers * _WINDOW_PER_WORKER:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # Also when the caller stops early: at most the images now in work are waited for.
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def row(self, path: str | os.PathLike[str]) -> Row:
+        """Score one file; every fault of the file becomes the row's status and reason."""
+        name = os.fsdecode(path)
+        try:
+            return Row(name, self.score(path).score, Status.OK, "")
+        except ImageError as error:
+            return Row(name, None, error.status, error.reason)
+        except MemoryError:
+            return Row(name, None, Status.FAILED, "memory did not suffice to score it")
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class; one image stops no folder
+            return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
+
+
+def _counted(rows: Iterator[Row], total: int, progress: Callable[[int, int], None]) -> Iterator[Row]:
+    for done, row in enumerate(rows, start=1):
+        progress(done, total)
+        yield row
+
+
+def _check_batch(batch: np.ndarray, min_side: int) -> None:
+    if not isinstance(batch, np.ndarray) or batch.ndim != 4 or len(batch) == 0:
+        shape = getattr(batch, "shape", None)
+        raise PocketiqaError(f"a batch is {type(batch).__name__} of shape {shape}, but uint8 NxHxWx3 is needed")
+    check_rgb(batch[0])
+    if min(batch.shape[1:3]) < min_side:
+        raise PocketiqaError(
+            f"a batch has {batch.shape[1]}x{batch.shape[2]} pixels, but sides of {min_side} are needed"
+        )

@@ -1,0 +1,93 @@
+"""A sealed model file -> an ONNX Runtime session and its contract, or one clear error."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from pseudo_labels.errors import PocketiqaError, TamperedError
+from students.contract import CONTRACT_KEY, StudentContract
+from students.sealed import check_seal
+
+INPUT = "rgb"
+OUTPUTS = ("score", "quality_map", "weight_map")
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model ready to run.
+
+    Attributes:
+        session: thread-safe.
+        contract: what the model promises.
+        digest: hex SHA-256 of the model, from its verified seal.
+    """
+
+    session: onnxruntime.InferenceSession
+    contract: StudentContract
+    digest: str
+
+
+def read_model(path: str | Path) -> bytes:
+    """The bytes of a model file.
+
+    Raises:
+        PocketiqaError: there is no such file, or it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise PocketiqaError(f"no model at {path}: check the path, or make one with `pocketiqa export`") from error
+    except OSError as error:
+        raise PocketiqaError(f"the model at {path} cannot be read ({error.strerror}): check the path") from error
+
+
+def open_model(path: str | Path, threads: int = 1) -> OpenedModel:
+    """Verify the seal, then load the model from the verified bytes.
+
+    Raises:
+        PocketiqaError: the file is missing, altered (``TamperedError``), no model, or has no contract we can read.
+    """
+    data = read_model(path)
+    digest = check_seal(data, str(path))
+    session = start_session(data, threads, str(path))
+    text = session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
+    if text is None:
+        raise PocketiqaError(f"{path} holds no student contract: export it with `pocketiqa export`")
+    return OpenedModel(session, StudentContract.from_json(text), digest)
+
+
+def start_session(model: bytes, threads: int, name: str) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU that leaves the other cores alone.
+
+    Args:
+        model: a serialised ONNX model.
+        threads: for one run; runs may overlap.
+        name: what an error calls the model.
+
+    Raises:
+        TamperedError: ONNX Runtime does not accept the bytes.
+        PocketiqaError: the inputs or outputs are not those of a student.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Waiting threads sleep instead of spinning: decoding needs the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Memory plans are kept for every input size ever seen, and photographs have many.
+    options.enable_mem_pattern = False
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        reason = " ".join(str(error).split())[:200]
+        raise TamperedError(f"{name} is not a model that ONNX Runtime can load: {reason}") from error
+    inputs = [item.name for item in session.get_inputs()]
+    outputs = [item.name for item in session.get_outputs()]
+    if inputs != [INPUT] or outputs != list(OUTPUTS):
+        raise PocketiqaError(
+            f"{name} maps {inputs} to {outputs}, but a student maps {[INPUT]} to {list(OUTPUTS)}: "
+            "export it with `pocketiqa export`"
+        )
+    return session

@@ -1,0 +1,169 @@
+"""What a teacher is: anything that looks at images and says how good they are, on a declared scale."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.records import TeacherStamp
+
+# One image as the teacher wants it: a tensor, or several (an image and its reference).
+Item = Tensor | tuple[Tensor, ...]
+
+_ROUNDING = 1e-4  # scores this far outside [0, 1] are rounding of half precision, and clamped
+
+
+@dataclass
+class TeacherOutput:
+    """What a teacher says of a batch.
+
+    Attributes:
+        score: [B] in [0, 1], 1 best; not finite where it has no answer.
+        score_std: [B], its own spread in units of the score, at least 0; None if it gives none.
+        features: name to [B, ...]; every name of ``Teacher.feature_names``, unless it has none.
+    """
+
+    score: Tensor
+    score_std: Tensor | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """The interface; a class of the user's own needs no base class.
+
+    Attributes:
+        stamp: identity; equal stamps must give equal scores.
+        needs_reference: whether it compares an image with its clean reference.
+        feature_names: feature maps that it can give; may be empty.
+    """
+
+    @property
+    def stamp(self) -> TeacherStamp: ...  # noqa: D102
+
+    @property
+    def needs_reference(self) -> bool: ...  # noqa: D102
+
+    @property
+    def feature_names(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
+        """Turn pixels into input; runs in decoding threads, several at a time.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            reference: the clean image, if ``needs_reference``; else None.
+
+        Returns:
+            CPU tensors; images of equal shapes are put into one batch.
+
+        Raises:
+            PocketiqaError: this image cannot be judged; it becomes a row with this reason.
+        """
+        ...
+
+    def __call__(self, batch: list[Any]) -> TeacherOutput:
+        """Judge items of equal shapes; a score must not depend on what else is in the batch."""
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """Move the model; returns itself."""
+        ...
+
+
+def stack(batch: Sequence[Item], device: torch.device | str) -> tuple[Tensor, ...]:
+    """Items of equal shapes as tensors with a leading batch axis, on a device; one for each tensor of an item."""
+    columns = zip(*((item,) if isinstance(item, Tensor) else item for item in batch), strict=True)
+    return tuple(torch.stack(column).to(device) for column in columns)
+
+
+def shapes(item: Item) -> tuple[Any, ...]:
+    """What items of one batch have in common: shape and type of each tensor."""
+    tensors = (item,) if isinstance(item, Tensor) else item
+    return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+
+
+def check_teacher(teacher: Any, name: str) -> Teacher:
+    """The same object, if it can be used as a teacher.
+
+    Raises:
+        PocketiqaError: it lacks something; the message says what.
+    """
+    needed = ("stamp", "needs_reference", "feature_names", "preprocess", "to")
+    missing = [attribute for attribute in needed if not hasattr(teacher, attribute)]
+    if missing or not isinstance(teacher, Teacher):
+        missing += [] if callable(teacher) else ["__call__"]
+        raise PocketiqaError(
+            f"teacher {name!r}: its builder returned {type(teacher).__name__} without {', '.join(missing)}; "
+            "see teachers.base.Teacher for what a teacher has"
+        )
+    if not isinstance(teacher.stamp, TeacherStamp):
+        raise PocketiqaError(
+            f"teacher {name!r}: its stamp is {type(teacher.stamp).__name__}, not pseudo_labels.records.TeacherStamp; "
+            "the stamp tells its labels from those of others"
+        )
+    try:
+        _ = teacher.stamp.digest
+    except (TypeError, ValueError) as error:
+        raise PocketiqaError(f"teacher {name!r}: its stamp holds values that JSON does not know ({error})") from error
+    return teacher
+
+
+def check_output(output: Any, rows: int, features: Sequence[str], name: str) -> TeacherOutput:
+    """What a teacher gave for ``rows`` images, scores clamped to [0, 1] and in float32 on the CPU.
+
+    Scores that are not finite are left: such rows have failed, others have not.
+
+    Raises:
+        PocketiqaError: wrong type, shape or range, or a feature of ``features`` is not there.
+    """
+    if not isinstance(output, TeacherOutput):
+        raise PocketiqaError(f"teacher {name!r} returned {type(output).__name__}, not teachers.base.TeacherOutput")
+    score = _column(output.score, rows, "score", name)
+    finite = score[score.isfinite()]
+    if len(finite) and not (float(finite.min()) >= -_ROUNDING and float(finite.max()) <= 1 + _ROUNDING):
+        raise PocketiqaError(
+            f"teacher {name!r} gave scores from {float(finite.min()):.4g} to {float(finite.max()):.4g}: "
+            "they must be in [0, 1], 1 best; map its scale in the teacher"
+        )
+    spread = None if output.score_std is None else _column(output.score_std, rows, "score_std", name)
+    if spread is not None and bool((spread < 0).any()):
+        raise PocketiqaError(f"teacher {name!r} gave a score_std of {float(spread.min()):.4g}: it must be at least 0")
+    kept: dict[str, Tensor] = {}
+    for feature in features:
+        value = output.features.get(feature)
+        if not isinstance(value, Tensor) or value.ndim < 1 or value.shape[0] != rows:
+            shape = f"shape {list(value.shape)}" if isinstance(value, Tensor) else "nothing"
+            raise PocketiqaError(f"teacher {name!r} gave {shape} for feature {feature!r}, not [{rows}, ...]")
+        kept[feature] = value
+    return TeacherOutput(score.clamp(0, 1), spread, kept)
+
+
+def _column(value: Any, rows: int, what: str, name: str) -> Tensor:
+    if not isinstance(value, Tensor) or tuple(value.shape) != (rows,):
+        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise PocketiqaError(
+            f"teacher {name!r} gave a {what} of {found} for {rows} images: a tensor [{rows}] is needed"
+        )
+    return value.detach().to("cpu", torch.float32)
+
+
+# A label's weight falls to a half where the teacher's own spread reaches this, a tenth of the scale: about how far the
+# mean opinions of two panels of observers are apart.
+_SPREAD_OF_HALF_WEIGHT = 0.1
+
+
+def confidence(score_std: float) -> float:
+    """Weight of a label in [0, 1]: inverse variance, ``1 / (1 + (std / 0.1)^2)``; 1 if the spread is not known.
+
+    The expected squared error of a label is taken as a floor, common to all labels, plus the teacher's own variance;
+    the best weight is the inverse of that sum, here scaled to 1 for no spread.
+    """
+    if not math.isfinite(score_std):
+        return 1.0
+    return 1.0 / (1.0 + (score_std / _SPREAD_OF_HALF_WEIGHT) ** 2)

@@ -1,0 +1,236 @@
+"""The assembled network: image -> latents -> U-Net conditioned on prompts and on the image -> quality."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.adapter import T2IAdapter
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from pseudo_labels.errors import PocketiqaError
+from teachers.dp_iqa.adapters import TextAdapter
+from teachers.dp_iqa.attention import share_context
+from teachers.dp_iqa.decoder import Quality, QualityDecoder
+from teachers.dp_iqa.unet_taps import UNetTaps
+
+POSTERIORS = ("mode", "sample")
+TRAINABLE: dict[str, tuple[str, ...]] = {
+    "all": ("unet.", "text_adapter.", "image_adapter.", "decoder."),
+    "head": ("text_adapter.", "image_adapter.", "decoder."),
+}
+"""What is fitted: everything but the autoencoder, as in the paper, or only what is not Stable Diffusion's (ours)."""
+
+# Behind the last tap, or the way back from latents to images: no score depends on them, no gradient reaches them.
+_NO_PART = ("unet.conv_norm_out.", "unet.conv_out.", "vae.decoder.", "vae.post_quant_conv.")
+_LAST_TIMESTEP = 999
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the forward pass may be told beside the image; the defaults are the paper's, save ``posterior``.
+
+    Attributes:
+        timestep: that the U-Net is told, 0 to 999; no noise is added.
+        posterior: ``mode`` takes the mean of the autoencoder's posterior; ``sample`` draws from it, as the authors'
+            code does, which makes scores random.
+        seed: of the draw. Every image gets the same noise, so that its score does not depend on the batch.
+        scale_input: give the autoencoder [-1, 1], as Stable Diffusion was trained, instead of [0, 1] (ours). The image
+            adapter gets [0, 1] either way, as T2I adapters were trained.
+    """
+
+    timestep: int = 1
+    posterior: str = "mode"
+    seed: int = 0
+    scale_input: bool = False
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.timestep, bool)
+            or not isinstance(self.timestep, int)
+            or not 0 <= self.timestep <= _LAST_TIMESTEP
+        ):
+            raise PocketiqaError(f"timestep is {self.timestep!r}, but an integer from 0 to {_LAST_TIMESTEP} is needed")
+        if self.posterior not in POSTERIORS:
+            raise PocketiqaError(f"posterior is {self.posterior!r}: choose {' or '.join(POSTERIORS)}")
+
+
+class DpIqa(nn.Module):
+    """DP-IQA, made of built parts.
+
+    ``encode``, ``taps`` and ``decoder`` are the steps of the forward pass, each callable alone.
+
+    Args:
+        unet: its cross-attention is changed to share the prompts among the images of a batch.
+        vae: frozen, always.
+        text_adapter: prompt features -> context of the U-Net.
+        image_adapter: gives one residual for each down block.
+        decoder: for the taps of ``unet``.
+        prompts: features [prompts, width] for ``text_adapter``; None if they come with each call of ``taps``.
+        conditioning: see there.
+        trainable: key of ``TRAINABLE``.
+    """
+
+    prompts: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        text_adapter: TextAdapter,
+        image_adapter: T2IAdapter,
+        decoder: QualityDecoder,
+        prompts: Tensor | None,
+        conditioning: Conditioning | None = None,
+        trainable: str = "all",
+    ):
+        super().__init__()
+        if trainable not in TRAINABLE:
+            raise PocketiqaError(f"trainable is {trainable!r}: choose {' or '.join(TRAINABLE)}")
+        self.vae, self.unet = vae, unet
+        self.text_adapter, self.image_adapter, self.decoder = text_adapter, image_adapter, decoder
+        self.conditioning = conditioning or Conditioning()
+        self.trainable = trainable
+        # Made by a text encoder and kept in a bank: no part of a checkpoint.
+        self.register_buffer("prompts", prompts, persistent=False)
+        share_context(unet)
+        self._shared_context = True
+        self._unet_taps = UNetTaps(unet)
+        trained = self._trained_names()
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trained)
+
+    def _trained_names(self) -> set[str]:
+        prefixes = TRAINABLE[self.trainable]
+        names = (name for name, _ in self.named_parameters())
+        return {name for name in names if name.startswith(prefixes) and not name.startswith(_NO_PART)}
+
+    @property
+    def latent_px(self) -> int:
+        """Side of a latent in pixels, 8 for Stable Diffusion."""
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    @property
+    def patch_px(self) -> int:
+        """What both sides of the input must be a multiple of: a cell of the coarsest tap, 64 for Stable Diffusion."""
+        return self.latent_px * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Quality:
+        """Judge RGB images [B, 3, H, W] in [0, 1], resized without regard to their aspect; see ``encode``."""
+        return self.decoder(self.taps(self.encode(images, generator), images))
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images -> latents [B, 4, H / 8, W / 8], times the autoencoder's scaling factor.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1].
+            generator: draws the noise of ``posterior: sample``, anew for each image and call, which fitting wants.
+
+        Raises:
+            PocketiqaError: another shape, or sides that the U-Net cannot halve often enough.
+        """
+        self._check_images(images)
+        pixels = images * 2 - 1 if self.conditioning.scale_input else images
+        posterior = self.vae.encode(pixels.to(self.vae.dtype), return_dict=False)[0]
+        if self.conditioning.posterior == "mode":
+            latents = posterior.mode()
+        else:
+            mean = posterior.mean
+            noise = self._noise(mean.shape, generator).to(mean.device, mean.dtype)
+            latents = mean + posterior.std * noise
+        return latents * self.vae.config["scaling_factor"]
+
+    def _noise(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        if generator is not None:
+            return torch.randn(shape, generator=generator, device=generator.device)
+        # Drawn on the CPU, so that every device gets the same.
+        seeded = torch.Generator().manual_seed(self.conditioning.seed)
+        return torch.randn((1, *shape[1:]), generator=seeded)
+
+    def _check_images(self, images: Tensor) -> None:
+        patch = self.patch_px
+        if images.ndim == 4 and images.shape[1] == 3 and all(side and side % patch == 0 for side in images.shape[2:]):
+            return
+        raise PocketiqaError(
+            f"images have the shape {list(images.shape)}, but [B, 3, H, W] with H and W a multiple of {patch} is needed"
+        )
+
+    def taps(self, latents: Tensor, images: Tensor, prompts: Tensor | None = None) -> list[Tensor]:
+        """Outputs of the U-Net's up blocks.
+
+        Args:
+            latents: of ``encode``.
+            images: [B, 3, H, W] in [0, 1], for the image adapter.
+            prompts: features [prompts, width] instead of the model's own.
+
+        Returns:
+            From the coarsest; at 512x512 with Stable Diffusion 1.5: [B, 1280, 16, 16], [B, 1280, 32, 32],
+            [B, 640, 64, 64], [B, 320, 64, 64].
+
+        Raises:
+            PocketiqaError: there are no prompts.
+        """
+        prompts = self.prompts if prompts is None else prompts
+        if prompts is None:
+            raise PocketiqaError(
+                "DP-IQA has no prompt features: give prompts=[1485, width], for which see teachers.dp_iqa.prompt_bank"
+            )
+        dtype = self.unet.dtype
+        context = self.text_adapter(prompts.to(dtype))[None]
+        if not self._shared_context:
+            context = context.expand(len(latents), -1, -1)
+        residuals = self.image_adapter(images.to(dtype))
+        return self._unet_taps(latents.to(dtype), self.conditioning.timestep, context, residuals)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Parameters that are fitted, by name; the tensors are the model's own."""
+        trained = self._trained_names()
+        return {name: parameter for name, parameter in self.named_parameters() if name in trained}
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """Everything else that a score depends on: the other parameters and the prompts."""
+        trained = self._trained_names()
+        others: dict[str, Tensor] = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name not in trained and not name.startswith(_NO_PART)
+        }
+        return others if self.prompts is None else {**others, "prompts": self.prompts}
+
+    def checkpoint_blocks(self) -> None:
+        """Compute the U-Net's blocks again in the backward pass instead of keeping them: slower, less memory."""
+        self.unet.enable_gradient_checkpointing()
+
+    def slice_attention(self, size: str | int) -> None:
+        """Compute attention in slices, as diffusers does it: less memory, slower, the same up to rounding.
+
+        Only for devices without memory-efficient attention; the prompts are then projected for each image.
+
+        Args:
+            size: ``auto`` halves the heads, ``max`` takes one at a time, or a number of heads.
+
+        Raises:
+            PocketiqaError: not one of these.
+        """
+        if size not in ("auto", "max") and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise PocketiqaError(f"attention_slicing is {size!r}: choose auto, max or a number of heads from 1")
+        try:
+            self.unet.set_attention_slice(size)
+        except ValueError as error:
+            raise PocketiqaError(f"attention_slicing is {size!r}: {' '.join(str(error).split())}") from error
+        self._shared_context = False
+
+    def lower_precision(self, dtype: torch.dtype) -> None:
+        """Compute in ``dtype`` up to the feature map; the layers from there to the score stay in float32."""
+        self.to(dtype)
+        self.decoder.tail.to(torch.float32)
+
+    def compile_parts(self, backend: str = "inductor") -> None:
+        """Compile the autoencoder's encoder and the U-Net, where nearly all time goes; the first batches are slow.
+
+        Scores change by rounding only. Names of parameters stay as they are.
+        """
+        self.vae.encoder.compile(backend=backend)
+        self.unet.compile(backend=backend)

@@ -1,0 +1,85 @@
+"""safetensors files of ours: tensors with a head that says what they are, and a digest over both.
+
+The digest is a checksum against damage and careless edits; it holds no secret, so it does not prove who made the file.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.files import canonical_json, digest_of, write_atomic
+from teachers.dp_iqa.tensors import tensor_digest
+
+FORMAT = 1
+
+
+def write_sealed(path: Path, kind: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a file in one step; equal content gives equal bytes.
+
+    Args:
+        path: of the file; its folder exists.
+        kind: what the file is, in words.
+        head: JSON values.
+        tensors: on any device.
+
+    Raises:
+        StorageFullError: the disk is full; an earlier file is untouched.
+    """
+    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    record = {"format": FORMAT, "head": dict(head), "digest": _digest(kind, head, stored)}
+    # One entry only: safetensors does not keep the order of several.
+    write_atomic(path, save(stored, {_key(kind): canonical_json(record).decode()}))
+
+
+def read_sealed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Head and tensors of a file that ``write_sealed`` wrote.
+
+    Args:
+        path: of the file.
+        kind: that it was written as.
+        mend: what the user can do, for messages.
+
+    Raises:
+        PocketiqaError: it is not there, of another kind, or of another format version.
+        TamperedError: it is damaged, or not what was written.
+    """
+    if not path.is_file():
+        raise PocketiqaError(f"no {kind} at {path}: {mend}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise TamperedError(f"{path} is cut off or damaged ({error}): {mend}") from error
+    if _key(kind) not in metadata:
+        raise PocketiqaError(f"{path} is no {kind}: {mend}")
+    record = _record(metadata[_key(kind)], path, mend)
+    head = record.get("head")
+    if not isinstance(head, dict) or _digest(kind, head, tensors) != record.get("digest"):
+        raise TamperedError(f"{path} was altered, it is not what was written as a {kind}: {mend}")
+    return head, tensors
+
+
+def _record(text: str, path: Path, mend: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise TamperedError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT:
+        raise PocketiqaError(f"{path} has format {found!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa")
+    return record
+
+
+def _digest(kind: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    return digest_of({"kind": kind, "head": dict(head), "tensors": tensor_digest(tensors)})
+
+
+def _key(kind: str) -> str:
+    return f"pocketiqa.{kind.replace(' ', '_')}"

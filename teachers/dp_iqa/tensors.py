@@ -1,0 +1,148 @@
+"""Tensors in files and in modules: read without trusting the file, assigned without tolerance, told apart by digest."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pseudo_labels.errors import PocketiqaError
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_SHARDS = ".index.json"
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values; independent of order, device and file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from safetensors, the index of a sharded safetensors file, or a torch file of tensors alone.
+
+    Nothing in the file is ever run: torch files are read with ``weights_only``.
+
+    Raises:
+        PocketiqaError: it is not there, cut off, or holds more than tensors; one line that says which.
+    """
+    if path.name.endswith(_SHARDS):
+        return _read_shards(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise PocketiqaError(f"{index} is no index of weight files ({_first_line(error)}): fetch it again") from error
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        tensors |= _read_safetensors(index.parent / Path(str(name)).name)
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise PocketiqaError(f"{path} is not there: the download is incomplete, fetch it again") from error
+    except (SafetensorError, OSError) as error:
+        raise PocketiqaError(
+            f"{path} is cut off or damaged ({_first_line(error)}): the download is incomplete, fetch it again"
+        ) from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    is_zip = False
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        # Mapped, a checkpoint of 4 GB is not held in memory twice.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except FileNotFoundError as error:
+        raise PocketiqaError(f"no checkpoint at {path}: the file does not exist, mend the path") from error
+    except OSError as error:
+        raise PocketiqaError(
+            f"{path} cannot be read ({error.strerror or error}): mend that or fetch it again"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise PocketiqaError(
+            f"{path} was refused, it is no checkpoint of tensors alone ({_first_line(error)}): fetch the official file "
+            "or its safetensors version"
+        ) from error
+    except Exception as error:  # a damaged pickle or archive can raise anything
+        state = "is cut off or damaged" if is_zip else "is no torch checkpoint"
+        raise PocketiqaError(f"{path} {state} ({_first_line(error)}): fetch it again") from error
+    return tensors_only(content, str(path))
+
+
+def tensors_only(content: Any, where: str) -> dict[str, Tensor]:
+    """``content`` if it maps names to tensors.
+
+    Raises:
+        PocketiqaError: it is something else; ``where`` names its source.
+    """
+    if isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values()):
+        return {str(name): value for name, value in content.items()}
+    found = f"the entries {some(list(content))}" if isinstance(content, Mapping) else type(content).__name__
+    raise PocketiqaError(f"{where} holds {found}, not tensors by name: give the state dict of the model")
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give a module its tensors, in float32; the module may be on the meta device.
+
+    Args:
+        module: parameters and persistent buffers are replaced, none is copied into.
+        tensors: one for each of them and no other.
+        where: what an error calls their source.
+
+    Raises:
+        PocketiqaError: missing, foreign or misshapen tensors; the message names them.
+    """
+    own = module.state_dict()
+    refuse_misfits(own, tensors, where)
+    converted = {name: value.to(own[name].dtype) for name, value in tensors.items()}
+    module.load_state_dict(converted, assign=True)
+
+
+def refuse_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors that are not exactly those of a module.
+
+    Raises:
+        PocketiqaError: names the first of those that are missing, foreign or of another shape.
+    """
+    wrong_shape = [
+        f"{name} of shape {list(given[name].shape)} instead of {list(own[name].shape)}"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
+    faults = [
+        ("it lacks", [name for name in own if name not in given]),
+        ("has the foreign", [name for name in given if name not in own]),
+        ("has", wrong_shape),
+    ]
+    said = ", and ".join(f"{verb} {some(names)}" for verb, names in faults if names)
+    if said:
+        raise PocketiqaError(f"{where} does not fit the model: {said}; give the checkpoint of this very architecture")
+
+
+def some(names: Collection[str]) -> str:
+    """The first three names, and how many more there are."""
+    listed = sorted(map(str, names))
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]

@@ -1,0 +1,99 @@
+"""Sizes: Stable Diffusion 1.5 with the paper's decoder, and the same graph small for tests."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from pseudo_labels.errors import PocketiqaError
+from teachers.dp_iqa.decoder import DecoderSizes
+
+_CROSS = "CrossAttnDownBlock2D"
+_CROSS_UP = "CrossAttnUpBlock2D"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Numbers of a model that no folder of weights says.
+
+    Attributes:
+        unet: of ``UNet2DConditionModel``, for random and official weights; a folder has its own.
+        vae: of ``AutoencoderKL``, likewise.
+        text_width: of the prompt features, likewise.
+        decoder: sizes of the quality feature decoder.
+        input_side_px: side of the square input.
+        repository: on the hub, taken when no weights are named; empty if there is none.
+        clip: repository of the text encoder, likewise.
+    """
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text_width: int
+    decoder: DecoderSizes = field(default_factory=DecoderSizes)
+    input_side_px: int = 512
+    repository: str = ""
+    clip: str = ""
+
+
+def _unet(widths: tuple[int, ...], **others: Any) -> dict[str, Any]:
+    coarse = len(widths) - 1
+    return {
+        "block_out_channels": widths,
+        "down_block_types": (_CROSS,) * coarse + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + (_CROSS_UP,) * coarse,
+        **others,
+    }
+
+
+def _vae(widths: tuple[int, ...], **others: Any) -> dict[str, Any]:
+    return {
+        "block_out_channels": widths,
+        "down_block_types": ("DownEncoderBlock2D",) * len(widths),
+        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
+        "latent_channels": 4,
+        **others,
+    }
+
+
+VARIANTS: dict[str, Variant] = {
+    "sd15": Variant(
+        unet=_unet((320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8),
+        vae=_vae((128, 256, 512, 512), layers_per_block=2),
+        text_width=768,
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        clip="openai/clip-vit-large-patch14",
+    ),
+    "tiny": Variant(
+        unet=_unet(
+            (16, 32, 32, 32), cross_attention_dim=32, attention_head_dim=2, layers_per_block=1, norm_num_groups=8
+        ),
+        vae=_vae((8, 8, 16, 16), layers_per_block=1, norm_num_groups=4),
+        text_width=32,
+        decoder=DecoderSizes(width=8, reduction=2, narrow=(8, 8, 8), hidden=16),
+        input_side_px=64,
+    ),
+}
+
+
+def variant_named(name: str) -> Variant:
+    """Look a variant up.
+
+    Raises:
+        PocketiqaError: there is none of this name.
+    """
+    if name not in VARIANTS:
+        raise PocketiqaError(
+            f"variant {name!r}: choose {', '.join(VARIANTS)}; other Stable Diffusion checkpoints are given as weights"
+        )
+    return VARIANTS[name]
+
+
+def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
+    """The U-Net of diffusers with random weights, on the current default device (``meta`` costs nothing)."""
+    return cast(UNet2DConditionModel, UNet2DConditionModel.from_config(config))
+
+
+def build_vae(config: dict[str, Any]) -> AutoencoderKL:
+    """The autoencoder of diffusers, likewise."""
+    return cast(AutoencoderKL, AutoencoderKL.from_config(config))

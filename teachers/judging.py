@@ -1,0 +1,161 @@
+"""Run a teacher over the rows of one shard, in batches, and collect labels and features."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.records import PseudoLabel, Status
+from teachers.base import Teacher, TeacherOutput, check_output, confidence, shapes
+from teachers.reading import Prepared
+
+Warn = Callable[[str], None]
+
+
+class Judge:
+    """A teacher with a batch size, which shrinks for good when memory runs out.
+
+    Args:
+        teacher: on its device already.
+        batch_size: most images in one call.
+        features: names of the feature maps to keep.
+        warn: told in words when the batch size was halved.
+    """
+
+    def __init__(self, teacher: Teacher, *, batch_size: int, features: tuple[str, ...], warn: Warn):
+        self._teacher = teacher
+        self._name = teacher.stamp.name
+        self._features = features
+        self._warn = warn
+        self.batch_size = batch_size
+
+    def shard(
+        self, rows: Iterable[Prepared], count: int, *, step: Callable[[int], None]
+    ) -> tuple[list[PseudoLabel], dict[str, np.ndarray]]:
+        """Judge the rows of a shard.
+
+        Args:
+            rows: all of them, in order; neighbours of equal shape are judged together.
+            count: how many there are.
+            step: called with the number of rows done since the last call.
+
+        Returns:
+            Labels, and features [count, ...] in fp16 with zeros for rows that are not ``ok``; a feature of a shard
+            without a single ``ok`` row has the shape [count, 0].
+        """
+        collected = _Collected(count, self._features, self._name)
+        batch: list[tuple[int, Prepared]] = []
+        for position, row in enumerate(rows):
+            collected.add_row(position, row)
+            if row.item is None:
+                step(1)
+                continue
+            if batch and (len(batch) >= self.batch_size or _key(batch[0][1]) != _key(row)):
+                self._judge(batch, collected, step)
+                batch = []
+            batch.append((position, row))
+        self._judge(batch, collected, step)
+        return collected.labels, collected.features()
+
+    def _judge(self, batch: list[tuple[int, Prepared]], collected: "_Collected", step: Callable[[int], None]) -> None:
+        for start in range(0, len(batch), max(1, self.batch_size)):
+            part = batch[start : start + self.batch_size]
+            output = self._forward(part)
+            if isinstance(output, str):
+                if len(part) > 1:
+                    self._shrink(len(part))
+                    return self._judge(batch[start:], collected, step)
+                collected.fail(part[0][0], output)
+            else:
+                collected.add_output([position for position, _ in part], output)
+            step(len(part))
+        return None
+
+    def _forward(self, part: list[tuple[int, Prepared]]) -> TeacherOutput | str:
+        """The teacher's answer, or why memory did not suffice."""
+        try:
+            with torch.inference_mode():
+                output = self._teacher([row.item for _, row in part])
+                return check_output(output, len(part), self._features, self._name)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            reason = f"out of memory with a batch of {len(part)}: {_first_line(error)}"
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" not in str(error):  # how torch says it on the CPU
+                raise
+            reason = f"out of memory with a batch of {len(part)}: {_first_line(error)}"
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        return reason
+
+    def _shrink(self, tried: int) -> None:
+        self.batch_size = max(1, tried // 2)
+        self._warn(f"out of memory with a batch of {tried} images: going on with {self.batch_size}")
+
+
+def _key(row: Prepared) -> tuple[object, ...]:
+    return () if row.item is None else shapes(row.item)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class _Collected:
+    """Labels and features of a shard, as they come."""
+
+    def __init__(self, count: int, features: tuple[str, ...], teacher: str):
+        self.labels: list[PseudoLabel] = []
+        self._count, self._names, self._teacher = count, features, teacher
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def add_row(self, position: int, row: Prepared) -> None:
+        if position != len(self.labels) or position >= self._count:
+            raise PocketiqaError(f"row {position} of a shard of {self._count} came out of order")
+        # Until judged, a row counts as failed.
+        status, reason = (row.status, row.reason) if row.item is None else (Status.FAILED, "not judged")
+        label = PseudoLabel(row.ref.id, row.ref.uri, row.ref.sha256, status=status, reason=reason, confidence=0.0)
+        self.labels.append(label)
+
+    def fail(self, position: int, reason: str) -> None:
+        self.labels[position] = replace(self.labels[position], reason=reason)
+
+    def add_output(self, positions: list[int], output: TeacherOutput) -> None:
+        scores = output.score.tolist()
+        spreads = [float("nan")] * len(scores) if output.score_std is None else output.score_std.tolist()
+        halves = {name: value.detach().to("cpu", torch.float16).numpy() for name, value in output.features.items()}
+        for row, (position, score, spread) in enumerate(zip(positions, scores, spreads, strict=True)):
+            unusable = [name for name, half in halves.items() if not np.isfinite(half[row]).all()]
+            if not np.isfinite(score):
+                self.fail(position, f"the teacher gave a score of {score}")
+            elif unusable:
+                self.fail(position, f"feature {unusable[0]!r} is not finite in fp16 (largest magnitude 65504)")
+            else:
+                self._accept(position, score, spread)
+                for name, half in halves.items():
+                    self._array(name, half)[position] = half[row]
+
+    def _accept(self, position: int, score: float, spread: float) -> None:
+        spread = spread if np.isfinite(spread) else float("nan")
+        self.labels[position] = replace(
+            self.labels[position],
+            status=Status.OK,
+            reason="",
+            score=score,
+            score_std=spread,
+            confidence=confidence(spread),
+        )
+
+    def _array(self, name: str, half: np.ndarray) -> np.ndarray:
+        array = self._arrays.setdefault(name, np.zeros((self._count, *half.shape[1:]), np.float16))
+        if array.shape[1:] != half.shape[1:]:
+            raise PocketiqaError(
+                f"teacher {self._teacher!r}: feature {name!r} is {list(array.shape[1:])} for one image and "
+                f"{list(half.shape[1:])} for another: stored features need one shape, so label without --features "
+                "or give the teacher a fixed input size"
+            )
+        return array
+
+    def features(self) -> dict[str, np.ndarray]:
+        return {name: self._arrays.get(name, np.zeros((self._count, 0), np.float16)) for name in self._names}

@@ -1,0 +1,240 @@
+"""Label a pool: a shard is a task, decoded ahead, judged in batches and committed whole.
+
+Rank r of ``world`` processes owns the shards r, r + world, ... and nothing is exchanged while labelling. Batches never
+cross the border of a shard and the number of CPU threads is fixed, so that the bytes do not depend on how many
+processes there are or how often they were killed. What was committed is verified first, and done again if damaged.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pseudo_labels import outputs
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import ImageRef
+from pseudo_labels.store import KIND, LabelStore, StoreSpec
+from teachers.base import Teacher
+from teachers.failures import FailureLimit
+from teachers.judging import Judge, Warn
+from teachers.launch import Launch, current_launch
+from teachers.reading import Preparer, read_ahead
+from teachers.registry import build_teacher
+
+_IMAGES_PER_SHARD = 256
+# Small pools are cut finer, so that a few processes find work and a kill costs little. It must not follow the number of
+# processes, for the shards of a store never change.
+_FEWEST_SHARDS = 8
+
+Progress = Callable[[int, int], None]
+
+
+def label(
+    pool_folder: Path | str,
+    teacher_name: str,
+    out: Path | str,
+    *,
+    shards: int | None = None,
+    features: bool = False,
+    options: Mapping[str, Any] | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    threads: int = 1,
+    decode_workers: int = 2,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    max_failed_share: float = 0.5,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
+) -> LabelStore:
+    """Label a pool with a teacher, or finish what an earlier call began; under a launcher, call it in every process.
+
+    Args:
+        pool_folder: of a finished pool.
+        teacher_name: see ``registry.build_teacher``.
+        out: folder of the store.
+        shards: how many; None means about 256 images each but at least 8 shards, or those of the store in ``out``.
+        features: also store the teacher's feature maps.
+        options: of the teacher.
+        batch_size: most images in one call of the teacher; halved when memory runs out.
+        device: see ``launch.current_launch``.
+        threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
+        decode_workers: threads that decode ahead.
+        limits: for decoding.
+        max_failed_share: of the pool's good images; if more than this got no label, the store is not finished.
+        overwrite: start over, even if ``out`` holds a store that was made differently.
+        progress: called with rows done and rows in all, of this process.
+        warn: told of damaged shards and memory that ran out.
+
+    Returns:
+        The finished store.
+
+    Raises:
+        PocketiqaError: see above and the parts called; whatever was committed stays valid.
+    """
+    pool, out = Pool.open(Path(pool_folder)), Path(out)
+    teacher = build_teacher(teacher_name, **(options or {}))
+    _check(pool, teacher, batch_size=batch_size, decode_workers=decode_workers, features=features)
+    spec = StoreSpec(
+        teacher.stamp,
+        pool.digest,
+        len(pool),
+        _shard_count(out, len(pool), overwrite) if shards is None else shards,
+        {"decode": asdict(limits)},
+        tuple(teacher.feature_names) if features else (),
+        threads,
+    )
+    launch = current_launch(device)
+    teacher.to(launch.device)
+    store = _claim(out, spec, pool, launch, overwrite)
+    failed = FailureLimit(pool, max_failed_share)
+    label_pool(
+        pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
+        decode_workers=decode_workers, limits=limits, retry=failed.of_shard, progress=progress, warn=warn,
+    )  # fmt: skip
+    launch.wait_for_all()
+    if launch.is_main:
+        failed.check(store)
+        store.finish()
+    launch.wait_for_all()
+    return LabelStore.open(out)
+
+
+def label_pool(
+    pool: Pool,
+    teacher: Teacher,
+    store: LabelStore,
+    *,
+    batch_size: int = 8,
+    rank: int = 0,
+    world: int = 1,
+    decode_workers: int = 2,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    retry: Callable[[LabelStore, int], str] | None = None,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
+) -> None:
+    """Label the shards of one rank that are missing or damaged; no collectives, and the store is not finished here.
+
+    Args:
+        pool: the one the store was made for.
+        teacher: on its device.
+        store: see ``LabelStore.create``.
+        batch_size: most images in one call of the teacher.
+        rank: of this process.
+        world: number of processes.
+        decode_workers: threads that decode ahead.
+        limits: for decoding.
+        retry: says why a committed and valid shard is to be done again; empty if it is good.
+        progress: called with rows done and rows in all, of this rank.
+        warn: told of shards that are done again, and of memory that ran out.
+
+    Raises:
+        PocketiqaError: the pool is another one.
+        OutputConflictError: another process works on a shard of this rank.
+        StorageFullError: the disk is full; what was committed is valid.
+    """
+    if pool.digest != store.spec.pool_digest:
+        raise PocketiqaError(
+            f"the pool {pool.folder} is not the one that {store.folder} was made for: choose another --out"
+        )
+    mine = range(rank, store.spec.shards, world)
+    pending = _pending(store, mine, retry or (lambda _store, _index: ""), warn or _silent)
+    rows_of = {index: len(store.shard_rows(index)) for index in mine}
+    count = _Count(sum(rows_of.values()), progress)
+    count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
+    judge = Judge(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
+    refs = (ref for index in pending for ref in _refs(pool, store, index))
+    # One stream for all shards: between two shards the decoding threads go on.
+    rows = read_ahead(refs, Preparer(pool, teacher, limits), workers=decode_workers, batch_size=batch_size)
+    with _threads(store.spec.threads):
+        try:
+            for index in pending:
+                with store.writing(index):
+                    size = rows_of[index]
+                    store.write_shard(index, *judge.shard(islice(rows, size), size, step=count.step))
+        finally:
+            rows.close()
+
+
+def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int, features: bool) -> None:
+    for name, value in (("batch size", batch_size), ("number of decode workers", decode_workers)):
+        if value < 1:
+            raise PocketiqaError(f"a {name} of {value}: at least 1 is needed")
+    if features and not teacher.feature_names:
+        raise PocketiqaError(f"teacher {teacher.stamp.name!r} has no feature maps: label without --features")
+    if teacher.needs_reference and not any(ref.ref_id for ref in pool):
+        raise PocketiqaError(
+            f"teacher {teacher.stamp.name!r} compares images with their clean originals, but the pool {pool.folder} "
+            "has no distorted images: make a synthetic pool with 'pocketiqa distort' and label that"
+        )
+
+
+def _shard_count(out: Path, rows: int, overwrite: bool) -> int:
+    """The number that the store in ``out`` has, if it may be gone on with; else a good one."""
+    if not overwrite and (out / outputs.MANIFEST).is_file():
+        found = outputs.read_manifest(out)
+        if found.kind == KIND and found.spec.get("rows") == rows:
+            return int(found.spec["shards"])
+    return max(1, min(rows, max(_FEWEST_SHARDS, math.ceil(rows / _IMAGES_PER_SHARD))))
+
+
+def _claim(out: Path, spec: StoreSpec, pool: Pool, launch: Launch, overwrite: bool) -> LabelStore:
+    if launch.is_main:
+        LabelStore.create(out, spec, pool_path=pool.folder, overwrite=overwrite)
+    launch.wait_for_all()
+    store = LabelStore.open(out)
+    if store.spec.as_dict() != spec.as_dict():
+        raise PocketiqaError(
+            f"rank {launch.rank} was started with other settings than the store in {out} was made with"
+        )
+    return store
+
+
+def _pending(store: LabelStore, mine: range, retry: Callable[[LabelStore, int], str], warn: Warn) -> list[int]:
+    missing = set(store.missing())
+    for index in mine:
+        if index in missing:
+            continue
+        with store.writing(index):
+            reason = store.fault(index) or retry(store, index)
+            if reason:
+                warn(f"shard {index} is labelled again: {reason}")
+                store.discard(index)
+                missing.add(index)
+    return [index for index in mine if index in missing]
+
+
+def _refs(pool: Pool, store: LabelStore, index: int) -> Iterator[ImageRef]:
+    return (pool[row] for row in store.shard_rows(index))
+
+
+class _Count:
+    def __init__(self, total: int, progress: Progress | None):
+        self._done, self._total, self._progress = 0, total, progress
+
+    def step(self, rows: int) -> None:
+        self._done += rows
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _silent(_text: str) -> None:
+    pass

@@ -1,0 +1,88 @@
+"""Which process this is: alone, or one of several started by ``accelerate launch`` or ``torchrun``."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+
+from pseudo_labels.errors import PocketiqaError
+
+_WORLD_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# Processes wait for each other only before and after the work, and a fast one may wait for hours.
+_PATIENCE = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """This process among those of a run.
+
+    Attributes:
+        rank: 0 to ``world`` - 1.
+        world: number of processes.
+        device: for the model.
+        wait_for_all: returns once every process has called it; a PocketiqaError if one of them is gone.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+    wait_for_all: Callable[[], None]
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process creates and finishes what all write together."""
+        return self.rank == 0
+
+
+def current_launch(device: str = "auto") -> Launch:
+    """Find out how this process was started; alone, nothing is initialised and Accelerate is not even imported.
+
+    Args:
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ...; of several processes, each takes
+            its own GPU.
+
+    Raises:
+        PocketiqaError: the device does not exist.
+    """
+    chosen = _device(device)
+    if max(int(os.environ.get(name) or 1) for name in _WORLD_VARIABLES) == 1:
+        return Launch(0, 1, chosen, lambda: None)
+    from accelerate import PartialState
+
+    state = PartialState(cpu=chosen.type == "cpu")
+    own = chosen if chosen.type == "cpu" or state.device is None else state.device
+    return Launch(state.process_index, state.num_processes, own, _patient_barrier())
+
+
+def _patient_barrier() -> Callable[[], None]:
+    """A barrier that outlasts the usual limit of half an hour.
+
+    It is made of TCP connections (gloo) on every machine, so that a process that dies does not leave the others
+    waiting: they see the connection close, if the launcher has not ended them before.
+    """
+    group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    if not isinstance(group, torch.distributed.ProcessGroup):
+        raise PocketiqaError("this process is not part of the run that the launcher started: start it with torchrun")
+
+    def wait() -> None:
+        try:
+            torch.distributed.barrier(group=group)
+        except RuntimeError as error:
+            raise PocketiqaError(
+                "another process of this run ended early: mend what it says, then run the same command again to resume"
+            ) from error
+
+    return wait
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise PocketiqaError(f"device {name!r} cannot be used here: choose auto, cpu or an existing cuda:N") from error
+    return device

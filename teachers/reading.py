@@ -1,0 +1,97 @@
+"""Decode ahead of the teacher: rows of a pool become teacher input in threads, in order and with bounded memory."""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import DecodeLimits, ImageError
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import ImageRef, Status
+from teachers.base import Item, Teacher
+
+# Decoded but not yet judged: at most this many pixels (a float32 RGB tensor of them is 770 MB) and this many images a
+# worker, whichever is less; one image is always let through.
+_PIXELS_AHEAD = 64_000_000
+_IMAGES_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A row of the pool, ready to be judged or with the reason why not."""
+
+    ref: ImageRef
+    item: Item | None
+    status: Status = Status.OK
+    reason: str = ""
+
+
+class Preparer:
+    """Turns rows of a pool into input of a teacher. Thread-safe."""
+
+    def __init__(self, pool: Pool, teacher: Teacher, limits: DecodeLimits):
+        self._pool, self._teacher, self._limits = pool, teacher, limits
+        self._references = {ref.ref_id for ref in pool if ref.ref_id} if teacher.needs_reference else set[str]()
+        self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, ref: ImageRef) -> Prepared:
+        """Decode a row and its reference; whatever is wrong with the files becomes a status and a reason."""
+        if ref.status != Status.OK:
+            return Prepared(ref, None, ref.status, ref.reason)
+        try:
+            image = self._pool.load(ref, self._limits)
+            reference = self._reference(ref, image) if self._teacher.needs_reference else None
+            return Prepared(ref, self._teacher.preprocess(image, reference))
+        except ImageError as error:
+            return Prepared(ref, None, error.status, error.reason)
+        except PocketiqaError as error:
+            return Prepared(ref, None, Status.FAILED, str(error))
+        except MemoryError:
+            return Prepared(ref, None, Status.FAILED, "out of memory while decoding")
+
+    def _reference(self, ref: ImageRef, image: np.ndarray) -> np.ndarray:
+        if not ref.ref_id:
+            if ref.id in self._references:
+                return image  # an original that others were made from is its own reference
+            raise ImageError(Status.NO_REFERENCE, "an original that no distorted image of the pool refers to")
+        try:
+            return self._load_reference(ref.ref_id)
+        except PocketiqaError as error:
+            raise ImageError(Status.NO_REFERENCE, f"clean image {ref.ref_id}: {error}") from error
+
+    def _load_reference(self, ref_id: str) -> np.ndarray:
+        # Under the lock: the distorted versions of an image stand together, and several threads want the same one.
+        with self._lock:
+            if ref_id not in self._recent:
+                self._recent[ref_id] = self._pool.load(self._pool.by_id(ref_id), self._limits)
+                while len(self._recent) > 2:
+                    self._recent.popitem(last=False)
+            return self._recent[ref_id]
+
+
+def read_ahead(
+    refs: Iterable[ImageRef], prepare: Preparer, *, workers: int, batch_size: int
+) -> Generator[Prepared, None, None]:
+    """Prepare rows in ``workers`` threads, some ahead of the consumer; results come in the order of ``refs``."""
+    waiting: deque[tuple[int, Future[Prepared]]] = deque()
+    limit = 2 * batch_size + _IMAGES_AHEAD * workers
+    pixels = 0
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        for ref in refs:
+            size = ref.width * ref.height
+            while waiting and (len(waiting) >= limit or pixels + size > _PIXELS_AHEAD):
+                done, future = waiting.popleft()
+                pixels -= done
+                yield future.result()
+            waiting.append((size, executor.submit(prepare, ref)))
+            pixels += size
+        while waiting:
+            yield waiting.popleft()[1].result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,128 @@
+"""Teachers by name. Importing this module imports no torch; a builder imports what it needs."""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from pseudo_labels.errors import PocketiqaError
+
+if TYPE_CHECKING:
+    from teachers.base import Teacher
+
+
+@dataclass(frozen=True)
+class TeacherEntry:
+    """How a teacher is built.
+
+    Attributes:
+        builder: gives a ``teachers.base.Teacher``; its keyword arguments are the teacher's options.
+        summary: one line for help texts.
+        requires: distributions that must be installed, as pip names them.
+    """
+
+    builder: Callable[..., Any]
+    summary: str
+    requires: tuple[str, ...]
+
+
+def _reference(*, metrics: Any = None, max_side: int | None = None) -> Any:
+    from teachers.reference import build_reference
+
+    return build_reference(metrics=metrics, max_side=max_side)
+
+
+TEACHERS: dict[str, TeacherEntry] = {
+    "reference": TeacherEntry(
+        _reference,
+        "full-reference metrics (FSIM, VIF, GMSD, HaarPSI, MDSI) for synthetic pools; no weights",
+        ("torch", "piq"),
+    ),
+}
+
+
+def missing_requirements(name: str) -> list[str]:
+    """What must be installed before this teacher can be built: distributions, or the module of a user's own teacher.
+
+    Raises:
+        PocketiqaError: there is no such teacher.
+    """
+    if ":" in name:
+        module = name.partition(":")[0]
+        _look_in_current_folder()
+        try:
+            found = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            found = None
+        return [] if found else [module]
+    return [distribution for distribution in _entry(name).requires if not _installed(distribution)]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def build_teacher(name: str, **options: Any) -> "Teacher":
+    """Build a teacher.
+
+    Args:
+        name: of ``TEACHERS``, or ``module:function`` for a builder of the user's own.
+        options: keyword arguments of the builder.
+
+    Raises:
+        PocketiqaError: unknown name or option, something is not installed, or the builder gave no teacher.
+    """
+    missing = missing_requirements(name)
+    if missing and ":" in name:
+        raise PocketiqaError(
+            f"teacher {name!r}: there is no module {missing[0]!r} in the current folder or among the installed packages"
+        )
+    if missing:
+        raise PocketiqaError(
+            f"teacher {name!r} needs {', '.join(missing)}: install them with pip install 'pocketiqa[train,teachers]'"
+        )
+    builder = _user_builder(name) if ":" in name else _entry(name).builder
+    _check_options(builder, name, options)
+    from teachers.base import check_teacher
+
+    return check_teacher(builder(**options), name)
+
+
+def _entry(name: str) -> TeacherEntry:
+    if name not in TEACHERS:
+        raise PocketiqaError(
+            f"unknown teacher {name!r}: choose {', '.join(sorted(TEACHERS))}, or module:function for your own"
+        )
+    return TEACHERS[name]
+
+
+def _look_in_current_folder() -> None:
+    """As ``python -m`` does, but not as an installed command does by itself."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def _user_builder(name: str) -> Callable[..., Any]:
+    module_name, _, function = name.partition(":")
+    builder = getattr(importlib.import_module(module_name), function, None)
+    if not callable(builder):
+        raise PocketiqaError(f"teacher {name!r}: module {module_name!r} has no function {function!r}")
+    return builder
+
+
+def _check_options(builder: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
+    signature = inspect.signature(builder)
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        known = ", ".join(signature.parameters) or "none"
+        raise PocketiqaError(f"teacher {name!r}: {error}; its options are: {known}") from error

@@ -1,0 +1,84 @@
+"""From options to a teacher: the one place where weights, sizes and precision meet."""
+
+from pathlib import Path
+
+import torch
+from segment_anything.modeling import ImageEncoderViT
+
+from pseudo_labels.errors import PocketiqaError
+from teachers.sam_iqa.model import TRAINABLE, SamIqa, SamIqaConfig
+from teachers.sam_iqa.teacher import SamIqaTeacher
+from teachers.sam_iqa.variants import build_vit
+from teachers.sam_iqa.weights import load_vit, tensor_digest
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NEW_HEAD = "new"
+
+_VIT = "encoder.vit."
+_LICENCE = "SAM encoder weights: Apache-2.0, trained on SA-1B (research licence)"
+_RANDOM_LICENCE = "random weights"
+
+
+def build_sam_iqa(
+    *,
+    variant: str = "vit_b",
+    form: str = "nr",
+    head: str | Path | None = None,
+    weights: str | Path | None = None,
+    pretrained: bool = True,
+    input_side_px: int = 0,
+    trainable: str = "head",
+    precision: str = "fp32",
+    checkpoint_blocks: bool = False,
+    seed: int = 0,
+) -> SamIqaTeacher:
+    """Build a SAM-IQA teacher on the CPU; equal arguments give equal weights.
+
+    Args:
+        variant: ``vit_b``, ``vit_l``, ``vit_h``, or ``tiny`` for tests.
+        form: ``nr`` judges an image alone; ``fr`` compares it with its reference, for synthetic pools.
+        head: file that ``save_trained`` wrote, or ``new`` for random weights to be fitted. May be left out only with
+            random encoder weights.
+        weights: official ``.pth`` file or its folder; see ``weights.load_vit``.
+        pretrained: False takes a random encoder, for tests and measurements.
+        input_side_px: side of the square input; 0 means the native one. 512 costs a quarter of 1024.
+        trainable: ``head``, ``neck`` or ``all``.
+        precision: of the encoder, ``fp32`` or ``bf16``; the head always computes in fp32. Fit in ``fp32`` where the
+            encoder is trained, with autocast for speed.
+        checkpoint_blocks: compute blocks again in the backward pass instead of keeping them; for ``trainable: all``.
+        seed: of random weights.
+
+    Raises:
+        PocketiqaError: an unknown choice, no head, or weights that are missing, damaged or of another model.
+    """
+    config = SamIqaConfig(variant, form, input_side_px, trainable)
+    if precision not in PRECISIONS:
+        raise PocketiqaError(f"precision {precision!r}: choose {', '.join(PRECISIONS)}")
+    if head is None and pretrained:
+        raise PocketiqaError(
+            f"sam_iqa {variant} has no head: give head=FILE of one fitted with `pocketiqa fit-teacher`, or "
+            f"head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
+        )
+    if not pretrained and weights is not None:
+        raise PocketiqaError(f"pretrained is False and weights is {str(weights)!r}: only one can hold")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vit = load_vit(variant, weights) if pretrained else build_vit(config.sizes)
+        base = frozen_digest(vit, trainable)
+        model = SamIqa(config, vit)
+    licence = _LICENCE if pretrained else _RANDOM_LICENCE
+    teacher = SamIqaTeacher(model, base=base, precision=precision, licence=licence)
+    if head is not None and str(head) != NEW_HEAD:
+        teacher.load_trained(head)
+    if checkpoint_blocks:
+        model.encoder.checkpoint_blocks()
+    model.encoder.vit.to(PRECISIONS[precision])
+    return teacher
+
+
+def frozen_digest(vit: ImageEncoderViT, trainable: str) -> str:
+    """Identity of what stays frozen: as in the checkpoint, before any resizing or rounding."""
+    trained = TRAINABLE[trainable]
+    return tensor_digest(
+        {key: value for key, value in vit.state_dict().items() if not (_VIT + key).startswith(trained)}
+    )

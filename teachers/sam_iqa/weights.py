@@ -1,0 +1,161 @@
+"""Official SAM checkpoints: found, read without trusting them, and told apart."""
+
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor
+
+from pseudo_labels.errors import PocketiqaError
+from teachers.sam_iqa.variants import VARIANTS, meta_vit
+
+WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
+_DEFAULT_FOLDER = Path("~/.cache/pocketiqa/weights")
+_PREFIX = "image_encoder."
+_OTHER_PARTS = ("prompt_encoder.", "mask_decoder.")
+_ZIP_MAGIC = b"PK\x03\x04"
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values; independent of order, device and file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_vit(name: str, weights: str | Path | None) -> ImageEncoderViT:
+    """The encoder ``name`` with the weights of an official checkpoint, in float32 on the CPU.
+
+    Args:
+        name: key of ``VARIANTS``.
+        weights: the file, or a folder that holds it under its official name; None looks into the folder that
+            ``POCKETIQA_WEIGHTS`` names, else into ``~/.cache/pocketiqa/weights``.
+
+    Raises:
+        PocketiqaError: not there, damaged, not only tensors, or not of this encoder.
+    """
+    path = find_checkpoint(name, weights)
+    tensors = _encoder_part(read_checkpoint(path), path)
+    vit = meta_vit(VARIANTS[name])
+    _check_fit(tensors, vit, name, path)
+    vit.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
+    return vit
+
+
+def find_checkpoint(name: str, weights: str | Path | None) -> Path:
+    """Where the checkpoint is.
+
+    Raises:
+        PocketiqaError: there is none; says which file to fetch and where to put it.
+    """
+    official = VARIANTS[name].checkpoint
+    if weights is None and not official:
+        raise PocketiqaError(f"SAM variant {name!r} has no official weights: give weights=FILE, or pretrained=False")
+    place = Path(weights or os.environ.get(WEIGHTS_VARIABLE) or _DEFAULT_FOLDER).expanduser()
+    path = place / official if official and (weights is None or place.is_dir()) else place
+    if path.is_file():
+        return path
+    raise PocketiqaError(
+        f"no SAM weights at {path}: fetch {official or 'the checkpoint'} (links in the README of facebookresearch/"
+        f"segment-anything) and put it there, or name it with weights=FILE or {WEIGHTS_VARIABLE}=FOLDER"
+    )
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The content of a ``.pth`` file; nothing in it is ever run.
+
+    Raises:
+        PocketiqaError: it cannot be opened, is cut off or no checkpoint, or holds more than tensors.
+    """
+    is_zip = _inspect(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle or archive can raise anything
+        code = _FORBIDDEN.search(str(error))
+        if isinstance(error, pickle.UnpicklingError) and code:
+            raise PocketiqaError(
+                f"{path} was refused: it holds more than tensors, it asks for {code[1]}; fetch the official file"
+            ) from error
+        state = "is cut off or damaged" if is_zip else "is no torch checkpoint"
+        raise PocketiqaError(f"{path} {state} ({type(error).__name__}): fetch it again") from error
+
+
+def _inspect(path: Path) -> bool:
+    """Whether the file begins like one of torch 1.6 or newer.
+
+    Raises:
+        PocketiqaError: it cannot be read, or has an official name but not the official content.
+    """
+    official = {variant.checkpoint: variant.md5 for variant in VARIANTS.values() if variant.md5}
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+            file.seek(0)
+            md5 = hashlib.file_digest(file, "md5").hexdigest() if path.name in official else ""
+    except OSError as error:
+        raise PocketiqaError(f"{path} cannot be read ({error.strerror}): mend that, or fetch it again") from error
+    # torch checks no sums of what it reads, so a half or damaged download could go unnoticed.
+    if md5 != official.get(path.name, ""):
+        raise PocketiqaError(
+            f"{path} is damaged or half downloaded: its MD5 is {md5}, the official one {official[path.name]}; "
+            "fetch it again, or rename it if it is another file"
+        )
+    return is_zip
+
+
+def _encoder_part(content: Any, path: Path) -> dict[str, Tensor]:
+    """The encoder's tensors, by their names within it."""
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        found = f"the entries {_some(content)}" if isinstance(content, Mapping) else type(content).__name__
+        raise PocketiqaError(f"{path} holds {found}, not SAM's tensors by name: give an official SAM checkpoint")
+    foreign = [key for key in content if not key.startswith((_PREFIX, *_OTHER_PARTS))]
+    encoder = {key.removeprefix(_PREFIX): value for key, value in content.items() if key.startswith(_PREFIX)}
+    if foreign or not encoder:
+        raise PocketiqaError(
+            f"{path} is no SAM checkpoint: {'foreign' if foreign else 'only the'} entries {_some(foreign or content)}; "
+            f"needed are {_PREFIX}* (with {', '.join(part + '*' for part in _OTHER_PARTS)})"
+        )
+    return encoder
+
+
+def _check_fit(tensors: Mapping[str, Tensor], vit: ImageEncoderViT, name: str, path: Path) -> None:
+    """Refuse missing, foreign and misshapen tensors; say so if it is another size of SAM."""
+    wanted = _shapes(vit.state_dict())
+    found = _shapes(tensors)
+    if found == wanted:
+        return
+    for other, variant in VARIANTS.items():
+        if found == _shapes(meta_vit(variant).state_dict()):
+            raise PocketiqaError(f"{path} holds SAM {other}, not {name}: give variant={other!r} or {_file_of(name)}")
+    missing, foreign = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    misshapen = [
+        f"{key} {found[key]}, not {wanted[key]}" for key in wanted if found.get(key, wanted[key]) != wanted[key]
+    ]
+    faults = [("lacks", missing), ("has the foreign", foreign), ("has", misshapen)]
+    said = "; ".join(f"{verb} {_some(keys)}" for verb, keys in faults if keys)
+    raise PocketiqaError(f"{path} does not fit the encoder of SAM {name}: it {said}; give {_file_of(name)}")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {key: list(value.shape) for key, value in tensors.items()}
+
+
+def _file_of(name: str) -> str:
+    return VARIANTS[name].checkpoint or f"a checkpoint of {name}"
+
+
+def _some(names: Any) -> str:
+    """The first three names and how many more."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    return ", ".join(listed[:3]) + more

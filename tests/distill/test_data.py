@@ -1,0 +1,327 @@
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.batches import BatchMaker, Order, whole_image_batches
+from distill.cached_features import FeatureReader
+from distill.data import Collected, LabelTable, Source, collect
+from distill.pixels import PixelCache, build_pixels
+from distill.prefetch import prefetched
+from distill.split import Part, join_groups, split_groups
+from distill.train_config import ImageSettings, SplitSettings
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import Status
+from students.preprocess import Preprocess
+from tests.helpers.training import score_of, texture_pool, texture_store
+
+NAN = float("nan")
+CROPS = ImageSettings(crop_size=64)
+WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    pool = texture_pool(folder, scenes=6, versions=4, sizes=((80, 96), (64, 64), (96, 70)))
+    texture_store(folder / "labels", pool)
+    build_pixels(pool, Preprocess(max_side=96), folder / "cache")
+    return folder
+
+
+@pytest.fixture
+def pool(data: Path) -> Pool:
+    return Pool.open(data / "pool")
+
+
+@pytest.fixture
+def cache(data: Path, pool: Pool) -> PixelCache:
+    return build_pixels(pool, Preprocess(max_side=96), data / "cache")
+
+
+@pytest.fixture
+def source(data: Path, pool: Pool, tmp_path: Path) -> Source:
+    return Source("teacher", pool, texture_store(tmp_path / "labels", pool))
+
+
+def maker(found: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
+    defaults: dict[str, Any] = {"per_process": 4, "rank": 0, "world": 1, "seed": 7}
+    weights = options.pop("weights", [1.0] * len(caches))
+    order = Order(found.examples, weights, options.get("seed", 7))
+    return BatchMaker(found.examples, caches, order, images, **{**defaults, **options})
+
+
+def test_every_ok_row_becomes_an_example_with_its_label(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    assert found.skipped == {}
+    assert found.examples.row.tolist() == list(range(24))
+    np.testing.assert_allclose(found.examples.target, [score_of(ref) for ref in source.pool], rtol=1e-6)
+    assert [ref.id for ref in found.refs] == [ref.id for ref in source.pool]
+
+
+def test_unusable_rows_are_skipped_and_counted_with_their_reason(pool: Pool, cache: PixelCache, tmp_path: Path):
+    failed = {"status": Status.FAILED, "reason": "no finite score", "score": NAN, "confidence": 0.0}
+    store = texture_store(
+        tmp_path / "labels",
+        pool,
+        changes={2: failed, 5: failed, 7: {"confidence": 0.0}, 9: {"sha256": "0" * 64}},
+    )
+    cache.statuses[11] = (Status.MISSING, "no such file")
+    found = collect([Source("t", pool, store)], [cache])
+    assert found.skipped == {
+        "t: label failed": 2,
+        "t: no confidence": 1,
+        "t: image changed since it was labelled": 1,
+        "t: image missing": 1,
+    }
+    assert set(range(24)) - set(found.examples.row.tolist()) == {2, 5, 7, 9, 11}
+
+
+def test_teachers_and_people_are_learned_together(source: Source, pool: Pool, cache: PixelCache):
+    people = LabelTable([pool[3].id, pool[1].id], [0.25, 0.75], [0.5, 1.0])
+    found = collect([source, Source("people", pool, people)], [cache, cache])
+    mine = found.examples.source == 1
+    assert found.examples.row[mine].tolist() == [1, 3]
+    assert found.examples.target[mine].tolist() == [0.75, 0.25]
+    assert found.examples.weight[mine].tolist() == [1.0, 0.5]
+    assert (~mine).sum() == 24
+    split = split_groups(join_groups(found.refs), SplitSettings(validation=0.3))
+    parts = [found.of(split, part) for part in (Part.TRAIN, Part.VALIDATION)]
+    assert sum(map(len, parts)) == 26
+    assert not set(parts[0].row.tolist()) & set(parts[1].row.tolist())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a"], [0.5, 0.6]), "1 ids, 2 scores"),
+        ((["a", "a"], [0.5, 0.6]), "'a' twice"),
+        ((["a", "b"], [0.5, 61.0]), "score of 'b' is 61"),
+        ((["a"], [NAN]), "score of 'a' is nan"),
+        ((["a"], [0.5], [-1.0]), "confidence of 'a' is -1"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(arguments: tuple[Any, ...], message: str):
+    with pytest.raises(PocketiqaError, match=message):
+        LabelTable(*arguments)
+
+
+def test_sources_that_do_not_fit_are_refused(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    other = texture_pool(tmp_path / "other", scenes=3)
+    wrong = {
+        "made for another pool": [Source("t", other, source.labels)],
+        "1 of 1 labelled images are not in the pool": [Source("t", pool, LabelTable(["nobody"], [0.5]))],
+        "name of its own": [source, source],
+        "at least one": [],
+        r"weight -1\.0": [Source("t", pool, source.labels, -1.0)],
+        "none of the sources": [Source("t", pool, source.labels, selects=False)],
+        "no usable labelled image": [Source("t", pool, LabelTable([pool[0].id], [0.5], [0.0]))],
+    }
+    for message, sources in wrong.items():
+        with pytest.raises(PocketiqaError, match=message):
+            collect(sources, [cache] * len(sources))
+    with pytest.raises(PocketiqaError, match="no source has the feature 'map': none at all"):
+        collect([source], [cache], "map")
+    strange = texture_store(tmp_path / "strange", pool, view="upside down")
+    with pytest.raises(PocketiqaError, match="'upside down': known are 'full', 'flip'"):
+        collect([Source("t", pool, strange)], [cache])
+
+
+def test_batches_are_functions_of_the_seed_and_the_number_alone(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    first, again = maker(found, [cache]), maker(found, [cache])
+    for number in (9, 0, 3):  # in any order
+        one, two = first.make(number), again.make(number)
+        assert (one.pixels == two.pixels).all()
+        assert (one.target == two.target).all()
+    assert (first.make(0).pixels != maker(found, [cache], seed=8).make(0).pixels).any()
+    assert (first.make(0).pixels != first.make(6).pixels).any()  # the second pass: other order, other crops
+
+
+def test_two_processes_and_two_micro_batches_share_the_batch_of_one(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    whole = maker(found, [cache], per_process=8).make(2)
+    halves = [maker(found, [cache], per_process=4, rank=rank, world=2).make(2) for rank in range(2)]
+    micro = [maker(found, [cache], per_process=4).make(number) for number in (4, 5)]
+    for parts in (halves, micro):
+        for name in ("pixels", "target", "weight", "valid"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            np.testing.assert_array_equal(joined, getattr(whole, name))
+
+
+def test_crops_are_cut_from_their_image_and_half_are_mirrored(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    batches = maker(found, [cache])
+    order = Order(found.examples, [1.0], 7)
+    mirrored = 0
+    for number in range(12):
+        batch = batches.make(number)
+        for index, pixels, target in zip(order.at(number * 4, 4), batch.pixels.numpy(), batch.target, strict=True):
+            assert target == found.examples.target[index]
+            image = cache.read(int(index))
+            places = [_find(image, candidate) for candidate in (pixels, pixels[:, ::-1])]
+            assert sum(places) == 1
+            mirrored += places[1]
+    assert 12 <= mirrored <= 36  # of 48; binomial, 0.0005 of the mass lies outside
+
+
+def _find(image: np.ndarray, crop: np.ndarray) -> bool:
+    windows = np.lib.stride_tricks.sliding_window_view(image, crop.shape[:2], axis=(0, 1))  # type: ignore[call-overload]
+    near = np.argwhere((windows[..., 0, 0] == crop[0, 0]).all(-1))
+    return any((image[y : y + crop.shape[0], x : x + crop.shape[1]] == crop).all() for y, x in near)
+
+
+def test_images_smaller_than_the_crop_are_filled_with_their_mirror(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    batches = maker(found, [cache], ImageSettings(crop_size=80, horizontal_flip=False))
+    small = [
+        pixels.numpy()
+        for number in range(6)
+        for pixels, valid in zip(batches.make(number).pixels, batches.make(number).valid, strict=True)
+        if np.allclose(valid, 0.8)
+    ]
+    assert len(small) == 8  # two of six scenes are 64x64
+    for pixels in small:
+        np.testing.assert_array_equal(pixels[:, 64:], pixels[:, 48:64][:, ::-1])
+        np.testing.assert_array_equal(pixels[64:], pixels[48:64][::-1])
+
+
+def test_whole_images_lie_at_the_top_left_of_one_canvas(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    batch = maker(found, [cache], WHOLE, per_process=24).make(0)
+    order = Order(found.examples, [1.0], 7).at(0, 24)
+    assert tuple(batch.pixels.shape) == (24, 96, 96, 3)
+    for index, pixels, valid in zip(order, batch.pixels.numpy(), batch.valid.numpy(), strict=True):
+        height, width = cache.sizes[index]
+        np.testing.assert_array_equal(pixels[:height, :width], cache.read(int(index)))
+        np.testing.assert_allclose(valid, [height / 96, width / 96])
+
+
+def test_weights_are_confidences_with_mean_one(pool: Pool, cache: PixelCache):
+    ids = [ref.id for ref in pool]
+    table = LabelTable(ids, [0.5] * 24, [1.0] * 12 + [0.2] * 12)
+    found = collect([Source("people", pool, table)], [cache])
+    weight = maker(found, [cache], per_process=24).make(0).weight.numpy()
+    assert weight.mean() == pytest.approx(1)
+    np.testing.assert_allclose(np.unique(weight), [0.2 / 0.6, 1 / 0.6], rtol=1e-6)
+
+
+def test_source_weights_say_how_often_an_image_is_drawn(source: Source, pool: Pool, cache: PixelCache):
+    people = LabelTable([pool[row].id for row in range(4)], [0.5] * 4)
+    found = collect([source, Source("people", pool, people)], [cache, cache])
+    order = Order(found.examples, [0.5, 2.25], 3)
+    for number in range(5):  # a pass is 12 of 24 and 9 = 2 * 4 + 1
+        drawn = Counter(order.at(number * 21, 21).tolist())
+        assert sum(count for index, count in drawn.items() if index < 24) == 12
+        assert max(count for index, count in drawn.items() if index < 24) == 1
+        assert sorted(drawn[index] for index in range(24, 28)) == [2, 2, 2, 3]
+    assert set(order.at(0, 2100).tolist()) == set(range(28))
+    assert set(Order(found.examples, [0.0, 1.0], 3).at(0, 100).tolist()) == set(range(24, 28))
+
+
+def test_a_weight_that_leaves_nothing_is_refused(source: Source, cache: PixelCache):
+    with pytest.raises(PocketiqaError, match=r"\[0\.001\]"):
+        Order(collect([source], [cache]).examples, [0.001], 0)
+
+
+def test_labels_of_mirror_images_replace_random_flips(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    mirrored = Source("mirrored", pool, texture_store(tmp_path / "mirrored", pool, view="flip"))
+    found = collect([source, mirrored], [cache, cache])
+    batch = maker(found, [cache, cache], ImageSettings(crop_size=None), per_process=48).make(0)
+    order = Order(found.examples, [1.0, 1.0], 7).at(0, 48)
+    assert found.examples.flipped.sum() == 24
+    for index, pixels in zip(order, batch.pixels.numpy(), strict=True):
+        expected = cache.read(int(found.examples.row[index]))
+        expected = expected[:, ::-1] if found.examples.flipped[index] else expected
+        np.testing.assert_array_equal(pixels[: expected.shape[0], : expected.shape[1]], expected)
+
+
+def featured(pool: Pool, folder: Path, shape: tuple[int, ...] = (5, 3, 4)) -> tuple[Source, np.ndarray]:
+    values = np.random.default_rng(0).normal(3, 2, (len(pool), *shape)).astype(np.float16).astype(np.float32)
+    return Source("featured", pool, texture_store(folder, pool, features={"map": values, "other": values * 0})), values
+
+
+def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache, tmp_path: Path):
+    source, values = featured(pool, tmp_path / "labels")
+    found = collect([source], [cache], "map")
+    reader = FeatureReader([source], "map", found.examples, seed=0)
+    batch = maker(found, [cache], WHOLE, per_process=24, features=reader).make(0)
+    order = Order(found.examples, [1.0], 7).at(0, 24)
+    expected = (values - values.mean((0, 2, 3), keepdims=True)) / values.std((0, 2, 3), keepdims=True)
+    assert batch.feature is not None
+    np.testing.assert_allclose(batch.feature.numpy(), expected[order], rtol=1e-4, atol=1e-5)
+    assert batch.feature_weight is not None
+    np.testing.assert_array_equal(batch.feature_weight, batch.weight)
+
+
+def test_rows_without_a_feature_take_no_part_in_its_loss(pool: Pool, cache: PixelCache, tmp_path: Path):
+    source, _ = featured(pool, tmp_path / "labels")
+    people = Source("people", pool, LabelTable([pool[0].id, pool[9].id], [0.5, 0.6]))
+    found = collect([source, people], [cache, cache], "map")
+    reader = FeatureReader([source, people], "map", found.examples, seed=0)
+    batch = maker(found, [cache, cache], WHOLE, per_process=26, features=reader).make(0)
+    order = Order(found.examples, [1.0, 1.0], 7).at(0, 26)
+    assert batch.feature is not None
+    assert batch.feature_weight is not None
+    for index, feature, weight in zip(order, batch.feature, batch.feature_weight, strict=True):
+        assert (weight.item() > 0) == (index < 24) == (feature.abs().sum().item() > 0)
+
+
+def test_features_of_two_shapes_are_refused(pool: Pool, cache: PixelCache, tmp_path: Path):
+    one, _ = featured(pool, tmp_path / "one")
+    two, _ = featured(pool, tmp_path / "two", (5, 3, 3))
+    sources = [one, Source("second", pool, two.labels)]
+    found = collect(sources, [cache, cache], "map")
+    with pytest.raises(PocketiqaError, match=r"\(5, 3, 3\) in one source and \(5, 3, 4\)"):
+        FeatureReader(sources, "map", found.examples, seed=0)
+
+
+def test_validation_sees_whole_images_by_size(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    seen: list[int] = []
+    for indices, read in whole_image_batches(found.examples, [cache], batch_size=5):
+        pixels = read().numpy()
+        assert len(pixels) <= 5
+        for index, image in zip(indices, pixels, strict=True):
+            np.testing.assert_array_equal(image, cache.read(int(found.examples.row[index])))
+        seen += indices.tolist()
+    assert sorted(seen) == list(range(24))
+
+
+def test_prefetching_is_bounded_in_order_and_ends(source: Source, cache: PixelCache):
+    batches = maker(collect([source], [cache]), [cache])
+    made: list[int] = []
+    enough = threading.Event()
+
+    def make(number: int) -> Any:
+        made.append(number)
+        if len(made) >= 4:
+            enough.set()
+        return batches.make(number)
+
+    with prefetched(make, 2, 1000, depth=3) as ready:
+        assert (next(ready).pixels == batches.make(2).pixels).all()
+        assert (next(ready).pixels == batches.make(3).pixels).all()
+        assert enough.wait(10)
+    assert made == list(range(2, 2 + len(made)))
+    assert len(made) <= 2 + 3 + 1  # taken, waiting, in hand
+    assert not any(thread.name == "pocketiqa-batches" for thread in threading.enumerate())
+
+
+def test_an_error_in_the_background_reaches_the_loop_after_the_batches_before_it(source: Source, cache: PixelCache):
+    batches = maker(collect([source], [cache]), [cache])
+
+    def make(number: int) -> Any:
+        if number == 2:
+            raise PocketiqaError("the pixel cache ends early")
+        return batches.make(number)
+
+    with prefetched(make, 0, 10) as ready:
+        next(ready)
+        next(ready)
+        with pytest.raises(PocketiqaError, match="ends early"):
+            next(ready)

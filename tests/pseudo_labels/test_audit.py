@@ -1,0 +1,248 @@
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pseudo_labels.audit import audit_store
+from pseudo_labels.audit_page import write_audit_page
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
+from pseudo_labels.store import LabelStore, StoreSpec
+from tests.helpers.pools import clean_pool, synthetic_pool
+
+STAMP = TeacherStamp("invented", 1, "none", {"side": 96}, scale="0 worst, 1 best <b>")
+SHARDS = 8
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    names = ("gaussian_blur", "jpeg", "white_noise")
+    return synthetic_pool(tmp_path_factory.mktemp("pool"), images=3, per_image=9, max_side=64, names=names)
+
+
+def honest(pool: Pool) -> list[float]:
+    """Scores that fall with the level, a little differently for each image."""
+    return [1.0 - ref.level / 6 - 0.001 * (row % 7) for row, ref in enumerate(pool)]
+
+
+def store_of(pool: Pool, folder: Path, scores: list[float], *, finish: bool = True) -> LabelStore:
+    """A store with these scores; NaN becomes a failed row. The spread is a tenth of the distance from 1."""
+    spec = StoreSpec(STAMP, pool.digest, len(pool), SHARDS)
+    store = LabelStore.create(folder, spec, pool_path=pool.folder)
+    labels = []
+    for ref, score in zip(pool, scores, strict=True):
+        label = PseudoLabel(ref.id, ref.uri, ref.sha256, score=score, score_std=(1 - score) / 10)
+        if math.isnan(score):
+            label = replace(label, status=Status.FAILED, reason="no <answer>", confidence=0.0)
+        labels.append(label)
+    for index in range(SHARDS):
+        rows = store.shard_rows(index)
+        store.write_shard(index, labels[rows.start : rows.stop])
+    if finish:
+        store.finish()
+    return store
+
+
+def test_a_good_store_has_no_warnings_and_the_right_numbers(pool: Pool, tmp_path: Path):
+    scores = honest(pool)
+    report = audit_store(store_of(pool, tmp_path / "labels", scores).folder)
+    assert (report.ok, report.warnings, report.faults, report.missing) == (True, [], [], [])
+    assert report.coverage == {"ok": {"count": len(pool), "reasons": []}}
+    assert report.scores["n"] == len(pool)
+    assert report.scores["mean"] == pytest.approx(np.mean(scores), abs=1e-6)
+    assert report.scores["std"] == pytest.approx(np.std(scores), abs=1e-6)
+    assert report.histogram == np.histogram(np.array(scores, np.float32), 20, (0, 1))[0].tolist()
+    assert report.spread["median"] == pytest.approx(np.median([(1 - score) / 10 for score in scores]), abs=1e-6)
+    assert [shard["index"] for shard in report.by_shard] == list(range(SHARDS))
+    assert sum(shard["n"] for shard in report.by_shard) == len(pool)
+
+
+def test_levels_and_distortions_are_read_from_the_pool(pool: Pool, tmp_path: Path):
+    scores = honest(pool)
+    report = audit_store(store_of(pool, tmp_path / "labels", scores).folder)
+    assert set(report.distortions) == {"gaussian_blur", "jpeg", "white_noise"}
+    own = [score for score, ref in zip(scores, pool, strict=True) if ref.distortion == "jpeg"]
+    assert report.distortions["jpeg"]["n"] == len(own)
+    assert report.distortions["jpeg"]["mean"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert report.distortions["jpeg"]["srcc"] < -0.95
+    originals = [score for score, ref in zip(scores, pool, strict=True) if not ref.ref_id]
+    assert report.levels["0"] == pytest.approx(np.mean(originals), abs=1e-6)
+    values = list(report.levels.values())
+    assert values == sorted(values, reverse=True)
+
+
+def test_examples_are_the_extremes(pool: Pool, tmp_path: Path):
+    scores = honest(pool)
+    report = audit_store(store_of(pool, tmp_path / "labels", scores).folder)
+    order = np.argsort(np.array(scores, np.float32), kind="stable")
+    assert [example["row"] for example in report.examples["lowest"]] == order[:8].tolist()
+    assert report.examples["highest"][0]["score"] == pytest.approx(max(scores))
+    assert report.examples["uncertain"][0]["row"] == order[0]
+
+
+def test_failed_rows_are_covered_with_their_reason_and_an_example(pool: Pool, tmp_path: Path):
+    scores = [math.nan if row in (2, 5) else score for row, score in enumerate(honest(pool))]
+    report = audit_store(store_of(pool, tmp_path / "labels", scores).folder)
+    assert report.coverage["failed"] == {
+        "count": 2,
+        "reasons": [{"reason": "no <answer>", "count": 2, "example": pool[2].uri}],
+    }
+    assert report.scores["n"] == len(pool) - 2
+
+
+def test_damaged_and_missing_shards_are_named_and_the_others_still_read(pool: Pool, tmp_path: Path):
+    store = store_of(pool, tmp_path / "labels", honest(pool))
+    (store.shard_folder(1) / "labels.parquet").write_bytes(b"PAR1")
+    store.discard(6)
+    report = audit_store(store.folder)
+    assert [(fault.index, fault.reason) for fault in report.faults] == [
+        (1, "labels.parquet does not match its recorded SHA-256")
+    ]
+    assert report.missing == [6]
+    assert not report.ok
+    assert report.scores["n"] == len(pool) - len(store.shard_rows(1)) - len(store.shard_rows(6))
+    assert "1 of 8 shards are damaged (shard 1: labels.parquet" in report.warnings[0]
+    assert report.warnings[0].endswith("run the same label command again, it relabels them")
+    assert "1 of 8 shards are missing" in report.warnings[1]
+
+
+def test_an_unfinished_store_is_not_ok(pool: Pool, tmp_path: Path):
+    report = audit_store(store_of(pool, tmp_path / "labels", honest(pool), finish=False).folder)
+    assert not report.ok
+    assert report.warnings == ["the store is not finished: run the same label command again"]
+
+
+def constant(pool: Pool) -> list[float]:
+    return [0.5] * len(pool)
+
+
+def narrow(pool: Pool) -> list[float]:
+    return [0.5 + score / 100 for score in honest(pool)]
+
+
+def tied(pool: Pool) -> list[float]:
+    return [min(score, 0.4) for score in honest(pool)]
+
+
+def reversed_scale(pool: Pool) -> list[float]:
+    return [1 - score for score in honest(pool)]
+
+
+def rising_noise(pool: Pool) -> list[float]:
+    pairs = zip(honest(pool), pool, strict=True)
+    return [0.2 + ref.level / 10 if ref.distortion == "white_noise" else score for score, ref in pairs]
+
+
+def drifting(pool: Pool) -> list[float]:
+    rows = range(len(pool) * 5 // SHARDS, len(pool) * 6 // SHARDS)
+    return [0.02 * score if row in rows else 0.4 + 0.2 * score for row, score in enumerate(honest(pool))]
+
+
+def silent(pool: Pool) -> list[float]:
+    return [math.nan] * len(pool)
+
+
+@pytest.mark.parametrize(
+    ("scores", "warning"),
+    [
+        (constant, "the teacher is constant: 30 scores"),
+        (narrow, "hardly tells images apart"),
+        (tied, r"\d+% of the images have the same score, 0.4"),
+        (reversed_scale, "is the teacher's scale reversed"),
+        (rising_noise, "scores rise with the level of white_noise: they should fall"),
+        (drifting, "mean scores of shard 5 are far from the others'"),
+        (silent, "no image has a score"),
+    ],
+)
+def test_a_teacher_that_is_no_use_is_pointed_out(pool: Pool, tmp_path: Path, scores, warning: str):
+    report = audit_store(store_of(pool, tmp_path / "labels", scores(pool)).folder)
+    assert report.ok
+    assert any(re.search(warning, found) for found in report.warnings), report.warnings
+
+
+def test_a_report_is_plain_json(pool: Pool, tmp_path: Path):
+    scores = [math.nan if row == 2 else score for row, score in enumerate(honest(pool))]
+    report = audit_store(store_of(pool, tmp_path / "labels", scores).folder)
+    again = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert again["ok"] is True
+    assert again["teacher"]["name"] == "invented"
+
+
+def test_without_the_pool_levels_are_left_out_and_it_says_why(tmp_path: Path):
+    pool = clean_pool(tmp_path, images=4, max_side=64)
+    spec = StoreSpec(STAMP, "another pool", len(pool), 1)
+    store = LabelStore.create(tmp_path / "labels", spec, pool_path=pool.folder)
+    labels = [PseudoLabel(ref.id, ref.uri, score=row / 4) for row, ref in enumerate(pool)]
+    store.write_shard(0, labels)
+    report = audit_store(store.folder)
+    assert report.levels == {}
+    assert "is not the one that was labelled" in report.warnings[-1]
+    (pool.folder / "pool.parquet").unlink()
+    assert "levels and pictures need the pool" in audit_store(store.folder).warnings[-1]
+    write_audit_page(report, tmp_path / "audit.html")
+    assert "<figure>" not in (tmp_path / "audit.html").read_text()
+
+
+class Page(HTMLParser):
+    """Collects the attributes that could load something, the pictures and the text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in ("img", "meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_holds_everything_and_loads_nothing(pool: Pool, tmp_path: Path):
+    scores = [math.nan if row == 2 else score for row, score in enumerate(honest(pool))]
+    report = audit_store(store_of(pool, tmp_path / "labels", scores).folder)
+    write_audit_page(report, tmp_path / "audit.html")
+    html = (tmp_path / "audit.html").read_text()
+    page = Page(html)
+    assert page.open == []
+    assert len(page.addresses) == 1 + 3 * 8  # the charts, and eight pictures of each kind
+    assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]{200,}$", address) for address in page.addresses)
+    assert not re.search(r"https?://|@import|url\(", html)
+    text = " ".join(page.text)
+    assert "no <answer>" in text
+    assert "0 worst, 1 best <b>" in text
+    assert "white_noise" in text
+    assert len(html) < 400_000
+
+
+def test_a_page_into_a_folder_that_is_not_there_is_refused(pool: Pool, tmp_path: Path):
+    report = audit_store(store_of(pool, tmp_path / "labels", constant(pool)).folder)
+    with pytest.raises(PocketiqaError, match="there is no folder"):
+        write_audit_page(report, tmp_path / "nowhere" / "audit.html")
+
+
+def test_progress_counts_shards(pool: Pool, tmp_path: Path):
+    seen: list[tuple[int, int]] = []
+    audit_store(store_of(pool, tmp_path / "labels", honest(pool)).folder, progress=lambda *step: seen.append(step))
+    assert seen == [(done, SHARDS) for done in range(1, SHARDS + 1)]
+
+
+def test_there_must_be_a_store(pool: Pool, tmp_path: Path):
+    with pytest.raises(PocketiqaError, match="no labels manifest"):
+        audit_store(tmp_path)
+    with pytest.raises(PocketiqaError, match="holds 'pool', but 'labels' is needed"):
+        audit_store(pool.folder)

@@ -1,0 +1,129 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from pseudo_labels.errors import PocketiqaError
+from students.backbone import build_backbone, channel_counts, load_backbone_weights, stated_colours
+from students.config import StudentConfig
+from tests.helpers.shared import shared_data
+
+TINY = StudentConfig("test_efficientnet")
+
+
+@pytest.mark.parametrize(
+    "name", ["test_efficientnet", "lcnet_035", "mobilenetv4_conv_small_035", "test_resnet", "test_convnext"]
+)
+def test_any_convolutional_pyramid_works(name: str) -> None:
+    backbone = build_backbone(StudentConfig(name)).eval()
+    maps = backbone(torch.zeros(2, 3, 64, 160))
+    assert [tuple(found.shape) for found in maps] == [
+        (2, channels, 64 // stride, 160 // stride)
+        for channels, stride in zip(channel_counts(backbone), (4, 8, 16, 32), strict=True)
+    ]
+
+
+def test_misspelt_name_gets_the_nearest_ones() -> None:
+    with pytest.raises(
+        PocketiqaError, match=r"no backbone 'mobilenetv4_conv_smal': did you mean mobilenetv4_conv_small"
+    ):
+        build_backbone(StudentConfig("mobilenetv4_conv_smal"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_vit", r"test_vit has feature maps of the strides \[16\], but levels asks for \[4, 8, 32\]"),
+        ("swin_tiny_patch4_window7_224", "gives no pyramid of feature maps"),
+        ("hf-hub:timm/resnet18.a1_in1k", "has no backbone"),
+        ("timm/resnet18", "has no backbone"),
+    ],
+)
+def test_unfit_backbones_are_refused_with_a_way_out(name: str, message: str) -> None:
+    with pytest.raises(PocketiqaError, match=message):
+        build_backbone(StudentConfig(name))
+
+
+def test_pad_type_where_timm_has_no_choice() -> None:
+    with pytest.raises(PocketiqaError, match="test_resnet has no choice of padding"):
+        build_backbone(StudentConfig("test_resnet", pad_type="same"))
+
+
+def test_stages_behind_the_last_level_are_left_out_and_change_nothing() -> None:
+    torch.manual_seed(0)
+    whole = build_backbone(TINY).eval()
+    part = build_backbone(replace(TINY, levels=(4, 16))).eval()
+    part.load_state_dict({name: value for name, value in whole.state_dict().items() if name in part.state_dict()})
+    assert sum(p.numel() for p in part.parameters()) < sum(p.numel() for p in whole.parameters())
+    x = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(list(part(x)), [whole(x)[0], whole(x)[2]], rtol=0, atol=0)
+    torch.stack([found.sum() for found in part.train()(x)]).sum().backward()
+    assert all(p.grad is not None for p in part.parameters())
+
+
+def _intermediates(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
+    """Timm's other way of reading feature maps."""
+    return model.forward_intermediates(x, intermediates_only=True)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
+def test_init_gives_the_features_of_the_whole_model(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    whole = timm.create_model(name).eval()
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    backbone = build_backbone(StudentConfig(name)).eval()
+    load_backbone_weights(backbone, tmp_path / "weights.safetensors")
+    x = torch.randn(1, 3, 64, 64)
+    expected = _intermediates(whole, x)[-1]
+    torch.testing.assert_close(backbone(x)[-1], expected)
+
+
+def test_init_errors_name_the_tensor(tmp_path: Path) -> None:
+    backbone = build_backbone(TINY)
+    state = dict(backbone.state_dict())
+    missing = {name: value for name, value in state.items() if name != "conv_stem.weight"}
+    save_file(missing, tmp_path / "missing.safetensors")
+    with pytest.raises(PocketiqaError, match=r"lacks 1 of the .* first 'conv_stem.weight'"):
+        load_backbone_weights(backbone, tmp_path / "missing.safetensors")
+    save_file({**state, "conv_stem.weight": torch.zeros(1, 2)}, tmp_path / "shape.safetensors")
+    before = state["bn1.weight"].clone()
+    with pytest.raises(PocketiqaError, match=r"has the shape \(1, 2\) for 'conv_stem.weight'"):
+        load_backbone_weights(backbone, tmp_path / "shape.safetensors")
+    assert torch.equal(backbone.state_dict()["bn1.weight"], before)
+    (tmp_path / "text.safetensors").write_text("not tensors")
+    with pytest.raises(PocketiqaError, match="not a safetensors file"):
+        load_backbone_weights(backbone, tmp_path / "text.safetensors")
+    with pytest.raises(PocketiqaError, match="no backbone weights at"):
+        load_backbone_weights(backbone, tmp_path / "nowhere.safetensors")
+
+
+def test_half_precision_file_without_counters_loads(tmp_path: Path) -> None:
+    backbone = build_backbone(TINY)
+    half = {name: value.half() for name, value in backbone.state_dict().items() if "num_batches" not in name}
+    save_file(half, tmp_path / "half.safetensors")
+    load_backbone_weights(backbone, tmp_path / "half.safetensors")
+    found = backbone.state_dict()
+    assert all(torch.equal(found[name], value.float()) for name, value in half.items())
+    assert found["conv_stem.weight"].dtype == torch.float32
+
+
+def test_stated_colours_are_those_of_the_weights() -> None:
+    assert stated_colours("resnet18") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert stated_colours("test_resnet") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_real_imagenet_weights_give_timms_features() -> None:
+    path = shared_data("weights", "mobilenetv2_100_in1k.safetensors")
+    whole = timm.create_model("mobilenetv2_100", pad_type="same").eval()
+    whole.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+    backbone = build_backbone(StudentConfig("mobilenetv2_100", pad_type="same")).eval()
+    load_backbone_weights(backbone, path)
+    x = torch.rand(1, 3, 96, 128) * 2 - 1
+    with torch.inference_mode():
+        expected = _intermediates(whole, x)[-4:]
+        for ours, theirs in zip(backbone(x), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,71 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.records import TeacherStamp
+from students.calibration import Calibration
+from students.contract import StudentContract
+from students.preprocess import Preprocess
+
+CONTRACT = StudentContract(
+    name="tiny",
+    student={"backbone": "lcnet_035"},
+    preprocess=Preprocess(320),
+    scale="reference teacher",
+    parameters=12,
+    macs=34,
+    code_version="0.1.0",
+    calibration=Calibration(((0.0, 0.0), (1.0, 0.9))),
+    teachers=(TeacherStamp("reference", 1, "abc", {"metrics": ["FSIM"]}).as_dict(),),
+    data=({"name": "größe", "digest": "d", "licence": "CC0"},),
+    metrics={"srcc": {"value": 0.9, "n": 10}},
+    parity={"score": 1e-7},
+)
+
+
+@pytest.mark.parametrize("contract", [CONTRACT, replace(CONTRACT, calibration=None, parity=None, teachers=(), data=())])
+def test_json_round_trip(contract: StudentContract) -> None:
+    assert StudentContract.from_json(contract.to_json()) == contract
+    assert contract.backbone == "lcnet_035"
+
+
+def test_each_missing_field_is_named() -> None:
+    for name in CONTRACT.as_dict():
+        record = CONTRACT.as_dict()
+        del record[name]
+        expected = "format version None" if name == "format" else f"lacks '{name}'"
+        with pytest.raises(PocketiqaError, match=expected):
+            StudentContract.from_dict(record)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format version 2, but this pocketiqa reads 1"),
+        ({"colour": "RGB"}, "unknown field 'colour'"),
+        ({"score_range": [0, 100]}, r"score_range \[0, 100\]"),
+        ({"parameters": "many"}, "str as parameters"),
+        ({"macs": True}, "bool as macs"),
+        ({"teachers": {}}, "dict as teachers"),
+        ({"data": ["x"]}, r"str as data\[\]"),
+        ({"preprocess": {"max_side": 384}}, "lacks 'min_side'"),
+        ({"calibration": {"knots": [[0, 1], [1, 0]]}}, "strictly increase"),
+    ],
+)
+def test_unfit_records_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(PocketiqaError, match=message):
+        StudentContract.from_dict({**CONTRACT.as_dict(), **change})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3"])
+def test_text_that_is_no_contract_is_refused(text: str) -> None:
+    with pytest.raises(PocketiqaError, match="the student contract"):
+        StudentContract.from_json(text)
+
+
+def test_numbers_that_json_cannot_spell_are_refused() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        replace(CONTRACT, metrics={"srcc": float("nan")}).to_json()
+    assert json.loads(CONTRACT.to_json())["score_range"] == [0.0, 1.0]

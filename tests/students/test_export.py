@@ -1,0 +1,139 @@
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from pseudo_labels.errors import PocketiqaError
+from students.contract import CONTRACT_KEY, StudentContract
+from students.export import draft_contract, export_onnx
+from students.parity import compare, parity_cases
+from students.preprocess import Preprocess
+from students.registry import build_student
+from tests.helpers.tiny_students import TINY, export_tiny, photographs, settle, tiny_student
+
+SIZES = [(64, 64), (65, 97), (384, 64), (131, 383), (100, 100), (255, 127), (200, 301)]
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _batch(height: int, width: int, count: int) -> np.ndarray:
+    rng = np.random.default_rng(height * width)
+    return rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("pad_type", ["", "same"])
+def test_file_repeats_torch_at_any_size_and_batch(pad_type: str, tmp_path: Path) -> None:
+    student = tiny_student(replace(TINY, pad_type=pad_type))
+    session = _session(export_tiny(tmp_path / "s.onnx", student).path)
+    for size in SIZES:
+        for count in (1, 2, 5):
+            batch = _batch(*size, count)
+            with torch.inference_mode():
+                expected = student(torch.from_numpy(batch))
+            found = session.run(["score", "quality_map", "weight_map"], {"rgb": batch})
+            for ours, theirs in zip(expected[:3], found, strict=True):
+                # Worst seen 2e-5: the images are noise.
+                np.testing.assert_allclose(np.asarray(theirs), ours.numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("pocket-s", 2), ("pocket-m", 6), ("pocket-l", 31)])
+def test_new_presets_export_within_the_limit(name: str, megabytes: int, tmp_path: Path) -> None:
+    report = export_tiny(tmp_path / "p.onnx", build_student(name))
+    assert report.parity.worst <= 1e-4
+    assert report.size_bytes < 1e6 * megabytes
+
+
+def test_report_and_contract_tell_what_was_measured(tmp_path: Path) -> None:
+    report = export_tiny(tmp_path / "s.onnx", teachers=[{"name": "reference"}], metrics={"srcc": 0.5})
+    contract = report.contract
+    assert report.size_bytes == report.path.stat().st_size
+    assert contract.parity is not None
+    assert contract.parity["limit"] == 1e-4
+    assert contract.parity["score"] == report.parity.score > 0
+    # Two photographs whole, and three odd sizes of them in batches of one and three.
+    assert report.parity.cases == 2 + 3 * 2
+    assert report.parity.images == 2 + 3 * 4
+    assert (65, 97) in report.parity.sizes
+    assert (128, 128) in report.parity.sizes
+    assert contract.teachers == ({"name": "reference"},)
+    assert contract.student["backbone"] == "test_efficientnet"
+
+
+def test_contract_is_read_by_onnx_and_by_onnxruntime(tiny_onnx: Path) -> None:
+    by_runtime = _session(tiny_onnx).get_modelmeta().custom_metadata_map[CONTRACT_KEY]
+    by_onnx = {entry.key: entry.value for entry in onnx.load(tiny_onnx).metadata_props}[CONTRACT_KEY]
+    assert by_runtime == by_onnx
+    assert StudentContract.from_json(by_runtime).as_dict() == json.loads(by_runtime)
+
+
+def test_graph_is_valid_and_folded(tmp_path: Path) -> None:
+    student = tiny_student(replace(TINY, pad_type="same"))
+    model = onnx.load(export_tiny(tmp_path / "s.onnx", student).path)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"BatchNormalization", "Pad", "Dropout"}
+    assert [item.name for item in model.graph.input] == ["rgb"]
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_export_leaves_the_student_as_it_was(tmp_path: Path) -> None:
+    student = tiny_student().train()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    export_tiny(tmp_path / "s.onnx", student)
+    assert all(module.training for module in student.modules())
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_equal_students_give_equal_bytes_without_paths_of_the_machine(tiny_onnx: Path, tmp_path: Path) -> None:
+    data = export_tiny(tmp_path / "again.onnx").path.read_bytes()
+    assert data == tiny_onnx.read_bytes()
+    for private in (str(Path(__file__).parents[2]), str(tmp_path), os.path.expanduser("~") + "/"):
+        assert private.encode() not in data
+    assert not re.search(rb"\.py\b", data)
+
+
+def test_too_strict_a_limit_refuses_and_leaves_the_earlier_file(tmp_path: Path) -> None:
+    student, out = tiny_student(), tmp_path / "s.onnx"
+    contract = draft_contract(student, name="tiny", scale="none")
+    out.write_bytes(b"earlier")
+    with pytest.raises(PocketiqaError, match=r"refused: ONNX Runtime differs from torch by .*, the limit is 1e-12"):
+        export_onnx(student, contract, out, images=photographs(), max_difference=1e-12)
+    assert out.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_file_of_another_student_is_refused(tiny_onnx: Path) -> None:
+    other = settle(build_student(TINY, seed=2))
+    with pytest.raises(PocketiqaError, match="the export was refused: ONNX Runtime differs from torch by 0"):
+        compare(other, tiny_onnx.read_bytes(), parity_cases(other, photographs()), 1e-4)
+
+
+def test_student_that_gives_nan_is_refused(tmp_path: Path) -> None:
+    student = tiny_student()
+    with torch.no_grad():
+        student.heads.weight[0, 0] = float("nan")
+    with pytest.raises(PocketiqaError, match="differs from torch by nan"):
+        export_tiny(tmp_path / "s.onnx", student)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_contract_of_another_student_and_no_images_are_refused(tmp_path: Path) -> None:
+    student = tiny_student()
+    other = draft_contract(build_student(replace(TINY, head_width=4)), name="other", scale="none")
+    with pytest.raises(PocketiqaError, match="the contract describes a test_efficientnet that is not this student"):
+        export_onnx(student, other, tmp_path / "s.onnx", images=photographs())
+    own = replace(draft_contract(student, name="own", scale="none"), preprocess=Preprocess(96))
+    with pytest.raises(PocketiqaError, match="not this student"):
+        export_onnx(student, own, tmp_path / "s.onnx", images=photographs())
+    own = draft_contract(student, name="own", scale="none")
+    with pytest.raises(PocketiqaError, match="give at least one photograph"):
+        export_onnx(student, own, tmp_path / "s.onnx", images=[])

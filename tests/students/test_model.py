@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pseudo_labels.errors import PocketiqaError
+from students.config import StudentConfig
+from students.model import PocketStudent, new_student, score_images
+from students.preprocess import Preprocess
+from tests.helpers.tiny_students import TINY, photographs, tiny_student
+
+
+@pytest.fixture(scope="module")
+def student() -> PocketStudent:
+    return tiny_student()
+
+
+def _batch(height: int, width: int, count: int = 1) -> torch.Tensor:
+    rows, columns = np.arange(height) % 256, np.arange(width) % 256
+    parts = [image[rows % image.shape[0]][:, columns % image.shape[1]] for image in photographs()]
+    return torch.from_numpy(np.stack([parts[index % len(parts)] for index in range(count)]))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97), (64, 384), (383, 131), (100, 100), (127, 255)])
+@pytest.mark.parametrize("pad_type", ["", "same"])
+def test_any_size_from_64_pixels(size: tuple[int, int], pad_type: str) -> None:
+    student = tiny_student(replace(TINY, pad_type=pad_type))
+    with torch.inference_mode():
+        output = student(_batch(*size, count=2))
+    rows, columns = output.quality_map.shape[1:]
+    # One cell for 16 pixels; what is left over is a cell of its own, or (padded as "same") is not.
+    assert (rows, columns) == tuple(side // 16 if pad_type else -(-side // 16) for side in size)
+    assert output.features.shape == (2, TINY.head_width, rows, columns)
+    assert torch.isfinite(output.features).all()
+    assert 0 <= float(output.quality_map.min()) <= float(output.quality_map.max()) <= 1
+    assert float(output.weight_map.min()) > 0
+
+
+def test_score_is_the_weighted_mean_of_the_map(student: PocketStudent) -> None:
+    with torch.inference_mode():
+        output = student(_batch(96, 128, 3))
+    quality, weight = output.quality_map.double().numpy(), output.weight_map.double().numpy()
+    expected = [np.average(quality[index], weights=weight[index]) for index in range(3)]
+    np.testing.assert_allclose(output.score.numpy(), expected, atol=1e-6)
+    assert np.ptp(expected) > 0.01
+
+
+def test_normalisation_is_that_of_the_configuration() -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
+    normalise = new_student(replace(TINY, mean=mean, std=std)).normalise
+    rgb = torch.randint(0, 256, (2, 8, 9, 3), dtype=torch.uint8)
+    expected = (rgb.numpy() / 255.0 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(normalise(rgb).permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+
+
+def test_configuration_without_colours_is_resolved() -> None:
+    assert new_student(StudentConfig("test_resnet")).config.mean == (0.5, 0.5, 0.5)
+    assert new_student(TINY).config == replace(TINY, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def test_scores_do_not_depend_on_the_batch(student: PocketStudent) -> None:
+    batch = _batch(96, 128, 7)
+    with torch.inference_mode():
+        together = student(batch).score
+        alone = torch.cat([student(batch[index : index + 1]).score for index in range(7)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_every_parameter_learns() -> None:
+    student = new_student(TINY).train()
+    output = student(_batch(64, 96, 4))
+    (output.score.sum() + output.features.square().mean()).backward()
+    dead = [name for name, parameter in student.named_parameters() if parameter.grad is None]
+    assert dead == []
+
+
+def test_new_student_is_undecided_and_weighs_evenly() -> None:
+    student = new_student(TINY).train()
+    with torch.no_grad():
+        output = student(_batch(64, 96, 4))
+    assert float((output.score - 0.5).abs().max()) < 0.1
+    assert float(output.weight_map.std()) < 0.1
+
+
+def test_state_holds_no_constants_and_seed_decides() -> None:
+    one, same, other = new_student(TINY, seed=1), new_student(TINY, seed=1), new_student(TINY, seed=2)
+    assert not [name for name in one.state_dict() if name.startswith("normalise")]
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
+    assert not torch.equal(one.heads.weight, other.heads.weight)
+
+
+def test_building_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    new_student(TINY)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_autocast_keeps_scores_in_full_precision(student: PocketStudent) -> None:
+    batch = _batch(96, 128, 2)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = student(batch)
+    assert mixed.score.dtype == mixed.quality_map.dtype == torch.float32
+    with torch.inference_mode():
+        # bfloat16 has 8 bits; worst seen 0.004.
+        torch.testing.assert_close(mixed.score, student(batch).score, rtol=0, atol=0.03)
+
+
+def test_images_of_mixed_sizes_keep_their_order(student: PocketStudent) -> None:
+    images = [*photographs(), photographs()[0][:100, :70], *photographs()[::-1]]
+    outputs = score_images(student, images, batch_size=2)
+    for image, output in zip(images, outputs, strict=True):
+        with torch.inference_mode():
+            alone = student(torch.from_numpy(Preprocess(128).resize(image))[None])
+        assert output.score.shape == ()
+        assert output.quality_map.shape == alone.quality_map.shape[1:]
+        torch.testing.assert_close(output.score, alone.score[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(output.features, alone.features[0], rtol=0, atol=1e-4)
+
+
+def test_scoring_uses_evaluation_mode_and_restores_the_mode() -> None:
+    student = tiny_student()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    expected = score_images(student, photographs())[0].score
+    student.train()
+    assert torch.equal(score_images(student, photographs())[0].score, expected)
+    assert student.training
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_wrong_input_is_named(student: PocketStudent) -> None:
+    assert score_images(student, []) == []
+    with pytest.raises(PocketiqaError, match="float64 of shape"):
+        score_images(student, [np.zeros((64, 64, 3))])
+    with pytest.raises(PocketiqaError, match=r"a batch is torch.float32 of shape \(1, 3, 64, 64\)"):
+        student(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(PocketiqaError, match="batch_size is 0"):
+        score_images(student, photographs(), batch_size=0)

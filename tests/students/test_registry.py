@@ -1,0 +1,57 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pseudo_labels.errors import PocketiqaError
+from students.complexity import count_parameters
+from students.config import StudentConfig
+from students.registry import DEFAULT_PRESET, PARAMETER_LIMITS, PRESETS, build_student, student_config
+from tests.helpers.tiny_students import TINY
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_keep_within_their_parameters(name: str) -> None:
+    assert count_parameters(build_student(name)) <= PARAMETER_LIMITS[name]
+
+
+def test_the_limits_are_those_promised() -> None:
+    assert PARAMETER_LIMITS == {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
+    assert DEFAULT_PRESET == "pocket-m"
+
+
+def test_timm_names_and_configurations_build() -> None:
+    assert build_student("test_efficientnet").config.backbone == "test_efficientnet"
+    config = replace(TINY, levels=(8, 16))
+    assert build_student(config).config.levels == (8, 16)
+    assert build_student(config, max_side=200).config.preprocess.max_side == 200
+    assert student_config("lcnet_035") == StudentConfig("lcnet_035")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("pocket-x", "take a preset: pocket-s"), ("lcnet_03", "did you mean lcnet_0")]
+)
+def test_unknown_names_are_answered(name: str, message: str) -> None:
+    with pytest.raises(PocketiqaError, match=message):
+        build_student(name)
+
+
+def test_init_replaces_the_backbone_only(tmp_path: Path) -> None:
+    source, plain = build_student(TINY, seed=9), build_student(TINY, seed=1)
+    save_file(source.backbone.state_dict(), tmp_path / "w.safetensors")
+    built = build_student(TINY, seed=1, init=tmp_path / "w.safetensors")
+    assert torch.equal(built.backbone.conv_stem.weight, source.backbone.conv_stem.weight)  # pyright: ignore
+    assert torch.equal(built.heads.weight, plain.heads.weight)
+
+
+def test_two_origins_of_weights_are_refused() -> None:
+    with pytest.raises(PocketiqaError, match=r"init is 'w.safetensors' and pretrained is True"):
+        build_student(TINY, init="w.safetensors", pretrained=True)
+
+
+def test_pretrained_weights_that_do_not_exist() -> None:
+    # No weights are listed for it, so no network is asked.
+    with pytest.raises(PocketiqaError, match="timm could not fetch pretrained weights of mobilenetv4_conv_small_035"):
+        build_student("mobilenetv4_conv_small_035", pretrained=True)

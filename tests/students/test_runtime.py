@@ -1,0 +1,236 @@
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.images import DecodeLimits, ImageError, load
+from pseudo_labels.records import Status
+from students.calibration import Calibration
+from students.contract import CONTRACT_KEY
+from students.model import score_images
+from students.runtime import Row, Scorer
+from students.sealed import seal
+from tests.helpers.tiny_students import export_tiny, photographs, tiny_student
+
+
+def _key(row: Row) -> tuple[str, float | None, Status, str]:
+    return row.path, row.score, row.status, row.reason
+
+
+@pytest.fixture
+def mixed_files(photo_files: list[Path], tmp_path: Path) -> list[Path]:
+    """Good files between bad ones."""
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no photograph")
+    (tmp_path / "cut.jpg").write_bytes(photo_files[0].read_bytes()[:3000])
+    Image.new("RGB", (20, 400)).save(tmp_path / "thin.png")
+    bad = [tmp_path / name for name in ("empty.jpg", "text.jpg", "cut.jpg", "thin.png", "nowhere.jpg")]
+    return [path for pair in itertools.zip_longest(bad, photo_files * 4) for path in pair if path is not None]
+
+
+def test_scores_are_those_of_torch(scorer: Scorer, photo_files: list[Path]) -> None:
+    expected = score_images(tiny_student(), [load(path) for path in photo_files])
+    for path, theirs in zip(photo_files, expected, strict=True):
+        ours = scorer.score(path)
+        assert ours.score == pytest.approx(float(theirs.score), abs=1e-5)
+        np.testing.assert_allclose(ours.quality_map, theirs.quality_map.numpy(), rtol=0, atol=1e-5)
+        mean = np.average(ours.quality_map.astype(float), weights=ours.weight_map.astype(float))
+        assert ours.score == pytest.approx(mean, abs=1e-6)
+        assert ours.quality_map.dtype == np.float32
+
+
+def test_path_string_bytes_and_array_give_the_same_bits(scorer: Scorer, photo_files: list[Path]) -> None:
+    path = photo_files[1]
+    results = [scorer.score(form) for form in (path, str(path), path.read_bytes(), load(path), path)]
+    assert len({result.score for result in results}) == 1
+    assert all(np.array_equal(result.quality_map, results[0].quality_map) for result in results)
+
+
+def test_scores_do_not_depend_on_the_batch(scorer: Scorer) -> None:
+    batch = np.stack([image[:120, :128] for image in photographs()] * 3)
+    together = scorer.infer(batch)[0]
+    alone = np.concatenate([scorer.infer(batch[index : index + 1])[0] for index in range(len(batch))])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+    assert np.ptp(alone) > 0.01
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97), (64, 5000), (1, 1), (2000, 70)])
+@pytest.mark.parametrize("kind", ["black", "white", "grey", "noise"])
+def test_strange_images_give_scores_in_range_and_the_same_twice(
+    scorer: Scorer, kind: str, size: tuple[int, int]
+) -> None:
+    level = {"black": 0, "white": 255, "grey": 128, "noise": 0}[kind]
+    image = np.full((*size, 3), level, np.uint8)
+    if kind == "noise":
+        image = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    one, two = scorer.score(image), scorer.score(image)
+    assert 0 <= one.score <= 1
+    assert np.isfinite(one.quality_map).all()
+    assert one.score == two.score
+    assert np.array_equal(one.weight_map, two.weight_map)
+
+
+def test_calibration_is_applied_to_score_and_map(tmp_path: Path, scorer: Scorer, photo_files: list[Path]) -> None:
+    knots = ((0.0, 0.0), (0.5, 0.8), (1.0, 1.0))
+    calibrated = Scorer(export_tiny(tmp_path / "c.onnx", calibration=Calibration(knots)).path)
+    raw, found = scorer.score(photo_files[0]), calibrated.score(photo_files[0])
+    xs, ys = zip(*knots, strict=True)
+    assert found.score == pytest.approx(np.interp(raw.score, xs, ys), abs=1e-6)
+    np.testing.assert_allclose(found.quality_map, np.interp(raw.quality_map, xs, ys), atol=1e-6)
+    assert np.array_equal(found.weight_map, raw.weight_map)
+
+
+def test_bad_images_raise_with_their_status(scorer: Scorer, mixed_files: list[Path]) -> None:
+    with pytest.raises(ImageError) as caught:
+        scorer.score(mixed_files[0])
+    assert caught.value.status == Status.EMPTY
+    with pytest.raises(PocketiqaError, match="an image is float32"):
+        scorer.score(np.zeros((70, 70, 3), np.float32))
+
+
+def test_limits_are_respected(tiny_onnx: Path, photo_files: list[Path]) -> None:
+    strict = Scorer(tiny_onnx, limits=DecodeLimits(max_pixels=1000))
+    (row,) = strict.score_many(photo_files[:1])
+    assert (row.status, row.score) == (Status.TOO_LARGE, None)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_one_row_a_path_in_order_whatever_the_workers(scorer: Scorer, mixed_files: list[Path], workers: int) -> None:
+    seen: list[tuple[int, int]] = []
+    rows = list(scorer.score_many(mixed_files, workers=workers, progress=lambda *now: seen.append(now)))
+    assert [row.path for row in rows] == [str(path) for path in mixed_files]
+    statuses = {Path(row.path).name: row.status for row in rows if row.status != Status.OK}
+    assert statuses == {
+        "empty.jpg": Status.EMPTY,
+        "text.jpg": Status.NOT_AN_IMAGE,
+        "cut.jpg": Status.CORRUPT,
+        "thin.png": Status.TOO_SMALL,
+        "nowhere.jpg": Status.MISSING,
+    }
+    assert all((row.score is None) == bool(row.reason) == (row.status != Status.OK) for row in rows)
+    # To the last bit the scores of one after the other.
+    good = [row for row in rows if row.status == Status.OK]
+    assert [row.score for row in good] == [scorer.score(row.path).score for row in good]
+    assert seen == [(done, len(rows)) for done in range(1, len(rows) + 1)]
+
+
+def test_paths_are_read_as_the_work_proceeds(scorer: Scorer, photo_files: list[Path]) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield photo_files[0]
+
+    rows = scorer.score_many(endless(), workers=2)
+    first = list(itertools.islice(rows, 20))
+    assert {row.score for row in first} == {first[0].score}
+    assert taken <= 20 + 2 * 4
+    rows.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert list(rows) == []
+
+
+def test_progress_without_a_length(scorer: Scorer, photo_files: list[Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    list(scorer.score_many(iter(photo_files[:2]), progress=lambda *now: seen.append(now)))
+    assert seen == [(1, 0), (2, 0)]
+
+
+def test_model_without_a_finite_score_gives_a_failed_row(
+    tiny_onnx: Path, photo_files: list[Path], tmp_path: Path
+) -> None:
+    model = onnx.load(tiny_onnx)
+    bias = next(item for item in model.graph.initializer if item.name.endswith("heads.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(2, np.nan, np.float32), bias.name))
+    (tmp_path / "nan.onnx").write_bytes(seal(model.SerializeToString()))
+    (row,) = Scorer(tmp_path / "nan.onnx").score_many(photo_files[:1])
+    assert _key(row) == (str(photo_files[0]), None, Status.FAILED, "the model gave no finite score")
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (np.zeros((70, 70, 3), np.uint8), r"shape \(70, 70, 3\), but uint8 NxHxWx3"),
+        (np.zeros((0, 70, 70, 3), np.uint8), "but uint8 NxHxWx3"),
+        (np.zeros((1, 70, 70, 3), np.float32), "float32"),
+        (np.zeros((1, 63, 70, 3), np.uint8), "63x70 pixels, but sides of 64"),
+    ],
+)
+def test_unfit_batches_are_refused(scorer: Scorer, batch: np.ndarray, message: str) -> None:
+    with pytest.raises(PocketiqaError, match=message):
+        scorer.infer(batch)
+
+
+def test_numbers_out_of_range_are_refused(tiny_onnx: Path, scorer: Scorer) -> None:
+    with pytest.raises(PocketiqaError, match="workers is 0"):
+        scorer.score_many([], workers=0)
+    with pytest.raises(PocketiqaError, match="threads is 0"):
+        Scorer(tiny_onnx, threads=0)
+
+
+def test_damaged_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    data, broken, rng = tiny_onnx.read_bytes(), tmp_path / "broken.onnx", random.Random(1)
+    for _ in range(30):
+        altered = bytearray(data)
+        altered[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        broken.write_bytes(altered)
+        with pytest.raises(TamperedError, match=r"broken\.onnx"):
+            Scorer(broken)
+        broken.write_bytes(data[: rng.randrange(len(data))])
+        with pytest.raises(TamperedError, match="does not end with a pocketiqa seal"):
+            Scorer(broken)
+
+
+def test_damage_under_a_new_seal_is_an_error_and_no_crash(tiny_onnx: Path, tmp_path: Path) -> None:
+    data, broken, rng = tiny_onnx.read_bytes(), tmp_path / "broken.onnx", random.Random(2)
+    contents = [data[: rng.randrange(len(data) - 500)] for _ in range(20)] + [b"", b"text", bytes(100)]
+    for content in contents:
+        broken.write_bytes(seal(content))
+        with pytest.raises(PocketiqaError, match=r"broken\.onnx"):
+            Scorer(broken)
+
+
+def test_models_that_are_no_students_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    model = onnx.load(tiny_onnx)
+    onnx.helper.set_model_props(model, {"author": "someone"})
+    (tmp_path / "bare.onnx").write_bytes(seal(model.SerializeToString()))
+    with pytest.raises(PocketiqaError, match=r"bare\.onnx holds no student contract"):
+        Scorer(tmp_path / "bare.onnx")
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: '{"format": 1}'})
+    (tmp_path / "poor.onnx").write_bytes(seal(model.SerializeToString()))
+    with pytest.raises(PocketiqaError, match="the student contract lacks"):
+        Scorer(tmp_path / "poor.onnx")
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None]) for name in "xy")
+    other = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [x], [y]), opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    (tmp_path / "other.onnx").write_bytes(seal(other.SerializeToString()))
+    with pytest.raises(PocketiqaError, match=r"maps \['x'\] to \['y'\], but a student"):
+        Scorer(tmp_path / "other.onnx")
+
+
+def test_missing_and_unreadable_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PocketiqaError, match=r"no model at .*nowhere\.onnx: check the path"):
+        Scorer(tmp_path / "nowhere.onnx")
+    with pytest.raises(PocketiqaError, match="cannot be read"):
+        Scorer(tmp_path)
+
+
+def test_digest_identifies_the_model(tiny_onnx: Path, scorer: Scorer, tmp_path: Path) -> None:
+    assert scorer.digest == Scorer(tiny_onnx).digest
+    assert scorer.digest != Scorer(export_tiny(tmp_path / "o.onnx", metrics={"srcc": 1}).path).digest
+
+
+def test_threads_of_the_network_do_not_change_the_score(
+    tiny_onnx: Path, scorer: Scorer, photo_files: list[Path]
+) -> None:
+    two = Scorer(tiny_onnx, threads=2)
+    assert two.score(photo_files[0]).score == pytest.approx(scorer.score(photo_files[0]).score, abs=1e-6)

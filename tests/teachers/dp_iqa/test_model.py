@@ -1,0 +1,216 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pseudo_labels.errors import PocketiqaError
+from teachers.dp_iqa.assembly import assemble, random_model
+from teachers.dp_iqa.decoder import DecoderSizes
+from teachers.dp_iqa.model import Conditioning, DpIqa
+from teachers.dp_iqa.prompt_bank import stand_in_bank
+from teachers.dp_iqa.variants import VARIANTS, build_unet, build_vae
+
+TINY = VARIANTS["tiny"]
+
+
+def build(**options: Any) -> DpIqa:
+    torch.manual_seed(11)
+    return random_model(TINY, prompts=stand_in_bank(32, 1).features, **options).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> DpIqa:
+    return build()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    torch.manual_seed(12)
+    return torch.rand(3, 3, 64, 64)
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
+def test_the_parts_one_after_another_are_the_forward_pass(model: DpIqa, images: Tensor):
+    with torch.no_grad():
+        whole = model(images)
+        parts = model.decoder(model.taps(model.encode(images), images))
+    assert torch.equal(whole.score, parts.score)
+    assert torch.equal(whole.feature_map, parts.feature_map)
+
+
+def test_latents_are_the_posterior_mode_times_the_scaling_factor(model: DpIqa, images: Tensor):
+    vae: Any = model.vae
+    with torch.no_grad():
+        moments = vae.quant_conv(vae.encoder(images))
+        close(model.encode(images), moments[:, :4] * 0.18215)
+
+
+def test_sampling_has_the_posteriors_mean_and_deviation_and_one_noise_for_all_images(images: Tensor):
+    model = build(conditioning=Conditioning(posterior="sample", seed=5))
+    vae: Any = model.vae
+    with torch.no_grad():
+        mean, log_variance = vae.quant_conv(vae.encoder(images)).chunk(2, 1)
+        noise = torch.randn(1, *mean.shape[1:], generator=torch.Generator().manual_seed(5))
+        drawn = model.encode(images)
+        close(drawn, (mean + (log_variance / 2).exp() * noise) * 0.18215)
+        close(model.encode(images[2:]), drawn[2:])
+        other = model.encode(images, torch.Generator().manual_seed(6))
+        noises = (other / 0.18215 - mean) / (log_variance / 2).exp()
+    assert noises.std() == pytest.approx(1, abs=0.15)
+    assert (noises[0] - noises[1]).abs().max() > 0.5
+
+
+def test_scaling_gives_the_autoencoder_the_range_it_was_trained_on(model: DpIqa, images: Tensor):
+    scaled = build(conditioning=Conditioning(scale_input=True))
+    with torch.no_grad():
+        close(scaled.encode(images), model.encode(images * 2 - 1))
+        latents = model.encode(images)
+        for one, other in zip(scaled.taps(latents, images), model.taps(latents, images), strict=True):
+            close(one, other)  # the image adapter sees [0, 1] either way
+
+
+def test_the_timestep_matters_and_is_one(model: DpIqa, images: Tensor):
+    latents = torch.randn(1, 4, 8, 8)
+    with torch.no_grad():
+        default = model.taps(latents, images[:1])
+        first = build(conditioning=Conditioning(timestep=1)).taps(latents, images[:1])
+        late = build(conditioning=Conditioning(timestep=500)).taps(latents, images[:1])
+    close(first[-1], default[-1])
+    assert (late[-1] - default[-1]).abs().max() > 1e-3
+
+
+def test_prompts_condition_the_score_and_their_order_does_not(model: DpIqa, images: Tensor):
+    assert model.prompts is not None
+    latents = torch.randn(3, 4, 8, 8)
+    with torch.no_grad():
+        own = model.taps(latents, images)
+        turned = model.taps(latents, images, model.prompts.flip(0))
+        others = model.taps(latents, images, model.prompts + 1)
+    close(turned[-1], own[-1])
+    assert (others[-1] - own[-1]).abs().max() > 1e-3
+
+
+def test_scores_do_not_depend_on_the_batch(model: DpIqa, images: Tensor):
+    with torch.no_grad():
+        together = model(images)
+        alone = [model(images[index : index + 1]) for index in range(3)]
+        turned = model(images.flip(0))
+    close(torch.cat([quality.score for quality in alone]), together.score)
+    close(torch.cat([quality.feature_map for quality in alone]), together.feature_map)
+    close(turned.score.flip(0), together.score)
+
+
+@pytest.mark.parametrize("size", ["auto", "max", 1])
+def test_sliced_attention_gives_the_same(model: DpIqa, images: Tensor, size: str | int):
+    sliced = copy.deepcopy(model)
+    sliced.slice_attention(size)
+    with torch.no_grad():
+        close(sliced(images).feature_map, model(images).feature_map)
+
+
+def test_slicing_by_nonsense_is_refused(model: DpIqa):
+    for size in ("half", 0, 99, True):
+        with pytest.raises(PocketiqaError, match="attention_slicing is"):
+            copy.deepcopy(model).slice_attention(size)
+
+
+def test_channels_last_gives_the_same(model: DpIqa, images: Tensor):
+    other: Any = copy.deepcopy(model)
+    other.to(memory_format=torch.channels_last)
+    assert other.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        close(other(images).feature_map, model(images).feature_map)
+
+
+def test_bf16_is_near_and_its_scores_are_not_rounded_to_bf16(model: DpIqa, images: Tensor):
+    low = copy.deepcopy(model)
+    low.lower_precision(torch.bfloat16)
+    with torch.no_grad():
+        found, expected = low(images), model(images)
+    assert low.unet.dtype == torch.bfloat16
+    assert found.score.dtype == found.feature_map.dtype == torch.float32
+    assert (found.score != found.score.bfloat16().float()).any()
+    spread = expected.feature_map.std()
+    assert (found.feature_map - expected.feature_map).abs().mean() < 0.1 * spread
+
+
+def test_gradients_reach_all_that_is_trained_and_nothing_else(images: Tensor):
+    model = build()
+    with torch.no_grad():
+        model.text_adapter.gamma.fill_(0.1)
+    model(images).score.sum().backward()
+    reached = {name for name, value in model.named_parameters() if value.grad is not None}
+    assert reached == set(model.trained_state())
+    assert {name.split(".")[0] for name in reached} == {"unet", "text_adapter", "image_adapter", "decoder"}
+
+
+def test_head_alone_can_be_trained(images: Tensor):
+    model = build(trainable="head")
+    model(images).score.sum().backward()
+    reached = {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
+    assert reached == {"text_adapter", "image_adapter", "decoder"}
+    assert any(name.startswith("unet.") for name in model.frozen_state())
+    with pytest.raises(PocketiqaError, match="trainable is 'neck': choose all or head"):
+        build(trainable="neck")
+
+
+def test_checkpointed_blocks_have_the_same_gradients(images: Tensor):
+    plain, spared = build().train(), build().train()
+    spared.checkpoint_blocks()
+    for model in (plain, spared):
+        model(images).score.sum().backward()
+    for (name, one), other in zip(plain.named_parameters(), spared.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None and other.grad is not None:
+            close(other.grad, one.grad, 1e-4 * float(one.grad.abs().max()) + 1e-7)
+
+
+def test_a_compiled_model_gives_the_same_taps_and_keeps_its_names(images: Tensor):
+    torch.manual_seed(13)
+    few = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    down, up = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
+    unet = build_unet({**TINY.unet, **few, "down_block_types": down, "up_block_types": up})
+    ends = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = build_vae({**TINY.vae, **few, **ends})
+    sizes = DecoderSizes(width=4, reduction=2, narrow=(4,), hidden=4, grid=16)
+    model = assemble(unet, vae, sizes, 32, prompts=torch.randn(6, 32)).eval()
+    assert model.patch_px == 4
+    with torch.no_grad():
+        before = model(images)
+        names = list(model.state_dict())
+        model.compile_parts(backend="eager")
+        after = model(images)
+    assert list(model.state_dict()) == names
+    close(after.feature_map, before.feature_map)
+    close(after.score, before.score)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 1, 64, 64), (1, 3, 64, 63), (1, 3, 32, 64), (1, 3, 0, 64)])
+def test_images_of_other_shapes_are_refused(model: DpIqa, shape: tuple[int, ...]):
+    with pytest.raises(PocketiqaError, match=r"H and W a multiple of 64 is needed") as caught:
+        model.encode(torch.zeros(shape))
+    assert str(list(shape)) in str(caught.value)
+
+
+def test_any_multiple_of_the_patch_will_do(model: DpIqa):
+    with torch.no_grad():
+        assert tuple(model(torch.rand(1, 3, 64, 128)).feature_map.shape) == (1, 8, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"timestep": 1000}, "timestep is 1000, but an integer from 0 to 999"),
+        ({"timestep": 1.5}, "timestep is 1.5"),
+        ({"timestep": True}, "timestep is True"),
+        ({"posterior": "mean"}, "posterior is 'mean': choose mode or sample"),
+    ],
+)
+def test_conditioning_out_of_range_is_refused(values: dict[str, Any], said: str):
+    with pytest.raises(PocketiqaError, match=said):
+        Conditioning(**values)

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pseudo_labels.errors import PocketiqaError, TamperedError
+from teachers.dp_iqa.sealed import read_sealed, write_sealed
+
+HEAD = {"base": "0123", "scale": "MOS", "values": [1, 2.5, None]}
+TENSORS = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros(0, 3)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "some.safetensors"
+    write_sealed(path, "test file", HEAD, TENSORS)
+    return path
+
+
+def read(path: Path):
+    return read_sealed(path, "test file", mend="make it anew")
+
+
+def test_what_was_written_is_read_and_equal_content_gives_equal_bytes(path: Path):
+    head, tensors = read(path)
+    assert head == HEAD
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    data = path.read_bytes()
+    write_sealed(path, "test file", dict(reversed(HEAD.items())), dict(reversed(TENSORS.items())))
+    assert path.read_bytes() == data
+
+
+def test_every_single_changed_byte_is_noticed(path: Path):
+    data = path.read_bytes()
+    for at in range(len(data)):
+        changed = bytearray(data)
+        changed[at] ^= 1
+        path.write_bytes(changed)
+        try:
+            found = read(path)
+        except PocketiqaError:
+            continue
+        assert found[0] == HEAD, at  # white space between JSON values means nothing
+        assert all(torch.equal(found[1][name], TENSORS[name]) for name in TENSORS), at
+
+
+def test_a_changed_head_is_tampering(path: Path):
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    record = json.loads(metadata["pocketiqa.test_file"])
+    record["head"]["scale"] = "better MOS"
+    save_file(TENSORS, path, {"pocketiqa.test_file": json.dumps(record)})
+    with pytest.raises(TamperedError, match=r"some\.safetensors was altered.*test file: make it anew"):
+        read(path)
+
+
+def test_damaged_foreign_missing_and_newer_files_are_told_apart(path: Path, tmp_path: Path):
+    with pytest.raises(PocketiqaError, match=r"no test file at .*nowhere: make it anew"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(PocketiqaError, match=r"is no other file: make it anew"):
+        read_sealed(path, "other file", mend="make it anew")
+    with safe_open(path, "pt") as file:
+        record = json.loads(file.metadata()["pocketiqa.test_file"])
+    save_file(TENSORS, path, {"pocketiqa.test_file": json.dumps({**record, "format": 9})})
+    with pytest.raises(PocketiqaError, match="has format 9, but this pocketiqa reads 1: upgrade"):
+        read(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(TamperedError, match="is cut off or damaged"):
+        read(path)
