@@ -21,20 +21,32 @@ class TeacherEntry:
     """How a teacher is built.
 
     Attributes:
-        builder: gives a ``teachers.base.Teacher``; its keyword arguments are the teacher's options.
+        load: imports and gives the builder, whose keyword arguments are the teacher's options.
         summary: one line for help texts.
         requires: distributions that must be installed, as pip names them.
     """
 
-    builder: Callable[..., Any]
+    load: Callable[[], Callable[..., Any]]
     summary: str
     requires: tuple[str, ...]
 
 
-def _reference(*, metrics: Any = None, max_side: int | None = None) -> Any:
+def _reference() -> Callable[..., Any]:
     from teachers.reference import build_reference
 
-    return build_reference(metrics=metrics, max_side=max_side)
+    return build_reference
+
+
+def _dp_iqa() -> Callable[..., Any]:
+    from teachers.dp_iqa import build_dp_iqa
+
+    return build_dp_iqa
+
+
+def _sam_iqa() -> Callable[..., Any]:
+    from teachers.sam_iqa import build_sam_iqa
+
+    return build_sam_iqa
 
 
 TEACHERS: dict[str, TeacherEntry] = {
@@ -42,6 +54,16 @@ TEACHERS: dict[str, TeacherEntry] = {
         _reference,
         "full-reference metrics (FSIM, VIF, GMSD, HaarPSI, MDSI) for synthetic pools; no weights",
         ("torch", "piq"),
+    ),
+    "dp_iqa": TeacherEntry(
+        _dp_iqa,
+        "Stable Diffusion's U-Net as a prior (DP-IQA); needs Stable Diffusion weights and a fitted head",
+        ("torch", "torchvision", "diffusers", "transformers", "safetensors"),
+    ),
+    "sam_iqa": TeacherEntry(
+        _sam_iqa,
+        "SAM's image encoder with spatial and Fourier branches (SAM-IQA); needs SAM weights and a fitted head",
+        ("torch", "torchvision", "segment-anything", "safetensors"),
     ),
 }
 
@@ -90,7 +112,7 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
         raise PocketiqaError(
             f"teacher {name!r} needs {', '.join(missing)}: install them with pip install 'pocketiqa[train,teachers]'"
         )
-    builder = _user_builder(name) if ":" in name else _entry(name).builder
+    builder = _user_builder(name) if ":" in name else _entry(name).load()
     _check_options(builder, name, options)
     from teachers.base import check_teacher
 

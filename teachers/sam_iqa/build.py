@@ -56,7 +56,7 @@ def build_sam_iqa(
         raise PocketiqaError(f"precision {precision!r}: choose {', '.join(PRECISIONS)}")
     if head is None and pretrained:
         raise PocketiqaError(
-            f"sam_iqa {variant} has no head: give head=FILE of one fitted with `pocketiqa fit-teacher`, or "
+            f"sam_iqa {variant} has no head: give head=FILE of one that `save_trained` wrote, or "
             f"head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
         )
     if not pretrained and weights is not None:

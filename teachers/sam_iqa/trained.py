@@ -75,7 +75,7 @@ def read_trained(path: Path) -> Trained:
         TamperedError: damaged or altered.
     """
     if not path.is_file():
-        raise PocketiqaError(f"no fitted teacher at {path}: fit one with `pocketiqa fit-teacher`, or mend the path")
+        raise PocketiqaError(f"no fitted teacher at {path}: fit one and keep it with `save_trained`, or mend the path")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -93,7 +93,7 @@ def read_trained(path: Path) -> Trained:
 
 def _head(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     if _KEY not in metadata:
-        raise PocketiqaError(f"{path} holds no fitted teacher: give a file that `pocketiqa fit-teacher` wrote")
+        raise PocketiqaError(f"{path} holds no fitted teacher: give a file that `save_trained` wrote")
     try:
         head = json.loads(metadata[_KEY])
     except ValueError as error:

@@ -45,9 +45,12 @@ def test_another_encoder_gets_a_bank_of_its_own(sd_folder: Path, prompt_cache: P
     weights = other / "text_encoder" / "model.safetensors"
     tensors = load_file(weights)
     save_file({**tensors, "text_projection.weight": 2 * tensors["text_projection.weight"]}, weights)
-    first, second = prompt_bank(sd_folder, prompt_cache), prompt_bank(other, prompt_cache)
+    first, second = prompt_bank(sd_folder, prompt_cache), prompt_bank(other, tmp_path / "cache")
     torch.testing.assert_close(second.features, 2 * first.features)
     assert second.encoder != first.encoder
+    (path,) = (tmp_path / "cache").iterdir()
+    save_bank(path, first)  # a bank under the name of another's
+    assert torch.equal(prompt_bank(other, tmp_path / "cache").features, second.features)
 
 
 def test_equal_banks_give_equal_bytes(bank: PromptBank, tmp_path: Path):
