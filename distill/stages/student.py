@@ -46,12 +46,12 @@ def _source(number: int, section: SourceSection) -> Source:
 
 
 def _export(run: Run, overwrite: bool, report: Report) -> str:
-    del report  # one step
     spec = {"training": read_manifest(run.training).digest, "name": run.recipe.name}
 
     def make(folder: Path) -> dict[str, Any]:
         run.model.unlink(missing_ok=True)
         export_checkpoint(run.training, folder / run.model.name, name=run.recipe.name)
+        report(1, 1)
         return {"sha256": sha256_file(run.model)}
 
     make_once(run.model.parent, EXPORT_KIND, spec, make, overwrite=overwrite)

@@ -11,6 +11,7 @@ from statistics import median
 import cv2
 
 from distill.exporting import export_checkpoint
+from students.allocator import keep_freed_memory
 from students.registry import PRESETS, build_student, save_student
 from students.runtime import Scorer
 from tests.bench.photographs import write_jpegs
@@ -42,6 +43,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
+    keep_freed_memory()  # as Scorer.score_many does; it serves OpenCV in this process just as well
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models: dict[str, Callable[[Path], object]] = {"BRISQUE": _brisque()}

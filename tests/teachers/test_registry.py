@@ -20,7 +20,7 @@ def test_importing_the_registry_and_asking_it_needs_no_torch():
 
 
 def test_missing_distributions_are_named(monkeypatch: pytest.MonkeyPatch):
-    entry = TeacherEntry(lambda: None, "", ("torch", "a-package-that-is-not-there"))
+    entry = TeacherEntry(lambda: dict, "", ("torch", "a-package-that-is-not-there"))
     monkeypatch.setitem(TEACHERS, "greedy", entry)
     assert missing_requirements("greedy") == ["a-package-that-is-not-there"]
     with pytest.raises(
