@@ -213,9 +213,12 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers as JSON.")] = None,
 ) -> None:
-    """Judge models by human opinions: SRCC, PLCC, KRCC, RMSE, each with n and an interval."""
+    """Judge models by human opinions: SRCC, PLCC, KRCC, RMSE, each with n and an interval.
+
+    Exit status 1 if a model could not score a single image.
+    """
     from distill.benchmarking import evaluate_on
-    from distill.summaries import evaluation_tables
+    from distill.summaries import coverage_lines, evaluation_tables
 
     with console.progress("evaluate") as report:
         result = evaluate_on(models, on, split=split, trained_on=trained_on or [], progress=report)
@@ -223,6 +226,10 @@ def evaluate(
         console.out.print(table)
     if out is not None:
         out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    for line in coverage_lines(result):
+        console.warn(line)
+    if any(model["coverage"]["scored"] == 0 for model in result["models"]):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -23,12 +23,14 @@ class TeacherState:
     Attributes:
         name: registry name.
         summary: one line on what it is.
-        missing: distributions that are not installed; empty if it can run.
+        missing: distributions that are not installed.
+        files: what the user must supply besides, in words; empty if nothing.
     """
 
     name: str
     summary: str
     missing: list[str]
+    files: str
 
 
 def installed_versions() -> dict[str, str]:
@@ -68,4 +70,6 @@ def teacher_states() -> list[TeacherState]:
     """Every registered teacher and what it misses here."""
     from teachers.registry import TEACHERS, missing_requirements
 
-    return [TeacherState(name, entry.summary, missing_requirements(name)) for name, entry in TEACHERS.items()]
+    return [
+        TeacherState(name, entry.summary, missing_requirements(name), entry.files) for name, entry in TEACHERS.items()
+    ]

@@ -79,6 +79,17 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
+def coverage_lines(result: Mapping[str, Any]) -> list[str]:
+    """A line for each model that could not score every image, with the first reason."""
+    lines = []
+    for model in result["models"]:
+        covered = model["coverage"]
+        if covered["examples"]:
+            without, reason = covered["images"] - covered["scored"], covered["examples"][0]["reason"]
+            lines.append(f"{model['name']} has no score for {without} of {covered['images']} images: {reason}")
+    return lines
+
+
 def demonstration_table(photographs: Sequence["Photograph"]) -> Table:
     """Originals against damaged copies."""
     versions = list(photographs[0].scores)
@@ -132,6 +143,8 @@ def doctor_tables() -> list[Table]:
         versions.add_row(name, value or "[yellow]not installed[/]")
     teachers = Table("teacher", "can run here", "what it is", box=None, header_style="bold", pad_edge=False)
     for state in teacher_states():
-        verdict = "yes" if not state.missing else f"[yellow]no: install {', '.join(state.missing)}[/]"
+        verdict = f"with your {state.files}" if state.files else "yes"
+        if state.missing:
+            verdict = f"[yellow]no: install {', '.join(state.missing)}[/]"
         teachers.add_row(state.name, verdict, escape(state.summary))
     return [here, versions, teachers]

@@ -24,11 +24,13 @@ class TeacherEntry:
         load: imports and gives the builder, whose keyword arguments are the teacher's options.
         summary: one line for help texts.
         requires: distributions that must be installed, as pip names them.
+        files: what the user must supply besides, in words; empty if nothing.
     """
 
     load: Callable[[], Callable[..., Any]]
     summary: str
     requires: tuple[str, ...]
+    files: str = ""
 
 
 def _reference() -> Callable[..., Any]:
@@ -57,13 +59,15 @@ TEACHERS: dict[str, TeacherEntry] = {
     ),
     "dp_iqa": TeacherEntry(
         _dp_iqa,
-        "Stable Diffusion's U-Net as a prior (DP-IQA); needs Stable Diffusion weights and a fitted head",
-        ("torch", "torchvision", "diffusers", "transformers", "safetensors"),
+        "Stable Diffusion's U-Net as a prior (DP-IQA)",
+        ("torch", "torchvision", "diffusers", "transformers", "huggingface_hub", "safetensors"),
+        "Stable Diffusion and CLIP weights, and a fitted head",
     ),
     "sam_iqa": TeacherEntry(
         _sam_iqa,
-        "SAM's image encoder with spatial and Fourier branches (SAM-IQA); needs SAM weights and a fitted head",
+        "SAM's image encoder with spatial and Fourier branches (SAM-IQA)",
         ("torch", "torchvision", "segment-anything", "safetensors"),
+        "SAM weights and a fitted head",
     ),
 }
 

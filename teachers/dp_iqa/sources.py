@@ -66,7 +66,7 @@ class Sources:
             )
         if self.head is None and not self.official and self.pretrained:
             raise PocketiqaError(
-                f"dp_iqa {self.variant} has no head: give head=FILE of one fitted with `pocketiqa fit-teacher`, "
+                f"dp_iqa {self.variant} has no head: give head=FILE of one that `save_trained` wrote, "
                 f"official=FILE of the authors, or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
             )
 

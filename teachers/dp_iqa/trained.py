@@ -13,7 +13,7 @@ from teachers.dp_iqa.sealed import read_sealed, write_sealed
 from teachers.dp_iqa.tensors import refuse_misfits
 
 _KIND = "fitted DP-IQA head"
-_MEND = "give a file that `pocketiqa fit-teacher` wrote for dp_iqa, or fit one"
+_MEND = "give a file that `save_trained` wrote for dp_iqa, or fit one"
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,15 @@ def test_evaluate_on_a_csv_of_opinions(
     assert result["overlap"]["same_file"] == 6  # it was trained on these very files
 
 
+def test_a_model_that_scores_nothing_is_a_failure_with_a_reason(
+    tmp_path: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+):
+    opinions = tmp_path / "opinions.csv"
+    opinions.write_text("image,mos\n" + "".join(f"{path},0.5\n" for path in photographs.glob("*.png")))
+    assert pocketiqa("evaluate", "reference", "--on", f"csv:{opinions}") == 1
+    assert "reference has no score for 6 of 6 images" in capsys.readouterr().err
+
+
 def test_score_writes_a_row_for_every_path(tmp_path: Path, finished: Path, photographs: Path):
     (tmp_path / "broken.jpg").write_text("no image")
     out, model = tmp_path / "scores.csv", finished / "export" / "tiny-student.onnx"

@@ -40,7 +40,7 @@ def test_lower_precision_is_not_written(tmp_path: Path):
 
 
 def test_what_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(PocketiqaError, match=r"no fitted DP-IQA head at .*nowhere: give a file that .*fit-teacher"):
+    with pytest.raises(PocketiqaError, match=r"no fitted DP-IQA head at .*nowhere: give a file that .*save_trained"):
         read_trained(tmp_path / "nowhere")
 
 
