@@ -43,7 +43,7 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
         for table in evaluation_tables(result):
             console.out.print(table)
     if run.recipe.score is not None:
-        console.out.print(demonstration_table(read_demonstration(run)))
+        console.out.print(demonstration_table([(found.name, found.scores) for found in read_demonstration(run)]))
     console.out.print(f"model:  {run.model}\nreport: {(run.report / PAGE).resolve()}", markup=False)
 
 

@@ -7,8 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # the words for a pool need no torch, and the tables of doctor not even pyarrow
-    from distill.stages.demonstration import Photograph
-    from pseudo_labels.audit import AuditReport
+    from pseudo_labels.audit_report import AuditReport
     from pseudo_labels.pool import Pool
     from pseudo_labels.store import LabelStore
     from students.export import ExportReport
@@ -90,13 +89,13 @@ def coverage_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def demonstration_table(photographs: Sequence["Photograph"]) -> Table:
-    """Originals against damaged copies."""
-    versions = list(photographs[0].scores)
+def demonstration_table(photographs: Sequence[tuple[str, Mapping[str, float]]]) -> Table:
+    """Originals against damaged copies: for each photograph its name, and the score of each version."""
+    versions = list(photographs[0][1])
     title = "held-out photographs, scored by the exported model on the CPU (1 is best)"
     table = Table("photograph", *(name.replace("_", " ") for name in versions), title=title, title_justify="left")
-    for photograph in photographs:
-        table.add_row(escape(photograph.name), *(f"{photograph.scores[name]:.3f}" for name in versions))
+    for name, scores in photographs:
+        table.add_row(escape(name), *(f"{scores[version]:.3f}" for version in versions))
     return table
 
 

@@ -5,7 +5,7 @@ Only shards whose bytes verify are looked at; ``audit_page`` turns the report in
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from pseudo_labels.audit_checks import find_warnings
+from pseudo_labels.audit_report import AuditReport
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
@@ -22,56 +23,6 @@ from pseudo_labels.store import LabelStore
 HISTOGRAM_BINS = 20
 _EXAMPLES = 8
 _REASONS = 5
-
-
-@dataclass(frozen=True)
-class AuditReport:
-    """Findings, all of them JSON values but for ``faults``.
-
-    Attributes:
-        folder: of the store.
-        teacher: its stamp.
-        finished: whether the store was finished.
-        rows: of the whole store.
-        shards: of the whole store.
-        missing: shards that are not committed.
-        faults: shards that cannot be trusted, and why.
-        coverage: status to ``count`` and ``reasons`` (the most frequent: ``reason``, ``count``, ``example``).
-        scores: ``n``, ``mean``, ``std``, ``min``, ``max``, ``median``, ``distinct`` of the ``ok`` rows.
-        histogram: counts of the scores in 20 equal bins of [0, 1].
-        spread: ``n``, ``mean``, ``median``, ``p95`` of the teacher's own standard deviation, where it gives one.
-        levels: mean score by severity, to the nearest of 0 (originals) to 5; empty without a synthetic pool.
-        distortions: name to ``n``, ``mean``, ``levels`` and ``srcc`` (rank correlation of score and level).
-        by_shard: ``index``, ``n``, ``mean``, ``std`` of each shard with ``ok`` rows.
-        examples: ``lowest``, ``highest`` and ``uncertain``: ``row``, ``uri``, ``score``, ``score_std``.
-        warnings: what a person should look at, in words.
-    """
-
-    folder: str
-    teacher: dict[str, Any]
-    finished: bool
-    rows: int
-    shards: int
-    missing: list[int]
-    faults: list[ShardFault]
-    coverage: dict[str, Any]
-    scores: dict[str, Any]
-    histogram: list[int]
-    spread: dict[str, Any]
-    levels: dict[str, float]
-    distortions: dict[str, Any]
-    by_shard: list[dict[str, Any]]
-    examples: dict[str, list[dict[str, Any]]]
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every label is there and as it was written; warnings may still stand."""
-        return self.finished and not self.missing and not self.faults
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self) | {"ok": self.ok}
 
 
 @dataclass(frozen=True)

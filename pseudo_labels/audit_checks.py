@@ -1,11 +1,8 @@
 """What a person should look at in a label store, in words: damage, teachers that do not tell images apart, drift."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from pseudo_labels.audit import AuditReport
+from pseudo_labels.audit_report import AuditReport
 
 # Below these a teacher tells images apart hardly or not at all.
 _CONSTANT_STD = 1e-3
@@ -15,7 +12,7 @@ _SAME_SCORE_SHARE = 0.5
 _DRIFT_DEVIATIONS, _DRIFT_SCORE = 5.0, 0.1
 
 
-def find_warnings(report: "AuditReport", scores: np.ndarray) -> list[str]:
+def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
     """Warnings, most urgent first.
 
     Args:
@@ -25,7 +22,7 @@ def find_warnings(report: "AuditReport", scores: np.ndarray) -> list[str]:
     return [*_damage(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
 
 
-def _damage(report: "AuditReport") -> list[str]:
+def _damage(report: AuditReport) -> list[str]:
     found = []
     if report.faults:
         shown = "; ".join(f"shard {fault.index}: {fault.reason}" for fault in report.faults[:3])
@@ -44,7 +41,7 @@ def _damage(report: "AuditReport") -> list[str]:
     return found
 
 
-def _degenerate(report: "AuditReport", scores: np.ndarray) -> list[str]:
+def _degenerate(report: AuditReport, scores: np.ndarray) -> list[str]:
     if not len(scores):
         return ["no image has a score"]
     found = []
@@ -62,7 +59,7 @@ def _degenerate(report: "AuditReport", scores: np.ndarray) -> list[str]:
     return found
 
 
-def _trends(report: "AuditReport") -> list[str]:
+def _trends(report: AuditReport) -> list[str]:
     rising = [name for name, found in report.distortions.items() if found["srcc"] is not None and found["srcc"] > 0]
     found = [f"scores rise with the level of {', '.join(rising)}: they should fall"] if rising else []
     means = [mean for _, mean in sorted(report.levels.items())]
@@ -71,7 +68,7 @@ def _trends(report: "AuditReport") -> list[str]:
     return found
 
 
-def _drift(report: "AuditReport") -> list[str]:
+def _drift(report: AuditReport) -> list[str]:
     means = np.array([shard["mean"] for shard in report.by_shard])
     if len(means) < 4:
         return []

@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pseudo_labels.audit import HISTOGRAM_BINS, AuditReport
+from pseudo_labels.audit import HISTOGRAM_BINS
+from pseudo_labels.audit_report import AuditReport
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import write_atomic
 from pseudo_labels.pool import Pool
