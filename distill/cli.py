@@ -22,6 +22,7 @@ app = typer.Typer(
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start over: remove what --out holds from an earlier run.")
 ]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file that --out names.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes it.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
@@ -83,7 +84,7 @@ def distort(
     from pseudo_labels.pool import Pool
 
     if preview:
-        console.out.print(f"contact sheet: {_draw_contact_sheet(pool, out)}", markup=False)
+        console.out.print(f"contact sheet: {_draw_contact_sheet(pool, out, overwrite)}", markup=False)
         return
     if pool is None or out is None:
         raise typer.BadParameter("name a pool and an --out folder, or ask for --preview")
@@ -102,13 +103,15 @@ def distort(
     console.out.print(pool_summary(made), markup=False)
 
 
-def _draw_contact_sheet(pool: Path | None, out: Path | None) -> Path:
+def _draw_contact_sheet(pool: Path | None, out: Path | None, overwrite: bool) -> Path:
     from pseudo_labels.distort import write_contact_sheet
     from pseudo_labels.images import load
+    from pseudo_labels.outputs import refuse_existing
     from pseudo_labels.photos import bundled_photographs
     from pseudo_labels.pool import Pool
 
     target = out or Path("distortions.png")
+    refuse_existing(target, overwrite=overwrite)
     if pool is None:
         rgb = load(bundled_photographs()["astronaut"])
     else:
@@ -136,6 +139,9 @@ def label(
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")] = 1,
     decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = 2,
+    max_failed_share: Annotated[
+        float, typer.Option(help="Leave the store unfinished when more than this share of good images gets no label.")
+    ] = 0.5,
     overwrite: Overwrite = False,
 ) -> None:
     """Let a teacher score a pool. Killed or interrupted, the same command goes on where it stopped."""
@@ -156,6 +162,7 @@ def label(
             device=device,
             threads=threads,
             decode_workers=decode_workers,
+            max_failed_share=max_failed_share,
             overwrite=overwrite,
             progress=report,
             warn=console.warn,
@@ -168,12 +175,16 @@ def label(
 def audit(
     labels: Annotated[Path, typer.Argument(help="Folder of a label store.")],
     out: Annotated[Path | None, typer.Option("--out", help="Also write the audit as one HTML page.")] = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Check a label store: altered or missing shards, coverage, scores, spread. Exit status 1 on a fault."""
     from distill.summaries import audit_summary
     from pseudo_labels.audit import audit_store
     from pseudo_labels.audit_page import write_audit_page
+    from pseudo_labels.outputs import refuse_existing
 
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     report = audit_store(labels)
     console.out.print(audit_summary(report), markup=False)
     if out is not None:
@@ -212,6 +223,7 @@ def evaluate(
         typer.Option("--trained-on", help="Pool the student learned from, to find overlap; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers as JSON.")] = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Judge models by human opinions: SRCC, PLCC, KRCC, RMSE, each with n and an interval.
 
@@ -219,7 +231,10 @@ def evaluate(
     """
     from distill.benchmarking import evaluate_on
     from distill.summaries import coverage_lines, evaluation_tables
+    from pseudo_labels.outputs import refuse_existing
 
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     with console.progress("evaluate") as report:
         result = evaluate_on(models, on, split=split, trained_on=trained_on or [], progress=report)
     for table in evaluation_tables(result):
@@ -239,7 +254,7 @@ def export(
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Real images for the parity check.  [default: bundled]")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Export a student to ONNX with its contract inside; refused unless it scores as the original does."""
     from distill.exporting import export_checkpoint
@@ -257,11 +272,14 @@ def score(
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
     file_format: Annotated[str, typer.Option("--format", help="table, csv, jsonl or parquet.")] = "table",
     out: Annotated[Path | None, typer.Option("--out", help="File to write.  [default: standard output]")] = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score."""
     from distill.scoring import score_paths
 
-    tally = score_paths(paths, model, recursive=recursive, workers=workers, file_format=file_format, out=out)
+    tally = score_paths(
+        paths, model, recursive=recursive, workers=workers, file_format=file_format, out=out, overwrite=overwrite
+    )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")
         raise typer.Exit(1)

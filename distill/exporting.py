@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pseudo_labels.errors import OutputConflictError, PocketiqaError
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
+from pseudo_labels.outputs import refuse_existing
 from pseudo_labels.photos import bundled_photographs
 from students.export import ExportReport, draft_contract, export_onnx
 from students.paths import find_images
@@ -30,8 +31,7 @@ def export_checkpoint(
         PocketiqaError: no student there, no usable image, or the exported file does not score as the student does.
         OutputConflictError: ``out`` exists.
     """
-    if out.exists() and not overwrite:
-        raise OutputConflictError(f"{out} exists already: choose another --out, or add --overwrite to replace it")
+    refuse_existing(out, overwrite=overwrite)
     folder = _student_folder(checkpoint)
     about: dict[str, Any] = read_record(folder)["about"]
     teachers: list[dict[str, Any]] = about.get("teachers", [])

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from distill import console
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.outputs import refuse_existing
 from pseudo_labels.records import Status
 from students.paths import find_images
 from students.runtime import Row, Scorer
@@ -22,17 +23,27 @@ FORMATS = ("table", "csv", "jsonl", "parquet")
 
 
 def score_paths(
-    paths: Sequence[Path], model: Path | None, *, recursive: bool, workers: int, file_format: str, out: Path | None
+    paths: Sequence[Path],
+    model: Path | None,
+    *,
+    recursive: bool,
+    workers: int,
+    file_format: str,
+    out: Path | None,
+    overwrite: bool = False,
 ) -> "Tally":
-    """Score images and folders and write one record each.
+    """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
     Raises:
-        PocketiqaError: no model, no images, or a format that cannot be written here.
+        PocketiqaError: no model, or a format that cannot be written here.
+        OutputConflictError: ``out`` exists already.
     """
     if model is None:
         raise PocketiqaError(
             "no model: name an exported student with --model FILE.onnx; 'pocketiqa run quickstart' makes one"
         )
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     scorer = Scorer(model)
     images = find_images(paths, recursive=recursive)
     with console.progress("score", visible=out is not None) as report:

@@ -153,6 +153,16 @@ def _refuse_file(folder: Path) -> None:
         raise OutputConflictError(f"{folder} is a file, but a folder is needed here: choose another --out")
 
 
+def refuse_existing(file: Path, *, overwrite: bool) -> None:
+    """Keep a command that writes one file from replacing another's result unasked.
+
+    Raises:
+        OutputConflictError: ``file`` exists and ``overwrite`` was not said.
+    """
+    if file.exists() and not overwrite:
+        raise OutputConflictError(f"{file} exists already: choose another --out, or add --overwrite to replace it")
+
+
 def start_over(folder: Path) -> None:
     """Remove an earlier output of ours; anything else is refused.
 

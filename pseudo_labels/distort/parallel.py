@@ -51,7 +51,8 @@ def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], workers:
                 "run the same command again with fewer workers"
             ) from error
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+            # What is in work ends first: nobody may still be writing once the caller has heard of an error.
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(function: Callable[[Any], Any]) -> None:

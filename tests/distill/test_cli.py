@@ -126,12 +126,16 @@ def test_a_model_that_scores_nothing_is_a_failure_with_a_reason(
     assert "reference has no score for 6 of 6 images" in capsys.readouterr().err
 
 
-def test_score_writes_a_row_for_every_path(tmp_path: Path, finished: Path, photographs: Path):
+def test_score_writes_a_row_for_every_path(
+    tmp_path: Path, finished: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "broken.jpg").write_text("no image")
     out, model = tmp_path / "scores.csv", finished / "export" / "tiny-student.onnx"
     words = ("score", photographs, "--model", model, "--format", "csv", "--out", out)
     assert pocketiqa(*words) == 0
-    assert pocketiqa(*words, "--workers", 2, tmp_path / "broken.jpg") == 1
+    assert pocketiqa(*words) == 1  # the file is there
+    assert "--overwrite" in capsys.readouterr().err
+    assert pocketiqa(*words, "--overwrite", "--workers", 2, tmp_path / "broken.jpg") == 1
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["ok"] * 6 + ["not_an_image"]
