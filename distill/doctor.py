@@ -1,11 +1,12 @@
 """What this machine can do: versions, devices, and which teachers can run."""
 
 import importlib
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from distill.cores import usable_cores
 
 # In the order in which the stages need them.
 _PACKAGES = (
@@ -50,7 +51,7 @@ def machine() -> dict[str, Any]:
     record: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": usable_cores(),
         "onnxruntime": ", ".join(importlib.import_module("onnxruntime").get_available_providers()),
     }
     record["accelerators"] = ", ".join(_accelerators()) or "none"

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
 
+from distill.cores import usable_cores
 from distill.train_config import TrainConfig
 from pseudo_labels.errors import PocketiqaError
 
@@ -63,7 +64,7 @@ def threads_of(config: TrainConfig, accelerator: Accelerator) -> Iterator[None]:
     before = torch.get_num_threads()
     if accelerator.device.type == "cpu":
         here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
-        torch.set_num_threads(config.threads or max(1, _cores() // here))
+        torch.set_num_threads(config.threads or max(1, usable_cores() // here))
     try:
         yield
     finally:
@@ -76,7 +77,3 @@ def random_numbers_of(accelerator: Accelerator) -> Iterator[None]:
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         yield
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.evaluation.judges import student_folder
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
 from pseudo_labels.outputs import refuse_existing
@@ -32,7 +33,11 @@ def export_checkpoint(
         OutputConflictError: ``out`` exists.
     """
     refuse_existing(out, overwrite=overwrite)
-    folder = _student_folder(checkpoint)
+    folder = student_folder(checkpoint)
+    if folder is None:
+        raise PocketiqaError(
+            f"{checkpoint} holds no finished student ({RECORD}): name a training folder, and finish the training first"
+        )
     about: dict[str, Any] = read_record(folder)["about"]
     teachers: list[dict[str, Any]] = about.get("teachers", [])
     student = load_student(folder)
@@ -51,15 +56,6 @@ def export_checkpoint(
 def _data_entry(source: dict[str, Any]) -> dict[str, Any]:
     """What a reader of the contract needs of a training source; whose licence it is, only the user can know."""
     return {"name": source["name"], "digest": source["labels"], "licence": "as the photographs of its pool"}
-
-
-def _student_folder(checkpoint: Path) -> Path:
-    for folder in (checkpoint, checkpoint / "student"):
-        if (folder / RECORD).is_file():
-            return folder
-    raise PocketiqaError(
-        f"{checkpoint} holds no finished student ({RECORD}): name a training folder, and finish the training first"
-    )
 
 
 def _parity_images(images: Sequence[Path]) -> list[Path]:

@@ -5,11 +5,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from distill.train_config import SplitSettings
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import read_json
 from pseudo_labels.records import ImageRef
+
+SPLIT = "split.json"
 
 
 class Part(StrEnum):
@@ -52,6 +56,15 @@ class Split:
         """Inverse of ``as_dict``."""
         parts = {image_id: Part(name) for name, members in record["ids"].items() for image_id in members}
         return Split(parts, SplitSettings(**record["settings"]))
+
+
+def read_split(run_folder: Path) -> Split:
+    """The split that a training run drew.
+
+    Raises:
+        PocketiqaError: the folder holds none.
+    """
+    return Split.from_dict(read_json(run_folder / SPLIT, what="split"))
 
 
 class _Sets:

@@ -25,7 +25,7 @@ from distill.environment import accelerator_of, random_numbers_of, threads_of
 from distill.history import HISTORY, read_history
 from distill.pixels import PixelCache, build_pixels
 from distill.schedule import build_optimizer
-from distill.split import Part, Split, join_groups, split_groups
+from distill.split import SPLIT, Part, Split, join_groups, split_groups
 from distill.train_config import StudentSettings, TrainConfig
 from distill.trainer import Parts, Trainer
 from distill.validation import Validator
@@ -38,7 +38,7 @@ from students.registry import build_student, student_config
 from students.storage import WEIGHTS, save_student
 
 KIND = "run"
-SPLIT, STUDENT, CHECKPOINTS, PIXELS, TRACKERS = "split.json", "student", "checkpoints", "pixels", "trackers"
+STUDENT, CHECKPOINTS, PIXELS, TRACKERS = "student", "checkpoints", "pixels", "trackers"
 
 ProgressCallback = Callable[[int, int], None]
 

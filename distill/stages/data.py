@@ -1,9 +1,9 @@
 """Photographs to labels: the pool, its synthetic damage, and the teacher's word on it."""
 
-import os
 from functools import partial
 
 from distill.console import Report, warn
+from distill.cores import usable_cores
 from distill.stage_config import DistortSection, LabelSection, PoolSection
 from distill.stages.context import Run, Stage
 from distill.summaries import pool_line, store_line
@@ -13,11 +13,6 @@ from pseudo_labels.pool import Pool, build_pool
 from teachers.label import label
 
 BUNDLED = "bundled:photographs"
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def data_stages(run: Run) -> list[Stage]:
@@ -40,7 +35,7 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> st
         run.pool,
         near_distance=section.near_distance,
         max_bad_share=section.max_bad_share,
-        workers=cores(),
+        workers=usable_cores(),
         overwrite=overwrite,
         progress=report,
     )
@@ -55,7 +50,7 @@ def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report)
         names=section.names,
         seed=run.recipe.seed,
         max_side=section.max_side,
-        workers=cores(),
+        workers=usable_cores(),
         overwrite=overwrite,
         progress=report,
     )
@@ -72,7 +67,7 @@ def _label(run: Run, section: LabelSection, overwrite: bool, report: Report) -> 
         options=section.options,
         batch_size=section.batch_size,
         threads=section.threads,
-        decode_workers=cores(),
+        decode_workers=usable_cores(),
         overwrite=overwrite,
         progress=report,
         warn=warn,

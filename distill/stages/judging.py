@@ -13,11 +13,11 @@ from distill.evaluation.overlap import find_overlap, pool_prints
 from distill.evaluation.predictions import Predictions, predict
 from distill.evaluation.samples import pool_samples
 from distill.evaluation.targets import Targets, targets_from_labels
-from distill.split import Part, Split
+from distill.split import Part, read_split
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.student import label_sources
 from distill.summaries import evaluation_line
-from pseudo_labels.files import canonical_json, read_json, sha256_file
+from pseudo_labels.files import canonical_json, sha256_file
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
@@ -46,7 +46,7 @@ class HeldOut:
 def held_out(run: Run) -> HeldOut:
     """The test part of the first labelled pool; the validation part where the recipe sets no test part aside."""
     source = label_sources(run)[0]
-    split = Split.from_dict(read_json(run.training / "split.json", what="split"))
+    split = read_split(run.training)
     part = Part.TEST if split.count(Part.TEST) else Part.VALIDATION
     pool = Pool.open(source.pool)
     ids, trained = ([ref.id for ref in pool.ok() if split.parts.get(ref.id) == own] for own in (part, Part.TRAIN))

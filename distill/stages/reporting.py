@@ -14,19 +14,20 @@ from distill.console import Report
 from distill.evaluation.judges import open_judge
 from distill.history import HISTORY, read_history
 from distill.report import Cost, DamagedCopy, MapExample, ReportInputs, build_report
-from distill.split import Part, Split
+from distill.split import Part, read_split
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
 from distill.stages.judging import HeldOut, held_out, read_predictions, read_results
 from distill.stages.student import label_sources
-from pseudo_labels.files import read_json, sha256_file
+from pseudo_labels.files import sha256_file
 from pseudo_labels.images import load
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.photos import photograph_licences
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 from students.complexity import peak_memory_bytes
+from students.contract import StudentContract
 from students.latency import measure_latency
 from students.runtime import Scorer
 
@@ -59,7 +60,7 @@ def _inputs(run: Run, report: Report) -> ReportInputs:
     out, scorer = held_out(run), Scorer(run.model)
     store = LabelStore.open(label_sources(run)[0].labels)
     demonstration = read_demonstration(run) if run.recipe.score else []
-    costs, machine = _costs(run, out, store, report)
+    costs, machine = _costs(run, out, store, scorer.contract, report)
     results = read_results(run)
     return ReportInputs(
         title=f"{run.recipe.name}: a pocket-size student of {store.spec.stamp.name}",
@@ -97,7 +98,9 @@ def _notes(run: Run, out: HeldOut) -> list[str]:
     return notes
 
 
-def _costs(run: Run, out: HeldOut, store: LabelStore, report: Report) -> tuple[dict[str, Cost], str]:
+def _costs(
+    run: Run, out: HeldOut, store: LabelStore, contract: StudentContract, report: Report
+) -> tuple[dict[str, Cost], str]:
     """Time and memory, on held-out images as JPEG files."""
     with tempfile.TemporaryDirectory() as name:
         timed = [out.pool.by_id(id) for id in out.ids[:_TIMED_IMAGES]]
@@ -106,7 +109,6 @@ def _costs(run: Run, out: HeldOut, store: LabelStore, report: Report) -> tuple[d
             Image.fromarray(out.pool.load(ref)).save(file, quality=90)
         latency = measure_latency(run.model, files, progress=report)
         memory_mb = peak_memory_bytes(run.model, files) / 1e6
-    contract = Scorer(run.model).contract
     student = Cost(
         parameters=contract.parameters,
         macs=contract.macs,
@@ -184,12 +186,8 @@ def _pool_facts(name: str, pool: Pool) -> dict[str, Any]:
     }
 
 
-def _split(run: Run) -> Split:
-    return Split.from_dict(read_json(run.training / "split.json", what="split"))
-
-
 def _split_counts(run: Run, pool: Pool) -> dict[str, dict[str, int]]:
-    parts = _split(run).parts
+    parts = read_split(run.training).parts
     groups = {part: {ref.group for ref in pool if parts.get(ref.id) == part} for part in Part}
     counts = Counter(parts.values())
     return {part.value: {"images": counts[part], "groups": len(groups[part])} for part in Part if counts[part]}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from pseudo_labels.files import canonical_json, digest_of, write_atomic
-from teachers.dp_iqa.tensors import tensor_digest
+from teachers.tensor_digest import tensor_digest
 
 FORMAT = 1
 

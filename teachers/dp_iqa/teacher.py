@@ -17,8 +17,8 @@ from pseudo_labels.records import Status, TeacherStamp
 from teachers.base import TeacherOutput, stack
 from teachers.dp_iqa.model import DpIqa
 from teachers.dp_iqa.sources import Sources
-from teachers.dp_iqa.tensors import tensor_digest
 from teachers.dp_iqa.trained import Trained, check_fits, read_trained, save_trained
+from teachers.tensor_digest import tensor_digest
 
 VERSION = 1
 """Raised whenever scores change."""

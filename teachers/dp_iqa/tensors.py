@@ -1,6 +1,5 @@
 """Tensors in files and in modules: read without trusting the file, assigned without tolerance, told apart by digest."""
 
-import hashlib
 import json
 import pickle
 from collections.abc import Collection, Mapping
@@ -16,16 +15,6 @@ from pseudo_labels.errors import PocketiqaError
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _SHARDS = ".index.json"
-
-
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values; independent of order, device and file format."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ from pseudo_labels.errors import PocketiqaError
 from teachers.sam_iqa.model import TRAINABLE, SamIqa, SamIqaConfig
 from teachers.sam_iqa.teacher import SamIqaTeacher
 from teachers.sam_iqa.variants import build_vit
-from teachers.sam_iqa.weights import load_vit, tensor_digest
+from teachers.sam_iqa.weights import load_vit
+from teachers.tensor_digest import tensor_digest
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NEW_HEAD = "new"

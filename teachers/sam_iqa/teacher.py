@@ -16,7 +16,7 @@ from pseudo_labels.records import Status, TeacherStamp
 from teachers.base import Item, TeacherOutput, stack
 from teachers.sam_iqa.model import SamIqa
 from teachers.sam_iqa.trained import Trained, check_fits, read_trained, save_trained
-from teachers.sam_iqa.weights import tensor_digest
+from teachers.tensor_digest import tensor_digest
 
 NAME = "sam_iqa"
 VERSION = 1

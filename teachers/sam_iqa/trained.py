@@ -16,7 +16,7 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from pseudo_labels.files import canonical_json, write_atomic
 from pseudo_labels.outputs import differences
-from teachers.sam_iqa.weights import tensor_digest
+from teachers.tensor_digest import tensor_digest
 
 _KEY = "pocketiqa.trained"
 FORMAT = 1

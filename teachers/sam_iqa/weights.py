@@ -23,16 +23,6 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values; independent of order, device and file format."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def load_vit(name: str, weights: str | Path | None) -> ImageEncoderViT:
     """The encoder ``name`` with the weights of an official checkpoint, in float32 on the CPU.
 

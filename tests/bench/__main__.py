@@ -4,19 +4,12 @@
 """
 
 import importlib
-import platform
 import sys
-from pathlib import Path
 
 from distill.doctor import installed_versions, machine
+from students.latency import machine_name
 
 BENCHES = ("labelling", "scoring", "brisque", "loader")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:
@@ -26,7 +19,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"no bench named {', '.join(unknown)}: choose from {', '.join(BENCHES)}")
     here, versions = machine(), installed_versions()
-    print(f"machine: {_processor()}, {here['cores']} cores, {here['system']}, Python {here['python']}")
+    print(f"machine: {machine_name()}, {here['cores']} cores, {here['system']}, Python {here['python']}")
     print("versions: " + ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime", "pillow", "timm")))
     for name in names:
         print(f"\n== {name} ==", flush=True)

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.dp_iqa.tensors import assign, read_tensors, some, tensor_digest, tensors_only
+from teachers.dp_iqa.tensors import assign, read_tensors, some, tensors_only
+from teachers.tensor_digest import tensor_digest
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.int64)}
 

@@ -10,7 +10,8 @@ import torch
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.sam_iqa.variants import VARIANTS
-from teachers.sam_iqa.weights import find_checkpoint, load_vit, read_checkpoint, tensor_digest
+from teachers.sam_iqa.weights import find_checkpoint, load_vit, read_checkpoint
+from teachers.tensor_digest import tensor_digest
 from tests.teachers.sam_iqa.tiny_sam import random_vit
 
 Content = dict[str, Any]
