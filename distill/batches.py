@@ -1,8 +1,9 @@
 """Training batches: order, crops and flips are functions of the seed and the number of images seen, nothing else."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,94 +70,158 @@ class Order:
         return np.array([self._pass(int(p // self._length))[p % self._length] for p in positions], dtype=np.int64)
 
 
-class BatchMaker:
-    """Makes the batches of one process.
+@dataclass(frozen=True)
+class View:
+    """What a batch shows of an example: a window of its pixels, mirrored or not.
+
+    Attributes:
+        index: of the example.
+        top: first row of the window.
+        left: first column.
+        height: of the window in pixels.
+        width: likewise.
+        flip: mirror left and right.
+    """
+
+    index: int
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+    def cut(self, cache: PixelCache, row: int) -> np.ndarray:
+        """The window of one row of ``cache``: uint8 [height, width, 3]."""
+        window = cache.read(row, self.top, self.height)[:, self.left : self.left + self.width]
+        return window[:, ::-1] if self.flip else window
+
+
+Sides = tuple[int, int]
+
+
+class Views:
+    """Which views of which examples the batches of one process show.
 
     Args:
         examples: the training part.
         caches: pixels of each source; sources of one pool share theirs.
         order: which example comes when.
-        images: crop and flip.
+        crop: height and width of an image -> of the window.
+        horizontal_flip: flip half of the images.
         per_process: images of one micro-batch in one process.
         rank: of this process.
         world: number of processes.
         seed: of crops and flips.
+    """
+
+    def __init__(
+        self, examples: Examples, caches: Sequence[PixelCache], order: Order, crop: Callable[[int, int], Sides], *,
+        horizontal_flip: bool, per_process: int, rank: int, world: int, seed: int,
+    ):  # fmt: skip
+        self._examples, self._caches, self._order, self._crop = examples, caches, order, crop
+        self._per_process, self._rank, self._world, self._seed = per_process, rank, world, seed
+        # A pool with labels of mirror images brings its flips as rows of their own.
+        mirrored = {id(caches[number]) for number in set(examples.source[examples.flipped].tolist())}
+        self._flip = [horizontal_flip and id(cache) not in mirrored for cache in caches]
+
+    def draw(self, micro_batch: int) -> list[View]:
+        """The views of this process in micro-batch number ``micro_batch`` of the run."""
+        first = (micro_batch * self._world + self._rank) * self._per_process
+        chosen = self._order.at(first, self._per_process)
+        return [
+            self._view(int(index), np.random.default_rng([self._seed, _VIEW, first + place]))
+            for place, index in enumerate(chosen)
+        ]
+
+    def _view(self, index: int, generator: np.random.Generator) -> View:
+        source, row = int(self._examples.source[index]), int(self._examples.row[index])
+        height, width = (int(side) for side in self._caches[source].sizes[row])
+        # Drawn whether used or not, so that every option sees the same crops.
+        random_top, random_left, random_flip = generator.random(3)
+        tall, wide = self._crop(height, width)
+        flip = bool(self._examples.flipped[index]) ^ (self._flip[source] and bool(random_flip < 0.5))
+        top, left = int(random_top * (height - tall + 1)), int(random_left * (width - wide + 1))
+        return View(index, top, left, tall, wide, flip)
+
+    def pixels(self, view: View) -> np.ndarray:
+        """What the view shows: uint8 [height, width, 3]."""
+        return view.cut(self._caches[self._examples.source[view.index]], int(self._examples.row[view.index]))
+
+
+class BatchMaker:
+    """Makes a student's batches in one process.
+
+    Args:
+        examples: the training part.
+        caches: pixels of each source.
+        order: which example comes when.
+        images: crop and flip.
         features: cached teacher features, if training compares with them.
+        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``Views``.
     """
 
     def __init__(
         self, examples: Examples, caches: Sequence[PixelCache], order: Order, images: ImageSettings, *,
-        per_process: int, rank: int, world: int, seed: int, features: FeatureReader | None = None,
+        features: FeatureReader | None = None, **share: int,
     ):  # fmt: skip
         self._examples = examples.with_mean_weight_one()
-        self._caches = caches
-        self._order = order
-        self._crop = images.crop_size
-        self._per_process, self._rank, self._world, self._seed = per_process, rank, world, seed
         self._features = features
-        sizes = np.stack([self._size(index) for index in range(len(examples))])
-        self._canvas = (self._crop, self._crop) if self._crop else tuple(int(side) for side in sizes.max(0))
-        # A pool with labels of mirror images brings its flips as rows of their own.
-        mirrored = {id(caches[number]) for number in set(examples.source[examples.flipped].tolist())}
-        self._flip = [images.horizontal_flip and id(cache) not in mirrored for cache in caches]
+        pairs = zip(examples.source, examples.row, strict=True)
+        sizes = np.stack([caches[source].sizes[row] for source, row in pairs])
+        crop = images.crop_size
+        self._canvas = (crop, crop) if crop else (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
+        self._views = Views(
+            examples, caches, order, self._window, horizontal_flip=images.horizontal_flip, **share
+        )  # fmt: skip
 
-    def _size(self, index: int) -> np.ndarray:
-        return self._caches[self._examples.source[index]].sizes[self._examples.row[index]]
+    def _window(self, height: int, width: int) -> Sides:
+        return min(height, self._canvas[0]), min(width, self._canvas[1])
 
     def make(self, micro_batch: int) -> Batch:
         """The share of this process in micro-batch number ``micro_batch`` of the run."""
-        first = (micro_batch * self._world + self._rank) * self._per_process
-        chosen = self._order.at(first, self._per_process)
-        pixels = np.empty((len(chosen), *self._canvas, 3), dtype=np.uint8)
-        valid = np.empty((len(chosen), 2), dtype=np.float32)
-        for place, index in enumerate(chosen):
-            generator = np.random.default_rng([self._seed, _VIEW, first + place])
-            view = self._view(int(index), generator)
-            valid[place] = np.divide(view.shape[:2], self._canvas)
-            pixels[place] = _padded(view, self._canvas)
+        views = self._views.draw(micro_batch)
+        chosen = np.array([view.index for view in views], dtype=np.int64)
+        pixels = np.empty((len(views), *self._canvas, 3), dtype=np.uint8)
+        valid = np.empty((len(views), 2), dtype=np.float32)
+        for place, view in enumerate(views):
+            valid[place] = np.divide((view.height, view.width), self._canvas)
+            pixels[place] = _padded(self._views.pixels(view), self._canvas)
         tensors = [pixels, self._examples.target[chosen], self._examples.weight[chosen], valid]
         if self._features is not None:
             tensors.append(np.stack([self._features.read(self._examples, int(index)) for index in chosen]))
             tensors.append(np.where(self._examples.shard[chosen] >= 0, tensors[2], np.float32(0)))
         return Batch(*(torch.from_numpy(array) for array in tensors))
 
-    def _view(self, index: int, generator: np.random.Generator) -> np.ndarray:
-        source, row = int(self._examples.source[index]), int(self._examples.row[index])
-        height, width = (int(side) for side in self._size(index))
-        # Drawn whether used or not, so that every option sees the same crops.
-        random_top, random_left, random_flip = generator.random(3)
-        tall, wide = min(height, self._canvas[0]), min(width, self._canvas[1])
-        top, left = int(random_top * (height - tall + 1)), int(random_left * (width - wide + 1))
-        view = self._caches[source].read(row, top, tall)[:, left : left + wide]
-        flip = bool(self._examples.flipped[index]) ^ (self._flip[source] and random_flip < 0.5)
-        return view[:, ::-1] if flip else view
 
-
-def _padded(view: np.ndarray, canvas: tuple[int, ...]) -> np.ndarray:
+def _padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
     """Fill up at the bottom and right with the mirrored image: no foreign content, no hard edge."""
     missing = [side - found for side, found in zip(canvas, view.shape[:2], strict=True)]
     return view if not any(missing) else np.pad(view, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
 
 
-def whole_image_batches(
-    examples: Examples, caches: Sequence[PixelCache], batch_size: int
-) -> Iterator[tuple[np.ndarray, Callable[[], Tensor]]]:
-    """Whole images as the runtime sees them: those of one size together, without padding.
+LazyBatch = tuple[np.ndarray, Callable[[], Any]]
+"""Indices into examples, and a function that reads what belongs to them."""
 
-    Yields:
-        Indices into ``examples``, and a function that reads them: uint8 [B, H, W, 3].
-    """
+
+def whole_image_batches(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[LazyBatch]:
+    """Whole images as the runtime sees them: those of one size together, without padding, uint8 [B, H, W, 3]."""
     sizes: dict[tuple[int, int], list[int]] = {}
     for index in range(len(examples)):
         height, width = caches[examples.source[index]].sizes[examples.row[index]]
         sizes.setdefault((int(height), int(width)), []).append(index)
-    for indices in sizes.values():
-        for start in range(0, len(indices), batch_size):
-            chosen = indices[start : start + batch_size]
-            yield np.array(chosen), partial(_read_whole, examples, caches, chosen)
+    parts = [
+        indices[start : start + batch_size]
+        for indices in sizes.values()
+        for start in range(0, len(indices), batch_size)
+    ]
+    return [(np.array(chosen), partial(_read_whole, examples, caches, chosen)) for chosen in parts]
+
+
+def whole_view(examples: Examples, caches: Sequence[PixelCache], index: int) -> np.ndarray:
+    """The whole image of an example, mirrored if its label is of the mirror image: uint8 [H, W, 3]."""
+    pixels = caches[examples.source[index]].read(int(examples.row[index]))
+    return pixels[:, ::-1] if examples.flipped[index] else pixels
 
 
 def _read_whole(examples: Examples, caches: Sequence[PixelCache], chosen: Sequence[int]) -> Tensor:
-    pixels = [caches[examples.source[index]].read(int(examples.row[index])) for index in chosen]
-    flips = [view[:, ::-1] if examples.flipped[index] else view for index, view in zip(chosen, pixels, strict=True)]
-    return torch.from_numpy(np.stack(flips))
+    return torch.from_numpy(np.stack([whole_view(examples, caches, index) for index in chosen]))

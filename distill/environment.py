@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
 
 from distill.cores import usable_cores
-from distill.train_config import TrainConfig
+from distill.loop_config import LoopSettings
 from pseudo_labels.errors import PocketiqaError
 
 # The main process may decode a large pool while the others wait; one that dies does not leave them waiting.
@@ -20,7 +20,7 @@ _PATIENCE = timedelta(hours=12)
 
 
 @contextmanager
-def accelerator_of(config: TrainConfig, trackers: Path) -> Iterator[Accelerator]:
+def accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
     """An Accelerator for one run, whose settings are forgotten afterwards.
 
     Args:
@@ -59,7 +59,7 @@ def accelerator_of(config: TrainConfig, trackers: Path) -> Iterator[Accelerator]
 
 
 @contextmanager
-def threads_of(config: TrainConfig, accelerator: Accelerator) -> Iterator[None]:
+def threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None]:
     """Share the cores among the processes of this machine while training on the CPU."""
     before = torch.get_num_threads()
     if accelerator.device.type == "cpu":

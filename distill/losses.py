@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.train_config import LossSettings, MarginKind, ScoreKind
+from distill.loop_config import MarginKind, ScoreKind, ScoreLossSettings
+from distill.train_config import LossSettings
 
 # Targets closer than this (in units of the score) have no order worth learning.
 _MIN_SPREAD = 1e-6
@@ -129,8 +130,21 @@ def relational_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     return (share * cost).sum()
 
 
-def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum of the losses with a weight above 0.
+Terms = dict[str, Tensor]
+_Recipe = Mapping[str, tuple[float, Callable[[], Tensor]]]
+
+
+def score_loss_of(batch: LossInputs, options: ScoreLossSettings) -> tuple[Tensor, Terms]:
+    """Weighted sum of the losses on scores with a weight above 0.
+
+    Returns:
+        The total, and each computed term before its weight.
+    """
+    return _weighted_sum(batch, _score_terms(batch, options))
+
+
+def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]:
+    """The same with the losses on features.
 
     Args:
         batch: what the losses compare, over all processes.
@@ -142,7 +156,23 @@ def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, dict[s
     Raises:
         ValueError: a feature loss has a weight, but the batch brings no features.
     """
-    named: Mapping[str, tuple[float, Callable[[], Tensor]]] = {
+    features: _Recipe = {
+        "feature": (options.feature, lambda: _feature_term(batch)),
+        "relational": (options.relational, lambda: _relational_term(batch)),
+    }
+    return _weighted_sum(batch, {**_score_terms(batch, options), **features})
+
+
+def _weighted_sum(batch: LossInputs, recipe: _Recipe) -> tuple[Tensor, Terms]:
+    terms = {name: compute() for name, (weight, compute) in recipe.items() if weight > 0}
+    total = batch.prediction.sum() * 0.0
+    for name, term in terms.items():
+        total = total + recipe[name][0] * term
+    return total, terms
+
+
+def _score_terms(batch: LossInputs, options: ScoreLossSettings) -> _Recipe:
+    return {
         "score": (
             options.score,
             lambda: score_loss(batch.prediction, batch.target, batch.weight, options.score_kind, options.huber_delta),
@@ -152,14 +182,7 @@ def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, dict[s
             options.ranking,
             lambda: ranking_loss(batch.prediction, batch.target, batch.weight, options.margin, options.margin_kind),
         ),
-        "feature": (options.feature, lambda: _feature_term(batch)),
-        "relational": (options.relational, lambda: _relational_term(batch)),
     }
-    terms = {name: compute() for name, (weight, compute) in named.items() if weight > 0}
-    total = batch.prediction.sum() * 0.0
-    for name, term in terms.items():
-        total = total + named[name][0] * term
-    return total, terms
 
 
 def _feature_term(batch: LossInputs) -> Tensor:

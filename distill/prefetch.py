@@ -4,8 +4,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from distill.batches import Batch
+Batch = TypeVar("Batch")
 
 
 @contextmanager

@@ -1,33 +1,59 @@
-"""Optimiser and learning rate: AdamW, linear warm-up, cosine decay."""
+"""Optimiser and learning rate: AdamW, linear warm-up, then half a cosine or steps."""
 
 import math
 
 from torch import nn
 from torch.optim import AdamW
 
+from distill.loop_config import OptimizerSettings
+from pseudo_labels.errors import PocketiqaError
 
-def learning_rate(step: int, *, peak: float, steps: int, warmup_steps: int, floor: float = 0.0) -> float:
-    """Learning rate of optimiser step ``step`` (0-based): linear up to ``peak``, then half a cosine down.
 
-    Loshchilov and Hutter 2017 (SGDR), equation 5 without restarts. The first step has peak / (warmup_steps + 1), so
-    that no step is wasted at 0; the last one is just above ``peak * floor``.
+def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
+    """Learning rate of optimiser step ``step`` (0-based): linear up to the peak, then as the schedule says.
+
+    Cosine: Loshchilov and Hutter 2017 (SGDR), equation 5 without restarts; the last step is just above the floor. The
+    first step of a warm-up has peak / (warmup_steps + 1), so that no step is wasted at 0.
 
     Args:
         step: 0 to ``steps`` - 1.
-        peak: the highest rate.
         steps: length of the run.
-        warmup_steps: steps before the peak, fewer than ``steps``.
-        floor: share of the peak that remains at the end, in [0, 1].
+        settings: peak, warm-up and schedule.
     """
-    if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    progress = (step - warmup_steps) / (steps - warmup_steps)
+    warmup, peak = settings.warmup_steps, settings.learning_rate
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    if settings.schedule == "step":
+        return peak * settings.step_factor ** sum(step >= share * steps for share in settings.step_at)
+    progress = (step - warmup) / (steps - warmup)
+    floor = settings.final_share
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def build_optimizer(model: nn.Module, *, peak: float, weight_decay: float, betas: tuple[float, float]) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019); vectors (norms, biases, scales) are not decayed."""
-    decayed = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim > 1]
-    free = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return AdamW([group for group in groups if group["params"]], lr=peak, betas=betas)
+def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019); vectors (norms, biases, scales) are not decayed.
+
+    Each group has its share of the learning rate as ``rate``; see ``set_learning_rate``.
+
+    Raises:
+        PocketiqaError: a prefix of ``rates`` fits no trained parameter.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    unused = [prefix for prefix in settings.rates if not any(name.startswith(prefix) for name, _ in named)]
+    if unused:
+        known = ", ".join(sorted({name.partition(".")[0] + "." for name, _ in named}))
+        raise PocketiqaError(f"optimizer.rates: no trained parameter begins with {unused[0]!r}; there are {known}")
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((_rate_of(name, settings.rates), decay), []).append(parameter)
+    return AdamW(
+        [{"params": members, "weight_decay": decay, "rate": rate} for (rate, decay), members in groups.items()],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+    )
+
+
+def _rate_of(name: str, rates: dict[str, float]) -> float:
+    """The share of the longest prefix that fits."""
+    return max(((len(prefix), rate) for prefix, rate in rates.items() if name.startswith(prefix)), default=(0, 1.0))[1]

@@ -1,4 +1,4 @@
-"""The training loop itself: parts are built outside (``distill.train``) and passed in."""
+"""The training loop itself: what is trained is built outside (``distill.training_run``) and passed in."""
 
 import math
 import time
@@ -11,24 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distill import sync_norm
-from distill.adapters import TrainedStudent, teacher_embedding
-from distill.batches import Batch, BatchMaker
-from distill.checkpoint import Checkpoint, Checkpoints, Progress, load_optimizer, load_tensors, optimizer_tensors
-from distill.collectives import gather_rows, sum_of_ints
-from distill.ema import Ema
+from distill.checkpoint import Checkpoint, Checkpoints, Progress, load_optimizer, optimizer_tensors
+from distill.collectives import sum_of_ints
 from distill.history import HISTORY, TIMINGS, History, Mean, append_line
 from distill.interruption import interruption
-from distill.losses import LossInputs, total_loss
+from distill.learner import Learner, MovableBatch
+from distill.loop_config import LoopSettings
 from distill.prefetch import prefetched
 from distill.schedule import learning_rate
-from distill.train_config import TrainConfig
-from distill.validation import Validator
 from pseudo_labels.errors import PocketiqaError
-from students.model import PocketStudent
 
 
 class InterruptedRunError(PocketiqaError):
@@ -45,23 +38,13 @@ class Parts:
 
     Attributes:
         accelerator: of this run.
-        model: as Accelerate wrapped it.
-        trained: the same, unwrapped.
-        optimizer: as Accelerate wrapped it.
-        ema: averages ``trained.student``.
-        batches: makes this process's batches.
-        validator: judges the averaged student.
+        learner: what is trained.
         checkpoints: of this run.
         folder: of this run.
     """
 
     accelerator: Accelerator
-    model: nn.Module
-    trained: TrainedStudent
-    optimizer: Optimizer
-    ema: Ema[PocketStudent]
-    batches: BatchMaker
-    validator: Validator
+    learner: Learner
     checkpoints: Checkpoints
     folder: Path
 
@@ -69,8 +52,8 @@ class Parts:
 class Trainer:
     """Runs the steps of one run from wherever its last checkpoint left it."""
 
-    def __init__(self, parts: Parts, config: TrainConfig, found: Checkpoint | None):
-        self._parts, self._config = parts, config
+    def __init__(self, parts: Parts, config: LoopSettings, found: Checkpoint | None):
+        self._parts, self._config, self._learner = parts, config, parts.learner
         self._accelerator = parts.accelerator
         self._main = parts.accelerator.is_main_process
         self.progress = found.progress if found else Progress(0, 0, 0)
@@ -81,21 +64,24 @@ class Trainer:
 
     @property
     def _raw_optimizer(self) -> Optimizer:
-        return getattr(self._parts.optimizer, "optimizer", self._parts.optimizer)
+        return getattr(self._learner.optimizer, "optimizer", self._learner.optimizer)
 
     def _restore(self, found: Checkpoint) -> None:
-        parts, tensors = self._parts, found.tensors
-        load_tensors(parts.trained.student, tensors["student"])
-        load_tensors(parts.ema.model, tensors["ema"])
-        if parts.trained.adapter is not None:
-            load_tensors(parts.trained.adapter, tensors["adapters"])
-        load_optimizer(self._raw_optimizer, parts.trained.named_parameters(), tensors["optimizer"])
-        parts.ema.updates = found.progress.step
+        self._learner.restore(found)
+        load_optimizer(self._raw_optimizer, self._learner.module.named_parameters(), found.tensors["optimizer"])
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(found.progress.scaler)
 
+    @property
+    def done(self) -> bool:
+        """Whether the last step is done, or as many validations as patience allows have found nothing better."""
+        config, progress = self._config, self.progress
+        if progress.step >= config.steps or config.patience is None or progress.best_step is None:
+            return progress.step >= config.steps
+        return (progress.step - progress.best_step) // config.validate_every_steps >= config.patience
+
     def run(self, progress: Callable[[int, int], None] | None) -> None:
-        """Train to the last step, with validations and checkpoints on the way.
+        """Train until it is done, with validations and checkpoints on the way.
 
         Raises:
             InterruptedRunError: on SIGTERM or SIGINT, after writing a checkpoint.
@@ -105,14 +91,15 @@ class Trainer:
         first = self.progress.step * config.accumulation_steps
         total = config.steps * config.accumulation_steps
         clock = _Clock()
-        with interruption() as asked, prefetched(self._parts.batches.make, first, total) as batches:
-            for step in range(self.progress.step + 1, config.steps + 1):
+        with interruption() as asked, prefetched(self._learner.make_batch, first, total) as batches:
+            while not self.done:
+                step = self.progress.step + 1
                 with clock.step():
                     self._step(step, clock.waiting(batches))
                 saved = self._after(step, clock)
                 if progress:
                     progress(step, config.steps)
-                if sum_of_ints(bool(asked.wish), self._accelerator.device) and step < config.steps:
+                if sum_of_ints(bool(asked.wish), self._accelerator.device) and not self.done:
                     if not saved:
                         self._save()
                     raise InterruptedRunError(
@@ -120,38 +107,32 @@ class Trainer:
                         f"{self._parts.checkpoints.path(step)}: run the same command again to go on"
                     )
 
-    def _step(self, step: int, batches: Iterator[Batch]) -> None:
+    def _step(self, step: int, batches: Iterator[MovableBatch]) -> None:
         """One optimiser step (1-based), over all micro-batches and processes."""
-        config, parts = self._config, self._parts
-        parts.model.train()
-        if config.freeze_batch_norm:
-            sync_norm.freeze(parts.model)
-        rate = learning_rate(
-            step - 1, peak=config.optimizer.learning_rate, steps=config.steps,
-            warmup_steps=config.optimizer.warmup_steps, floor=config.optimizer.final_share,
-        )  # fmt: skip
-        for group in parts.optimizer.param_groups:
-            group["lr"] = rate
+        config, learner = self._config, self._learner
+        learner.begin_step()
+        rate = learning_rate(step - 1, config.steps, config.optimizer)
+        for group in learner.optimizer.param_groups:
+            group["lr"] = rate * group["rate"]
         values: dict[str, float] = {}
         for micro in range(config.accumulation_steps):
             # Layers that draw random numbers draw the same ones after a resume.
             torch.manual_seed(_mixed(config.seed, step, micro, self._accelerator.process_index))
-            with self._accelerator.accumulate(parts.model):
+            with self._accelerator.accumulate(learner.model):
                 for name, value in self._backward(step, next(batches).to(self._accelerator.device)).items():
                     values[name] = values.get(name, 0.0) + value / config.accumulation_steps
-        norm = self._accelerator.clip_grad_norm_(parts.trained.parameters(), config.optimizer.clip_norm)
+        norm = self._accelerator.clip_grad_norm_(learner.module.parameters(), config.optimizer.clip_norm)
         values["gradient_norm"] = float(norm) if norm is not None else math.nan
         if not math.isfinite(values["gradient_norm"]) and self._accelerator.scaler is None:
             raise NonFiniteError(f"the gradient is not finite at step {step} (losses {values}): {_REMEDY}")
-        parts.optimizer.step()
-        parts.optimizer.zero_grad()
-        parts.ema.update(parts.trained.student)
+        learner.optimizer.step()
+        learner.optimizer.zero_grad()
+        learner.after_step()
         self._means.add({**values, "learning_rate": rate})
 
-    def _backward(self, step: int, batch: Batch) -> dict[str, float]:
+    def _backward(self, step: int, batch: Any) -> dict[str, float]:
         """Add one micro-batch's gradient; returns its losses."""
-        score, error, embedding = self._parts.model(batch.pixels, batch.valid, batch.feature)
-        total, terms = total_loss(_over_all_processes(batch, score, error, embedding), self._config.losses)
+        total, terms = self._learner.losses(batch)
         # One transfer for all numbers: each one makes a GPU wait.
         numbers = torch.stack([total.detach(), *(term.detach() for term in terms.values())]).tolist()
         values = dict(zip(["loss", *terms], numbers, strict=True))
@@ -172,13 +153,13 @@ class Trainer:
         better = False
         if last or step % config.validate_every_steps == 0:
             better = self._validate(step)
-        save = last or better or step % config.checkpoint_every_steps == 0
+        save = self.done or better or step % config.checkpoint_every_steps == 0
         if save:
             self._save()
         return save
 
     def _validate(self, step: int) -> bool:
-        found = self._parts.validator.validate(self._parts.ema.model)
+        found = self._learner.validate()
         better = self.progress.best_score is None or found["score"] > self.progress.best_score
         if better:
             self._advance(best_step=step, best_score=found["score"])
@@ -207,13 +188,8 @@ class Trainer:
                 means=self._means.state(),
                 scaler=dict(scaler.state_dict()) if scaler is not None else {},
             )
-            tensors = {
-                "student": parts.trained.student.state_dict(),
-                "ema": parts.ema.model.state_dict(),
-                "optimizer": optimizer_tensors(self._raw_optimizer, parts.trained.named_parameters()),
-            }
-            if parts.trained.adapter is not None:
-                tensors["adapters"] = parts.trained.adapter.state_dict()
+            named = self._learner.module.named_parameters()
+            tensors = {**self._learner.state(), "optimizer": optimizer_tensors(self._raw_optimizer, named)}
             parts.checkpoints.save(self.progress, tensors)
         self._accelerator.wait_for_everyone()
 
@@ -224,18 +200,6 @@ _REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or use mixed_pr
 def _mixed(*numbers: int) -> int:
     """A seed from several numbers, without a pattern that neighbouring steps share."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _over_all_processes(batch: Batch, score: Tensor, error: Tensor | None, embedding: Tensor | None) -> LossInputs:
-    feature = None if embedding is None or batch.feature is None else teacher_embedding(batch.feature)
-
-    def gathered(rows: Tensor | None) -> Tensor | None:
-        return None if rows is None else gather_rows(rows)
-
-    return LossInputs(
-        gather_rows(score), gather_rows(batch.target), gather_rows(batch.weight), gathered(error),
-        gathered(batch.feature_weight), gathered(embedding), gathered(feature),
-    )  # fmt: skip
 
 
 class _Clock:
@@ -252,7 +216,7 @@ class _Clock:
         self._seconds += time.perf_counter() - start
         self._steps += 1
 
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def waiting(self, batches: Iterator[MovableBatch]) -> Iterator[MovableBatch]:
         """The same batches, while the time it takes to get each is counted."""
         while True:
             start = time.perf_counter()

@@ -1,18 +1,17 @@
-"""How well a student repeats the labels of held-out scenes, seen whole as the runtime sees them."""
+"""How well a model repeats the labels of held-out scenes, seen whole as in use."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
-from torch import distributed, nn
+from torch import Tensor, distributed
 
-from distill.batches import whole_image_batches
+from distill.batches import LazyBatch
 from distill.collectives import world_size
 from distill.data import Examples, Source
-from distill.pixels import PixelCache
 from pseudo_labels.errors import PocketiqaError
 
 
@@ -29,13 +28,12 @@ def correlations(predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]
 
 
 class Validator:
-    """Scores the validation part; every process takes a share of the images.
+    """Scores the validation part; every process takes a share of the batches.
 
     Args:
         examples: the validation part.
         sources: of the examples.
-        caches: pixels of each source.
-        batch_size: images at once in one process.
+        batches: indices into ``examples``, and a function that reads what is scored: together each example once.
         device: of the model.
 
     Raises:
@@ -43,11 +41,9 @@ class Validator:
     """
 
     def __init__(
-        self, examples: Examples, sources: Sequence[Source], caches: Sequence[PixelCache], *, batch_size: int,
-        device: torch.device,
-    ):  # fmt: skip
-        self._examples, self._sources, self._caches = examples, sources, caches
-        self._batch_size, self._device = batch_size, device
+        self, examples: Examples, sources: Sequence[Source], batches: Sequence[LazyBatch], device: torch.device
+    ):
+        self._examples, self._sources, self._batches, self._device = examples, sources, batches, device
         names = [source.name for source in sources if source.selects]
         varied = (len(set(examples.target[examples.source == number].tolist())) > 1 for number in range(len(sources)))
         self._selecting = [
@@ -60,32 +56,31 @@ class Validator:
             )
 
     @torch.inference_mode()
-    def _predict(self, model: nn.Module) -> np.ndarray:
+    def _predict(self, score: Callable[[Any], Tensor]) -> np.ndarray:
         rank = distributed.get_rank() if world_size() > 1 else 0
         predictions = torch.zeros(len(self._examples), dtype=torch.float32, device=self._device)
-        batches = whole_image_batches(self._examples, self._caches, self._batch_size)
-        for number, (indices, load) in enumerate(batches):
+        for number, (indices, load) in enumerate(self._batches):
             if number % world_size() == rank:
-                predictions[torch.from_numpy(indices)] = model(load().to(self._device)).score.float()
+                predictions[torch.from_numpy(indices)] = score(load()).float()
         if world_size() > 1:
             distributed.all_reduce(predictions)
         return predictions.cpu().numpy()
 
-    def validate(self, model: nn.Module) -> dict[str, Any]:
+    def validate(self, score: Callable[[Any], Tensor]) -> dict[str, Any]:
         """Metrics of each source, and the score that chooses: the mean SRCC of the sources that select.
 
         Args:
-            model: a student in evaluation mode.
+            score: what a batch was read as -> scores [B], with the model in evaluation mode.
 
         Returns:
             ``score`` in [-1, 1] (a source whose images all get the same score counts 0), and for each of ``sources``
             ``n``, ``srcc``, ``plcc``, ``rmse``.
         """
-        predictions = self._predict(model)
+        predictions = self._predict(score)
         metrics = {}
         for number, source in enumerate(self._sources):
             mine = self._examples.source == number
             if mine.any():
                 metrics[source.name] = correlations(predictions[mine], self._examples.target[mine])
-        score = float(np.mean([metrics[name]["srcc"] or 0.0 for name in self._selecting]))
-        return {"score": score, "sources": metrics}
+        mean = float(np.mean([metrics[name]["srcc"] or 0.0 for name in self._selecting]))
+        return {"score": mean, "sources": metrics}

@@ -6,11 +6,14 @@ import torch
 from torch import nn
 
 from distill.ema import Ema
+from distill.loop_config import OptimizerSettings
 from distill.schedule import build_optimizer, learning_rate
+from pseudo_labels.errors import PocketiqaError
 
 
 def test_learning_rate_rises_linearly_then_follows_half_a_cosine():
-    rates = [learning_rate(step, peak=2.0, steps=14, warmup_steps=4, floor=0.1) for step in range(14)]
+    settings = OptimizerSettings(learning_rate=2.0, warmup_steps=4, final_share=0.1)
+    rates = [learning_rate(step, 14, settings) for step in range(14)]
     assert rates[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
     assert rates[9] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # half way down
     assert rates[13] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.9))))
@@ -18,11 +21,33 @@ def test_learning_rate_rises_linearly_then_follows_half_a_cosine():
 
 def test_only_matrices_are_decayed():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 1))
-    optimizer = build_optimizer(model, peak=0.1, weight_decay=0.5, betas=(0.9, 0.99))
+    optimizer = build_optimizer(model, OptimizerSettings(learning_rate=0.1, weight_decay=0.5, betas=(0.9, 0.99)))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
         "0.weight": 0.5, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0, "2.weight": 0.5, "2.bias": 0.0,
     }  # fmt: skip
+
+
+def test_steps_multiply_the_rate_at_their_shares_of_the_run():
+    settings = OptimizerSettings(
+        learning_rate=1.0, warmup_steps=2, schedule="step", step_factor=0.2, step_at=(0.5, 0.75)
+    )
+    rates = [learning_rate(step, 12, settings) for step in range(12)]
+    assert rates == pytest.approx([1 / 3, 2 / 3] + [1.0] * 4 + [0.2] * 3 + [0.04] * 3)
+
+
+def test_the_longest_prefix_decides_a_parameters_share_of_the_rate():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)))
+    optimizer = build_optimizer(model, OptimizerSettings(rates={"1.": 0.1, "1.1.": 0.5}))
+    rate = {id(p): group["rate"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: rate[id(p)] for name, p in model.named_parameters() if name.endswith("weight")} == {
+        "0.weight": 1.0, "1.0.weight": 0.1, "1.1.weight": 0.5,
+    }  # fmt: skip
+
+
+def test_a_share_for_parameters_that_do_not_exist_is_refused():
+    with pytest.raises(PocketiqaError, match=r"no trained parameter begins with 'head'; there are 0\."):
+        build_optimizer(nn.Sequential(nn.Linear(1, 1)), OptimizerSettings(rates={"head": 2.0}))
 
 
 def averaged(values: list[float], decay: float) -> float:

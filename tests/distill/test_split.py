@@ -4,7 +4,7 @@ import random
 import pytest
 
 from distill.split import Part, Split, join_groups, split_groups
-from distill.train_config import SplitSettings
+from distill.loop_config import SplitSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import ImageRef
 
