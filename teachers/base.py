@@ -141,7 +141,7 @@ def check_output(output: Any, rows: int, features: Sequence[str], name: str) -> 
             shape = f"shape {list(value.shape)}" if isinstance(value, Tensor) else "nothing"
             raise PocketiqaError(f"teacher {name!r} gave {shape} for feature {feature!r}, not [{rows}, ...]")
         kept[feature] = value
-    return TeacherOutput(score.clamp(0, 1), spread, kept)
+    return TeacherOutput(score.where(~score.isfinite(), score.clamp(0, 1)), spread, kept)
 
 
 def _column(value: Any, rows: int, what: str, name: str) -> Tensor:

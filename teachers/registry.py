@@ -11,9 +11,12 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
 
 if TYPE_CHECKING:
     from teachers.base import Teacher
+
+_VIEWS = "views"
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,17 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
     """Build a teacher.
 
     Args:
-        name: of ``TEACHERS``, or ``module:function`` for a builder of the user's own.
-        options: keyword arguments of the builder.
+        name: of ``TEACHERS``, the folder of a fitted teacher, or ``module:function`` for a builder of the user's own.
+        options: keyword arguments of the builder; those of a fitted teacher are laid over the ones it was built with.
+            And ``views``, ``teachers.views.Views`` or a mapping such as ``{"crops": 5, "flips": True}``, by which any
+            teacher judges several views of each image, unless the builder has a parameter of that name itself.
 
     Raises:
         PocketiqaError: unknown name or option, something is not installed, or the builder gave no teacher.
     """
+    if is_fitted_folder(name):
+        name, kept = read_fitted_folder(name)
+        options = {**kept, **options}
     missing = missing_requirements(name)
     if missing and ":" in name:
         raise PocketiqaError(
@@ -116,17 +124,26 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
         raise PocketiqaError(
             f"teacher {name!r} needs {', '.join(missing)}: install them with pip install 'pocketiqa[train,teachers]'"
         )
-    builder = _user_builder(name) if ":" in name else _entry(name).load()
+    return _built(name, _user_builder(name) if ":" in name else _entry(name).load(), options)
+
+
+def _built(name: str, builder: Callable[..., Any], options: dict[str, Any]) -> "Teacher":
+    parameters = inspect.signature(builder).parameters
+    wanted = None if _VIEWS in parameters else options.pop(_VIEWS, None)
     _check_options(builder, name, options)
     from teachers.base import check_teacher
+    from teachers.views import MultiView, read_views
 
-    return check_teacher(builder(**options), name)
+    views = None if wanted is None else read_views(wanted)  # before the builder, which may load weights for minutes
+    teacher = check_teacher(builder(**options), name)
+    return teacher if views is None or views.count == 1 else MultiView(teacher, views)
 
 
 def _entry(name: str) -> TeacherEntry:
     if name not in TEACHERS:
         raise PocketiqaError(
-            f"unknown teacher {name!r}: choose {', '.join(sorted(TEACHERS))}, or module:function for your own"
+            f"unknown teacher {name!r}: choose {', '.join(sorted(TEACHERS))}, the folder of a fitted teacher, or "
+            "module:function for your own"
         )
     return TEACHERS[name]
 
@@ -150,5 +167,5 @@ def _check_options(builder: Callable[..., Any], name: str, options: dict[str, An
     try:
         signature.bind(**options)
     except TypeError as error:
-        known = ", ".join(signature.parameters) or "none"
+        known = ", ".join(dict.fromkeys([*signature.parameters, _VIEWS]))
         raise PocketiqaError(f"teacher {name!r}: {error}; its options are: {known}") from error

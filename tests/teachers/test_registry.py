@@ -1,11 +1,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from distill.recipe_values import parse_settings
 from pseudo_labels.errors import PocketiqaError
 from teachers.registry import TEACHERS, TeacherEntry, build_teacher, missing_requirements
+from teachers.views import MultiView, Views
+from tests.helpers.own_teacher import Contrast
 
 OWN = "tests.helpers.own_teacher"
 
@@ -42,14 +46,62 @@ def test_a_module_beside_the_user_is_found(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("name", "options"), [("reference", {"metrics": "gmsd"}), (f"{OWN}:build", {"nan_below": 0.1})]
+)
+def test_every_teacher_can_judge_several_views(name: str, options: dict[str, Any]):
+    words = [f"{key}={value}" for key, value in options.items()]
+    teacher = build_teacher(name, **parse_settings([*words, "views={crops: 5, flips: true}"]))
+    plain = build_teacher(name, **options)
+    assert isinstance(teacher, MultiView)
+    assert teacher.views == Views(crops=5, flips=True)
+    assert teacher.teacher.stamp == plain.stamp
+    assert build_teacher(name, **options, views=Views(5, flips=True)).stamp == teacher.stamp != plain.stamp
+
+
+@pytest.mark.parametrize("views", [None, {}, {"crops": 0}, {"crops": 0, "crop_share": 0.5}, Views()])
+def test_the_whole_image_alone_is_the_teacher_itself(views: Any):
+    teacher = build_teacher(f"{OWN}:build", views=views)
+    assert isinstance(teacher, Contrast)
+    assert teacher.stamp == build_teacher(f"{OWN}:build").stamp
+
+
+def test_views_are_read_before_anything_is_built(monkeypatch: pytest.MonkeyPatch):
+    def build() -> Contrast:
+        raise MemoryError("a big model")
+
+    monkeypatch.setitem(TEACHERS, "big", TeacherEntry(lambda: build, "", ("torch",)))
+    with pytest.raises(PocketiqaError, match="views: flips is 'yes'"):
+        build_teacher("big", views={"flips": "yes"})
+
+
+def test_a_builder_with_views_of_its_own_keeps_them(monkeypatch: pytest.MonkeyPatch):
+    got: list[Any] = []
+
+    def build(views: str | None = "front") -> Contrast:
+        got.append(views)
+        return Contrast()
+
+    monkeypatch.setitem(TEACHERS, "own", TeacherEntry(lambda: build, "", ("torch",)))
+    for options in ({}, {"views": "side"}, {"views": None}):
+        assert isinstance(build_teacher("own", **options), Contrast)
+    assert got == ["front", "side", None]
+    with pytest.raises(PocketiqaError, match=r"its options are: views$"):
+        build_teacher("own", colour=1)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "named"),
     [
         ("referense", {}, r"unknown teacher 'referense': choose .*reference"),
         ("no_such_module:build", {}, "no module 'no_such_module'"),
         (f"{OWN}:builder", {}, "no function 'builder'"),
         (f"{OWN}:NOT_A_FUNCTION", {}, "no function 'NOT_A_FUNCTION'"),
-        (f"{OWN}:build", {"colour": 1}, r"'colour'; its options are: memory_images, refuse_wide, nan_below"),
-        ("reference", {"metric": "fsim"}, r"'metric'; its options are: metrics, max_side"),
+        (f"{OWN}:build", {"colour": 1}, r"'colour'; its options are: memory_images, refuse_wide, nan_below, views$"),
+        ("reference", {"metric": "fsim"}, r"'metric'; its options are: metrics, max_side, views$"),
+        (f"{OWN}:percent", {"colour": 1}, r"'colour'; its options are: views$"),
+        (f"{OWN}:build", {"views": {"crop": 5}}, "views: unknown crop; choose from crops, crop_share, flips"),
+        ("reference", {"views": {"crops": "many"}}, "views: crops is 'many'"),
+        ("reference", {"views": 5}, "views 5: give a mapping"),
         (f"{OWN}:no_stamp", {}, "object without stamp, needs_reference, feature_names, preprocess, to, __call__"),
         (f"{OWN}:stamp_as_text", {}, "its stamp is str"),
     ],

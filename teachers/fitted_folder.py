@@ -1,0 +1,72 @@
+"""A fitted teacher on disk: ``teacher.json`` says how to build it, ``fitted.safetensors`` what was learned.
+
+Importing this module imports no torch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import canonical_json, read_json, sha256_file, write_atomic
+
+if TYPE_CHECKING:
+    from teachers.fitting import FittableTeacher
+
+FORMAT = 1
+RECORD, FITTED = "teacher.json", "fitted.safetensors"
+
+
+def write_fitted_folder(
+    folder: Path,
+    teacher: "FittableTeacher",
+    *,
+    name: str,
+    options: Mapping[str, Any],
+    scale: str,
+    licence: str,
+    about: Mapping[str, Any],
+) -> str:
+    """Write a fitted teacher's folder.
+
+    Args:
+        folder: made if it is not there.
+        teacher: fitted.
+        name: that it was built by.
+        options: that it was built with; files that they name are not copied.
+        scale: what 0 and 1 mean.
+        licence: of weights and opinion scores.
+        about: data and validation, as JSON values.
+
+    Returns:
+        SHA-256 of what was learned.
+    """
+    folder.mkdir(exist_ok=True)
+    teacher.save_trained(folder / FITTED, scale=scale, licence=licence)
+    digest = sha256_file(folder / FITTED)
+    kept = {key: str(value) if isinstance(value, Path) else value for key, value in options.items() if key != "head"}
+    record = {"format": FORMAT, "teacher": name, "options": kept, "fitted": digest, "about": dict(about)}
+    write_atomic(folder / RECORD, canonical_json(record))
+    return digest
+
+
+def is_fitted_folder(name: str) -> bool:
+    """Whether this names a folder that ``write_fitted_folder`` wrote."""
+    return (Path(name).expanduser() / RECORD).is_file()
+
+
+def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
+    """Name and options to build a fitted teacher with; its ``head`` is the file in the folder.
+
+    Raises:
+        PocketiqaError: another format, or the folder lacks what was learned.
+    """
+    folder = Path(name).expanduser()
+    record = read_json(folder / RECORD, what="record of a fitted teacher")
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT or not isinstance(record.get("options"), dict) or not isinstance(record.get("teacher"), str):
+        raise PocketiqaError(
+            f"{folder / RECORD} is not a record of format {FORMAT} (format {found!r}): fit the teacher again, or "
+            "upgrade pocketiqa"
+        )
+    return record["teacher"], {**record["options"], "head": folder / FITTED}
