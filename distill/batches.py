@@ -1,7 +1,7 @@
 """Training batches: order, crops and flips are functions of the seed and the number of images seen, nothing else."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from distill.data import Examples
 from distill.pixels import PixelCache
 from distill.train_config import ImageSettings
 from pseudo_labels.errors import PocketiqaError
+from teachers.base import Item
 
 _ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
 
@@ -29,6 +30,7 @@ class Batch:
         valid: float32 [B, 2], the share of height and width that is image and not padding.
         feature: float32 [B, ...] standardised teacher features, if training compares with them.
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
+        items: the same views as input of a live teacher, if there is one.
     """
 
     pixels: Tensor
@@ -37,11 +39,12 @@ class Batch:
     valid: Tensor
     feature: Tensor | None = None
     feature_weight: Tensor | None = None
+    items: Sequence[Item] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on ``device``."""
-        moved = (value if value is None else value.to(device, non_blocking=True) for value in vars(self).values())
-        return Batch(*moved)  # type: ignore[arg-type]
+        """The same with its tensors on ``device``; items go there when the teacher judges them."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 class Order:
@@ -126,8 +129,11 @@ class Views:
 
     def draw(self, micro_batch: int) -> list[View]:
         """The views of this process in micro-batch number ``micro_batch`` of the run."""
-        first = (micro_batch * self._world + self._rank) * self._per_process
-        chosen = self._order.at(first, self._per_process)
+        return self.at((micro_batch * self._world + self._rank) * self._per_process, self._per_process)
+
+    def at(self, first: int, count: int) -> list[View]:
+        """Views number ``first`` to ``first + count`` of the run, over all processes."""
+        chosen = self._order.at(first, count)
         return [
             self._view(int(index), np.random.default_rng([self._seed, _VIEW, first + place]))
             for place, index in enumerate(chosen)
@@ -157,15 +163,16 @@ class BatchMaker:
         order: which example comes when.
         images: crop and flip.
         features: cached teacher features, if training compares with them.
+        prepare: makes input of a live teacher of a view, uint8 [H, W, 3], if there is one.
         share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``Views``.
     """
 
     def __init__(
         self, examples: Examples, caches: Sequence[PixelCache], order: Order, images: ImageSettings, *,
-        features: FeatureReader | None = None, **share: int,
+        features: FeatureReader | None = None, prepare: Callable[[np.ndarray], Item] | None = None, **share: int,
     ):  # fmt: skip
         self._examples = examples.with_mean_weight_one()
-        self._features = features
+        self._features, self._prepare = features, prepare
         pairs = zip(examples.source, examples.row, strict=True)
         sizes = np.stack([caches[source].sizes[row] for source, row in pairs])
         crop = images.crop_size
@@ -177,20 +184,27 @@ class BatchMaker:
     def _window(self, height: int, width: int) -> Sides:
         return min(height, self._canvas[0]), min(width, self._canvas[1])
 
+    def sample_items(self, count: int) -> list[Item]:
+        """The first ``count`` views of the run, the same in every process, as input of the live teacher."""
+        views = (np.ascontiguousarray(self._views.pixels(view)) for view in self._views.at(0, count))
+        return [] if self._prepare is None else [self._prepare(view) for view in views]
+
     def make(self, micro_batch: int) -> Batch:
         """The share of this process in micro-batch number ``micro_batch`` of the run."""
         views = self._views.draw(micro_batch)
         chosen = np.array([view.index for view in views], dtype=np.int64)
         pixels = np.empty((len(views), *self._canvas, 3), dtype=np.uint8)
         valid = np.empty((len(views), 2), dtype=np.float32)
-        for place, view in enumerate(views):
-            valid[place] = np.divide((view.height, view.width), self._canvas)
-            pixels[place] = _padded(self._views.pixels(view), self._canvas)
+        shown = [np.ascontiguousarray(self._views.pixels(view)) for view in views]
+        for place, view in enumerate(shown):
+            valid[place] = np.divide(view.shape[:2], self._canvas)
+            pixels[place] = _padded(view, self._canvas)
         tensors = [pixels, self._examples.target[chosen], self._examples.weight[chosen], valid]
         if self._features is not None:
             tensors.append(np.stack([self._features.read(self._examples, int(index)) for index in chosen]))
             tensors.append(np.where(self._examples.shard[chosen] >= 0, tensors[2], np.float32(0)))
-        return Batch(*(torch.from_numpy(array) for array in tensors))
+        items = None if self._prepare is None else [self._prepare(view) for view in shown]
+        return Batch(*(torch.from_numpy(array) for array in tensors), items=items)
 
 
 def _padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
@@ -203,17 +217,22 @@ LazyBatch = tuple[np.ndarray, Callable[[], Any]]
 """Indices into examples, and a function that reads what belongs to them."""
 
 
-def whole_image_batches(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[LazyBatch]:
-    """Whole images as the runtime sees them: those of one size together, without padding, uint8 [B, H, W, 3]."""
+def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[list[int]]:
+    """All indices into ``examples``, in batches of images of one size."""
     sizes: dict[tuple[int, int], list[int]] = {}
     for index in range(len(examples)):
         height, width = caches[examples.source[index]].sizes[examples.row[index]]
         sizes.setdefault((int(height), int(width)), []).append(index)
-    parts = [
+    return [
         indices[start : start + batch_size]
         for indices in sizes.values()
         for start in range(0, len(indices), batch_size)
     ]
+
+
+def whole_image_batches(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[LazyBatch]:
+    """Whole images as the runtime sees them: those of one size together, without padding, uint8 [B, H, W, 3]."""
+    parts = batches_by_size(examples, caches, batch_size)
     return [(np.array(chosen), partial(_read_whole, examples, caches, chosen)) for chosen in parts]
 
 

@@ -13,13 +13,25 @@ from pseudo_labels.shards import FEATURES
 from pseudo_labels.store import LabelStore
 
 _STATISTICS_ROWS = 256
+_SMALLEST_DEVIATION = 1e-6
+
+
+class Standard:
+    """Mean 0 and deviation 1 by the channel, so that a feature loss starts near 1 whatever the teacher's scale.
+
+    Args:
+        values: [N, C, ...] features of a sample.
+    """
+
+    def __init__(self, values: np.ndarray):
+        axes = (0, *range(2, values.ndim))
+        self.mean = values.mean(axes, keepdims=True, dtype=np.float64)[0].astype(np.float32)
+        deviation = values.std(axes, keepdims=True, dtype=np.float64)[0]
+        self.scale = 1 / np.maximum(deviation, _SMALLEST_DEVIATION).astype(np.float32)
 
 
 class FeatureReader:
-    """Cached teacher features of several sources, read row by row, standardised by the channel.
-
-    Standardising (mean 0, deviation 1 over a sample of the training rows) makes the feature loss start near 1 whatever
-    the teacher's scale.
+    """Cached teacher features of several sources, read row by row, standardised over a sample of the training rows.
 
     Attributes:
         shape: of one feature, channels first.
@@ -34,10 +46,7 @@ class FeatureReader:
             raise PocketiqaError(f"no training image has the feature {name!r}: label more images with features")
         self.shape = self._raw(examples, int(rows[0])).shape
         sample = np.sort(np.random.default_rng(seed).permutation(rows)[:_STATISTICS_ROWS])
-        values = np.stack([self._checked(examples, int(row)) for row in sample])
-        axes = (0, *range(2, values.ndim))
-        self._mean = values.mean(axes, keepdims=True, dtype=np.float64)[0].astype(np.float32)
-        self._scale = 1 / np.maximum(values.std(axes, keepdims=True, dtype=np.float64)[0], 1e-6).astype(np.float32)
+        self._standard = Standard(np.stack([self._checked(examples, int(row)) for row in sample]))
 
     def _open(self, source: int, shard: int) -> Any:
         store = self._stores[source]
@@ -63,4 +72,4 @@ class FeatureReader:
         """float32 feature of an example; zeros where it has none."""
         if examples.shard[index] < 0:
             return np.zeros(self.shape, np.float32)
-        return (self._checked(examples, index) - self._mean) * self._scale
+        return (self._checked(examples, index) - self._standard.mean) * self._standard.scale

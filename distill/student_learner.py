@@ -11,6 +11,7 @@ from distill.batches import Batch, BatchMaker
 from distill.checkpoint import Checkpoint, Tensors, load_tensors
 from distill.collectives import gather_rows
 from distill.ema import Ema
+from distill.live_teacher import LiveTeacher
 from distill.losses import LossInputs, Terms, total_loss
 from distill.schedule import build_optimizer
 from distill.train_config import TrainConfig
@@ -28,13 +29,14 @@ class StudentLearner:
         validator: judges the averaged student.
         config: of the run.
         accelerator: wraps model and optimiser.
+        live: judges the views of each batch in place of the labels.
     """
 
     def __init__(
         self, trained: TrainedStudent, ema: Ema[PocketStudent], batches: BatchMaker, validator: Validator,
-        config: TrainConfig, accelerator: Accelerator,
+        config: TrainConfig, accelerator: Accelerator, live: LiveTeacher | None,
     ):  # fmt: skip
-        self.module, self.ema = trained, ema
+        self.module, self.ema, self._live = trained, ema, live
         self._batches, self._validator, self._config = batches, validator, config
         self._device = accelerator.device
         self.model, self.optimizer = accelerator.prepare(trained, build_optimizer(trained, config.optimizer))
@@ -50,7 +52,9 @@ class StudentLearner:
             sync_norm.freeze(self.model)
 
     def losses(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """Compare scores and features with the labels."""
+        """Compare scores and features with the labels, or with what the live teacher says of the same views."""
+        if self._live is not None:
+            batch = self._live.relabel(batch)
         score, error, embedding = self.model(batch.pixels, batch.valid, batch.feature)
         return total_loss(_over_all_processes(batch, score, error, embedding), self._config.losses)
 

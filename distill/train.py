@@ -16,9 +16,10 @@ from distill.adapters import FeatureAdapter, TrainedStudent
 from distill.batches import BatchMaker, Order, whole_image_batches
 from distill.cached_features import FeatureReader
 from distill.checkpoint import Checkpoint, load_tensors
-from distill.data import Collected, Source
+from distill.data import Collected, Examples, Source
 from distill.ema import Ema
 from distill.environment import accelerator_of, random_numbers_of, threads_of
+from distill.live_teacher import LiveTeacher
 from distill.pixels import PixelCache
 from distill.split import Part, Split
 from distill.student_learner import StudentLearner
@@ -35,6 +36,8 @@ from students.storage import WEIGHTS, save_student
 
 KIND = "run"
 STUDENT = "student"
+
+_SCALE_VIEWS = 128  # of a live teacher's features: their mean and deviation are learned from so many
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,9 @@ class _StudentRun(TrainingRun):
     ):
         self._config = config
         self._student = _student_config(config.student)
+        live, feature = config.live, config.losses.feature_name if config.losses.needs_features else None
+        self._live = None if live is None else LiveTeacher(live.teacher, live.options, feature)
+        self._cached_feature = feature if live is None else None
         super().__init__(config, sources, out, accelerator, cache)
         crop, side = config.images.crop_size, self._student.preprocess.max_side
         if crop is not None and crop > side:
@@ -125,25 +131,37 @@ class _StudentRun(TrainingRun):
             **self._config.determining(),
             "architecture": self._student.as_dict(),
             "init": None if init is None else sha256_file(init),
+            "live": None if self._live is None else self._live.stamp.as_dict(),
         }
 
     def _preprocess(self) -> Preprocess:
         return self._student.preprocess
 
     def _feature(self) -> str | None:
-        return self._config.losses.feature_name if self._config.losses.needs_features else None
+        return self._cached_feature
 
     def _learner(self, collected: Collected, split: Split, caches: Sequence[PixelCache]) -> StudentLearner:
-        config = self._config
+        config, live = self._config, self._live
         examples, held_out = collected.of(split, Part.TRAIN), collected.of(split, Part.VALIDATION)
-        feature = self._feature()
-        features = None if feature is None else FeatureReader(self._sources, feature, examples, config.seed)
-        trained, ema = self._models(None if features is None else features.shape)
         order = Order(examples, [source.weight for source in self._sources], config.seed)
-        batches = BatchMaker(examples, caches, order, config.images, features=features, **self._share)
+        if live is not None:
+            live.to(self._accelerator.device)
+        features = self._feature_reader(examples)
+        prepare = None if live is None else live.prepare
+        batches = BatchMaker(
+            examples, caches, order, config.images, features=features, prepare=prepare, **self._share
+        )  # fmt: skip
+        shape = None if features is None else features.shape
+        if live is not None and config.losses.needs_features:
+            shape = live.learn_scale(batches.sample_items(_SCALE_VIEWS), self._per_process)
+        trained, ema = self._models(shape)
         whole = whole_image_batches(held_out, caches, self._per_process)
         validator = Validator(held_out, self._sources, whole, self._accelerator.device)
-        return StudentLearner(trained, ema, batches, validator, config, self._accelerator)
+        return StudentLearner(trained, ema, batches, validator, config, self._accelerator, live)
+
+    def _feature_reader(self, examples: Examples) -> FeatureReader | None:
+        name = self._cached_feature
+        return None if name is None else FeatureReader(self._sources, name, examples, self._config.seed)
 
     def _models(self, feature_shape: tuple[int, ...] | None) -> tuple[TrainedStudent, Ema[PocketStudent]]:
         config = self._config

@@ -1,7 +1,7 @@
 """The training part of a student's recipe: pydantic models that refuse unknown keys and impossible combinations."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -87,10 +87,24 @@ class ImageSettings(Settings):
         return self
 
 
+class LiveSettings(Settings):
+    """A teacher that judges the student's own views while it learns.
+
+    Attributes:
+        teacher: registry name, folder of a fitted teacher, or ``package.module:function``; one that needs no reference.
+        options: of the teacher.
+    """
+
+    teacher: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class TrainConfig(LoopSettings):
     """One training run of a student.
 
     Attributes:
+        live: a teacher whose scores (and features) of each random crop are learned in place of the labels, which then
+            choose the images and the best checkpoint only. None learns the labels of whole images.
         freeze_batch_norm: keep batch normalisation at its running statistics.
         ema_decay: largest decay of the averaged weights, per step (``ema.Ema``); these are validated and kept.
         student: see ``StudentSettings``.
@@ -103,21 +117,23 @@ class TrainConfig(LoopSettings):
     student: StudentSettings = StudentSettings()
     losses: LossSettings = LossSettings()
     images: ImageSettings = ImageSettings()
+    live: LiveSettings | None = None
 
     @model_validator(mode="after")
-    def _features_show_whole_images(self) -> Self:
-        if self.losses.needs_features and (self.images.crop_size is not None or self.images.horizontal_flip):
+    def _features_show_what_the_student_sees(self) -> Self:
+        cropped = self.images.crop_size is not None or self.images.horizontal_flip
+        if self.losses.needs_features and cropped and self.live is None:
             raise ValueError(
                 "cached teacher features show the whole unflipped image: with losses.feature or losses.relational "
-                "set images.crop_size to null and images.horizontal_flip to false"
+                "set images.crop_size to null and images.horizontal_flip to false, or name a live teacher"
             )
         return self
 
     def determining(self) -> dict[str, object]:
         """The settings that determine the result, as JSON values: what a resumed run must repeat.
 
-        Where the student's first weights lie is not part of it; their digest must be added.
+        Where the student's first weights and those of a live teacher lie is not part of it; the digest of the former
+        and the stamp of the latter must be added.
         """
-        return self.model_dump(
-            mode="json", exclude={"device": True, "threads": True, "tracker": True, "student": {"init"}}
-        )
+        elsewhere = {"student": {"init"}, "live": {"options"}}
+        return self.model_dump(mode="json", exclude={"device": True, "threads": True, "tracker": True, **elsewhere})

@@ -30,7 +30,7 @@ from pseudo_labels.store import LabelStore
 from students.model import score_images
 from students.storage import load_student
 from tests.helpers.tmpfs import small_disk
-from tests.helpers.training import score_of, texture_pool, texture_store, tiny_config, train_folder
+from tests.helpers.training import score_of, stop_at, texture_pool, texture_store, tiny_config, train_folder
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +150,6 @@ def test_the_best_on_validation_becomes_the_student_unless_the_last_is_wanted(so
     assert best.validation["score"] == first_best["score"] >= last.validation["score"]
     ema = load_file(tmp_path / "best" / "checkpoints" / f"step-{best.step:08d}" / "ema.safetensors")
     assert all(torch.equal(ema[name], value) for name, value in weights(tmp_path / "best").items())
-
-
-def stop_at(step: int, number: signal.Signals = signal.SIGTERM):  # noqa: ANN201, RUF100
-    def progress(done: int, _: int) -> None:
-        if done == step:
-            os.kill(os.getpid(), number)
-
-    return progress
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

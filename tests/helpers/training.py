@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,16 @@ def tiny_config(**changes: Any) -> TrainConfig:
             branch = branch.setdefault(part, {})
         branch[last] = value
     return TrainConfig(**tree)
+
+
+def stop_at(step: int, number: signal.Signals = signal.SIGTERM) -> Callable[[int, int], None]:
+    """A progress callback that sends this process a signal at a step."""
+
+    def progress(done: int, _: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    return progress
 
 
 def train_folder(data: str, out: str, changes: dict[str, Any], stop_at: int | None = None) -> TrainResult:
