@@ -7,7 +7,7 @@ from the facts in the paper and about the published files; the authors' code (CC
 Ours, because it is not known or because it is better:
 
 * **Posterior**: its mode by default. The authors sample, which makes scores random; ``posterior: sample`` does so with
-  the same noise for every image.
+  the same noise for every image, and with new noise for each while it is fitted.
 * **Resize**: Pillow's antialiased bicubic filter to a square, the aspect not kept; the authors' filter is not known.
 * **Score**: clamped to [0, 1] by the teacher, not by the network.
 * **Other Stable Diffusion checkpoints**: any of the 1.x and 2.x kind, sizes read from its folder; where the context is

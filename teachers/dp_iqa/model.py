@@ -14,6 +14,7 @@ from teachers.dp_iqa.adapters import TextAdapter
 from teachers.dp_iqa.attention import share_context
 from teachers.dp_iqa.decoder import Quality, QualityDecoder
 from teachers.dp_iqa.unet_taps import UNetTaps
+from teachers.fitting import evaluate_frozen
 
 POSTERIORS = ("mode", "sample")
 TRAINABLE: dict[str, tuple[str, ...]] = {
@@ -35,7 +36,8 @@ class Conditioning:
         timestep: that the U-Net is told, 0 to 999; no noise is added.
         posterior: ``mode`` takes the mean of the autoencoder's posterior; ``sample`` draws from it, as the authors'
             code does, which makes scores random.
-        seed: of the draw. Every image gets the same noise, so that its score does not depend on the batch.
+        seed: of the draw. Every image gets the same noise, so that its score does not depend on the batch; only in
+            training mode each gets its own.
         scale_input: give the autoencoder [-1, 1], as Stable Diffusion was trained, instead of [0, 1] (ours). The image
             adapter gets [0, 1] either way, as T2I adapters were trained.
     """
@@ -117,16 +119,25 @@ class DpIqa(nn.Module):
         """What both sides of the input must be a multiple of: a cell of the coarsest tap, 64 for Stable Diffusion."""
         return self.latent_px * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Quality:
-        """Judge RGB images [B, 3, H, W] in [0, 1], resized without regard to their aspect; see ``encode``."""
-        return self.decoder(self.taps(self.encode(images, generator), images))
+    def train(self, mode: bool = True) -> "DpIqa":
+        """As of any module, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        evaluate_frozen(self)
+        return self
 
-    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images -> latents [B, 4, H / 8, W / 8], times the autoencoder's scaling factor.
+    def forward(self, images: Tensor) -> Quality:
+        """Judge RGB images [B, 3, H, W] in [0, 1], resized without regard to their aspect; see ``encode``."""
+        return self.decoder(self.taps(self.encode(images), images))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images -> latents [B, 4, H / 8, W / 8], times the autoencoder's scaling factor; never with a gradient.
+
+        In training mode ``posterior: sample`` draws the noise anew for each image, from torch's own generator of the
+        device; in evaluation mode all images of all calls share one noise.
 
         Args:
             images: [B, 3, H, W] in [0, 1].
-            generator: draws the noise of ``posterior: sample``, anew for each image and call, which fitting wants.
 
         Raises:
             PocketiqaError: another shape, or sides that the U-Net cannot halve often enough.
@@ -138,16 +149,15 @@ class DpIqa(nn.Module):
             latents = posterior.mode()
         else:
             mean = posterior.mean
-            noise = self._noise(mean.shape, generator).to(mean.device, mean.dtype)
-            latents = mean + posterior.std * noise
+            latents = mean + posterior.std * self._noise(mean.shape, mean.device).to(mean.dtype)
         return latents * self.vae.config["scaling_factor"]
 
-    def _noise(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        if generator is not None:
-            return torch.randn(shape, generator=generator, device=generator.device)
+    def _noise(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        if self.training:
+            return torch.randn(shape, device=device)
         # Drawn on the CPU, so that every device gets the same.
         seeded = torch.Generator().manual_seed(self.conditioning.seed)
-        return torch.randn((1, *shape[1:]), generator=seeded)
+        return torch.randn((1, *shape[1:]), generator=seeded).to(device)
 
     def _check_images(self, images: Tensor) -> None:
         patch = self.patch_px
@@ -184,13 +194,8 @@ class DpIqa(nn.Module):
         residuals = self.image_adapter(images.to(dtype))
         return self._unet_taps(latents.to(dtype), self.conditioning.timestep, context, residuals)
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """Parameters that are fitted, by name; the tensors are the model's own."""
-        trained = self._trained_names()
-        return {name: parameter for name, parameter in self.named_parameters() if name in trained}
-
     def frozen_state(self) -> dict[str, Tensor]:
-        """Everything else that a score depends on: the other parameters and the prompts."""
+        """What a score depends on and fitting does not change: the other parameters and the prompts."""
         trained = self._trained_names()
         others: dict[str, Tensor] = {
             name: parameter

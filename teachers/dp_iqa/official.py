@@ -15,7 +15,8 @@ from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.assembly import meta_model
 from teachers.dp_iqa.base_weights import today_name
 from teachers.dp_iqa.model import Conditioning, DpIqa
-from teachers.dp_iqa.tensors import assign, read_tensors, refuse_misfits, some, tensors_only
+from teachers.dp_iqa.tensors import assign, read_tensors, refuse_misfits, tensors_only
+from teachers.misfits import some
 
 # Ours -> theirs. conv1 takes the finest tap, as ``QualityDecoder.reduce[0]`` does.
 _THEIRS: tuple[tuple[re.Pattern[str], str], ...] = tuple(

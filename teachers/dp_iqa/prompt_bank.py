@@ -15,8 +15,8 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from teachers.dp_iqa.prompts import PROMPTS
-from teachers.dp_iqa.sealed import read_sealed, write_sealed
 from teachers.dp_iqa.text_encoder import TextEncoder, encoder_digest
+from teachers.sealed import read_sealed, write_sealed
 
 DEFAULT_CACHE = Path("~/.cache/pocketiqa/prompts")
 _KIND = "prompt bank"

@@ -12,9 +12,7 @@ from teachers.dp_iqa.model import DpIqa
 from teachers.dp_iqa.official import load_official
 from teachers.dp_iqa.prompt_bank import PromptBank, load_bank, prompt_bank, stand_in_bank
 from teachers.dp_iqa.variants import Variant, variant_named
-
-NEW_HEAD = "new"
-UNFITTED = "none: this head was not fitted to opinion scores"
+from teachers.fitting import NEW_HEAD, UNFITTED, head_file
 
 _LICENCE = "Stable Diffusion weights: CreativeML OpenRAIL-M (or as their repository says)"
 _OFFICIAL_LICENCE = "DP-IQA weights: CC BY-NC-SA 4.0; Stable Diffusion weights: CreativeML OpenRAIL-M"
@@ -30,9 +28,10 @@ class Sources:
         variant: ``sd15``, the paper's sizes, or ``tiny`` for tests. U-Net and autoencoder have the sizes that
             ``weights`` says, so any Stable Diffusion 1.x or 2.x checkpoint can be given.
         weights: folder in the diffusers layout, or name of a repository on the hub; None means that of the variant.
-        head: file that ``DpIqaTeacher.save_trained`` wrote, or ``new`` for random adapters and decoder that are to be
+        head: file that ``pocketiqa fit-teacher`` made, or ``new`` for random adapters and decoder that are to be
             fitted. May be left out with ``official`` or random weights only.
-        official: the authors' checkpoint instead of ``weights`` and ``head``.
+        official: the authors' checkpoint instead of ``weights`` and ``head``; with a file as ``head``, that file is
+            what was fitted from there on.
         clip: folder or repository of the text encoder; None looks for one with a projection in ``weights``, then for
             that of the variant.
         prompts: a prompt bank's file instead of a text encoder.
@@ -60,13 +59,13 @@ class Sources:
         given = [name for name, value in named.items() if value]
         if len(given) > 1:
             raise PocketiqaError(f"{' and '.join(given)} are given, but only one can say what to start from")
-        if self.official and self.head is not None:
+        if self.official and str(self.head) == NEW_HEAD:
             raise PocketiqaError(
-                f"official and head={str(self.head)!r} are given, but the official checkpoint has a head: drop one"
+                f"official and head={NEW_HEAD!r} are given, but the official checkpoint has a head: drop one"
             )
         if self.head is None and not self.official and self.pretrained:
             raise PocketiqaError(
-                f"dp_iqa {self.variant} has no head: give head=FILE of one that `save_trained` wrote, "
+                f"dp_iqa {self.variant} has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "
                 f"official=FILE of the authors, or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
             )
 
@@ -78,7 +77,7 @@ class Sources:
     @property
     def fitted_head(self) -> Path | None:
         """The file to be loaded into the model, if there is one."""
-        return None if self.head is None or str(self.head) == NEW_HEAD else Path(self.head).expanduser()
+        return head_file(self.head)
 
     @property
     def scale(self) -> str:

@@ -1,8 +1,8 @@
-"""Tensors in files and in modules: read without trusting the file, assigned without tolerance, told apart by digest."""
+"""Tensors in files and in modules: read without trusting the file, assigned without tolerance."""
 
 import json
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.misfits import misfits, some
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _SHARDS = ".index.json"
@@ -111,25 +112,9 @@ def refuse_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where
     Raises:
         PocketiqaError: names the first of those that are missing, foreign or of another shape.
     """
-    wrong_shape = [
-        f"{name} of shape {list(given[name].shape)} instead of {list(own[name].shape)}"
-        for name in own
-        if name in given and given[name].shape != own[name].shape
-    ]
-    faults = [
-        ("it lacks", [name for name in own if name not in given]),
-        ("has the foreign", [name for name in given if name not in own]),
-        ("has", wrong_shape),
-    ]
-    said = ", and ".join(f"{verb} {some(names)}" for verb, names in faults if names)
+    said = misfits(own, given)
     if said:
         raise PocketiqaError(f"{where} does not fit the model: {said}; give the checkpoint of this very architecture")
-
-
-def some(names: Collection[str]) -> str:
-    """The first three names, and how many more there are."""
-    listed = sorted(map(str, names))
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
 def _first_line(error: Exception) -> str:

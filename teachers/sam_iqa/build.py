@@ -6,6 +6,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.fitting import NEW_HEAD, head_file
 from teachers.sam_iqa.model import TRAINABLE, SamIqa, SamIqaConfig
 from teachers.sam_iqa.teacher import SamIqaTeacher
 from teachers.sam_iqa.variants import build_vit
@@ -13,7 +14,6 @@ from teachers.sam_iqa.weights import load_vit
 from teachers.tensor_digest import tensor_digest
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-NEW_HEAD = "new"
 
 _VIT = "encoder.vit."
 _LICENCE = "SAM encoder weights: Apache-2.0, trained on SA-1B (research licence)"
@@ -38,8 +38,8 @@ def build_sam_iqa(
     Args:
         variant: ``vit_b``, ``vit_l``, ``vit_h``, or ``tiny`` for tests.
         form: ``nr`` judges an image alone; ``fr`` compares it with its reference, for synthetic pools.
-        head: file that ``save_trained`` wrote, or ``new`` for random weights to be fitted. May be left out only with
-            random encoder weights.
+        head: file that ``pocketiqa fit-teacher`` made, or ``new`` for random weights to be fitted. May be left out
+            only with random encoder weights.
         weights: official ``.pth`` file or its folder; see ``weights.load_vit``.
         pretrained: False takes a random encoder, for tests and measurements.
         input_side_px: side of the square input; 0 means the native one. 512 costs a quarter of 1024.
@@ -57,8 +57,8 @@ def build_sam_iqa(
         raise PocketiqaError(f"precision {precision!r}: choose {', '.join(PRECISIONS)}")
     if head is None and pretrained:
         raise PocketiqaError(
-            f"sam_iqa {variant} has no head: give head=FILE of one that `save_trained` wrote, or "
-            f"head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
+            f"sam_iqa {variant} has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "
+            f"or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
         )
     if not pretrained and weights is not None:
         raise PocketiqaError(f"pretrained is False and weights is {str(weights)!r}: only one can hold")
@@ -68,9 +68,7 @@ def build_sam_iqa(
         base = frozen_digest(vit, trainable)
         model = SamIqa(config, vit)
     licence = _LICENCE if pretrained else _RANDOM_LICENCE
-    teacher = SamIqaTeacher(model, base=base, precision=precision, licence=licence)
-    if head is not None and str(head) != NEW_HEAD:
-        teacher.load_trained(head)
+    teacher = SamIqaTeacher(model, base=base, precision=precision, licence=licence, head=head_file(head))
     if checkpoint_blocks:
         model.encoder.checkpoint_blocks()
     model.encoder.vit.to(PRECISIONS[precision])

@@ -79,9 +79,12 @@ class SamEncoder(nn.Module):
         """
         weight = self.vit.patch_embed.proj.weight
         images = ((rgb.float() - self.mean) / self.std).to(weight.dtype)
+        trained = any(parameter.requires_grad for parameter in self.vit.parameters())
         try:
-            neck = self.vit(images)
-            taps = [output.permute(0, 3, 1, 2).float() for output in self._outputs.values()]
+            # A frozen encoder takes the time and memory of inference while the head is fitted.
+            with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+                neck = self.vit(images)
+                taps = [output.permute(0, 3, 1, 2).float() for output in self._outputs.values()]
         finally:
             self._outputs.clear()  # or the last batch would keep its memory
         return taps, neck.float()

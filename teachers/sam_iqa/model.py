@@ -8,6 +8,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.fitting import evaluate_frozen
 from teachers.sam_iqa.branches import SpatialFrequency
 from teachers.sam_iqa.encoder import SamEncoder
 from teachers.sam_iqa.regression import Quality, RegressionBlock
@@ -105,9 +106,11 @@ class SamIqa(nn.Module):
         with _full_precision(rgb):
             return self.regression(features)
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """What fitting changes, by name; the rest is the frozen base."""
-        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+    def train(self, mode: bool = True) -> "SamIqa":
+        """As of any module, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        evaluate_frozen(self)
+        return self
 
 
 def _full_precision(like: Tensor) -> torch.autocast:

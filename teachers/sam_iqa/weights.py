@@ -13,6 +13,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.misfits import misfits, some
 from teachers.sam_iqa.variants import VARIANTS, meta_vit
 
 WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
@@ -106,13 +107,13 @@ def _inspect(path: Path) -> bool:
 def _encoder_part(content: Any, path: Path) -> dict[str, Tensor]:
     """The encoder's tensors, by their names within it."""
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        found = f"the entries {_some(content)}" if isinstance(content, Mapping) else type(content).__name__
+        found = f"the entries {some(content)}" if isinstance(content, Mapping) else type(content).__name__
         raise PocketiqaError(f"{path} holds {found}, not SAM's tensors by name: give an official SAM checkpoint")
     foreign = [key for key in content if not key.startswith((_PREFIX, *_OTHER_PARTS))]
     encoder = {key.removeprefix(_PREFIX): value for key, value in content.items() if key.startswith(_PREFIX)}
     if foreign or not encoder:
         raise PocketiqaError(
-            f"{path} is no SAM checkpoint: {'foreign' if foreign else 'only the'} entries {_some(foreign or content)}; "
+            f"{path} is no SAM checkpoint: {'foreign' if foreign else 'only the'} entries {some(foreign or content)}; "
             f"needed are {_PREFIX}* (with {', '.join(part + '*' for part in _OTHER_PARTS)})"
         )
     return encoder
@@ -120,32 +121,14 @@ def _encoder_part(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _check_fit(tensors: Mapping[str, Tensor], vit: ImageEncoderViT, name: str, path: Path) -> None:
     """Refuse missing, foreign and misshapen tensors; say so if it is another size of SAM."""
-    wanted = _shapes(vit.state_dict())
-    found = _shapes(tensors)
-    if found == wanted:
+    said = misfits(vit.state_dict(), tensors)
+    if not said:
         return
     for other, variant in VARIANTS.items():
-        if found == _shapes(meta_vit(variant).state_dict()):
+        if not misfits(meta_vit(variant).state_dict(), tensors):
             raise PocketiqaError(f"{path} holds SAM {other}, not {name}: give variant={other!r} or {_file_of(name)}")
-    missing, foreign = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    misshapen = [
-        f"{key} {found[key]}, not {wanted[key]}" for key in wanted if found.get(key, wanted[key]) != wanted[key]
-    ]
-    faults = [("lacks", missing), ("has the foreign", foreign), ("has", misshapen)]
-    said = "; ".join(f"{verb} {_some(keys)}" for verb, keys in faults if keys)
-    raise PocketiqaError(f"{path} does not fit the encoder of SAM {name}: it {said}; give {_file_of(name)}")
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    return {key: list(value.shape) for key, value in tensors.items()}
+    raise PocketiqaError(f"{path} does not fit the encoder of SAM {name}: {said}; give {_file_of(name)}")
 
 
 def _file_of(name: str) -> str:
     return VARIANTS[name].checkpoint or f"a checkpoint of {name}"
-
-
-def _some(names: Any) -> str:
-    """The first three names and how many more."""
-    listed = [str(name) for name in names]
-    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
-    return ", ".join(listed[:3]) + more

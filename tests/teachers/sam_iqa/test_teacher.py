@@ -106,7 +106,7 @@ def test_building_leaves_the_callers_randomness_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"tiny has no head: give head=FILE .* or head='new'"),
+        ({}, r"tiny has no head: give head=FILE .*`pocketiqa fit-teacher` made, or head='new'"),
         ({"head": "new"}, "'tiny' has no official weights"),
         ({"head": "new", "precision": "fp16"}, "precision 'fp16': choose fp32, bf16"),
         ({"pretrained": False, "weights": "x.pth"}, r"pretrained is False and weights is 'x.pth'"),

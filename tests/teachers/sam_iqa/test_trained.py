@@ -1,12 +1,13 @@
+"""What fitting learned, on the checkpoint of a SAM; the rest stands in ``tests/teachers/test_fitting.py``."""
+
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import PocketiqaError
 from teachers.sam_iqa import SamIqaTeacher, build_sam_iqa
 from tests.teachers.sam_iqa.tiny_sam import save_sam
 
@@ -29,22 +30,13 @@ def fitted(checkpoint: Path, path: Path, **options: Any) -> SamIqaTeacher:
 
 
 @pytest.mark.parametrize("trainable", ["head", "neck", "all"])
-def test_a_saved_teacher_comes_back_the_same(
-    trainable: str, checkpoint: Path, tmp_path: Path, pictures: list[np.ndarray]
-):
+def test_the_file_holds_only_what_was_trained(trainable: str, checkpoint: Path, tmp_path: Path):
     path = tmp_path / "fitted.safetensors"
-    options: dict[str, Any] = {"trainable": trainable, "input_side_px": 64}
-    first = fitted(checkpoint, path, **options)
-    second = new(checkpoint, head=path, seed=7, **options)
-    items = [first.preprocess(picture, None) for picture in pictures]
-    assert torch.equal(first(items).score, second(items).score)
-    assert second.stamp.weights == first.stamp.weights
-    assert second.stamp.scale == SCALE["scale"]
+    fitted(checkpoint, path, trainable=trainable)
     held = set(load_file(path))
+    assert "branches.frequency.2.mix.0.weight" in held
     assert ("encoder.vit.neck.0.weight" in held) == (trainable != "head")
     assert ("encoder.vit.blocks.0.norm1.weight" in held) == (trainable == "all")
-    second.save_trained(tmp_path / "again.safetensors", **SCALE)
-    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 
 
 def test_a_fitted_encoder_needs_no_checkpoint(checkpoint: Path, tmp_path: Path):
@@ -82,31 +74,3 @@ def test_other_options_are_refused(options: dict[str, Any], message: str, checkp
     fitted(checkpoint, path)
     with pytest.raises(PocketiqaError, match=rf"fitted with other options \({message}\)"):
         new(checkpoint, head=path, **options)
-
-
-def test_damage_is_seen(checkpoint: Path, tmp_path: Path):
-    path = tmp_path / "head.safetensors"
-    fitted(checkpoint, path)
-    whole = path.read_bytes()
-    for bad in (whole[:-1], whole[:100], b"", whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:]):
-        path.write_bytes(bad)
-        with pytest.raises(TamperedError, match=r"is not a whole safetensors file|was altered"):
-            new(checkpoint, head=path)
-    path.write_bytes(whole.replace(b'\\"scale\\"', b'\\"whale\\"'))
-    with pytest.raises(TamperedError, match="entry lacks 'scale'"):
-        new(checkpoint, head=path)
-    path.write_bytes(whole.replace(b'\\"sam_iqa\\"', b'\\"sam_qia\\"'))
-    with pytest.raises(PocketiqaError, match="was fitted for 'sam_qia', not 'sam_iqa'"):
-        new(checkpoint, head=path)
-
-
-def test_other_files_are_no_heads(checkpoint: Path, tmp_path: Path):
-    with pytest.raises(PocketiqaError, match=r"no fitted teacher at .*nowhere"):
-        new(checkpoint, head=tmp_path / "nowhere")
-    path = tmp_path / "other.safetensors"
-    save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(PocketiqaError, match="holds no fitted teacher"):
-        new(checkpoint, head=path)
-    save_file({"x": torch.zeros(1)}, path, {"pocketiqa.trained": '{"format": 2}'})
-    with pytest.raises(PocketiqaError, match="format version 2, but this pocketiqa reads 1"):
-        new(checkpoint, head=path)

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pseudo_labels.errors import PocketiqaError, TamperedError
-from teachers.dp_iqa.sealed import read_sealed, write_sealed
+from teachers.sealed import read_sealed, write_sealed
 
 HEAD = {"base": "0123", "scale": "MOS", "values": [1, 2.5, None]}
 TENSORS = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros(0, 3)}

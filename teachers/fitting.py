@@ -1,0 +1,206 @@
+"""What a teacher that can be fitted is, and what such teachers share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of
+from teachers.base import Teacher
+from teachers.tensor_digest import tensor_digest
+from teachers.trained import Trained, check_fits, read_trained, refuse_lower_precision, save_trained
+
+NEW_HEAD = "new"
+"""As ``head`` of a builder: random weights, to be fitted."""
+
+UNFITTED = "none: this head was not fitted to opinion scores"
+"""The scale of a teacher with such a head."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@runtime_checkable
+class FittableTeacher(Teacher, Protocol):
+    """A teacher whose weights ``pocketiqa fit-teacher`` can fit to opinion scores; needs no base class.
+
+    Attributes:
+        model: the whole network, in evaluation mode outside of fitting.
+    """
+
+    @property
+    def model(self) -> nn.Module: ...  # noqa: D102
+
+    def fitting_module(self) -> nn.Module:
+        """A module around ``model``, sharing its parameters, built anew at each call.
+
+        Its ``forward(inputs, target, weight)`` gets a tuple of the stacked tensors of ``preprocess`` [B, ...], and
+        target and weight, float32 [B]; it returns the score, float32 [B], not clamped and with its gradient, and
+        further terms of the loss by name, scalars already weighted. Its buffers that are not the model's are kept in
+        checkpoints. ``train`` leaves what is frozen in evaluation mode.
+        """
+        ...
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What fitting changes, by name in ``model``: the model's own tensors."""
+        ...
+
+    def save_trained(self, path: str | Path, *, scale: str, licence: str) -> None:
+        """Write what fitting changed; see ``FittableBase``."""
+        ...
+
+    def load_trained(self, path: str | Path) -> None:
+        """Take over what was fitted before; see ``FittableBase``."""
+        ...
+
+
+def check_fittable(teacher: Any, name: str) -> FittableTeacher:
+    """The same object, if it can be fitted.
+
+    Raises:
+        PocketiqaError: it lacks something, has nothing to fit, or in lower precision; the message says what.
+    """
+    needed = ("model", "fitting_module", "trained_state", "save_trained", "load_trained")
+    missing = [attribute for attribute in needed if not hasattr(teacher, attribute)]
+    if missing or not isinstance(teacher, FittableTeacher):
+        lacks = ", ".join(missing) or "the interface of a teacher"
+        raise PocketiqaError(
+            f"teacher {name!r} cannot be fitted: {type(teacher).__name__} is without {lacks}; see "
+            "teachers.fitting.FittableTeacher for what it needs"
+        )
+    state = teacher.trained_state()
+    if not state:
+        raise PocketiqaError(
+            f"teacher {name!r} cannot be fitted: its trained_state is empty; let a part of its model be trainable"
+        )
+    refuse_lower_precision(state)
+    return teacher
+
+
+class PlainFit(nn.Module):
+    """Fitting by the score alone.
+
+    Args:
+        model: called with the stacked inputs; its output has a ``score`` [B].
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Sequence[Tensor], target: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The score as the model gives it, and no further term."""
+        return self.model(*inputs).score, {}
+
+
+def evaluate_frozen(model: nn.Module) -> None:
+    """Put the parts into evaluation mode in which nothing is trained: their dropout and batch norms stand still.
+
+    For ``train`` of a model, after ``super().train(mode)``. A part without parameters goes with what it is a part of.
+    """
+    for part in model.children():
+        trained = [parameter.requires_grad for parameter in part.parameters()]
+        if trained and not any(trained):
+            part.eval()
+        else:
+            evaluate_frozen(part)
+
+
+def head_file(head: str | Path | None) -> Path | None:
+    """The file that ``head`` of a builder names, if it names one."""
+    return None if head is None or str(head) == NEW_HEAD else Path(head).expanduser()
+
+
+class FittableBase(Generic[Network]):
+    """The fitted part of a teacher: kept with its scale and licence, saved, loaded and told apart by digest.
+
+    Args:
+        name: of the teacher.
+        model: all its weights loaded, in full precision still, so that digests do not depend on the precision.
+        fitted_with: options that a fitted part is bound to, JSON values.
+        base: digest of everything else that a score depends on.
+        licence: of the weights.
+        head: file of a fitted part, loaded here.
+        scale: what 0 and 1 mean, unless ``head`` says it.
+
+    Raises:
+        PocketiqaError: ``head`` is not there, damaged or of another model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Network,
+        *,
+        fitted_with: dict[str, Any],
+        base: str,
+        licence: str,
+        head: Path | None = None,
+        scale: str = UNFITTED,
+    ):
+        self.name, self.model = name, model.eval()
+        # By name: a model that is no longer asked for gradients is the same teacher still.
+        self._trained_names = [name for name, value in model.named_parameters() if value.requires_grad]
+        self.fitted_with, self.base = fitted_with, base
+        self.scale, self.licence = scale, licence
+        self._digest: tuple[tuple[int, ...], str] | None = None
+        if head is not None:
+            self.load_trained(head)
+        _ = self.weights  # now: moving or rounding the model later does not count as a change
+
+    @property
+    def weights(self) -> str:
+        """Digest of all weights as they are now, for the stamp (seconds for a billion of them, after a change)."""
+        state = self.trained_state()
+        # torch counts the changes of a tensor's values, so that they are not hashed at every look.
+        changes = tuple(value._version for value in state.values())
+        if self._digest is None or self._digest[0] != changes:
+            self._digest = (changes, tensor_digest(state))
+        return digest_of({"base": self.base, "trained": self._digest[1]})
+
+    def to(self, device: torch.device | str) -> Self:
+        """Compute on this device from now on."""
+        self.model.to(device)
+        return self
+
+    def fitting_module(self) -> nn.Module:
+        """What the fitting loop trains: here the score alone."""
+        return PlainFit(self.model)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What fitting changes, by name in the model; the tensors are the model's own."""
+        parameters = dict(self.model.named_parameters())
+        return {name: parameters[name].detach() for name in self._trained_names}
+
+    def save_trained(self, path: str | Path, *, scale: str, licence: str) -> None:
+        """Write what fitting changed, with the digest of the frozen base.
+
+        Args:
+            path: of the safetensors file.
+            scale: what 0 and 1 mean, such as ``MOS of KonIQ-10k / 100``.
+            licence: of weights and opinion scores, as far as known.
+
+        Raises:
+            PocketiqaError: the trained part is in lower precision.
+        """
+        save_trained(Path(path), self._trained(scale, licence))
+
+    def load_trained(self, path: str | Path) -> None:
+        """Take over what was fitted before; scale and licence come with it.
+
+        Raises:
+            PocketiqaError: not there, or fitted in another model or on another base.
+            TamperedError: damaged or altered.
+        """
+        trained = read_trained(Path(path))
+        target = self._trained(self.scale, self.licence)
+        check_fits(trained, target, Path(path))
+        with torch.no_grad():
+            for name, value in target.tensors.items():
+                value.copy_(trained.tensors[name])
+        self.scale, self.licence = trained.scale, trained.licence
+
+    def _trained(self, scale: str, licence: str) -> Trained:
+        return Trained(self.name, self.fitted_with, self.base, self.trained_state(), scale, licence)
