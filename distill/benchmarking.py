@@ -1,6 +1,8 @@
 """``pocketiqa evaluate``: any models on one benchmark, with the overlap of what they were trained on."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from distill.console import Report
 from distill.evaluation.benchmarks.registry import load_benchmark
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.overlap import benchmark_prints, find_overlap, pool_prints
-from distill.evaluation.predictions import predict
+from distill.evaluation.predictions import Predictions, predict
 from distill.evaluation.samples import benchmark_samples
 from distill.evaluation.targets import targets_from_benchmark
 from pseudo_labels.pool import Pool
@@ -52,8 +54,19 @@ def evaluate_on(
     if trained_on:
         trained = [print_ for folder in trained_on for print_ in pool_prints(Pool.open(folder))]
         found = find_overlap(trained, benchmark_prints(benchmark))
-    result = evaluate(predictions, targets_from_benchmark(benchmark), overlapping=found.ids if found else ())
+    result = evaluate(
+        _told_apart(predictions, models), targets_from_benchmark(benchmark), overlapping=found.ids if found else ()
+    )
     return {**result, "overlap": found.as_dict()} if found else result
+
+
+def _told_apart(predictions: Sequence[Predictions], models: Sequence[str]) -> list[Predictions]:
+    """Models of one name, such as a student and its export, get their place added to it."""
+    count = Counter(found.name for found in predictions)
+    pairs = zip(predictions, models, strict=True)
+    return [
+        found if count[found.name] == 1 else replace(found, name=f"{found.name} ({model})") for found, model in pairs
+    ]
 
 
 def _shifted(progress: Report | None, before: int, total: int) -> Report | None:

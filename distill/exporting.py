@@ -1,17 +1,15 @@
-"""``pocketiqa export``: from a training folder, a student or a checkpoint to one sealed ONNX file."""
+"""``pocketiqa export``: from a training folder, a student or a published checkpoint to one sealed ONNX file."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.evaluation.judges import student_folder
-from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
 from pseudo_labels.outputs import refuse_existing
 from pseudo_labels.photos import bundled_photographs
 from students.export import ExportReport, draft_contract, export_onnx
+from students.opening import open_student
 from students.paths import find_images
-from students.storage import RECORD, load_student, read_record
 
 _PARITY_IMAGES = 3
 
@@ -19,10 +17,11 @@ _PARITY_IMAGES = 3
 def export_checkpoint(
     checkpoint: Path, out: Path, *, name: str | None = None, images: Sequence[Path] = (), overwrite: bool = False
 ) -> ExportReport:
-    """Write the student of a training run as ONNX, with the contract that its record supports.
+    """Write a student as ONNX, with the contract that its record supports.
 
     Args:
-        checkpoint: a training folder, or a folder with ``student.json``.
+        checkpoint: a training folder, a folder with ``student.json``, or the file of a student that others published
+            (see ``students.opening.open_student``).
         out: the .onnx file.
         name: of the student; the one in its record if None.
         images: files and folders of real photographs for the parity check; the bundled ones if empty.
@@ -33,29 +32,32 @@ def export_checkpoint(
         OutputConflictError: ``out`` exists.
     """
     refuse_existing(out, overwrite=overwrite)
-    folder = student_folder(checkpoint)
-    if folder is None:
-        raise PocketiqaError(
-            f"{checkpoint} holds no finished student ({RECORD}): name a training folder, and finish the training first"
-        )
-    about: dict[str, Any] = read_record(folder)["about"]
+    opened = open_student(checkpoint)
+    about = opened.about
     teachers: list[dict[str, Any]] = about.get("teachers", [])
-    student = load_student(folder)
     contract = draft_contract(
-        student,
+        opened.student,
         name=name or about.get("name") or out.stem,
-        scale="; ".join(f"{stamp['name']}: {stamp['scale']}" for stamp in teachers) or "unknown",
+        scale=about.get("scale") or "; ".join(f"{stamp['name']}: {stamp['scale']}" for stamp in teachers) or "unknown",
         teachers=teachers,
-        data=[_data_entry(source) for source in about.get("data", [])],
+        data=_data_entries(about),
         metrics={"validation": about.get("validation", {})},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    return export_onnx(student, contract, out, images=[load(path) for path in _parity_images(images)])
+    return export_onnx(opened.student, contract, out, images=[load(path) for path in _parity_images(images)])
 
 
-def _data_entry(source: dict[str, Any]) -> dict[str, Any]:
-    """What a reader of the contract needs of a training source; whose licence it is, only the user can know."""
-    return {"name": source["name"], "digest": source["labels"], "licence": "as the photographs of its pool"}
+def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a reader of the contract needs of weights that others made, and of training sources.
+
+    Whose licence a source has, only the user can know.
+    """
+    weights = [about["weights"]] if "weights" in about else []
+    sources = [
+        {"name": source["name"], "digest": source["labels"], "licence": "as the photographs of its pool"}
+        for source in about.get("data", [])
+    ]
+    return weights + sources
 
 
 def _parity_images(images: Sequence[Path]) -> list[Path]:

@@ -29,7 +29,7 @@ from distill.validation import Validator
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from students.config import StudentConfig
-from students.model import PocketStudent
+from students.model import PocketStudent, check_start
 from students.preprocess import Preprocess
 from students.registry import build_student, student_config
 from students.storage import WEIGHTS, save_student
@@ -127,6 +127,7 @@ class _StudentRun(TrainingRun):
         init = self._config.student.init
         if init is not None and not init.is_file():
             raise PocketiqaError(f"no backbone weights at {init}: check student.init")
+        check_start(self._student, init=init, pretrained=self._config.student.pretrained)
         return {
             **self._config.determining(),
             "architecture": self._student.as_dict(),

@@ -56,7 +56,7 @@ def measure_complexity(student: PocketStudent, height: int | None = None, width:
     """Count parameters and MACs; without a size, for a square image of the configuration's ``max_side``."""
     side = student.config.preprocess.max_side
     height, width = height or side, width or side
-    device = student.heads.weight.device
+    device = next(student.parameters()).device
     was_training = student.training
     counter = FlopCounterMode(display=False)
     try:

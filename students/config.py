@@ -8,9 +8,21 @@ from pseudo_labels.errors import PocketiqaError
 from students.fields import check_fields, check_int
 from students.preprocess import Preprocess
 
+DP_IQA_B7 = "dp-iqa-b7"
+"""``backbone`` of the student that DP-IQA's authors published (``students.dp_iqa_b7``); all other names are timm's."""
+
 PAD_TYPES = ("", "same")
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
 _MAX_WIDTH = 4096
+# Its weights are those of one architecture: its last map of stride 32, 8 channels, RGB in [0, 1].
+_DP_IQA_B7_FIELDS: dict[str, Any] = {
+    "levels": (32,),
+    "grid": 32,
+    "head_width": 8,
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+    "pad_type": "",
+}
 
 Colour = tuple[float, float, float]
 
@@ -20,7 +32,8 @@ class StudentConfig:
     """Everything that determines a student's architecture and its input.
 
     Attributes:
-        backbone: a timm model name; any convolutional pyramid.
+        backbone: a timm model name, any convolutional pyramid; or ``DP_IQA_B7``, of which only ``preprocess`` can be
+            chosen (see ``dp_iqa_b7_config``).
         levels: strides of the feature maps used, rising. Stages behind the last one are left out of the model.
         grid: stride of the quality map, one of ``levels``.
         head_width: channels of each reduced level and of the fused map.
@@ -51,6 +64,8 @@ class StudentConfig:
         check_int(self.head_width, "head_width", 1, _MAX_WIDTH)
         _check_colour(self.mean, "mean", -10.0)
         _check_colour(self.std, "std", 1e-6)
+        if self.backbone == DP_IQA_B7:
+            _check_dp_iqa_b7(self)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -72,6 +87,27 @@ class StudentConfig:
                 raise PocketiqaError(f"{name} is {values[name]!r} in the student configuration: a list is needed")
             values[name] = None if values[name] is None else tuple(values[name])
         return cls(**{**values, "preprocess": Preprocess.from_dict(values["preprocess"])})
+
+
+def dp_iqa_b7_config(max_side: int = 512) -> StudentConfig:
+    """The configuration of the student that DP-IQA's authors published.
+
+    Args:
+        max_side: of the square that it sees, in pixels; 512 is what it was trained on.
+
+    Raises:
+        PocketiqaError: ``max_side`` is out of range.
+    """
+    return StudentConfig(DP_IQA_B7, **_DP_IQA_B7_FIELDS, preprocess=Preprocess(max_side=max_side))
+
+
+def _check_dp_iqa_b7(config: StudentConfig) -> None:
+    for name, fixed in _DP_IQA_B7_FIELDS.items():
+        if getattr(config, name) != fixed:
+            raise PocketiqaError(
+                f"{name} is {getattr(config, name)!r}, but {DP_IQA_B7} has {fixed!r}: leave {name} out, of its "
+                "architecture only max_side can be chosen"
+            )
 
 
 def _check_colour(value: Colour | None, name: str, low: float) -> None:

@@ -11,7 +11,6 @@ at most 512 pixels, its aspect kept, then a bilinear stretch of the shorter side
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,18 @@ from torch.nn import functional
 from torchvision.models import efficientnet_b7
 
 from pseudo_labels.errors import PocketiqaError
-from students.config import StudentConfig
-from students.model import PocketStudent, StudentOutput, _Normalise
-from students.preprocess import Preprocess
+from students.config import DP_IQA_B7, StudentConfig, dp_iqa_b7_config
+from students.model import Normalise, PocketStudent, StudentOutput
 
-NAME = "dp-iqa-b7"
-CONFIG = StudentConfig(
-    NAME,
-    levels=(32,),
-    grid=32,
-    head_width=8,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    preprocess=Preprocess(max_side=512),
-)
-"""The preset; ``backbone`` names this module, not a model of timm's."""
+OFFICIAL: dict[str, Any] = {
+    "name": DP_IQA_B7,
+    "scale": "MOS / 100 of the set that this checkpoint of DP-IQA's authors was fitted to",
+    "weights": {
+        "name": "EfficientNet-B7 student published by DP-IQA's authors (Fu et al. 2024, arXiv 2405.19996)",
+        "licence": "CC BY-NC-SA 4.0 (not for commercial use)",
+    },
+}
+"""What is known of the authors' weights, to be kept with a student that was made of them."""
 
 _FEATURES = 2560
 _GRID = 64
@@ -48,25 +44,27 @@ class DpIqaB7(PocketStudent):
     """A ``PocketStudent`` to all that scores, stores or exports one, made of other parts under the authors' names.
 
     It has no local scores: the quality map is one cell that holds the score. Its input may have any size up to
-    ``config.preprocess.max_side`` and is stretched to a square of that side.
+    ``config.preprocess.max_side`` and is stretched to a square of that side. ``new_student`` builds one from a seed,
+    ``load_official_student`` from the authors' checkpoint.
 
     Args:
-        config: ``CONFIG``, save for ``preprocess``.
+        config: made by ``dp_iqa_b7_config``.
     """
 
-    def __init__(self, config: StudentConfig = CONFIG):
+    def __init__(self, config: StudentConfig):
         nn.Module.__init__(self)  # not PocketStudent's, which builds its own parts
         self.config = config
-        self.normalise = _Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.normalise = _unit_range()
         self.base_model = nn.ModuleDict({"features": efficientnet_b7(weights=None).features})
         width = config.head_width
         self.conv_transpose = nn.ConvTranspose2d(_FEATURES, width, 3, stride=2, padding=1, output_padding=1)
         self.fc1 = nn.Linear(width * _GRID**2, _HIDDEN)
         self.fc2 = nn.Linear(_HIDDEN, _HIDDEN)
         self.fc3 = nn.Linear(_HIDDEN, 1)
+        nn.init.constant_(self.fc3.bias, 0.5)  # a new student says about 0.5, as ours do
 
     def forward(self, rgb: Tensor) -> StudentOutput:
-        """Score uint8 [B, H, W, 3]; the score is clamped to [0, 1].
+        """Score uint8 [B, H, W, 3]; the score is clamped to [0, 1], save in training: beyond, it had no gradient.
 
         Raises:
             PocketiqaError: another type or number of dimensions.
@@ -80,7 +78,9 @@ class DpIqaB7(PocketStudent):
         small = functional.relu(self.conv_transpose(self.base_model["features"](square)))
         features = functional.interpolate(small, size=(_GRID, _GRID), mode="nearest").float()
         hidden = functional.relu(self.fc2(functional.relu(self.fc1(features.flatten(1)))))
-        score = self.fc3(hidden).float().clamp(0, 1)
+        score = self.fc3(hidden).float()
+        if not self.training:
+            score = score.clamp(0, 1)
         quality = score[:, :, None]
         return StudentOutput(score[:, 0], quality, torch.ones_like(quality), features)
 
@@ -105,14 +105,18 @@ def load_official_student(checkpoint: str | Path | Mapping[str, Tensor], *, max_
         raise PocketiqaError(f"{where} holds no tensors by name: give the state dict of the authors' student")
     given = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
     with torch.device("meta"):
-        student = DpIqaB7(replace(CONFIG, preprocess=Preprocess(max_side=max_side)))
-    student.normalise = _Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        student = DpIqaB7(dp_iqa_b7_config(max_side))
+    student.normalise = _unit_range()  # whose constants no state dict holds
     own = student.state_dict()
     # Only training with momentum None reads the counter of batches; files may lack it.
     given |= {name: torch.tensor(0) for name in own if name.endswith(_COUNTER) and name not in given}
     _refuse_misfits(own, given, where)
     student.load_state_dict({name: value.to(own[name].dtype) for name, value in given.items()}, assign=True)
     return student.eval()
+
+
+def _unit_range() -> Normalise:
+    return Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def _refuse_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
@@ -129,8 +133,8 @@ def _refuse_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], wher
     ]
     if said:
         raise PocketiqaError(
-            f"{where} is not the student of DP-IQA's authors: it {', '.join(said)}; give their EfficientNet-B7"
-            " checkpoint"
+            f"{where} is not the student of DP-IQA's authors: it {', '.join(said)}; give their EfficientNet-B7 "
+            "checkpoint, and a student of pocketiqa as its folder"
         )
 
 
@@ -144,7 +148,7 @@ def _read(path: Path) -> Any:
         raise PocketiqaError(f"no checkpoint at {path}: the file does not exist, mend the path") from error
     except pickle.UnpicklingError as error:
         raise PocketiqaError(
-            f"{path} was refused, it is no checkpoint of tensors alone ({_first_line(error)}): fetch the official file"
+            f"{path} was refused, it is no checkpoint of tensors alone: fetch the official file"
         ) from error
     except Exception as error:  # a damaged pickle or archive can raise anything
         raise PocketiqaError(f"{path} is cut off or damaged ({_first_line(error)}): fetch it again") from error

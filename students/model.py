@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
 from students.backbone import build_backbone, channel_counts, stated_colours
-from students.config import Colour, StudentConfig
+from students.config import DP_IQA_B7, Colour, StudentConfig
 
 # Every cell counts a little, so the weights never sum up to zero.
 _LEAST_WEIGHT = 1e-3
@@ -51,7 +52,7 @@ class PocketStudent(nn.Module):
         self.backbone = build_backbone(config, pretrained=pretrained)
         mean, std = stated_colours(config.backbone)
         self.config = replace(config, mean=config.mean or mean, std=config.std or std)
-        self.normalise = _Normalise(self.config.mean or mean, self.config.std or std)
+        self.normalise = Normalise(self.config.mean or mean, self.config.std or std)
         self.neck = _Neck(channel_counts(self.backbone), config)
         self.heads = nn.Conv2d(config.head_width, 2, 1)
         # A new student says about 0.5 everywhere, and weighs all cells about alike.
@@ -80,8 +81,13 @@ class PocketStudent(nn.Module):
         return StudentOutput(score, quality, weight, features)
 
 
-class _Normalise(nn.Module):
-    """uint8 [B, H, W, 3] -> float [B, 3, H, W]. The constants are no weights, so they stay out of the state dict."""
+class Normalise(nn.Module):
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W]. The constants are no weights, so they stay out of the state dict.
+
+    Args:
+        mean: subtracted from RGB in [0, 1].
+        std: divides it.
+    """
 
     shift: Tensor
     scale: Tensor
@@ -95,6 +101,7 @@ class _Normalise(nn.Module):
         self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
 
     def forward(self, rgb: Tensor) -> Tensor:
+        """Normalise a batch."""
         return rgb.permute(0, 3, 1, 2).float() * self.scale - self.shift
 
 
@@ -137,14 +144,40 @@ class _Neck(nn.Module):
         return self.fuse(torch.cat(reduced, dim=1))
 
 
+def check_start(config: StudentConfig, *, init: str | Path | None = None, pretrained: bool = False) -> None:
+    """Refuse first weights that a student cannot have.
+
+    Args:
+        config: of the student.
+        init: file with weights of the backbone.
+        pretrained: whether timm's weights are wanted.
+
+    Raises:
+        PocketiqaError: both are given, or either for ``DP_IQA_B7``.
+    """
+    if init is not None and pretrained:
+        raise PocketiqaError(f"init is {str(init)!r} and pretrained is True: only one can say where weights come from")
+    if config.backbone == DP_IQA_B7 and (init is not None or pretrained):
+        given = "pretrained is True" if init is None else f"init is {str(init)!r}"
+        raise PocketiqaError(
+            f"{given}, but {DP_IQA_B7} has no backbone of timm's: leave it out and start from random weights; its "
+            "authors' checkpoint is read by students.dp_iqa_b7.load_official_student"
+        )
+
+
 def new_student(config: StudentConfig, *, seed: int = 0, pretrained: bool = False) -> PocketStudent:
     """Build a student from a seed of its own: equal arguments give equal weights, the global generator is untouched.
 
     Raises:
-        PocketiqaError: see ``PocketStudent``.
+        PocketiqaError: see ``PocketStudent`` and ``check_start``.
     """
+    check_start(config, pretrained=pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if config.backbone == DP_IQA_B7:
+            from students.dp_iqa_b7 import DpIqaB7
+
+            return DpIqaB7(config)
         return PocketStudent(config, pretrained=pretrained)
 
 

@@ -1,18 +1,19 @@
-"""Students by name: three presets, or any timm backbone."""
+"""Students by name: three presets of ours, a published one, or any timm backbone."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from pseudo_labels.errors import PocketiqaError
 from students.backbone import check_name, load_backbone_weights
-from students.config import StudentConfig
-from students.model import PocketStudent, new_student
+from students.config import DP_IQA_B7, StudentConfig, dp_iqa_b7_config
+from students.model import PocketStudent, check_start, new_student
 from students.preprocess import Preprocess
 from students.storage import load_student, read_record, save_student
 
 __all__ = [
     "DEFAULT_PRESET",
     "PARAMETER_LIMITS",
+    "POCKET_PRESETS",
     "PRESETS",
     "build_student",
     "load_student",
@@ -23,11 +24,15 @@ __all__ = [
 
 # Input sizes chosen so that pocket-m, from JPEG to score, is faster than OpenCV's BRISQUE on 512x512 pixels also where
 # the processor has no AVX-512 (there the network takes three times as long, BRISQUE not twice).
-PRESETS: dict[str, StudentConfig] = {
+POCKET_PRESETS: dict[str, StudentConfig] = {
     "pocket-s": StudentConfig("mobilenetv4_conv_small_050", head_width=48, preprocess=Preprocess(max_side=320)),
     "pocket-m": StudentConfig("mobilenetv4_conv_small", head_width=64, preprocess=Preprocess(max_side=320)),
     "pocket-l": StudentConfig("mobilenetv4_conv_medium", head_width=128, preprocess=Preprocess(max_side=512)),
 }
+PRESETS: dict[str, StudentConfig] = {**POCKET_PRESETS, DP_IQA_B7: dp_iqa_b7_config()}
+"""All names: the pocket presets, and the published student to compare them with (``students.dp_iqa_b7``)."""
+
+# Of the pocket presets: a published student is as large as it is.
 PARAMETER_LIMITS = {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
 DEFAULT_PRESET = "pocket-m"
 
@@ -59,8 +64,8 @@ def build_student(
 
     Args:
         student: preset, timm backbone or configuration.
-        init: safetensors file with weights of the backbone under timm's key names.
-        pretrained: take timm's weights from its hub, which needs a network; never without being asked.
+        init: safetensors file with weights of the backbone under timm's key names; not for ``DP_IQA_B7``.
+        pretrained: take timm's weights from its hub, which needs a network; never without being asked, and likewise.
         max_side: replaces ``preprocess.max_side`` of the configuration.
         seed: of the random weights.
 
@@ -70,8 +75,7 @@ def build_student(
     config = student_config(student) if isinstance(student, str) else student
     if max_side is not None:
         config = replace(config, preprocess=replace(config.preprocess, max_side=max_side))
-    if init is not None and pretrained:
-        raise PocketiqaError(f"init is {str(init)!r} and pretrained is True: only one can say where weights come from")
+    check_start(config, init=init, pretrained=pretrained)
     built = new_student(config, seed=seed, pretrained=pretrained)
     if init is not None:
         load_backbone_weights(built.backbone, Path(init))

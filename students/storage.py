@@ -14,9 +14,9 @@ from pseudo_labels.files import canonical_json, read_json, sha256_bytes, staged_
 from students.config import StudentConfig
 from students.fields import check_fields
 from students.model import PocketStudent, new_student
+from students.opening import RECORD
 
 WEIGHTS = "student.safetensors"
-RECORD = "student.json"
 FORMAT = 1
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import MANIFEST, read_manifest
+from students.opening import CHECKPOINT_SUFFIXES, find_student
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,13 @@ def _onnx_judge(path: Path, threads: int) -> Judge:
     return Judge(scorer.contract.name, about, lambda rgb, _: scorer.score(rgb).score)
 
 
-def _student_judge(folder: Path) -> Judge:
+def _student_judge(path: Path) -> Judge:
     from students.model import score_images
-    from students.storage import load_student, read_record
+    from students.opening import open_student
 
-    student, record = load_student(folder), read_record(folder)
-    about = {"record": record, "digest": record["sha256"]}
-    return Judge(
-        str(record["about"].get("name") or folder.name),
-        about,
-        lambda rgb, _: float(score_images(student, [rgb])[0].score),
-    )
+    opened = open_student(path)
+    about = {"config": opened.student.config.as_dict(), "about": opened.about, "digest": opened.digest}
+    return Judge(opened.name, about, lambda rgb, _: float(score_images(opened.student, [rgb])[0].score))
 
 
 def _teacher_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
@@ -75,29 +72,26 @@ def kind_of(model: str | Path) -> str:
     path = Path(model)
     if path.is_file() and path.suffix == ".onnx":
         return "onnx"
-    if student_folder(path) is not None:
+    if find_student(path) is not None:
         return "student"
     if (path / MANIFEST).is_file() and read_manifest(path).kind == "labels":
         return "labels"
+    from teachers.fitted_folder import is_fitted_folder
     from teachers.registry import TEACHERS
 
-    if str(model) in TEACHERS or (":" in str(model) and not path.exists()):
+    if str(model) in TEACHERS or is_fitted_folder(str(model)) or (":" in str(model) and not path.exists()):
         return "teacher"
     raise PocketiqaError(
-        f"{str(model)!r} is no model: give an exported .onnx file, a student or training folder, a label store, or a "
-        f"teacher ({', '.join(TEACHERS)}, or your own as package.module:function)"
+        f"{str(model)!r} is no model: give an exported .onnx file, a student or training folder, the checkpoint of "
+        f"DP-IQA's published student ({', '.join(CHECKPOINT_SUFFIXES)}), a label store, the folder of a "
+        f"fitted teacher, or a teacher ({', '.join(TEACHERS)}, or your own as package.module:function)"
     )
-
-
-def student_folder(path: Path) -> Path | None:
-    """``path`` or its ``student`` folder, whichever holds a student; None if neither does."""
-    return next((folder for folder in (path, path / "student") if (folder / "student.json").is_file()), None)
 
 
 def open_judge(
     model: str | Path, *, options: Mapping[str, Any] | None = None, device: str = "cpu", threads: int = 1
 ) -> Judge:
-    """Open an exported student, a student or training folder, or a teacher (a label store scores nothing new).
+    """Open an exported student, any that ``students.opening`` knows, or a teacher (a label store scores nothing new).
 
     Args:
         model: path or name.
@@ -112,7 +106,7 @@ def open_judge(
     if kind == "onnx":
         return _onnx_judge(Path(model), threads)
     if kind == "student":
-        return _student_judge(student_folder(Path(model)) or Path(model))
+        return _student_judge(Path(model))
     if kind == "teacher":
         return _teacher_judge(str(model), options or {}, device)
     raise PocketiqaError(f"{model} is a label store: it holds scores of its own pool and cannot score other images")

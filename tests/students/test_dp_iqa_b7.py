@@ -1,45 +1,19 @@
 import re
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import efficientnet_b0, efficientnet_b7
+from torchvision.models import efficientnet_b7
 
+from distill.adapters import FeatureAdapter
 from pseudo_labels.errors import PocketiqaError
-from students.config import StudentConfig
-from students.contract import StudentContract
-from students.dp_iqa_b7 import CONFIG, DpIqaB7, load_official_student
-from students.export import export_onnx
-from students.model import score_images
-from students.preprocess import Preprocess
-from students.runtime import Scorer
-from tests.helpers.tiny_students import photographs
-
-
-def settle(features: nn.Module) -> nn.Module:
-    """Give batch normalisation the statistics of photographs, or nothing is left of them behind the last layer."""
-    features.eval()  # stochastic depth would leave out blocks
-    for module in features.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train().momentum = 1.0
-    with torch.no_grad():
-        features(photograph_batch().permute(0, 3, 1, 2) / 255)
-        for module in features.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
-                # Channels that are nearly constant here would turn rounding into noise on other images.
-                module.running_var.clamp_(min=float(module.running_var.mean()))
-    return features.eval()
-
-
-def photograph_batch() -> Tensor:
-    """Parts of photographs, uint8 [18, 64, 64, 3]."""
-    parts = [image[y : y + 64, x : x + 64] for image in photographs() for y in (0, 60, 120) for x in (20, 140)]
-    return torch.from_numpy(np.stack(parts))
+from students.complexity import measure_complexity
+from students.config import dp_iqa_b7_config
+from students.dp_iqa_b7 import DpIqaB7, load_official_student
+from students.registry import build_student
+from tests.helpers.little_b7 import photograph_batch, settle, settled_student, take_b0
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +40,17 @@ def state(features: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def test_parameters_and_multiply_accumulates_are_those_of_the_fact_sheet():
+@pytest.fixture(scope="module")
+def weightless() -> DpIqaB7:
     with torch.device("meta"):
-        student = DpIqaB7().eval()
-        image = torch.empty(1, 512, 512, 3, dtype=torch.uint8)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        output = student(image)
-    assert sum(value.numel() for value in student.parameters()) == 81_012_185
-    assert counter.get_total_flops() / 2e9 == pytest.approx(27, rel=0.01)
+        return DpIqaB7(dp_iqa_b7_config()).eval()
+
+
+def test_parameters_and_multiply_accumulates_are_those_of_the_fact_sheet(weightless: DpIqaB7):
+    cost = measure_complexity(weightless)
+    assert (cost.parameters, cost.height, cost.width) == (81_012_185, 512, 512)
+    assert cost.macs / 1e9 == pytest.approx(27, rel=0.01)
+    output = weightless(torch.empty(1, 512, 384, 3, dtype=torch.uint8, device="meta"))
     assert tuple(output.features.shape) == (1, 8, 64, 64)
 
 
@@ -150,50 +127,41 @@ def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path):
     assert not (tmp_path / "run-by-pickle").exists()
 
 
-def test_input_of_another_type_is_refused():
-    with torch.device("meta"):
-        student = DpIqaB7()
+def test_input_of_another_type_is_refused(weightless: DpIqaB7):
     with pytest.raises(PocketiqaError, match=r"float32 of shape \(1, 3, 64, 64\), but uint8"):
-        student(torch.zeros(1, 3, 64, 64))
+        weightless(torch.zeros(1, 3, 64, 64))
 
 
-def test_the_preset_is_a_configuration_like_others():
-    assert StudentConfig.from_dict(CONFIG.as_dict()) == CONFIG
-    assert CONFIG.preprocess == Preprocess(max_side=512)
-
-
-def raw_score(student: DpIqaB7, image: np.ndarray) -> float:
-    """Before it is clamped."""
-    features = score_images(student, [image])[0].features
+def test_equal_seeds_give_equal_students_that_say_about_a_half(monkeypatch: pytest.MonkeyPatch):
+    take_b0(monkeypatch)
+    first, again, other = (build_student("dp-iqa-b7", max_side=64, seed=seed).eval() for seed in (1, 1, 2))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
+    assert not torch.equal(other.get_parameter("fc1.weight"), first.get_parameter("fc1.weight"))
     with torch.no_grad():
-        hidden = student.fc2(student.fc1(features.flatten()).relu()).relu()
-        return float(student.fc3(hidden))
+        assert first(photograph_batch()).score.numpy() == pytest.approx(0.5, abs=0.1)
 
 
-def test_it_is_exported_and_scored_like_any_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With the backbone's little sister: B7 itself exports too (parity 1.3e-8), but takes 3 GB."""
-    monkeypatch.setattr("students.dp_iqa_b7.efficientnet_b7", efficientnet_b0)
-    monkeypatch.setattr("students.dp_iqa_b7._FEATURES", 1280)
-    torch.manual_seed(1)
-    student = DpIqaB7(replace(CONFIG, preprocess=Preprocess(max_side=64))).eval()
-    images = photographs()
-    settle(student.base_model["features"])
+def test_only_in_training_a_score_may_leave_its_range_and_has_a_gradient(monkeypatch: pytest.MonkeyPatch):
+    take_b0(monkeypatch)
+    student = settled_student()
+    torch.nn.init.constant_(student.fc3.bias, 3.0)
+    batch = photograph_batch()[:4]
     with torch.no_grad():
-        student.fc3.weight.mul_(0.2)
-        student.fc3.bias.add_(0.5 - raw_score(student, images[0]))  # away from the ends, where scores are clamped
-    contract = StudentContract(
-        name="dp-iqa-b7",
-        student=student.config.as_dict(),
-        preprocess=student.config.preprocess,
-        scale="none",
-        parameters=1,
-        macs=1,
-        code_version="0",
-    )
-    report = export_onnx(student, contract, tmp_path / "b7.onnx", images=images[:1])
-    assert report.parity.worst <= 1e-4
-    scorer = Scorer(tmp_path / "b7.onnx")
-    expected_scores = score_images(student, images)
-    assert len({float(expected.score) for expected in expected_scores}) == len(images)
-    for image, expected in zip(images, expected_scores, strict=True):
-        assert scorer.score(image).score == pytest.approx(float(expected.score), abs=1e-4)
+        assert student(batch).score.tolist() == [1.0] * 4
+    score = student.train()(batch).score
+    score.sum().backward()
+    assert float(score.detach().min()) > 1.5
+    assert float(student.get_parameter("base_model.features.0.0.weight").grad.abs().max()) > 0  # pyright: ignore
+
+
+def test_its_features_meet_the_map_of_dp_iqa_cell_by_cell(monkeypatch: pytest.MonkeyPatch):
+    """No resampling lies between them and a teacher's map [8, 64, 64] in distillation."""
+    take_b0(monkeypatch)
+    student = settled_student()
+    adapter = FeatureAdapter(student.config.head_width, (8, 64, 64))
+    with torch.no_grad():
+        adapter.project.weight.copy_(torch.eye(8)[:, :, None, None])
+        torch.nn.init.zeros_(adapter.project.bias)  # pyright: ignore
+        features = student(photograph_batch()[:2]).features
+        torch.testing.assert_close(adapter(features, torch.ones(2, 2)), features, rtol=0, atol=1e-4)
+    assert float(features.std()) > 1e-3

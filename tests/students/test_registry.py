@@ -1,3 +1,4 @@
+import ast
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,18 +9,66 @@ from safetensors.torch import save_file
 from pseudo_labels.errors import PocketiqaError
 from students.complexity import count_parameters
 from students.config import StudentConfig
-from students.registry import DEFAULT_PRESET, PARAMETER_LIMITS, PRESETS, build_student, student_config
+from students.preprocess import Preprocess
+from students.registry import (
+    DEFAULT_PRESET,
+    PARAMETER_LIMITS,
+    POCKET_PRESETS,
+    PRESETS,
+    build_student,
+    student_config,
+)
 from tests.helpers.tiny_students import TINY
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", POCKET_PRESETS)
 def test_presets_keep_within_their_parameters(name: str) -> None:
     assert count_parameters(build_student(name)) <= PARAMETER_LIMITS[name]
 
 
 def test_the_limits_are_those_promised() -> None:
     assert PARAMETER_LIMITS == {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
+    assert PARAMETER_LIMITS.keys() == POCKET_PRESETS.keys()
     assert DEFAULT_PRESET == "pocket-m"
+
+
+def test_the_published_student_is_a_preset_like_others() -> None:
+    config = student_config("dp-iqa-b7")
+    assert set(PRESETS) == {*POCKET_PRESETS, "dp-iqa-b7"}
+    assert config.preprocess == Preprocess(max_side=512)
+    assert StudentConfig.from_dict(config.as_dict()) == config
+    with torch.device("meta"):
+        built = build_student("dp-iqa-b7", max_side=128)
+    assert count_parameters(built) == 81_012_185
+    assert built.config == replace(config, preprocess=Preprocess(max_side=128))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("levels", (16, 32)),
+        ("head_width", 64),
+        ("mean", (0.5, 0.5, 0.5)),
+        ("std", None),
+        ("pad_type", "same"),
+    ],
+)
+def test_the_published_architecture_cannot_be_changed(field: str, value: object) -> None:
+    with pytest.raises(PocketiqaError, match=f"^{field} is .*, but dp-iqa-b7 has .*: leave {field} out"):
+        replace(student_config("dp-iqa-b7"), **{field: value})
+
+
+def test_the_published_student_starts_from_no_backbone_of_timm() -> None:
+    with pytest.raises(PocketiqaError, match=r"^init is 'w\.safetensors', but .*load_official_student"):
+        build_student("dp-iqa-b7", init="w.safetensors")
+    with pytest.raises(PocketiqaError, match=r"^pretrained is True, but .*load_official_student"):
+        build_student("dp-iqa-b7", pretrained=True)
+
+
+def test_the_module_of_the_published_student_is_loaded_only_to_build_one() -> None:
+    for file in (Path(__file__).parents[2] / "students").glob("*.py"):
+        found = {node.module for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)}
+        assert "students.dp_iqa_b7" not in found, file
 
 
 def test_timm_names_and_configurations_build() -> None:
