@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.pocketiqa-ready
 RECIPE := quickstart
 
-.PHONY: setup quickstart test lint types wheel-check check bench clean
+.PHONY: setup quickstart test lint types wheel-check check bench bench-teachers clean
 
 quickstart: $(READY)
 	$(BIN)/pocketiqa run $(RECIPE) $(if $(PHOTOS),--set 'pool.sources=["$(PHOTOS)"]' --out 'runs/$(RECIPE)-photos',)
@@ -42,6 +42,10 @@ check: test lint types wheel-check
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# Stable Diffusion and SAM in full size with random weights: some minutes, about 6 GB of memory; more on a GPU.
+bench-teachers: $(READY)
+	$(BIN)/python -m tests.bench teachers
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

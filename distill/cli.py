@@ -125,7 +125,10 @@ def _draw_contact_sheet(pool: Path | None, out: Path | None, overwrite: bool) ->
 def label(
     pool: Annotated[Path, typer.Argument(help="Folder of a pool.")],
     teacher: Annotated[
-        str, typer.Option(help="Name of a teacher (see doctor), or your own as package.module:function.")
+        str,
+        typer.Option(
+            help="Name of a teacher (see doctor), folder of a fitted one, or your own as package.module:function."
+        ),
     ],
     out: OutFolder,
     shards: Annotated[
@@ -133,7 +136,12 @@ def label(
     ] = None,
     features: Annotated[bool, typer.Option("--features", help="Store the teacher's features too, in fp16.")] = False,
     options: Annotated[
-        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Option of the teacher; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="Option of the teacher, such as 'views={crops: 5, flips: true}'; repeatable.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = 8,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
@@ -207,10 +215,26 @@ def distill(
     distill_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
 
 
+@app.command("fit-teacher")
+def fit_teacher(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe with a section 'fit'.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the recipe's]")] = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fit a teacher to the opinion scores of people. Killed, the same command goes on."""
+    from distill.pipeline import fit_only
+
+    fit_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
+
+
 @app.command()
 def evaluate(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help=".onnx file, student folder, label store, or teacher name.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help=".onnx file, student folder, label store, fitted teacher, or teacher name."
+        ),
     ],
     on: Annotated[
         str, typer.Option("--on", metavar="BENCHMARK", help="NAME:FOLDER such as koniq10k:/data/koniq, or csv:FILE.")
@@ -249,7 +273,12 @@ def evaluate(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A training folder, its student folder, or one checkpoint.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A training folder, its student folder, or DP-IQA's published student (.pth, .safetensors)."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Real images for the parity check.  [default: bundled]")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
+from distill.fit_config import FitSection
 from distill.recipe_values import apply_settings, parse_settings
 from distill.stage_config import (
     BenchmarkSection,
@@ -30,23 +31,25 @@ class Recipe(Section):
         name: of the student that comes out; the exported file bears it.
         out: folder of the run; each stage has a subfolder.
         seed: of everything random in every stage.
+        fit: fits a teacher to opinion scores; it labels the pool unless ``label`` names another.
         pool: photographs to start from.
         distort: synthetic damage of the pool.
         label: the teacher that labels the (synthetic) pool.
-        sources: pools with labels that exist already, learned from beside the recipe's own.
-        distill: the student and its training.
-        evaluate: benchmarks with human opinions, beside the held-out scenes.
-        score: the demonstration with damaged copies.
+        sources: labels that exist already, or opinions of people, learned from beside the recipe's own labels.
+        distill: the student and its training; without it the recipe ends with the fitted teacher, and its labels.
+        evaluate: benchmarks with human opinions, for the fitted teacher and for the student.
+        score: the demonstration of the student with damaged copies.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     out: Path
     seed: int = 0
+    fit: FitSection | None = None
     pool: PoolSection | None = None
     distort: DistortSection | None = None
     label: LabelSection | None = None
     sources: tuple[SourceSection, ...] = ()
-    distill: TrainConfig
+    distill: TrainConfig | None = None
     evaluate: tuple[BenchmarkSection, ...] = ()
     score: ScoreSection | None = None
 
@@ -85,7 +88,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PocketiqaError(f"{path} is not a YAML recipe: {error}") from error
     if not isinstance(tree, dict):
-        raise PocketiqaError(f"{path} holds no recipe: sections such as 'pool:' and 'distill:' are expected")
+        raise PocketiqaError(f"{path} holds no recipe: sections such as 'pool:', 'distill:' and 'fit:' are expected")
     tree = apply_settings(tree, parse_settings(settings))
     if out is not None:
         tree["out"] = str(out)
@@ -122,11 +125,19 @@ def _did_you_mean(location: tuple[int | str, ...]) -> str:
 
 
 def _check_chain(recipe: Recipe, path: Path) -> None:
-    needs = (("distort", recipe.distort, "pool", recipe.pool), ("label", recipe.label, "pool", recipe.pool))
+    needs = (
+        ("distort", recipe.distort, "pool", recipe.pool),
+        ("label", recipe.label, "pool", recipe.pool),
+        ("score", recipe.score, "distill", recipe.distill),
+    )
     for stage, present, needed, there in needs:
         if present is not None and there is None:
             raise PocketiqaError(f"{path}: {stage!r} needs the section {needed!r}")
-    if recipe.label is None and not recipe.sources:
+    if recipe.label is not None and recipe.label.teacher is None and recipe.fit is None:
+        raise PocketiqaError(f"{path}: 'label' names no teacher: add label.teacher, or a section 'fit' that makes one")
+    if recipe.distill is None and recipe.fit is None:
+        raise PocketiqaError(f"{path}: nothing learns: add 'distill' for a student, or 'fit' for a teacher")
+    if recipe.distill is not None and recipe.label is None and not recipe.sources:
         raise PocketiqaError(
-            f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels"
+            f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels or opinions"
         )

@@ -28,9 +28,11 @@ class LabelTable:
         ids: of images in the pool they are used with.
         scores: float32 [N] in [0, 1], 1 best.
         confidence: float32 [N] in [0, 1], weight of each score.
+        about: facts for a report, as JSON values; of published opinions ``scale``, ``citation`` and ``licence``.
     """
 
     def __init__(self, ids: Sequence[str], scores: Numbers, confidence: Numbers | None = None):
+        self.about: dict[str, Any] = {}
         self.ids = list(ids)
         self.scores = np.asarray(scores, dtype=np.float32)
         self.confidence = (

@@ -38,13 +38,21 @@ def export_checkpoint(
     contract = draft_contract(
         opened.student,
         name=name or about.get("name") or out.stem,
-        scale=about.get("scale") or "; ".join(f"{stamp['name']}: {stamp['scale']}" for stamp in teachers) or "unknown",
+        scale=about.get("scale") or _scale(about),
         teachers=teachers,
         data=_data_entries(about),
         metrics={"validation": about.get("validation", {})},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     return export_onnx(opened.student, contract, out, images=[load(path) for path in _parity_images(images)])
+
+
+def _scale(about: dict[str, Any]) -> str:
+    """Whose scale the scores are on: of the teachers, or of the opinions that were learned."""
+    taught = [f"{stamp['name']}: {stamp['scale']}" for stamp in about.get("teachers", [])]
+    rated = [(source["name"], source.get("about", {})) for source in about.get("data", [])]
+    opinions = [f"opinions of {name}, {facts['scale']}, mapped to 0 to 1" for name, facts in rated if "scale" in facts]
+    return "; ".join(taught or opinions) or "unknown"
 
 
 def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:
@@ -54,7 +62,11 @@ def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:
     """
     weights = [about["weights"]] if "weights" in about else []
     sources = [
-        {"name": source["name"], "digest": source["labels"], "licence": "as the photographs of its pool"}
+        {
+            "name": source["name"],
+            "digest": source["labels"],
+            "licence": source.get("about", {}).get("licence", "as the photographs of its pool"),
+        }
         for source in about.get("data", [])
     ]
     return weights + sources

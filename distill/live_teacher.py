@@ -1,6 +1,6 @@
 """A teacher that judges what the student sees, view by view, while it learns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distill.batches import Batch
 from distill.cached_features import Standard
+from distill.train_config import LiveSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp
@@ -21,17 +22,18 @@ class LiveTeacher:
     """Scores, confidences and standardised features of a batch's own views.
 
     Args:
-        name: of the teacher.
-        options: of the teacher.
+        settings: which teacher.
         feature: name of the feature that training compares with; None for scores alone.
 
     Raises:
         PocketiqaError: the teacher cannot be built, compares with references, or has no such feature.
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], feature: str | None):
-        self._teacher = build_teacher(name, **options)
-        self._name = name
+    def __init__(self, settings: LiveSettings, feature: str | None):
+        if settings.teacher is None:
+            raise PocketiqaError("live names no teacher: give live.teacher")
+        self._name = name = settings.teacher
+        self._teacher = build_teacher(name, **settings.options)
         if self._teacher.needs_reference:
             raise PocketiqaError(f"live teacher {name!r} compares with references, which views do not have: use labels")
         self._features: tuple[str, ...] = () if feature is None else (feature,)

@@ -9,11 +9,12 @@ from distill.config import load_recipe
 from distill.stages.context import Run, Stage, is_complete
 from distill.stages.data import data_stages
 from distill.stages.demonstration import demonstration_stages, read_demonstration
-from distill.stages.judging import judging_stages, read_results
+from distill.stages.fitting import fitting_stages
+from distill.stages.judging import judging_stages, read_all_results, teacher_judging_stages
 from distill.stages.reporting import PAGE, reporting_stages
 from distill.stages.student import student_stages
 from distill.summaries import demonstration_table, evaluation_tables
-from pseudo_labels.errors import OutputConflictError
+from pseudo_labels.errors import OutputConflictError, PocketiqaError
 
 
 def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:
@@ -29,22 +30,48 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
         PocketiqaError: the recipe or a stage failed; what was finished before stays.
     """
     run = _open_run(name, out, settings)
-    stages = [
-        *data_stages(run),
-        *student_stages(run),
-        *judging_stages(run),
-        *demonstration_stages(run),
-        *reporting_stages(run),
-    ]
+    stages = [*fitting_stages(run), *data_stages(run)]
+    if run.recipe.distill is not None:
+        stages += [*student_stages(run), *judging_stages(run), *demonstration_stages(run), *reporting_stages(run)]
+    else:
+        stages += teacher_judging_stages(run)
     for stage in stages:
         walk(stage, overwrite=overwrite)
-    results = read_results(run)
-    for result in (results["held_out"], *results["benchmarks"]):
+    _show_results(run)
+
+
+def _show_results(run: Run) -> None:
+    recipe = run.recipe
+    for result in read_all_results(run):
         for table in evaluation_tables(result):
             console.out.print(table)
-    if run.recipe.score is not None:
+    if recipe.score is not None:
         console.out.print(demonstration_table([(found.name, found.scores) for found in read_demonstration(run)]))
-    console.out.print(f"model:  {run.model}\nreport: {(run.report / PAGE).resolve()}", markup=False)
+    if recipe.fit is not None:
+        console.out.print(f"teacher: {run.fitted_teacher}", markup=False)
+    if recipe.distill is not None:
+        console.out.print(f"model:  {run.model}\nreport: {(run.report / PAGE).resolve()}", markup=False)
+
+
+def fit_only(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:
+    """Fit the teacher of a recipe to its opinions.
+
+    Raises:
+        PocketiqaError: the recipe fits no teacher, or the fitting failed; it can be resumed.
+    """
+    run = _open_run(name, out, settings)
+    stages = fitting_stages(run)
+    if not stages:
+        raise PocketiqaError(
+            f"recipe {name!r} has no section 'fit': choose one that fits a teacher, or add the section"
+        )
+    walk(stages[0], overwrite=overwrite)
+    if console.is_main_process():
+        console.out.print(
+            f"teacher: {run.fitted_teacher}\n"
+            f"label a pool with it: pocketiqa label POOL --teacher {run.fitted_teacher} --out DIR",
+            markup=False,
+        )
 
 
 def distill_only(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:
@@ -54,6 +81,8 @@ def distill_only(name: str, *, out: Path | None = None, settings: Sequence[str] 
         PocketiqaError: labels are missing, or the training failed; it can be resumed.
     """
     run = _open_run(name, out, settings)
+    if run.recipe.distill is None:
+        raise PocketiqaError(f"recipe {name!r} has no section 'distill': 'pocketiqa fit-teacher' fits its teacher")
     walk(student_stages(run)[0], overwrite=overwrite)
     if console.is_main_process():
         console.out.print(f"student: {run.training / 'student'}", markup=False)

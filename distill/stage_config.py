@@ -1,11 +1,36 @@
 """Settings of the stages around training; each section of a recipe is one of these models."""
 
+import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pseudo_labels.errors import PocketiqaError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+SplitName = Literal["test", "validation", "train", "all"]
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+_TWO_FORMS = "a source is either 'pool' and 'labels', or 'opinions: NAME:FOLDER' with 'split' and 'images' if wanted"
+
+
+def expanded(place: str) -> str:
+    """A path, or ``NAME:PATH``, with ``~`` and ``$VARIABLE`` replaced; what exists as it is written stays as it is.
+
+    Recipes are expanded where they are used, not where they are read: one that names a variable can be looked at where
+    the variable is not set.
+
+    Raises:
+        PocketiqaError: a variable is not set.
+    """
+    if os.path.lexists(place):
+        return place
+    unset = [name for pair in _VARIABLE.findall(place) if (name := "".join(pair)) not in os.environ]
+    if unset:
+        raise PocketiqaError(f"the variable ${unset[0]} in {place!r} is not set: set it, or write the path out")
+    return ":".join(map(os.path.expanduser, os.path.expandvars(place).split(":", 1)))
 
 
 class Section(BaseModel):
@@ -47,14 +72,15 @@ class LabelSection(Section):
     """Who labels the pool.
 
     Attributes:
-        teacher: registry name, or ``package.module:function``.
-        options: of the teacher.
+        teacher: registry name, folder of a fitted teacher, or ``package.module:function``; null is the one that the
+            recipe fits.
+        options: of the teacher; for a fitted one, laid over those that it was fitted with.
         shards: parts of the store; null chooses by size.
         features: whether the teacher's features are stored too.
         threads: CPU threads of the teacher; part of what determines the bytes of the labels.
     """
 
-    teacher: str
+    teacher: str | None = None
     options: dict[str, Any] = {}
     shards: Annotated[int, Field(ge=1)] | None = None
     features: bool = False
@@ -66,12 +92,12 @@ class BenchmarkSection(Section):
     """A labelled benchmark to judge by, beside the held-out scenes of the pool.
 
     Attributes:
-        on: as for ``pocketiqa evaluate --on``.
+        opinions: as for ``pocketiqa evaluate --on``.
         split: null is ``test`` where the benchmark has one, else ``all``.
     """
 
-    on: str
-    split: Literal["test", "validation", "train", "all"] | None = None
+    opinions: str
+    split: SplitName | None = None
 
 
 class ScoreSection(Section):
@@ -89,14 +115,35 @@ class ScoreSection(Section):
 
 
 class SourceSection(Section):
-    """A pool and its labels that exist already.
+    """Labels that exist already: a pool with a label store, or the opinions of people on a benchmark.
 
     Attributes:
         pool: folder of the pool.
-        labels: folder of the label store.
+        labels: folder of its label store.
+        opinions: in place of both, a benchmark as for ``pocketiqa evaluate --on``.
+        split: of the benchmark; null is ``train`` where it has one, else ``all``. Its test images are learned from only
+            if this says ``test``.
+        images: take only this many rated images, whole scenes first, drawn by the recipe's seed; fewer are always among
+            more. Null takes all.
         weight: how much its rows count in the loss, relative to the others.
     """
 
-    pool: Path
-    labels: Path
+    pool: Path | None = None
+    labels: Path | None = None
+    opinions: Annotated[str, Field(min_length=1)] | None = None
+    split: SplitName | None = None
+    images: Annotated[int, Field(ge=1)] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        stored = self.pool is not None, self.labels is not None
+        chosen = self.split is not None or self.images is not None
+        if any(stored) if self.opinions is not None else not all(stored) or chosen:
+            raise ValueError(_TWO_FORMS)
+        return self
+
+    @property
+    def store_folders(self) -> tuple[Path, Path]:
+        """Folders of the pool and of its labels, expanded; only of a source without ``opinions``."""
+        return Path(expanded(str(self.pool))), Path(expanded(str(self.labels)))

@@ -28,6 +28,7 @@ from distill.training_run import TRACKERS, ProgressCallback, TrainingRun
 from distill.validation import Validator
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
+from pseudo_labels.records import TeacherStamp
 from students.config import StudentConfig
 from students.model import PocketStudent, check_start
 from students.preprocess import Preprocess
@@ -116,7 +117,7 @@ class _StudentRun(TrainingRun):
         self._config = config
         self._student = _student_config(config.student)
         live, feature = config.live, config.losses.feature_name if config.losses.needs_features else None
-        self._live = None if live is None else LiveTeacher(live.teacher, live.options, feature)
+        self._live = None if live is None else LiveTeacher(live, feature)
         self._cached_feature = feature if live is None else None
         super().__init__(config, sources, out, accelerator, cache)
         crop, side = config.images.crop_size, self._student.preprocess.max_side
@@ -140,6 +141,9 @@ class _StudentRun(TrainingRun):
 
     def _feature(self) -> str | None:
         return self._cached_feature
+
+    def _teachers(self) -> list[TeacherStamp]:
+        return super()._teachers() if self._live is None else [self._live.stamp]
 
     def _learner(self, collected: Collected, split: Split, caches: Sequence[PixelCache]) -> StudentLearner:
         config, live = self._config, self._live

@@ -92,10 +92,11 @@ class LiveSettings(Settings):
 
     Attributes:
         teacher: registry name, folder of a fitted teacher, or ``package.module:function``; one that needs no reference.
+            In a recipe, null is the teacher of its section ``label``, with its options.
         options: of the teacher.
     """
 
-    teacher: str
+    teacher: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -25,6 +25,7 @@ from distill.trainer import Parts, Trainer
 from pseudo_labels import outputs
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, read_json, write_atomic
+from pseudo_labels.records import TeacherStamp
 from students.preprocess import Preprocess
 
 CHECKPOINTS, PIXELS, TRACKERS = "checkpoints", "pixels", "trackers"
@@ -201,14 +202,21 @@ class TrainingRun(ABC):
 
     def _about(self, step: int, validation: dict[str, Any]) -> dict[str, Any]:
         """What is kept with the result: teachers, data and how it did."""
-        stores = [source.labels for source in self._sources if not isinstance(source.labels, LabelTable)]
+        tables = [source.labels if isinstance(source.labels, LabelTable) else None for source in self._sources]
         return {
-            "teachers": [store.spec.stamp.as_dict() for store in stores],
-            "data": [source.describe() for source in self._sources],
+            "teachers": [stamp.as_dict() for stamp in self._teachers()],
+            "data": [
+                {**source.describe(), "about": table.about if table else {}}
+                for source, table in zip(self._sources, tables, strict=True)
+            ],
             "run": digest_of(self._spec),
             "step": step,
             "validation": validation,
         }
+
+    def _teachers(self) -> list[TeacherStamp]:
+        """Whose labels are learned."""
+        return [source.labels.spec.stamp for source in self._sources if not isinstance(source.labels, LabelTable)]
 
     def _drop_pixels(self) -> None:
         if self._cache is None:

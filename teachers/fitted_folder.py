@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import canonical_json, read_json, sha256_file, write_atomic
+from pseudo_labels.files import canonical_json, read_json, sha256_file, staged_folder, write_atomic
 
 if TYPE_CHECKING:
     from teachers.fitting import FittableTeacher
@@ -27,10 +27,10 @@ def write_fitted_folder(
     licence: str,
     about: Mapping[str, Any],
 ) -> str:
-    """Write a fitted teacher's folder.
+    """Write a fitted teacher's folder, whole or not at all.
 
     Args:
-        folder: made if it is not there.
+        folder: replaced if it is there.
         teacher: fitted.
         name: that it was built by.
         options: that it was built with; files that they name are not copied.
@@ -41,12 +41,12 @@ def write_fitted_folder(
     Returns:
         SHA-256 of what was learned.
     """
-    folder.mkdir(exist_ok=True)
-    teacher.save_trained(folder / FITTED, scale=scale, licence=licence)
-    digest = sha256_file(folder / FITTED)
     kept = {key: str(value) if isinstance(value, Path) else value for key, value in options.items() if key != "head"}
-    record = {"format": FORMAT, "teacher": name, "options": kept, "fitted": digest, "about": dict(about)}
-    write_atomic(folder / RECORD, canonical_json(record))
+    with staged_folder(folder) as staged:
+        teacher.save_trained(staged / FITTED, scale=scale, licence=licence)
+        digest = sha256_file(staged / FITTED)
+        record = {"format": FORMAT, "teacher": name, "options": kept, "fitted": digest, "about": dict(about)}
+        write_atomic(staged / RECORD, canonical_json(record))
     return digest
 
 

@@ -131,7 +131,9 @@ def _training(content: Mapping[str, Any]) -> list[str]:
 
 
 def _limits(content: Mapping[str, Any]) -> list[str]:
-    points = ["A student knows what its teachers know: where they err alike, it errs too."]
+    points = []
+    if content["teachers"]:
+        points.append("A student knows what its teachers know: where they err alike, it errs too.")
     if content["evaluation"]["target"]["source"] == "teacher":
         points.append("It was judged by its teacher's labels, not by opinions of people.")
     overlap = content["overlap"]

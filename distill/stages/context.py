@@ -25,6 +25,16 @@ class Run:
     command: str
 
     @property
+    def fitting(self) -> Path:
+        """Checkpoints and history of the teacher's fitting."""
+        return self.out / "fit"
+
+    @property
+    def fitted_teacher(self) -> Path:
+        """Folder of the fitted teacher."""
+        return self.fitting / "teacher"
+
+    @property
     def photographs(self) -> Path:
         """Copies of the bundled photographs."""
         return self.out / "photographs"

@@ -4,7 +4,7 @@ from functools import partial
 
 from distill.console import Report, warn
 from distill.cores import usable_cores
-from distill.stage_config import DistortSection, LabelSection, PoolSection
+from distill.stage_config import DistortSection, LabelSection, PoolSection, expanded
 from distill.stages.context import Run, Stage
 from distill.summaries import pool_line, store_line
 from pseudo_labels.distort import build_synthetic_pool
@@ -31,7 +31,7 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> st
     if BUNDLED in section.sources:
         export_photographs(run.photographs)
     made = build_pool(
-        [str(run.photographs) if source == BUNDLED else source for source in section.sources],
+        [str(run.photographs) if source == BUNDLED else expanded(source) for source in section.sources],
         run.pool,
         near_distance=section.near_distance,
         max_bad_share=section.max_bad_share,
@@ -60,7 +60,7 @@ def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report)
 def _label(run: Run, section: LabelSection, overwrite: bool, report: Report) -> str:
     store = label(
         run.labelled_pool,
-        section.teacher,
+        section.teacher or str(run.fitted_teacher),
         run.labels,
         shards=section.shards,
         features=section.features,

@@ -84,8 +84,8 @@ def _make(run: Run, section: ScoreSection, report: Report, folder: Path) -> dict
 
 def _scene_names(run: Run) -> dict[str, str]:
     """Names of the files that the photographs came from, by scene."""
-    pool = run.pool if run.recipe.pool is not None else label_sources(run)[0].pool
-    return {ref.group: Path(ref.uri).stem for ref in reversed(Pool.open(pool).ok()) if not ref.ref_id}
+    pool = Pool.open(run.pool) if run.recipe.pool is not None else label_sources(run)[0].pool
+    return {ref.group: Path(ref.uri).stem for ref in reversed(pool.ok()) if not ref.ref_id}
 
 
 def read_demonstration(run: Run) -> list[Photograph]:

@@ -11,8 +11,10 @@ from typing import Any
 from PIL import Image
 
 from distill.console import Report
+from distill.data import Source
 from distill.evaluation.judges import open_judge
 from distill.history import HISTORY, read_history
+from distill.opinions import OpinionTable
 from distill.report import Cost, DamagedCopy, MapExample, ReportInputs, build_report
 from distill.split import Part, read_split
 from distill.stages.context import Run, Stage, make_once
@@ -57,27 +59,28 @@ def _report(run: Run, overwrite: bool, report: Report) -> str:
 
 
 def _inputs(run: Run, report: Report) -> ReportInputs:
-    out, scorer = held_out(run), Scorer(run.model)
-    store = LabelStore.open(label_sources(run)[0].labels)
+    out, scorer, sources = held_out(run), Scorer(run.model), label_sources(run)
+    first, stores = sources[0].labels, [source.labels for source in sources if isinstance(source.labels, LabelStore)]
+    teacher = first.spec.stamp.name if isinstance(first, LabelStore) else None
     demonstration = read_demonstration(run) if run.recipe.score else []
-    costs, machine = _costs(run, out, store, scorer.contract, report)
+    costs, machine = _costs(run, out, teacher, scorer.contract, report)
     results = read_results(run)
     return ReportInputs(
-        title=f"{run.recipe.name}: a pocket-size student of {store.spec.stamp.name}",
+        title=f"{run.recipe.name}: a pocket-size student of {teacher or f'people ({out.targets.name})'}",
         evaluation=results["held_out"],
         targets=out.targets,
         predictions=[read_predictions(run)],
         student=run.recipe.name,
-        teacher=store.spec.stamp.name,
+        teacher=teacher,
         costs=costs,
         machine=machine,
         history=read_history(run.training / HISTORY),
         load_image=lambda id: out.pool.load(out.pool.by_id(id)),
         quality_maps=_maps(run, scorer, demonstration),
         damaged=_damaged(run, demonstration),
-        pools=_pools(run),
+        pools=_pools(run, sources),
         split=_split_counts(run, out.pool),
-        teachers=[LabelStore.open(source.labels).spec.stamp.as_dict() for source in label_sources(run)],
+        teachers=[store.spec.stamp.as_dict() for store in stores],
         overlap=results["overlap"],
         contract=scorer.contract.as_dict(),
         command=run.command,
@@ -88,7 +91,9 @@ def _inputs(run: Run, report: Report) -> ReportInputs:
 
 def _notes(run: Run, out: HeldOut) -> list[str]:
     """Limits that a reader of the figures must know."""
-    notes = [f"The target is the word of {out.targets.name}: agreement with a teacher, not with people."]
+    notes = []
+    if out.targets.source == "teacher":
+        notes.append(f"The target is the word of {out.targets.name}: agreement with a teacher, not with people.")
     if run.recipe.distort is not None:
         known = ", ".join(run.recipe.distort.names).replace("_", " ")
         notes.append(f"It learned from synthetic damage alone ({known}); damage of other kinds may go unseen.")
@@ -99,7 +104,7 @@ def _notes(run: Run, out: HeldOut) -> list[str]:
 
 
 def _costs(
-    run: Run, out: HeldOut, store: LabelStore, contract: StudentContract, report: Report
+    run: Run, out: HeldOut, teacher: str | None, contract: StudentContract, report: Report
 ) -> tuple[dict[str, Cost], str]:
     """Time and memory, on held-out images as JPEG files."""
     with tempfile.TemporaryDirectory() as name:
@@ -119,16 +124,18 @@ def _costs(
     )
     machine = (
         f"{latency.machine}, {latency.threads} thread; {len(files)} images of {timed[0].width}x{timed[0].height} "
-        "pixels; the student from JPEG to score, the teacher without decoding"
+        "pixels; the student from JPEG to score"
     )
-    return {run.recipe.name: student, store.spec.stamp.name: _teacher_cost(run, out)}, machine
+    if teacher is None:
+        return {run.recipe.name: student}, machine
+    return {run.recipe.name: student, teacher: _teacher_cost(run, out)}, f"{machine}, the teacher without decoding"
 
 
 def _teacher_cost(run: Run, out: HeldOut) -> Cost:
     section = run.recipe.label
     if section is None:
         return Cost()
-    judge = open_judge(section.teacher, options=section.options)
+    judge = open_judge(section.teacher or str(run.fitted_teacher), options=section.options)
     times_ms = []
     for id in out.ids[: _TIMED_IMAGES + 1]:
         ref = out.pool.by_id(id)
@@ -164,15 +171,21 @@ def _damaged(run: Run, photographs: list[Photograph]) -> list[DamagedCopy]:
     return copies
 
 
-def _pools(run: Run) -> list[dict[str, Any]]:
-    folders = {"photographs": run.pool} if run.recipe.pool else {}
+def _pools(run: Run, sources: list[Source]) -> list[dict[str, Any]]:
+    pools = {"photographs": Pool.open(run.pool)} if run.recipe.pool else {}
     if run.recipe.distort:
-        folders["synthetic"] = run.synthetic
-    folders |= {source.pool.name: source.pool for source in run.recipe.sources}
+        pools["synthetic"] = Pool.open(run.synthetic)
+    ready = sources[len(sources) - len(run.recipe.sources) :]
+    pools |= {source.name: source.pool for source in ready}
     licence = "as stated by the owners of the photographs"
     if run.recipe.pool and run.recipe.pool.sources == [BUNDLED]:
         licence = "; ".join(f"{name}: {words}" for name, words in photograph_licences().items())
-    return [_pool_facts(name, Pool.open(folder)) | {"licence": licence} for name, folder in folders.items()]
+    licences = {
+        source.name: f"{source.labels.about['citation']}; {source.labels.about['licence']}"
+        for source in ready
+        if isinstance(source.labels, OpinionTable)
+    }
+    return [_pool_facts(name, pool) | {"licence": licences.get(name, licence)} for name, pool in pools.items()]
 
 
 def _pool_facts(name: str, pool: Pool) -> dict[str, Any]:

@@ -7,21 +7,30 @@ from typing import Any
 from distill.console import Report, warn
 from distill.data import Source
 from distill.exporting import export_checkpoint
+from distill.opinions import left_out, open_sources
 from distill.stage_config import SourceSection
 from distill.stages.context import Run, Stage, make_once
 from distill.train import train
+from distill.train_config import LiveSettings, TrainConfig
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.outputs import read_manifest
-from pseudo_labels.pool import Pool
-from pseudo_labels.store import LabelStore
 
 EXPORT_KIND = "export"
+OPINIONS = "opinions"
 
 
-def label_sources(run: Run) -> list[SourceSection]:
-    """What the student learns from: the recipe's own labels first, then those that were there before."""
+def label_sources(run: Run, *, overwrite: bool = False, progress: Report | None = None) -> list[Source]:
+    """What the student learns from: the recipe's own labels first, then those that were there before.
+
+    Args:
+        run: whose pools of opinions are made if they are not there yet.
+        overwrite: make pools of opinions anew whose images or settings changed.
+        progress: called with images measured and in total, for each new pool.
+    """
     own = [] if run.recipe.label is None else [SourceSection(pool=run.labelled_pool, labels=run.labels)]
-    return [*own, *run.recipe.sources]
+    sections = [*own, *run.recipe.sources]
+    return open_sources(sections, run.out / OPINIONS, run.recipe.seed, progress, overwrite=overwrite)
 
 
 def student_stages(run: Run) -> list[Stage]:
@@ -33,16 +42,26 @@ def student_stages(run: Run) -> list[Stage]:
 
 
 def _distill(run: Run, overwrite: bool, report: Report) -> str:
-    sources = [_source(number, section) for number, section in enumerate(label_sources(run))]
-    result = train(run.recipe.distill, sources, run.training, overwrite=overwrite, progress=report)
+    sources = label_sources(run, overwrite=overwrite, progress=report)
+    for note in left_out(sources):
+        warn(note)
+    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report)
     for note in result.notes:
         warn(note)
-    return f"weights of step {result.step} of {run.recipe.distill.steps}"
+    return f"weights of step {result.step} of {_config(run).steps}"
 
 
-def _source(number: int, section: SourceSection) -> Source:
-    store = LabelStore.open(section.labels)
-    return Source(f"{number}-{store.spec.stamp.name}", Pool.open(section.pool), store, section.weight)
+def _config(run: Run) -> TrainConfig:
+    """The training part of the recipe, with the teacher of its section ``label`` as the live one if none is named."""
+    config, label = run.recipe.distill, run.recipe.label
+    if config is None:
+        raise PocketiqaError("the recipe has no section 'distill': add one, or fit its teacher only")
+    if config.live is None or config.live.teacher is not None:
+        return config
+    if label is None:
+        raise PocketiqaError("distill.live names no teacher, and there is no section 'label' to take it from: add one")
+    named = LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | config.live.options)
+    return config.model_copy(update={"live": named})
 
 
 def _export(run: Run, overwrite: bool, report: Report) -> str:

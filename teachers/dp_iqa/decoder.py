@@ -1,7 +1,6 @@
 """The quality feature decoder: the U-Net's feature maps -> one feature map F -> the score."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.precision import full_precision
 
 
 class Quality(NamedTuple):
@@ -121,7 +121,7 @@ class QualityDecoder(nn.Module):
 
         Always in float32, whatever the rest computes in: between 0.5 and 1, bfloat16 knows 128 different scores.
         """
-        with _full_precision(feature_map.device.type):
+        with full_precision(feature_map.device.type):
             score = self.tail(feature_map.float().flatten(1)).squeeze(1)
         return Quality(score, feature_map)
 
@@ -130,8 +130,3 @@ def _resize(tap: Tensor, grid: int) -> Tensor:
     if tap.shape[-2:] == (grid, grid):
         return tap
     return interpolate(tap, (grid, grid), mode="bicubic", align_corners=False)
-
-
-def _full_precision(device: str) -> AbstractContextManager[object]:
-    """Switches autocast off, where the device has it."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

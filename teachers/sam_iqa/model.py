@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.fitting import evaluate_frozen
+from teachers.precision import full_precision
 from teachers.sam_iqa.branches import SpatialFrequency
 from teachers.sam_iqa.encoder import SamEncoder
 from teachers.sam_iqa.regression import Quality, RegressionBlock
@@ -85,7 +86,7 @@ class SamIqa(nn.Module):
     def features(self, rgb: Tensor) -> Tensor:
         """uint8 [B, 3, side, side] to the spatial and frequency features [B, 6 * neck_width, grid, grid]."""
         taps, neck = self.encoder(rgb)
-        with _full_precision(rgb):
+        with full_precision(rgb.device.type):
             return self.branches(taps, neck)
 
     def forward(self, rgb: Tensor, reference: Tensor | None = None) -> Quality:
@@ -103,7 +104,7 @@ class SamIqa(nn.Module):
             # One pass over both, so that the weights are read once.
             distorted, clean = self.features(torch.cat((rgb, reference))).chunk(2)
             features = (distorted - clean).abs()
-        with _full_precision(rgb):
+        with full_precision(rgb.device.type):
             return self.regression(features)
 
     def train(self, mode: bool = True) -> "SamIqa":
@@ -111,7 +112,3 @@ class SamIqa(nn.Module):
         super().train(mode)
         evaluate_frozen(self)
         return self
-
-
-def _full_precision(like: Tensor) -> torch.autocast:
-    return torch.autocast(like.device.type, enabled=False)

@@ -1,6 +1,7 @@
 """``make bench``: the numbers of the README, measured on this machine and printed with it.
 
-``python -m tests.bench [NAME...]`` runs all benches or the named ones. Each prints its own lines; none is a test.
+``python -m tests.bench [NAME...]`` runs the named benches, or all but the long one, ``teachers``. Each prints its own
+lines; none is a test.
 """
 
 import importlib
@@ -9,15 +10,16 @@ import sys
 from distill.doctor import installed_versions, machine
 from students.latency import machine_name
 
-BENCHES = ("labelling", "scoring", "brisque", "loader")
+BENCHES = ("labelling", "scoring", "brisque", "loader", "features")
+LONG = ("teachers",)  # make bench-teachers
 
 
 def main() -> None:
-    """Run the benches that are named, or all."""
+    """Run the benches that are named, or all but the long ones."""
     names = sys.argv[1:] or list(BENCHES)
-    unknown = sorted(set(names) - set(BENCHES))
+    unknown = sorted(set(names) - {*BENCHES, *LONG})
     if unknown:
-        sys.exit(f"no bench named {', '.join(unknown)}: choose from {', '.join(BENCHES)}")
+        sys.exit(f"no bench named {', '.join(unknown)}: choose from {', '.join(BENCHES + LONG)}")
     here, versions = machine(), installed_versions()
     print(f"machine: {machine_name()}, {here['cores']} cores, {here['system']}, Python {here['python']}")
     print("versions: " + ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime", "pillow", "timm")))

@@ -12,7 +12,7 @@ import cv2
 
 from distill.exporting import export_checkpoint
 from students.allocator import keep_freed_memory
-from students.registry import PRESETS, build_student, save_student
+from students.registry import POCKET_PRESETS, build_student, save_student
 from students.runtime import Scorer
 from tests.bench.photographs import write_jpegs
 
@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models: dict[str, Callable[[Path], object]] = {"BRISQUE": _brisque()}
-        for preset in PRESETS:
+        for preset in POCKET_PRESETS:
             save_student(build_student(preset, seed=0), folder / preset)
             export_checkpoint(folder / preset, folder / f"{preset}.onnx")
             models[preset] = Scorer(folder / f"{preset}.onnx", threads=1).score

@@ -26,7 +26,7 @@ def _bare_ms(config: TrainConfig) -> float:
     """Median step of the same model, loss and optimiser on pixels that are in memory already."""
     torch.set_num_threads(THREADS)
     student = build_student(config.student.name, seed=0).train()
-    optimizer = build_optimizer(student, peak=1e-3, weight_decay=0.01, betas=(0.9, 0.999))
+    optimizer = build_optimizer(student, config.optimizer)
     pixels = torch.randint(0, 256, (BATCH, CROP, CROP, 3), dtype=torch.uint8)
     target, weight = torch.rand(BATCH), torch.ones(BATCH)
     times_ms = []

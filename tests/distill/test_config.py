@@ -49,7 +49,11 @@ def test_settings_and_out_replace_values(tmp_path: Path):
         (["distil.steps=1"], r"unknown key 'distil'; did you mean 'distill'"),
         (["distill.stepz=1"], r"unknown key 'distill.stepz'; did you mean 'steps'"),
         (["distort.per_image=0"], r"distort.per_image = 0: .*greater than or equal to 1"),
-        (["label.teacher=null"], r"label.teacher = None"),
+        (["label.teacher=null"], r"'label' names no teacher: add label.teacher, or a section 'fit'"),
+        (["distill=null"], r"'score' needs the section 'distill'"),
+        (["distill=null", "score=null"], r"nothing learns: add 'distill' for a student, or 'fit' for a teacher"),
+        (["fit.sources=[]", "fit.teacher=x"], r"fit.sources = \[\]"),
+        (["fit.sourcez=[]", "fit.teacher=x"], r"unknown key 'fit.sourcez'; did you mean 'sources'"),
         (["name=a/b"], r"name = 'a/b'"),
     ],
 )

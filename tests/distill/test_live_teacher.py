@@ -10,7 +10,7 @@ from distill.batches import Batch
 from distill.data import Source
 from distill.live_teacher import LiveTeacher
 from distill.train import train
-from distill.train_config import TrainConfig
+from distill.train_config import LiveSettings, TrainConfig
 from distill.trainer import InterruptedRunError
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
@@ -67,6 +67,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return Source("textures", Pool.open(folder / "pool"), LabelStore.open(folder / "labels"))
 
 
+def live_teacher(name: str = ME, feature: str | None = None) -> LiveTeacher:
+    return LiveTeacher(LiveSettings(teacher=name), feature)
+
+
 def batch_of(views: list[np.ndarray], live: LiveTeacher) -> Batch:
     side = max(max(view.shape[:2]) for view in views)
     pixels = torch.zeros(len(views), side, side, 3, dtype=torch.uint8)
@@ -75,7 +79,7 @@ def batch_of(views: list[np.ndarray], live: LiveTeacher) -> Batch:
 
 
 def test_labels_are_replaced_view_by_view_whatever_their_shapes():
-    live = LiveTeacher(ME, {}, None)
+    live = live_teacher()
     views = [np.full((16, 16, 3), 200, np.uint8), np.full((9, 16, 3), 10, np.uint8), np.full((16, 16, 3), 50, np.uint8)]
     found = live.relabel(batch_of(views, live))
     assert found.target[[0, 2]].tolist() == pytest.approx([200 / 510, 50 / 510])
@@ -84,7 +88,7 @@ def test_labels_are_replaced_view_by_view_whatever_their_shapes():
 
 
 def test_features_are_standardised_over_the_sample_and_judged_in_small_batches():
-    live = LiveTeacher(ME, {}, "grid")
+    live = live_teacher(feature="grid")
     noise = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
     items = [live.prepare(view) for view in noise]
     assert live.learn_scale(items, batch_size=5) == (3, 2, 2)
@@ -97,11 +101,11 @@ def test_features_are_standardised_over_the_sample_and_judged_in_small_batches()
 
 def test_what_cannot_judge_views_is_refused():
     with pytest.raises(PocketiqaError, match="'reference' compares with references"):
-        LiveTeacher("reference", {}, None)
+        live_teacher("reference")
     with pytest.raises(PocketiqaError, match="no feature 'map': its features are grid"):
-        LiveTeacher(ME, {}, "map")
+        live_teacher(feature="map")
     with pytest.raises(PocketiqaError, match=r"refuses a view of 7x64 pixels \(too small\): raise images.crop_size"):
-        LiveTeacher(ME, {}, None).prepare(np.zeros((64, 7, 3), np.uint8))
+        live_teacher().prepare(np.zeros((64, 7, 3), np.uint8))
 
 
 def live_config(shift: float = 0.0, **changes: object) -> TrainConfig:
