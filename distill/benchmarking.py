@@ -22,16 +22,18 @@ def evaluate_on(
     *,
     split: str | None = None,
     trained_on: Sequence[Path] = (),
+    device: str = "auto",
     workers: int = 2,
     progress: Report | None = None,
 ) -> dict[str, Any]:
     """Judge models by the opinions of a benchmark.
 
     Args:
-        models: .onnx files, student folders, label stores or teacher names.
+        models: .onnx files, student folders, label stores, fitted teachers or teacher names.
         on: as for ``load_benchmark``.
         split: ``test``, ``validation``, ``train`` or ``all``; None is ``test`` where there is one, else ``all``.
         trained_on: pools that the models learned from; overlapping images are found and left out of the headline.
+        device: for teachers: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
         workers: images decoded ahead at a time.
         progress: called with (done, total) images of all models.
 
@@ -49,7 +51,7 @@ def evaluate_on(
     predictions = []
     for index, model in enumerate(models):
         report = _shifted(progress, index * len(samples), len(models) * len(samples))
-        predictions.append(predict(model, samples, workers=workers, progress=report))
+        predictions.append(predict(model, samples, device=device, workers=workers, progress=report))
     found = None
     if trained_on:
         trained = [print_ for folder in trained_on for print_ in pool_prints(Pool.open(folder))]

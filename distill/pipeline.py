@@ -10,7 +10,7 @@ from distill.stages.context import Run, Stage, is_complete
 from distill.stages.data import data_stages
 from distill.stages.demonstration import demonstration_stages, read_demonstration
 from distill.stages.fitting import fitting_stages
-from distill.stages.judging import judging_stages, read_all_results, teacher_judging_stages
+from distill.stages.judging import judging_stages, read_all_results
 from distill.stages.reporting import PAGE, reporting_stages
 from distill.stages.student import student_stages
 from distill.summaries import demonstration_table, evaluation_tables
@@ -31,10 +31,10 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
     """
     run = _open_run(name, out, settings)
     stages = [*fitting_stages(run), *data_stages(run)]
-    if run.recipe.distill is not None:
-        stages += [*student_stages(run), *judging_stages(run), *demonstration_stages(run), *reporting_stages(run)]
+    if run.recipe.distill is None:
+        stages += judging_stages(run)
     else:
-        stages += teacher_judging_stages(run)
+        stages += [*student_stages(run), *judging_stages(run), *demonstration_stages(run), *reporting_stages(run)]
     for stage in stages:
         walk(stage, overwrite=overwrite)
     _show_results(run)

@@ -50,10 +50,11 @@ def _teacher_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
     import torch
 
     from teachers.base import check_output
+    from teachers.launch import current_launch
     from teachers.registry import build_teacher
 
     teacher = build_teacher(name, **options)
-    teacher.to(torch.device(device))
+    teacher.to(current_launch(device).device)
 
     def score(rgb: np.ndarray, reference: np.ndarray | None) -> float:
         with torch.inference_mode():
@@ -89,14 +90,14 @@ def kind_of(model: str | Path) -> str:
 
 
 def open_judge(
-    model: str | Path, *, options: Mapping[str, Any] | None = None, device: str = "cpu", threads: int = 1
+    model: str | Path, *, options: Mapping[str, Any] | None = None, device: str = "auto", threads: int = 1
 ) -> Judge:
     """Open an exported student, any that ``students.opening`` knows, or a teacher (a label store scores nothing new).
 
     Args:
         model: path or name.
         options: of a teacher.
-        device: for a teacher.
+        device: for a teacher, see ``teachers.launch.current_launch``.
         threads: of ONNX Runtime.
 
     Raises:

@@ -91,7 +91,7 @@ def predict(
     *,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 1,
     workers: int = 1,
     limits: DecodeLimits = DEFAULT_LIMITS,
@@ -104,7 +104,7 @@ def predict(
         samples: images with distinct ids.
         name: for tables; the model's own name if None.
         options: of a teacher.
-        device: for a teacher.
+        device: for a teacher: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
         threads: of ONNX Runtime.
         workers: images decoded ahead at a time.
         limits: which files are accepted.
