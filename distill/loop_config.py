@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 ScoreKind = Literal["mse", "huber"]
 MarginKind = Literal["relative", "fixed"]
@@ -133,6 +133,12 @@ class LoopSettings(Settings):
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     tracker: str = "tensorboard"
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        # To YAML, a bare no is false.
+        return "no" if value is False else value
 
     @model_validator(mode="after")
     def _consistent_loop(self) -> Self:

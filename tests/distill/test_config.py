@@ -43,6 +43,12 @@ def test_settings_and_out_replace_values(tmp_path: Path):
     assert (recipe.distill.steps, recipe.pool and recipe.pool.sources, recipe.out) == (17, ["a", "b"], tmp_path / "x")
 
 
+def test_a_bare_no_is_a_precision_and_not_a_truth_value():
+    recipe = load_recipe("tiny", ["distill.mixed_precision=no"])
+    assert recipe.distill
+    assert recipe.distill.mixed_precision == "no"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -53,7 +59,10 @@ def test_settings_and_out_replace_values(tmp_path: Path):
         (["distill=null"], r"'score' needs the section 'distill'"),
         (["distill=null", "score=null"], r"nothing learns: add 'distill' for a student, or 'fit' for a teacher"),
         (["fit.sources=[]", "fit.teacher=x"], r"fit.sources = \[\]"),
-        (["fit.sourcez=[]", "fit.teacher=x"], r"unknown key 'fit.sourcez'; did you mean 'sources'"),
+        (
+            ["fit.sourcez=[]", "fit.teacher=x", "fit.sources=[{opinions: a}]"],
+            r"unknown key 'fit.sourcez'; did you mean 'sources'",
+        ),
         (["name=a/b"], r"name = 'a/b'"),
     ],
 )
