@@ -11,10 +11,11 @@ from torch import Tensor
 from distill.batches import Batch
 from distill.cached_features import Standard
 from distill.train_config import LiveSettings
+from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp
-from teachers.base import Item, TeacherOutput, check_output, confidence, shapes
+from teachers.base import Item, TeacherOutput, check_output, shapes
 from teachers.registry import build_teacher
 
 

@@ -22,6 +22,7 @@ from distill.loop_config import LoopSettings
 from distill.prefetch import prefetched
 from distill.schedule import learning_rate
 from pseudo_labels.errors import PocketiqaError
+from teachers.memory import is_out_of_memory
 
 
 class InterruptedRunError(PocketiqaError):
@@ -118,8 +119,9 @@ class Trainer:
         for micro in range(config.accumulation_steps):
             # Layers that draw random numbers draw the same ones after a resume.
             torch.manual_seed(_mixed(config.seed, step, micro, self._accelerator.process_index))
-            with self._accelerator.accumulate(learner.model):
-                for name, value in self._backward(step, next(batches).to(self._accelerator.device)).items():
+            batch = next(batches)
+            with self._accelerator.accumulate(learner.model), self._enough_memory(step):
+                for name, value in self._backward(step, batch.to(self._accelerator.device)).items():
                     values[name] = values.get(name, 0.0) + value / config.accumulation_steps
         norm = self._accelerator.clip_grad_norm_(learner.module.parameters(), config.optimizer.clip_norm)
         values["gradient_norm"] = float(norm) if norm is not None else math.nan
@@ -129,6 +131,20 @@ class Trainer:
         learner.optimizer.zero_grad()
         learner.after_step()
         self._means.add({**values, "learning_rate": rate})
+
+    @contextmanager
+    def _enough_memory(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            config, share = self._config, self._accelerator.num_processes * self._config.accumulation_steps
+            raise PocketiqaError(
+                f"out of memory at step {step} with micro-batches of {config.batch_size // share} images: set "
+                f"accumulation_steps to {2 * config.accumulation_steps} (and --overwrite), which makes half as large "
+                "ones; checkpoints are kept"
+            ) from error
 
     def _backward(self, step: int, batch: Any) -> dict[str, float]:
         """Add one micro-batch's gradient; returns its losses."""

@@ -11,10 +11,8 @@ from pseudo_labels import addresses
 from pseudo_labels.duplicates import Fingerprint, fingerprint, group_near
 from pseudo_labels.files import sha256_bytes
 from pseudo_labels.images import DecodeLimits, ImageError, decode
-from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.records import ImageRef, Status, id_of
 from pseudo_labels.sources import Entry
-
-_ID_DIGITS = 24
 
 
 class _Measured(NamedTuple):
@@ -63,13 +61,13 @@ def _in_order(function: Callable[[Entry], _Measured], items: Iterable[Entry], wo
 
 def _measure(entry: Entry, limits: DecodeLimits) -> _Measured:
     """Read and decode one image; never raises for what a file holds."""
-    bare = ImageRef(id=sha256_bytes(entry.address.encode())[:_ID_DIGITS], uri=entry.address)
+    bare = ImageRef(id=id_of(sha256_bytes(entry.address.encode())), uri=entry.address)
     try:
         if entry.problem:
             raise ImageError(*entry.problem)
         data = addresses.read(entry.address)
         digest = sha256_bytes(data)
-        bare = replace(bare, id=digest[:_ID_DIGITS], sha256=digest, bytes=len(data))
+        bare = replace(bare, id=id_of(digest), sha256=digest, bytes=len(data))
         rgb = decode(data, limits)
     except ImageError as error:
         return _Measured(replace(bare, status=error.status, reason=error.reason), None)

@@ -22,6 +22,15 @@ class Status(StrEnum):
     CHANGED = "changed"  # the bytes are not those that entered the pool
     NO_REFERENCE = "no_reference"  # a full-reference teacher, and the clean image is not to be had
     FAILED = "failed"  # the model gave no finite score
+    DROPPED = "dropped"  # teachers gave scores, but fusion did not keep the row
+
+
+_ID_DIGITS = 24
+
+
+def id_of(sha256: str) -> str:
+    """Id of an image in every pool: the first digits of the SHA-256 of its bytes."""
+    return sha256[:_ID_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)

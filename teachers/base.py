@@ -1,6 +1,5 @@
 """What a teacher is: anything that looks at images and says how good they are, on a declared scale."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -151,19 +150,3 @@ def _column(value: Any, rows: int, what: str, name: str) -> Tensor:
             f"teacher {name!r} gave a {what} of {found} for {rows} images: a tensor [{rows}] is needed"
         )
     return value.detach().to("cpu", torch.float32)
-
-
-# A label's weight falls to a half where the teacher's own spread reaches this, a tenth of the scale: about how far the
-# mean opinions of two panels of observers are apart.
-_SPREAD_OF_HALF_WEIGHT = 0.1
-
-
-def confidence(score_std: float) -> float:
-    """Weight of a label in [0, 1]: inverse variance, ``1 / (1 + (std / 0.1)^2)``; 1 if the spread is not known.
-
-    The expected squared error of a label is taken as a floor, common to all labels, plus the teacher's own variance;
-    the best weight is the inverse of that sum, here scaled to 1 for no spread.
-    """
-    if not math.isfinite(score_std):
-        return 1.0
-    return 1.0 / (1.0 + (score_std / _SPREAD_OF_HALF_WEIGHT) ** 2)

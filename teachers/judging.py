@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import PseudoLabel, Status
-from teachers.base import Teacher, TeacherOutput, check_output, confidence, shapes
+from teachers.base import Teacher, TeacherOutput, check_output, shapes
+from teachers.memory import is_out_of_memory
 from teachers.reading import Prepared
 
 Warn = Callable[[str], None]
@@ -79,10 +81,8 @@ class Judge:
             with torch.inference_mode():
                 output = self._teacher([row.item for _, row in part])
                 return check_output(output, len(part), self._features, self._name)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            reason = f"out of memory with a batch of {len(part)}: {_first_line(error)}"
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):  # how torch says it on the CPU
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             reason = f"out of memory with a batch of {len(part)}: {_first_line(error)}"
         if torch.cuda.is_initialized():

@@ -21,11 +21,10 @@ from pseudo_labels.duplicates import fingerprint
 from pseudo_labels.files import sha256_bytes, staged_folder
 from pseudo_labels.images import ImageError, decode, read_bytes
 from pseudo_labels.pool import Pool
-from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.records import ImageRef, Status, id_of
 
 IMAGES = "images"
 REFERENCE = "reference.png"
-_ID_DIGITS = 24
 # PNG level 1 takes a third of the time of the usual level 6, for files a tenth larger.
 _PNG_LEVEL = 1
 
@@ -112,7 +111,7 @@ class Maker:
         rows = [replace(self._moved(ref), status=error.status, reason=error.reason)]
         for damage in damages:
             uri = _uri(ref, _file_name(damage))
-            bare = ImageRef(sha256_bytes(uri.encode())[:_ID_DIGITS], uri, status=Status.NO_REFERENCE, reason=reason)
+            bare = ImageRef(id_of(sha256_bytes(uri.encode())), uri, status=Status.NO_REFERENCE, reason=reason)
             rows.append(replace(bare, group=ref.group, ref_id=ref.id, distortion=damage[0], level=damage[1]))
         return rows
 
@@ -137,7 +136,7 @@ def _uri(ref: ImageRef, file_name: str) -> str:
 def _row(data: bytes, rgb: np.ndarray, uri: str) -> ImageRef:
     digest = sha256_bytes(data)
     return ImageRef(
-        id=digest[:_ID_DIGITS],
+        id=id_of(digest),
         uri=uri,
         sha256=digest,
         dhash=fingerprint(rgb).dhash,

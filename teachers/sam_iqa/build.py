@@ -31,6 +31,7 @@ def build_sam_iqa(
     trainable: str = "head",
     precision: str = "fp32",
     checkpoint_blocks: bool = False,
+    compile: bool = False,
     seed: int = 0,
 ) -> SamIqaTeacher:
     """Build a SAM-IQA teacher on the CPU; equal arguments give equal weights.
@@ -47,6 +48,7 @@ def build_sam_iqa(
         precision: of the encoder, ``fp32`` or ``bf16``; the head always computes in fp32. Fit in ``fp32`` where the
             encoder is trained, with autocast for speed.
         checkpoint_blocks: compute blocks again in the backward pass instead of keeping them; for ``trainable: all``.
+        compile: ``torch.compile`` the encoder; the first batches are slow, scores change by rounding only.
         seed: of random weights.
 
     Raises:
@@ -72,6 +74,8 @@ def build_sam_iqa(
     if checkpoint_blocks:
         model.encoder.checkpoint_blocks()
     model.encoder.vit.to(PRECISIONS[precision])
+    if compile:
+        model.encoder.vit.compile()
     return teacher
 
 

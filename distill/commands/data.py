@@ -1,0 +1,234 @@
+"""Commands that make pools and labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill import console
+from distill.commands.options import OutFolder, Overwrite, OverwriteFile, app
+
+
+@app.command()
+def pool(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC...",
+            help="Image folder, image, WebDataset .tar, .parquet with image bytes, or a saved dataset.",
+        ),
+    ],
+    out: OutFolder,
+    near_distance: Annotated[int, typer.Option(help="dHash bits, of 64, up to which two images are one scene.")] = 4,
+    max_bad_share: Annotated[float, typer.Option(help="Fail when more than this share of files is bad.")] = 0.5,
+    max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = 100_000_000,
+    workers: Annotated[int, typer.Option(help="Images decoded at a time.")] = 2,
+    overwrite: Overwrite = False,
+) -> None:
+    """List the images of one or more sources: content hash, size, duplicates, scenes, bad files."""
+    from distill.summaries import pool_summary
+    from pseudo_labels.images import DecodeLimits
+    from pseudo_labels.pool import build_pool
+
+    with console.progress("pool") as report:
+        made = build_pool(
+            sources,
+            out,
+            limits=DecodeLimits(max_pixels=max_pixels),
+            near_distance=near_distance,
+            max_bad_share=max_bad_share,
+            workers=workers,
+            overwrite=overwrite,
+            progress=report,
+        )
+    console.out.print(pool_summary(made), markup=False)
+
+
+@app.command()
+def distort(
+    pool: Annotated[Path | None, typer.Argument(help="Folder of a clean pool.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write (with --preview: a PNG file).")] = None,
+    per_image: Annotated[int, typer.Option(help="Distorted versions of each image.")] = 25,
+    seed: Annotated[int, typer.Option(help="Chooses distortions, levels and noise.")] = 0,
+    names: Annotated[
+        list[str] | None, typer.Option("--only", help="kadid, camera, all, or one distortion; repeatable.")
+    ] = None,
+    max_side: Annotated[int | None, typer.Option(help="Shrink the clean images to this longer side first.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    preview: Annotated[bool, typer.Option("--preview", help="Only draw a contact sheet of all distortions.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a synthetic pool: distorted copies that keep the link to their clean reference."""
+    from distill.summaries import pool_summary
+    from pseudo_labels.distort import build_synthetic_pool
+    from pseudo_labels.pool import Pool
+
+    if preview:
+        console.out.print(f"contact sheet: {_draw_contact_sheet(pool, out, overwrite)}", markup=False)
+        return
+    if pool is None or out is None:
+        raise typer.BadParameter("name a pool and an --out folder, or ask for --preview")
+    with console.progress("distort") as report:
+        made = build_synthetic_pool(
+            Pool.open(pool),
+            out,
+            per_image=per_image,
+            names=names,
+            seed=seed,
+            max_side=max_side,
+            workers=workers,
+            overwrite=overwrite,
+            progress=report,
+        )
+    console.out.print(pool_summary(made), markup=False)
+
+
+def _draw_contact_sheet(pool: Path | None, out: Path | None, overwrite: bool) -> Path:
+    from pseudo_labels.distort import write_contact_sheet
+    from pseudo_labels.images import load
+    from pseudo_labels.outputs import refuse_existing
+    from pseudo_labels.photos import bundled_photographs
+    from pseudo_labels.pool import Pool
+
+    target = out or Path("distortions.png")
+    refuse_existing(target, overwrite=overwrite)
+    if pool is None:
+        rgb = load(bundled_photographs()["astronaut"])
+    else:
+        opened = Pool.open(pool)
+        rgb = opened.load(opened.ok()[0])
+    write_contact_sheet(rgb, target)
+    return target
+
+
+@app.command()
+def label(
+    pool: Annotated[Path, typer.Argument(help="Folder of a pool.")],
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="Name of a teacher (see doctor), folder of a fitted one, or your own as package.module:function."
+        ),
+    ],
+    out: OutFolder,
+    shards: Annotated[
+        int | None, typer.Option(help="Parts of the store, each committed whole.  [default: by size]")
+    ] = None,
+    features: Annotated[bool, typer.Option("--features", help="Store the teacher's features too, in fp16.")] = False,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="Option of the teacher, such as 'views={crops: 5, flips: true}'; repeatable.",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = 8,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")] = 1,
+    decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = 2,
+    max_failed_share: Annotated[
+        float, typer.Option(help="Leave the store unfinished when more than this share of good images gets no label.")
+    ] = 0.5,
+    overwrite: Overwrite = False,
+) -> None:
+    """Let a teacher score a pool. Killed or interrupted, the same command goes on where it stopped."""
+    from distill.recipe_values import parse_settings
+    from distill.summaries import store_summary
+    from teachers.label import label as label_pool
+
+    visible = console.is_main_process()
+    with console.progress(f"label ({teacher})", visible=visible) as report:
+        store = label_pool(
+            pool,
+            teacher,
+            out,
+            shards=shards,
+            features=features,
+            options=parse_settings(options or []),
+            batch_size=batch_size,
+            device=device,
+            threads=threads,
+            decode_workers=decode_workers,
+            max_failed_share=max_failed_share,
+            overwrite=overwrite,
+            progress=report,
+            warn=console.warn,
+        )
+    if visible:
+        console.out.print(store_summary(store), markup=False)
+
+
+@app.command()
+def fuse(
+    labels: Annotated[list[Path], typer.Argument(metavar="LABELS...", help="Folders of label stores of one pool.")],
+    out: OutFolder,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="BENCHMARK", help="Human opinions of images of the pool, as for evaluate."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="validation or train.  [default: validation where there is one, else train]")
+    ] = None,
+    calibrate: Annotated[
+        str, typer.Option(help="auto, logistic or isotonic with --on; quantile or none without opinions.")
+    ] = "auto",
+    min_teachers: Annotated[
+        int | None, typer.Option(help="Teachers that must have scored a row; 1 allows a single store.  [default: 2]")
+    ] = None,
+    min_confidence: Annotated[float, typer.Option(help="Drop rows below this confidence, of 0 to 1.")] = 0.0,
+    max_disagreement: Annotated[
+        float | None, typer.Option(help="Drop rows on which the teachers' deviation is more than this, such as 0.15.")
+    ] = None,
+    outlier_feature: Annotated[
+        str | None, typer.Option(help="Drop rows far from all others in this stored feature, [TEACHER/]NAME.")
+    ] = None,
+    max_outlier: Annotated[float, typer.Option(help="Robust deviations that count as far.")] = 4.0,
+    carry: Annotated[
+        str | None, typer.Option("--features", help="Stored feature to carry over, [TEACHER/]NAME.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of cross-validation and intervals.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Join the labels of several teachers: calibrated on opinions, weighted by expected error, the good ones kept."""
+    from distill.fusing import fuse_labels, fusion_summary
+    from pseudo_labels.fusion.keep import KeepRule
+
+    rule = KeepRule(min_teachers, min_confidence, max_disagreement, outlier_feature, max_outlier)
+    with console.progress("fuse") as report:
+        store = fuse_labels(
+            labels,
+            out,
+            on=on,
+            split=split,
+            calibrate=calibrate,
+            rule=rule,
+            carry=carry,
+            seed=seed,
+            overwrite=overwrite,
+            progress=report,
+        )
+    console.out.print(fusion_summary(store), markup=False)
+
+
+@app.command()
+def audit(
+    labels: Annotated[Path, typer.Argument(help="Folder of a label store.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the audit as one HTML page.")] = None,
+    overwrite: OverwriteFile = False,
+) -> None:
+    """Check a label store: altered or missing shards, coverage, scores, spread. Exit status 1 on a fault."""
+    from distill.summaries import audit_summary
+    from pseudo_labels.audit import audit_store
+    from pseudo_labels.audit_page import write_audit_page
+    from pseudo_labels.outputs import refuse_existing
+
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    report = audit_store(labels)
+    console.out.print(audit_summary(report), markup=False)
+    if out is not None:
+        write_audit_page(report, out)
+        console.out.print(f"page: {out}", markup=False)
+    if not report.ok:
+        raise typer.Exit(1)

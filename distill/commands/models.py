@@ -1,0 +1,147 @@
+"""Commands that make, judge and use models."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill import console
+from distill.commands.options import Overwrite, OverwriteFile, Settings, app
+
+
+@app.command("fit-teacher")
+def fit_teacher(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe with a section 'fit'.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the recipe's]")] = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fit a teacher to the opinion scores of people. Killed, the same command goes on."""
+    from distill.pipeline import fit_only
+
+    fit_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
+
+
+@app.command()
+def distill(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes with pocketiqa.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the recipe's]")] = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the student of a recipe from labels that exist. Killed, the same command goes on."""
+    from distill.pipeline import distill_only
+
+    distill_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
+
+
+@app.command()
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help=".onnx file, student folder, label store, fitted teacher, or teacher name."
+        ),
+    ],
+    on: Annotated[
+        str, typer.Option("--on", metavar="BENCHMARK", help="NAME:FOLDER such as koniq10k:/data/koniq, or csv:FILE.")
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="test, validation, train or all.  [default: test where there is one, else all]")
+    ] = None,
+    trained_on: Annotated[
+        list[Path] | None,
+        typer.Option("--trained-on", help="Pool the student learned from, to find overlap; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers as JSON.")] = None,
+    overwrite: OverwriteFile = False,
+) -> None:
+    """Judge models by human opinions: SRCC, PLCC, KRCC, RMSE, each with n and an interval.
+
+    Exit status 1 if a model could not score a single image.
+    """
+    from distill.benchmarking import evaluate_on
+    from distill.summaries import coverage_lines, evaluation_tables
+    from pseudo_labels.outputs import refuse_existing
+
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    with console.progress("evaluate") as report:
+        result = evaluate_on(models, on, split=split, trained_on=trained_on or [], device=device, progress=report)
+    for table in evaluation_tables(result):
+        console.out.print(table)
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    for line in coverage_lines(result):
+        console.warn(line)
+    if any(model["coverage"]["scored"] == 0 for model in result["models"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A training folder, its student folder, or DP-IQA's published student (.pth, .safetensors)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
+    images: Annotated[
+        list[Path] | None, typer.Option("--images", help="Real images for the parity check.  [default: bundled]")
+    ] = None,
+    overwrite: OverwriteFile = False,
+) -> None:
+    """Export a student to ONNX with its contract inside; refused unless it scores as the original does."""
+    from distill.exporting import export_checkpoint
+    from distill.summaries import export_summary
+
+    report = export_checkpoint(checkpoint, out, images=images or [], overwrite=overwrite)
+    console.out.print(export_summary(report), markup=False)
+
+
+@app.command()
+def score(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images and folders.")],
+    model: Annotated[Path | None, typer.Option(help="An exported .onnx student.")] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
+    workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
+    file_format: Annotated[str, typer.Option("--format", help="table, csv, jsonl or parquet.")] = "table",
+    out: Annotated[Path | None, typer.Option("--out", help="File to write.  [default: standard output]")] = None,
+    overwrite: OverwriteFile = False,
+) -> None:
+    """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score."""
+    from distill.scoring import score_paths
+
+    tally = score_paths(
+        paths, model, recursive=recursive, workers=workers, file_format=file_format, out=out, overwrite=overwrite
+    )
+    if tally.scored < tally.rows:
+        console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes with pocketiqa.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the recipe's]")] = None,
+    settings: Settings = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Redo the stages whose settings or inputs changed, and only these.")
+    ] = False,
+) -> None:
+    """Walk all stages of a recipe, from photographs to report; unchanged ones are skipped."""
+    from distill.pipeline import run_recipe
+
+    run_recipe(recipe, out=out, settings=settings or [], overwrite=overwrite)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, and which teachers can run here and what the others miss."""
+    from distill.summaries import doctor_tables
+
+    for table in doctor_tables():
+        console.out.print(table)

@@ -1,0 +1,25 @@
+"""The application, and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Turn giant image-quality teachers into pocket-size models, and score photographs with them.\n\n"
+    "The way through: pool, distort, fit-teacher, label, fuse, distill, evaluate, export, score. "
+    "`pocketiqa run quickstart` walks all of it. Add --debug to any command for the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start over: remove what --out holds from an earlier run.")
+]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file that --out names.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes it.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
+]

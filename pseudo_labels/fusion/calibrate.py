@@ -1,0 +1,249 @@
+"""A teacher's scale, mapped to that of human opinions by a rising curve; how sure its labels are after that.
+
+The labelled images must not be those that the teacher learned from: on those it looks surer than it is.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pseudo_labels.confidence import SPREAD_OF_HALF_WEIGHT
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of
+from pseudo_labels.fusion.agreement import Agreement, agree
+from pseudo_labels.fusion.expected_error import ExpectedError, fit_expected_error
+from pseudo_labels.fusion.monotone import MonotoneMap, fit_isotonic, fit_logistic, knots_map
+
+FloatArray = NDArray[np.float64]
+
+# With fewer the error left after a four-parameter fit says little.
+MIN_LABELLED = 20
+MIN_GROUPS = 5
+# Scores that vary less do not tell images apart; the audit says so of them too.
+CONSTANT_STD = 1e-3
+_FOLDS = 5
+_QUANTILES = 101
+# The one with fewer parameters first: it stands unless the other is clearly better.
+_FITS = {"logistic": fit_logistic, "isotonic": fit_isotonic}
+FITTED = ("auto", *_FITS)
+UNFITTED = ("quantile", "none")
+METHODS = (*FITTED, *UNFITTED)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From the scores of one teacher to the common scale.
+
+    Attributes:
+        method: ``logistic``, ``isotonic``, ``quantile`` or ``none``.
+        map: of the scores.
+        expected: squared error of its labels on the common scale; ``base`` is 1, ``extra`` the teacher's own variance
+            on the common scale.
+        n: labelled images it was fitted to; 0 without opinions.
+        groups: scenes among them.
+        agreement: of the raw scores with the opinions; None without opinions.
+        held_out_rmse: of each method that was tried, on images of scenes it was not fitted to, in units of the score.
+    """
+
+    method: str
+    map: MonotoneMap
+    expected: ExpectedError
+    n: int = 0
+    groups: int = 0
+    agreement: Agreement | None = None
+    held_out_rmse: dict[str, float] | None = None
+
+    def variance(self, scores: ArrayLike, spreads: ArrayLike) -> FloatArray:
+        """Expected squared error of each calibrated score, above 0.
+
+        Args:
+            scores: [N], the teacher's.
+            spreads: [N], its own standard deviations on its own scale; NaN where it gives none.
+        """
+        return self.expected(1.0, self.map.spread(scores, spreads) ** 2)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "method": self.method,
+            "map": self.map.as_dict(),
+            "expected": self.expected.as_dict(),
+            "n": self.n,
+            "groups": self.groups,
+            "agreement": self.agreement.as_dict() if self.agreement else None,
+            "held_out_rmse": self.held_out_rmse,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Calibration":
+        """Inverse of ``as_dict``."""
+        agreement = record["agreement"]
+        return cls(
+            record["method"],
+            MonotoneMap.from_dict(record["map"]),
+            ExpectedError.from_dict(record["expected"]),
+            record["n"],
+            record["groups"],
+            Agreement.from_dict(agreement) if agreement else None,
+            record["held_out_rmse"],
+        )
+
+    @property
+    def digest(self) -> str:
+        """Identity: equal calibrations map alike."""
+        return digest_of(self.as_dict())
+
+
+def uncalibrated(map: MonotoneMap | None = None, method: str = "none") -> Calibration:
+    """A calibration that no opinions stand behind: labels are taken to be off by a tenth of the scale.
+
+    The teacher's own variance comes on top of that.
+    """
+    return Calibration(method, map or MonotoneMap(), ExpectedError(SPREAD_OF_HALF_WEIGHT**2, 1.0))
+
+
+def calibrate(
+    scores: ArrayLike,
+    opinions: ArrayLike,
+    groups: Sequence[str] | None = None,
+    *,
+    spreads: ArrayLike | None = None,
+    method: str = "auto",
+    name: str = "teacher",
+    seed: int = 0,
+) -> tuple[Calibration, FloatArray]:
+    """Fit the map from scores to opinions, and how far the mapped scores are from them.
+
+    The error is that of five-fold cross-validation over whole groups, never that of the fit. ``auto`` takes isotonic
+    regression, which can follow any rising curve but overfits where labels are few, if its squared error is less than
+    the logistic's by more than one standard error of the difference.
+
+    Args:
+        scores: [N] of the teacher, in [0, 1].
+        opinions: [N] of people for the same images, in [0, 1].
+        groups: images of one scene share a group; None makes every image a group of its own.
+        spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they foretell
+            the errors found.
+        method: ``auto``, ``logistic`` or ``isotonic``.
+        name: of the teacher, for errors.
+        seed: of folds and resamples.
+
+    Returns:
+        The calibration, and [N] calibrated scores, each from a fit that saw no image of its group.
+
+    Raises:
+        PocketiqaError: too few images or groups, an opinion outside [0, 1], a constant teacher, or one that does not
+            rise with the opinions.
+    """
+    if method not in FITTED:
+        raise PocketiqaError(f"calibration {method!r} is not fitted to opinions: choose one of {', '.join(FITTED)}")
+    x, y = np.asarray(scores, np.float64), np.asarray(opinions, np.float64)
+    names = [str(row) for row in range(len(x))] if groups is None else list(groups)
+    _check(x, y, names, name)
+    agreement = agree(x, y, names, seed=seed)
+    _check_direction(agreement, name)
+    fold = _folds(names, seed)
+    held_out = {each: _held_out(each, x, y, fold) for each in (_FITS if method == "auto" else [method])}
+    rmse = {each: float(np.sqrt(np.mean((found - y) ** 2))) for each, found in held_out.items()}
+    chosen = _chosen(held_out, y)
+    map = _FITS[chosen](x, y)
+    own = np.full(len(x), np.nan) if spreads is None else map.spread(x, spreads) ** 2
+    expected = fit_expected_error(np.ones(len(x)), own, (held_out[chosen] - y) ** 2)
+    rounded = {each: round(value, 9) for each, value in rmse.items()}
+    return Calibration(chosen, map, expected, len(x), len(set(names)), agreement, rounded), held_out[chosen]
+
+
+def align_quantiles(scores: Sequence[ArrayLike]) -> list[Calibration]:
+    """Give all teachers one distribution, the mean of theirs, without opinions (quantile normalisation).
+
+    Ranks are averaged that way, and nothing says that they are right. Source: Bolstad et al., "A comparison of
+    normalization methods for high density oligonucleotide array data" (2003), section 2.
+
+    Args:
+        scores: of each teacher, [N] of the same images, not constant.
+    """
+    points = np.linspace(0.0, 1.0, _QUANTILES)
+    quantiles = np.array([np.quantile(np.asarray(own, np.float64), points) for own in scores])
+    return [uncalibrated(_quantile_map(own, quantiles.mean(axis=0)), "quantile") for own in quantiles]
+
+
+def _quantile_map(own: FloatArray, common: FloatArray) -> MonotoneMap:
+    values, inverse, counts = np.unique(own, return_inverse=True, return_counts=True)
+    return knots_map(values, np.bincount(inverse, common) / counts)
+
+
+def check_constant(scores: FloatArray, name: str, where: str) -> None:
+    """Refuse a teacher that says the same of every image.
+
+    Raises:
+        PocketiqaError: the standard deviation of its scores is below 0.001.
+    """
+    deviation = float(np.std(scores)) if len(scores) else 0.0
+    if deviation < CONSTANT_STD:
+        raise PocketiqaError(
+            f"teacher {name!r} is constant: its {len(scores)} scores {where} have a standard deviation of "
+            f"{deviation:.2g}, at least {CONSTANT_STD} is needed; leave it out"
+        )
+
+
+def _check(x: FloatArray, y: FloatArray, groups: Sequence[str], name: str) -> None:
+    if x.ndim != 1 or x.shape != y.shape or len(groups) != len(x):
+        raise PocketiqaError(
+            f"teacher {name!r}: {x.size} scores, {y.size} opinions and {len(groups)} groups: give one of each"
+        )
+    for what, values in (("score", x), ("opinion", y)):
+        wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+        if wrong.size:
+            raise PocketiqaError(
+                f"teacher {name!r}: {what} {values[wrong[0]]} at place {wrong[0]}: scale it to [0, 1], 1 best"
+            )
+    scenes = len(set(groups))
+    if len(x) < MIN_LABELLED or scenes < MIN_GROUPS:
+        raise PocketiqaError(
+            f"teacher {name!r} has scores for {len(x)} images with opinions, of {scenes} scenes: at least "
+            f"{MIN_LABELLED} images of {MIN_GROUPS} scenes are needed; rate more, or say --calibrate quantile"
+        )
+    check_constant(x, name, "for images with opinions")
+    if np.ptp(y) == 0:
+        raise PocketiqaError(f"all {len(y)} opinions are {y[0]:g}: nothing can be calibrated on them")
+
+
+def _check_direction(agreement: Agreement, name: str) -> None:
+    if agreement.srcc is not None and agreement.srcc <= 0:
+        sure = agreement.high is not None and agreement.high < 0
+        verdict = "is reversed" if sure else "does not rise with quality"
+        raise PocketiqaError(
+            f"teacher {name!r} {verdict}: {agreement} with the opinions; turn its scale in the teacher so that 1 is "
+            "best, or leave it out"
+        )
+
+
+def _chosen(held_out: Mapping[str, FloatArray], opinions: FloatArray) -> str:
+    chosen, *others = held_out
+    for other in others:
+        gain = (held_out[chosen] - opinions) ** 2 - (held_out[other] - opinions) ** 2
+        if gain.mean() > gain.std() / np.sqrt(len(gain)):
+            chosen = other
+    return chosen
+
+
+def _folds(groups: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """Fold of each image; groups stay whole, and no order of images matters."""
+    order = sorted(set(groups), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    fold_of = {group: place % _FOLDS for place, group in enumerate(order)}
+    return np.array([fold_of[group] for group in groups])
+
+
+def _held_out(method: str, x: FloatArray, y: FloatArray, fold: NDArray[np.int64]) -> FloatArray:
+    found = np.empty(len(x))
+    for number in range(_FOLDS):
+        own = fold == number
+        rest = ~own
+        # One scene may hold nearly all images: what is left can then be constant, and the mean is all there is to say.
+        useful = rest.sum() > 1 and np.ptp(x[rest]) > 0
+        found[own] = _FITS[method](x[rest], y[rest])(x[own]) if useful else y[rest].mean()
+    return found

@@ -1,0 +1,139 @@
+"""Several opinions of one image as one: weights, score, expected error and disagreement, as functions of arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+_MIN_COMMON = 20
+_LEAST_EIGENVALUE = 0.02
+# Of the opinions' variance: a teacher that explains less is left out, for its weight would be noise.
+_LEAST_EXPLAINED = 0.01
+_RIDGE = 0.05
+_SWEEPS = 60
+
+
+@dataclass(frozen=True)
+class ErrorStructure:
+    """How the errors of calibrated teachers hang together, on images they were not calibrated on.
+
+    Attributes:
+        correlation: [T, T] of the errors, positive definite.
+        variance: of the opinions: the squared error of who says the mean of every image.
+    """
+
+    correlation: FloatArray
+    variance: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"correlation": self.correlation.tolist(), "variance": self.variance}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "ErrorStructure":
+        """Inverse of ``as_dict``."""
+        return cls(np.array(record["correlation"], np.float64), record["variance"])
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Fused rows.
+
+    Attributes:
+        score: [N], NaN where no teacher has one.
+        weights: [T, N], of sum 1 over the teachers that have a score, 0 for the others.
+        base: [N], variance of the weighted mean if every teacher is as wrong as expected; NaN without a score.
+        disagreement: [N], weighted variance of the teachers about the fused score; NaN with fewer than two.
+    """
+
+    score: FloatArray
+    weights: FloatArray
+    base: FloatArray
+    disagreement: FloatArray
+
+
+def combine(scores: FloatArray, variances: FloatArray, errors: ErrorStructure | None) -> Combined:
+    """Weighted mean of calibrated scores.
+
+    With scores m_i of expected squared errors v_i and error covariance C_ij = r_ij sqrt(v_i v_j): score m = sum w_i
+    m_i, base = w' C w, disagreement = sum w_i (m_i - m)^2. For the weights see ``_regression_weights``, and without a
+    known structure inverse variance: w_i = (1 / v_i) / sum (1 / v_j), and a base as if all erred together.
+
+    Args:
+        scores: [T, N] on the common scale, NaN where a teacher has none.
+        variances: [T, N], above 0 where there is a score.
+        errors: of the teachers; None where it is not known.
+    """
+    there = np.isfinite(scores)
+    known = np.where(there, variances, 1.0)
+    weights = np.where(there, 1.0 / known, 0.0)
+    if errors is not None:
+        better = _regression_weights(known, there, errors)
+        weights = np.where(better.sum(axis=0) > 0, better, weights)
+    total = weights.sum(axis=0)
+    weights = weights / np.where(total > 0, total, 1.0)
+    values = np.where(there, scores, 0.0)
+    score = (weights * values).sum(axis=0)
+    parts = weights * np.sqrt(known)
+    together = np.ones((len(scores), len(scores))) if errors is None else errors.correlation
+    base = np.einsum("in,ij,jn->n", parts, together, parts)
+    disagreement = (weights * (values - score) ** 2).sum(axis=0)
+    count = there.sum(axis=0)
+    return Combined(
+        # Rounding of the weights may leave [0, 1] by the last bit.
+        np.where(count > 0, np.clip(score, 0.0, 1.0), np.nan),
+        weights,
+        np.where(count > 0, base, np.nan),
+        np.where(count > 1, disagreement, np.nan),
+    )
+
+
+def _regression_weights(variances: FloatArray, there: NDArray[np.bool_], errors: ErrorStructure) -> FloatArray:
+    """Weights [T, N] proportional to the best linear regression of the truth on the calibrated scores.
+
+    A calibrated score keeps to the mean as far as the teacher is unsure, so all errors share what nobody knows, and
+    plain inverse variance gives a useless teacher nearly the weight of a good one. With V the variance of the
+    opinions, s_i = V - v_i is what teacher i explains, and G_ij = C_ij + V - v_i - v_j with G_ii = s_i the covariance
+    of two calibrated scores; the coefficients solve G b = s with 0 <= b <= 1 (stacked regression, Breiman 1996, here
+    for every row's own variances), by coordinate descent. For teachers whose noise is independent that is inverse
+    variance of the noise.
+    """
+    total, deviations = errors.variance, np.sqrt(variances)
+    useful = there & (total - variances > _LEAST_EXPLAINED * total)
+    explained = np.where(useful, total - variances, 0.0)
+    found = explained / np.maximum(explained.sum(axis=0), 1e-12)
+    for _ in range(_SWEEPS):
+        for i in range(len(variances)):
+            shared = errors.correlation[i][:, None] * deviations[i] * deviations + total - variances[i] - variances
+            shared[i] = 0.0
+            left = explained[i] - (shared * found).sum(axis=0)
+            # The ridge shares the weight evenly between teachers that say the same.
+            step = left / np.where(useful[i], (1 + _RIDGE) * explained[i], 1.0)
+            found[i] = np.where(useful[i], np.clip(step, 0.0, 1.0), 0.0)
+    return found
+
+
+def error_correlation(errors: FloatArray) -> FloatArray:
+    """Correlation of the errors of each two teachers, at least 0; 1 where too few images say.
+
+    It is drawn towards independence as far as makes it safely positive definite: two teachers that say the same have
+    0.98.
+
+    Args:
+        errors: [T, L] on held-out images, NaN where a teacher has no score.
+    """
+    found = np.ones((len(errors), len(errors)))
+    for first in range(len(errors)):
+        for second in range(first):
+            common = np.isfinite(errors[first]) & np.isfinite(errors[second])
+            a, b = errors[first, common], errors[second, common]
+            if len(a) >= _MIN_COMMON and np.ptp(a) > 0 and np.ptp(b) > 0:
+                value = float(np.clip(np.corrcoef(a, b)[0, 1], 0.0, 1.0))
+                found[first, second] = found[second, first] = value
+    least = float(np.linalg.eigvalsh(found)[0])
+    drawn = max(0.0, (_LEAST_EIGENVALUE - least) / (1 - least)) if least < 1 else 0.0
+    return np.round((1 - drawn) * found + drawn * np.eye(len(errors)), 9)  # part of digests

@@ -1,0 +1,200 @@
+"""Several calibrated teachers as one: fitted once to opinions, then applied to any scores, stored or live."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of
+from pseudo_labels.fusion.agreement import agree
+from pseudo_labels.fusion.calibrate import FITTED, METHODS, Calibration, align_quantiles, calibrate, uncalibrated
+from pseudo_labels.fusion.combine import ErrorStructure, combine, error_correlation
+from pseudo_labels.fusion.expected_error import ExpectedError, fit_expected_error
+from pseudo_labels.fusion.monotone import MonotoneMap
+from pseudo_labels.fusion.opinions import Opinions
+from pseudo_labels.fusion.parts import Columns
+
+FloatArray = NDArray[np.float64]
+
+# Teachers with fewer images in common cannot be compared.
+MIN_COMMON = 20
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What an ensemble says of images.
+
+    Attributes:
+        score: [N] in [0, 1], NaN where no teacher has a score.
+        score_std: [N], root of the expected squared error.
+        disagreement: [N], weighted standard deviation of the teachers about ``score``; NaN with fewer than two.
+        weights: [T, N], of sum 1; 0 where a teacher has no score.
+        calibrated: [T, N], the teachers' scores on the common scale.
+    """
+
+    score: FloatArray
+    score_std: FloatArray
+    disagreement: FloatArray
+    weights: FloatArray
+    calibrated: FloatArray
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Teachers with what is needed to join their scores.
+
+    Attributes:
+        names: of the teachers, in the order of all arrays.
+        calibrations: one for each.
+        errors: how the teachers' errors hang together; None without opinions.
+        last: map of the weighted mean to the common scale. Each calibrated teacher keeps to the middle as far as it is
+            unsure; their mean does so too, though it is surer.
+        expected: squared error of the fused score, from ``base`` and ``disagreement`` of ``combine``:
+            ``score_std^2 = base_gain * base + extra_gain * disagreement``.
+    """
+
+    names: tuple[str, ...]
+    calibrations: tuple[Calibration, ...]
+    errors: ErrorStructure | None
+    last: MonotoneMap
+    expected: ExpectedError
+
+    def __call__(self, scores: ArrayLike, spreads: ArrayLike) -> Fused:
+        """Join scores of the same images.
+
+        Args:
+            scores: [T, N] in [0, 1], each on its teacher's scale; NaN where a teacher has none.
+            spreads: [T, N], the teachers' own standard deviations; NaN where they give none.
+        """
+        x, s = np.asarray(scores, np.float64), np.asarray(spreads, np.float64)
+        pairs = list(zip(self.calibrations, x, s, strict=True))
+        calibrated = np.stack([own.map(values) for own, values, _ in pairs])
+        variances = np.stack([own.variance(values, spread) for own, values, spread in pairs])
+        found = combine(calibrated, variances, self.errors)
+        score_std = np.sqrt(self.expected(found.base, found.disagreement))
+        return Fused(self.last(found.score), score_std, np.sqrt(found.disagreement), found.weights, calibrated)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "names": list(self.names),
+            "calibrations": [own.as_dict() for own in self.calibrations],
+            "errors": self.errors.as_dict() if self.errors else None,
+            "last": self.last.as_dict(),
+            "expected": self.expected.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Ensemble":
+        """Inverse of ``as_dict``."""
+        calibrations = tuple(Calibration.from_dict(own) for own in record["calibrations"])
+        errors = record["errors"]
+        return cls(
+            tuple(record["names"]),
+            calibrations,
+            ErrorStructure.from_dict(errors) if errors else None,
+            MonotoneMap.from_dict(record["last"]),
+            ExpectedError.from_dict(record["expected"]),
+        )
+
+    @property
+    def digest(self) -> str:
+        """Identity: equal ensembles join alike."""
+        return digest_of(self.as_dict())
+
+
+def check_method(method: str, opinions: Mapping[str, float] | None) -> None:
+    """Refuse a way of calibration that is unknown, or does not go with what is given.
+
+    Raises:
+        PocketiqaError: see above.
+    """
+    if method not in METHODS:
+        raise PocketiqaError(f"calibration {method!r} is not known: choose one of {', '.join(METHODS)}")
+    if opinions is None and method in FITTED:
+        raise PocketiqaError(
+            f"calibration {method!r} needs human opinions of images of the pool: give them (--on), or say --calibrate "
+            "quantile to align the teachers to each other, or --calibrate none to take their scores as they are"
+        )
+    if opinions is not None and method not in FITTED:
+        raise PocketiqaError(
+            f"calibration {method!r} uses no opinions, but {len(opinions)} were given: leave them out, or say "
+            "--calibrate auto"
+        )
+
+
+def fit_ensemble(
+    names: Sequence[str], columns: Columns, opinions: Opinions | None, *, method: str = "auto", seed: int = 0
+) -> tuple[Ensemble, dict[str, Any]]:
+    """Calibrate every teacher, and learn how their errors hang together.
+
+    Args:
+        names: of the teachers.
+        columns: their scores of the whole pool.
+        opinions: of people, for ``auto``, ``logistic`` and ``isotonic``.
+        method: see ``calibrate.METHODS``.
+        seed: of folds and resamples.
+
+    Returns:
+        The ensemble, and what is known of it on held-out images (see ``FusionReport.labelled``; empty without
+        opinions).
+
+    Raises:
+        PocketiqaError: a teacher cannot be calibrated, or there are too few images that all teachers scored.
+    """
+    if opinions is None:
+        calibrations = _unfitted(names, columns, method)
+        return Ensemble(tuple(names), calibrations, None, MonotoneMap(), ExpectedError(1.0, 1.0)), {}
+    scores = columns.scores[:, opinions.rows].astype(np.float64)
+    spreads = columns.spreads[:, opinions.rows].astype(np.float64)
+    held_out = np.full(scores.shape, np.nan)
+    calibrations = []
+    for place, name in enumerate(names):
+        has = np.isfinite(scores[place])
+        groups = [group for group, own in zip(opinions.groups, has, strict=True) if own]
+        fitted, held_out[place, has] = calibrate(
+            scores[place, has], opinions.scores[has], groups,
+            spreads=spreads[place, has], method=method, name=name, seed=seed,
+        )  # fmt: skip
+        calibrations.append(fitted)
+    errors = ErrorStructure(error_correlation(held_out - opinions.scores), round(float(opinions.scores.var()), 9))
+    variances = np.stack([own.variance(*pair) for own, *pair in zip(calibrations, scores, spreads, strict=True)])
+    found = combine(held_out, variances, errors)
+    last, fused = MonotoneMap(), found.score
+    if len(names) > 1:
+        again, fused = calibrate(fused, opinions.scores, opinions.groups, method=method, name="fused", seed=seed)
+        last = again.map
+    expected = fit_expected_error(found.base, found.disagreement, (fused - opinions.scores) ** 2)
+    ensemble = Ensemble(tuple(names), tuple(calibrations), errors, last, expected)
+    return ensemble, _on_opinions(names, held_out, fused, opinions, seed)
+
+
+def _unfitted(names: Sequence[str], columns: Columns, method: str) -> tuple[Calibration, ...]:
+    if method == "none":
+        return tuple(uncalibrated() for _ in names)
+    common = columns.scored_by == len(names)
+    if common.sum() < MIN_COMMON:
+        raise PocketiqaError(
+            f"{int(common.sum())} images have a score from all of {', '.join(names)}: at least {MIN_COMMON} are needed "
+            "to align them by quantiles; leave out the teacher that scored fewest, or give opinions"
+        )
+    return tuple(align_quantiles(list(columns.scores[:, common])))
+
+
+def _on_opinions(
+    names: Sequence[str], held_out: FloatArray, fused: FloatArray, opinions: Opinions, seed: int
+) -> dict[str, Any]:
+    """Fused score and teachers against the opinions, on the images that all of them scored."""
+    common = np.isfinite(held_out).sum(axis=0) == len(names)
+    groups = [group for group, own in zip(opinions.groups, common, strict=True) if own]
+
+    def judged(scores: FloatArray) -> dict[str, Any]:
+        error = scores[common] - opinions.scores[common]
+        rmse = round(float(np.sqrt(np.mean(error**2))), 9) if common.any() else None
+        return agree(scores[common], opinions.scores[common], groups, seed=seed).as_dict() | {"rmse": rmse}
+
+    teachers = {name: judged(own) for name, own in zip(names, held_out, strict=True)}
+    return {"n": int(common.sum()), "groups": len(set(groups)), "fused": judged(fused), "teachers": teachers}

@@ -1,0 +1,211 @@
+"""The rows of a fused store: fused scores of a whole pool, what the keep rule makes of them, and their labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pseudo_labels.confidence import confidence
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.fusion.ensemble import Ensemble
+from pseudo_labels.fusion.keep import DROPS, KEPT, Drop, KeepRule, Measures, reasons, words
+from pseudo_labels.fusion.outliers import SAMPLE_ROWS, OutlierMeasure, pooled
+from pseudo_labels.fusion.parts import Columns, Part, Progress
+from pseudo_labels.records import PseudoLabel, Status
+
+_BLOCK = 1 << 16
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class FusedRows:
+    """Fused scores of a pool and what is kept of them.
+
+    Attributes:
+        score: float32 [N], NaN where no teacher has one.
+        score_std: float32 [N], likewise.
+        rule: that was applied.
+        min_teachers: as ``rule`` has it, or its default.
+        measures: what the rule looked at.
+        reason: int8 [N], of ``keep.reasons``.
+    """
+
+    score: NDArray[np.float32]
+    score_std: NDArray[np.float32]
+    rule: KeepRule
+    min_teachers: int
+    measures: Measures
+    reason: NDArray[np.int8]
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """[N]: rows that keep their fused label."""
+        return self.reason == KEPT
+
+    def dropped(self) -> dict[Drop, NDArray[np.bool_]]:
+        """Rows of each reason that dropped any."""
+        return {drop: self.reason == place for place, drop in enumerate(DROPS) if (self.reason == place).any()}
+
+    def counts(self) -> dict[str, int]:
+        """Dropped rows by reason, without those that dropped none."""
+        return {str(drop): int(rows.sum()) for drop, rows in self.dropped().items()}
+
+    def label(self, row: int, records: Sequence[dict[str, Any]], names: Sequence[str]) -> PseudoLabel:
+        """The label of a row.
+
+        Args:
+            row: position in the pool.
+            records: what each part says of it, as of a store's table.
+            names: of the parts.
+        """
+        first = next((record for record in records if record["status"] == Status.OK), records[0])
+        identity = {name: first[name] for name in ("id", "uri", "sha256", "view")}
+        if self.reason[row] == KEPT:
+            std = float(self.score_std[row])
+            return PseudoLabel(**identity, score=float(self.score[row]), score_std=std, confidence=confidence(std))
+        drop = DROPS[self.reason[row]]
+        if drop is Drop.NO_SCORE:
+            status, why = _common_status(records, names)
+        else:
+            why = words(drop, self.rule, self.min_teachers, self.measures, row, float(self.score[row]))
+            status = Status.DROPPED
+        return PseudoLabel(**identity, status=status, reason=why, confidence=0.0)
+
+
+def _common_status(records: Sequence[dict[str, Any]], names: Sequence[str]) -> tuple[Status, str]:
+    """Status and reason of a row without any score: the teachers' own, if they agree."""
+    if len({record["status"] for record in records}) == 1:
+        return Status(records[0]["status"]), records[0]["reason"]
+    told = zip(names, records, strict=True)
+    return Status.FAILED, "; ".join(f"{name}: {record['status']}, {record['reason']}" for name, record in told)
+
+
+def fuse_rows(
+    ensemble: Ensemble,
+    columns: Columns,
+    rule: KeepRule,
+    *,
+    featured: NDArray[np.bool_] | None = None,
+    outlier: NDArray[np.float64] | None = None,
+) -> FusedRows:
+    """Join the scores of all rows and apply the keep rule.
+
+    Args:
+        ensemble: of the same parts as ``columns``.
+        columns: of the whole pool.
+        rule: see there.
+        featured: [N], whether the feature that is carried over is there; None if none is.
+        outlier: [N], robust deviations; None if not asked for.
+
+    Raises:
+        PocketiqaError: nothing is kept.
+    """
+    rows, teachers = columns.scores.shape[1], len(columns.scores)
+    score, score_std, disagreement = (np.full(rows, np.nan, np.float32) for _ in range(3))
+    for start in range(0, rows, _BLOCK):
+        here = slice(start, start + _BLOCK)
+        found = ensemble(columns.scores[:, here], columns.spreads[:, here])
+        score[here], score_std[here], disagreement[here] = found.score, found.score_std, found.disagreement
+    certain = np.array([0.0 if np.isnan(s) else confidence(float(s)) for s in score_std])
+    measures = Measures(columns.scored_by, certain, disagreement.astype(np.float64), featured, outlier)
+    min_teachers = min(2, teachers) if rule.min_teachers is None else rule.min_teachers
+    fused = FusedRows(score, score_std, rule, min_teachers, measures, reasons(rule, min_teachers, measures))
+    if not fused.kept.any():
+        counts = ", ".join(f"{count} for {reason}" for reason, count in fused.counts().items())
+        raise PocketiqaError(
+            f"nothing is kept of {rows} rows ({counts}); confidence reaches {certain.max():.3f} and disagreement "
+            f"{_least(measures.disagreement)}: relax the keep rule"
+        )
+    return fused
+
+
+def _least(disagreement: NDArray[np.float64]) -> str:
+    known = disagreement[np.isfinite(disagreement)]
+    return f"goes down to {known.min():.3f}" if known.size else "is not known"
+
+
+def measure_outliers(
+    part: Part, name: str, scored: NDArray[np.bool_], spans: Sequence[range], progress: Progress | None = None
+) -> NDArray[np.float64]:
+    """Robust deviations of all rows by a stored feature, [N]; NaN where there is none.
+
+    Args:
+        part: that stores the feature.
+        name: of the feature.
+        scored: [N], where ``part`` has a label and so the feature.
+        spans: blocks of rows that cover the pool.
+        progress: called with blocks done and blocks in all; every block is read twice.
+
+    Raises:
+        PocketiqaError: see ``OutlierMeasure``.
+    """
+    rows = np.flatnonzero(scored)
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE_ROWS)).astype(np.int64)]
+    place = np.full(len(scored), -1, np.int64)
+    place[chosen] = np.arange(len(chosen))
+    sample: list[NDArray[np.float64]] = []
+    found = np.full(len(scored), np.nan)
+    measure: OutlierMeasure | None = None
+    for done, span in enumerate([*spans, *spans], start=1):
+        here = np.arange(span.start, span.stop)[scored[span.start : span.stop]]
+        wanted = here if measure is not None or done > len(spans) else here[place[here] >= 0]
+        features = pooled(part.features(span, name)[wanted - span.start]) if len(wanted) else None
+        if done <= len(spans):
+            sample += [] if features is None else [features]
+        elif features is not None:
+            measure = measure or OutlierMeasure(np.concatenate(sample), name)
+            found[wanted] = measure(features, place[wanted])
+        if progress:
+            progress(done, 2 * len(spans))
+    return found
+
+
+def mean_weights(ensemble: Ensemble, columns: Columns, kept: NDArray[np.bool_]) -> list[float]:
+    """Mean weight of each teacher over the kept rows."""
+    rows, total = np.flatnonzero(kept), np.zeros(len(columns.scores))
+    for start in range(0, len(rows), _BLOCK):
+        here = rows[start : start + _BLOCK]
+        total += ensemble(columns.scores[:, here], columns.spreads[:, here]).weights.sum(axis=1)
+    return [round(float(value) / len(rows), 9) for value in total]
+
+
+def find_examples(fused: FusedRows, ensemble: Ensemble, columns: Columns) -> dict[str, list[dict[str, Any]]]:
+    """The surest kept rows, and for each reason those that it fits best; see ``FusionReport.examples``."""
+    found = fused.measures
+    outlier = np.zeros(len(found.count)) if found.outlier is None else found.outlier
+    clearest = {
+        Drop.TEACHERS: found.count,
+        Drop.CONFIDENCE: found.confidence,
+        Drop.DISAGREEMENT: -found.disagreement,
+        Drop.OUTLIER: -outlier,
+    }
+    wanted = {"kept": _first(-found.confidence, fused.kept)}
+    for drop, rows in fused.dropped().items():
+        if drop is not Drop.NO_SCORE:
+            wanted[str(drop)] = _first(clearest.get(drop, found.count), rows)
+    return {name: _examples(fused, ensemble, columns, rows) for name, rows in wanted.items()}
+
+
+def _first(order: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    among = np.flatnonzero(rows)
+    return among[np.argsort(order[among], kind="stable")][:_EXAMPLES]
+
+
+def _examples(fused: FusedRows, ensemble: Ensemble, columns: Columns, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    said = ensemble(columns.scores[:, rows], columns.spreads[:, rows]).calibrated
+    return [
+        {
+            "row": int(row),
+            "score": _plain(fused.score[row]),
+            "score_std": _plain(fused.score_std[row]),
+            "disagreement": _plain(fused.measures.disagreement[row]),
+            "teachers": [_plain(score) for score in said[:, place]],
+        }
+        for place, row in enumerate(rows)
+    ]
+
+
+def _plain(value: Any) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None

@@ -1,0 +1,76 @@
+"""What a fusion did, as one record in the folder of the fused labels."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.files import canonical_json, read_json, write_atomic
+
+REPORT = "fusion.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FusionReport:
+    """Findings, all of them JSON values.
+
+    Attributes:
+        rows: of the pool.
+        kept: rows with a fused label.
+        dropped: reason (``keep.Drop``) to rows.
+        method: of calibration that was asked for.
+        rule: of ``keep.KeepRule``, with ``min_teachers`` resolved.
+        ensemble: of ``Ensemble``: calibrations with n, held-out error and SRCC, correlation of errors, ...
+        teachers: ``name``, ``teacher`` (stamp), ``labels`` (digest), ``scored`` rows, ``weight`` (mean over kept rows).
+        pairs: ``first``, ``second``, ``n``, ``srcc``, and ``points``: up to 400 rows as [calibrated score of first, of
+            second], evenly spaced over the pool.
+        labelled: on held-out images that all teachers scored: ``n``, ``groups``, ``fused`` and ``teachers`` (name to),
+            each with ``srcc``, ``low``, ``high``, ``rmse``; empty without opinions.
+        examples: ``kept`` (the surest) and each reason (the clearest): ``row``, ``score``, ``score_std``,
+            ``disagreement`` and calibrated scores of the ``teachers``, None where there is none.
+        features: name of the feature that was carried over, and its teacher; empty without one.
+    """
+
+    rows: int
+    kept: int
+    dropped: dict[str, int]
+    method: str
+    rule: dict[str, Any]
+    ensemble: dict[str, Any]
+    teachers: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    labelled: dict[str, Any]
+    examples: dict[str, list[dict[str, Any]]]
+    features: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def write_fusion_report(report: FusionReport, folder: Path) -> None:
+    """Write the record into the folder of a store; the same record leaves the file untouched."""
+    data = canonical_json({"format": FORMAT, "report": report.as_dict()})
+    path = folder / REPORT
+    if not path.is_file() or path.read_bytes() != data:
+        write_atomic(path, data)
+
+
+def read_fusion_report(folder: Path | str) -> FusionReport:
+    """The record of a fused store.
+
+    Raises:
+        PocketiqaError: the folder holds none, or one of another format.
+        TamperedError: it cannot be parsed.
+    """
+    path = Path(folder) / REPORT
+    record = read_json(path, what="fusion report")
+    try:
+        if record["format"] != FORMAT:
+            raise PocketiqaError(
+                f"{path} has format version {record['format']!r}, but this pocketiqa reads {FORMAT}: fuse again"
+            )
+        return FusionReport(**record["report"])
+    except (KeyError, TypeError) as error:
+        raise TamperedError(f"{path} is not what pocketiqa writes ({error}): fuse again with --overwrite") from error
