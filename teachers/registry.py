@@ -54,6 +54,12 @@ def _sam_iqa() -> Callable[..., Any]:
     return build_sam_iqa
 
 
+def _qfm_iqm() -> Callable[..., Any]:
+    from teachers.qfm_iqm import build_qfm_iqm
+
+    return build_qfm_iqm
+
+
 TEACHERS: dict[str, TeacherEntry] = {
     "reference": TeacherEntry(
         _reference,
@@ -71,6 +77,12 @@ TEACHERS: dict[str, TeacherEntry] = {
         "SAM's image encoder with spatial and Fourier branches (SAM-IQA)",
         ("torch", "torchvision", "segment-anything", "safetensors"),
         "SAM weights and a fitted head",
+    ),
+    "qfm_iqm": TeacherEntry(
+        _qfm_iqm,
+        "any timm backbone, fitted with matched semantic noise (QFM-IQM)",
+        ("torch", "timm", "safetensors"),
+        "backbone weights and a fitted head",
     ),
 }
 

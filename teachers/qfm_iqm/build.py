@@ -1,0 +1,142 @@
+"""From options to a teacher: the one place where weights, sizes and precision meet."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from pseudo_labels.errors import PocketiqaError
+from teachers.fitting import NEW_HEAD, head_file
+from teachers.qfm_iqm.backbone import Backbone, create_timm
+from teachers.qfm_iqm.matching import QUALITY, MatchRule
+from teachers.qfm_iqm.model import HEAD, QfmConfig, QfmIqm, frozen_state, names_in
+from teachers.qfm_iqm.noise import NoiseSettings
+from teachers.qfm_iqm.teacher import QfmIqmTeacher
+from teachers.qfm_iqm.weights import load_local
+from teachers.tensor_digest import tensor_digest
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+_RANDOM_LICENCE = "random weights"
+_LOCAL_LICENCE = "backbone weights from a local file, licence not stated"
+
+
+def build_qfm_iqm(
+    *,
+    backbone: str = "mobilenetv2_100",
+    weights: str | Path | None = None,
+    pretrained: bool = True,
+    pad_type: str = "",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    head: str | Path | None = None,
+    depths: str | Sequence[str] = (),
+    halvings: int = 1,
+    max_side_px: int = 512,
+    cells: int = 8,
+    width: int = 128,
+    heads: int = 4,
+    trainable: str | Sequence[str] = HEAD,
+    noise_weight: float = 0.3,
+    noise_scale: float = 0.5,
+    memory_length: int = 512,
+    matching: str = QUALITY,
+    matches: int = 4,
+    score_threshold: float = 0.05,
+    semantic_threshold: float = 0.2,
+    precision: str = "fp32",
+    seed: int = 0,
+) -> QfmIqmTeacher:
+    """Build a QFM-IQM teacher on the CPU; equal arguments give equal weights.
+
+    Args:
+        backbone: any timm model that gives feature maps, convolutional or of tokens.
+        weights: safetensors file under timm's key names; left out, timm fetches the weights.
+        pretrained: False takes a random backbone, for tests and measurements.
+        pad_type: of the backbone's convolutions, as timm knows them; ``same`` for weights that come from TensorFlow.
+        mean: of RGB in [0, 1], as the weights expect it; left out, what timm states for the backbone.
+        std: likewise.
+        head: file that ``pocketiqa fit-teacher`` made, or ``new`` for random weights to be fitted. May be left out
+            only with a random backbone.
+        depths: where the backbone is read, as a list or with commas between, see ``backbone.known_depths``; none takes
+            all stages of a convolutional model, four blocks of a token model.
+        halvings: how often the backbone also looks at the image at half the size; 1 costs a quarter more.
+        max_side_px: larger images are shrunk until the longer side has as many pixels.
+        cells: rows and columns of the grid of tokens at each depth.
+        width: of the tokens.
+        heads: of the attention; they divide the width.
+        trainable: ``head``, ``all``, or names of the backbone's parts, as a list or with commas between, such as
+            ``blocks.5,blocks.6,conv_head,bn2``.
+        noise_weight: of the matched noise (or contrast) in the loss; 0 leaves plain fitting. More makes scores less
+            sensitive to it, at a cost in accuracy.
+        noise_scale: share of the difference to a matched image that is added as noise.
+        memory_length: images that are remembered.
+        matching: ``quality`` or ``opposite``, see ``matching``.
+        matches: the most that an image gets.
+        score_threshold: scores nearer than this are similar.
+        semantic_threshold: semantics with a smaller cosine are different.
+        precision: of the backbone, ``fp32`` or ``bf16``; the rest always computes in fp32. Fit in ``fp32`` where the
+            backbone is trained, with autocast for speed.
+        seed: of random weights.
+
+    Raises:
+        PocketiqaError: an unknown choice, a number out of range, no head, or weights that are missing, damaged or of
+            another model.
+    """
+    _check_choices(weights, pretrained, head, precision)
+    settings = NoiseSettings(
+        noise_weight, noise_scale, memory_length, MatchRule(matching, matches, score_threshold, semantic_threshold)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = create_timm(backbone, pad_type=pad_type, pretrained=pretrained and weights is None)
+        if weights is not None:
+            load_local(network, Path(weights).expanduser())
+        stated: Any = timm.get_pretrained_cfg(backbone)
+        taps = Backbone(network, mean or stated.mean, std or stated.std, names_in(depths))
+        config = QfmConfig(
+            backbone=backbone,
+            pad_type=pad_type,
+            mean=tuple(mean or stated.mean),
+            std=tuple(std or stated.std),
+            depths=taps.depths,
+            halvings=halvings,
+            max_side_px=max_side_px,
+            cells=cells,
+            width=width,
+            heads=heads,
+            trainable=names_in(trainable),
+        )
+        model = QfmIqm(config, taps)
+    teacher = QfmIqmTeacher(
+        model,
+        settings,
+        base=tensor_digest(frozen_state(model)),
+        precision=precision,
+        licence=_licence(stated, weights, pretrained),
+        head=head_file(head),
+    )
+    network.to(PRECISIONS[precision])
+    return teacher
+
+
+def _check_choices(weights: str | Path | None, pretrained: bool, head: str | Path | None, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise PocketiqaError(f"precision {precision!r}: choose {', '.join(PRECISIONS)}")
+    if head is None and pretrained:
+        raise PocketiqaError(
+            "qfm_iqm has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "
+            f"or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
+        )
+    if not pretrained and weights is not None:
+        raise PocketiqaError(f"pretrained is False and weights is {str(weights)!r}: only one can hold")
+
+
+def _licence(stated: Any, weights: str | Path | None, pretrained: bool) -> str:
+    if not pretrained:
+        return _RANDOM_LICENCE
+    if weights is not None:
+        return _LOCAL_LICENCE
+    return f"backbone weights by timm: {getattr(stated, 'license', None) or 'licence not stated'}"

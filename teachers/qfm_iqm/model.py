@@ -1,0 +1,143 @@
+"""The whole model: backbone at one or more sizes of the image, tokens, decoder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pseudo_labels.errors import PocketiqaError
+from teachers.qfm_iqm.backbone import Backbone
+from teachers.qfm_iqm.decoder import Quality, QualityDecoder
+from teachers.qfm_iqm.tokens import Tokeniser, Tokens
+
+HEAD, ALL = "head", "all"
+MOST_HALVINGS = 3
+_BACKBONE = "backbone.model."
+
+
+@dataclass(frozen=True)
+class QfmConfig:
+    """What a fitted model must share with the one that it is loaded into.
+
+    Attributes:
+        backbone: timm's name.
+        pad_type: timm's padding of convolutions, empty for the model's own.
+        mean: of RGB in [0, 1], as the backbone's weights expect it.
+        std: likewise.
+        depths: names, see ``backbone.known_depths``.
+        halvings: the backbone also looks at the image at half the size, and again, so many times.
+        max_side_px: larger images are shrunk until the longer side has as many pixels.
+        cells: rows and columns of the grid of tokens at each level.
+        width: of the tokens.
+        heads: of the attention; they divide the width.
+        trainable: names of the backbone's modules that are fitted; ``all`` for all, ``head`` for no more than the head,
+            which always is.
+
+    Raises:
+        PocketiqaError: a number out of range.
+    """
+
+    backbone: str
+    pad_type: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    depths: tuple[str, ...]
+    halvings: int
+    max_side_px: int
+    cells: int
+    width: int
+    heads: int
+    trainable: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("max_side_px", "cells", "width", "heads"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise PocketiqaError(f"{name} {value!r}: a whole number, at least 1, is needed")
+        if self.width % self.heads:
+            raise PocketiqaError(f"width {self.width} and heads {self.heads}: the heads must divide the width")
+        if self.halvings not in range(MOST_HALVINGS + 1):
+            raise PocketiqaError(f"halvings {self.halvings!r}: choose 0 to {MOST_HALVINGS}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+class QfmIqm(nn.Module):
+    """Backbone, tokens and decoder.
+
+    Under autocast only the backbone is in lower precision: the rest costs little, and a score in bfloat16 would know no
+    more than 256 steps.
+
+    Args:
+        config: decides the sizes and what is trainable.
+        backbone: of the config, weights loaded.
+
+    Raises:
+        PocketiqaError: ``trainable`` names a module that the backbone does not have, or ``halvings`` an input that it
+            does not take.
+    """
+
+    def __init__(self, config: QfmConfig, backbone: Backbone):
+        super().__init__()
+        if config.halvings and backbone.fixed_px:
+            height, width = backbone.fixed_px
+            raise PocketiqaError(f"{config.backbone} takes {width}x{height} pixels only: choose halvings=0 with it")
+        self.config, self.backbone = config, backbone
+        sizes = 1 + config.halvings
+        self.tokeniser = Tokeniser(backbone.channels * sizes, len(backbone.depths), config.width, config.cells)
+        self.decoder = QualityDecoder(len(backbone.depths) * sizes, config.cells, config.width, config.heads)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        trained = [name for name in self.config.trainable if name != HEAD]
+        modules = {name for name, _ in self.backbone.model.named_modules() if name}
+        unknown = [name for name in trained if name not in modules | {ALL}]
+        if unknown:
+            raise PocketiqaError(
+                f"trainable {unknown[0]!r}: {self.config.backbone} has no such part; choose {HEAD}, {ALL}, or names "
+                f"such as {', '.join(self.backbone.depths)}"
+            )
+        prefixes = tuple("" if name == ALL else f"{name}." for name in trained)
+        for name, parameter in self.backbone.model.named_parameters():
+            parameter.requires_grad_(name.startswith(prefixes) if prefixes else False)
+
+    def encode(self, rgb: Tensor) -> Tokens:
+        """Uint8 RGB [B, 3, H, W] to the decoder's input."""
+        maps: list[Tensor] = []
+        image = rgb.float()
+        for halving in range(1 + self.config.halvings):
+            image = functional.avg_pool2d(image, 2) if halving else image
+            maps += self.backbone(image)
+        with full_precision(rgb):
+            return self.tokeniser(maps)
+
+    def judge(self, tokens: Tokens, *, gated: bool = True) -> Quality:
+        """Judge the decoder's input; ``gated=False`` leaves the feature selection out."""
+        with full_precision(tokens.whole):
+            return self.decoder(tokens, gated=gated)
+
+    def forward(self, rgb: Tensor) -> Quality:
+        """Judge uint8 RGB images [B, 3, H, W], without any noise."""
+        return self.judge(self.encode(rgb))
+
+
+def frozen_state(model: QfmIqm) -> dict[str, Tensor]:
+    """What a score depends on and fitting leaves alone: the backbone's tensors without those that are trained."""
+    trained = {name for name, value in model.backbone.model.named_parameters() if value.requires_grad}
+    return {name: value for name, value in model.backbone.model.state_dict().items() if name not in trained}
+
+
+def names_in(value: str | Sequence[Any]) -> tuple[str, ...]:
+    """Names given as a list, or in one text with commas between."""
+    names = value.split(",") if isinstance(value, str) else value
+    return tuple(text for name in names if (text := str(name).strip()))
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """A context without autocast on the device of a tensor."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from teachers.qfm_iqm.gate import ChannelGate, report_gate
+from teachers.qfm_iqm.tokens import LevelTokens, cell_means, mean_and_deviation
+from tests.teachers.qfm_iqm.tiny_qfm import batch, picture, tiny
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 24), (5, 3), (17, 31), (1, 2)])
+def test_cells_are_those_of_adaptive_pooling(size: tuple[int, int]):
+    features = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cell_means(features, 8), functional.adaptive_avg_pool2d(features, 8))
+
+
+def test_mean_and_deviation_are_those_of_the_channels():
+    features = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    mean, deviation = mean_and_deviation(features).unbind(1)
+    values = features[1, 2].double().numpy()
+    assert float(mean[1, 2]) == pytest.approx(values.mean(), abs=1e-6)
+    assert float(deviation[1, 2]) == pytest.approx(values.std(), abs=1e-6)
+
+
+def test_a_constant_channel_has_a_finite_slope():
+    features = torch.ones(1, 2, 3, 3, requires_grad=True)
+    mean_and_deviation(features)[:, 1].sum().backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
+def test_a_cells_token_sees_its_cell_only_and_the_whole_sees_all():
+    level = LevelTokens(4, 6, cells=2)
+    features = torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    changed = features.clone()
+    changed[:, :, :3, 3:] += torch.rand(1, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        (cells, whole), (new_cells, new_whole) = level(features), level(changed)
+    assert (cells != new_cells).any(2).tolist() == [[False, True, False, False]]
+    assert (whole != new_whole).all()
+
+
+def test_the_features_are_the_cells_mean_and_the_whole():
+    teacher = tiny(halvings=1)
+    with torch.no_grad():
+        tokens = teacher.model.encode(batch(teacher, [picture(0), picture(1)]))
+    assert tokens.cells.shape == (2, 12, 9, 16)
+    assert tokens.features.shape == (2, 2, 12, 16)
+    torch.testing.assert_close(tokens.features[:, 0], tokens.cells.mean(2))
+    torch.testing.assert_close(tokens.features[:, 1], tokens.whole)
+
+
+def test_gate_factors_are_in_0_to_1_and_close_channels():
+    gate = ChannelGate(4)
+    assert report_gate(gate.factors).suppressed == 0
+    with torch.no_grad():
+        gate.shift.copy_(torch.tensor([-9.0, -1 / 25, 0.0, 9.0]))  # logits -449, -1, 1, 451
+    assert gate.factors.min() >= 0
+    assert gate.factors.max() <= 1
+    selected = gate(torch.ones(3, 5, 4))
+    assert selected.shape == (3, 5, 4)
+    assert not selected[..., 0].any()
+    assert (selected[..., 3] == 1).all()
+    report = report_gate(gate.factors)
+    assert report.suppressed == 0.5
+    assert report.mean == pytest.approx(0.5)
+    assert (report.least, report.most) == (0.0, 1.0)
+
+
+def test_a_closed_channel_does_not_reach_the_score():
+    teacher = tiny()
+    with torch.no_grad():
+        teacher.model.decoder.gate.shift[:8] = -9.0
+        tokens = teacher.model.encode(batch(teacher, [picture(0)]))
+        noise = torch.zeros_like(tokens.features)
+        noise[..., :8] = 1.0
+        disturbed = tokens.with_noise(noise)
+        plain, noisy = teacher.model.judge(tokens), teacher.model.judge(disturbed)
+        assert torch.equal(plain.score, noisy.score)
+        assert not plain.map[:, :8].any()
+        assert plain.map[:, 8:].any()
+        bare = [teacher.model.judge(one, gated=False).score for one in (tokens, disturbed)]
+        assert not torch.equal(bare[0], bare[1])

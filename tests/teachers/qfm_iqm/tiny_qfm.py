@@ -1,0 +1,36 @@
+"""A small QFM-IQM with random weights, and images for it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachers.qfm_iqm import QfmIqmTeacher, build_qfm_iqm
+
+TINY: dict[str, Any] = {"pretrained": False, "max_side_px": 96, "cells": 3, "width": 16, "heads": 2}
+
+
+def tiny(**options: Any) -> QfmIqmTeacher:
+    """Convolutional unless told otherwise; its score depends on the image clearly."""
+    chosen: dict[str, Any] = {"backbone": "test_efficientnet"} | TINY | options
+    teacher = build_qfm_iqm(**chosen)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        weight = teacher.model.decoder.head.weight
+        weight.copy_(0.03 * torch.randn(weight.shape, generator=generator))
+    return teacher
+
+
+def picture(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
+    """Coarse blocks of random colours, a fresh contrast for each seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3))
+    fine = np.kron(coarse, np.ones((8, 8, 1)))[:height, :width]
+    return (128 + (fine - 128) * rng.uniform(0.2, 1)).astype(np.uint8)
+
+
+def batch(teacher: QfmIqmTeacher, images: list[np.ndarray]) -> Tensor:
+    """Images as the model takes them, [B, 3, H, W]."""
+    items = [teacher.preprocess(image, None) for image in images]
+    return torch.stack([item for item in items if isinstance(item, Tensor)])
