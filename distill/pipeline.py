@@ -31,11 +31,9 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
     """
     run = _open_run(name, out, settings)
     stages = [*fitting_stages(run), *data_stages(run)]
-    if run.recipe.distill is None:
-        stages += judging_stages(run)
-    else:
-        stages += [*student_stages(run), *judging_stages(run), *demonstration_stages(run), *reporting_stages(run)]
-    for stage in stages:
+    if run.recipe.distill is not None:
+        stages += student_stages(run)
+    for stage in [*stages, *judging_stages(run), *demonstration_stages(run), *reporting_stages(run)]:
         walk(stage, overwrite=overwrite)
     _show_results(run)
 
@@ -50,7 +48,8 @@ def _show_results(run: Run) -> None:
     if recipe.fit is not None:
         console.out.print(f"teacher: {run.fitted_teacher}", markup=False)
     if recipe.distill is not None:
-        console.out.print(f"model:  {run.model}\nreport: {(run.report / PAGE).resolve()}", markup=False)
+        console.out.print(f"model:  {run.model}", markup=False)
+    console.out.print(f"report: {(run.report / PAGE).resolve()}", markup=False)
 
 
 def fit_only(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # the words for a pool need no torch, and the tables of doctor not even pyarrow
-    from pseudo_labels.audit_report import AuditReport
+    from pseudo_labels.audit.report import AuditReport
     from pseudo_labels.pool import Pool
     from pseudo_labels.store import LabelStore
     from students.export import ExportReport
@@ -124,10 +124,23 @@ def audit_summary(report: "AuditReport") -> str:
         lines.append(f"  {found['count']} {status}" + (f", such as: {example}" if example else ""))
     if report.scores.get("n"):
         lines.append("  scores: " + ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items()))
+    if report.fusion:
+        lines += _fusion_lines(report.fusion)
     if report.levels:
         means = ", ".join(f"{level}: {mean:.3f}" for level, mean in report.levels.items())
         lines.append(f"  mean score by severity: {means}")
     return "\n".join(lines + [f"  look at this: {warning}" for warning in report.warnings])
+
+
+def _fusion_lines(fusion: Mapping[str, Any]) -> list[str]:
+    dropped = ", ".join(f"{count} for {reason}" for reason, count in fusion["dropped"].items())
+    weights = ", ".join(f"{teacher['name']} {teacher['weight']:.2f}" for teacher in fusion["teachers"])
+    lines = [f"  fused: {fusion['kept']} rows kept; dropped: {dropped or 'none'}", f"  mean weights: {weights}"]
+    return lines + [
+        f"  {pair['first']} and {pair['second']}: SRCC {pair['srcc']:.3f} (n={pair['n']})"
+        for pair in fusion["pairs"]
+        if pair["srcc"] is not None
+    ]
 
 
 def doctor_tables() -> list[Table]:

@@ -38,7 +38,8 @@ class TeacherLearner:
         self._teacher, self._batches, self._validator, self._config = teacher, batches, validator, config
         self._processes = accelerator.num_processes
         self.module = teacher.fitting_module().to(accelerator.device)
-        self.model, self.optimizer = accelerator.prepare(self.module, build_optimizer(self.module, config.optimizer))
+        # Of the model, not of the module around it: rates go by the names that the user knows.
+        self.model, self.optimizer = accelerator.prepare(self.module, build_optimizer(teacher.model, config.optimizer))
         self._average = None
         if config.ema_decay > 0:
             first = {name: value.detach().clone() for name, value in teacher.trained_state().items()}

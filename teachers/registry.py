@@ -60,6 +60,12 @@ def _qfm_iqm() -> Callable[..., Any]:
     return build_qfm_iqm
 
 
+def _fused() -> Callable[..., Any]:
+    from teachers.fused import build_fused
+
+    return build_fused
+
+
 TEACHERS: dict[str, TeacherEntry] = {
     "reference": TeacherEntry(
         _reference,
@@ -83,6 +89,12 @@ TEACHERS: dict[str, TeacherEntry] = {
         "any timm backbone, fitted with matched semantic noise (QFM-IQM)",
         ("torch", "timm", "safetensors"),
         "backbone weights and a fitted head",
+    ),
+    "fused": TeacherEntry(
+        _fused,
+        "several teachers as one, joined as in a store that pocketiqa fuse wrote",
+        ("torch",),
+        "fused store and its teachers",
     ),
 }
 

@@ -32,7 +32,8 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp
-from teachers.base import Item, Teacher, TeacherOutput, check_output
+from teachers.base import Teacher, TeacherOutput
+from teachers.inner import pack, sound, unpack
 
 VERSION = 1
 """Raised whenever the places of the crops, the mean or the spread change."""
@@ -182,8 +183,7 @@ class MultiView:
         """All views as input of the inner teacher.
 
         Returns:
-            The tensors of the first view, of the second, ..., and at last int64 [views]: how many tensors each view
-            has, 0 for one that is not in a tuple.
+            The tensors of the first view, of the second, ..., see ``inner.pack``.
 
         Raises:
             ImageError: the inner teacher refuses the image or a view of it, such as a crop that is too small.
@@ -198,7 +198,7 @@ class MultiView:
             raise ImageError(error.status, f"a view of the image: {error.reason}") from error
         except PocketiqaError as error:
             raise PocketiqaError(f"a view of the image: {error}") from error
-        return _packed(items)
+        return pack(items)
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
         """Judge items of ``preprocess``, each view of all of them in one call of the inner teacher.
@@ -209,36 +209,13 @@ class MultiView:
         """
         features: dict[str, Tensor] = {}
         judged: list[TeacherOutput] = []
-        for position, items in enumerate(zip(*(_unpacked(item) for item in batch), strict=True)):
+        for position, items in enumerate(zip(*(unpack(item) for item in batch), strict=True)):
             output = self.teacher(list(items))
-            judged.append(_sound(output, len(batch), self._name))
+            judged.append(sound(output, len(batch), self._name))
             if position == 0:
                 features = output.features
         mean = _mean([output.score.double() for output in judged])
         return TeacherOutput(mean.float(), _spread(judged, mean), features)
-
-
-def _packed(items: Sequence[Item]) -> tuple[Tensor, ...]:
-    """One flat tuple, as batches are made of those, that still knows what it was made of."""
-    sizes = torch.tensor([0 if isinstance(item, Tensor) else len(item) for item in items])
-    flat = [tensor for item in items for tensor in ((item,) if isinstance(item, Tensor) else item)]
-    return (*flat, sizes)
-
-
-def _unpacked(packed: Sequence[Tensor]) -> list[Item]:
-    items: list[Item] = []
-    first = 0
-    for size in packed[-1].tolist():
-        items.append(tuple(packed[first : first + size]) if size else packed[first])
-        first += max(1, size)
-    return items
-
-
-def _sound(output: Any, rows: int, name: str) -> TeacherOutput:
-    """Score, NaN where not finite, and spread of a view, on the CPU."""
-    checked = check_output(output, rows, (), name)
-    finite = output.score.detach().isfinite().cpu()
-    return TeacherOutput(checked.score.where(finite, torch.nan), checked.score_std)
 
 
 def _spread(judged: Sequence[TeacherOutput], mean: Tensor) -> Tensor | None:

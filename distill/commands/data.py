@@ -219,8 +219,8 @@ def audit(
 ) -> None:
     """Check a label store: altered or missing shards, coverage, scores, spread. Exit status 1 on a fault."""
     from distill.summaries import audit_summary
-    from pseudo_labels.audit import audit_store
-    from pseudo_labels.audit_page import write_audit_page
+    from pseudo_labels.audit.page import write_audit_page
+    from pseudo_labels.audit.store import audit_store
     from pseudo_labels.outputs import refuse_existing
 
     if out is not None:

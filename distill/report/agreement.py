@@ -1,26 +1,12 @@
-"""Sections on how well the models agree with the targets, and what they cost."""
+"""Sections on how well the models agree with the targets: on the held-out part, in its subsets, on benchmarks."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from distill.evaluation.logistic import LogisticFit
-from distill.report.content import model_of, role
+from distill.report.lookup import model_of, role
 from distill.report.markup import Html, tag
-from distill.report.numbers import (
-    count,
-    counted,
-    data,
-    decimals,
-    megabytes,
-    milliseconds,
-    percent,
-    si,
-    size,
-    with_interval,
-)
-from distill.report.plots import Series, Span, histogram, intervals, legend, residuals, scatter
+from distill.report.numbers import count, counted, data, percent, with_interval
+from distill.report.plots import Span, intervals
 from distill.report.tables import Section, soft, table
 
 METRIC_LABELS = {
@@ -32,14 +18,6 @@ METRIC_LABELS = {
     "rmse_logistic4": "RMSE after logistic",
 }
 SELECTION_LABELS = {"clean": "clean images", "all": "all images"}
-_COSTS = {
-    "parameters": ("parameters", si),
-    "macs": ("multiply-adds", si),
-    "file_bytes": ("file", size),
-    "latency_ms_median": ("an image, median", milliseconds),
-    "latency_ms_p95": ("95th percentile", milliseconds),
-    "peak_memory_mb": ("peak memory", megabytes),
-}
 _KINDS = {"onnx": "exported student", "student": "student", "labels": "label store", "teacher": "teacher"}
 _GLOSSARY = (
     "SRCC and KRCC compare orders (Spearman, Kendall tau-b), PLCC compares values (Pearson); each is 1 for perfect "
@@ -48,36 +26,59 @@ _GLOSSARY = (
 )
 
 
-def model_name(content: Mapping[str, Any], name: str) -> Html:
-    """Name of a model with the dot of its colour."""
-    model = model_of(content, name)
-    kind = None if model is None else tag("span", _KINDS.get(model["kind"], model["kind"]), class_="kind")
-    return tag("span", tag("i", class_=f"key {role(content, name)}"), name, kind)
-
-
-def target_label(content: Mapping[str, Any]) -> str:
-    """What the vertical axis of a scatter plot shows."""
-    teacher = content["evaluation"]["target"]["source"] == "teacher"
-    return "label of the teacher (0 to 1)" if teacher else "opinion of people (0 to 1)"
+def model_name(content: Mapping[str, Any], evaluation: Mapping[str, Any], name: str) -> Html:
+    """Name of a model with the dot of its colour, and what it is if it was evaluated."""
+    model = model_of(evaluation, name)
+    known = "" if model is None else model["kind"]
+    kind = tag("span", _KINDS.get(known, known), class_="kind") if known else None
+    return tag("span", tag("i", class_=f"key {role(content, name, known)}"), name, kind)
 
 
 def agreement(content: Mapping[str, Any]) -> Section:
-    """Teacher against student: every metric with its interval, the differences, and what has no score."""
-    evaluation = content["evaluation"]
-    body: list[object] = [soft(_GLOSSARY), _interval_chart(content)]
-    for selection in evaluation["selections"]:
-        body.append(_metrics_table(content, selection))
-    body += [_differences(content), _bootstrap_note(evaluation), _coverage(content)]
-    return Section("agreement", "Agreement", body)
+    """On the held-out part."""
+    return Section("agreement", "Agreement", [soft(_GLOSSARY), *_judged(content, content["evaluation"])])
 
 
-def _interval_chart(content: Mapping[str, Any]) -> Html | None:
-    evaluation = content["evaluation"]
+def benchmarks(content: Mapping[str, Any]) -> Section | None:
+    """On benchmarks that people have rated, all models of the run in one table each."""
+    if not content["benchmarks"]:
+        return None
+    body: list[object] = []
+    for evaluation in content["benchmarks"]:
+        body += [tag("h3", evaluation["target"]["name"]), *_judged(content, evaluation)]
+        body += [_known_before(evaluation), _by_subset(evaluation)]
+    return Section("benchmarks", "On benchmarks", body)
+
+
+def _known_before(evaluation: Mapping[str, Any]) -> Html | None:
+    found = evaluation.get("overlap")
+    if found is None:
+        return None
+    return soft(
+        *(data(found["same_file"], count), " of its images are among those learned from as the same file, "),
+        *(data(found["near"], count), " as nearly the same picture."),
+    )
+
+
+def _judged(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object]:
+    """Every metric with its interval, the differences, and what has no score."""
+    shown = sorted(evaluation["selections"], key=lambda selection: selection != evaluation["headline"])
+    return [
+        _interval_chart(content, evaluation),
+        *(_metrics_table(content, evaluation, selection) for selection in shown),
+        _differences(content, evaluation),
+        _bootstrap_note(evaluation),
+        _coverage(content, evaluation),
+    ]
+
+
+def _interval_chart(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Html | None:
     spans = []
     for model in evaluation["models"]:
         found = model["selections"][evaluation["headline"]]["metrics"]["srcc"]
         if found["value"] is not None:
-            spans.append(Span(model["name"], role(content, model["name"]), found["value"], found["low"], found["high"]))
+            css = role(content, model["name"], model["kind"])
+            spans.append(Span(model["name"], css, found["value"], found["low"], found["high"]))
     if len(spans) < 2:
         return None
     n = evaluation["selections"][evaluation["headline"]]["n"]
@@ -85,21 +86,19 @@ def _interval_chart(content: Mapping[str, Any]) -> Html | None:
     return tag("figure", intervals(spans, x_label=title, title=title))
 
 
-def _metrics_table(content: Mapping[str, Any], selection: str) -> Html:
-    evaluation = content["evaluation"]
+def _metrics_table(content: Mapping[str, Any], evaluation: Mapping[str, Any], selection: str) -> Html:
     header = ["model", "n", *METRIC_LABELS.values()]
     rows = []
     for model in evaluation["models"]:
         found = model["selections"][selection]
         metrics = [with_interval(found["metrics"][metric]) for metric in METRIC_LABELS]
-        rows.append([model_name(content, model["name"]), data(found["n"], count), *metrics])
+        rows.append([model_name(content, evaluation, model["name"]), data(found["n"], count), *metrics])
     target, groups = evaluation["target"]["name"], evaluation["models"][0]["selections"][selection]["groups"]
     label = SELECTION_LABELS[selection].capitalize()
     return table(header, rows, caption=f"{label}, judged by {target}, in {groups} groups (scenes)")
 
 
-def _differences(content: Mapping[str, Any]) -> list[object] | None:
-    evaluation = content["evaluation"]
+def _differences(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object] | None:
     selection, versus = evaluation["headline"], evaluation["versus"]
     others = [model for model in evaluation["models"] if model["name"] != versus]
     if not others:
@@ -110,7 +109,7 @@ def _differences(content: Mapping[str, Any]) -> list[object] | None:
         paired = model["selections"][selection]["versus"]
         cells = [with_interval(paired["metrics"][metric], difference=True) for metric in shown]
         share = data(paired["metrics"]["srcc"]["share_above_zero"], percent)
-        rows.append([model_name(content, model["name"]), data(paired["n"], count), *cells, share])
+        rows.append([model_name(content, evaluation, model["name"]), data(paired["n"], count), *cells, share])
     header = ["model", "n", *(METRIC_LABELS[metric] for metric in shown), "resamples with higher SRCC"]
     caption = f"Difference to {versus}, image by image on the same resamples; below 0 is lower than {versus}"
     return [tag("h3", f"Differences to {versus}"), table(header, rows, caption=caption)]
@@ -130,16 +129,21 @@ def _bootstrap_note(evaluation: Mapping[str, Any]) -> Html:
     return soft(text)
 
 
-def _coverage(content: Mapping[str, Any]) -> list[object] | None:
+def _coverage(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object] | None:
     """Images without a score and why; nothing if every model scored every image."""
     rows, reasons = [], []
-    for model in content["evaluation"]["models"]:
+    for model in evaluation["models"]:
         found = model["coverage"]
         if found["scored"] == found["images"]:
             continue
         why = counted(found["without"])
         rows.append(
-            [model_name(content, model["name"]), data(found["scored"], count), data(found["images"], count), why]
+            [
+                model_name(content, evaluation, model["name"]),
+                data(found["scored"], count),
+                data(found["images"], count),
+                why,
+            ]
         )
         reasons += [
             tag("li", tag("code", one["id"]), f": {one['status']}, {one['reason']}") for one in found["examples"]
@@ -151,8 +155,12 @@ def _coverage(content: Mapping[str, Any]) -> list[object] | None:
 
 
 def subsets(content: Mapping[str, Any]) -> Section | None:
-    """SRCC in each part of the benchmark, and the mean of the parts."""
-    evaluation = content["evaluation"]
+    """SRCC in each part of the held-out images, and the mean of the parts."""
+    listed = _by_subset(content["evaluation"])
+    return None if listed is None else Section("subsets", "By subset", listed)
+
+
+def _by_subset(evaluation: Mapping[str, Any]) -> list[object] | None:
     selection = evaluation["headline"]
     judged = [model for model in evaluation["models"] if "subsets" in model["selections"][selection]]
     if not judged:
@@ -167,87 +175,4 @@ def subsets(content: Mapping[str, Any]) -> Section | None:
     rows.append(["mean of subsets", data(total, count), *(with_interval(one["metrics"]["srcc"]) for one in means)])
     note = "A model can look good overall by telling the subsets apart; the mean of the subsets earns it nothing."
     header = ["subset", "n", *(f"{model['name']}, SRCC" for model in judged)]
-    return Section("subsets", "By subset", [soft(note), table(header, rows)])
-
-
-def plots(content: Mapping[str, Any]) -> Section | None:
-    """Scatter and residual plots of student and teacher, and the distributions of their scores."""
-    points = content["points"]["scores"]
-    models = [name for name in (content["student"], content["teacher"]) if name in points]
-    models = [name for name in models if len(_known(content, name)[0]) > 1]
-    if not models:
-        return None
-    figures = [figure for name in models for figure in (_scatter(content, name), _residuals(content, name))]
-    figures += [_histogram(content, models), _error_histogram(content, models)]
-    return Section("plots", "Every image", [tag("div", figures, class_="charts")])
-
-
-def _known(content: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    points = content["points"]
-    scored = [at for at, score in enumerate(points["scores"][name]) if score is not None]
-    scores = np.array([points["scores"][name][at] for at in scored], np.float64)
-    targets = np.array([points["targets"][at] for at in scored], np.float64)
-    return scores, targets, [points["names"][at] for at in scored]
-
-
-def _scatter(content: Mapping[str, Any], name: str) -> Html:
-    scores, targets, names = _known(content, name)
-    model = model_of(content, name)
-    fitted: Mapping[str, Any] = model["selections"]["all"]["mapping"] if model else {"reason": "not fitted"}
-    mapping = None if fitted["reason"] else LogisticFit.from_dict(fitted)
-    series = Series(name, role(content, name), scores, targets)
-    drawing = scatter(series, x_label=f"score of {name}", y_label=target_label(content), names=names, mapping=mapping)
-    words = " The curve is the fitted logistic." if mapping else ""
-    return tag(
-        "figure",
-        drawing,
-        tag("figcaption", tag("b", name), f", n\u00a0=\u00a0{len(scores)}. Dashed: both equal.{words}"),
-    )
-
-
-def _residuals(content: Mapping[str, Any], name: str) -> Html:
-    scores, targets, names = _known(content, name)
-    difference = scores - targets
-    series = Series(name, role(content, name), targets, difference)
-    drawing = residuals(series, names=names, x_label=target_label(content))
-    found = content["residuals"][name]
-    caption = [tag("b", name), ", n = ", data(found["n"], count), ". Mean error ", data(found["mean"], decimals)]
-    return tag(
-        "figure", drawing, tag("figcaption", caption, ", standard deviation ", data(found["std"], decimals), ".")
-    )
-
-
-def _histogram(content: Mapping[str, Any], names: list[str]) -> Html:
-    targets = np.array(content["points"]["targets"], np.float64)
-    series = [Series("target", "target", targets, targets)]
-    for name in names:
-        scores, _, _ = _known(content, name)
-        series.append(Series(name, role(content, name), scores, scores))
-    title = "Distribution of the scores"
-    drawing = histogram(series, x_label="score (0 worst, 1 best)", title=title)
-    caption = tag("figcaption", tag("b", title), f" in twentieths, n = {len(targets)}.")
-    return tag("figure", drawing, legend([(one.label, one.css) for one in series]), caption)
-
-
-def _error_histogram(content: Mapping[str, Any], names: list[str]) -> Html:
-    series = []
-    for name in names:
-        scores, targets, _ = _known(content, name)
-        series.append(Series(name, role(content, name), scores - targets, targets))
-    reach = max(0.05, *(float(np.abs(one.x).max()) for one in series))
-    title = "Distribution of the errors"
-    drawing = histogram(series, x_label="predicted − target", title=title, reach=(-reach, reach))
-    caption = tag("figcaption", tag("b", title), f" in twentieths, n = {max(len(one.x) for one in series)}.")
-    return tag("figure", drawing, legend([(one.label, one.css) for one in series]), caption)
-
-
-def costs(content: Mapping[str, Any]) -> Section | None:
-    """Parameters, operations, file, time and memory of each model."""
-    shown = [key for key in _COSTS if any(cost[key] is not None for cost in content["costs"].values())]
-    if not shown:
-        return None
-    rows = []
-    for name, cost in content["costs"].items():
-        rows.append([model_name(content, name), *(data(cost[key], _COSTS[key][1]) for key in shown)])
-    header = ["model", *(_COSTS[key][0] for key in shown)]
-    return Section("cost", "Cost", [soft(content["machine"]) if content["machine"] else None, table(header, rows)])
+    return [soft(note), table(header, rows)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from distill.report.markup import Html, tag
 
 WIDTH, HEIGHT = 380, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 46
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:

@@ -1,117 +1,45 @@
-"""Sections with pictures: training curves, disagreements, quality maps, damaged copies."""
+"""Sections with pictures: single images with their scores, quality maps, damaged copies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from distill.report.figures import overlay, thumbnail
 from distill.report.inputs import ReportInputs
 from distill.report.markup import Html, plain, tag
 from distill.report.numbers import data, decimals, signed
-from distill.report.plots import Series, curves, legend
 from distill.report.tables import Section, soft, table
 from pseudo_labels.images import ImageError
 
-_STEPS = {"step": "optimiser steps", "images_seen": "images seen", "epoch": "epochs"}
-_CSS = ("student", "other", "target", "teacher")
-_AGREEMENT = ("srcc", "plcc", "krcc")
-_LABELS = {(True, "lr"): "learning rate"} | {(False, name): name.upper() for name in _AGREEMENT}
-
-
-def training(content: Mapping[str, Any]) -> Section | None:
-    """How the losses and the validation figures went."""
-    records = [(str(record.get("kind", "train")), flat(record)) for record in content["history"]]
-    axis = next((name for name in _STEPS if sum(name in numbers for _, numbers in records) > 1), None)
-    if axis is None:
-        return None
-    charts = [_curve_chart(records, axis, title, names) for title, names in _families(records).items()]
-    drawn = [chart for chart in charts if chart is not None]
-    return Section("training", "Training", [tag("div", drawn, class_="charts")]) if drawn else None
-
-
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of a nested record under dotted names."""
-    found: dict[str, float] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
-            found[prefix + key] = float(value)
-    return found
-
-
-def _last(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
-
-
-def _families(records: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, list[tuple[str, str]]]:
-    """Curves that belong on one chart, as (kind of record, name), by the chart's title; most telling first."""
-    names = list(dict.fromkeys((kind, name) for kind, numbers in records for name in numbers if name not in _STEPS))
-    trained = [(kind, name) for kind, name in names if kind == "train"]
-    loss = [one for one in trained if _last(one[1]) in ("loss", "total")]
-    rate = [one for one in trained if _last(one[1]) in ("lr", "learning_rate")]
-    norm = [one for one in trained if _last(one[1]) == "gradient_norm"]
-    agreement = [one for one in names if one[0] != "train" and _last(one[1]) in _AGREEMENT]
-    return {
-        "Agreement on validation images": sorted(agreement, key=lambda one: _AGREEMENT.index(_last(one[1]))),
-        "Loss": loss,
-        "Terms of the loss": [one for one in trained if one not in (*loss, *rate, *norm)],
-        "Learning rate": rate,
-    }
-
-
-def _curve_chart(
-    records: Sequence[tuple[str, Mapping[str, float]]], axis: str, title: str, names: Sequence[tuple[str, str]]
-) -> Html | None:
-    series = []
-    for css, (kind, name) in zip(_CSS, names, strict=False):
-        points = [(n[axis], n[name]) for own, n in records if own == kind and name in n and axis in n]
-        if len(points) > 1:
-            xs, ys = np.array(points, np.float64).T
-            series.append(Series(_curve_label(kind, name, names), css, xs, ys))
-    if not series:
-        return None
-    drawing = curves(series, x_label=_STEPS[axis], y_label=title.lower(), title=title)
-    entries = legend([(one.label, one.css) for one in series]) if len(series) > 1 else None
-    ends = [
-        tag("span", ", " if at else "", f"{one.label} ", data(float(one.y[-1]), lambda v: f"{v:.3g}"))
-        for at, one in enumerate(series)
-    ]
-    caption = tag("figcaption", tag("b", title), f", {max(len(one.x) for one in series)} records; at the end: ", ends)
-    return tag("figure", drawing, entries, caption)
-
-
-def _curve_label(kind: str, name: str, names: Sequence[tuple[str, str]]) -> str:
-    """The last part of a dotted name in words, after the part before it where two curves would share a label."""
-    # A term of the loss named plcc is a distance, not a correlation: it keeps its own name.
-    label = _LABELS.get((kind == "train", _last(name)), _last(name).replace("_", " "))
-    shared = sum(_last(other) == _last(name) for _, other in names) > 1
-    return f"{name.split('.')[-2]}: {label}" if shared and "." in name else label
-
 
 def disagreement(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
-    """The images on which student and target are farthest apart."""
+    """The images on which model and target are farthest apart, and some on which they agree."""
     if not content["disagreement"]:
         return None
-    cards = [_disagreement_card(content, inputs, row) for row in content["disagreement"]]
-    n = len(content["disagreement"])
-    words = f"The {n} images on which the student is farthest from the target. Faults of a model are easiest seen here."
-    return Section("disagreement", "Where they disagree most", [soft(words), tag("div", cards, class_="gallery")])
+    n, kind = len(content["disagreement"]), content["kind"]
+    words = f"The {n} images on which the {kind} is farthest from the target. Faults of a model are easiest seen here."
+    body: list[object] = [soft(words), _gallery(content, inputs, "disagreement")]
+    if content["closest"]:
+        body += [
+            tag("h3", f"The {len(content['closest'])} on which it is closest"),
+            _gallery(content, inputs, "closest"),
+        ]
+    return Section("disagreement", "Where they disagree most", body)
 
 
-def _disagreement_card(content: Mapping[str, Any], inputs: ReportInputs, row: Mapping[str, Any]) -> Html:
+def _gallery(content: Mapping[str, Any], inputs: ReportInputs, which: str) -> Html:
+    return tag("div", [_card(content, inputs, row) for row in content[which]], class_="gallery")
+
+
+def _card(content: Mapping[str, Any], inputs: ReportInputs, row: Mapping[str, Any]) -> Html:
     picture = None
     if inputs.load_image is not None:
         try:
             rgb = inputs.load_image(inputs.targets.ids[row["at"]])
-            words = (
-                f"Photograph {row['id']}: target {decimals(row['target'], 2)}, student {decimals(row['student'], 2)}"
-            )
-            picture = thumbnail(rgb, alt=words)
+            scores = f"target {decimals(row['target'], 2)}, {content['kind']} {decimals(row['score'], 2)}"
+            picture = thumbnail(rgb, alt=f"Photograph {row['id']}: {scores}")
         except ImageError:
             picture = None  # its scores still tell something
-    bars = [_bar("target", "target", row["target"]), _bar(content["student"], "student", row["student"])]
+    bars = [_bar("target", "target", row["target"]), _bar(content["model"], content["kind"], row["score"])]
     if row["teacher"] is not None:
         bars.append(_bar(content["teacher"], "teacher", row["teacher"]))
     caption = tag("figcaption", shortened(row["name"]), ": ", data(row["difference"], signed))
@@ -156,7 +84,7 @@ def maps(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
         caption = tag("figcaption", tag("b", name), ", score ", data(row["score"], _two))
         cards.append(tag("figure", pair, tag("div", class_="scale", aria_hidden="true"), ends, caption))
     words = (
-        f"{content['student']} scores every part of an image; the score is their weighted mean. Colours span each map."
+        f"{content['model']} scores every part of an image; the score is their weighted mean. Colours span each map."
     )
     return Section("maps", "Quality maps", [soft(words), tag("div", cards, class_="pairs")])
 
@@ -182,7 +110,7 @@ def damaged(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
         for row in rows
     ]
     lower = sum(row["difference"] < 0 for row in rows)
-    words = f"{content['student']} gives {lower} of {len(rows)} damaged copies a lower score than the original."
+    words = f"{content['model']} gives {lower} of {len(rows)} damaged copies a lower score than the original."
     listed = table(
         ["photograph", "damage", "original", "damaged", "change"], cells, caption="Scores from 0 (worst) to 1 (best)"
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,20 +15,24 @@ class Cost:
     """What a model costs; None for what was not measured.
 
     Attributes:
-        parameters: trained values.
+        parameters: of the whole model.
+        trained: how many of them were fitted to opinions.
         macs: multiply-accumulates of one image at the model's own input size.
-        file_bytes: of the file that is shipped.
+        file_bytes: of the file that is shipped; of a fitted teacher the part that was fitted.
         latency_ms_median: milliseconds an image, as said in ``ReportInputs.machine``.
         latency_ms_p95: 95th percentile of the same.
         peak_memory_mb: resident memory of a process that scores, in MB.
+        device: what else than ``ReportInputs.machine`` the times are of, such as a GPU, in words.
     """
 
     parameters: int | None = None
+    trained: int | None = None
     macs: int | None = None
     file_bytes: int | None = None
     latency_ms_median: float | None = None
     latency_ms_p95: float | None = None
     peak_memory_mb: float | None = None
+    device: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -74,6 +78,32 @@ class DamagedCopy:
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """How the teacher of a student was fitted to opinions.
+
+    Attributes:
+        teacher: its name.
+        history: records of its ``history.jsonl``.
+        kept_step: whose weights it has.
+        opinions: that it was fitted to, each as one of ``ReportInputs.pools``.
+    """
+
+    teacher: str
+    history: Sequence[Mapping[str, Any]]
+    kept_step: int
+    opinions: Sequence[Mapping[str, Any]] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "teacher": self.teacher,
+            "history": [dict(record) for record in self.history],
+            "kept_step": self.kept_step,
+            "opinions": [dict(pool) for pool in self.opinions],
+        }
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Inputs of ``build_report``.
 
@@ -82,34 +112,43 @@ class ReportInputs:
         evaluation: result of ``evaluation.evaluate``.
         targets: what was judged by.
         predictions: those that were evaluated.
-        student: name of the student in the evaluation.
-        teacher: name of the teacher: in the evaluation, or of the one whose labels are the targets.
+        model: name in the evaluation of the student, or of the fitted teacher, that the page is about.
+        kind: which of the two it is.
+        teacher: of a student: in the evaluation, or the one whose labels are the targets.
+        benchmarks: further results of ``evaluation.evaluate``, on opinions of people; ``model`` is the first in each.
         costs: cost of each model, by name; may name models that are not evaluated.
         machine: what the costs were measured on and how, for a person.
         history: records of ``history.jsonl``.
+        kept_step: whose weights the model has.
+        fitting: of a student's teacher.
         load_image: gives the pixels of a target by its id, for pictures; None for no pictures.
-        quality_maps: examples.
-        damaged: examples.
+        quality_maps: examples of a student.
+        damaged: likewise.
         pools: of each data set: ``name``, ``images``, ``statuses`` (status to count), ``groups``, ``digest``,
             ``distortions`` (name to count), ``licence``; absent keys are not shown.
         split: of each part its numbers of ``images`` and ``groups``.
-        teachers: ``TeacherStamp.as_dict()`` of each teacher.
+        teachers: ``TeacherStamp.as_dict()`` of each teacher; of a fitted one with its ``digest`` and that of its
+            frozen ``base`` too.
         overlap: ``Overlap.as_dict()``.
-        contract: ``StudentContract.as_dict()`` of the exported student.
+        contract: ``StudentContract.as_dict()`` of an exported student.
         command: that repeats everything.
         notes: limits and remarks for the model card, a sentence each.
-        licence: of the student.
+        licence: of the model.
     """
 
     title: str
     evaluation: Mapping[str, Any]
     targets: Targets
     predictions: Sequence[Predictions]
-    student: str
+    model: str
+    kind: Literal["student", "teacher"] = "student"
     teacher: str | None = None
+    benchmarks: Sequence[Mapping[str, Any]] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
     machine: str = ""
     history: Sequence[Mapping[str, Any]] = ()
+    kept_step: int | None = None
+    fitting: Fitting | None = None
     load_image: Callable[[str], np.ndarray] | None = None
     quality_maps: Sequence[MapExample] = ()
     damaged: Sequence[DamagedCopy] = ()

@@ -1,4 +1,4 @@
-"""The model card: what the student is, how good, from what, and what it cannot do; as Markdown and as HTML.
+"""The model card: what the model is, how good, from what, and what it cannot do; as Markdown and as HTML.
 
 The headings follow Mitchell et al., "Model cards for model reporting" (2019).
 """
@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.report.agreement import METRIC_LABELS
-from distill.report.content import headline_metrics
+from distill.report.lookup import evaluations, headline_metrics
 from distill.report.markup import Html, plain, tag
 from distill.report.numbers import count, decimals, megabytes, milliseconds, si, size
 
+_KINDS = {
+    "student": "A compact no-reference image quality model",
+    "teacher": "A teacher of image quality, fitted to opinion scores",
+}
+_USES = {
+    "student": "Sorting, filtering and monitoring photographs by visible technical quality, on a CPU, without a "
+    "reference.",
+    "teacher": "Labelling photographs by visible technical quality for small students, and judging them where time "
+    "does not matter.",
+}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
@@ -28,7 +38,7 @@ def card(content: Mapping[str, Any]) -> list[Part]:
     """The parts of the card; a part without statements is left out."""
     parts = [
         Part("What it is", _identity(content)),
-        Part("Intended use", _use()),
+        Part("Intended use", _use(content["kind"])),
         Part("Results", _results(content)),
         Part("Cost", _cost(content)),
         Part("Training data and teachers", _training(content)),
@@ -40,7 +50,7 @@ def card(content: Mapping[str, Any]) -> list[Part]:
 
 def to_markdown(content: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """The card as a Markdown file; every text in it is escaped."""
-    lines = [f"# {marked(content['student'])}", "", marked(content["headline"]), ""]
+    lines = [f"# {marked(content['model'])}", "", marked(content["headline"]), ""]
     for part in parts:
         lines += [f"## {part.title}", "", *(f"- {marked(point)}" for point in part.points), ""]
     return "\n".join(lines)
@@ -62,8 +72,11 @@ def marked(text: object) -> str:
 
 def _identity(content: Mapping[str, Any]) -> list[str]:
     contract, points = content["contract"], []
-    kind = "A compact no-reference image quality model"
-    points.append(f"{kind}: {content['student']}. It gives a photograph a score from 0 (worst) to 1 (best).")
+    points.append(
+        f"{_KINDS[content['kind']]}: {content['model']}. It gives a photograph a score from 0 (worst) to 1 (best)."
+    )
+    if content["kind"] == "teacher":
+        points += [_stamped(stamp) for stamp in content["teachers"][:1]]
     if content["teacher"]:
         points.append(f"Distilled from the teacher {content['teacher']}.")
     if contract:
@@ -76,20 +89,28 @@ def _identity(content: Mapping[str, Any]) -> list[str]:
     return points
 
 
-def _use() -> list[str]:
+def _stamped(stamp: Mapping[str, Any]) -> str:
+    """Which fitted teacher it is."""
+    named = {"weights": "weights", "base": "frozen base", "digest": "stamp"}
+    digests = ", ".join(f"{words} {stamp[key][:16]}" for key, words in named.items() if stamp.get(key))
+    return f"Built as {stamp['name']}, version {stamp['version']} ({digests}). Scale: {stamp['scale']}."
+
+
+def _use(kind: str) -> list[str]:
     return [
-        "Sorting, filtering and monitoring photographs by visible technical quality, on a CPU, without a reference.",
+        _USES[kind],
         "Not for judging beauty, content or people, and not as the only ground for a decision about a person's work.",
     ]
 
 
 def _results(content: Mapping[str, Any]) -> list[str]:
-    evaluation, points = content["evaluation"], []
-    for model in evaluation["models"]:
-        found = headline_metrics(content, model["name"]) or {}
-        written = [f"{label} {_measured(found[metric])}" for metric, label in METRIC_LABELS.items()]
-        n = model["selections"][evaluation["headline"]]["n"]
-        points.append(f"{model['name']} on {evaluation['target']['name']}, n = {n}: {'; '.join(written)}.")
+    points = []
+    for evaluation in evaluations(content):
+        for model in evaluation["models"]:
+            found = headline_metrics(evaluation, model["name"]) or {}
+            written = [f"{label} {_measured(found[metric])}" for metric, label in METRIC_LABELS.items()]
+            n = model["selections"][evaluation["headline"]]["n"]
+            points.append(f"{model['name']} on {evaluation['target']['name']}, n = {n}: {'; '.join(written)}.")
     return points
 
 
@@ -101,11 +122,12 @@ def _measured(found: Mapping[str, Any]) -> str:
 
 
 def _cost(content: Mapping[str, Any]) -> list[str]:
-    cost = content["costs"].get(content["student"])
+    cost = content["costs"].get(content["model"])
     if cost is None:
         return []
     written = {
         "parameters": lambda v: f"{si(v)} parameters",
+        "trained": lambda v: f"{si(v)} of them fitted to opinions",
         "macs": lambda v: f"{si(v)} multiply-adds an image",
         "file_bytes": lambda v: f"file of {size(v)}",
         "latency_ms_median": lambda v: f"{milliseconds(v)} an image (median)",
@@ -121,7 +143,9 @@ def _training(content: Mapping[str, Any]) -> list[str]:
     for pool in content["pools"]:
         images = f"{count(pool['images'])} images" if pool.get("images") is not None else "images"
         points.append(f"{pool.get('name', 'pool')}: {images}; licence: {pool.get('licence') or 'not stated'}.")
-    for stamp in content["teachers"]:
+    for pool in content["fitting"]["opinions"] if content["fitting"] else ():
+        points.append(f"The teacher was fitted to {pool['name']}: {count(pool['images'])} images; {pool['licence']}.")
+    for stamp in content["teachers"][content["kind"] == "teacher" :]:
         points.append(
             f"Teacher {stamp['name']}, version {stamp['version']}: {stamp['scale']}; licence: {stamp['licence']}."
         )
@@ -132,10 +156,14 @@ def _training(content: Mapping[str, Any]) -> list[str]:
 
 def _limits(content: Mapping[str, Any]) -> list[str]:
     points = []
-    if content["teachers"]:
+    if content["kind"] == "teacher":
+        points.append(
+            "It knows the photographs and the damage that it was fitted to; of others its word may be worthless."
+        )
+    elif content["teachers"]:
         points.append("A student knows what its teachers know: where they err alike, it errs too.")
     if content["evaluation"]["target"]["source"] == "teacher":
-        points.append("It was judged by its teacher's labels, not by opinions of people.")
+        points.append("On the held-out part it was judged by a teacher's labels, not by opinions of people.")
     overlap = content["overlap"]
     if overlap is None:
         points.append("Overlap of training and test images was not examined.")

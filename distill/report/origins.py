@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.report.examples import shortened
+from distill.report.lookup import evaluations
 from distill.report.markup import Html, tag
 from distill.report.numbers import count, counted, data
 from distill.report.tables import Section, soft, table
@@ -14,7 +15,8 @@ _DIGEST_SHOWN = 16
 def digest(value: object) -> Html:
     """The first digits of a digest; all of it on hovering."""
     text = str(value)
-    return tag("code", text[:_DIGEST_SHOWN] + ("…" if len(text) > _DIGEST_SHOWN else ""), title=text)
+    shown = text[:_DIGEST_SHOWN] + ("…" if len(text) > _DIGEST_SHOWN else "")
+    return tag("code", shown, title=text, class_="digest")
 
 
 def overlap(content: Mapping[str, Any]) -> Section | None:
@@ -48,8 +50,7 @@ def overlap(content: Mapping[str, Any]) -> Section | None:
 
 def provenance(content: Mapping[str, Any]) -> Section | None:
     """Pools, split, teachers."""
-    evaluation = content["evaluation"]
-    body: list[object] = [_pools(content), _split(content), _teachers(content), _target(evaluation["target"])]
+    body: list[object] = [_pools(content), _split(content), _teachers(content), _opinions(content)]
     return Section("data", "Where the data comes from", body) if any(body) else None
 
 
@@ -88,27 +89,38 @@ def _split(content: Mapping[str, Any]) -> list[object] | None:
 
 
 def _teachers(content: Mapping[str, Any]) -> list[object] | None:
-    if not content["teachers"]:
+    stamps = content["teachers"]
+    if not stamps:
         return None
     rows = []
-    for stamp in content["teachers"]:
+    for stamp in stamps:
         options = ", ".join(f"{key} = {value}" for key, value in stamp.get("options", {}).items()) or "none"
-        rows.append(
-            [stamp["name"], str(stamp["version"]), digest(stamp["weights"]), options, stamp["scale"], stamp["licence"]]
-        )
-    return [tag("h3", "Teachers"), table(["teacher", "version", "weights", "options", "scale", "licence"], rows)]
+        rows.append([stamp["name"], str(stamp["version"]), _digests(stamp), options, stamp["scale"], stamp["licence"]])
+    return [tag("h3", "Teachers"), table(["teacher", "version", "digests", "options", "scale", "licence"], rows)]
 
 
-def _target(target: Mapping[str, Any]) -> list[object] | None:
+def _digests(stamp: Mapping[str, Any]) -> Html:
+    """Of all weights; of a fitted teacher also of what was frozen, and of the whole stamp."""
+    known = [(key, stamp[key]) for key in ("weights", "base", "digest") if stamp.get(key)]
+    words = {"weights": "weights", "base": "frozen base", "digest": "stamp"}
+    return tag("div", [tag("div", f"{words[key]} ", digest(value)) for key, value in known])
+
+
+def _opinions(content: Mapping[str, Any]) -> list[object] | None:
+    """Where the opinions come from that the models were judged by."""
+    targets = [evaluation["target"] for evaluation in evaluations(content)]
+    cited = {one["name"]: one for one in targets if one["source"] == "opinions" and one["about"].get("citation")}
+    return [tag("h3", "Judged by the opinions of"), *map(_target, cited.values())] if cited else None
+
+
+def _target(target: Mapping[str, Any]) -> list[object]:
     about = target["about"]
-    if target["source"] != "opinions" or not about.get("citation"):
-        return None
     parts = [
         tag("b", target["name"]),
         f": {about['citation']}. Scale {about['scale']}; split {about['split_origin']}; licence: {about['licence']}.",
     ]
     notes = [tag("li", note) for note in about.get("notes", ())]
-    return [tag("h3", "Benchmark"), tag("p", parts), tag("ul", notes) if notes else None]
+    return [tag("p", parts), tag("ul", notes) if notes else None]
 
 
 def repeat(content: Mapping[str, Any]) -> Section | None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from distill.report.agreement import agreement, costs, plots, subsets
+from distill.report.agreement import agreement, benchmarks, subsets
 from distill.report.content import build_content
-from distill.report.examples import damaged, disagreement, maps, training
+from distill.report.costs import costs
+from distill.report.every_image import plots
+from distill.report.examples import damaged, disagreement, maps
 from distill.report.inputs import ReportInputs
 from distill.report.markup import Html, tag
 from distill.report.model_card import Part, card, to_html, to_markdown
@@ -17,6 +19,7 @@ from distill.report.numbers import data, decimals, milliseconds, si, size, times
 from distill.report.origins import overlap, provenance, repeat
 from distill.report.style import CSS
 from distill.report.tables import Section
+from distill.report.training import fitting, training
 from pseudo_labels.files import canonical_json, explain_full_disk, write_atomic
 
 _TILES: dict[str, Callable[[float], str]] = {
@@ -48,7 +51,7 @@ def build_report(inputs: ReportInputs, out: Path) -> ReportFiles:
         out: folder, made if needed; earlier files of the same names are replaced.
 
     Raises:
-        PocketiqaError: the student was not evaluated.
+        PocketiqaError: the model was not evaluated.
         StorageFullError: the disk is full.
     """
     content = build_content(inputs)
@@ -82,9 +85,11 @@ def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) 
     found = [
         agreement(content),
         subsets(content),
+        benchmarks(content),
         costs(content),
         plots(content),
         training(content),
+        fitting(content),
         disagreement(content, inputs),
         maps(content, inputs),
         damaged(content, inputs),

@@ -143,8 +143,8 @@ def histogram(series: Sequence[Series], *, x_label: str, title: str, reach: tupl
     return frame.drawing(title, words + ".", outlines)
 
 
-def curves(series: Sequence[Series], *, x_label: str, y_label: str, title: str) -> Html:
-    """Lines over the course of the training."""
+def curves(series: Sequence[Series], *, x_label: str, y_label: str, title: str, kept: int | None = None) -> Html:
+    """Lines over the course of the training, with a dashed one where its result was taken from."""
     frame = Frame(
         padded([float(v) for one in series for v in (one.x.min(), one.x.max())], 0.0),
         padded([float(v) for one in series for v in (one.y.min(), one.y.max())]),
@@ -157,7 +157,14 @@ def curves(series: Sequence[Series], *, x_label: str, y_label: str, title: str) 
         for one in series
     ]
     words = "; ".join(f"{one.label} from {one.y[0]:.3g} to {one.y[-1]:.3g}" for one in series)
-    return frame.drawing(title, words + ".", lines, ends)
+    words += "." if kept is None else f"; kept at {kept}."
+    return frame.drawing(title, words, None if kept is None else _kept_line(frame, kept), lines, ends)
+
+
+def _kept_line(frame: Frame, at: int) -> list[Html]:
+    x, (low, high) = frame.at_x(at), map(frame.at_y, frame.y)
+    label = tag("text", "kept", x=x, y=high - 3, class_="middle")  # above the frame, where no curve is
+    return [tag("line", x1=x, x2=x, y1=low, y2=high, class_="even"), label]
 
 
 @dataclass(frozen=True)

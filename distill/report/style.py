@@ -48,7 +48,8 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 caption { text-align: left; color: var(--soft); font-size: .9rem; padding-bottom: 8px; }
 th, td { text-align: left; padding: 10px 12px 10px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { font-size: .82rem; font-weight: 600; color: var(--soft); vertical-align: bottom; }
-tbody th { font-weight: 600; overflow-wrap: anywhere; }
+tbody th { font-weight: 600; overflow-wrap: anywhere; min-width: 6.5em; }
+.digest { white-space: nowrap; }
 tbody tr:last-child > * { border-bottom: 0; }
 .measured { display: inline-flex; flex-direction: column; }
 .value { font-weight: 600; }
@@ -114,14 +115,14 @@ img { max-width: 100%; height: auto; border-radius: 8px; display: block; backgro
 .ends { display: flex; justify-content: space-between; font-size: .82rem; color: var(--soft); }
 .down { color: var(--good); font-weight: 600; } .up { color: var(--teacher); font-weight: 600; }
 pre {
-  background: var(--wash); border-radius: 10px; padding: 14px 16px; overflow-x: auto; font-size: .85rem;
+  background: var(--wash); border-radius: 10px; padding: 14px 16px; white-space: pre-wrap; font-size: .85rem;
   line-height: 1.5; margin: 10px 0;
 }
 code {
   font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; font-size: .9em;
   overflow-wrap: anywhere;
 }
-pre code { overflow-wrap: normal; font-size: 1em; }
+pre code { font-size: 1em; }
 details { margin-top: 12px; } summary { cursor: pointer; color: var(--student); }
 .card h3:first-child { margin-top: 8px; } .card ul { padding-left: 20px; margin: 0 0 12px; }
 footer { color: var(--soft); font-size: .85rem; }

@@ -1,41 +1,38 @@
 """Everything the run wrote, gathered for the report page."""
 
-import statistics
-import tempfile
-import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from distill.console import Report
 from distill.data import Source
-from distill.evaluation.judges import open_judge
 from distill.history import HISTORY, read_history
 from distill.opinions import OpinionTable
-from distill.report import Cost, DamagedCopy, MapExample, ReportInputs, build_report
-from distill.split import Part, read_split
+from distill.report import DamagedCopy, Fitting, MapExample, ReportInputs, build_report
+from distill.split import Part, Split, read_split
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
+from distill.stages.fitting import fit_sources
 from distill.stages.judging import HeldOut, held_out, read_predictions, read_results
+from distill.stages.measuring import student_cost, teacher_cost
 from distill.stages.student import label_sources
 from pseudo_labels.files import sha256_file
 from pseudo_labels.images import load
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.photos import photograph_licences
 from pseudo_labels.pool import Pool
+from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
-from students.complexity import peak_memory_bytes
-from students.contract import StudentContract
-from students.latency import measure_latency
 from students.runtime import Scorer
+from teachers.fitted_folder import FITTED, read_fitted_folder
+from teachers.registry import build_teacher
 
 KIND = "report"
 PAGE = "report.html"
-_TIMED_IMAGES = 8
 _FEW_SCENES = 100
 
 
@@ -59,93 +56,112 @@ def _report(run: Run, overwrite: bool, report: Report) -> str:
 
 
 def _inputs(run: Run, report: Report) -> ReportInputs:
-    out, scorer, sources = held_out(run), Scorer(run.model), label_sources(run)
-    first, stores = sources[0].labels, [source.labels for source in sources if isinstance(source.labels, LabelStore)]
-    teacher = first.spec.stamp.name if isinstance(first, LabelStore) else None
-    demonstration = read_demonstration(run) if run.recipe.score else []
-    costs, machine = _costs(run, out, teacher, scorer.contract, report)
-    results = read_results(run)
+    out = held_out(run)
+    if run.recipe.distill is None:
+        return _of_teacher(run, out, fit_sources(run), report)
+    return _of_student(run, out, label_sources(run), report)
+
+
+def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs:
+    """What the page of a student and that of a fitted teacher have in common."""
+    folder = run.fitting if run.recipe.distill is None else run.training
+    results, split = read_results(run), read_split(folder)
     return ReportInputs(
-        title=f"{run.recipe.name}: a pocket-size student of {teacher or f'people ({out.targets.name})'}",
+        title="",
         evaluation=results["held_out"],
         targets=out.targets,
         predictions=[read_predictions(run)],
-        student=run.recipe.name,
+        model=run.recipe.name,
+        benchmarks=results["benchmarks"],
+        history=read_history(folder / HISTORY),
+        kept_step=read_manifest(folder).content["step"],
+        load_image=lambda id: out.pool.load(out.pool.by_id(id)),
+        split=_split_counts(split, [source.pool for source in sources]),
+        teachers=[source.labels.spec.stamp.as_dict() for source in sources if isinstance(source.labels, LabelStore)],
+        overlap=results["overlap"],
+        command=run.command,
+        notes=_notes(run, out, split),
+    )
+
+
+def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -> ReportInputs:
+    scorer, first = Scorer(run.model), sources[0].labels
+    teacher = first.spec.stamp.name if isinstance(first, LabelStore) else None
+    demonstration = read_demonstration(run) if run.recipe.score else []
+    cost, machine = student_cost(run.model, scorer.contract, out, report)
+    costs = {run.recipe.name: cost}
+    if teacher is not None and run.recipe.label is not None:
+        name, options = run.recipe.label.teacher, run.recipe.label.options
+        built = build_teacher(name or str(run.fitted_teacher), **options)
+        fitted = None if name else run.fitted_teacher / FITTED
+        costs[teacher], beside = teacher_cost(built, out, out.ids, fitted=fitted)
+        machine = f"{run.recipe.name}: {machine}. {teacher}: {beside}"
+    return replace(
+        _of_any_model(run, out, sources),
+        title=f"{run.recipe.name}: a pocket-size student of {teacher or f'people ({out.targets.name})'}",
         teacher=teacher,
         costs=costs,
-        machine=machine,
-        history=read_history(run.training / HISTORY),
-        load_image=lambda id: out.pool.load(out.pool.by_id(id)),
+        machine=f"{machine}.",
+        fitting=_fitting(run),
         quality_maps=_maps(run, scorer, demonstration),
         damaged=_damaged(run, demonstration),
-        pools=_pools(run, sources),
-        split=_split_counts(run, out.pool),
-        teachers=[store.spec.stamp.as_dict() for store in stores],
-        overlap=results["overlap"],
+        pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],
         contract=scorer.contract.as_dict(),
-        command=run.command,
-        notes=_notes(run, out),
         licence="Apache-2.0 for the weights, as far as the licences of photographs and teachers allow",
     )
 
 
-def _notes(run: Run, out: HeldOut) -> list[str]:
+def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Report) -> ReportInputs:
+    inputs, teacher = _of_any_model(run, out, sources), build_teacher(str(run.fitted_teacher))
+    stamp, (found,) = teacher.stamp, inputs.predictions
+    judged = [id for id, status in zip(found.ids, found.statuses, strict=True) if status == Status.OK]
+    cost, machine = teacher_cost(teacher, out, judged, fitted=run.fitted_teacher / FITTED, progress=report)
+    facts = {**stamp.as_dict(), "digest": stamp.digest, "base": getattr(teacher, "base", None)}
+    return replace(
+        inputs,
+        title=f"{run.recipe.name}: {stamp.name} fitted to {' and '.join(map(_labels_of, sources))}",
+        kind="teacher",
+        costs={run.recipe.name: cost},
+        machine=f"{machine}.",
+        pools=_rated_pools(sources),
+        teachers=[facts, *inputs.teachers],
+        licence=stamp.licence,
+    )
+
+
+def _labels_of(source: Source) -> str:
+    if isinstance(source.labels, LabelStore):
+        return f"labels of {source.labels.spec.stamp.name}"
+    return f"opinions of {source.labels.name if isinstance(source.labels, OpinionTable) else source.name}"
+
+
+def _fitting(run: Run) -> Fitting | None:
+    """How the recipe's own teacher came to be."""
+    if run.recipe.fit is None:
+        return None
+    name, _ = read_fitted_folder(str(run.fitted_teacher))
+    step = read_manifest(run.fitting).content["step"]
+    return Fitting(name, read_history(run.fitting / HISTORY), step, _rated_pools(fit_sources(run)))
+
+
+def _notes(run: Run, out: HeldOut, split: Split) -> list[str]:
     """Limits that a reader of the figures must know."""
-    notes = []
+    recipe, notes = run.recipe, []
+    learned = recipe.distill or recipe.fit
     if out.targets.source == "teacher":
         notes.append(f"The target is the word of {out.targets.name}: agreement with a teacher, not with people.")
-    if run.recipe.distort is not None:
-        known = ", ".join(run.recipe.distort.names).replace("_", " ")
+    if not split.count(Part.TEST) and learned is not None and learned.keep == "best":
+        notes.append(
+            "No test part was set aside: the held-out figures are of the validation part, by which the kept step was "
+            "chosen, and so a little kind."
+        )
+    if recipe.distill is not None and recipe.distort is not None and not recipe.sources:
+        known = ", ".join(recipe.distort.names).replace("_", " ")
         notes.append(f"It learned from synthetic damage alone ({known}); damage of other kinds may go unseen.")
     groups = len({ref.group for ref in map(out.pool.by_id, out.trained)})
     if groups < _FEW_SCENES:
         notes.append(f"It was trained on {groups} scenes: a demonstration of the method, not a model to rely on.")
     return notes
-
-
-def _costs(
-    run: Run, out: HeldOut, teacher: str | None, contract: StudentContract, report: Report
-) -> tuple[dict[str, Cost], str]:
-    """Time and memory, on held-out images as JPEG files."""
-    with tempfile.TemporaryDirectory() as name:
-        timed = [out.pool.by_id(id) for id in out.ids[:_TIMED_IMAGES]]
-        files = [Path(name) / f"{ref.id}.jpg" for ref in timed]
-        for ref, file in zip(timed, files, strict=True):
-            Image.fromarray(out.pool.load(ref)).save(file, quality=90)
-        latency = measure_latency(run.model, files, progress=report)
-        memory_mb = peak_memory_bytes(run.model, files) / 1e6
-    student = Cost(
-        parameters=contract.parameters,
-        macs=contract.macs,
-        file_bytes=run.model.stat().st_size,
-        latency_ms_median=latency.steps["total"].median_ms,
-        latency_ms_p95=latency.steps["total"].p95_ms,
-        peak_memory_mb=memory_mb,
-    )
-    machine = (
-        f"{latency.machine}, {latency.threads} thread; {len(files)} images of {timed[0].width}x{timed[0].height} "
-        "pixels; the student from JPEG to score"
-    )
-    if teacher is None:
-        return {run.recipe.name: student}, machine
-    return {run.recipe.name: student, teacher: _teacher_cost(run, out)}, f"{machine}, the teacher without decoding"
-
-
-def _teacher_cost(run: Run, out: HeldOut) -> Cost:
-    section = run.recipe.label
-    if section is None:
-        return Cost()
-    judge = open_judge(section.teacher or str(run.fitted_teacher), options=section.options)
-    times_ms = []
-    for id in out.ids[: _TIMED_IMAGES + 1]:
-        ref = out.pool.by_id(id)
-        rgb, reference = out.pool.load(ref), out.pool.load(out.pool.by_id(ref.ref_id or ref.id))
-        started = time.perf_counter()
-        judge.score(rgb, reference)
-        times_ms.append(1000 * (time.perf_counter() - started))
-    # The first image pays for caches and memory.
-    rest = sorted(times_ms[1:] or times_ms)
-    return Cost(latency_ms_median=statistics.median(rest), latency_ms_p95=rest[-1])
 
 
 def _maps(run: Run, scorer: Scorer, photographs: list[Photograph]) -> list[MapExample]:
@@ -171,24 +187,30 @@ def _damaged(run: Run, photographs: list[Photograph]) -> list[DamagedCopy]:
     return copies
 
 
-def _pools(run: Run, sources: list[Source]) -> list[dict[str, Any]]:
-    pools = {"photographs": Pool.open(run.pool)} if run.recipe.pool else {}
-    if run.recipe.distort:
-        pools["synthetic"] = Pool.open(run.synthetic)
-    ready = sources[len(sources) - len(run.recipe.sources) :]
-    pools |= {source.name: source.pool for source in ready}
+def _own_pools(run: Run) -> list[dict[str, Any]]:
+    """The photographs of the recipe, and their damaged copies."""
+    if run.recipe.pool is None:
+        return []
     licence = "as stated by the owners of the photographs"
-    if run.recipe.pool and run.recipe.pool.sources == [BUNDLED]:
+    if run.recipe.pool.sources == [BUNDLED]:
         licence = "; ".join(f"{name}: {words}" for name, words in photograph_licences().items())
-    licences = {
-        source.name: f"{source.labels.about['citation']}; {source.labels.about['licence']}"
-        for source in ready
-        if isinstance(source.labels, OpinionTable)
-    }
-    return [_pool_facts(name, pool) | {"licence": licences.get(name, licence)} for name, pool in pools.items()]
+    pools = {"photographs": run.pool} | ({"synthetic": run.synthetic} if run.recipe.distort else {})
+    return [_pool_facts(name, Pool.open(folder), licence) for name, folder in pools.items()]
 
 
-def _pool_facts(name: str, pool: Pool) -> dict[str, Any]:
+def _rated_pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Pools that were rated or labelled before."""
+    return [_pool_facts(source.name, source.pool, _terms(source)) for source in sources]
+
+
+def _terms(source: Source) -> str:
+    """Citation and licence of opinions."""
+    if not isinstance(source.labels, OpinionTable):
+        return "as stated by the owners of the photographs"
+    return f"{source.labels.about['citation']}; {source.labels.about['licence']}"
+
+
+def _pool_facts(name: str, pool: Pool, licence: str) -> dict[str, Any]:
     return {
         "name": name,
         "images": len(pool),
@@ -196,11 +218,13 @@ def _pool_facts(name: str, pool: Pool) -> dict[str, Any]:
         "groups": pool.manifest.content["groups"],
         "digest": pool.digest,
         "distortions": dict(Counter(ref.distortion for ref in pool if ref.distortion)),
+        "licence": licence,
     }
 
 
-def _split_counts(run: Run, pool: Pool) -> dict[str, dict[str, int]]:
-    parts = read_split(run.training).parts
-    groups = {part: {ref.group for ref in pool if parts.get(ref.id) == part} for part in Part}
-    counts = Counter(parts.values())
-    return {part.value: {"images": counts[part], "groups": len(groups[part])} for part in Part if counts[part]}
+def _split_counts(split: Split, pools: Sequence[Pool]) -> dict[str, dict[str, int]]:
+    parts = split.parts
+    groups = {part: {ref.group for pool in pools for ref in pool if parts.get(ref.id) == part} for part in Part}
+    return {
+        part.value: {"images": split.count(part), "groups": len(groups[part])} for part in Part if split.count(part)
+    }

@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.fusion.agreement import agree
-from pseudo_labels.fusion.calibrate import FITTED, METHODS, Calibration, align_quantiles, calibrate, uncalibrated
+from pseudo_labels.fusion.calibrate import (
+    CONSTANT_STD,
+    FITTED,
+    METHODS,
+    Calibration,
+    align_quantiles,
+    calibrate,
+    uncalibrated,
+)
 from pseudo_labels.fusion.combine import ErrorStructure, combine, error_correlation
 from pseudo_labels.fusion.expected_error import ExpectedError, fit_expected_error
 from pseudo_labels.fusion.monotone import MonotoneMap
@@ -165,11 +173,29 @@ def fit_ensemble(
     found = combine(held_out, variances, errors)
     last, fused = MonotoneMap(), found.score
     if len(names) > 1:
-        again, fused = calibrate(fused, opinions.scores, opinions.groups, method=method, name="fused", seed=seed)
-        last = again.map
+        last, fused = _calibrated_again(fused, names, opinions, method, seed)
     expected = fit_expected_error(found.base, found.disagreement, (fused - opinions.scores) ** 2)
     ensemble = Ensemble(tuple(names), tuple(calibrations), errors, last, expected)
     return ensemble, _on_opinions(names, held_out, fused, opinions, seed)
+
+
+def _calibrated_again(
+    joint: FloatArray, names: Sequence[str], opinions: Opinions, method: str, seed: int
+) -> tuple[MonotoneMap, FloatArray]:
+    """The map of the joint score to the common scale, and the held-out scores.
+
+    Raises:
+        PocketiqaError: together the teachers say next to nothing of the opinions.
+    """
+    try:
+        found, held_out = calibrate(joint, opinions.scores, opinions.groups, method=method, name="all", seed=seed)
+        check_constant(found.map(joint), "all", "together")
+    except PocketiqaError as error:
+        raise PocketiqaError(
+            f"{', '.join(names)} together do not follow the opinions: fuse teachers that were fitted, or give more "
+            f"opinions ({error})"
+        ) from error
+    return found.map, held_out
 
 
 def _unfitted(names: Sequence[str], columns: Columns, method: str) -> tuple[Calibration, ...]:

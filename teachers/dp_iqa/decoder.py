@@ -17,7 +17,7 @@ class Quality(NamedTuple):
 
     Attributes:
         score: float32 [B]; fitted to [0, 1] but not clamped.
-        feature_map: float32 [B, 8, 64, 64], at least 0: F of the paper, what its student imitates.
+        feature_map: float32 [B, 8, 64, 64] (``sd15``), at least 0: F of the paper, what its student imitates.
     """
 
     score: Tensor

@@ -70,7 +70,7 @@ VARIANTS: dict[str, Variant] = {
         ),
         vae=_vae((8, 8, 16, 16), layers_per_block=1, norm_num_groups=4),
         text_width=32,
-        decoder=DecoderSizes(width=8, reduction=2, narrow=(8, 8, 8), hidden=16),
+        decoder=DecoderSizes(width=16, reduction=4, narrow=(16, 16, 8), hidden=64, grid=16),
         input_side_px=64,
     ),
 }

@@ -40,6 +40,7 @@ def _write(tmp_path: Path, **changes: object) -> str:
 
 def test_settings_and_out_replace_values(tmp_path: Path):
     recipe = load_recipe("tiny", ["distill.steps=17", "pool.sources=[a, b]"], tmp_path / "x")
+    assert recipe.distill
     assert (recipe.distill.steps, recipe.pool and recipe.pool.sources, recipe.out) == (17, ["a", "b"], tmp_path / "x")
 
 

@@ -9,10 +9,18 @@ import numpy as np
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
-from distill.report import Cost, DamagedCopy, MapExample, ReportInputs
+from distill.report import Cost, DamagedCopy, Fitting, MapExample, ReportInputs
 from pseudo_labels.records import Status, TeacherStamp
 
 STUDENT, TEACHER = "pocket-m", "fused teacher"
+RATED = {
+    "name": "0-koniq10k",
+    "images": 7058,
+    "groups": 7058,
+    "statuses": {"ok": 7058},
+    "digest": "cd" * 32,
+    "licence": "Hosu et al.: KonIQ-10k, 2020; research",
+}
 
 
 def picture(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
@@ -34,14 +42,14 @@ def predictions(name: str, kind: str, targets: Targets, noise: float, seed: int,
     return Predictions(name, kind, targets.ids, scores, tuple(statuses), tuple(reasons))
 
 
-def opinions(images: int = 120, seed: int = 0) -> Targets:
+def opinions(images: int = 120, seed: int = 0, name: str = "biq2021") -> Targets:
     """Opinions in three subsets, two images a group, some near the training part."""
     generator = np.random.default_rng(seed)
     subsets = [f"ss0{1 + at % 3}" for at in range(images)]
     means = {"ss01": 0.42, "ss02": 0.5, "ss03": 0.74}
     scores = np.clip([generator.normal(means[subset], 0.16) for subset in subsets], 0, 1)
     return Targets(
-        "biq2021",
+        name,
         "opinions",
         tuple(f"{subset} ({at}).jpg" for at, subset in enumerate(subsets)),
         scores,
@@ -50,7 +58,7 @@ def opinions(images: int = 120, seed: int = 0) -> Targets:
         tuple(at % 9 == 0 for at in range(images)),
         {
             "scale": "0 to 1, highest is best",
-            "citation": "Ahmed, Asif: BIQ2021, 2022",
+            "citation": f"Ahmed, Asif: {name.upper()}, 2022",
             "licence": "public research database",
             "split_origin": "published",
             "notes": ["some test images show a scene of the training part"],
@@ -62,17 +70,55 @@ def history(steps: int = 40) -> list[dict[str, Any]]:
     """Records as a training run writes them."""
     records: list[dict[str, Any]] = []
     for at in range(1, steps + 1):
-        loss = 0.9 * np.exp(-at / 12) + 0.1
+        loss = float(0.9 * np.exp(-at / 12) + 0.1)
         common = {"step": 10 * at, "images_seen": 160 * at}
         rate = 1e-3 * (1 - at / steps)
         records.append(
             common | {"kind": "train", "loss": loss, "score": loss / 3, "plcc": loss / 2, "learning_rate": rate}
         )
         if at % 5 == 0:
-            srcc = 0.85 - 0.6 * np.exp(-at / 10)
+            srcc = float(0.85 - 0.6 * np.exp(-at / 10))
             sources = {"synthetic": {"n": 200, "srcc": srcc, "plcc": srcc + 0.03, "rmse": 0.1}}
             records.append(common | {"kind": "validation", "best": True, "score": srcc, "sources": sources})
     return records
+
+
+def benchmark(name: str = "koniq10k", seed: int = 5) -> dict[str, Any]:
+    """Student and teacher judged by other people, with the overlap of what they learned from."""
+    targets = opinions(60, seed, name)
+    judged = [
+        predictions(STUDENT, "onnx", targets, 0.12, seed),
+        predictions(TEACHER, "teacher", targets, 0.05, seed + 1),
+    ]
+    overlap = {"trained": 900, "tested": 60, "near_distance": 4, "same_file": 2, "near": 3, "ids": [], "examples": []}
+    return {**evaluate(judged, targets, resamples=50), "overlap": overlap}
+
+
+def teacher_inputs(**changes: Any) -> ReportInputs:
+    """Inputs of the page of a fitted teacher: without what only students have."""
+    targets = replace(opinions(), near_train=(False,) * 120)
+    judged = [predictions(TEACHER, "teacher", targets, 0.07, 4)]
+    stamp = TeacherStamp("sam_iqa", 1, "5a" * 32, {"variant": "vit_h"}, "MOS of KonIQ-10k, 0 worst, 1 best", "research")
+    inputs = ReportInputs(
+        title=f"{TEACHER}: sam_iqa fitted to opinions of koniq10k",
+        evaluation=evaluate(judged, targets, resamples=100),
+        targets=targets,
+        predictions=judged,
+        model=TEACHER,
+        kind="teacher",
+        costs={TEACHER: Cost(641_000_000, 4_100_000, None, 16_400_000, 812.0, 845.5, device="NVIDIA H200")},
+        machine="NVIDIA H200; 8 images of 1024x768 pixels; without decoding.",
+        history=history(),
+        kept_step=250,
+        load_image=lambda id: picture(len(id) + ord(id[-5])),
+        pools=[RATED],
+        split={"train": {"images": 5646, "groups": 5646}, "validation": {"images": 120, "groups": 60}},
+        teachers=[{**stamp.as_dict(), "digest": stamp.digest, "base": "7b" * 32}],
+        command="pocketiqa run sam_iqa_koniq",
+        notes=("No test part was set aside.",),
+        licence="research",
+    )
+    return replace(inputs, **changes)
 
 
 def sample_inputs(images: int = 120, **changes: Any) -> ReportInputs:
@@ -105,15 +151,18 @@ def _complete(images: int) -> ReportInputs:
         evaluation=evaluate(judged, targets, overlapping={targets.ids[3]}, resamples=100),
         targets=targets,
         predictions=judged,
-        student=STUDENT,
+        model=STUDENT,
         teacher=TEACHER,
+        benchmarks=[benchmark(), benchmark("csiq", seed=9)],
         costs={
-            TEACHER: Cost(61_200_000, 14_800_000_000, 245_000_000, 640.0, 702.5, 1890.0),
-            STUDENT: Cost(2_493_504, 212_000_000, 9_981_220, 6.42, 7.05, 142.0),
-            "pocket-s": Cost(984_120, 71_000_000, 3_950_000, 2.61, 2.9, 128.0),
+            TEACHER: Cost(61_200_000, None, 14_800_000_000, 245_000_000, 640.0, 702.5, 1890.0),
+            STUDENT: Cost(2_493_504, None, 212_000_000, 9_981_220, 6.42, 7.05, 142.0),
+            "pocket-s": Cost(984_120, None, 71_000_000, 3_950_000, 2.61, 2.9, 128.0),
         },
         machine="One core of an x86-64 server CPU, 512x512 JPEG, decode to score, 200 images after warm-up.",
         history=history(),
+        kept_step=400,
+        fitting=Fitting(TEACHER, history(20), 150, [RATED]),
         load_image=lambda id: picture(len(id) + ord(id[-5])),
         quality_maps=[
             MapExample(f"kodim0{i}.png", picture(i), np.random.default_rng(i).uniform(0.3, 0.8, (6, 8)), 0.62)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pseudo_labels import addresses
-from pseudo_labels.audit import audit_store
+from pseudo_labels.audit.store import audit_store
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status

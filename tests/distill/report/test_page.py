@@ -11,7 +11,8 @@ import pytest
 
 from distill.evaluation.evaluate import evaluate
 from distill.report import Cost, ReportFiles, build_report
-from distill.report.content import build_content, headline
+from distill.report.content import build_content
+from distill.report.headline import headline
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
@@ -47,9 +48,11 @@ def test_all_sections_are_there_and_linked(files: ReportFiles) -> None:
     assert titles(page) == [
         "Agreement",
         "By subset",
+        "On benchmarks",
         "Cost",
         "Every image",
         "Training",
+        "Fitting of the teacher",
         "Where they disagree most",
         "Quality maps",
         "Before and after damage",
@@ -61,7 +64,7 @@ def test_all_sections_are_there_and_linked(files: ReportFiles) -> None:
     found = parsed(page).tags
     ids = {attributes["id"] for _, attributes in found if "id" in attributes}
     links = [attributes["href"] for name, attributes in found if name == "a"]
-    assert len(links) == 12
+    assert len(links) == 14
     assert all(link and link[0] == "#" and link[1:] in ids for link in links)
 
 
@@ -105,8 +108,8 @@ def test_every_picture_and_chart_has_words(files: ReportFiles) -> None:
     found = parsed(page_of(files)).tags
     pictures = [attributes for name, attributes in found if name == "img"]
     charts = [attributes for name, attributes in found if name == "svg"]
-    assert len(pictures) == 8 + 2 * 2 + 3 * 2
-    assert len(charts) == 1 + 6 + 4
+    assert len(pictures) == 8 + 4 + 2 * 2 + 3 * 2
+    assert len(charts) == 1 + 2 + 6 + 4 + 2
     assert all(attributes.get("alt") for attributes in pictures)
     assert all(attributes.get("aria-label") and attributes.get("role") == "img" for attributes in charts)
 
@@ -127,9 +130,11 @@ def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
         predictions=judged,
         evaluation=evaluate(judged, targets, resamples=20),
         teacher=None,
+        benchmarks=(),
         costs={},
         machine="",
         history=(),
+        fitting=None,
         load_image=None,
         quality_maps=(),
         damaged=(),
@@ -162,7 +167,7 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
         targets=targets,
         predictions=judged,
         evaluation=evaluate(judged, targets, resamples=20),
-        student=model,
+        model=model,
         teacher=HOSTILE,
         costs={model: Cost(parameters=3), HOSTILE: Cost(parameters=4)},
         machine=HOSTILE,
@@ -216,12 +221,12 @@ def test_disagreement_is_sorted_by_distance(files: ReportFiles) -> None:
     rows = json.loads(files.json.read_text(encoding="utf-8"))["disagreement"]
     sizes = [abs(row["difference"]) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(row["difference"] == row["student"] - row["target"] for row in rows)
+    assert all(row["difference"] == row["score"] - row["target"] for row in rows)
 
 
-def test_student_must_have_been_evaluated(tmp_path: Path) -> None:
+def test_model_must_have_been_evaluated(tmp_path: Path) -> None:
     with pytest.raises(PocketiqaError, match="student 'other' was not evaluated: the evaluation holds fused teacher"):
-        build_report(sample_inputs(student="other"), tmp_path)
+        build_report(sample_inputs(model="other"), tmp_path)
 
 
 def test_headline_of_a_benchmark_names_both_models() -> None:
@@ -239,7 +244,7 @@ def with_srcc(value: float | None, source: str = "teacher") -> dict[str, Any]:
     model = {"name": "m", "selections": {"all": {"metrics": {"srcc": srcc}}}}
     target = {"name": "labels of t", "source": source}
     evaluation = {"headline": "all", "selections": {"all": {"n": 50}}, "models": [model], "target": target}
-    return {"evaluation": evaluation, "student": "m", "teacher": "t", "costs": {}}
+    return {"evaluation": evaluation, "model": "m", "kind": "student", "teacher": "t", "costs": {}}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
-from tests.helpers.fusing import ROWS, FloatArray, invented_pool, make_stores, opinions_of, seen, teacher_store
+from tests.helpers.fusing import ROWS, FloatArray, invented_pool, make_stores, opinions_of, rho, seen, teacher_store
 
 NAN = np.nan
 
@@ -140,3 +140,18 @@ def test_rules_and_features_that_cannot_be_are_refused(pool: Pool, make: Any, tm
     with pytest.raises(PocketiqaError, match="'magic' is not known: choose one of auto, logistic, isotonic, quantile"):
         fuse(folders, out, calibrate="magic")
     assert not out.exists()
+
+
+def test_teachers_that_together_tell_nothing_of_the_opinions_are_refused(pool: Pool, make: Any, tmp_path: Path):
+    """Noise that by chance has an SRCC just above 0 is not reversed; the joint score is flat all the same."""
+    opinions = opinions_of(pool, range(60))
+    rated = [row for row, ref in enumerate(pool) if ref.id in opinions]
+    told = [opinions[pool[row].id] for row in rated]
+    rng, folders = np.random.default_rng(0), []
+    while len(folders) < 3:
+        drawn = rng.uniform(size=ROWS)
+        if 0.0 < rho(drawn[rated], told) < 0.02:
+            folders.append(make(drawn, f"noise{len(folders)}"))
+    with pytest.raises(PocketiqaError, match=r"noise0, noise1, noise2 together do not follow the opinions"):
+        fuse(folders, tmp_path / "out", opinions=opinions)
+    assert not (tmp_path / "out").exists()

@@ -75,7 +75,7 @@ def test_scores_of_photographs_do_not_depend_on_batch_or_order(teacher: DpIqaTea
     alone = torch.cat([teacher([item]).score for item in items])
     assert len(set(together.score.tolist())) == 5
     assert together.score_std is None
-    assert tuple(together.features["feature_map"].shape) == (5, 8, 64, 64)
+    assert tuple(together.features["feature_map"].shape) == (5, 8, 16, 16)
     for other in (backwards.score.flip(0), alone):
         torch.testing.assert_close(other, together.score, atol=1e-5, rtol=0)
 

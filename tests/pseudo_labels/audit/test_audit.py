@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pseudo_labels.audit import audit_store
-from pseudo_labels.audit_page import write_audit_page
+from pseudo_labels.audit.page import write_audit_page
+from pseudo_labels.audit.store import audit_store
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
@@ -57,7 +57,8 @@ def test_a_good_store_has_no_warnings_and_the_right_numbers(pool: Pool, tmp_path
     assert report.scores["n"] == len(pool)
     assert report.scores["mean"] == pytest.approx(np.mean(scores), abs=1e-6)
     assert report.scores["std"] == pytest.approx(np.std(scores), abs=1e-6)
-    assert report.histogram == np.histogram(np.array(scores, np.float32), 20, (0, 1))[0].tolist()
+    assert report.histograms["score"]["high"] == 1
+    assert report.histograms["score"]["counts"] == np.histogram(np.array(scores, np.float32), 20, (0, 1))[0].tolist()
     assert report.spread["median"] == pytest.approx(np.median([(1 - score) / 10 for score in scores]), abs=1e-6)
     assert [shard["index"] for shard in report.by_shard] == list(range(SHARDS))
     assert sum(shard["n"] for shard in report.by_shard) == len(pool)
@@ -219,7 +220,7 @@ def test_the_page_holds_everything_and_loads_nothing(pool: Pool, tmp_path: Path)
     html = (tmp_path / "audit.html").read_text()
     page = Page(html)
     assert page.open == []
-    assert len(page.addresses) == 1 + 3 * 8  # the charts, and eight pictures of each kind
+    assert len(page.addresses) == 5 + 3 * 8  # the charts, and eight pictures of each kind
     assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]{200,}$", address) for address in page.addresses)
     assert not re.search(r"https?://|@import|url\(", html)
     text = " ".join(page.text)

@@ -3,6 +3,7 @@
 Only shards whose bytes verify are looked at; ``audit_page`` turns the report into one HTML file.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,15 +13,18 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pseudo_labels.audit_checks import find_warnings
-from pseudo_labels.audit_report import AuditReport
+from pseudo_labels.audit.checks import find_warnings
+from pseudo_labels.audit.fusion import find_fusion
+from pseudo_labels.audit.report import AuditReport
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.shards import ShardFault
 from pseudo_labels.store import LabelStore
 
-HISTOGRAM_BINS = 20
+_HISTOGRAM_BINS = 20
+_LEAST_REACH = 0.05  # of a histogram of spreads
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _EXAMPLES = 8
 _REASONS = 5
 
@@ -36,6 +40,7 @@ class _Rows:
     reason: list[str]
     score: np.ndarray
     score_std: np.ndarray
+    confidence: np.ndarray
 
     @property
     def scored(self) -> np.ndarray:
@@ -57,6 +62,7 @@ def audit_store(folder: Path | str, *, progress: Callable[[int, int], None] | No
     scored = rows.scored
     scores, spreads = rows.score[scored], rows.score_std[scored]
     by_level, distortions, pool_warning = _levels(store, rows)
+    fusion, fusion_warning = _fusion(store, rows)
     report = AuditReport(
         folder=str(folder),
         teacher=store.spec.stamp.as_dict(),
@@ -67,15 +73,16 @@ def audit_store(folder: Path | str, *, progress: Callable[[int, int], None] | No
         faults=faults,
         coverage=_coverage(rows),
         scores=_summary(scores),
-        histogram=np.histogram(scores, HISTOGRAM_BINS, (0, 1))[0].tolist(),
+        histograms=_histograms(scores, spreads, rows.confidence[scored]),
         spread=_spread(spreads[np.isfinite(spreads)]),
         levels=by_level,
         distortions=distortions,
         by_shard=_by_shard(rows.shard[scored], scores),
         examples=_examples(rows),
+        fusion=fusion,
     )
     report.warnings.extend(find_warnings(report, scores))
-    report.warnings.extend([pool_warning] if pool_warning else [])
+    report.warnings.extend(warning for warning in (fusion_warning, pool_warning) if warning)
     return report
 
 
@@ -89,34 +96,40 @@ def _read(store: LabelStore, progress: Callable[[int, int], None] | None) -> tup
                 faults.append(ShardFault(index, reason))
             else:
                 table = store.shard_labels(index)
-                for name in ("uri", "status", "reason", "score", "score_std"):
+                for name in ("uri", "status", "reason", "score", "score_std", "confidence"):
                     columns[name].extend(table[name].to_pylist())
                 columns["position"].extend(store.shard_rows(index))
                 columns["shard"].extend([index] * table.num_rows)
         if progress:
             progress(index + 1, store.spec.shards)
     position, shard = (np.array(columns[name], dtype=np.int64) for name in ("position", "shard"))
-    score, score_std = (np.array(columns[name], dtype=np.float64) for name in ("score", "score_std"))
+    numbers = [np.array(columns[name], dtype=np.float64) for name in ("score", "score_std", "confidence")]
     texts = (columns["uri"], columns["status"], columns["reason"])
-    return missing, faults, _Rows(position, shard, *texts, score, score_std)
+    return missing, faults, _Rows(position, shard, *texts, *numbers)
+
+
+def _fusion(store: LabelStore, rows: _Rows) -> tuple[dict[str, Any] | None, str]:
+    labels = dict(zip(rows.position.tolist(), zip(rows.uri, rows.reason, strict=True), strict=True))
+    return find_fusion(store, labels, Counter(rows.status), whole=len(labels) == store.spec.rows)
 
 
 def _coverage(rows: _Rows) -> dict[str, Any]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    example: dict[tuple[str, str], str] = {}
+    example: dict[tuple[str, str], tuple[str, str]] = {}
     for uri, status, reason in zip(rows.uri, rows.status, rows.reason, strict=True):
-        found[status][reason] += 1
-        example.setdefault((status, reason), uri)
+        kind = _NUMBER.sub("#", reason)
+        found[status][kind] += 1
+        example.setdefault((status, kind), (reason, uri))
     return {
         status: {
-            "count": reasons.total(),
+            "count": kinds.total(),
             "reasons": [
-                {"reason": reason, "count": count, "example": example[status, reason]}
-                for reason, count in reasons.most_common(_REASONS)
+                dict(zip(("reason", "example"), example[status, kind], strict=True)) | {"count": count}
+                for kind, count in kinds.most_common(_REASONS)
                 if status != Status.OK
             ],
         }
-        for status, reasons in sorted(found.items())
+        for status, kinds in sorted(found.items())
     }
 
 
@@ -127,6 +140,18 @@ def _summary(scores: np.ndarray) -> dict[str, Any]:
     values["median"] = np.median(scores)
     return {"n": len(scores), "distinct": len(np.unique(scores))} | {
         name: float(value) for name, value in values.items()
+    }
+
+
+def _histograms(scores: np.ndarray, spreads: np.ndarray, confidences: np.ndarray) -> dict[str, Any]:
+    known = spreads[np.isfinite(spreads)]
+    # To the next twentieth: the spreads of most teachers fill a small part of [0, 1].
+    reach = max(_LEAST_REACH, float(np.ceil(known.max(initial=0) * 20) / 20))
+    wanted = {"score": (scores, 1.0), "score_std": (known, reach), "confidence": (confidences, 1.0)}
+    return {
+        name: {"high": high, "counts": np.histogram(values, _HISTOGRAM_BINS, (0, high))[0].tolist()}
+        for name, (values, high) in wanted.items()
+        if len(values) or name != "score_std"
     }
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pseudo_labels.audit_report import AuditReport
+from pseudo_labels.audit.report import AuditReport
 
 # Below these a teacher tells images apart hardly or not at all.
 _CONSTANT_STD = 1e-3
