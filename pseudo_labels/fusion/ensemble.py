@@ -11,12 +11,12 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.fusion.agreement import agree
 from pseudo_labels.fusion.calibrate import (
-    CONSTANT_STD,
     FITTED,
     METHODS,
     Calibration,
     align_quantiles,
     calibrate,
+    check_constant,
     uncalibrated,
 )
 from pseudo_labels.fusion.combine import ErrorStructure, combine, error_correlation
