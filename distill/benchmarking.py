@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def evaluate_on(
     models: Sequence[str],
     on: str,
     *,
+    names: Sequence[str | None] = (),
     split: str | None = None,
     trained_on: Sequence[Path] = (),
     device: str = "auto",
@@ -31,6 +33,7 @@ def evaluate_on(
     Args:
         models: .onnx files, student folders, label stores, fitted teachers or teacher names.
         on: as for ``load_benchmark``.
+        names: of the models, for tables; their own where there is none.
         split: ``test``, ``validation``, ``train`` or ``all``; None is ``test`` where there is one, else ``all``.
         trained_on: pools that the models learned from; overlapping images are found and left out of the headline.
         device: for teachers: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
@@ -49,9 +52,9 @@ def evaluate_on(
     benchmark = benchmark.select(None if split == "all" else split)
     samples = benchmark_samples(benchmark)
     predictions = []
-    for index, model in enumerate(models):
+    for index, (model, name) in enumerate(zip_longest(models, names[: len(models)])):
         report = _shifted(progress, index * len(samples), len(models) * len(samples))
-        predictions.append(predict(model, samples, device=device, workers=workers, progress=report))
+        predictions.append(predict(model, samples, name=name, device=device, workers=workers, progress=report))
     found = None
     if trained_on:
         trained = [print_ for folder in trained_on for print_ in pool_prints(Pool.open(folder))]

@@ -63,12 +63,18 @@ def threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None]
     """Share the cores among the processes of this machine while training on the CPU."""
     before = torch.get_num_threads()
     if accelerator.device.type == "cpu":
-        here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
-        torch.set_num_threads(config.threads or max(1, usable_cores() // here))
+        torch.set_num_threads(config.threads or _share_of_cores(accelerator))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _share_of_cores(accelerator: Accelerator) -> int:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
+    # Launchers set the variable to 1 for each of several processes, unasked; of a single one, it is the user's word.
+    asked = os.environ.get("OMP_NUM_THREADS", "") if here == 1 else ""
+    return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // here)
 
 
 @contextmanager

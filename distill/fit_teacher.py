@@ -25,6 +25,7 @@ from distill.teacher_batches import Reader, TeacherBatchMaker, whole_item_batche
 from distill.teacher_learner import TeacherLearner
 from distill.training_run import TRACKERS, ProgressCallback, TrainingRun
 from distill.validation import Validator
+from pseudo_labels.errors import PocketiqaError
 from students.preprocess import Preprocess
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, write_fitted_folder
 from teachers.fitting import FittableTeacher, check_fittable
@@ -96,6 +97,11 @@ def _opened(config: FitConfig) -> FitConfig:
 
 
 def _built(config: FitConfig) -> FittableTeacher:
+    if "views" in config.options:
+        raise PocketiqaError(
+            "views are for labelling, fitting shows a teacher one view at a time: drop fit.options.views, and give it "
+            "to 'label'"
+        )
     # A user's builder may draw first weights without a seed of its own; a resumed run must find the same ones.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -51,17 +51,24 @@ def write_fitted_folder(
 
 
 def is_fitted_folder(name: str) -> bool:
-    """Whether this names a folder that ``write_fitted_folder`` wrote."""
-    return (Path(name).expanduser() / RECORD).is_file()
+    """Whether this names a folder that ``write_fitted_folder`` wrote, or that of the run whose ``teacher`` it is."""
+    return _folder(name) is not None
+
+
+def _folder(name: str) -> Path | None:
+    place = Path(name).expanduser()
+    return next((folder for folder in (place, place / "teacher") if (folder / RECORD).is_file()), None)
 
 
 def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
     """Name and options to build a fitted teacher with; its ``head`` is the file in the folder.
 
     Raises:
-        PocketiqaError: another format, or the folder lacks what was learned.
+        PocketiqaError: no such folder, another format, or the folder lacks what was learned.
     """
-    folder = Path(name).expanduser()
+    folder = _folder(name)
+    if folder is None:
+        raise PocketiqaError(f"{name} is no folder of a fitted teacher: it has no {RECORD}")
     record = read_json(folder / RECORD, what="record of a fitted teacher")
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT or not isinstance(record.get("options"), dict) or not isinstance(record.get("teacher"), str):

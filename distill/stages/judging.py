@@ -96,7 +96,14 @@ def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
 def _benchmarks(run: Run, models: list[str], report: Report) -> list[dict[str, Any]]:
     trained_on = [source.pool.folder for source in _learned_from(run)]
     return [
-        evaluate_on(models, expanded(section.opinions), split=section.split, trained_on=trained_on, progress=report)
+        evaluate_on(
+            models,
+            expanded(section.opinions),
+            names=[run.recipe.name],  # of the model that the recipe ends with
+            split=section.split,
+            trained_on=trained_on,
+            progress=report,
+        )
         for section in run.recipe.evaluate
     ]
 

@@ -228,6 +228,7 @@ def test_a_fitted_folder_can_be_fitted_on(source: Source, tmp_path: Path):
         ({**SAM, "options__trainable": "all", "options__precision": "bf16"}, "bfloat16: fit with precision='fp32'"),
         ({"teacher": "dp_iqa", "options": {"variant": "tiny", "pretrained": False, "precision": "bf16"}},
          "bfloat16: fit with precision='fp32'"),
+        ({"options__views": {"crops": 3}}, r"views are for labelling.*drop fit\.options\.views"),
         ({"options": {"sides": 3}}, "'sides'.* its options are: head, weights, side_px"),
         ({"options__head": "nowhere.safetensors"}, "no fitted teacher at nowhere"),
     ],
@@ -238,3 +239,21 @@ def test_a_teacher_that_cannot_be_fitted_is_refused_before_anything_is_written(
     with pytest.raises(PocketiqaError, match=message):
         run(source, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_runs_out_names_the_step_and_what_to_set(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As torch says it on a GPU; raised by the network itself when it is given more than two images."""
+    forward = fitting.SmallNet.forward
+
+    def greedy(net: fitting.SmallNet, images: torch.Tensor) -> Any:
+        if net.training and len(images) > 2:
+            raise torch.OutOfMemoryError("tried to allocate too much")
+        return forward(net, images)
+
+    monkeypatch.setattr(fitting.SmallNet, "forward", greedy)
+    settings: dict[str, Any] = {"steps": 2, "batch_size": 8, "optimizer__warmup_steps": 1}
+    with pytest.raises(PocketiqaError, match=r"at step 1 with micro-batches of 4 images: set accumulation_steps to 4"):
+        run(source, tmp_path / "large", **settings, accumulation_steps=2)
+    run(source, tmp_path / "small", **settings, accumulation_steps=4)

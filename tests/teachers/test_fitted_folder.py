@@ -45,6 +45,15 @@ def test_a_fitted_teacher_comes_back(tmp_path: Path):
     assert build_teacher(str(folder)).stamp == teacher.stamp
 
 
+def test_the_folder_of_the_run_stands_for_its_teacher(tmp_path: Path):
+    written(tmp_path / "fit" / "teacher")
+    assert is_fitted_folder(str(tmp_path / "fit"))
+    assert build_teacher(str(tmp_path / "fit")).stamp == build_teacher(str(tmp_path / "fit" / "teacher")).stamp
+    assert not is_fitted_folder(str(tmp_path))
+    with pytest.raises(PocketiqaError, match=r"is no folder of a fitted teacher: it has no teacher\.json"):
+        read_fitted_folder(str(tmp_path))
+
+
 def test_equal_teachers_give_equal_bytes_and_paths_become_text(tmp_path: Path):
     for name in ("one", "two"):
         written(tmp_path / name, weights=Path("somewhere") / "base.npy")
@@ -105,7 +114,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path):
     with pytest.raises(PocketiqaError, match=r"is not a record of format 1 \(format None\)"):
         read_fitted_folder(str(tmp_path / "teacher"))
     path.unlink()
-    with pytest.raises(PocketiqaError, match="no record of a fitted teacher at"):
+    with pytest.raises(PocketiqaError, match="is no folder of a fitted teacher"):
         read_fitted_folder(str(tmp_path / "teacher"))
 
 

@@ -45,8 +45,8 @@ def published(variant: str) -> dict[str, Tensor]:
     counts = (width, *sizes.decoder.narrow)
     for number in (1, 2, 3):
         layer(f"QFD.conv_score{number}", counts[number], counts[number - 1], 1, 1)
-    hidden = sizes.decoder.hidden
-    for number, shape in enumerate(((hidden, counts[-1] * sizes.decoder.grid**2), (hidden, hidden), (1, hidden)), start=1):
+    hidden, cells = sizes.decoder.hidden, sizes.decoder.grid**2
+    for number, shape in enumerate(((hidden, counts[-1] * cells), (hidden, hidden), (1, hidden)), start=1):
         layer(f"QFD.fc{number}", *shape)
     layer("QFD.classifier_dist", 24, 512)
     shapes |= {f"QFD.bnc1.{name}": (512,) for name in ("weight", "bias", "running_mean", "running_var")}
