@@ -20,8 +20,8 @@ _PATIENCE = timedelta(hours=12)
 
 
 @contextmanager
-def accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
-    """An Accelerator for one run, whose settings are forgotten afterwards.
+def training_environment(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
+    """An Accelerator, the run's own threads and random numbers; all as it was before, afterwards.
 
     Args:
         config: of the run.
@@ -30,6 +30,15 @@ def accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator
     Raises:
         PocketiqaError: an unknown tracker, or a precision or device that this machine does not have.
     """
+    with _accelerator_of(config, trackers) as accelerator, _threads_of(config, accelerator):
+        devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            yield accelerator
+
+
+@contextmanager
+def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
+    """An Accelerator for one run, whose settings are forgotten afterwards."""
     known = [str(kind) for kind in LoggerType if kind != LoggerType.ALL]
     if config.tracker not in ("none", *known):
         raise PocketiqaError(f"tracker {config.tracker!r} is unknown: choose none or one of {', '.join(sorted(known))}")
@@ -59,7 +68,7 @@ def accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator
 
 
 @contextmanager
-def threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None]:
+def _threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None]:
     """Share the cores among the processes of this machine while training on the CPU."""
     before = torch.get_num_threads()
     if accelerator.device.type == "cpu":
@@ -75,11 +84,3 @@ def _share_of_cores(accelerator: Accelerator) -> int:
     # Launchers set the variable to 1 for each of several processes, unasked; of a single one, it is the user's word.
     asked = os.environ.get("OMP_NUM_THREADS", "") if here == 1 else ""
     return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // here)
-
-
-@contextmanager
-def random_numbers_of(accelerator: Accelerator) -> Iterator[None]:
-    """Leave the caller's random numbers as they were."""
-    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        yield

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from distill.batches import Order
 from distill.checkpoint import Checkpoint
 from distill.data import Collected, Source
-from distill.environment import accelerator_of, random_numbers_of, threads_of
+from distill.environment import training_environment
 from distill.fit_config import FitConfig
 from distill.pixels import PixelCache
 from distill.split import Part, Split
@@ -75,11 +75,7 @@ def fit_teacher(
     """
     out, config = Path(out), _opened(config)
     teacher = _built(config)
-    with (
-        accelerator_of(config, out / TRACKERS) as accelerator,
-        threads_of(config, accelerator),
-        random_numbers_of(accelerator),
-    ):
+    with training_environment(config, out / TRACKERS) as accelerator:
         run = _TeacherRun(config, teacher, sources, out, accelerator, cache)
         outcome = run.execute(overwrite, progress, cache_progress)
     content = outcome.content

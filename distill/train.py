@@ -18,7 +18,7 @@ from distill.cached_features import FeatureReader
 from distill.checkpoint import Checkpoint, load_tensors
 from distill.data import Collected, Examples, Source
 from distill.ema import Ema
-from distill.environment import accelerator_of, random_numbers_of, threads_of
+from distill.environment import training_environment
 from distill.live_teacher import LiveTeacher
 from distill.pixels import PixelCache
 from distill.split import Part, Split
@@ -96,11 +96,7 @@ def train(
         PocketiqaError: settings that do not fit the data or the machine.
     """
     out = Path(out)
-    with (
-        accelerator_of(config, out / TRACKERS) as accelerator,
-        threads_of(config, accelerator),
-        random_numbers_of(accelerator),
-    ):
+    with training_environment(config, out / TRACKERS) as accelerator:
         outcome = _StudentRun(config, sources, out, accelerator, cache).execute(overwrite, progress, cache_progress)
     content = outcome.content
     return TrainResult(out, out / STUDENT, content["step"], content["validation"], content["skipped"], outcome.notes)

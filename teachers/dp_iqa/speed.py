@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.model import DpIqa
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from teachers.precision import PRECISIONS, check_precision
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,7 @@ class Speed:
     checkpoint_blocks: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise PocketiqaError(f"precision is {self.precision!r}: choose {', '.join(PRECISIONS)}")
+        check_precision(self.precision)
 
     def apply(self, model: DpIqa) -> None:
         """Prepare a model that has all its weights.

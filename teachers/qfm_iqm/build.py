@@ -9,6 +9,7 @@ import torch
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.fitting import NEW_HEAD, head_file
+from teachers.precision import PRECISIONS, check_precision
 from teachers.qfm_iqm.backbone import Backbone, create_timm
 from teachers.qfm_iqm.matching import QUALITY, MatchRule
 from teachers.qfm_iqm.model import HEAD, QfmConfig, QfmIqm, frozen_state, names_in
@@ -16,8 +17,6 @@ from teachers.qfm_iqm.noise import NoiseSettings
 from teachers.qfm_iqm.teacher import QfmIqmTeacher
 from teachers.qfm_iqm.weights import load_local
 from teachers.tensor_digest import tensor_digest
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 _RANDOM_LICENCE = "random weights"
 _LOCAL_LICENCE = "backbone weights from a local file, licence not stated"
@@ -123,8 +122,7 @@ def build_qfm_iqm(
 
 
 def _check_choices(weights: str | Path | None, pretrained: bool, head: str | Path | None, precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise PocketiqaError(f"precision {precision!r}: choose {', '.join(PRECISIONS)}")
+    check_precision(precision)
     if head is None and pretrained:
         raise PocketiqaError(
             "qfm_iqm has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "

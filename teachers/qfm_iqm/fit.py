@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from teachers.precision import full_precision
 from teachers.qfm_iqm.contrast import contrast
 from teachers.qfm_iqm.matching import OPPOSITE, match
 from teachers.qfm_iqm.memory import Entries, Memory
-from teachers.qfm_iqm.model import QfmIqm, full_precision
+from teachers.qfm_iqm.model import QfmIqm
 from teachers.qfm_iqm.noise import NoiseSettings, matched_noise, moved_by_noise
 from teachers.qfm_iqm.tokens import Tokens
 
@@ -42,7 +43,7 @@ class QfmFit(nn.Module):
         score = self.model.judge(tokens).score
         if not self.training or self.settings.weight == 0:
             return score, {}
-        with full_precision(score):
+        with full_precision(score.device.type):
             term = self._term(tokens, score, target, weight)
         self.memory.push(entries_of(tokens, target, weight > 0))
         return score, {"contrast" if self._opposite else "noise": term}

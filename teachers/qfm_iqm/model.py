@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.precision import full_precision
 from teachers.qfm_iqm.backbone import Backbone
 from teachers.qfm_iqm.decoder import Quality, QualityDecoder
 from teachers.qfm_iqm.tokens import Tokeniser, Tokens
@@ -113,12 +113,12 @@ class QfmIqm(nn.Module):
         for halving in range(1 + self.config.halvings):
             image = functional.avg_pool2d(image, 2) if halving else image
             maps += self.backbone(image)
-        with full_precision(rgb):
+        with full_precision(rgb.device.type):
             return self.tokeniser(maps)
 
     def judge(self, tokens: Tokens, *, gated: bool = True) -> Quality:
         """Judge the decoder's input; ``gated=False`` leaves the feature selection out."""
-        with full_precision(tokens.whole):
+        with full_precision(tokens.whole.device.type):
             return self.decoder(tokens, gated=gated)
 
     def forward(self, rgb: Tensor) -> Quality:
@@ -136,8 +136,3 @@ def names_in(value: str | Sequence[Any]) -> tuple[str, ...]:
     """Names given as a list, or in one text with commas between."""
     names = value.split(",") if isinstance(value, str) else value
     return tuple(text for name in names if (text := str(name).strip()))
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """A context without autocast on the device of a tensor."""
-    return torch.autocast(like.device.type, enabled=False)

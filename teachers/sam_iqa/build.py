@@ -7,13 +7,12 @@ from segment_anything.modeling import ImageEncoderViT
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.fitting import NEW_HEAD, head_file
+from teachers.precision import PRECISIONS, check_precision
 from teachers.sam_iqa.model import TRAINABLE, SamIqa, SamIqaConfig
 from teachers.sam_iqa.teacher import SamIqaTeacher
 from teachers.sam_iqa.variants import build_vit
 from teachers.sam_iqa.weights import load_vit
 from teachers.tensor_digest import tensor_digest
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 _VIT = "encoder.vit."
 _LICENCE = "SAM encoder weights: Apache-2.0, trained on SA-1B (research licence)"
@@ -55,8 +54,7 @@ def build_sam_iqa(
         PocketiqaError: an unknown choice, no head, or weights that are missing, damaged or of another model.
     """
     config = SamIqaConfig(variant, form, input_side_px, trainable)
-    if precision not in PRECISIONS:
-        raise PocketiqaError(f"precision {precision!r}: choose {', '.join(PRECISIONS)}")
+    check_precision(precision)
     if head is None and pretrained:
         raise PocketiqaError(
             f"sam_iqa {variant} has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "

@@ -17,8 +17,8 @@ from torch import Tensor
 from students.latency import machine_name
 from teachers.base import stack
 from teachers.dp_iqa import DpIqaTeacher
+from teachers.precision import PRECISIONS
 from teachers.sam_iqa import SamIqaTeacher
-from teachers.sam_iqa.build import PRECISIONS
 from tests.bench.matrix_rate import matrix_flops_per_s, median_s
 from tests.bench.memory import peak_resident_bytes
 from tests.bench.photographs import photographs

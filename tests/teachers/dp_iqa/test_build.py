@@ -121,7 +121,7 @@ def test_stable_diffusion_without_projection_asks_for_clip(sd_folder: Path, tmp_
         ({"official": "a", "weights": "w"}, "weights and official are given"),
         ({"official": "a", "head": "new"}, "the official checkpoint has a head"),
         ({"official": "nowhere.pth", "prompts": "nowhere"}, "no prompt bank at nowhere"),
-        ({"variant": "tiny", "pretrained": False, "precision": "fp16"}, "precision is 'fp16': choose fp32, bf16"),
+        ({"variant": "tiny", "pretrained": False, "precision": "fp16"}, "precision 'fp16': choose fp32, bf16"),
         (
             {"variant": "tiny", "pretrained": False, "head": "nowhere"},
             "no fitted teacher at nowhere: .*`pocketiqa fit-teacher`",
