@@ -139,6 +139,24 @@ def run(
 
 
 @app.command()
+def study(
+    study: Annotated[str, typer.Argument(help="A YAML file, or the name of a study that comes with pocketiqa.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the study's]")] = None,
+    settings: Settings = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="RUN", help="One run, or a pattern such as 'pseudo-*'.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Redo the stages whose settings or inputs changed, and only these.")
+    ] = False,
+) -> None:
+    """Walk many runs of one recipe and compare them: label efficiency, ablations. Exit status 1 if any failed."""
+    from distill.study import run_study
+
+    run_study(study, out=out, settings=settings or [], only=only, overwrite=overwrite)
+
+
+@app.command()
 def doctor() -> None:
     """Show versions, devices, and which teachers can run here and what the others miss."""
     from distill.summaries import doctor_tables

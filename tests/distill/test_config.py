@@ -4,19 +4,36 @@ import pytest
 import yaml
 
 from distill.config import find_recipe, load_recipe, recipe_folders
+from distill.study.cells import cells_of
+from distill.study.config import load_study
 from pseudo_labels.errors import PocketiqaError
+from tests.helpers.shared import shared_data
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.glob("*.yaml"))
+STUDIES = [path for path in FILES if "arms" in yaml.safe_load(path.read_text())]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_is_valid_short_and_says_its_command(path: Path):
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_recipe_and_study_is_valid_short_and_says_its_command(path: Path, monkeypatch: pytest.MonkeyPatch):
     text = path.read_text()
-    load_recipe(str(path))
+    if path in STUDIES:
+        monkeypatch.setenv("POCKETIQA_SHARED_DATA", str(shared_data()))
+        cells_of(load_study(str(path)))
+    else:
+        load_recipe(str(path))
     assert len(text.splitlines()) <= 70
-    assert text.startswith(f"# pocketiqa run {path.stem}")
+    assert text.startswith(f"# pocketiqa {'study' if path in STUDIES else 'run'} {path.stem}")
     assert "Cost:" in text
     assert "Expected:" in text
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_no_study_that_comes_along_reads_a_test_part(path: Path):
+    text = path.read_text()
+    assert "split: validation" in text
+    assert "split: test" not in text
+    assert "split: all" not in text
 
 
 def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path):

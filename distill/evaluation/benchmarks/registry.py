@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 from distill.evaluation.benchmarks.others import read_agiqa3k, read_biq2021, read_csv_benchmark
 from distill.evaluation.benchmarks.records import Benchmark, Scale
+from distill.evaluation.benchmarks.splits import carve_validation
 from distill.evaluation.benchmarks.synthetic import read_csiq, read_kadid, read_live, read_tid2013
 from distill.evaluation.benchmarks.wild import read_flive, read_koniq, read_livec, read_spaq, read_uhdiqa
 from pseudo_labels.errors import PocketiqaError
@@ -34,33 +35,58 @@ BENCHMARKS: MappingProxyType[str, Reader] = MappingProxyType(
 def load_benchmark(spec: str) -> Benchmark:
     """The benchmark named ``NAME:FOLDER``, such as ``koniq10k:/data/koniq``, or ``csv:FILE``.
 
-    A CSV file on another scale than 0 to 1 names it: ``csv:ratings.csv?scale=1:5``, and ``&best=low`` for difference
-    scores.
+    ``?validation=0.15`` behind it carves a validation part out of the train part of a benchmark that has none, by hash
+    of its groups: ``biq2021:/data/biq2021?validation=0.15``. A CSV file on another scale than 0 to 1 names it:
+    ``csv:ratings.csv?scale=1:5``, and ``&best=low`` for difference scores.
 
     Raises:
-        PocketiqaError: the name is unknown, the place does not exist, or the files are not as published.
+        PocketiqaError: the name or an option is unknown, the place does not exist, the files are not as published, or
+            there is a validation part already.
     """
     name, colon, place = spec.partition(":")
     if name not in BENCHMARKS or not colon or not place:
         known = ", ".join(BENCHMARKS)
         raise PocketiqaError(f"benchmark {spec!r} is not of the form NAME:FOLDER with NAME one of {known}")
+    place, options = _options(place)
+    carved = options.pop("validation", None)
+    benchmark = _read(name, Path(place), options)
+    return benchmark if carved is None else carve_validation(benchmark, _share(carved, name))
+
+
+def _options(place: str) -> tuple[str, dict[str, str]]:
+    """The path and what stands behind its question mark; a path that has one in its name is taken as it is."""
+    path, mark, text = place.rpartition("?")
+    if not mark or Path(place).exists():
+        return place, {}
+    return path, {key: values[-1] for key, values in parse_qs(text, keep_blank_values=True).items()}
+
+
+def _read(name: str, place: Path, options: dict[str, str]) -> Benchmark:
     if name == "csv":
-        file, _, options = place.partition("?")
-        return read_csv_benchmark(Path(file), _scale(options) if options else None)
-    folder = Path(place)
-    if not folder.is_dir():
-        raise PocketiqaError(f"benchmark {name}: {folder} is not a folder; give the one the data set was unpacked into")
-    return BENCHMARKS[name](folder)
+        return read_csv_benchmark(place, _scale(options) if options else None)
+    if options:
+        given = "&".join(f"{key}={value}" for key, value in options.items())
+        raise PocketiqaError(f"benchmark {name}: unknown option {given!r}: the only one it has is validation=0.15")
+    if not place.is_dir():
+        raise PocketiqaError(f"benchmark {name}: {place} is not a folder; give the one the data set was unpacked into")
+    return BENCHMARKS[name](place)
 
 
-def _scale(options: str) -> Scale:
-    given = {key: values[-1] for key, values in parse_qs(options, keep_blank_values=True).items()}
-    low, colon, high = given.pop("scale", "0:1").partition(":")
-    best = given.pop("best", "high")
+def _share(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise PocketiqaError(f"validation={text!r} is no share of benchmark {name}: give one such as 0.15") from error
+
+
+def _scale(options: dict[str, str]) -> Scale:
+    given = "&".join(f"{key}={value}" for key, value in options.items())
+    low, colon, high = options.get("scale", "0:1").partition(":")
+    best = options.get("best", "high")
     try:
         ends = float(low), float(high)
     except ValueError:
         ends = 0.0, 0.0
-    if given or not colon or ends[0] >= ends[1] or best not in ("high", "low"):
-        raise PocketiqaError(f"{options!r} is not like scale=1:5 or scale=0:100&best=low (low end, high end, best end)")
+    if set(options) - {"scale", "best"} or not colon or ends[0] >= ends[1] or best not in ("high", "low"):
+        raise PocketiqaError(f"{given!r} is not like scale=1:5 or scale=0:100&best=low (low end, high end, best end)")
     return Scale(*ends, "high" if best == "high" else "low")

@@ -1,31 +1,79 @@
-"""Splits for benchmarks that publish none: by hash of the group, so they never move and never divide a group."""
+"""Splits for benchmarks that publish none, or no validation part: by hash of the group.
 
-from collections.abc import Sequence
+So they never move, depend on no seed and on no order of the rows, and never divide a group.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from distill.evaluation.benchmarks.records import BenchmarkRow
+from distill.evaluation.benchmarks.records import Benchmark, BenchmarkRow
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_bytes
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
+TRAIN, VALIDATION = "train", "validation"
 
 
 def derive_splits(name: str, rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
     """Rows with a split: 20 % of the groups test, 10 % validation, the rest train.
 
-    Groups are ordered by the hash of benchmark and group name, so the split depends on neither the order of the file
-    nor a random seed. The shares are of groups (at least one each for test and validation, given three groups).
+    The shares are of groups (at least one each for test and validation, given three groups).
 
     Args:
         name: of the benchmark; part of the hash, so two benchmarks with equal group names split differently.
         rows: with groups set.
     """
-    groups = sorted(
-        {row.group for row in rows}, key=lambda group: sha256_bytes(f"{name}\n{group}".encode("utf-8", "surrogatepass"))
-    )
+    groups = _ordered((row.group for row in rows), name)
     test = max(1, round(TEST_SHARE * len(groups)))
     validation = max(1, round(VALIDATION_SHARE * len(groups))) if len(groups) > 2 else 0
-    split_of = dict.fromkeys(groups, "train")
+    split_of = dict.fromkeys(groups, TRAIN)
     split_of |= dict.fromkeys(groups[:test], "test")
-    split_of |= dict.fromkeys(groups[test : test + validation], "validation")
+    split_of |= dict.fromkeys(groups[test : test + validation], VALIDATION)
     return [replace(row, split=split_of[row.group]) for row in rows]
+
+
+def carve_validation(benchmark: Benchmark, share: float) -> Benchmark:
+    """The same benchmark with a validation part that is taken out of its train part, whole groups at a time.
+
+    A group that has a test image too stays with training. A larger share holds all of a smaller one.
+
+    Args:
+        benchmark: without a validation part; all of one without splits counts as train.
+        share: of the groups of the train part, above 0 and below 1; at least one group is taken and one left.
+
+    Raises:
+        PocketiqaError: a share out of range, or a benchmark that this cannot be done with.
+    """
+    name, splits = benchmark.name, {row.split for row in benchmark.rows}
+    if not 0 < share < 1:
+        raise PocketiqaError(f"validation={share:g} is no share of benchmark {name}: give one such as 0.15")
+    if VALIDATION in splits:
+        raise PocketiqaError(
+            f"benchmark {name} has a validation part of its own, so validation={share:g} carves none: leave it out"
+        )
+    trains = TRAIN if splits - {""} else ""
+    elsewhere = {row.group for row in benchmark.rows if row.split != trains}
+    groups = _ordered((row.group for row in benchmark.rows if row.group not in elsewhere), f"{name}\n{VALIDATION}")
+    if len(groups) < 2:
+        raise PocketiqaError(
+            f"the train part of benchmark {name} has {len(groups)} groups of its own: at least 2 are needed for a "
+            "validation part"
+        )
+    carved = set(groups[: min(max(1, round(share * len(groups))), len(groups) - 1)])
+    rows = tuple(_placed(row, trains, carved) for row in benchmark.rows)
+    taken = sum(row.split == VALIDATION for row in rows)
+    note = f"{taken} images of the train part serve as validation: {share:g} of its groups, by hash"
+    origin = benchmark.split_origin if trains else "derived"
+    return replace(benchmark, rows=rows, split_origin=origin, notes=(*benchmark.notes, note))
+
+
+def _placed(row: BenchmarkRow, trains: str, carved: set[str]) -> BenchmarkRow:
+    if row.split != trains:
+        return row
+    return replace(row, split=VALIDATION if row.group in carved else TRAIN)
+
+
+def _ordered(groups: Iterable[str], salt: str) -> list[str]:
+    """Distinct groups in the order of the hash of salt and name."""
+    return sorted(set(groups), key=lambda group: sha256_bytes(f"{salt}\n{group}".encode("utf-8", "surrogatepass")))

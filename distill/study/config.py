@@ -1,0 +1,149 @@
+"""Studies: a YAML file with one recipe and what its runs differ in."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from distill.config import find_recipe
+from distill.recipe_values import apply_settings, parse_settings
+from distill.stage_config import Section
+from pseudo_labels.errors import PocketiqaError
+
+# Names of arms, axes and their values become names of folders.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$", max_length=40)]
+Changes = Annotated[dict[str, Any], BeforeValidator(lambda found: {} if found is None else found)]
+
+
+class Goal(Section):
+    """What the study is to show.
+
+    Attributes:
+        arm: that is to be better than the baseline.
+        at: value of each axis but the repeats; an axis that is not named holds at all of its values.
+        gain: least mean difference to the baseline; its interval must exclude 0 as well.
+    """
+
+    arm: Name
+    at: dict[Name, Annotated[Name, BeforeValidator(str)]] = Field(default_factory=dict)
+    gain: float = 0.0
+
+
+class Comparison(Section):
+    """Arms against one of them.
+
+    Attributes:
+        baseline: the arm that all others are compared with.
+        metric: of agreement with the opinions of the recipe's benchmark; higher is better.
+        goal: checked when all is done.
+    """
+
+    baseline: Name
+    metric: Literal["srcc", "plcc", "krcc"] = "srcc"
+    goal: Goal | None = None
+
+
+class Study(Section):
+    """Runs of one recipe.
+
+    Attributes:
+        name: of the study.
+        out: folder; each run has a subfolder, parts that several runs share are in ``shared``.
+        recipe: sections as in a recipe of its own, without ``name`` and ``out``; ``evaluate`` names the one benchmark
+            that all runs are judged by.
+        axes: for each axis the settings of each of its values, laid over the recipe; keys may be dotted.
+        repeats: the axis over which results are averaged, usually of random seeds.
+        arms: what is compared: settings laid over recipe and axes; null removes a section.
+        compare: arms with each other; null shows them side by side.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    out: Path
+    recipe: dict[str, Any]
+    axes: Annotated[dict[Name, Annotated[dict[Name, Changes], Field(min_length=1)]], Field(min_length=1)]
+    repeats: Name = "seed"
+    arms: Annotated[dict[Name, Changes], Field(min_length=1)]
+    compare: Comparison | None = None
+
+    @property
+    def metric(self) -> str:
+        """By which runs are compared."""
+        return self.compare.metric if self.compare else "srcc"
+
+    @property
+    def shown_axes(self) -> list[str]:
+        """All axes but the repeats, in order."""
+        return [axis for axis in self.axes if axis != self.repeats]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        if self.repeats not in self.axes:
+            raise ValueError(f"repeats is {self.repeats!r}, which is no axis: known are {', '.join(self.axes)}")
+        given = sorted({"name", "out"} & set(self.recipe))
+        if given:
+            raise ValueError(f"recipe.{given[0]} is set by the study for each run: leave it out")
+        if self.compare is not None:
+            self._check(self.compare)
+        return self
+
+    def _check(self, compare: Comparison) -> None:
+        goal = compare.goal
+        for arm in [compare.baseline, *([goal.arm] if goal else [])]:
+            if arm not in self.arms:
+                raise ValueError(f"compare names the arm {arm!r}: known are {', '.join(self.arms)}")
+        if goal is None:
+            return
+        if goal.arm == compare.baseline:
+            raise ValueError(f"the goal compares the arm {goal.arm!r} with itself: name another")
+        for axis, value in goal.at.items():
+            if axis not in self.shown_axes or value not in self.axes[axis]:
+                known = "; ".join(f"{name}: {', '.join(self.axes[name])}" for name in self.shown_axes)
+                raise ValueError(f"the goal is at {axis} {value}, but the axes and their values are {known}")
+
+
+def load_study(name: str, settings: Sequence[str] = (), out: Path | None = None) -> Study:
+    """Read a study and lay ``KEY=VALUE`` settings over it.
+
+    Args:
+        name: path, or the bare name of one that comes with pocketiqa.
+        settings: such as ``recipe.distill.steps=200``.
+        out: replaces the study's.
+
+    Raises:
+        PocketiqaError: no such file, not YAML, an unknown key or a value that does not fit; names the key.
+    """
+    path = find_recipe(name)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PocketiqaError(f"{path} is not a YAML study: {error}") from error
+    if not isinstance(tree, dict) or "arms" not in tree:
+        raise PocketiqaError(f"{path} holds no study: the sections 'recipe:', 'axes:' and 'arms:' are expected")
+    tree = _with_text_keys(apply_settings(_with_text_keys(tree), parse_settings(settings)))
+    if out is not None:
+        tree["out"] = str(out)
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        first, *others = error.errors()
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" (and {len(others)} more)" if others else ""
+        raise PocketiqaError(f"{path}: {_words(where, first)}{more}") from error
+
+
+def _words(where: str, error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; a study has the keys {', '.join(Study.model_fields)}"
+    if error["type"] == "missing":
+        return f"{where!r} is missing"
+    # Of the study as a whole the message says all.
+    return f"{where} = {error['input']!r}: {error['msg']}" if where else error["msg"].removeprefix("Value error, ")
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Keys that look like numbers to YAML, such as 250, are names here."""
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(inner) for key, inner in value.items()}
+    return [_with_text_keys(inner) for inner in value] if isinstance(value, list) else value

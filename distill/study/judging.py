@@ -1,0 +1,77 @@
+"""How well the model of one run agrees with people: its scores of the study's benchmark, kept image by image."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distill.config import Recipe
+from distill.console import Report
+from distill.evaluation.benchmarks import load_benchmark
+from distill.evaluation.evaluate import evaluate
+from distill.evaluation.predictions import Predictions, predict
+from distill.evaluation.samples import benchmark_samples
+from distill.evaluation.targets import Targets, targets_from_benchmark
+from distill.stage_config import expanded
+from distill.stages.context import Stage, is_complete, make_once
+from distill.study.sharing import CellRun
+from pseudo_labels.files import canonical_json, digest_of, sha256_file
+from pseudo_labels.outputs import read_manifest
+
+KIND = "judgement"
+PREDICTIONS, RESULTS = "predictions.json", "evaluation.json"
+_DECODERS = 2
+
+
+def judging_stage(run: CellRun) -> Stage:
+    """The student, or the teacher of a run without one, against the opinions of the recipe's benchmark."""
+    return Stage("judge", run.judgement, partial(_judge, run))
+
+
+def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
+    section = run.recipe.evaluate[0]
+    benchmark = load_benchmark(expanded(section.opinions)).select(section.split)
+    targets = targets_from_benchmark(benchmark)
+    student = run.recipe.distill is not None
+    model = sha256_file(run.model) if student else read_manifest(run.fitting).digest
+    spec = {"model": model, **basis_of(run.recipe, targets)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model = run.model if student else run.fitted_teacher
+        samples = benchmark_samples(benchmark)
+        found = predict(model, samples, name=run.recipe.name, workers=_DECODERS, progress=report)
+        result = evaluate([found], targets, seed=run.recipe.seed)
+        (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
+        (folder / RESULTS).write_bytes(canonical_json(result))
+        return {name: sha256_file(folder / name) for name in (PREDICTIONS, RESULTS)}
+
+    make_once(run.judgement, KIND, spec, make, overwrite=overwrite)
+    scored = sum(score is not None for score in _record(run.judgement)["scores"])
+    return f"{scored} of {len(targets.ids)} images of {targets.name} have a score"
+
+
+def read_judgement(run: CellRun, targets: Targets) -> Predictions | None:
+    """Scores of the model of a run, in the order of the targets.
+
+    None if there are none yet, or if those that are there are of other settings or opinions: results of before and
+    after a change are not to be mixed.
+    """
+    folder = run.judgement
+    if not is_complete(folder):
+        return None
+    spec = read_manifest(folder, KIND).spec
+    if any(spec[name] != digest for name, digest in basis_of(run.recipe, targets).items()):
+        return None
+    return Predictions.from_dict(_record(folder)).aligned(targets.ids)
+
+
+def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
+    """Digests of the settings, and of images, opinions and groups."""
+    return {
+        "recipe": digest_of(recipe.model_dump(mode="json", exclude={"name", "out"})),
+        "targets": digest_of([targets.name, targets.ids, targets.scores.tolist(), targets.groups]),
+    }
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))

@@ -1,0 +1,195 @@
+"""What a study found, as one dictionary of JSON values; table and page show it and add nothing."""
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.evaluation.bootstrap import LEVEL, Draws, bootstrap_metrics, interval
+from distill.evaluation.evaluate import select
+from distill.evaluation.metrics import METRICS
+from distill.evaluation.predictions import Predictions
+from distill.evaluation.targets import Targets
+from distill.study.cells import Cell
+from distill.study.config import Study
+from distill.study.costs import read_costs
+from distill.study.judging import read_judgement
+from distill.study.sharing import SHARED, CellRun, with_places
+from distill.study.worker import read_failure
+
+FORMAT = 1
+RESAMPLES = 1000
+_ORDER = ("fit", "pool", "distort", "label", "distill", "export", "judge")
+_SEED = 0
+
+FloatArray = NDArray[np.float64]
+Judged = Mapping[str, Predictions]
+
+
+def build_result(study: Study, cells: Sequence[Cell], targets: Targets, commands: Mapping[str, str]) -> dict[str, Any]:
+    """Gather what all runs have left in their folders.
+
+    Args:
+        study: that they are of.
+        cells: all of them, whether they have run or not.
+        targets: what they are judged by.
+        commands: that repeat each run, by name, and the whole study under the name ``""``.
+
+    Returns:
+        ``rows``: for each combination of values of the axes but the repeats, of each arm the metric of every repeat,
+        their mean, standard deviation and number, and of each arm but the baseline the paired difference;
+        ``goal``; ``runs`` with their costs; and what it all rests on.
+    """
+    runs = {cell.name: cell_run(cell, study.out) for cell in cells}
+    judged = {name: found for name, run in runs.items() if (found := read_judgement(run, targets))}
+    selection, mask = next(iter(select(targets).items()))
+    table = _Table(study, cells, judged, targets, mask)
+    rows = [table.row(dict(zip(study.shown_axes, at, strict=True))) for at in _combinations(study)]
+    return {
+        "format": FORMAT,
+        "name": study.name,
+        "metric": study.metric,
+        "axes": {axis: list(values) for axis, values in study.axes.items()},
+        "repeats": study.repeats,
+        "arms": list(study.arms),
+        "baseline": study.compare.baseline if study.compare else None,
+        "target": {"name": targets.name, "about": targets.about, "selection": selection, "n": int(mask.sum())},
+        "bootstrap": {"resamples": RESAMPLES, "seed": _SEED, "level": LEVEL},
+        "rows": rows,
+        "goal": _goal(study, rows),
+        "runs": [_run(cell, runs[cell.name], table, commands) for cell in cells],
+        "command": commands[""],
+    }
+
+
+def _combinations(study: Study) -> list[tuple[str, ...]]:
+    return list(itertools.product(*(study.axes[axis] for axis in study.shown_axes)))
+
+
+class _Table:
+    """Metrics and differences of a study's runs."""
+
+    def __init__(self, study: Study, cells: Sequence[Cell], judged: Judged, targets: Targets, mask: NDArray[np.bool_]):
+        self._study, self._targets, self._mask, self.judged = study, targets, mask, judged
+        self._at = {(cell.arm, *cell.values.values()): cell for cell in cells}
+        self._draws = Draws.of(len(targets.ids), targets.groups, resamples=RESAMPLES, seed=_SEED)
+
+    def value(self, cell: Cell) -> float | None:
+        """The metric of one run; None if it has none."""
+        found = self.judged.get(cell.name)
+        return None if found is None else _number(self._metric(found, self._mask & np.isfinite(found.scores)))
+
+    def row(self, values: Mapping[str, str]) -> dict[str, Any]:
+        """All arms at one combination of values."""
+        arms = {arm: self._arm(arm, values) for arm in self._study.arms}
+        compare = self._study.compare
+        others = [] if compare is None else [arm for arm in arms if arm != compare.baseline]
+        differences = {arm: self._difference(arm, compare.baseline, values) for arm in others} if compare else {}
+        return {"values": dict(values), "arms": arms, "differences": differences}
+
+    def _cell(self, arm: str, values: Mapping[str, str], repeat: str) -> Cell:
+        at = {**values, self._study.repeats: repeat}
+        return self._at[(arm, *(at[axis] for axis in self._study.axes))]
+
+    def _arm(self, arm: str, values: Mapping[str, str]) -> dict[str, Any]:
+        repeats = self._study.axes[self._study.repeats]
+        found = {repeat: self.value(self._cell(arm, values, repeat)) for repeat in repeats}
+        known = [value for value in found.values() if value is not None]
+        return {
+            "mean": statistics.fmean(known) if known else None,
+            "deviation": statistics.stdev(known) if len(known) > 1 else None,
+            "low": min(known, default=None),
+            "high": max(known, default=None),
+            "n": len(known),
+            "repeats": found,
+        }
+
+    def _difference(self, arm: str, baseline: str, values: Mapping[str, str]) -> dict[str, Any]:
+        """Mean over the repeats of arm minus baseline, with the interval of that mean over resampled scenes.
+
+        In each resample all runs are judged by the same images; a repeat is compared with the same repeat.
+        """
+        pairs = []
+        for repeat in self._study.axes[self._study.repeats]:
+            names = (self._cell(own, values, repeat).name for own in (arm, baseline))
+            own, other = (self.judged.get(name) for name in names)
+            if own is not None and other is not None:
+                pairs.append((own, other))
+        found = [self._paired(own, other) for own, other in pairs]
+        known = [pair for pair in found if pair is not None]
+        if not known:
+            reason = "no repeat has both" if not pairs else f"no {self._study.metric} in any repeat"
+            return {"difference": None, "low": None, "high": None, "interval_reason": reason, "reason": reason, "n": 0}
+        samples = np.mean([drawn for _, drawn, _ in known], axis=0)
+        groups = min(count for _, _, count in known)
+        difference = statistics.fmean(value for value, _, _ in known)
+        return {"difference": difference, "reason": "", "n": len(known)} | interval(samples, groups).as_dict()
+
+    def _paired(self, own: Predictions, other: Predictions) -> tuple[float, FloatArray, int] | None:
+        """Difference, difference in each resample, and scenes, on the images that both have scored."""
+        keep = self._mask & np.isfinite(own.scores) & np.isfinite(other.scores)
+        difference = self._metric(own, keep) - self._metric(other, keep)
+        if np.isnan(difference):
+            return None
+        drawn = [
+            bootstrap_metrics(found.scores, self._targets.scores, self._draws, keep)[self._study.metric]
+            for found in (own, other)
+        ]
+        return difference, drawn[0] - drawn[1], self._draws.groups_in(keep)
+
+    def _metric(self, found: Predictions, keep: NDArray[np.bool_]) -> float:
+        return METRICS[self._study.metric](found.scores[keep], self._targets.scores[keep])
+
+
+def _goal(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Whether the gain was reached wherever it is to be; null until all of it has been measured."""
+    goal = study.compare.goal if study.compare else None
+    if goal is None:
+        return None
+    places = [row for row in rows if all(row["values"][axis] == value for axis, value in goal.at.items())]
+    found = [row["differences"][goal.arm] for row in places]
+    whole = all(one["n"] == len(study.axes[study.repeats]) for one in found)
+    met = all(one["difference"] >= goal.gain and (one["low"] or 0.0) > 0 for one in found) if whole else None
+    return {**goal.model_dump(mode="json"), "met": met}
+
+
+def cell_run(cell: Cell, out: Path) -> CellRun:
+    """The folders of a run."""
+    return CellRun(with_places(cell.recipe), cell.recipe.out, "", out / SHARED)
+
+
+def _run(cell: Cell, run: CellRun, table: _Table, commands: Mapping[str, str]) -> dict[str, Any]:
+    costs, failed = _costs(run), read_failure(run.out)
+    return {
+        "name": cell.name,
+        "arm": cell.arm,
+        "values": dict(cell.values),
+        "state": "failed" if failed else "done" if cell.name in table.judged else "to do",
+        "reason": failed,
+        "value": table.value(cell),
+        "stages": costs,
+        "seconds": sum(cost["seconds"] for cost in costs.values()) if costs else None,
+        "resumed": any(cost["resumed"] for cost in costs.values()),
+        "peak_memory_bytes": max((cost["peak_memory_bytes"] for cost in costs.values()), default=None),
+        "command": commands[cell.name],
+    }
+
+
+def _costs(run: CellRun) -> dict[str, dict[str, Any]]:
+    """Of every stage in order, those of shared parts as though the run had been the only one."""
+    shared = [run.fit_run.out] if run.recipe.fit else []
+    shared += [run.label_home] if run.recipe.pool else []
+    found = {
+        stage: {**cost, "shared": home != run.out}
+        for home in [*shared, run.out]
+        for stage, cost in read_costs(home).items()
+    }
+    return {stage: found[stage] for stage in sorted(found, key=_ORDER.index)}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,58 @@
+"""The stages of one run of a study, in order."""
+
+import time
+from pathlib import Path
+
+import yaml
+
+from distill.config import Recipe
+from distill.pipeline import walk
+from distill.stages.context import Stage, is_complete
+from distill.stages.fitting import fitting_stages
+from distill.stages.student import student_stages
+from distill.study.costs import record_cost
+from distill.study.judging import judging_stage
+from distill.study.pools import pool_stages
+from distill.study.sharing import CellRun, with_places
+from pseudo_labels.files import write_atomic
+from pseudo_labels.outputs import MANIFEST, read_manifest
+
+RECIPE = "recipe.yaml"
+
+
+def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> None:
+    """Fit, label, train, export and judge, as far as the recipe says; what is unchanged is skipped.
+
+    Args:
+        recipe: of the run.
+        shared: folder of what runs share.
+        command: that repeats the run.
+        overwrite: redo stages whose settings or inputs changed; without it they are refused.
+
+    Raises:
+        PocketiqaError: a stage failed; what was finished before stays.
+    """
+    run = CellRun(with_places(recipe), recipe.out, command, shared)
+    run.out.mkdir(parents=True, exist_ok=True)
+    tree = recipe.model_dump(mode="json", exclude_unset=True)
+    write_atomic(run.out / RECIPE, f"# {command}\n\n{yaml.safe_dump(tree, sort_keys=False)}".encode())
+    for stage in fitting_stages(run.fit_run):
+        _walk(stage, run.fit_run.out, overwrite=overwrite)
+    for stage in pool_stages(run):
+        _walk(stage, run.label_home, overwrite=overwrite)
+    for stage in [*(student_stages(run) if recipe.distill else []), judging_stage(run)]:
+        _walk(stage, run.out, overwrite=overwrite)
+
+
+def _walk(stage: Stage, home: Path, *, overwrite: bool) -> None:
+    """Walk a stage and write down in ``home`` what it cost, unless it was done before."""
+    before = _digest(stage.folder)
+    resumed = before is None and (stage.folder / MANIFEST).is_file()
+    started = time.monotonic()
+    walk(stage, overwrite=overwrite)
+    if _digest(stage.folder) != before:
+        record_cost(home, stage.name, time.monotonic() - started, resumed=resumed)
+
+
+def _digest(folder: Path) -> str | None:
+    return read_manifest(folder).digest if is_complete(folder) else None

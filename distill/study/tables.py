@@ -1,0 +1,104 @@
+"""The result of a study in a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from distill.report.numbers import decimals, signed
+
+
+def result_tables(result: Mapping[str, Any]) -> list[Table]:
+    """Arms at every combination of values with their differences, and what each run cost."""
+    return [_arms(result), _runs(result)]
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """The study in one sentence: its goal, or how far it has come."""
+    done = sum(run["state"] == "done" for run in result["runs"])
+    progress = f"{done} of {len(result['runs'])} runs are done"
+    goal = result["goal"]
+    if goal is None:
+        return f"{progress}."
+    where = " and ".join(f"{axis} {value}" for axis, value in goal["at"].items()) or "all values"
+    wanted = (
+        f"{goal['arm']} to gain at least {decimals(goal['gain'])} {result['metric'].upper()} over "
+        f"{result['baseline']} at {where}, with an interval above 0"
+    )
+    found = "; ".join(
+        difference_words(row["differences"][goal["arm"]])
+        for row in result["rows"]
+        if all(row["values"][axis] == value for axis, value in goal["at"].items())
+    )
+    if goal["met"] is None:
+        return f"Not known yet ({progress}): {wanted}. So far: {found}."
+    return f"{'Reached' if goal['met'] else 'Not reached'}: {wanted}. Found: {found}."
+
+
+def difference_words(found: Mapping[str, Any]) -> str:
+    """A paired difference with its interval, in words."""
+    if found["difference"] is None:
+        return f"none ({found['reason']})"
+    ends = "no interval"
+    if found["low"] is not None:
+        ends = f"{signed(found['low'])} to {signed(found['high'])}"
+    return f"{signed(found['difference'])} ({ends})"
+
+
+def arm_words(found: Mapping[str, Any]) -> str:
+    """Mean and standard deviation over the repeats, and their number."""
+    if found["mean"] is None:
+        return "–"
+    spread = "" if found["deviation"] is None else f" ± {decimals(found['deviation'])}"
+    return f"{decimals(found['mean'])}{spread} (n={found['n']})"
+
+
+def seconds_words(run: Mapping[str, Any]) -> str:
+    """Time of a run; one that was resumed has taken longer than is known."""
+    if run["seconds"] is None:
+        return "–"
+    return f"{'over ' if run['resumed'] else ''}{run['seconds']:.0f} s"
+
+
+def memory_words(run: Mapping[str, Any]) -> str:
+    """Peak memory of a run."""
+    return "–" if run["peak_memory_bytes"] is None else f"{run['peak_memory_bytes'] / 1e6:,.0f} MB"
+
+
+def value_words(row: Mapping[str, Any]) -> str:
+    """The values of a row, each with its axis."""
+    values = row["values"]
+    return ", ".join(f"{axis} {value}" for axis, value in values.items()) or "all"
+
+
+def header_of(result: Mapping[str, Any]) -> Sequence[str]:
+    """Columns of the table of arms."""
+    compared = [f"{arm} − {result['baseline']}" for arm in (result["rows"][0]["differences"] if result["rows"] else ())]
+    return ["at", *result["arms"], *compared]
+
+
+def _arms(result: Mapping[str, Any]) -> Table:
+    target = result["target"]
+    caption = f"mean ± standard deviation over n values of {result['repeats']}; differences with 95 % interval"
+    title = f"{result['name']}: {result['metric'].upper()} with people, {target['n']} images of {target['name']}"
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for name in header_of(result):
+        table.add_column(name, justify="left" if name == "at" else "right")
+    for row in result["rows"]:
+        arms = [arm_words(found) for found in row["arms"].values()]
+        table.add_row(value_words(row), *arms, *map(_difference, row["differences"].values()))
+    return table
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    return "–" if found["difference"] is None else difference_words(found)
+
+
+def _runs(result: Mapping[str, Any]) -> Table:
+    table = Table(title="Runs", title_justify="left")
+    for name in ("run", result["metric"].upper(), "time", "memory"):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    for run in result["runs"]:
+        value = run["state"] if run["value"] is None else decimals(run["value"])
+        table.add_row(run["name"], value, seconds_words(run), memory_words(run))
+    return table

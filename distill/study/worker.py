@@ -1,0 +1,112 @@
+"""One run in a process of its own: its memory can be measured, and what kills it does not kill the study."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from distill.config import Recipe
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import write_atomic
+
+FAILURE = "failure.txt"
+_MODULE = "distill.study.stages"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is told to do.
+
+    Attributes:
+        recipe: of the run, as JSON values; its ``out`` is the run's folder.
+        shared: folder of what runs share.
+        command: that repeats the run.
+        overwrite: redo stages whose settings or inputs changed.
+    """
+
+    recipe: dict[str, Any]
+    shared: str
+    command: str
+    overwrite: bool
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(self.recipe["out"])
+
+
+def run_apart(order: Order) -> str:
+    """Walk a run in a process of its own and wait for it.
+
+    The process is forked from one that has imported all modules and done nothing else (where the system can fork), so
+    that it has no threads to inherit and starts at once.
+
+    Returns:
+        Why it failed, in one line; empty if it is done.
+    """
+    (order.folder / FAILURE).unlink(missing_ok=True)
+    process = _process(order)
+    process.start()
+    process.join()
+    if process.exitcode == 0:
+        return ""
+    if process.exitcode is not None and process.exitcode < 0:
+        name = signal.Signals(-process.exitcode).name
+        _write(order.folder, f"its process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}")
+    return read_failure(order.folder) or "its process ended without a word"
+
+
+def read_failure(folder: Path) -> str:
+    """Why a run failed when it was last tried; empty if it did not."""
+    with contextlib.suppress(OSError):
+        return (folder / FAILURE).read_text(encoding="utf-8").partition("\n")[0]
+    return ""
+
+
+def _write(folder: Path, words: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / FAILURE, words.encode())
+
+
+def _process(order: Order) -> BaseProcess:
+    name = order.recipe["name"]
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn").Process(target=_begin, args=(order,), name=name)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_MODULE])
+    return context.Process(target=_begin, args=(order,), name=name)
+
+
+def _begin(order: Order) -> None:
+    from distill.study.stages import walk_run
+
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    recipe = Recipe.model_validate(order.recipe)
+    try:
+        walk_run(recipe, Path(order.shared), order.command, overwrite=order.overwrite)
+    except KeyboardInterrupt:  # the study hears of it too, and says so
+        raise SystemExit(130) from None
+    except Exception as error:  # whatever it was, the study goes on with the next run
+        _tell(order.folder, error)
+        raise SystemExit(1) from None
+
+
+def _tell(folder: Path, error: Exception) -> None:
+    words = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, PocketiqaError):
+        words = f"unexpected {type(error).__name__}: {words} (traceback in {folder / FAILURE})"
+    _write(folder, f"{words}\n\n{traceback.format_exc()}")
+
+
+def _follow_parent() -> None:
+    """End with the study, even if it was killed and could tell nobody: its next life resumes the same run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,117 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.recipe_values import apply_settings
+from distill.study import run_study
+from distill.study.cells import cells_of, chosen, command_of
+from distill.study.config import load_study
+from pseudo_labels.errors import PocketiqaError
+from tests.helpers.studies import rated_textures, study_tree, write_study
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return rated_textures(tmp_path_factory.mktemp("rated"))
+
+
+def study_of(folder: Path, benchmark: str, **changes: Any) -> str:
+    return write_study(folder / "study.yaml", apply_settings(study_tree(benchmark), changes))
+
+
+def test_every_arm_meets_every_value_with_its_settings_on_top(tmp_path: Path, benchmark: str):
+    axes = {"size": {"small": None, "large": {"distill.steps": 7}}, "seed": {0: {"seed": 0}, 1: {"seed": 1}}}
+    arms = {"alone": {"pool": None, "label": None, "distill.batch_size": 1}, "more": None}
+    study = load_study(study_of(tmp_path, benchmark, axes=axes, arms=arms), [], tmp_path / "out")
+    cells = cells_of(study)
+    assert [cell.name for cell in cells] == [
+        f"{arm}-size{size}-seed{seed}" for size in ("small", "large") for seed in (0, 1) for arm in ("alone", "more")
+    ]
+    found = {cell.name: cell.recipe for cell in cells}
+    one, other = found["alone-sizelarge-seed1"], found["more-sizesmall-seed0"]
+    assert one.distill
+    assert (one.distill.steps, one.distill.batch_size, one.seed, one.pool, one.label) == (7, 1, 1, None, None)
+    assert other.distill
+    assert (other.distill.steps, other.distill.batch_size, other.seed) == (1, 2, 0)
+    assert other.label is not None
+    assert one.out == tmp_path / "out" / "alone-sizelarge-seed1"
+    assert one.name == "alone-sizelarge-seed1"
+
+
+def test_settings_are_laid_over_the_study(tmp_path: Path, benchmark: str):
+    name = study_of(tmp_path, benchmark)
+    study = load_study(name, ["recipe.distill.steps=3", "axes.seed={5: {seed: 5}}", "compare=null"])
+    assert [cell.name for cell in cells_of(study)] == ["alone-seed5", "more-seed5"]
+    assert all(cell.recipe.distill and cell.recipe.distill.steps == 3 for cell in cells_of(study))
+
+
+def test_runs_are_chosen_by_name_or_pattern(tmp_path: Path, benchmark: str):
+    cells = cells_of(load_study(study_of(tmp_path, benchmark)))
+    assert [cell.name for cell in chosen(cells, "more-*")] == ["more-seed0", "more-seed1"]
+    assert [cell.name for cell in chosen(cells, "alone-seed1")] == ["alone-seed1"]
+    with pytest.raises(
+        PocketiqaError, match=r"no run of the study is called 'alone': they are alone-seed0, more-seed0"
+    ):
+        chosen(cells, "alone")
+
+
+def test_a_command_can_be_pasted_into_a_shell():
+    command = command_of("my study.yaml", ["a=[1, 2]"], Path("x y"), "more-seed0")
+    assert command == "pocketiqa study 'my study.yaml' --set 'a=[1, 2]' --out 'x y' --only more-seed0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"axis": {}}, r"unknown key 'axis'; a study has the keys name, out, recipe, axes"),
+        ({"arms": {}}, r"arms = \{\}: "),
+        ({"arms.a/b": {}}, r"arms\.a/b.* = 'a/b'"),
+        ({"repeats": "sed"}, r"repeats is 'sed', which is no axis: known are seed"),
+        ({"recipe.out": "x"}, r"recipe\.out is set by the study"),
+        ({"compare.baseline": "alon"}, r"compare names the arm 'alon': known are alone, more"),
+        ({"compare.goal": {"arm": "alone"}}, r"the goal compares the arm 'alone' with itself"),
+        ({"compare.goal": {"arm": "more", "at": {"labels": 8}}}, r"the goal is at labels 8, but the axes"),
+        ({"compare.metric": "rmse"}, r"compare\.metric = 'rmse'"),
+    ],
+)
+def test_a_wrong_study_is_refused(tmp_path: Path, benchmark: str, changes: dict[str, Any], message: str):
+    with pytest.raises(PocketiqaError, match=message):
+        load_study(study_of(tmp_path, benchmark, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"axes.seed": {"0": {}, "1": {"distil.seed": 1}}},
+            r"run 'alone-seed1' of the study: unknown key 'distil'; did",
+        ),
+        ({"arms.more": {"distill.steps": 0}}, r"run 'more-seed0' of the study: distill.steps = 0"),
+        ({"arms.more": {"name.x": 0}}, r"run 'more-seed0' of the study: name = \{'x': 0\}"),
+        (
+            {"arms.more": {"label.shards.x": 0}},
+            r"run 'more-seed0' of the study: label.shards.x: 'x' lies inside a plain",
+        ),
+        ({"arms.more": {"evaluate": []}}, r"'more-seed0' of the study: 'evaluate' has 0 benchmarks"),
+        ({"recipe.evaluate": [{"opinions": "csv:x.csv"}]}, r"evaluate.split is not given.*name validation"),
+        ({"recipe.evaluate": [{"opinions": "csv:x.csv", "split": "test"}]}, r"evaluate.split is test"),
+        ({"arms.more": {"sources": [{"opinions": "csv:gone.csv"}]}}, r"no CSV file gone\.csv"),
+        ({"arms.more": {"evaluate": [{"opinions": "csv:x", "split": "all"}]}}, r"judged by different benchmarks"),
+    ],
+)
+def test_wrong_settings_of_any_run_are_told_before_the_first_runs(
+    tmp_path: Path, benchmark: str, changes: dict[str, Any], message: str
+):
+    out = tmp_path / "out"
+    with pytest.raises(PocketiqaError, match=message):
+        run_study(study_of(tmp_path, benchmark, **changes), out=out)
+    assert not out.exists()
+
+
+def test_a_recipe_is_no_study(tmp_path: Path):
+    with pytest.raises(PocketiqaError, match=r"tiny\.yaml holds no study: the sections 'recipe:', 'axes:' and 'arms:'"):
+        load_study("tiny")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(PocketiqaError, match=r"broken\.yaml is not a YAML study"):
+        load_study(str(tmp_path / "broken.yaml"))
