@@ -76,14 +76,17 @@ def _write(folder: Path, words: str) -> None:
 
 def _process(order: Order) -> BaseProcess:
     name = order.recipe["name"]
+    # The server that processes are forked from may be older than what the environment says now.
+    arguments = (order, dict(os.environ))
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn").Process(target=_begin, args=(order,), name=name)
+        return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_MODULE])
-    return context.Process(target=_begin, args=(order,), name=name)
+    return context.Process(target=_begin, args=arguments, name=name)
 
 
-def _begin(order: Order) -> None:
+def _begin(order: Order, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     from distill.study.stages import walk_run
 
     threading.Thread(target=_follow_parent, daemon=True).start()
