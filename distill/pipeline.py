@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distill import console
 from distill.config import load_recipe
+from distill.recipe_places import with_places
 from distill.stages.context import Run, Stage, is_complete
 from distill.stages.data import data_stages
 from distill.stages.demonstration import demonstration_stages, read_demonstration
@@ -88,7 +89,7 @@ def distill_only(name: str, *, out: Path | None = None, settings: Sequence[str] 
 
 
 def _open_run(name: str, out: Path | None, settings: Sequence[str]) -> Run:
-    recipe = load_recipe(name, settings, out)
+    recipe = with_places(load_recipe(name, settings, out))
     words = ["pocketiqa run", name, *(f"--set '{word}'" for word in settings), *([f"--out {out}"] if out else [])]
     return Run(recipe, recipe.out, " ".join(words))
 

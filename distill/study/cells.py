@@ -14,10 +14,10 @@ import yaml
 from distill.config import Recipe, load_recipe
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.targets import Targets, targets_from_benchmark
+from distill.recipe_places import with_places
 from distill.recipe_values import apply_settings
 from distill.stage_config import BenchmarkSection, expanded
 from distill.study.config import Study
-from distill.study.sharing import with_places
 from pseudo_labels.errors import PocketiqaError
 
 

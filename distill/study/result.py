@@ -14,11 +14,12 @@ from distill.evaluation.evaluate import select
 from distill.evaluation.metrics import METRICS
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
+from distill.recipe_places import with_places
 from distill.study.cells import Cell
 from distill.study.config import Study
 from distill.study.costs import read_costs
 from distill.study.judging import read_judgement
-from distill.study.sharing import SHARED, CellRun, with_places
+from distill.study.sharing import SHARED, CellRun
 from distill.study.worker import read_failure
 
 FORMAT = 1

@@ -7,13 +7,14 @@ import yaml
 
 from distill.config import Recipe
 from distill.pipeline import walk
+from distill.recipe_places import with_places
 from distill.stages.context import Stage, is_complete
 from distill.stages.fitting import fitting_stages
 from distill.stages.student import student_stages
 from distill.study.costs import record_cost
 from distill.study.judging import judging_stage
 from distill.study.pools import pool_stages
-from distill.study.sharing import CellRun, with_places
+from distill.study.sharing import CellRun
 from pseudo_labels.files import write_atomic
 from pseudo_labels.outputs import MANIFEST, read_manifest
 

@@ -1,0 +1,35 @@
+"""Where the files lie that a recipe names: variables and the home folder replaced when a run begins."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.config import Recipe
+from distill.stage_config import expanded
+
+
+def with_places(recipe: Recipe) -> Recipe:
+    """The recipe with ``$VARIABLES`` in the options of its teachers and in the student's first weights replaced.
+
+    Raises:
+        PocketiqaError: a variable is not set.
+    """
+    changes: dict[str, Any] = {}
+    if recipe.fit is not None:
+        changes["fit"] = recipe.fit.model_copy(update={"options": _expanded(recipe.fit.options)})
+    if recipe.label is not None:
+        teacher = recipe.label.teacher
+        named = {"teacher": teacher and expanded(teacher), "options": _expanded(recipe.label.options)}
+        changes["label"] = recipe.label.model_copy(update=named)
+    if recipe.distill is not None and recipe.distill.student.init is not None:
+        student = recipe.distill.student
+        student = student.model_copy(update={"init": Path(expanded(str(student.init)))})
+        changes["distill"] = recipe.distill.model_copy(update={"student": student})
+    return recipe.model_copy(update=changes)
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expanded(inner) for inner in value]
+    return expanded(value) if isinstance(value, str) and value.startswith(("$", "~")) else value
