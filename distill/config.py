@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from distill.fit_config import FitSection
-from distill.recipe_values import apply_settings, parse_settings
+from distill.recipe_values import apply_settings, parse_settings, read_yaml
 from distill.stage_config import (
     BenchmarkSection,
     DistortSection,
@@ -83,12 +82,9 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
         PocketiqaError: no such recipe, not YAML, an unknown key or a value that does not fit; names the key.
     """
     path = find_recipe(name)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PocketiqaError(f"{path} is not a YAML recipe: {error}") from error
-    if not isinstance(tree, dict):
-        raise PocketiqaError(f"{path} holds no recipe: sections such as 'pool:', 'distill:' and 'fit:' are expected")
+    tree = read_yaml(path, "recipe")
+    if "arms" in tree:
+        raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
     tree = apply_settings(tree, parse_settings(settings))
     if out is not None:
         tree["out"] = str(out)

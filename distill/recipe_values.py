@@ -1,6 +1,7 @@
 """``KEY=VALUE`` words of the command line, read as YAML and laid over a recipe."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -44,3 +45,22 @@ def _with(tree: Any, path: list[str], value: Any, key: str) -> dict[str, Any]:
         raise PocketiqaError(f"--set {key}: {path[0]!r} lies inside a plain value ({tree!r}), not inside a section")
     head, *rest = path
     return {**tree, head: _with(tree.get(head), rest, value, key) if rest else value}
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Args:
+        path: of the file.
+        what: it should be, in words: ``recipe`` or ``study``.
+
+    Raises:
+        PocketiqaError: not YAML, or no sections.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PocketiqaError(f"{path} is not a YAML {what}: {error}") from error
+    if not isinstance(tree, dict):
+        raise PocketiqaError(f"{path} holds no {what}: it has no sections")
+    return tree

@@ -56,3 +56,23 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
         written.append(f" {label}" if value is True else f' {label}="{html.escape(plain(value), quote=True)}"')
     opening = f"<{name}{''.join(written)}>"
     return Html(opening if name in _VOID else f"{opening}{join(children)}</{name}>")
+
+
+def document(title: str, body: Html, css: str) -> str:
+    """A whole page that loads nothing from elsewhere.
+
+    Args:
+        title: of the browser's window.
+        body: what is shown.
+        css: all its style.
+    """
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", title),
+        tag("style", Html(css)),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', body), lang='en')}\n"

@@ -13,7 +13,7 @@ from distill.report.costs import costs
 from distill.report.every_image import plots
 from distill.report.examples import damaged, disagreement, maps
 from distill.report.inputs import ReportInputs
-from distill.report.markup import Html, tag
+from distill.report.markup import Html, document, tag
 from distill.report.model_card import Part, card, to_html, to_markdown
 from distill.report.numbers import data, decimals, milliseconds, si, size, times
 from distill.report.origins import overlap, provenance, repeat
@@ -110,16 +110,7 @@ def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) 
         [section.html() for section in sections],
         tag("footer", "Every number on this page stands in ", tag("code", "report.json"), " with all its digits."),
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", content["title"]),
-        tag("style", Html(CSS)),
-    )
-    return f"<!doctype html>\n{tag('html', head, tag('body', body), lang='en')}\n"
+    return document(content["title"], body, CSS)
 
 
 def _tile(tile: Mapping[str, Any]) -> Html:

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from distill.config import find_recipe
-from distill.recipe_values import apply_settings, parse_settings
+from distill.recipe_values import apply_settings, parse_settings, read_yaml
 from distill.stage_config import Section
 from pseudo_labels.errors import PocketiqaError
 
@@ -115,11 +114,8 @@ def load_study(name: str, settings: Sequence[str] = (), out: Path | None = None)
         PocketiqaError: no such file, not YAML, an unknown key or a value that does not fit; names the key.
     """
     path = find_recipe(name)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PocketiqaError(f"{path} is not a YAML study: {error}") from error
-    if not isinstance(tree, dict) or "arms" not in tree:
+    tree = read_yaml(path, "study")
+    if "arms" not in tree:
         raise PocketiqaError(f"{path} holds no study: the sections 'recipe:', 'axes:' and 'arms:' are expected")
     tree = _with_text_keys(apply_settings(_with_text_keys(tree), parse_settings(settings)))
     if out is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distill.report.markup import Html, tag
+from distill.report.markup import Html, document, tag
 from distill.report.numbers import count, data, decimals, signed, with_interval
 from distill.report.plots import Span, intervals, legend
 from distill.report.style import CSS
@@ -27,16 +27,7 @@ def study_page(result: Mapping[str, Any]) -> str:
         [section.html() for section in sections if section is not None],
         tag("footer", "Every number on this page stands in ", tag("code", "study.json"), " with all its digits."),
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", result["name"]),
-        tag("style", Html(CSS + BAND_CSS)),
-    )
-    return f"<!doctype html>\n{tag('html', head, tag('body', body), lang='en')}\n"
+    return document(result["name"], body, CSS + BAND_CSS)
 
 
 def _results(result: Mapping[str, Any]) -> Section:

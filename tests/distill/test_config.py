@@ -43,6 +43,11 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path):
     assert load_recipe(str(copy)) == load_recipe("tiny")
 
 
+def test_a_study_is_not_a_recipe():
+    with pytest.raises(PocketiqaError, match=r"is a study of many runs: walk it with 'pocketiqa study ablation'"):
+        load_recipe("ablation")
+
+
 def test_an_unknown_name_lists_the_known_and_the_nearest():
     with pytest.raises(PocketiqaError, match=r"no recipe 'quikstart'.*tiny.*did you mean 'quickstart'"):
         find_recipe("quikstart")
