@@ -44,7 +44,8 @@ def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerato
         raise PocketiqaError(f"tracker {config.tracker!r} is unknown: choose none or one of {', '.join(sorted(known))}")
     try:
         accelerator = Accelerator(
-            cpu=config.device == "cpu",
+            # Said in so many words where there is no GPU: else several processes would not know of each other.
+            cpu=config.device == "cpu" or not torch.accelerator.is_available(),
             mixed_precision=config.mixed_precision,
             gradient_accumulation_steps=config.accumulation_steps,
             log_with=None if config.tracker == "none" else config.tracker,

@@ -15,10 +15,12 @@ from distill.history import read_history
 from tests.helpers.fit_runs import STATEFUL, fit_folder
 from tests.helpers.training import texture_pool
 
+# The default: without a GPU too, several processes must find each other.
+DEVICE = "cpu" if torch.accelerator.is_available() else "auto"
 # Losses that compare images over all processes, and a term of the teacher's own that each process has of its share.
 LOSSES = {
     "losses": {"plcc": 0.5, "ranking": 1.0}, "options": {"extra": 0.5}, "log_every_steps": 1,
-    "checkpoint_every_steps": 1, "steps": 2, "optimizer__warmup_steps": 1,
+    "checkpoint_every_steps": 1, "steps": 2, "optimizer__warmup_steps": 1, "device": DEVICE,
 }  # fmt: skip
 # State that each process would have of its own: memory, statistics of a norm.
 ACCUMULATED = {**STATEFUL, "accumulation_steps": 2}

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from distill.history import read_history
 from tests.helpers.training import texture_pool, texture_store, train_folder
 
+# The default: without a GPU too, several processes must find each other.
+DEVICE = "cpu" if torch.accelerator.is_available() else "auto"
 # Every loss that compares images, with batch normalisation over the whole batch.
-CROPS = {"losses": {"plcc": 0.5, "ranking": 1.0}, "log_every_steps": 1}
+CROPS = {"losses": {"plcc": 0.5, "ranking": 1.0}, "log_every_steps": 1, "device": DEVICE}
 # Feature losses, rows of different confidence, gradient accumulation.
 FEATURES = {
     "losses": {"plcc": 0.5, "feature": 1.0, "relational": 1.0, "feature_name": "map"},
