@@ -26,7 +26,7 @@ def build_qfm_iqm(
     *,
     backbone: str = "mobilenetv2_100",
     weights: str | Path | None = None,
-    pretrained: bool = True,
+    pretrained: bool | None = None,
     pad_type: str = "",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -52,8 +52,9 @@ def build_qfm_iqm(
 
     Args:
         backbone: any timm model that gives feature maps, convolutional or of tokens.
-        weights: safetensors file under timm's key names; left out, timm fetches the weights.
-        pretrained: False takes a random backbone, for tests and measurements.
+        weights: safetensors file under timm's key names.
+        pretrained: without such a file: True takes timm's weights, fetched from its hub unless they are in its cache;
+            False a random backbone, for tests and measurements.
         pad_type: of the backbone's convolutions, as timm knows them; ``same`` for weights that come from TensorFlow.
         mean: of RGB in [0, 1], as the weights expect it; left out, what timm states for the backbone.
         std: likewise.
@@ -84,13 +85,14 @@ def build_qfm_iqm(
         PocketiqaError: an unknown choice, a number out of range, no head, or weights that are missing, damaged or of
             another model.
     """
-    _check_choices(weights, pretrained, head, precision)
+    _check_choices(backbone, weights, pretrained, head)
+    check_precision(precision)
     settings = NoiseSettings(
         noise_weight, noise_scale, memory_length, MatchRule(matching, matches, score_threshold, semantic_threshold)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create_timm(backbone, pad_type=pad_type, pretrained=pretrained and weights is None)
+        network = create_timm(backbone, pad_type=pad_type, pretrained=bool(pretrained))
         if weights is not None:
             load_local(network, Path(weights).expanduser())
         stated: Any = timm.get_pretrained_cfg(backbone)
@@ -121,20 +123,24 @@ def build_qfm_iqm(
     return teacher
 
 
-def _check_choices(weights: str | Path | None, pretrained: bool, head: str | Path | None, precision: str) -> None:
-    check_precision(precision)
-    if head is None and pretrained:
+def _check_choices(backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None) -> None:
+    if head is None and pretrained is not False:
         raise PocketiqaError(
             "qfm_iqm has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "
             f"or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
         )
-    if not pretrained and weights is not None:
-        raise PocketiqaError(f"pretrained is False and weights is {str(weights)!r}: only one can hold")
+    if pretrained is not None and weights is not None:
+        raise PocketiqaError(f"pretrained is {pretrained} and weights is {str(weights)!r}: only one can hold")
+    if pretrained is None and weights is None:
+        raise PocketiqaError(
+            f"qfm_iqm has no weights of {backbone}: give weights=FILE, pretrained=true for timm's (which may be "
+            "fetched from its hub), or pretrained=false for random ones"
+        )
 
 
-def _licence(stated: Any, weights: str | Path | None, pretrained: bool) -> str:
-    if not pretrained:
-        return _RANDOM_LICENCE
+def _licence(stated: Any, weights: str | Path | None, pretrained: bool | None) -> str:
     if weights is not None:
         return _LOCAL_LICENCE
+    if not pretrained:
+        return _RANDOM_LICENCE
     return f"backbone weights by timm: {getattr(stated, 'license', None) or 'licence not stated'}"

@@ -145,6 +145,7 @@ def test_building_leaves_the_callers_randomness_alone_and_is_repeatable():
     [
         ({}, r"qfm_iqm has no head: give head=FILE .* or head='new'"),
         ({"precision": "fp16", "pretrained": False}, "precision 'fp16': choose fp32, bf16"),
+        ({"head": "new"}, r"no weights of test_efficientnet: give weights=FILE, pretrained=true for timm's"),
         ({"pretrained": False, "weights": "x"}, r"pretrained is False and weights is 'x': only one can hold"),
         ({"head": "new", "weights": "nowhere"}, r"no backbone weights at nowhere"),
         ({"pretrained": False, "trainable": "blocks.9"}, "trainable 'blocks.9': test_efficientnet has no such part"),
