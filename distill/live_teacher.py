@@ -77,7 +77,7 @@ class LiveTeacher:
 
     def relabel(self, batch: Batch) -> Batch:
         """The batch with this teacher's word in place of the labels; rows that it cannot judge weigh nothing."""
-        items = batch.items or ()
+        items, device = batch.items or (), batch.target.device
         target, weight = torch.zeros(len(items)), torch.zeros(len(items))
         feature: Tensor | None = None
         for places, output in self._judge(items):
@@ -85,22 +85,19 @@ class LiveTeacher:
             target[places] = output.score.nan_to_num(0.0)
             weight[places] = answered * _confidences(output)
             if self._standard is not None:
-                found = self._standardised(output.features[self._features[0]])
+                mean, scale = (value.to(device) for value in self._standard)
+                found = (output.features[self._features[0]].float().to(device) - mean) * scale
                 feature = found.new_zeros(len(items), *found.shape[1:]) if feature is None else feature
                 feature[places] = found
-        moved = weight.to(batch.target.device)
+        moved = weight.to(device)
         return replace(
             batch,
-            target=target.to(batch.target.device),
+            target=target.to(device),
             weight=moved,
             feature=feature,
             feature_weight=None if feature is None else moved,
             items=None,
         )
-
-    def _standardised(self, feature: Tensor) -> Tensor:
-        mean, scale = self._standard or (torch.zeros(()), torch.ones(()))
-        return (feature.float() - mean.to(feature.device)) * scale.to(feature.device)
 
     @torch.no_grad()
     def _judge(self, items: Sequence[Item]) -> list[tuple[list[int], TeacherOutput]]:

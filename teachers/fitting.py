@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
+from pseudo_labels.records import TeacherStamp
 from teachers.base import Teacher
 from teachers.tensor_digest import tensor_digest
 from teachers.trained import Trained, check_fits, read_trained, refuse_lower_precision, save_trained
@@ -116,6 +117,9 @@ def head_file(head: str | Path | None) -> Path | None:
 class FittableBase(Generic[Network]):
     """The fitted part of a teacher: kept with its scale and licence, saved, loaded and told apart by digest.
 
+    Attributes:
+        version: of the teacher's code, raised whenever scores change.
+
     Args:
         name: of the teacher.
         model: all its weights loaded, in full precision still, so that digests do not depend on the precision.
@@ -128,6 +132,8 @@ class FittableBase(Generic[Network]):
     Raises:
         PocketiqaError: ``head`` is not there, damaged or of another model.
     """
+
+    version: int
 
     def __init__(
         self,
@@ -149,6 +155,15 @@ class FittableBase(Generic[Network]):
         if head is not None:
             self.load_trained(head)
         _ = self.weights  # now: moving or rounding the model later does not count as a change
+
+    def stamp_options(self) -> dict[str, Any]:
+        """What scores depend on beside the weights, as JSON values: here what a fitted part is bound to."""
+        return dict(self.fitted_with)
+
+    @property
+    def stamp(self) -> TeacherStamp:
+        """Identity, with a digest of the weights as they are now."""
+        return TeacherStamp(self.name, self.version, self.weights, self.stamp_options(), self.scale, self.licence)
 
     @property
     def weights(self) -> str:

@@ -11,15 +11,12 @@ from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
-from pseudo_labels.records import Status, TeacherStamp
+from pseudo_labels.records import Status
 from teachers.base import TeacherOutput, stack
 from teachers.dp_iqa.model import DpIqa
 from teachers.dp_iqa.sources import Sources
 from teachers.fitting import FittableBase
 from teachers.tensor_digest import tensor_digest
-
-VERSION = 1
-"""Raised whenever scores change."""
 
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -59,6 +56,7 @@ class DpIqaTeacher(FittableBase[DpIqa]):
         precision: that the model will compute in, for the stamp.
     """
 
+    version = 1
     needs_reference = False
     feature_names = ("feature_map",)
 
@@ -86,26 +84,18 @@ class DpIqaTeacher(FittableBase[DpIqa]):
         )
         self._input, self._variant, self._precision = image_input, sources.variant, precision
 
-    @property
-    def stamp(self) -> TeacherStamp:
-        """Identity, with a digest of the weights as they are now."""
+    def stamp_options(self) -> dict[str, Any]:
+        """The input, the conditioning, and what computes."""
         conditioning = asdict(self.model.conditioning)
         if conditioning["posterior"] == "mode":
             del conditioning["seed"]
-        return TeacherStamp(
-            name=self.name,
-            version=VERSION,
-            weights=self.weights,
-            options={
-                "variant": self._variant,
-                "precision": self._precision,
-                "diffusers": metadata.version("diffusers"),
-                **asdict(self._input),
-                **conditioning,
-            },
-            scale=self.scale,
-            licence=self.licence,
-        )
+        return {
+            "variant": self._variant,
+            "precision": self._precision,
+            "diffusers": metadata.version("diffusers"),
+            **asdict(self._input),
+            **conditioning,
+        }
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None = None) -> Tensor:
         """Resize to the square input: float32 [3, side, side] in [0, 1].

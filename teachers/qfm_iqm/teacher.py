@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pseudo_labels.records import TeacherStamp
 from teachers.base import Item, TeacherOutput, stack
 from teachers.fitting import FittableBase
 from teachers.qfm_iqm.fit import QfmFit
@@ -15,9 +14,6 @@ from teachers.qfm_iqm.framing import frame
 from teachers.qfm_iqm.gate import GateReport, report_gate
 from teachers.qfm_iqm.model import QfmIqm
 from teachers.qfm_iqm.noise import NoiseSettings
-
-VERSION = 1
-"""Raised whenever scores change."""
 
 
 class QfmIqmTeacher(FittableBase[QfmIqm]):
@@ -35,6 +31,7 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
         head: file of a fitted part.
     """
 
+    version = 1
     feature_names = ("map", "pooled")
     needs_reference = False
 
@@ -51,20 +48,12 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
         super().__init__("qfm_iqm", model, fitted_with=model.config.as_dict(), base=base, licence=licence, head=head)
         self.settings, self._precision = settings, precision
 
-    @property
-    def stamp(self) -> TeacherStamp:
-        """Identity, with a digest of the weights as they are now."""
+    def stamp_options(self) -> dict[str, Any]:
+        """The sizes, the input, and what computes."""
         config = self.model.config.as_dict()
         # What is trained is told by the weights, and a depth left out by the shapes in them.
         options = {name: value for name, value in config.items() if name != "trainable"}
-        return TeacherStamp(
-            name=self.name,
-            version=VERSION,
-            weights=self.weights,
-            options={**options, "precision": self._precision, "timm": metadata.version("timm")},
-            scale=self.scale,
-            licence=self.licence,
-        )
+        return {**options, "precision": self._precision, "timm": metadata.version("timm")}
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
         """Shrink and cut the image to what the backbone takes: uint8 [3, H, W].

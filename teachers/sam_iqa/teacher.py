@@ -11,13 +11,10 @@ from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
-from pseudo_labels.records import Status, TeacherStamp
+from pseudo_labels.records import Status
 from teachers.base import Item, TeacherOutput, stack
 from teachers.fitting import FittableBase
 from teachers.sam_iqa.model import SamIqa
-
-VERSION = 1
-"""Raised whenever scores change."""
 
 
 class SamIqaTeacher(FittableBase[SamIqa]):
@@ -34,6 +31,7 @@ class SamIqaTeacher(FittableBase[SamIqa]):
         head: file of a fitted part.
     """
 
+    version = 1
     feature_names = ("map", "pooled")
 
     def __init__(self, model: SamIqa, *, base: str, precision: str, licence: str, head: Path | None = None):
@@ -41,24 +39,16 @@ class SamIqaTeacher(FittableBase[SamIqa]):
         self.needs_reference = model.config.form == "fr"
         self._precision = precision
 
-    @property
-    def stamp(self) -> TeacherStamp:
-        """Identity, with a digest of the weights as they are now."""
+    def stamp_options(self) -> dict[str, Any]:
+        """The form, the input, and what computes."""
         config = self.model.config
-        return TeacherStamp(
-            name=self.name,
-            version=VERSION,
-            weights=self.weights,
-            options={
-                "variant": config.variant,
-                "form": config.form,
-                "input_side_px": config.input_side_px,
-                "precision": self._precision,
-                "segment-anything": metadata.version("segment-anything"),
-            },
-            scale=self.scale,
-            licence=self.licence,
-        )
+        return {
+            "variant": config.variant,
+            "form": config.form,
+            "input_side_px": config.input_side_px,
+            "precision": self._precision,
+            "segment-anything": metadata.version("segment-anything"),
+        }
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
         """Resize to the square input: uint8 [3, side, side], for the full-reference form a pair of them.

@@ -1,9 +1,5 @@
 """Two processes on the CPU (torchrun, gloo) fit a teacher like one process with the same global batch."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ from safetensors.torch import load_file
 
 from distill.history import read_history
 from tests.helpers.fit_runs import STATEFUL, fit_folder
+from tests.helpers.processes import run_in_two
 from tests.helpers.training import texture_pool
 
 # The default: without a GPU too, several processes must find each other.
@@ -34,14 +31,9 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     data = str(folder)
     jobs: list[list[Any]] = [[data, str(folder / "two"), LOSSES], [data, str(folder / "unbroken"), ACCUMULATED]]
     jobs += [[data, str(folder / "stopped"), ACCUMULATED, 3], [data, str(folder / "stopped"), ACCUMULATED]]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.helpers.fit_runs", json.dumps(jobs)], cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    printed = run_in_two("tests.helpers.fit_runs", jobs)
     fit_folder(data, str(folder / "one"), LOSSES)
-    return folder, done.stdout
+    return folder, printed
 
 
 def test_the_first_step_agrees_with_that_of_one_process(launch: tuple[Path, str]):

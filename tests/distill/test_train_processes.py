@@ -1,9 +1,6 @@
 """Two processes on the CPU (torchrun, gloo) against one process with the same global batch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from distill.history import read_history
+from tests.helpers.processes import run_in_two
 from tests.helpers.training import texture_pool, texture_store, train_folder
 
 # The default: without a GPU too, several processes must find each other.
@@ -41,15 +39,10 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     jobs: list[list[Any]] = [[data, str(folder / "odd"), {"batch_size": 5}]]
     jobs += [[data, str(folder / f"two-{name}"), changes] for name, changes in RUNS.items()]
     jobs += [[data, str(folder / "stopped"), CROPS, 3], [data, str(folder / "stopped"), CROPS]]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.helpers.training", json.dumps(jobs)], cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    printed = run_in_two("tests.helpers.training", jobs)
     for name, changes in RUNS.items():
         train_folder(data, str(folder / f"one-{name}"), changes)
-    return folder, done.stdout
+    return folder, printed
 
 
 @pytest.fixture

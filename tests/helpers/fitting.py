@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pseudo_labels.images import ImageError
-from pseudo_labels.records import Status, TeacherStamp
+from pseudo_labels.records import Status
 from teachers.base import Item, TeacherOutput, stack
 from teachers.fitting import FittableBase, PlainFit, evaluate_frozen, head_file
 from teachers.tensor_digest import tensor_digest
@@ -87,6 +87,7 @@ class Remembering(PlainFit):
 class SmallTeacher(FittableBase[SmallNet]):
     """The network with what a teacher needs around it; see ``build``."""
 
+    version = 1
     needs_reference = False
     feature_names = ()
 
@@ -95,9 +96,8 @@ class SmallTeacher(FittableBase[SmallNet]):
         self._side, self._smallest, self._extra = side_px, smallest_px, extra
         super().__init__("small", model, fitted_with={}, base=tensor_digest(base), licence="none", head=head)
 
-    @property
-    def stamp(self) -> TeacherStamp:
-        return TeacherStamp("small", 1, self.weights, {"side_px": self._side}, self.scale, self.licence)
+    def stamp_options(self) -> dict[str, Any]:
+        return {"side_px": self._side}
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
         height, width = image.shape[:2]
