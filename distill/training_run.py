@@ -24,7 +24,7 @@ from distill.split import SPLIT, Split, join_groups, split_groups
 from distill.trainer import Parts, Trainer
 from pseudo_labels import outputs
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, read_json, write_atomic
+from pseudo_labels.files import canonical_json, digest_of, read_json, remove_leftovers, write_atomic
 from pseudo_labels.records import TeacherStamp
 from students.preprocess import Preprocess
 
@@ -183,8 +183,7 @@ class TrainingRun(ABC):
     def _clean(self, checkpoints: Checkpoints, found: Checkpoint | None) -> None:
         """Remove what a killed process left behind."""
         checkpoints.clean(found.progress.step if found else 0)
-        for leftover in self._out.glob(".*.tmp"):
-            leftover.unlink()
+        remove_leftovers(self._out)
 
     def _start_trackers(self) -> None:
         if self._loop.tracker != "none":

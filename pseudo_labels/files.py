@@ -83,6 +83,13 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed ``write_atomic`` calls left in ``folder``, into which no other process may be writing now."""
+    for entry in folder.iterdir():
+        if is_leftover(entry):
+            entry.unlink(missing_ok=True)
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

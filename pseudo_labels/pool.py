@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pseudo_labels import addresses, outputs
 from pseudo_labels.duplicates import MAX_DISTANCE
 from pseudo_labels.errors import PocketiqaError, TamperedError
-from pseudo_labels.files import sha256_bytes, write_atomic
+from pseudo_labels.files import remove_leftovers, sha256_bytes, write_atomic
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
 from pseudo_labels.measure import measure_all
 from pseudo_labels.records import ImageRef, Status
@@ -246,6 +246,7 @@ def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
             columns = {name: [getattr(ref, name) for ref in block] for name in _SCHEMA.names}
             writer.write_table(pa.table(columns, schema=_SCHEMA))
     data = sink.getvalue().to_pybytes()
+    remove_leftovers(out)
     write_atomic(out / TABLE, data)
     return {
         "digest": identity.hexdigest(),

@@ -355,6 +355,15 @@ def test_a_written_pool_is_not_written_again(tmp_path: Path) -> None:
     assert len(write_pool(tmp_path / "pool", [], spec={"seed": 2}, overwrite=True)) == 0
 
 
+def test_what_a_killed_writer_left_is_gone_when_the_pool_is_done(tmp_path: Path) -> None:
+    folder = tmp_path / "pool"
+    outputs.claim(folder, KIND, {"seed": 1})
+    for name in (outputs.MANIFEST, TABLE):
+        (folder / f".{name}.4242-1.tmp").write_bytes(b"half")
+    write_pool(folder, [ImageRef(id="a", uri="a")], spec={"seed": 1})
+    assert sorted(path.name for path in folder.iterdir()) == [outputs.MANIFEST, TABLE]
+
+
 def test_threads_read_what_one_reads(pool: Pool) -> None:
     rows = list(range(5)) * 20
     with ThreadPoolExecutor(8) as executor:
