@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from distill.fit_config import FitSection
 from distill.recipe_values import apply_settings, parse_settings, read_yaml
 from distill.stage_config import (
     BenchmarkSection,
@@ -19,7 +18,8 @@ from distill.stage_config import (
     Section,
     SourceSection,
 )
-from distill.train_config import TrainConfig
+from distill.training.fit_config import FitSection
+from distill.training.train_config import TrainConfig
 from pseudo_labels.errors import PocketiqaError
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from distill.loop_config import SplitSettings
+from distill.training.loop_config import SplitSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import read_json
 from pseudo_labels.records import ImageRef

@@ -4,10 +4,10 @@ from functools import partial
 
 from distill.console import Report, warn
 from distill.data import Source
-from distill.fit_config import FitSection
-from distill.fit_teacher import fit_teacher
 from distill.opinions import left_out, open_sources
 from distill.stages.context import Run, Stage
+from distill.training.fit_config import FitSection
+from distill.training.fit_teacher import fit_teacher
 
 OPINIONS = "fit-opinions"
 

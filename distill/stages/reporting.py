@@ -9,7 +9,6 @@ from typing import Any
 
 from distill.console import Report
 from distill.data import Source
-from distill.history import HISTORY, read_history
 from distill.opinions import OpinionTable
 from distill.report import DamagedCopy, Fitting, MapExample, ReportInputs, build_report
 from distill.split import Part, Split, read_split
@@ -20,6 +19,7 @@ from distill.stages.fitting import fit_sources
 from distill.stages.judging import HeldOut, held_out, read_predictions, read_results
 from distill.stages.measuring import student_cost, teacher_cost
 from distill.stages.student import label_sources
+from distill.training.history import HISTORY, read_history
 from pseudo_labels.files import sha256_file
 from pseudo_labels.images import load
 from pseudo_labels.outputs import read_manifest

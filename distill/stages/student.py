@@ -10,8 +10,8 @@ from distill.exporting import export_checkpoint
 from distill.opinions import left_out, open_sources
 from distill.stage_config import SourceSection
 from distill.stages.context import Run, Stage, make_once
-from distill.train import train
-from distill.train_config import LiveSettings, TrainConfig
+from distill.training.train import train
+from distill.training.train_config import LiveSettings, TrainConfig
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.outputs import read_manifest

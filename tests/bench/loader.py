@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from distill.data import LabelTable, Source
-from distill.history import TIMINGS
-from distill.losses import LossInputs, total_loss
-from distill.schedule import build_optimizer
-from distill.train import train
-from distill.train_config import TrainConfig
+from distill.training.history import TIMINGS
+from distill.training.losses import LossInputs, total_loss
+from distill.training.schedule import build_optimizer
+from distill.training.train import train
+from distill.training.train_config import TrainConfig
 from pseudo_labels.pool import build_pool
 from students.registry import build_student
 from tests.bench.photographs import write_jpegs

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.batches import BatchMaker, Order, whole_image_batches
-from distill.cached_features import FeatureReader
 from distill.data import Collected, LabelTable, Source, collect
-from distill.loop_config import SplitSettings
 from distill.pixels import PixelCache, build_pixels
-from distill.prefetch import prefetched
 from distill.split import Part, join_groups, split_groups
-from distill.train_config import ImageSettings
+from distill.training.batches import BatchMaker, Order, whole_image_batches
+from distill.training.cached_features import FeatureReader
+from distill.training.loop_config import SplitSettings
+from distill.training.prefetch import prefetched
+from distill.training.train_config import ImageSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status

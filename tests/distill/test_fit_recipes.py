@@ -9,7 +9,7 @@ import pytest
 
 from distill import console
 from distill.cli import app
-from distill.history import read_history
+from distill.training.history import read_history
 from teachers.registry import build_teacher
 from tests.helpers.pools import write_photographs
 from tests.helpers.shared import shared_data

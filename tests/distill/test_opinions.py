@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from distill.data import LabelTable, Source, collect
-from distill.loop_config import SplitSettings
 from distill.opinions import OpinionTable, left_out, open_sources, opinion_source, targets_of
 from distill.pixels import build_pixels
 from distill.split import Part, join_groups, split_groups
 from distill.stage_config import SourceSection
+from distill.training.loop_config import SplitSettings
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.pool import Pool

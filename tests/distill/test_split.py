@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from distill.loop_config import SplitSettings
 from distill.split import Part, Split, join_groups, split_groups
+from distill.training.loop_config import SplitSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import ImageRef
 

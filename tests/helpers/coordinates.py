@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distill.batches import Order
 from distill.data import Examples, LabelTable, Source, collect
-from distill.fit_config import ViewSettings
 from distill.pixels import PixelCache, build_pixels
-from distill.teacher_batches import Reader, TeacherBatchMaker
+from distill.training.batches import Order
+from distill.training.fit_config import ViewSettings
+from distill.training.teacher_batches import Reader, TeacherBatchMaker
 from pseudo_labels.files import sha256_file
 from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef, Status

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distill.data import LabelTable, Source
-from distill.fit_config import FitConfig
-from distill.fit_teacher import FitResult, fit_teacher
-from distill.trainer import InterruptedRunError
+from distill.training.fit_config import FitConfig
+from distill.training.fit_teacher import FitResult, fit_teacher
+from distill.training.trainer import InterruptedRunError
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from distill.data import Source
-from distill.train import TrainResult, train
-from distill.train_config import TrainConfig
+from distill.training.train import TrainResult, train
+from distill.training.train_config import TrainConfig
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file

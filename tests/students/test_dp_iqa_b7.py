@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import efficientnet_b7
 
-from distill.adapters import FeatureAdapter
+from distill.training.adapters import FeatureAdapter
 from pseudo_labels.errors import PocketiqaError
 from students.complexity import measure_complexity
 from students.config import dp_iqa_b7_config

@@ -12,10 +12,10 @@ from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor
 
-from distill.batches import Batch
 from distill.evaluation.judges import open_judge
-from distill.live_teacher import LiveTeacher
-from distill.train_config import LiveSettings
+from distill.training.batches import Batch
+from distill.training.live_teacher import LiveTeacher
+from distill.training.train_config import LiveSettings
 from pseudo_labels.confidence import confidence
 from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.errors import PocketiqaError, TamperedError

@@ -1,0 +1,99 @@
+"""The student in training, compared with a teacher by score and by features. Adapters are dropped at export."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distill.training.losses import feature_error
+from students.model import PocketStudent
+
+# Where the teacher gives a vector, the student's map is averaged over a grid of this many cells a side.
+_VECTOR_GRID = 8
+
+
+def resample(features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample the valid part of each map, so that padding plays no part and cells of both models meet.
+
+    Args:
+        features: [B, C, h, w] maps of padded images.
+        valid: [B, 2], share of height and width that is image; the image begins at the top left.
+        size: height and width of the result.
+
+    Returns:
+        [B, C, *size]: bilinear; maps that are at least twice as fine are averaged first.
+    """
+    factors = [max(1, found // wanted) for found, wanted in zip(features.shape[-2:], size, strict=True)]
+    if max(factors) > 1:
+        features = functional.avg_pool2d(features, factors)
+    # In the coordinates of grid_sample the map reaches from -1 to 1: x -> share * (x + 1) - 1.
+    theta = torch.zeros(len(features), 2, 3, dtype=features.dtype, device=features.device)
+    theta[:, 0, 0], theta[:, 1, 1] = valid[:, 1], valid[:, 0]
+    theta[:, 0, 2], theta[:, 1, 2] = valid[:, 1] - 1, valid[:, 0] - 1
+    grid = functional.affine_grid(theta, [len(features), 1, *size], align_corners=False)
+    return functional.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+class FeatureAdapter(nn.Module):
+    """Student features [B, C, h, w] -> the shape of the teacher's, by a 1x1 convolution (FitNets' regressor).
+
+    Args:
+        channels: of the student's map.
+        shape: of one teacher feature, (C,) or (C, h, w).
+    """
+
+    def __init__(self, channels: int, shape: tuple[int, ...]):
+        super().__init__()
+        if len(shape) not in (1, 3):
+            raise ValueError(f"a teacher feature of shape {shape}: (channels,) or (channels, height, width) is needed")
+        self._shape = shape
+        self.project = nn.Conv2d(channels, shape[0], 1)
+
+    def forward(self, features: Tensor, valid: Tensor) -> Tensor:
+        """[B, C, h, w] and [B, 2] (see ``resample``) -> [B, *shape]."""
+        projected = self.project(features)
+        if len(self._shape) == 3:
+            return resample(projected, valid, (self._shape[1], self._shape[2]))
+        return resample(projected, valid, (_VECTOR_GRID, _VECTOR_GRID)).mean((2, 3))
+
+
+class TrainedStudent(nn.Module):
+    """A student with what training adds to it, in one module, so that one wrapper synchronises all gradients.
+
+    Args:
+        student: what is trained.
+        adapter: to a teacher's feature, for the feature loss.
+        embeds: whether the relational loss needs embeddings.
+    """
+
+    def __init__(self, student: PocketStudent, adapter: FeatureAdapter | None = None, *, embeds: bool = False):
+        super().__init__()
+        self.student = student
+        self.adapter = adapter
+        self._embeds = embeds
+
+    def forward(
+        self, pixels: Tensor, valid: Tensor, feature: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Score a batch and compare its features.
+
+        Args:
+            pixels: uint8 [B, H, W, 3].
+            valid: [B, 2], see ``resample``.
+            feature: [B, ...] teacher features.
+
+        Returns:
+            Score [B]; feature error [B] with an adapter; embedding [B, C] if asked for.
+        """
+        output = self.student(pixels)
+        features = output.features.float()
+        error = embedding = None
+        if self.adapter is not None and feature is not None:
+            error = feature_error(self.adapter(features, valid).float(), feature)
+        if self._embeds:
+            embedding = resample(features, valid, (_VECTOR_GRID, _VECTOR_GRID)).mean((2, 3))
+        return output.score, error, embedding
+
+
+def teacher_embedding(feature: Tensor) -> Tensor:
+    """Teacher features [B, C] or [B, C, h, w] -> [B, C]."""
+    return feature if feature.ndim == 2 else feature.mean((2, 3))

@@ -1,0 +1,246 @@
+"""Training batches: order, crops and flips are functions of the seed and the number of images seen, nothing else."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data import Examples
+from distill.pixels import PixelCache
+from distill.training.cached_features import FeatureReader
+from distill.training.train_config import ImageSettings
+from pseudo_labels.errors import PocketiqaError
+from teachers.base import Item
+
+_ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a micro-batch.
+
+    Attributes:
+        pixels: uint8 [B, H, W, 3].
+        target: float32 [B] in [0, 1].
+        weight: float32 [B], mean about 1.
+        valid: float32 [B, 2], the share of height and width that is image and not padding.
+        feature: float32 [B, ...] standardised teacher features, if training compares with them.
+        feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
+        items: the same views as input of a live teacher, if there is one.
+    """
+
+    pixels: Tensor
+    target: Tensor
+    weight: Tensor
+    valid: Tensor
+    feature: Tensor | None = None
+    feature_weight: Tensor | None = None
+    items: Sequence[Item] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same with its tensors on ``device``; items go there when the teacher judges them."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+
+
+class Order:
+    """An endless sequence of examples: each pass is a permutation, and source weights say how often each occurs."""
+
+    def __init__(self, examples: Examples, source_weights: Sequence[float], seed: int):
+        self._members = [np.flatnonzero(examples.source == number) for number in range(len(source_weights))]
+        self._counts = [round(len(rows) * weight) for rows, weight in zip(self._members, source_weights, strict=True)]
+        self._seed = seed
+        self._length = sum(self._counts)
+        if self._length == 0:
+            raise PocketiqaError(f"source weights {list(source_weights)} leave no image in a pass: raise them")
+        self._pass = lru_cache(maxsize=2)(self._permuted)
+
+    def _permuted(self, number: int) -> np.ndarray:
+        generator = np.random.default_rng([self._seed, _ORDER, number])
+        drawn = []
+        for rows, count in zip(self._members, self._counts, strict=True):
+            whole, rest = divmod(count, max(len(rows), 1))
+            drawn += [rows] * whole + [generator.permutation(rows)[:rest]]
+        return generator.permutation(np.concatenate(drawn))
+
+    def at(self, first: int, count: int) -> np.ndarray:
+        """Examples number ``first`` to ``first + count`` of the sequence."""
+        positions = np.arange(first, first + count)
+        return np.array([self._pass(int(p // self._length))[p % self._length] for p in positions], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a batch shows of an example: a window of its pixels, mirrored or not.
+
+    Attributes:
+        index: of the example.
+        top: first row of the window.
+        left: first column.
+        height: of the window in pixels.
+        width: likewise.
+        flip: mirror left and right.
+    """
+
+    index: int
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+    def cut(self, cache: PixelCache, row: int) -> np.ndarray:
+        """The window of one row of ``cache``: uint8 [height, width, 3]."""
+        window = cache.read(row, self.top, self.height)[:, self.left : self.left + self.width]
+        return window[:, ::-1] if self.flip else window
+
+
+Sides = tuple[int, int]
+
+
+class Views:
+    """Which views of which examples the batches of one process show.
+
+    Args:
+        examples: the training part.
+        caches: pixels of each source; sources of one pool share theirs.
+        order: which example comes when.
+        crop: height and width of an image -> of the window.
+        horizontal_flip: flip half of the images.
+        per_process: images of one micro-batch in one process.
+        rank: of this process.
+        world: number of processes.
+        seed: of crops and flips.
+    """
+
+    def __init__(
+        self, examples: Examples, caches: Sequence[PixelCache], order: Order, crop: Callable[[int, int], Sides], *,
+        horizontal_flip: bool, per_process: int, rank: int, world: int, seed: int,
+    ):  # fmt: skip
+        self._examples, self._caches, self._order, self._crop = examples, caches, order, crop
+        self._per_process, self._rank, self._world, self._seed = per_process, rank, world, seed
+        # A pool with labels of mirror images brings its flips as rows of their own.
+        mirrored = {id(caches[number]) for number in set(examples.source[examples.flipped].tolist())}
+        self._flip = [horizontal_flip and id(cache) not in mirrored for cache in caches]
+
+    def draw(self, micro_batch: int) -> list[View]:
+        """The views of this process in micro-batch number ``micro_batch`` of the run."""
+        return self.at((micro_batch * self._world + self._rank) * self._per_process, self._per_process)
+
+    def at(self, first: int, count: int) -> list[View]:
+        """Views number ``first`` to ``first + count`` of the run, over all processes."""
+        chosen = self._order.at(first, count)
+        return [
+            self._view(int(index), np.random.default_rng([self._seed, _VIEW, first + place]))
+            for place, index in enumerate(chosen)
+        ]
+
+    def _view(self, index: int, generator: np.random.Generator) -> View:
+        source, row = int(self._examples.source[index]), int(self._examples.row[index])
+        height, width = (int(side) for side in self._caches[source].sizes[row])
+        # Drawn whether used or not, so that every option sees the same crops.
+        random_top, random_left, random_flip = generator.random(3)
+        tall, wide = self._crop(height, width)
+        flip = bool(self._examples.flipped[index]) ^ (self._flip[source] and bool(random_flip < 0.5))
+        top, left = int(random_top * (height - tall + 1)), int(random_left * (width - wide + 1))
+        return View(index, top, left, tall, wide, flip)
+
+    def pixels(self, view: View) -> np.ndarray:
+        """What the view shows: uint8 [height, width, 3]."""
+        return view.cut(self._caches[self._examples.source[view.index]], int(self._examples.row[view.index]))
+
+
+class BatchMaker:
+    """Makes a student's batches in one process.
+
+    Args:
+        examples: the training part.
+        caches: pixels of each source.
+        order: which example comes when.
+        images: crop and flip.
+        features: cached teacher features, if training compares with them.
+        prepare: makes input of a live teacher of a view, uint8 [H, W, 3], if there is one.
+        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``Views``.
+    """
+
+    def __init__(
+        self, examples: Examples, caches: Sequence[PixelCache], order: Order, images: ImageSettings, *,
+        features: FeatureReader | None = None, prepare: Callable[[np.ndarray], Item] | None = None, **share: int,
+    ):  # fmt: skip
+        self._examples = examples.with_mean_weight_one()
+        self._features, self._prepare = features, prepare
+        pairs = zip(examples.source, examples.row, strict=True)
+        sizes = np.stack([caches[source].sizes[row] for source, row in pairs])
+        crop = images.crop_size
+        self._canvas = (crop, crop) if crop else (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
+        self._views = Views(
+            examples, caches, order, self._window, horizontal_flip=images.horizontal_flip, **share
+        )  # fmt: skip
+
+    def _window(self, height: int, width: int) -> Sides:
+        return min(height, self._canvas[0]), min(width, self._canvas[1])
+
+    def sample_items(self, count: int) -> list[Item]:
+        """The first ``count`` views of the run, the same in every process, as input of the live teacher."""
+        views = (np.ascontiguousarray(self._views.pixels(view)) for view in self._views.at(0, count))
+        return [] if self._prepare is None else [self._prepare(view) for view in views]
+
+    def make(self, micro_batch: int) -> Batch:
+        """The share of this process in micro-batch number ``micro_batch`` of the run."""
+        views = self._views.draw(micro_batch)
+        chosen = np.array([view.index for view in views], dtype=np.int64)
+        pixels = np.empty((len(views), *self._canvas, 3), dtype=np.uint8)
+        valid = np.empty((len(views), 2), dtype=np.float32)
+        shown = [np.ascontiguousarray(self._views.pixels(view)) for view in views]
+        for place, view in enumerate(shown):
+            valid[place] = np.divide(view.shape[:2], self._canvas)
+            pixels[place] = _padded(view, self._canvas)
+        tensors = [pixels, self._examples.target[chosen], self._examples.weight[chosen], valid]
+        if self._features is not None:
+            tensors.append(np.stack([self._features.read(self._examples, int(index)) for index in chosen]))
+            tensors.append(np.where(self._examples.shard[chosen] >= 0, tensors[2], np.float32(0)))
+        items = None if self._prepare is None else [self._prepare(view) for view in shown]
+        return Batch(*(torch.from_numpy(array) for array in tensors), items=items)
+
+
+def _padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
+    """Fill up at the bottom and right with the mirrored image: no foreign content, no hard edge."""
+    missing = [side - found for side, found in zip(canvas, view.shape[:2], strict=True)]
+    return view if not any(missing) else np.pad(view, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
+
+
+LazyBatch = tuple[np.ndarray, Callable[[], Any]]
+"""Indices into examples, and a function that reads what belongs to them."""
+
+
+def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[list[int]]:
+    """All indices into ``examples``, in batches of images of one size."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for index in range(len(examples)):
+        height, width = caches[examples.source[index]].sizes[examples.row[index]]
+        sizes.setdefault((int(height), int(width)), []).append(index)
+    return [
+        indices[start : start + batch_size]
+        for indices in sizes.values()
+        for start in range(0, len(indices), batch_size)
+    ]
+
+
+def whole_image_batches(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[LazyBatch]:
+    """Whole images as the runtime sees them: those of one size together, without padding, uint8 [B, H, W, 3]."""
+    parts = batches_by_size(examples, caches, batch_size)
+    return [(np.array(chosen), partial(_read_whole, examples, caches, chosen)) for chosen in parts]
+
+
+def whole_view(examples: Examples, caches: Sequence[PixelCache], index: int) -> np.ndarray:
+    """The whole image of an example, mirrored if its label is of the mirror image: uint8 [H, W, 3]."""
+    pixels = caches[examples.source[index]].read(int(examples.row[index]))
+    return pixels[:, ::-1] if examples.flipped[index] else pixels
+
+
+def _read_whole(examples: Examples, caches: Sequence[PixelCache], chosen: Sequence[int]) -> Tensor:
+    return torch.from_numpy(np.stack([whole_view(examples, caches, index) for index in chosen]))

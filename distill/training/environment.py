@@ -1,0 +1,87 @@
+"""Device, precision, processes and threads of a training run."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
+
+from distill.cores import usable_cores
+from distill.training.loop_config import LoopSettings
+from pseudo_labels.errors import PocketiqaError
+
+# The main process may decode a large pool while the others wait; one that dies does not leave them waiting.
+_PATIENCE = timedelta(hours=12)
+
+
+@contextmanager
+def training_environment(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
+    """An Accelerator, the run's own threads and random numbers; all as it was before, afterwards.
+
+    Args:
+        config: of the run.
+        trackers: folder of trackers that write files.
+
+    Raises:
+        PocketiqaError: an unknown tracker, or a precision or device that this machine does not have.
+    """
+    with _accelerator_of(config, trackers) as accelerator, _threads_of(config, accelerator):
+        devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            yield accelerator
+
+
+@contextmanager
+def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
+    """An Accelerator for one run, whose settings are forgotten afterwards."""
+    known = [str(kind) for kind in LoggerType if kind != LoggerType.ALL]
+    if config.tracker not in ("none", *known):
+        raise PocketiqaError(f"tracker {config.tracker!r} is unknown: choose none or one of {', '.join(sorted(known))}")
+    try:
+        accelerator = Accelerator(
+            # Said in so many words where there is no GPU: else several processes would not know of each other.
+            cpu=config.device == "cpu" or not torch.accelerator.is_available(),
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=config.accumulation_steps,
+            log_with=None if config.tracker == "none" else config.tracker,
+            project_dir=trackers,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+            ],
+        )
+    except (ValueError, ImportError) as error:
+        raise PocketiqaError(f"Accelerate cannot set up this run: {error}") from error
+    try:
+        if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+            raise PocketiqaError("mixed_precision 'fp16' needs a GPU: choose 'bf16' or 'no' on this machine")
+        yield accelerator
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        # Accelerate keeps precision and accumulation for the life of the process; the next run may want others.
+        AcceleratorState._reset_state()
+
+
+@contextmanager
+def _threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None]:
+    """Share the cores among the processes of this machine while training on the CPU."""
+    before = torch.get_num_threads()
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(config.threads or _share_of_cores(accelerator))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _share_of_cores(accelerator: Accelerator) -> int:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
+    # Launchers set the variable to 1 for each of several processes, unasked; of a single one, it is the user's word.
+    asked = os.environ.get("OMP_NUM_THREADS", "") if here == 1 else ""
+    return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // here)

@@ -1,0 +1,65 @@
+"""What the training loop asks of whatever it trains: a student or a teacher."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from distill.training.checkpoint import Checkpoint, Tensors
+
+
+class MovableBatch(Protocol):
+    """One process's share of a micro-batch."""
+
+    def to(self, device: torch.device) -> Any:
+        """The same on ``device``."""
+        ...
+
+
+class Learner(Protocol):
+    """A model in training, with its data and what is averaged, validated and kept of it."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is called and differentiated, as Accelerate wrapped it."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """The same, unwrapped; the optimiser's state is stored under its parameters' names."""
+        ...
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """As Accelerate wrapped it; each group has its ``rate``, a share of the learning rate."""
+        ...
+
+    def make_batch(self, micro_batch: int) -> MovableBatch:
+        """The share of this process in a micro-batch of the run; called in a background thread."""
+        ...
+
+    def begin_step(self) -> None:
+        """Go into training mode."""
+        ...
+
+    def losses(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of a batch over all processes, and its terms before their weights."""
+        ...
+
+    def after_step(self) -> None:
+        """Take note that the optimiser has changed the parameters."""
+        ...
+
+    def validate(self) -> dict[str, Any]:
+        """What validation finds: ``score``, which chooses the best, and ``sources``."""
+        ...
+
+    def state(self) -> dict[str, Tensors]:
+        """All that changes in training beside the optimiser, by file of the checkpoint."""
+        ...
+
+    def restore(self, found: Checkpoint) -> None:
+        """Inverse of ``state``."""
+        ...

@@ -1,0 +1,121 @@
+"""A teacher that judges what the student sees, view by view, while it learns."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.training.batches import Batch
+from distill.training.cached_features import Standard
+from distill.training.train_config import LiveSettings
+from pseudo_labels.confidence import confidence
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import ImageError
+from pseudo_labels.records import TeacherStamp
+from teachers.base import Item, TeacherOutput, check_output, shapes
+from teachers.registry import build_teacher
+
+
+class LiveTeacher:
+    """Scores, confidences and standardised features of a batch's own views.
+
+    Args:
+        settings: which teacher.
+        feature: name of the feature that training compares with; None for scores alone.
+
+    Raises:
+        PocketiqaError: the teacher cannot be built, compares with references, or has no such feature.
+    """
+
+    def __init__(self, settings: LiveSettings, feature: str | None):
+        if settings.teacher is None:
+            raise PocketiqaError("live names no teacher: give live.teacher")
+        self._name = name = settings.teacher
+        self._teacher = build_teacher(name, **settings.options)
+        if self._teacher.needs_reference:
+            raise PocketiqaError(f"live teacher {name!r} compares with references, which views do not have: use labels")
+        self._features: tuple[str, ...] = () if feature is None else (feature,)
+        if not set(self._features) <= set(self._teacher.feature_names):
+            known = ", ".join(self._teacher.feature_names) or "none"
+            raise PocketiqaError(f"live teacher {name!r} has no feature {feature!r}: its features are {known}")
+        self._standard: tuple[Tensor, Tensor] | None = None
+        self.stamp: TeacherStamp = self._teacher.stamp
+
+    def to(self, device: torch.device) -> "LiveTeacher":
+        """Judge on this device from now on."""
+        self._teacher.to(device)
+        return self
+
+    def prepare(self, view: np.ndarray) -> Item:
+        """Input of the teacher; called in a background thread.
+
+        Args:
+            view: uint8 [H, W, 3].
+
+        Raises:
+            PocketiqaError: the view is too small for this teacher.
+        """
+        try:
+            return self._teacher.preprocess(view, None)
+        except ImageError as error:
+            raise PocketiqaError(
+                f"live teacher {self._name!r} refuses a view of {view.shape[1]}x{view.shape[0]} pixels "
+                f"({error.reason}): raise images.crop_size"
+            ) from error
+
+    def learn_scale(self, items: Sequence[Item], batch_size: int) -> tuple[int, ...]:
+        """Take mean and deviation of the feature from a sample; returns the shape of one."""
+        starts = range(0, len(items), batch_size)
+        outputs = [output for start in starts for _, output in self._judge(items[start : start + batch_size])]
+        values = torch.cat([output.features[self._features[0]].float().cpu() for output in outputs])
+        standard = Standard(values.numpy())
+        self._standard = torch.from_numpy(standard.mean), torch.from_numpy(standard.scale)
+        return tuple(values.shape[1:])
+
+    def relabel(self, batch: Batch) -> Batch:
+        """The batch with this teacher's word in place of the labels; rows that it cannot judge weigh nothing."""
+        items, device = batch.items or (), batch.target.device
+        target, weight = torch.zeros(len(items)), torch.zeros(len(items))
+        feature: Tensor | None = None
+        for places, output in self._judge(items):
+            answered = output.score.isfinite()
+            target[places] = output.score.nan_to_num(0.0)
+            weight[places] = answered * _confidences(output)
+            if self._standard is not None:
+                mean, scale = (value.to(device) for value in self._standard)
+                found = (output.features[self._features[0]].float().to(device) - mean) * scale
+                feature = found.new_zeros(len(items), *found.shape[1:]) if feature is None else feature
+                feature[places] = found
+        moved = weight.to(device)
+        return replace(
+            batch,
+            target=target.to(device),
+            weight=moved,
+            feature=feature,
+            feature_weight=None if feature is None else moved,
+            items=None,
+        )
+
+    @torch.no_grad()
+    def _judge(self, items: Sequence[Item]) -> list[tuple[list[int], TeacherOutput]]:
+        """Answers for items of equal shapes together, with their places."""
+        places: dict[Any, list[int]] = {}
+        for place, item in enumerate(items):
+            places.setdefault(shapes(item), []).append(place)
+        return [
+            (
+                chosen,
+                check_output(
+                    self._teacher([items[place] for place in chosen]), len(chosen), self._features, self._name
+                ),
+            )
+            for chosen in places.values()
+        ]
+
+
+def _confidences(output: TeacherOutput) -> Tensor:
+    spreads = [float("nan")] * len(output.score) if output.score_std is None else output.score_std.tolist()
+    return torch.tensor([confidence(spread) for spread in spreads])

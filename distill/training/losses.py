@@ -1,0 +1,197 @@
+"""Distillation losses: pure functions of whole-batch tensors; ``total_loss`` adds what the recipe asks for.
+
+Weights of rows (label confidence) are relative: only the losses that compare rows with each other normalise by their
+sum. The score and feature losses divide by the number of rows instead, so that their gradient is a plain mean and
+accumulates over micro-batches and processes without error; the data therefore scales confidences to a mean of 1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from distill.training.loop_config import MarginKind, ScoreKind, ScoreLossSettings
+from distill.training.train_config import LossSettings
+
+# Targets closer than this (in units of the score) have no order worth learning.
+_MIN_SPREAD = 1e-6
+# A batch of predictions with less spread than this is treated as if it had it: the correlation's gradient grows with
+# one over the spread, and the first steps of a student that says the same of every image must not explode.
+_MIN_PREDICTED_SPREAD = 1e-3
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """One batch, over all processes.
+
+    Attributes:
+        prediction: [B] student scores.
+        target: [B] labels in [0, 1].
+        weight: [B] confidence of each label, at least 0, mean about 1.
+        feature_error: [B] mean squared difference to the teacher's feature, from ``feature_error``.
+        feature_weight: [B] like ``weight``, 0 for rows without a teacher feature.
+        student_embedding: [B, D] pooled student features.
+        teacher_embedding: [B, E] pooled teacher features.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    weight: Tensor
+    feature_error: Tensor | None = None
+    feature_weight: Tensor | None = None
+    student_embedding: Tensor | None = None
+    teacher_embedding: Tensor | None = None
+
+
+def score_loss(prediction: Tensor, target: Tensor, weight: Tensor, kind: ScoreKind, delta: float) -> Tensor:
+    """Weighted squared or Huber error, divided by the number of rows.
+
+    Huber (1964), scaled by 1 / ``delta`` so that its slope far away is 1 whatever ``delta``.
+    """
+    if kind == "mse":
+        return (weight * (prediction - target).square()).mean()
+    return (weight * functional.huber_loss(prediction, target, reduction="none", delta=delta)).mean() / delta
+
+
+def plcc_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """1 - weighted Pearson correlation, in [0, 2]; 0 without gradient where the targets do not vary.
+
+    Constant predictions have no correlation: they cost 1, with a finite gradient that pulls them apart in the right
+    order.
+    """
+    share = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+    centred_target = target - (share * target).sum()
+    target_variance = (share * centred_target.square()).sum()
+    if target_variance <= _MIN_SPREAD**2:
+        return prediction.sum() * 0.0
+    centred = prediction - (share * prediction).sum()
+    variance = (share * centred.square()).sum()
+    covariance = (share * centred * centred_target).sum()
+    return 1.0 - covariance / (variance.clamp_min(_MIN_PREDICTED_SPREAD**2) * target_variance).sqrt()
+
+
+def ranking_loss(prediction: Tensor, target: Tensor, weight: Tensor, margin: float, kind: MarginKind) -> Tensor:
+    """Margin ranking over all pairs whose targets differ, each weighted by the product of its rows' weights.
+
+    A pair costs max(0, m - (p_i - p_j)) where target i is the better one. The margin m never asks for more than the
+    targets themselves differ: min(|t_i - t_j|, limit), with ``limit`` = ``margin`` times the standard deviation of the
+    batch's targets (``relative``) or ``margin`` itself, in units of the score (``fixed``).
+
+    Returns:
+        The weighted mean over pairs; 0 where no pair differs.
+    """
+    difference = target[:, None] - target[None, :]
+    limit = margin * target.std(correction=0) if kind == "relative" else margin
+    better = difference > _MIN_SPREAD
+    pair_weight = weight[:, None] * weight[None, :] * better
+    cost = functional.relu(difference.clamp(max=limit) - (prediction[:, None] - prediction[None, :]))
+    return (pair_weight * cost).sum() / pair_weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+def feature_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of each row: [B, ...] and [B, ...] -> [B] (Romero et al. 2015, FitNets, equation 3)."""
+    return (student - teacher).square().flatten(1).mean(1)
+
+
+def _scaled_distances(rows: Tensor, pairs: tuple[Tensor, Tensor], share: Tensor) -> Tensor:
+    # The root's gradient is infinite at 0; equal rows contribute a distance of (almost) 0 without a gradient.
+    squared = (rows[pairs[0]] - rows[pairs[1]]).square().sum(1)
+    distance = squared.clamp_min(torch.finfo(rows.dtype).tiny ** 0.5).sqrt()
+    mean = (share * distance).sum()
+    return distance / mean.clamp_min(torch.finfo(rows.dtype).eps)
+
+
+def relational_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """Distance-wise relational distillation (Park et al. 2019, RKD-D, equations 6 to 8).
+
+    Distances between all pairs of rows, divided by their mean, are compared by a Huber loss (delta 1); pairs weigh the
+    product of their rows' weights.
+
+    Args:
+        student: [B, D] embeddings.
+        teacher: [B, E] embeddings; the widths may differ.
+        weight: [B]; rows with weight 0 take no part.
+
+    Returns:
+        The weighted mean over pairs; 0 with fewer than two weighted rows or where the teacher's rows are all equal.
+    """
+    index = torch.triu_indices(len(student), len(student), offset=1, device=student.device)
+    pairs = (index[0], index[1])
+    pair_weight = weight[pairs[0]] * weight[pairs[1]]
+    if pair_weight.sum() <= 0:
+        return student.sum() * 0.0
+    share = pair_weight / pair_weight.sum()
+    wanted = _scaled_distances(teacher, pairs, share)
+    if (share * wanted).sum() < 0.5:  # the mean of scaled distances is 1 unless all distances vanish
+        return student.sum() * 0.0
+    cost = functional.huber_loss(_scaled_distances(student, pairs, share), wanted, reduction="none", delta=1.0)
+    return (share * cost).sum()
+
+
+Terms = dict[str, Tensor]
+_Recipe = Mapping[str, tuple[float, Callable[[], Tensor]]]
+
+
+def score_loss_of(batch: LossInputs, options: ScoreLossSettings) -> tuple[Tensor, Terms]:
+    """Weighted sum of the losses on scores with a weight above 0.
+
+    Returns:
+        The total, and each computed term before its weight.
+    """
+    return _weighted_sum(batch, _score_terms(batch, options))
+
+
+def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]:
+    """The same with the losses on features.
+
+    Args:
+        batch: what the losses compare, over all processes.
+        options: weights and constants.
+
+    Returns:
+        The total, and each computed term before its weight.
+
+    Raises:
+        ValueError: a feature loss has a weight, but the batch brings no features.
+    """
+    features: _Recipe = {
+        "feature": (options.feature, lambda: _feature_term(batch)),
+        "relational": (options.relational, lambda: _relational_term(batch)),
+    }
+    return _weighted_sum(batch, {**_score_terms(batch, options), **features})
+
+
+def _weighted_sum(batch: LossInputs, recipe: _Recipe) -> tuple[Tensor, Terms]:
+    terms = {name: compute() for name, (weight, compute) in recipe.items() if weight > 0}
+    total = batch.prediction.sum() * 0.0
+    for name, term in terms.items():
+        total = total + recipe[name][0] * term
+    return total, terms
+
+
+def _score_terms(batch: LossInputs, options: ScoreLossSettings) -> _Recipe:
+    return {
+        "score": (
+            options.score,
+            lambda: score_loss(batch.prediction, batch.target, batch.weight, options.score_kind, options.huber_delta),
+        ),
+        "plcc": (options.plcc, lambda: plcc_loss(batch.prediction, batch.target, batch.weight)),
+        "ranking": (
+            options.ranking,
+            lambda: ranking_loss(batch.prediction, batch.target, batch.weight, options.margin, options.margin_kind),
+        ),
+    }
+
+
+def _feature_term(batch: LossInputs) -> Tensor:
+    if batch.feature_error is None or batch.feature_weight is None:
+        raise ValueError("the feature loss has a weight, but the batch has no feature_error and feature_weight")
+    return (batch.feature_weight * batch.feature_error).mean()
+
+
+def _relational_term(batch: LossInputs) -> Tensor:
+    if batch.student_embedding is None or batch.teacher_embedding is None or batch.feature_weight is None:
+        raise ValueError("the relational loss has a weight, but the batch has no embeddings and feature_weight")
+    return relational_loss(batch.student_embedding, batch.teacher_embedding, batch.feature_weight)

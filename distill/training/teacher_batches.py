@@ -1,0 +1,152 @@
+"""Batches as a teacher wants them: views of images, and of their references, through its own preprocessing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data import Examples, Source
+from distill.pixels import PixelCache
+from distill.training.batches import LazyBatch, Order, Sides, View, Views, batches_by_size, whole_view
+from distill.training.fit_config import ViewSettings
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import ImageError
+from pseudo_labels.records import Status
+from teachers.base import Item, Teacher, shapes, stack
+
+
+@dataclass(frozen=True)
+class TeacherBatch:
+    """One process's share of a micro-batch.
+
+    Attributes:
+        inputs: stacked tensors of the teacher's items, [B, ...] each.
+        target: float32 [B] in [0, 1].
+        weight: float32 [B], mean about 1.
+    """
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    weight: Tensor
+
+    def to(self, device: torch.device) -> "TeacherBatch":
+        """The same on ``device``."""
+        inputs = tuple(tensor.to(device, non_blocking=True) for tensor in self.inputs)
+        return TeacherBatch(inputs, self.target.to(device), self.weight.to(device))
+
+
+class Reader:
+    """Reads examples as input of a teacher.
+
+    Args:
+        teacher: its ``preprocess`` is used.
+        examples: that are read.
+        sources: of the examples.
+        caches: pixels of each source.
+
+    Raises:
+        PocketiqaError: the teacher compares with references, and an example has none that can be read.
+    """
+
+    def __init__(
+        self, teacher: Teacher, examples: Examples, sources: Sequence[Source], caches: Sequence[PixelCache]
+    ):  # fmt: skip
+        self._teacher, self._examples, self._caches = teacher, examples, caches
+        self._references = _reference_rows(examples, sources, caches) if teacher.needs_reference else None
+
+    def whole(self, index: int) -> Item:
+        """An example as it is judged in use."""
+        source = int(self._examples.source[index])
+        height, width = (int(side) for side in self._caches[source].sizes[self._examples.row[index]])
+        flip = bool(self._examples.flipped[index])
+        return self.item(View(index, 0, 0, height, width, flip), whole_view(self._examples, self._caches, index))
+
+    def item(self, view: View, pixels: np.ndarray) -> Item:
+        """A view of an example, and the same view of its reference.
+
+        Raises:
+            PocketiqaError: the teacher refuses it; names the crop.
+        """
+        reference = None
+        if self._references is not None:
+            cache = self._caches[self._examples.source[view.index]]
+            reference = np.ascontiguousarray(view.cut(cache, int(self._references[view.index])))
+        try:
+            return self._teacher.preprocess(np.ascontiguousarray(pixels), reference)
+        except ImageError as error:
+            raise PocketiqaError(
+                f"a view of {view.width}x{view.height} pixels is refused ({error.reason}): raise images.crop_share or "
+                "images.crop_size, or leave such small images out"
+            ) from error
+
+
+def _reference_rows(examples: Examples, sources: Sequence[Source], caches: Sequence[PixelCache]) -> np.ndarray:
+    """Row of each example's reference in its pool; an original that others were made from is its own reference."""
+    found = np.array(examples.row)
+    for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
+        refs = list(source.pool)
+        rows = {ref.id: row for row, ref in enumerate(refs) if ref.status == Status.OK}  # rather than its duplicates
+        originals = {ref.ref_id for ref in refs if ref.ref_id}
+        for index in np.flatnonzero(examples.source == number):
+            row = int(examples.row[index])
+            ref = refs[row]
+            own = row if ref.id in originals else -1
+            found[index] = rows.get(ref.ref_id, -1) if ref.ref_id else own
+            if found[index] < 0 or tuple(cache.sizes[found[index]]) != tuple(cache.sizes[row]):
+                raise PocketiqaError(
+                    f"image {ref.uri} of {source.name!r} has no readable reference of its size: leave it out, restore "
+                    "the reference, or fit a teacher that needs none"
+                )
+    return found
+
+
+class TeacherBatchMaker:
+    """Makes a teacher's training batches in one process.
+
+    Args:
+        examples: the training part.
+        caches: pixels of each source.
+        order: which example comes when.
+        images: crop and flip.
+        reader: of the same examples.
+        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``Views``.
+    """
+
+    def __init__(
+        self, examples: Examples, caches: Sequence[PixelCache], order: Order, images: ViewSettings, reader: Reader,
+        **share: int,
+    ):  # fmt: skip
+        self._examples, self._reader = examples.with_mean_weight_one(), reader
+        self._views = Views(
+            examples, caches, order, images.window, horizontal_flip=images.horizontal_flip, **share
+        )  # fmt: skip
+
+    def make(self, micro_batch: int) -> TeacherBatch:
+        """The share of this process in micro-batch number ``micro_batch`` of the run."""
+        views = self._views.draw(micro_batch)
+        items = [self._reader.item(view, self._views.pixels(view)) for view in views]
+        different = {shapes(item): view for item, view in zip(items, views, strict=True)}
+        if len(different) > 1:
+            sizes: list[Sides] = [(view.width, view.height) for view in different.values()][:2]
+            raise PocketiqaError(
+                f"views of {sizes[0]} and {sizes[1]} pixels become inputs of different shapes, which no batch can "
+                "hold: set images.crop_size, or give the teacher a fixed input size"
+            )
+        chosen = np.array([view.index for view in views], dtype=np.int64)
+        target, weight = self._examples.target[chosen], self._examples.weight[chosen]
+        return TeacherBatch(stack(items, "cpu"), torch.from_numpy(target), torch.from_numpy(weight))
+
+
+def whole_item_batches(
+    examples: Examples, caches: Sequence[PixelCache], batch_size: int, reader: Reader
+) -> list[LazyBatch]:
+    """Whole images as items of a teacher, those of one size together."""
+    parts = batches_by_size(examples, caches, batch_size)
+    return [(np.array(chosen), partial(_items, reader, chosen)) for chosen in parts]
+
+
+def _items(reader: Reader, chosen: Sequence[int]) -> list[Item]:
+    return [reader.whole(index) for index in chosen]

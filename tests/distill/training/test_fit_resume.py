@@ -1,0 +1,141 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill.data import Source
+from distill.training.fit_teacher import fit_teacher
+from distill.training.history import read_history
+from pseudo_labels.errors import OutputConflictError, TamperedError
+from pseudo_labels.pool import Pool
+from teachers.fitted_folder import read_fitted_folder
+from tests.helpers import fitting
+from tests.helpers.fit_runs import (
+    STATEFUL,
+    checkpoint,
+    files,
+    fit_folder,
+    fitted,
+    interrupted,
+    opinions,
+    run,
+    same,
+    small_config,
+)
+from tests.helpers.fitting import base_filters
+from tests.helpers.training import texture_pool
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    texture_pool(folder)
+    return folder
+
+
+@pytest.fixture
+def source(data: Path) -> Source:
+    return opinions(Pool.open(data / "pool"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    fit_folder(str(data), str(out), STATEFUL)
+    return out
+
+
+def test_stopped_by_a_signal_it_goes_on_to_the_same_bytes(source: Source, unbroken: Path, tmp_path: Path):
+    for step in (1, 3, 4):  # before, at and after a validation
+        interrupted(source, tmp_path / "run", step, **STATEFUL)
+    assert checkpoint(tmp_path / "run", 4, "beside").keys() == {"memory", "written"}
+    run(source, tmp_path / "run", **STATEFUL)
+    assert files(tmp_path / "run") == files(unbroken)
+    optimizer = checkpoint(tmp_path / "run", 6, "optimizer")
+    assert optimizer["model.last.weight.exp_avg_sq"].any()
+    assert checkpoint(tmp_path / "run", 6, "beside")["memory"].any()
+    assert not same(checkpoint(tmp_path / "run", 6, "average"), checkpoint(tmp_path / "run", 6, "teacher"))
+
+
+def test_work_after_the_last_checkpoint_is_done_again_the_same(source: Source, unbroken: Path, tmp_path: Path):
+    def die(done: int, _: int) -> None:
+        if done == 5:
+            raise MemoryError("as if killed")
+
+    with pytest.raises(MemoryError):
+        fit_teacher(small_config(**STATEFUL), [source], tmp_path / "run", progress=die)
+    steps: list[int] = []
+    fit_teacher(small_config(**STATEFUL), [source], tmp_path / "run", progress=lambda done, _: steps.append(done))
+    assert steps == [5, 6]
+    assert files(tmp_path / "run") == files(unbroken)
+
+
+def test_what_is_not_restored_would_show(source: Source, unbroken: Path, tmp_path: Path):
+    """Dropout and memory act on what is learned, so that the comparison of bytes sees them."""
+    for number, change in enumerate(({"options__dropout": 0.0}, {"options__extra": 0.0})):
+        run(source, tmp_path / str(number), **STATEFUL, **change)
+        assert not same(fitted(tmp_path / str(number)), fitted(unbroken)), change
+
+
+def test_a_checkpoint_that_does_not_fit_the_teacher_is_refused(source: Source, tmp_path: Path):
+    """As if a teacher's code had changed under a run: its stamp is the same, its memory is not."""
+    interrupted(source, tmp_path / "run", 3, **STATEFUL)
+    memory, fitting.MEMORY = fitting.MEMORY, 5
+    try:
+        with pytest.raises(TamperedError, match="does not fit the teacher it was made for: fit again with --overwrite"):
+            run(source, tmp_path / "run", **STATEFUL)
+    finally:
+        fitting.MEMORY = memory
+
+
+def test_patience_ends_the_run_at_the_same_step_after_a_resume(source: Source, tmp_path: Path):
+    still = {
+        "steps": 20, "validate_every_steps": 2, "checkpoint_every_steps": 20, "patience": 2,
+        "optimizer__learning_rate": 1e-12,
+    }  # fmt: skip
+    result = run(source, tmp_path / "run", **still)
+    records = read_history(tmp_path / "run" / "history.jsonl")
+    assert result.step == 2
+    assert (records[-1]["kind"], records[-1]["step"]) == ("validation", 6)
+    interrupted(source, tmp_path / "again", 5, **still)
+    run(source, tmp_path / "again", **still)
+    for name in ("history.jsonl", "manifest.json", "teacher/fitted.safetensors", "teacher/teacher.json"):
+        assert files(tmp_path / "again")[name] == files(tmp_path / "run")[name]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    steps: list[int] = []
+    again = fit_teacher(
+        small_config(**still), [source], tmp_path / "run", progress=lambda done, _: steps.append(done)
+    )  # fmt: skip
+    assert again == result
+    assert steps == []
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_another_teacher_is_refused_on_resume_but_its_files_may_move(source: Source, tmp_path: Path):
+    np.save(tmp_path / "base.npy", base_filters(3))
+    np.save(tmp_path / "other.npy", base_filters(4))
+    changes = {"options__weights": tmp_path / "base.npy", "options__extra": 0.5}
+    interrupted(source, tmp_path / "run", 3, **changes)
+    (tmp_path / "base.npy").rename(tmp_path / "moved.npy")
+    changes["options__weights"] = str(tmp_path / "moved.npy")
+    with pytest.raises(OutputConflictError, match=r"options\.extra: 0\.5 -> 0\.7.*repeat the earlier settings"):
+        run(source, tmp_path / "run", **{**changes, "options__extra": 0.7})  # in no stamp: it changes no score
+    with pytest.raises(OutputConflictError, match=r"begins_as\.options\.side_px: 0 -> 64"):
+        run(source, tmp_path / "run", **changes, options__side_px=64)
+    with pytest.raises(OutputConflictError, match=r"begins_as\.weights: "):
+        run(source, tmp_path / "run", **{**changes, "options__weights": tmp_path / "other.npy"})
+    with pytest.raises(OutputConflictError, match=r"optimizer\.learning_rate: 0\.02 -> 0\.1"):
+        run(source, tmp_path / "run", **changes, optimizer__learning_rate=0.1)
+    result = run(source, tmp_path / "run", **changes)
+    options = read_fitted_folder(str(result.teacher))[1]
+    assert options["weights"] == str(tmp_path / "moved.npy")
+
+
+def test_first_weights_without_a_seed_of_their_own_follow_from_the_runs(source: Source, tmp_path: Path):
+    interrupted(source, tmp_path / "run", 3, options__seed=None)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    run(source, tmp_path / "run", options__seed=None)
+    assert torch.equal(torch.rand(3), expected)
