@@ -105,12 +105,14 @@ class Backbone(nn.Module):
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise PocketiqaError(f"mean {mean} and std {std}: three numbers each, std above 0, are needed")
-        self.model: Any = model.eval()
+        self._has_tokens = _has_tokens(model)
+        # Convolutions of 1 x 1, most of what such models compute, are a third faster so on the CPU, and on GPUs too.
+        self._layout = torch.preserve_format if self._has_tokens else torch.channels_last
+        self.model: Any = model.eval().to(memory_format=self._layout)
         self.register_buffer("mean", 255 * torch.tensor(mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).reshape(3, 1, 1), persistent=False)
         self.multiple_px, self.fixed_px = _input_size(self.model)
         self.smallest_px = max(self.multiple_px, _SMALLEST_PX)
-        self._has_tokens = _has_tokens(model)
         self.depths, self.channels = self._choose(depths)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -122,7 +124,8 @@ class Backbone(nn.Module):
     def forward(self, rgb: Tensor) -> list[Tensor]:
         """RGB in [0, 255], [B, 3, H, W], to one float32 map [B, C, h, w] for each of ``depths``."""
         dtype = next(self.model.parameters()).dtype
-        maps = self._maps(((rgb.float() - self.mean) / self.std).to(dtype), self.depths)
+        normed = ((rgb.float() - self.mean) / self.std).to(dtype, memory_format=self._layout)
+        maps = self._maps(normed, self.depths)
         return [one.float() for one in maps]
 
     def _maps(self, x: Tensor, depths: Sequence[str]) -> list[Tensor]:

@@ -11,6 +11,7 @@ from pseudo_labels.errors import PocketiqaError
 from teachers.fitting import NEW_HEAD, head_file
 from teachers.precision import PRECISIONS, check_precision
 from teachers.qfm_iqm.backbone import Backbone, create_timm
+from teachers.qfm_iqm.kept import KeptSummaries
 from teachers.qfm_iqm.matching import QUALITY, MatchRule
 from teachers.qfm_iqm.model import HEAD, QfmConfig, QfmIqm, frozen_state, names_in
 from teachers.qfm_iqm.noise import NoiseSettings
@@ -46,6 +47,7 @@ def build_qfm_iqm(
     score_threshold: float = 0.05,
     semantic_threshold: float = 0.2,
     precision: str = "fp32",
+    cache: str | Path | None = None,
     seed: int = 0,
 ) -> QfmIqmTeacher:
     """Build a QFM-IQM teacher on the CPU; equal arguments give equal weights.
@@ -79,6 +81,9 @@ def build_qfm_iqm(
         semantic_threshold: semantics with a smaller cosine are different.
         precision: of the backbone, ``fp32`` or ``bf16``; the rest always computes in fp32. Fit in ``fp32`` where the
             backbone is trained, with autocast for speed.
+        cache: folder that keeps what a frozen backbone says of each image (see ``kept``), at four bytes for each of
+            (cells * cells + 2) * channels of all depths, times 1 + ``halvings``. It pays where the same images come
+            again: for fitting without random crops, for studies, for labelling what was fitted to.
         seed: of random weights.
 
     Raises:
@@ -120,7 +125,20 @@ def build_qfm_iqm(
         head=head_file(head),
     )
     network.to(PRECISIONS[precision])
+    if cache is not None:
+        model.kept = _kept(model, teacher, Path(cache).expanduser())
     return teacher
+
+
+def _kept(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> KeptSummaries:
+    if any(value.requires_grad for value in model.backbone.parameters()):
+        raise PocketiqaError(
+            f"cache is {str(folder)!r}, but trainable {list(model.config.trainable)} changes the backbone:"
+            " leave cache out, or fit the head alone"
+        )
+    kept = ("pad_type", "mean", "std", "depths", "halvings", "cells", "precision", "timm")
+    options = teacher.stamp_options()
+    return KeptSummaries(folder, {"base": teacher.base, **{name: options[name] for name in kept}})
 
 
 def _check_choices(backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None) -> None:

@@ -11,7 +11,8 @@ from pseudo_labels.errors import PocketiqaError
 from teachers.precision import full_precision
 from teachers.qfm_iqm.backbone import Backbone
 from teachers.qfm_iqm.decoder import Quality, QualityDecoder
-from teachers.qfm_iqm.tokens import Tokeniser, Tokens
+from teachers.qfm_iqm.kept import KeptSummaries
+from teachers.qfm_iqm.tokens import Tokeniser, Tokens, summary
 
 HEAD, ALL = "head", "all"
 MOST_HALVINGS = 3
@@ -77,10 +78,15 @@ class QfmIqm(nn.Module):
         config: decides the sizes and what is trainable.
         backbone: of the config, weights loaded.
 
+    Attributes:
+        kept: where summaries of images are kept, if they are; only with a frozen backbone.
+
     Raises:
         PocketiqaError: ``trainable`` names a module that the backbone does not have, or ``halvings`` an input that it
             does not take.
     """
+
+    kept: KeptSummaries | None = None
 
     def __init__(self, config: QfmConfig, backbone: Backbone):
         super().__init__()
@@ -108,13 +114,19 @@ class QfmIqm(nn.Module):
 
     def encode(self, rgb: Tensor) -> Tokens:
         """Uint8 RGB [B, 3, H, W] to the decoder's input."""
+        summed = self.summarise(rgb) if self.kept is None else self.kept.of(rgb, self.summarise)
+        with full_precision(rgb.device.type):
+            return self.tokeniser(summed)
+
+    def summarise(self, rgb: Tensor) -> Tensor:
+        """Uint8 RGB [B, 3, H, W] to what the tokens are made of, see ``tokens.summary``."""
         maps: list[Tensor] = []
         image = rgb.float()
         for halving in range(1 + self.config.halvings):
             image = functional.avg_pool2d(image, 2) if halving else image
             maps += self.backbone(image)
         with full_precision(rgb.device.type):
-            return self.tokeniser(maps)
+            return summary(maps, self.config.cells)
 
     def judge(self, tokens: Tokens, *, gated: bool = True) -> Quality:
         """Judge the decoder's input; ``gated=False`` leaves the feature selection out."""

@@ -39,6 +39,16 @@ def mean_and_deviation(features: Tensor) -> Tensor:
     return torch.stack((flat.mean(2), (flat.var(dim=2, correction=0) + _LEAST_VARIANCE).sqrt()), 1)
 
 
+def summary(maps: Sequence[Tensor], cells: int) -> Tensor:
+    """What the tokens are made of: maps [B, C, h, w] to [B, sum of C * (cells * cells + 2)].
+
+    Level by level the means over a grid, then mean and deviation of the whole. Nothing in it is learned, so that of a
+    frozen backbone it needs to be computed once for each image (``kept``).
+    """
+    parts = [(cell_means(one, cells).flatten(1), mean_and_deviation(one).flatten(1)) for one in maps]
+    return torch.cat([part for pair in parts for part in pair], 1)
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The decoder's input for B images; levels are the depths of the backbone, once for each size of the image.
@@ -64,32 +74,33 @@ class Tokens:
 
 
 class LevelTokens(nn.Module):
-    """One level's map to tokens.
+    """One level's part of the summary to tokens.
 
     Args:
         channels: of the map.
         width: of the tokens.
-        cells: the grid has as many rows and columns.
     """
 
-    def __init__(self, channels: int, width: int, cells: int):
+    def __init__(self, channels: int, width: int):
         super().__init__()
-        self.cells = cells
         self.norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, width)
         self.mean_norm, self.deviation_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.whole = nn.Linear(2 * channels, width)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map [B, C, h, w] to tokens of the cells [B, cells * cells, width] and of the whole image [B, width]."""
-        places = cell_means(features, self.cells).flatten(2).transpose(1, 2)
-        mean, deviation = mean_and_deviation(features).unbind(1)
-        whole = torch.cat((self.mean_norm(mean), self.deviation_norm(deviation)), 1)
-        return self.project(self.norm(places)), self.whole(whole)
+    def forward(self, places: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Means of the cells [B, C, cells * cells], and mean and deviation of the whole [B, 2, C], to tokens.
+
+        Returns:
+            Tokens of the cells [B, cells * cells, width] and of the whole image [B, width].
+        """
+        mean, deviation = whole.unbind(1)
+        normed = torch.cat((self.mean_norm(mean), self.deviation_norm(deviation)), 1)
+        return self.project(self.norm(places.transpose(1, 2))), self.whole(normed)
 
 
 class Tokeniser(nn.Module):
-    """All levels' maps to tokens.
+    """The summary of all levels to tokens.
 
     Args:
         channels: of each level's map, full size first, from shallow to deep.
@@ -100,11 +111,15 @@ class Tokeniser(nn.Module):
 
     def __init__(self, channels: Sequence[int], depths: int, width: int, cells: int):
         super().__init__()
-        self.depths = depths
-        self.levels = nn.ModuleList(LevelTokens(count, width, cells) for count in channels)
+        self.depths, self.channels, self.places = depths, tuple(channels), cells * cells
+        self.levels = nn.ModuleList(LevelTokens(count, width) for count in channels)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tokens:
-        """Maps [B, C, h, w], one for each level."""
-        pairs = [level(features) for level, features in zip(self.levels, maps, strict=True)]
-        cells, whole = (torch.stack(parts, 1) for parts in zip(*pairs, strict=True))
-        return Tokens(cells, whole, maps[self.depths - 1].mean((2, 3)))
+    def forward(self, summed: Tensor) -> Tokens:
+        """Tokens of images of which ``summary`` says ``summed``, [B, sum of C * (cells * cells + 2)]."""
+        sizes = [size for count in self.channels for size in (count * self.places, 2 * count)]
+        parts = summed.split(sizes, 1)
+        places = [part.unflatten(1, (-1, self.places)) for part in parts[::2]]
+        wholes = [part.unflatten(1, (2, -1)) for part in parts[1::2]]
+        pairs = [level(*found) for level, *found in zip(self.levels, places, wholes, strict=True)]
+        cells, whole = (torch.stack(tokens, 1) for tokens in zip(*pairs, strict=True))
+        return Tokens(cells, whole, wholes[self.depths - 1][:, 0])

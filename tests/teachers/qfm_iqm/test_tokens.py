@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from teachers.qfm_iqm.gate import ChannelGate, report_gate
-from teachers.qfm_iqm.tokens import LevelTokens, cell_means, mean_and_deviation
+from teachers.qfm_iqm.tokens import Tokeniser, cell_means, mean_and_deviation, summary
 from tests.teachers.qfm_iqm.tiny_qfm import batch, picture, tiny
 
 
@@ -29,14 +29,25 @@ def test_a_constant_channel_has_a_finite_slope():
 
 
 def test_a_cells_token_sees_its_cell_only_and_the_whole_sees_all():
-    level = LevelTokens(4, 6, cells=2)
+    tokeniser = Tokeniser([4], 1, 6, cells=2)
     features = torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     changed = features.clone()
     changed[:, :, :3, 3:] += torch.rand(1, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        (cells, whole), (new_cells, new_whole) = level(features), level(changed)
-    assert (cells != new_cells).any(2).tolist() == [[False, True, False, False]]
-    assert (whole != new_whole).all()
+        tokens, new = (tokeniser(summary([maps], 2)) for maps in (features, changed))
+    assert (tokens.cells != new.cells).any(3).tolist() == [[[False, True, False, False]]]
+    assert (tokens.whole != new.whole).all()
+
+
+def test_the_summary_holds_level_by_level_the_cells_and_the_whole():
+    maps = [torch.rand(2, channels, 6, 6, generator=torch.Generator().manual_seed(channels)) for channels in (3, 5)]
+    summed = summary(maps, 2)
+    assert summed.shape == (2, (3 + 5) * (4 + 2))
+    torch.testing.assert_close(summed[:, :12].reshape(2, 3, 2, 2), functional.adaptive_avg_pool2d(maps[0], 2))
+    torch.testing.assert_close(summed[:, 12:15], maps[0].mean((2, 3)))
+    torch.testing.assert_close(summed[:, -5:], maps[1].std((2, 3), correction=0))
+    semantics = Tokeniser([3, 5], 2, 4, cells=2)(summed).semantics
+    torch.testing.assert_close(semantics, maps[1].mean((2, 3)))
 
 
 def test_the_features_are_the_cells_mean_and_the_whole():
