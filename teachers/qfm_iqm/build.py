@@ -35,6 +35,7 @@ def build_qfm_iqm(
     depths: str | Sequence[str] = (),
     halvings: int = 1,
     max_side_px: int = 512,
+    square_px: int | None = None,
     cells: int = 8,
     width: int = 128,
     heads: int = 4,
@@ -66,6 +67,8 @@ def build_qfm_iqm(
             all stages of a convolutional model, four blocks of a token model.
         halvings: how often the backbone also looks at the image at half the size; 1 costs a quarter more.
         max_side_px: larger images are shrunk until the longer side has as many pixels.
+        square_px: in place of that, every image is brought to a square of this side, its aspect not kept, so that
+            images of any sizes can be fitted to together without crops.
         cells: rows and columns of the grid of tokens at each depth.
         width: of the tokens.
         heads: of the attention; they divide the width.
@@ -110,6 +113,7 @@ def build_qfm_iqm(
             depths=taps.depths,
             halvings=halvings,
             max_side_px=max_side_px,
+            square_px=square_px,
             cells=cells,
             width=width,
             heads=heads,

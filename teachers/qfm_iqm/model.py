@@ -31,6 +31,7 @@ class QfmConfig:
         depths: names, see ``backbone.known_depths``.
         halvings: the backbone also looks at the image at half the size, and again, so many times.
         max_side_px: larger images are shrunk until the longer side has as many pixels.
+        square_px: every image is brought to a square of this side instead; None keeps the aspect.
         cells: rows and columns of the grid of tokens at each level.
         width: of the tokens.
         heads: of the attention; they divide the width.
@@ -48,6 +49,7 @@ class QfmConfig:
     depths: tuple[str, ...]
     halvings: int
     max_side_px: int
+    square_px: int | None
     cells: int
     width: int
     heads: int
@@ -58,6 +60,8 @@ class QfmConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise PocketiqaError(f"{name} {value!r}: a whole number, at least 1, is needed")
+        if self.square_px is not None and (type(self.square_px) is not int or self.square_px < 1):
+            raise PocketiqaError(f"square_px {self.square_px!r}: a whole number, at least 1, or none is needed")
         if self.width % self.heads:
             raise PocketiqaError(f"width {self.width} and heads {self.heads}: the heads must divide the width")
         if self.halvings not in range(MOST_HALVINGS + 1):
@@ -90,9 +94,11 @@ class QfmIqm(nn.Module):
 
     def __init__(self, config: QfmConfig, backbone: Backbone):
         super().__init__()
-        if config.halvings and backbone.fixed_px:
+        if backbone.fixed_px and (config.halvings or config.square_px):
             height, width = backbone.fixed_px
-            raise PocketiqaError(f"{config.backbone} takes {width}x{height} pixels only: choose halvings=0 with it")
+            raise PocketiqaError(
+                f"{config.backbone} takes {width}x{height} pixels only: choose halvings=0 and leave square_px out"
+            )
         self.config, self.backbone = config, backbone
         sizes = 1 + config.halvings
         self.tokeniser = Tokeniser(backbone.channels * sizes, len(backbone.depths), config.width, config.cells)

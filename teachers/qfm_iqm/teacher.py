@@ -63,12 +63,13 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
         """
         backbone, config = self.model.backbone, self.model.config
         factor = 2**config.halvings
+        square = None if config.square_px is None else (config.square_px, config.square_px)
         return frame(
             image,
             max_side_px=config.max_side_px,
             multiple_px=backbone.multiple_px * factor,
             smallest_px=backbone.smallest_px * factor,
-            fixed_px=backbone.fixed_px,
+            fixed_px=backbone.fixed_px or square,
         )
 
     @torch.inference_mode()

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import ImageError
 from teachers.base import check_output, check_teacher
 from teachers.fitting import check_fittable
 from teachers.qfm_iqm import build_qfm_iqm
-from tests.teachers.qfm_iqm.tiny_qfm import TINY, batch, tiny
+from tests.teachers.qfm_iqm.tiny_qfm import TINY, batch, picture, tiny
 
 SCALE = {"scale": "MOS of a test", "licence": "none"}
 
@@ -155,8 +156,22 @@ def test_building_leaves_the_callers_randomness_alone_and_is_repeatable():
         ({"pretrained": False, "std": (1, 1)}, "three numbers each, std above 0, are needed"),
         ({"pretrained": False, "std": (1, 0, 1)}, "three numbers each, std above 0, are needed"),
         ({"pretrained": False, "backbone": "test_vit_relpos"}, "takes 160x160 pixels only: choose halvings=0"),
+        (
+            {"pretrained": False, "backbone": "test_vit_relpos", "halvings": 0, "square_px": 96},
+            "takes 160x160 pixels only: choose halvings=0 and leave square_px out",
+        ),
+        ({"pretrained": False, "square_px": 0}, "square_px 0: a whole number, at least 1, or none is needed"),
     ],
 )
 def test_nothing_random_or_contradictory_is_taken_silently(options: dict[str, Any], message: str):
     with pytest.raises(PocketiqaError, match=message):
         build_qfm_iqm(**{"backbone": "test_efficientnet", **options})
+
+
+def test_images_of_any_size_share_a_batch_as_squares():
+    teacher = tiny(square_px=96)
+    items = [teacher.preprocess(picture(0, *size), None) for size in ((80, 96), (200, 100), (64, 64))]
+    assert {tuple(item.shape) for item in items if isinstance(item, torch.Tensor)} == {(3, 96, 96)}
+    assert teacher(items).score.shape == (3,)
+    with pytest.raises(ImageError, match="40x90 pixels"):
+        teacher.preprocess(picture(0, 90, 40), None)
