@@ -13,7 +13,7 @@ ARCHIVE, FILE and FOLDER are addresses of files themselves (FOLDER a local one).
 
 import os
 from pathlib import Path
-from urllib.parse import parse_qs, quote_from_bytes, unquote_to_bytes
+from urllib.parse import parse_qs, quote_from_bytes, unquote, unquote_to_bytes
 
 from fsspec.core import url_to_fs
 
@@ -50,6 +50,19 @@ def local_path(address: str, base: Path | None = None) -> Path | None:
     if "://" in address and not address.startswith("/"):
         return None
     return Path(address) if base is None else base / address
+
+
+def name_of(address: str) -> str:
+    """What the image at an address is called: the name of its own file, or its row after the name of the table.
+
+    For a person: always valid UTF-8, with marks in the place of what is not.
+    """
+    path = local_path(address)
+    if path is not None:
+        return os.fsencode(path.name).decode(errors="replace")
+    scheme, _, rest = address.partition("://")
+    inner = unquote(rest.partition("::")[0].rpartition("?")[0]) if scheme == "tar" else rest
+    return inner.rsplit("/", 1)[-1]
 
 
 def read(address: str, base: Path | None = None) -> bytes:

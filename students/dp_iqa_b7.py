@@ -146,6 +146,10 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise PocketiqaError(f"no checkpoint at {path}: the file does not exist, mend the path") from error
+    except OSError as error:
+        raise PocketiqaError(
+            f"{path} cannot be read ({error.strerror or error}): mend that, or fetch it again"
+        ) from error
     except pickle.UnpicklingError as error:
         raise PocketiqaError(
             f"{path} was refused, it is no checkpoint of tensors alone: fetch the official file"

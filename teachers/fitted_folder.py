@@ -33,7 +33,7 @@ def write_fitted_folder(
         folder: replaced if it is there.
         teacher: fitted.
         name: that it was built by.
-        options: that it was built with; files that they name are not copied.
+        options: that it was built with; files that they name are not copied, so give absolute paths.
         scale: what 0 and 1 mean.
         licence: of weights and opinion scores.
         about: data and validation, as JSON values.

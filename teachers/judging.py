@@ -10,7 +10,7 @@ from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import PseudoLabel, Status
 from teachers.base import Teacher, TeacherOutput, check_output, shapes
-from teachers.memory import is_out_of_memory
+from teachers.memory import is_out_of_memory, release_memory
 from teachers.reading import Prepared
 
 Warn = Callable[[str], None]
@@ -85,8 +85,7 @@ class Judge:
             if not is_out_of_memory(error):
                 raise
             reason = f"out of memory with a batch of {len(part)}: {_first_line(error)}"
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        release_memory()
         return reason
 
     def _shrink(self, tried: int) -> None:

@@ -1,4 +1,4 @@
-"""How memory that ran out makes itself known."""
+"""How memory that ran out makes itself known, and what helps."""
 
 import torch
 
@@ -8,3 +8,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)  # how torch says it on the CPU
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of a GPU's memory for later; call it when the error is no longer held."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -28,12 +28,14 @@ class TeacherEntry:
         summary: one line for help texts.
         requires: distributions that must be installed, as pip names them.
         files: what the user must supply besides, in words; empty if nothing.
+        speed: options that change time, memory and rounding, or where things come from, but no result by design.
     """
 
     load: Callable[[], Callable[..., Any]]
     summary: str
     requires: tuple[str, ...]
     files: str = ""
+    speed: tuple[str, ...] = ()
 
 
 def _reference() -> Callable[..., Any]:
@@ -77,12 +79,14 @@ TEACHERS: dict[str, TeacherEntry] = {
         "Stable Diffusion's U-Net as a prior (DP-IQA)",
         ("torch", "torchvision", "diffusers", "transformers", "huggingface_hub", "safetensors"),
         "Stable Diffusion and CLIP weights, and a fitted head",
+        ("channels_last", "attention_slicing", "compile", "checkpoint_blocks", "download"),
     ),
     "sam_iqa": TeacherEntry(
         _sam_iqa,
         "SAM's image encoder with spatial and Fourier branches (SAM-IQA)",
         ("torch", "torchvision", "segment-anything", "safetensors"),
         "SAM weights and a fitted head",
+        ("checkpoint_blocks", "compile"),
     ),
     "qfm_iqm": TeacherEntry(
         _qfm_iqm,
@@ -148,7 +152,21 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
         raise PocketiqaError(
             f"teacher {name!r} needs {', '.join(missing)}: install them with pip install 'pocketiqa[train,teachers]'"
         )
-    return _built(name, _user_builder(name) if ":" in name else _entry(name).load(), options)
+    return _built(name, _builder(name), options)
+
+
+def file_options(name: str) -> set[str]:
+    """Options of a teacher that name files or folders: those that its builder annotates as paths.
+
+    Args:
+        name: of ``TEACHERS``, or ``module:function``.
+    """
+    parameters = inspect.signature(_builder(name)).parameters
+    return {option for option, parameter in parameters.items() if "Path" in str(parameter.annotation)}
+
+
+def _builder(name: str) -> Callable[..., Any]:
+    return _user_builder(name) if ":" in name else _entry(name).load()
 
 
 def _built(name: str, builder: Callable[..., Any], options: dict[str, Any]) -> "Teacher":

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.evaluation.benchmarks.records import Benchmark
+from pseudo_labels import addresses
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
@@ -119,5 +120,5 @@ def targets_from_labels(
 def display_name(pool: Pool, ref: ImageRef) -> str:
     """File name of an image of a pool; of a damaged copy that of its reference, with the distortion and its level."""
     original = pool.by_id(ref.ref_id) if ref.ref_id else ref
-    name = original.uri.replace("\\", "/").rsplit("/", 1)[-1]
+    name = addresses.name_of(original.uri)
     return f"{name}, {ref.distortion.replace('_', ' ')} {ref.level:.2g}" if ref.distortion else name

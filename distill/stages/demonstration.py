@@ -13,6 +13,7 @@ from distill.stage_config import ScoreSection
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.judging import held_out
 from distill.stages.student import label_sources
+from pseudo_labels import addresses
 from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json, sha256_file
@@ -85,7 +86,7 @@ def _make(run: Run, section: ScoreSection, report: Report, folder: Path) -> dict
 def _scene_names(run: Run) -> dict[str, str]:
     """Names of the files that the photographs came from, by scene."""
     pool = Pool.open(run.pool) if run.recipe.pool is not None else label_sources(run)[0].pool
-    return {ref.group: Path(ref.uri).stem for ref in reversed(pool.ok()) if not ref.ref_id}
+    return {ref.group: Path(addresses.name_of(ref.uri)).stem for ref in reversed(pool.ok()) if not ref.ref_id}
 
 
 def read_demonstration(run: Run) -> list[Photograph]:

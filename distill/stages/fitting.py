@@ -34,7 +34,7 @@ def _fit(run: Run, section: FitSection, overwrite: bool, report: Report) -> str:
     sources = fit_sources(run, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         warn(note)
-    result = fit_teacher(section, sources, run.fitting, overwrite=overwrite, progress=report)
+    result = fit_teacher(section, sources, run.fitting, overwrite=overwrite, progress=report, warn=warn)
     for note in result.notes:
         warn(note)
     srcc = result.validation["score"]

@@ -41,6 +41,7 @@ class Progress:
         best_score: its SRCC, in [-1, 1].
         means: sums of the training record that is under way, see ``history.Mean``.
         scaler: state of the fp16 gradient scaler; empty in other precisions.
+        part_images: see ``gradient.Gradient``.
     """
 
     step: int
@@ -50,6 +51,7 @@ class Progress:
     best_score: float | None = None
     means: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    part_images: int | None = None
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class FitConfig(LoopSettings):
 
     Attributes:
         teacher: registry name, or ``package.module:function``.
-        options: of the teacher; ``head: new`` starts at random, ``head: FILE`` goes on from an earlier fitting.
+        options: of the teacher; ``head: new`` starts at random, ``head: FILE`` goes on from an earlier fitting. When a
+            run is resumed, files may have moved, and what changes time and memory alone (``TeacherEntry.speed``) may
+            differ.
         ema_decay: largest decay of averaged weights, per step (``ema.Average``); these are validated and kept. 0, as in
             the papers, averages nothing and costs no memory.
         losses: see ``ScoreLossSettings``.

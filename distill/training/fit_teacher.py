@@ -4,8 +4,6 @@ Beside what every run holds (``training_run``), the folder has ``teacher/`` at t
 teacher is: it holds the options that it was built with, and what was trained, without the frozen base.
 """
 
-import importlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +21,14 @@ from distill.training.environment import training_environment
 from distill.training.fit_config import FitConfig
 from distill.training.teacher_batches import Reader, TeacherBatchMaker, whole_item_batches
 from distill.training.teacher_learner import TeacherLearner
+from distill.training.trainer import Warn
 from distill.training.training_run import TRACKERS, ProgressCallback, TrainingRun
 from distill.training.validation import Validator
 from pseudo_labels.errors import PocketiqaError
 from students.preprocess import Preprocess
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, write_fitted_folder
 from teachers.fitting import FittableTeacher, check_fittable
-from teachers.registry import TEACHERS, build_teacher
+from teachers.registry import TEACHERS, build_teacher, file_options
 
 KIND = "fit"
 TEACHER = "teacher"
@@ -65,10 +64,12 @@ def fit_teacher(
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
     cache_progress: ProgressCallback | None = None,
+    warn: Warn | None = None,
 ) -> FitResult:
     """Fit, or go on with a run that was interrupted; a finished run is returned as it is.
 
-    Arguments, processes and exceptions are those of ``train.train``; besides:
+    Arguments, processes and exceptions are those of ``train.train``; ``warn`` is told in words when memory ran out and
+    the run goes on with smaller parts of its batches (``gradient.Gradient``). Besides:
 
     Raises:
         PocketiqaError: the teacher cannot be built or fitted, or compares with references that are not there.
@@ -77,7 +78,7 @@ def fit_teacher(
     teacher = _built(config)
     with training_environment(config, out / TRACKERS) as accelerator:
         run = _TeacherRun(config, teacher, sources, out, accelerator, cache)
-        outcome = run.execute(overwrite, progress, cache_progress)
+        outcome = run.execute(overwrite, progress, cache_progress, warn)
     content = outcome.content
     return FitResult(
         out, out / TEACHER, content["step"], content["validation"], content["skipped"], outcome.notes
@@ -105,12 +106,20 @@ def _built(config: FitConfig) -> FittableTeacher:
 
 
 def _settings(config: FitConfig) -> dict[str, Any]:
-    """The teacher's options without those that name files, which its builder annotates as paths."""
-    module, _, function = config.teacher.partition(":")
-    builder = getattr(importlib.import_module(module), function) if function else TEACHERS[module].load()
-    parameters = inspect.signature(builder).parameters
-    files = {name for name, parameter in parameters.items() if "Path" in str(parameter.annotation)}
-    return {name: value for name, value in config.options.items() if name not in files}
+    """The teacher's options without those that name files or change no result by design."""
+    entry = TEACHERS.get(config.teacher)
+    left_out = file_options(config.teacher) | set(entry.speed if entry else ())
+    return {name: value for name, value in config.options.items() if name not in left_out}
+
+
+def _placed(config: FitConfig) -> dict[str, Any]:
+    """The teacher's options with the files and folders that they name as absolute paths, to be found from anywhere.
+
+    What is no file or folder here, such as the name of a repository, is kept.
+    """
+    named = {name: value for name, value in config.options.items() if name in file_options(config.teacher)}
+    places = {name: Path(value).expanduser() for name, value in named.items() if isinstance(value, str | Path)}
+    return config.options | {name: str(place.absolute()) for name, place in places.items() if place.exists()}
 
 
 class _TeacherRun(TrainingRun):
@@ -157,7 +166,7 @@ class _TeacherRun(TrainingRun):
             self._out / TEACHER,
             self._teacher,
             name=config.teacher,
-            options=config.options,
+            options=_placed(config),
             scale=config.scale or "; ".join([*scales, "mapped to 0 to 1, 1 best"]),
             licence=config.licence or "; ".join([self._teacher.stamp.licence, *licences]),
             about=about,

@@ -40,6 +40,15 @@ class Learner(Protocol):
         """The share of this process in a micro-batch of the run; called in a background thread."""
         ...
 
+    @property
+    def divisible(self) -> bool:
+        """Whether, in training mode, the loss of a batch is the mean of what each image costs by itself."""
+        ...
+
+    def cut(self, batch: Any, most: int) -> list[tuple[float, MovableBatch]]:
+        """A batch in parts of at most so many images, each with its share of them; only asked for if divisible."""
+        ...
+
     def begin_step(self) -> None:
         """Go into training mode."""
         ...

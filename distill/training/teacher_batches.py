@@ -37,6 +37,11 @@ class TeacherBatch:
         inputs = tuple(tensor.to(device, non_blocking=True) for tensor in self.inputs)
         return TeacherBatch(inputs, self.target.to(device), self.weight.to(device))
 
+    def cut(self, most: int) -> list["TeacherBatch"]:
+        """The same images in parts of at most so many."""
+        columns = [tensor.split(most) for tensor in (*self.inputs, self.target, self.weight)]
+        return [TeacherBatch(tuple(inputs), target, weight) for *inputs, target, weight in zip(*columns, strict=True)]
+
 
 class Reader:
     """Reads examples as input of a teacher.

@@ -6,18 +6,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.training.checkpoint import Checkpoint, Tensors
 from distill.training.collectives import gather_rows
 from distill.training.ema import Average
 from distill.training.fit_config import FitConfig
+from distill.training.learner import MovableBatch
 from distill.training.losses import LossInputs, score_loss_of
 from distill.training.schedule import build_optimizer
 from distill.training.teacher_batches import TeacherBatch, TeacherBatchMaker
 from distill.training.validation import Validator
 from pseudo_labels.errors import TamperedError
-from teachers.fitting import FittableTeacher
+from teachers.fitting import FittableTeacher, PlainFit
+from teachers.memory import is_out_of_memory, release_memory
 
 
 class TeacherLearner:
@@ -48,6 +51,17 @@ class TeacherLearner:
     def make_batch(self, micro_batch: int) -> TeacherBatch:
         """The share of this process in a micro-batch."""
         return self._batches.make(micro_batch)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the loss is of the score alone and of one image at a time; see ``learner.Learner``."""
+        losses, module = self._config.losses, self.module
+        compared = losses.plcc > 0 or losses.ranking > 0
+        return not compared and type(module) is PlainFit and not any(map(_looks_at_the_batch, module.modules()))
+
+    def cut(self, batch: TeacherBatch, most: int) -> list[tuple[float, MovableBatch]]:
+        """See ``learner.Learner``."""
+        return [(len(part.target) / len(batch.target), part) for part in batch.cut(most)]
 
     def begin_step(self) -> None:
         """Go into training mode; what is frozen stays in evaluation mode by the teacher's own doing."""
@@ -82,7 +96,18 @@ class TeacherLearner:
         """Judge whole images by the averaged weights; see ``Validator.validate``."""
         self.model.eval()
         with self._averaged():
-            return self._validator.validate(lambda items: self._teacher(items).score)
+            return self._validator.validate(self._scores)
+
+    def _scores(self, items: list[Any]) -> Tensor:
+        """Scores of items, in halves where memory does not suffice: no score depends on the others."""
+        try:
+            return self._teacher(items).score
+        except (RuntimeError, MemoryError) as error:
+            if len(items) == 1 or not is_out_of_memory(error):
+                raise
+        release_memory()
+        middle = len(items) // 2
+        return torch.cat([self._scores(items[:middle]), self._scores(items[middle:])])
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -121,6 +146,10 @@ class TeacherLearner:
     def take_result(self, found: Checkpoint) -> None:
         """Give the teacher the weights of a checkpoint that are to be kept."""
         _copy(found.tensors["teacher" if self._average is None else "average"], self._teacher.trained_state())
+
+
+def _looks_at_the_batch(module: nn.Module) -> bool:
+    return module.training and isinstance(module, _BatchNorm)
 
 
 @torch.no_grad()

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from distill.training.checkpoint import Checkpoint, Checkpoints, Progress, load_optimizer, optimizer_tensors
 from distill.training.collectives import sum_of_ints
+from distill.training.gradient import REMEDY, Gradient, NonFiniteError
 from distill.training.history import HISTORY, TIMINGS, History, Mean, append_line
 from distill.training.interruption import interruption
 from distill.training.learner import Learner, MovableBatch
@@ -22,15 +21,12 @@ from distill.training.loop_config import LoopSettings
 from distill.training.prefetch import prefetched
 from distill.training.schedule import learning_rate
 from pseudo_labels.errors import PocketiqaError
-from teachers.memory import is_out_of_memory
+
+Warn = Callable[[str], None]
 
 
 class InterruptedRunError(PocketiqaError):
     """Somebody asked the run to end; a checkpoint was written."""
-
-
-class NonFiniteError(PocketiqaError):
-    """A loss or gradient is not finite."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +49,15 @@ class Parts:
 class Trainer:
     """Runs the steps of one run from wherever its last checkpoint left it."""
 
-    def __init__(self, parts: Parts, config: LoopSettings, found: Checkpoint | None):
+    def __init__(self, parts: Parts, config: LoopSettings, found: Checkpoint | None, warn: Warn | None = None):
         self._parts, self._config, self._learner = parts, config, parts.learner
         self._accelerator = parts.accelerator
         self._main = parts.accelerator.is_main_process
         self.progress = found.progress if found else Progress(0, 0, 0)
         if found:
             self._restore(found)
+        self._warn = warn or _silent
+        self._gradient = Gradient(parts.accelerator, parts.learner, config, self.progress.part_images)
         self._means = Mean(self.progress.means)
         self._history = History(parts.folder / HISTORY, self.progress.history_bytes) if self._main else None
 
@@ -115,53 +113,21 @@ class Trainer:
         rate = learning_rate(step - 1, config.steps, config.optimizer)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
-        values: dict[str, float] = {}
-        for micro in range(config.accumulation_steps):
-            # Layers that draw random numbers draw the same ones after a resume.
-            torch.manual_seed(_mixed(config.seed, step, micro, self._accelerator.process_index))
-            batch = next(batches)
-            with self._accelerator.accumulate(learner.model), self._enough_memory(step):
-                for name, value in self._backward(step, batch.to(self._accelerator.device)).items():
-                    values[name] = values.get(name, 0.0) + value / config.accumulation_steps
+        values = self._gradient.of_step(step, batches)
         norm = self._accelerator.clip_grad_norm_(learner.module.parameters(), config.optimizer.clip_norm)
         values["gradient_norm"] = float(norm) if norm is not None else math.nan
         if not math.isfinite(values["gradient_norm"]) and self._accelerator.scaler is None:
-            raise NonFiniteError(f"the gradient is not finite at step {step} (losses {values}): {_REMEDY}")
+            raise NonFiniteError(f"the gradient is not finite at step {step} (losses {values}): {REMEDY}")
         learner.optimizer.step()
         learner.optimizer.zero_grad()
         learner.after_step()
         self._means.add({**values, "learning_rate": rate})
 
-    @contextmanager
-    def _enough_memory(self, step: int) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            config, share = self._config, self._accelerator.num_processes * self._config.accumulation_steps
-            raise PocketiqaError(
-                f"out of memory at step {step} with micro-batches of {config.batch_size // share} images: set "
-                f"accumulation_steps to {2 * config.accumulation_steps} (and --overwrite), which makes half as large "
-                "ones; checkpoints are kept"
-            ) from error
-
-    def _backward(self, step: int, batch: Any) -> dict[str, float]:
-        """Add one micro-batch's gradient; returns its losses."""
-        total, terms = self._learner.losses(batch)
-        # One transfer for all numbers: each one makes a GPU wait.
-        numbers = torch.stack([total.detach(), *(term.detach() for term in terms.values())]).tolist()
-        values = dict(zip(["loss", *terms], numbers, strict=True))
-        if not all(math.isfinite(value) for value in values.values()):
-            raise NonFiniteError(f"a loss is not finite at step {step} of {self._config.steps} ({values}): {_REMEDY}")
-        # Each process holds its own part of the gradient of one common loss; the wrapper averages them.
-        self._accelerator.backward(total * self._accelerator.num_processes)
-        return values
-
     def _after(self, step: int, clock: "_Clock") -> bool:
         """Record, validate and save as the configuration says; returns whether a checkpoint was written."""
         config, last = self._config, step == self._config.steps
         self._advance(step=step, images_seen=step * config.batch_size)
+        self._note_parts()
         if last or step % config.log_every_steps == 0:
             self._record({"kind": "train", **self._means.take()})
             if self._main:
@@ -173,6 +139,18 @@ class Trainer:
         if save:
             self._save()
         return save
+
+    def _note_parts(self) -> None:
+        """Say, and keep for a resume, that memory ran out in this step."""
+        most = self._gradient.part_images
+        if most == self.progress.part_images:
+            return
+        self._advance(part_images=most)
+        self._record({"kind": "memory", "part_images": most})
+        self._warn(
+            f"out of memory at step {self.progress.step}: going on with {most} images at a time, which gives the same "
+            "gradient up to rounding"
+        )
 
     def _validate(self, step: int) -> bool:
         found = self._learner.validate()
@@ -210,12 +188,8 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
 
-_REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or use mixed_precision bf16 or no"
-
-
-def _mixed(*numbers: int) -> int:
-    """A seed from several numbers, without a pattern that neighbouring steps share."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _silent(_text: str) -> None:
+    pass
 
 
 class _Clock:

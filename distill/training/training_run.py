@@ -1,7 +1,9 @@
 """One call of a training command in one process, whatever learns: claim, prepare, train, finish.
 
 The run's folder holds ``manifest.json`` (what determines the run), ``split.json``, ``checkpoints/``, ``history.jsonl``
-(the same however often the run was interrupted), ``timings.jsonl`` and, at the end, what was trained.
+(the same however often the run was interrupted), ``timings.jsonl`` and, at the end, what was trained. Where memory ran
+out, the history says so; killed before its next checkpoint, such a run may find memory enough in its next life, and
+then is the same up to rounding only.
 """
 
 import shutil
@@ -21,7 +23,7 @@ from distill.training.collectives import sum_of_ints
 from distill.training.history import HISTORY, read_history
 from distill.training.learner import Learner
 from distill.training.loop_config import LoopSettings
-from distill.training.trainer import Parts, Trainer
+from distill.training.trainer import Parts, Trainer, Warn
 from pseudo_labels import outputs
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, read_json, remove_leftovers, write_atomic
@@ -111,7 +113,11 @@ class TrainingRun(ABC):
         }
 
     def execute(
-        self, overwrite: bool, progress: ProgressCallback | None, cache_progress: ProgressCallback | None
+        self,
+        overwrite: bool,
+        progress: ProgressCallback | None,
+        cache_progress: ProgressCallback | None,
+        warn: Warn | None = None,
     ) -> Outcome:
         """Claim the folder, prepare, train, finish; a finished run is returned as it is."""
         claim = self._claim(overwrite)
@@ -128,7 +134,7 @@ class TrainingRun(ABC):
         if self._main:
             self._clean(checkpoints, found)
         learner = self._learner(collected, split, caches)
-        trainer = Trainer(Parts(self._accelerator, learner, checkpoints, self._out), self._loop, found)
+        trainer = Trainer(Parts(self._accelerator, learner, checkpoints, self._out), self._loop, found, warn)
         self._start_trackers()
         trainer.run(progress if self._main else None)
         if self._main:

@@ -6,9 +6,10 @@ renamed: it exists whole or not at all.
 
 import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status, id_of
 
 IMAGES = "images"
-REFERENCE = "reference.png"
+_REFERENCE = "reference"
+_LONGEST_NAME = 60  # characters: file systems allow 255 bytes
 # PNG level 1 takes a third of the time of the usual level 6, for files a tenth larger.
 _PNG_LEVEL = 1
 
@@ -91,8 +93,8 @@ class Maker:
 
     def _files(self, ref: ImageRef, damages: Sequence[Damage]) -> dict[str, Damage | None]:
         """What each file holds; None is the reference."""
-        reference = {REFERENCE: None} if self._is_shrunk(ref) else {}
-        return reference | {_file_name(damage): damage for damage in damages}
+        copies = {_file_name(damage): damage for damage in damages}
+        return {_reference_name(ref, copies): None, **copies} if self._is_shrunk(ref) else {**copies}
 
     def _is_shrunk(self, ref: ImageRef) -> bool:
         return shrunk_size(ref.width, ref.height, self.max_side) != (ref.width, ref.height)
@@ -127,6 +129,14 @@ def _reopen(folder: Path, out: Path, seed: int, max_side: int | None) -> Maker:
 
 def _file_name(damage: Damage) -> str:
     return f"{damage[0]}-{damage[1]:.2f}.png"
+
+
+def _reference_name(ref: ImageRef, taken: Collection[str]) -> str:
+    """Like the file that the clean image came from, so that a person knows it again."""
+    stem = PurePath(addresses.name_of(ref.uri)).stem
+    plain = re.sub(r"[^\w.-]+", "_", stem).strip("._")[:_LONGEST_NAME]
+    name = f"{plain or _REFERENCE}.png"
+    return f"{_REFERENCE}.png" if name in taken else name
 
 
 def _uri(ref: ImageRef, file_name: str) -> str:

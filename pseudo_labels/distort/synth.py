@@ -1,6 +1,6 @@
 """Synthetic pools: clean references and damaged copies of them, with the link between the two.
 
-    OUT/images/<id of the clean image>/reference.png             only where max_side shrank it
+    OUT/images/<id of the clean image>/<name of its file>.png    only where max_side shrank it
     OUT/images/<id of the clean image>/<distortion>-<level>.png
 
 The folder of one clean image exists whole or not at all (see ``maker``); it is the unit of resuming.

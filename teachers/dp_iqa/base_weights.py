@@ -49,14 +49,23 @@ def load_base(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL]:
     Raises:
         PocketiqaError: a part is missing, damaged, or of a model that DP-IQA cannot be built on.
     """
-    unet_config = _config(folder, "unet", UNet2DConditionModel.__name__)
-    vae_config = _config(folder, "vae", AutoencoderKL.__name__)
-    refuse_other_families(unet_config, vae_config, str(folder))
+    unet_config, vae_config = _configs(folder)
     with torch.device("meta"):
         unet, vae = build_unet(unet_config), build_vae(vae_config)
-    assign(unet, _weights(folder / "unet"), str(folder / "unet"))
-    assign(vae, with_today_names(_weights(folder / "vae")), str(folder / "vae"))
+    assign(unet, read_tensors(_weights(folder / "unet")), str(folder / "unet"))
+    assign(vae, with_today_names(read_tensors(_weights(folder / "vae"))), str(folder / "vae"))
     return unet, vae
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse at once, without reading weights, what ``load_base`` would refuse for its kind or for a missing file.
+
+    Raises:
+        PocketiqaError: as there.
+    """
+    _configs(folder)
+    for part in ("unet", "vae"):
+        _weights(folder / part)
 
 
 def with_today_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,6 +78,12 @@ def today_name(name: str) -> str:
     for old, new in _OLD_ATTENTION:
         name = old.sub(new, name)
     return name
+
+
+def _configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    unet, vae = _config(folder, "unet", UNet2DConditionModel.__name__), _config(folder, "vae", AutoencoderKL.__name__)
+    refuse_other_families(unet, vae, str(folder))
+    return unet, vae
 
 
 def _config(folder: Path, part: str, family: str) -> dict[str, Any]:
@@ -87,10 +102,10 @@ def _config(folder: Path, part: str, family: str) -> dict[str, Any]:
     return config
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def _weights(folder: Path) -> Path:
     for name in _NAMES:
         if (folder / name).is_file():
-            return read_tensors(folder / name)
+            return folder / name
     found = ", ".join(sorted(path.name for path in folder.iterdir()))
     raise PocketiqaError(
         f"{folder} has no weights (it holds {found}): the download is incomplete, fetch {_NAMES[0]} and put it there"

@@ -107,6 +107,7 @@ class Sources:
         if not self.pretrained:
             return random_model(self.sizes, prompts=self._bank(None).features, **options)
         folder = self._base_folder()
+        base_weights.check_folder(folder)  # before the text encoder is asked for, which may take minutes
         prompts = self._bank(folder).features
         unet, vae = base_weights.load_base(folder)
         return assemble(unet, vae, self.sizes.decoder, prompts.shape[1], prompts=prompts, **options)

@@ -39,6 +39,8 @@ class Input:
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
+        if isinstance(self.side_px, bool) or not isinstance(self.side_px, int):
+            raise PocketiqaError(f"input_side_px is {self.side_px!r}, but a whole number of pixels is needed")
         if self.interpolation not in INTERPOLATIONS:
             raise PocketiqaError(f"interpolation is {self.interpolation!r}: choose {', '.join(INTERPOLATIONS)}")
 

@@ -1,20 +1,18 @@
 """Tensors in files and in modules: read without trusting the file, assigned without tolerance."""
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.misfits import misfits, some
+from teachers.torch_files import read_torch_file
 
-_ZIP_MAGIC = b"PK\x03\x04"
 _SHARDS = ".index.json"
 
 
@@ -28,7 +26,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if path.name.endswith(_SHARDS):
         return _read_shards(path)
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return tensors_only(read_torch_file(path), str(path))
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
@@ -51,30 +51,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise PocketiqaError(
             f"{path} is cut off or damaged ({_first_line(error)}): the download is incomplete, fetch it again"
         ) from error
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    is_zip = False
-    try:
-        with open(path, "rb") as file:
-            is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-        # Mapped, a checkpoint of 4 GB is not held in memory twice.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except FileNotFoundError as error:
-        raise PocketiqaError(f"no checkpoint at {path}: the file does not exist, mend the path") from error
-    except OSError as error:
-        raise PocketiqaError(
-            f"{path} cannot be read ({error.strerror or error}): mend that or fetch it again"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise PocketiqaError(
-            f"{path} was refused, it is no checkpoint of tensors alone ({_first_line(error)}): fetch the official file "
-            "or its safetensors version"
-        ) from error
-    except Exception as error:  # a damaged pickle or archive can raise anything
-        state = "is cut off or damaged" if is_zip else "is no torch checkpoint"
-        raise PocketiqaError(f"{path} {state} ({_first_line(error)}): fetch it again") from error
-    return tensors_only(content, str(path))
 
 
 def tensors_only(content: Any, where: str) -> dict[str, Tensor]:

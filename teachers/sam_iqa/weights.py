@@ -2,26 +2,22 @@
 
 import hashlib
 import os
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.misfits import misfits, some
 from teachers.sam_iqa.variants import VARIANTS, meta_vit
+from teachers.torch_files import read_torch_file
 
 WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
 _DEFAULT_FOLDER = Path("~/.cache/pocketiqa/weights")
 _PREFIX = "image_encoder."
 _OTHER_PARTS = ("prompt_encoder.", "mask_decoder.")
-_ZIP_MAGIC = b"PK\x03\x04"
-_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
 
 
 def load_vit(name: str, weights: str | Path | None) -> ImageEncoderViT:
@@ -68,40 +64,25 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         PocketiqaError: it cannot be opened, is cut off or no checkpoint, or holds more than tensors.
     """
-    is_zip = _inspect(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle or archive can raise anything
-        code = _FORBIDDEN.search(str(error))
-        if isinstance(error, pickle.UnpicklingError) and code:
-            raise PocketiqaError(
-                f"{path} was refused: it holds more than tensors, it asks for {code[1]}; fetch the official file"
-            ) from error
-        state = "is cut off or damaged" if is_zip else "is no torch checkpoint"
-        raise PocketiqaError(f"{path} {state} ({type(error).__name__}): fetch it again") from error
+    _refuse_damaged(path)
+    return read_torch_file(path)
 
 
-def _inspect(path: Path) -> bool:
-    """Whether the file begins like one of torch 1.6 or newer.
-
-    Raises:
-        PocketiqaError: it cannot be read, or has an official name but not the official content.
-    """
-    official = {variant.checkpoint: variant.md5 for variant in VARIANTS.values() if variant.md5}
+def _refuse_damaged(path: Path) -> None:
+    """Refuse a file with an official name and other content: torch checks no sums of what it reads."""
+    official = next((variant.md5 for variant in VARIANTS.values() if variant.checkpoint == path.name), "")
+    if not official:
+        return
     try:
         with open(path, "rb") as file:
-            is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-            file.seek(0)
-            md5 = hashlib.file_digest(file, "md5").hexdigest() if path.name in official else ""
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
         raise PocketiqaError(f"{path} cannot be read ({error.strerror}): mend that, or fetch it again") from error
-    # torch checks no sums of what it reads, so a half or damaged download could go unnoticed.
-    if md5 != official.get(path.name, ""):
+    if md5 != official:
         raise PocketiqaError(
-            f"{path} is damaged or half downloaded: its MD5 is {md5}, the official one {official[path.name]}; "
-            "fetch it again, or rename it if it is another file"
+            f"{path} is damaged or half downloaded: its MD5 is {md5}, the official one {official}; fetch it again, "
+            "or rename it if it is another file"
         )
-    return is_zip
 
 
 def _encoder_part(content: Any, path: Path) -> dict[str, Tensor]:

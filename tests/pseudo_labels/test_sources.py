@@ -47,6 +47,20 @@ def memory() -> Iterator[str]:
     system.rm("/pocketiqa-test", recursive=True)
 
 
+def test_an_address_tells_what_its_image_is_called(tmp_path: Path) -> None:
+    write_files(tmp_path, ["sub/a b.png"])
+    write_tar(tmp_path / "photos.tar", [("dir/été.png", IMAGES[0])])
+    write_parquet(tmp_path / "rows.parquet", structs(IMAGES[:2]))
+    assert [addresses.name_of(address) for address in listed(tmp_path / "sub")] == ["a b.png"]
+    assert [addresses.name_of(address) for address in listed(tmp_path / "photos.tar")] == ["été.png"]
+    assert [addresses.name_of(address) for address in listed(tmp_path / "rows.parquet")] == [
+        "rows.parquet#0", "rows.parquet#1",
+    ]  # fmt: skip
+    assert addresses.name_of("s3://bucket/dir/c.png") == "c.png"
+    assert addresses.name_of("images/0123/d.png") == "d.png"
+    assert addresses.name_of(addresses.of_path(os.fsdecode(b"/dir/\xe9t\xe9.jpg"))) == "\ufffdt\ufffd.jpg"
+
+
 # --- folders
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from distill.recipe_values import parse_settings
 from pseudo_labels.errors import PocketiqaError
-from teachers.registry import TEACHERS, TeacherEntry, build_teacher, missing_requirements
+from teachers.registry import TEACHERS, TeacherEntry, build_teacher, file_options, missing_requirements
 from teachers.views import MultiView, Views
 from tests.helpers.own_teacher import Contrast
 
@@ -109,3 +109,19 @@ def test_a_builder_with_views_of_its_own_keeps_them(monkeypatch: pytest.MonkeyPa
 def test_what_cannot_be_built_says_why(name: str, options: dict[str, object], named: str):
     with pytest.raises(PocketiqaError, match=named):
         build_teacher(name, **options)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in TEACHERS.items() if entry.speed])
+def test_options_of_speed_change_no_stamp(name: str):
+    fast: dict[str, Any] = {
+        "channels_last": True, "attention_slicing": 1, "compile": False, "checkpoint_blocks": True, "download": True,
+    }  # fmt: skip
+    tiny: dict[str, Any] = {"variant": "tiny", "pretrained": False}
+    stamp = build_teacher(name, **tiny).stamp
+    assert build_teacher(name, **tiny, **{option: fast[option] for option in TEACHERS[name].speed}).stamp == stamp
+
+
+def test_options_that_name_files_are_told_from_the_others():
+    assert file_options("dp_iqa") == {"weights", "head", "official", "clip", "prompts", "prompt_cache"}
+    assert file_options("sam_iqa") == {"head", "weights"}
+    assert file_options(f"{OWN}:build") == set()

@@ -132,6 +132,18 @@ def test_another_teacher_is_refused_on_resume_but_its_files_may_move(source: Sou
     assert options["weights"] == str(tmp_path / "moved.npy")
 
 
+def test_options_that_change_only_time_and_memory_may_differ_after_a_resume(source: Source, tmp_path: Path):
+    sam = {"variant": "tiny", "pretrained": False, "head": "new", "input_side_px": 64, "trainable": "all"}
+    changes = {"teacher": "sam_iqa", "steps": 4, "batch_size": 4, "accumulation_steps": 2}
+    interrupted(source, tmp_path / "run", 2, **changes, options=sam)
+    with pytest.raises(OutputConflictError, match=r"options\.trainable: 'all' -> 'neck'"):
+        run(source, tmp_path / "run", **changes, options={**sam, "trainable": "neck"})
+    result = run(source, tmp_path / "run", **changes, options={**sam, "checkpoint_blocks": True})
+    assert read_fitted_folder(str(result.teacher))[1]["checkpoint_blocks"] is True
+    run(source, tmp_path / "unbroken", **changes, options=sam)
+    assert same(fitted(tmp_path / "run"), fitted(tmp_path / "unbroken"))
+
+
 def test_first_weights_without_a_seed_of_their_own_follow_from_the_runs(source: Source, tmp_path: Path):
     interrupted(source, tmp_path / "run", 3, options__seed=None)
     torch.manual_seed(7)

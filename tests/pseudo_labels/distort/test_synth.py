@@ -100,9 +100,30 @@ def test_references_above_max_side_are_shrunk_and_distorted_as_shrunk(pool: Pool
         expected = distort(clean, copy.distortion, copy.level, seed=0, image_id=source_id)
         assert np.array_equal(synthetic.load(copy), expected)
         assert reference.group == pool.by_id(source_id).group
-        shrunk += reference.uri == f"images/{source_id}/reference.png"
+        shrunk += reference.uri == f"images/{source_id}/{Path(pool.by_id(source_id).uri).stem}.png"
     # The ship has 96x128 pixels at first, thumbnail 90x120; every scene is above 100.
     assert shrunk == 12
+
+
+def test_a_shrunk_reference_is_named_like_the_photograph_unless_a_copy_is(tmp_path: Path) -> None:
+    photos, rgb = tmp_path / "photos", skimage.data.astronaut()
+    photos.mkdir()
+    copies = build_synthetic_pool(_pool_of(photos, "a.png", rgb, tmp_path / "first"), tmp_path / "1", per_image=1,
+                                  names=["jpeg"], max_side=64)  # fmt: skip
+    taken = Path(next(ref.uri for ref in copies if ref.ref_id)).name
+    names = {taken: "reference", "été 1 (2).jpg": "été_1_2", ".hidden.png": "hidden", f"{'x' * 200}.png": "x" * 60}
+    for number, (name, expected) in enumerate(names.items()):
+        pool = _pool_of(photos, name, rgb, tmp_path / f"pool{number}")
+        made = build_synthetic_pool(pool, tmp_path / f"out{number}", per_image=1, names=["jpeg"], max_side=64)
+        assert [Path(ref.uri).stem for ref in made if not ref.ref_id] == [expected]
+        assert all(ref.status == Status.OK and made.load(ref) is not None for ref in made)
+
+
+def _pool_of(photos: Path, name: str, rgb: np.ndarray, out: Path) -> Pool:
+    for earlier in photos.iterdir():
+        earlier.unlink()
+    Image.fromarray(rgb).save(photos / name)
+    return build_pool([str(photos)], out)
 
 
 def test_a_reference_small_enough_stays_where_it_is(pool: Pool, photos: Path, tmp_path: Path) -> None:

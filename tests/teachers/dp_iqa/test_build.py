@@ -108,6 +108,17 @@ def test_stable_diffusion_without_projection_asks_for_clip(sd_folder: Path, tmp_
         build_dp_iqa(variant="sd15", weights=folder, head="new")
 
 
+def test_a_folder_that_will_not_do_is_refused_before_a_text_encoder_is_asked_for(sd_folder: Path, tmp_path: Path):
+    folder = tmp_path / "sd"
+    shutil.copytree(sd_folder / "unet", folder / "unet")
+    with pytest.raises(PocketiqaError, match=r"sd has no vae/ \(it holds unet\): fetch"):
+        build_dp_iqa(variant="sd15", weights=folder, head="new")
+    shutil.copytree(sd_folder / "vae", folder / "vae")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(PocketiqaError, match=r"vae has no weights .*: the download is incomplete"):
+        build_dp_iqa(variant="sd15", weights=folder, head="new")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -128,6 +139,8 @@ def test_stable_diffusion_without_projection_asks_for_clip(sd_folder: Path, tmp_
         ),
         ({"variant": "tiny", "pretrained": False, "attention_slicing": "some"}, "attention_slicing is 'some'"),
         ({"variant": "tiny", "pretrained": False, "trainable": "some"}, "trainable is 'some'"),
+        ({"variant": "tiny", "pretrained": False, "input_side_px": "64"}, "input_side_px is '64', but a whole number"),
+        ({"variant": "tiny", "pretrained": False, "input_side_px": 100}, "input_side_px is 100, but a multiple of 64"),
     ],
 )
 def test_contradictions_and_unknown_choices_are_refused(options: dict[str, Any], said: str):
