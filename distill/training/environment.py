@@ -14,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from distill.cores import usable_cores
 from distill.training.loop_config import LoopSettings
 from pseudo_labels.errors import PocketiqaError
+from students.allocator import MOST_BYTES, keep_freed_memory
 
 # The main process may decode a large pool while the others wait; one that dies does not leave them waiting.
 _PATIENCE = timedelta(hours=12)
@@ -73,6 +74,8 @@ def _threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None
     """Share the cores among the processes of this machine while training on the CPU."""
     before = torch.get_num_threads()
     if accelerator.device.type == "cpu":
+        # The next step needs as much as this one.
+        keep_freed_memory(MOST_BYTES, MOST_BYTES)
         torch.set_num_threads(config.threads or _share_of_cores(accelerator))
     try:
         yield
