@@ -14,6 +14,7 @@ from distill.evaluation.overlap import benchmark_prints, find_overlap, pool_prin
 from distill.evaluation.predictions import Predictions, predict
 from distill.evaluation.samples import benchmark_samples
 from distill.evaluation.targets import targets_from_benchmark
+from distill.overlap.record import facts, read_overlap, with_near
 from pseudo_labels.pool import Pool
 
 
@@ -24,6 +25,7 @@ def evaluate_on(
     names: Sequence[str | None] = (),
     split: str | None = None,
     trained_on: Sequence[Path] = (),
+    near: Path | None = None,
     device: str = "auto",
     workers: int = 2,
     progress: Report | None = None,
@@ -36,20 +38,24 @@ def evaluate_on(
         names: of the models, for tables; their own where there is none.
         split: ``test``, ``validation``, ``train`` or ``all``; None is ``test`` where there is one, else ``all``.
         trained_on: pools that the models learned from; overlapping images are found and left out of the headline.
+        near: what ``pocketiqa overlap`` wrote on the same images; those near are left out of the headline too.
         device: for teachers: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
         workers: images decoded ahead at a time.
         progress: called with (done, total) images of all models.
 
     Returns:
-        As ``evaluation.evaluate``, with ``overlap`` if ``trained_on`` was given.
+        As ``evaluation.evaluate``, with ``overlap`` if ``trained_on`` was given, and ``near`` (see
+        ``overlap.record.facts``) if that was.
 
     Raises:
-        PocketiqaError: an unknown benchmark, split or model.
+        PocketiqaError: an unknown benchmark, split or model, or ``near`` is of other images.
     """
     benchmark = load_benchmark(on)
     if split is None:
         split = "all" if benchmark.split_origin == "none" else "test"
     benchmark = benchmark.select(None if split == "all" else split)
+    neighbours = None if near is None else read_overlap(near)
+    benchmark = benchmark if neighbours is None else with_near(benchmark, neighbours)
     samples = benchmark_samples(benchmark)
     predictions = []
     for index, (model, name) in enumerate(zip_longest(models, names[: len(models)])):
@@ -62,7 +68,8 @@ def evaluate_on(
     result = evaluate(
         _told_apart(predictions, models), targets_from_benchmark(benchmark), overlapping=found.ids if found else ()
     )
-    return {**result, "overlap": found.as_dict()} if found else result
+    result |= {"overlap": found.as_dict()} if found else {}
+    return result | ({"near": facts(neighbours)} if neighbours else {})
 
 
 def _told_apart(predictions: Sequence[Predictions], models: Sequence[str]) -> list[Predictions]:

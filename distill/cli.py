@@ -3,10 +3,10 @@
 import sys
 
 from distill import console
-from distill.commands import data, models
+from distill.commands import data, models, overlap
 from distill.commands.options import app
 
-__all__ = ["app", "data", "main", "models"]
+__all__ = ["app", "data", "main", "models", "overlap"]
 
 
 def main() -> None:

@@ -54,6 +54,10 @@ def evaluate(
         list[Path] | None,
         typer.Option("--trained-on", help="Pool the student learned from, to find overlap; repeatable."),
     ] = None,
+    near: Annotated[
+        Path | None,
+        typer.Option(help="What pocketiqa overlap wrote: each metric also without the images that it found near."),
+    ] = None,
     device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers as JSON.")] = None,
     overwrite: OverwriteFile = False,
@@ -69,7 +73,9 @@ def evaluate(
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     with console.progress("evaluate") as report:
-        result = evaluate_on(models, on, split=split, trained_on=trained_on or [], device=device, progress=report)
+        result = evaluate_on(
+            models, on, split=split, trained_on=trained_on or [], near=near, device=device, progress=report
+        )
     for table in evaluation_tables(result):
         console.out.print(table)
     if out is not None:

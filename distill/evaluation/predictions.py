@@ -4,9 +4,7 @@ Every model sees the same decoded pixels (``pseudo_labels.images``), and every i
 with the reason why it has none.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.evaluation.decoding import Pixels, ahead, pixels_of
 from distill.evaluation.judges import Judge, kind_of, open_judge
 from distill.evaluation.samples import Sample
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_bytes
-from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError
 from pseudo_labels.records import Status
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
-
-_AHEAD_PER_WORKER = 2
 
 
 @dataclass(frozen=True)
@@ -134,33 +131,17 @@ def judge_samples(
 ) -> Predictions:
     """Score images with a model that is loaded already; arguments as for ``predict``."""
     rows = []
-    for pixels in _ahead(lambda sample: _pixels(sample, judge.needs_reference, limits), samples, workers):
+    for pixels in ahead(lambda sample: pixels_of(sample, judge.needs_reference, limits), samples, workers):
         rows.append(_row(judge, pixels))
         if progress:
             progress(len(rows), len(samples))
     return _collected(name or judge.name, kind, samples, rows, judge.about)
 
 
-_Pixels = tuple[np.ndarray, np.ndarray | None]
 _Row = tuple[float, Status, str]
 
 
-def _pixels(sample: Sample, needs_reference: bool, limits: DecodeLimits) -> _Pixels | ImageError:
-    try:
-        rgb = decode(sample.read(), limits)
-        if not needs_reference:
-            return rgb, None
-        if sample.reference is None:
-            return ImageError(Status.NO_REFERENCE, "the model compares with a clean reference, and there is none")
-        try:
-            return rgb, decode(sample.reference(), limits)
-        except ImageError as error:
-            return ImageError(Status.NO_REFERENCE, f"the clean reference cannot be used: {error.reason}")
-    except ImageError as error:
-        return error
-
-
-def _row(judge: Judge, pixels: _Pixels | ImageError) -> _Row:
+def _row(judge: Judge, pixels: Pixels | ImageError) -> _Row:
     nothing = float("nan")
     if isinstance(pixels, ImageError):
         return nothing, pixels.status, pixels.reason
@@ -173,24 +154,6 @@ def _row(judge: Judge, pixels: _Pixels | ImageError) -> _Row:
     if not np.isfinite(score):
         return nothing, Status.FAILED, "the model gave no finite score"
     return score, Status.OK, ""
-
-
-def _ahead(work: Callable[[Sample], Any], samples: Sequence[Sample], workers: int) -> Iterator[Any]:
-    """Results in order, made by threads, with at most a few waiting: memory does not grow with the samples."""
-    if workers <= 1:
-        yield from map(work, samples)
-        return
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="pocketiqa-decode")
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for sample in samples:
-            waiting.append(executor.submit(work, sample))
-            if len(waiting) >= workers * _AHEAD_PER_WORKER:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _collected(

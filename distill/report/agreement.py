@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from distill.overlap.record import ALL_IMAGES
 from distill.report.lookup import model_of, role
 from distill.report.markup import Html, tag
-from distill.report.numbers import count, counted, data, percent, with_interval
+from distill.report.numbers import count, counted, data, decimals, percent, with_interval
 from distill.report.plots import Span, intervals
 from distill.report.tables import Section, soft, table
 
@@ -57,7 +58,24 @@ def _known_before(evaluation: Mapping[str, Any]) -> Html | None:
     return soft(
         *(data(found["same_file"], count), " of its images are among those learned from as the same file, "),
         *(data(found["near"], count), " as nearly the same picture."),
+        _neighbours(evaluation),
     )
+
+
+def _neighbours(evaluation: Mapping[str, Any]) -> list[object] | None:
+    """Images that show what was learned from, by features of a model; None where nobody looked."""
+    found = evaluation.get("near")
+    if found is None:
+        return None
+    words: list[object] = [
+        *(" ", data(found["near"], count), " of ", data(found["tested"]["compared"], count)),
+        f" show what was learned from, by feature {found['by']['feature']!r} of {found['by']['name']} (cosine above ",
+        *(data(found["above"], lambda value: f"{value:g}"), ")"),
+    ]
+    if found["copying"] is None:
+        return [*words, "."]
+    copying = found["copying"][ALL_IMAGES]["srcc"]
+    return [*words, "; copying the score of the nearest gives SRCC ", data(copying["value"], decimals), "."]
 
 
 def _judged(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object]:
@@ -123,7 +141,7 @@ def _bootstrap_note(evaluation: Mapping[str, Any]) -> Html:
     )
     if len(evaluation["selections"]) > 1:
         text += (
-            f" Clean leaves out {excluded['near_train']} images known to show a scene of the training part and "
+            f" Clean leaves out {excluded['near_train']} images known or found to show training scenes and "
             f"{excluded['overlapping']} found in the training data."
         )
     return soft(text)

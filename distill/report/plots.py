@@ -122,7 +122,14 @@ def _path(frame: Frame, xs: FloatArray, ys: FloatArray) -> str:
     return "M" + "L".join(points)
 
 
-def histogram(series: Sequence[Series], *, x_label: str, title: str, reach: tuple[float, float] = (0.0, 1.0)) -> Html:
+def histogram(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    title: str,
+    reach: tuple[float, float] = (0.0, 1.0),
+    mark: float | None = None,
+) -> Html:
     """Share of the images in each twentieth of a range, as outlines over each other.
 
     Args:
@@ -130,6 +137,7 @@ def histogram(series: Sequence[Series], *, x_label: str, title: str, reach: tupl
         x_label: with unit.
         title: what is distributed.
         reach: the range; values outside are counted at its ends.
+        mark: a value in it that gets a dashed line.
     """
     edges = np.linspace(*reach, _BINS + 1)
     shares = [np.histogram(np.clip(one.x, *reach), edges)[0] / max(len(one.x), 1) for one in series]
@@ -140,7 +148,7 @@ def histogram(series: Sequence[Series], *, x_label: str, title: str, reach: tupl
         for one, share in zip(series, shares, strict=True)
     ]
     words = "; ".join(f"{one.label}: {len(one.x)} images, mean {decimals(float(one.x.mean()))}" for one in series)
-    return frame.drawing(title, words + ".", outlines)
+    return frame.drawing(title, words + ".", None if mark is None else _upright(frame, mark), outlines)
 
 
 def curves(series: Sequence[Series], *, x_label: str, y_label: str, title: str, kept: int | None = None) -> Html:
@@ -162,9 +170,14 @@ def curves(series: Sequence[Series], *, x_label: str, y_label: str, title: str, 
 
 
 def _kept_line(frame: Frame, at: int) -> list[Html]:
-    x, (low, high) = frame.at_x(at), map(frame.at_y, frame.y)
+    x, high = frame.at_x(at), frame.at_y(frame.y[1])
     label = tag("text", "kept", x=x, y=high - 3, class_="middle")  # above the frame, where no curve is
-    return [tag("line", x1=x, x2=x, y1=low, y2=high, class_="even"), label]
+    return [_upright(frame, at), label]
+
+
+def _upright(frame: Frame, at: float) -> Html:
+    x, (low, high) = frame.at_x(at), map(frame.at_y, frame.y)
+    return tag("line", x1=x, x2=x, y1=low, y2=high, class_="even")
 
 
 @dataclass(frozen=True)
