@@ -12,6 +12,7 @@ from distill.recipe_values import apply_settings, parse_settings, read_yaml
 from distill.stage_config import (
     BenchmarkSection,
     DistortSection,
+    FuseSection,
     LabelSection,
     PoolSection,
     ScoreSection,
@@ -31,9 +32,12 @@ class Recipe(Section):
         out: folder of the run; each stage has a subfolder.
         seed: of everything random in every stage.
         fit: fits a teacher to opinion scores; it labels the pool unless ``label`` names another.
+        teachers: in place of ``fit``, several that are fitted, by names of the recipe's own; all of them label the
+            pool, and ``fuse`` joins what they say.
         pool: photographs to start from.
         distort: synthetic damage of the pool.
         label: the teacher that labels the (synthetic) pool.
+        fuse: makes the labels of several teachers one, and drops the doubtful ones.
         sources: labels that exist already, or opinions of people, learned from beside the recipe's own labels.
         distill: the student and its training; without it the recipe ends with the fitted teacher, and its labels.
         evaluate: benchmarks with human opinions, for the fitted teacher and for the student.
@@ -44,13 +48,29 @@ class Recipe(Section):
     out: Path
     seed: int = 0
     fit: FitSection | None = None
+    teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")], FitSection] = Field(
+        default_factory=dict
+    )
     pool: PoolSection | None = None
     distort: DistortSection | None = None
     label: LabelSection | None = None
+    fuse: FuseSection | None = None
     sources: tuple[SourceSection, ...] = ()
     distill: TrainConfig | None = None
     evaluate: tuple[BenchmarkSection, ...] = ()
     score: ScoreSection | None = None
+
+    @property
+    def fits(self) -> dict[str, FitSection]:
+        """All teachers that are fitted, by name; the only one of ``fit`` has none."""
+        return self.teachers if self.fit is None else {"": self.fit}
+
+    @property
+    def labellers(self) -> list[str]:
+        """Names of those of ``fits`` that label the pool; one without a name where ``label`` names its teacher."""
+        if self.label is None:
+            return []
+        return list(self.fits) if self.label.teacher is None else [""]
 
 
 def recipe_folders() -> list[Path]:
@@ -124,16 +144,30 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
     needs = (
         ("distort", recipe.distort, "pool", recipe.pool),
         ("label", recipe.label, "pool", recipe.pool),
+        ("fuse", recipe.fuse, "label", recipe.label),
         ("score", recipe.score, "distill", recipe.distill),
     )
     for stage, present, needed, there in needs:
         if present is not None and there is None:
             raise PocketiqaError(f"{path}: {stage!r} needs the section {needed!r}")
-    if recipe.label is not None and recipe.label.teacher is None and recipe.fit is None:
+    if recipe.teachers:
+        _check_teachers(recipe, path)
+    if recipe.label is not None and recipe.label.teacher is None and not recipe.fits:
         raise PocketiqaError(f"{path}: 'label' names no teacher: add label.teacher, or a section 'fit' that makes one")
-    if recipe.distill is None and recipe.fit is None:
+    if recipe.distill is None and not recipe.fits:
         raise PocketiqaError(f"{path}: nothing learns: add 'distill' for a student, or 'fit' for a teacher")
     if recipe.distill is not None and recipe.label is None and not recipe.sources:
         raise PocketiqaError(
             f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels or opinions"
         )
+
+
+def _check_teachers(recipe: Recipe, path: Path) -> None:
+    if recipe.fit is not None:
+        raise PocketiqaError(f"{path}: both 'fit' and 'teachers': name the teacher of 'fit' among 'teachers'")
+    if len(recipe.teachers) == 1:
+        raise PocketiqaError(f"{path}: 'teachers' has one, {next(iter(recipe.teachers))!r}: call the section 'fit'")
+    if recipe.fuse is None:
+        raise PocketiqaError(f"{path}: 'teachers' needs the section 'fuse' (with 'pool' and 'label') to make them one")
+    if recipe.label is not None and recipe.label.teacher is not None:
+        raise PocketiqaError(f"{path}: label.teacher = {recipe.label.teacher!r}, but all of 'teachers' label: drop it")

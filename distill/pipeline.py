@@ -46,7 +46,7 @@ def _show_results(run: Run) -> None:
             console.out.print(table)
     if recipe.score is not None:
         console.out.print(demonstration_table([(found.name, found.scores) for found in read_demonstration(run)]))
-    if recipe.fit is not None:
+    if recipe.fits:
         console.out.print(f"teacher: {run.fitted_teacher}", markup=False)
     if recipe.distill is not None:
         console.out.print(f"model:  {run.model}", markup=False)
@@ -54,24 +54,24 @@ def _show_results(run: Run) -> None:
 
 
 def fit_only(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:
-    """Fit the teacher of a recipe to its opinions.
+    """Fit the teachers of a recipe to its opinions.
 
     Raises:
         PocketiqaError: the recipe fits no teacher, or the fitting failed; it can be resumed.
     """
     run = _open_run(name, out, settings)
-    stages = fitting_stages(run)
-    if not stages:
+    if not run.recipe.fits:
         raise PocketiqaError(
             f"recipe {name!r} has no section 'fit': choose one that fits a teacher, or add the section"
         )
-    walk(stages[0], overwrite=overwrite)
+    for stage in fitting_stages(run):
+        walk(stage, overwrite=overwrite)
     if console.is_main_process():
-        console.out.print(
-            f"teacher: {run.fitted_teacher}\n"
-            f"label a pool with it: pocketiqa label POOL --teacher {run.fitted_teacher} --out DIR",
-            markup=False,
-        )
+        for teacher in map(run.teacher_of, run.recipe.fits):
+            console.out.print(
+                f"teacher: {teacher}\nlabel a pool with it: pocketiqa label POOL --teacher {teacher} --out DIR",
+                markup=False,
+            )
 
 
 def distill_only(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from distill.config import Recipe
 from distill.stage_config import expanded
+from distill.training.fit_config import FitSection
 
 
 def with_places(recipe: Recipe) -> Recipe:
@@ -15,7 +16,8 @@ def with_places(recipe: Recipe) -> Recipe:
     """
     changes: dict[str, Any] = {}
     if recipe.fit is not None:
-        changes["fit"] = recipe.fit.model_copy(update={"options": _expanded(recipe.fit.options)})
+        changes["fit"] = _fit_with_places(recipe.fit)
+    changes["teachers"] = {name: _fit_with_places(section) for name, section in recipe.teachers.items()}
     if recipe.label is not None:
         teacher = recipe.label.teacher
         named = {"teacher": teacher and expanded(teacher), "options": _expanded(recipe.label.options)}
@@ -25,6 +27,10 @@ def with_places(recipe: Recipe) -> Recipe:
         student = student.model_copy(update={"init": Path(expanded(str(student.init)))})
         changes["distill"] = recipe.distill.model_copy(update={"student": student})
     return recipe.model_copy(update=changes)
+
+
+def _fit_with_places(section: FitSection) -> FitSection:
+    return section.model_copy(update={"options": _expanded(section.options)})
 
 
 def _expanded(value: Any) -> Any:

@@ -5,9 +5,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.fusion.keep import KeepRule
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 SplitName = Literal["test", "validation", "train", "all"]
@@ -88,16 +96,64 @@ class LabelSection(Section):
     threads: Annotated[int, Field(ge=1)] = 1
 
 
+class FuseSection(Section):
+    """How the labels of several teachers become one (``pseudo_labels.fusion``), or those of one are filtered.
+
+    Attributes:
+        opinions: benchmark that the teachers are calibrated on, as for ``pocketiqa fuse --on``: images of the pool that
+            they did not learn from. Null for none.
+        split: of the benchmark.
+        calibrate: ``auto``, ``logistic`` or ``isotonic`` with opinions; ``quantile`` or ``none`` without. Null is
+            ``auto`` with opinions, and takes scores as they are without.
+        min_teachers: see ``KeepRule``, as those below.
+        min_confidence: likewise.
+        max_disagreement: likewise.
+        outlier_feature: likewise; the teachers' features must be stored.
+        max_outlier: likewise.
+        features: stored feature to carry over, as ``NAME`` or ``TEACHER/NAME``.
+    """
+
+    opinions: str | None = None
+    split: SplitName | None = None
+    calibrate: Literal["auto", "logistic", "isotonic", "quantile", "none"] | None = None
+    min_teachers: int | None = None
+    min_confidence: float = 0.0
+    max_disagreement: float | None = None
+    outlier_feature: str | None = None
+    max_outlier: float = 4.0
+    features: str | None = None
+
+    @property
+    def rule(self) -> KeepRule:
+        """Which rows are kept.
+
+        Raises:
+            PocketiqaError: a number out of range.
+        """
+        return KeepRule(
+            self.min_teachers, self.min_confidence, self.max_disagreement, self.outlier_feature, self.max_outlier
+        )
+
+
 class BenchmarkSection(Section):
     """A labelled benchmark to judge by, beside the held-out scenes of the pool.
 
     Attributes:
         opinions: as for ``pocketiqa evaluate --on``.
         split: null is ``test`` where the benchmark has one, else ``all``.
+        near: cosine above which an image is near one that was learned from, by the features of the run's own model;
+            each figure is given without the near ones too. Costs a look at every image learned from. Null looks for
+            none.
     """
 
     opinions: str
     split: SplitName | None = None
+    near: Annotated[float, Field(gt=-1, le=1)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``near`` where nobody asks for it: what was made before it existed stays valid."""
+        return {key: value for key, value in dump(self).items() if key != "near" or value is not None}
 
 
 class ScoreSection(Section):

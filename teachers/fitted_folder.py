@@ -50,8 +50,14 @@ def write_fitted_folder(
     return digest
 
 
+def write_teacher_folder(folder: Path, name: str, options: Mapping[str, Any]) -> None:
+    """Write a folder that stands for a teacher of which nothing beside its options needs to be kept."""
+    with staged_folder(folder) as staged:
+        write_atomic(staged / RECORD, canonical_json({"format": FORMAT, "teacher": name, "options": dict(options)}))
+
+
 def is_fitted_folder(name: str) -> bool:
-    """Whether this names a folder that ``write_fitted_folder`` wrote, or that of the run whose ``teacher`` it is."""
+    """Whether this names a folder that a function of this module wrote, or that of the run whose ``teacher`` it is."""
     return _folder(name) is not None
 
 
@@ -61,7 +67,7 @@ def _folder(name: str) -> Path | None:
 
 
 def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
-    """Name and options to build a fitted teacher with; its ``head`` is the file in the folder.
+    """Name and options to build a fitted teacher with; ``head`` is what was learned, if the folder holds it.
 
     Raises:
         PocketiqaError: no such folder, another format, or the folder lacks what was learned.
@@ -76,4 +82,5 @@ def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
             f"{folder / RECORD} is not a record of format {FORMAT} (format {found!r}): fit the teacher again, or "
             "upgrade pocketiqa"
         )
-    return record["teacher"], {**record["options"], "head": folder / FITTED}
+    head = {"head": folder / FITTED} if "fitted" in record else {}
+    return record["teacher"], {**record["options"], **head}

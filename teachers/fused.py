@@ -173,6 +173,18 @@ def _masked(feature: Tensor, kept: Tensor) -> Tensor:
     return feature.where(kept.to(feature.device).view(-1, *(1,) * (feature.ndim - 1)), 0)
 
 
+def fused_options(labels: Path, members: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
+    """Options of ``build_fused`` for a store and the teachers that labelled its parts.
+
+    Args:
+        labels: folder that ``pocketiqa fuse`` wrote.
+        members: folder of each part's labels to its ``teacher`` and ``options``.
+    """
+    made_by = {LabelStore.open(folder).digest: dict(entry) for folder, entry in members.items()}
+    parts = read_fusion(LabelStore.open(labels)).report.teachers
+    return {"labels": str(labels.resolve()), "teachers": {own["name"]: made_by[own["labels"]] for own in parts}}
+
+
 def build_fused(
     *, labels: str | Path, teachers: Mapping[str, Mapping[str, Any]], features_of: str | None = None
 ) -> FusedTeacher:

@@ -41,7 +41,7 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
         "closest": closest,
         "history": [dict(record) for record in inputs.history],
         "kept_step": inputs.kept_step,
-        "fitting": None if inputs.fitting is None else inputs.fitting.as_dict(),
+        "fitting": [one.as_dict() for one in inputs.fitting],
         "quality_maps": [
             {
                 "name": one.name,

@@ -120,7 +120,7 @@ class ReportInputs:
         machine: what the costs were measured on and how, for a person.
         history: records of ``history.jsonl``.
         kept_step: whose weights the model has.
-        fitting: of a student's teacher.
+        fitting: of each teacher of a student that was fitted for it.
         load_image: gives the pixels of a target by its id, for pictures; None for no pictures.
         quality_maps: examples of a student.
         damaged: likewise.
@@ -148,7 +148,7 @@ class ReportInputs:
     machine: str = ""
     history: Sequence[Mapping[str, Any]] = ()
     kept_step: int | None = None
-    fitting: Fitting | None = None
+    fitting: Sequence[Fitting] = ()
     load_image: Callable[[str], np.ndarray] | None = None
     quality_maps: Sequence[MapExample] = ()
     damaged: Sequence[DamagedCopy] = ()

@@ -143,8 +143,12 @@ def _training(content: Mapping[str, Any]) -> list[str]:
     for pool in content["pools"]:
         images = f"{count(pool['images'])} images" if pool.get("images") is not None else "images"
         points.append(f"{pool.get('name', 'pool')}: {images}; licence: {pool.get('licence') or 'not stated'}.")
-    for pool in content["fitting"]["opinions"] if content["fitting"] else ():
-        points.append(f"The teacher was fitted to {pool['name']}: {count(pool['images'])} images; {pool['licence']}.")
+    for one in content["fitting"]:
+        for pool in one["opinions"]:
+            points.append(
+                f"Teacher {one['teacher']} was fitted to {pool['name']}: {count(pool['images'])} images; "
+                f"{pool['licence']}."
+            )
     for stamp in content["teachers"][content["kind"] == "teacher" :]:
         points.append(
             f"Teacher {stamp['name']}, version {stamp['version']}: {stamp['scale']}; licence: {stamp['licence']}."

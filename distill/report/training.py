@@ -26,17 +26,21 @@ def training(content: Mapping[str, Any]) -> Section | None:
 
 
 def fitting(content: Mapping[str, Any]) -> Section | None:
-    """How the teacher of a student was fitted to opinions."""
+    """How the teachers of a student were fitted to opinions."""
     found = content["fitting"]
-    if found is None:
+    if not found:
         return None
-    body = [
+    title = "Fitting of the teacher" if len(found) == 1 else "Fitting of the teachers"
+    return Section("fitting", title, [part for one in found for part in _one_fitting(one)])
+
+
+def _one_fitting(found: Mapping[str, Any]) -> list[Html | None]:
+    return [
         tag("p", tag("b", found["teacher"]), " was fitted to the opinion scores of"),
         tag("ul", [tag("li", _opinions(pool)) for pool in found["opinions"]]),
         _kept(found["history"], found["kept_step"]),
         tag("div", _charts(found["history"], found["kept_step"], "teacher")[:2], class_="charts"),
     ]
-    return Section("fitting", "Fitting of the teacher", body)
 
 
 def _opinions(pool: Mapping[str, Any]) -> list[object]:

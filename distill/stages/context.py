@@ -24,15 +24,24 @@ class Run:
     out: Path
     command: str
 
+    def fitting_of(self, name: str) -> Path:
+        """Checkpoints and history of the fitting of one of ``recipe.fits``."""
+        return self.out / (f"fit-{name}" if name else "fit")
+
+    def teacher_of(self, name: str) -> Path:
+        """Folder of one fitted teacher."""
+        return self.fitting_of(name) / "teacher"
+
     @property
     def fitting(self) -> Path:
-        """Checkpoints and history of the teacher's fitting."""
-        return self.out / "fit"
+        """Checkpoints and history of the first fitting."""
+        return self.fitting_of(next(iter(self.recipe.fits)))
 
     @property
     def fitted_teacher(self) -> Path:
-        """Folder of the fitted teacher."""
-        return self.fitting / "teacher"
+        """Folder of the fitted teacher, or of several as one."""
+        fits = self.recipe.fits
+        return self.labels.parent / "teacher" if len(fits) > 1 else self.teacher_of(next(iter(fits)))
 
     @property
     def photographs(self) -> Path:
@@ -49,9 +58,15 @@ class Run:
         """The distorted pool."""
         return self.out / "synthetic"
 
+    def labels_of(self, name: str) -> Path:
+        """The label store of one of ``recipe.fits``; without a name that of the only teacher, fitted or not."""
+        if self.recipe.fuse is None:
+            return self.labels
+        return self.out / f"labels-{name or 'teacher'}"
+
     @property
     def labels(self) -> Path:
-        """The label store."""
+        """The label store that is learned from."""
         return self.out / "labels"
 
     @property

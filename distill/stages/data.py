@@ -6,6 +6,7 @@ from distill.console import Report, warn
 from distill.cores import usable_cores
 from distill.stage_config import DistortSection, LabelSection, PoolSection, expanded
 from distill.stages.context import Run, Stage
+from distill.stages.fusing import fusing_stages
 from distill.summaries import pool_line, store_line
 from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.photos import export_photographs
@@ -16,15 +17,18 @@ BUNDLED = "bundled:photographs"
 
 
 def data_stages(run: Run) -> list[Stage]:
-    """Those of pool, distort and label that the recipe has."""
+    """Those of pool, distort, label and fuse that the recipe has."""
     recipe, stages = run.recipe, []
     if recipe.pool is not None:
         stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool)))
     if recipe.distort is not None:
         stages.append(Stage("distort", run.synthetic, partial(_distort, run, recipe.distort)))
     if recipe.label is not None:
-        stages.append(Stage("label", run.labels, partial(_label, run, recipe.label)))
-    return stages
+        stages += [
+            Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
+            for name in recipe.labellers
+        ]
+    return [*stages, *fusing_stages(run)]
 
 
 def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> str:
@@ -57,11 +61,11 @@ def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report)
     return pool_line(made)
 
 
-def _label(run: Run, section: LabelSection, overwrite: bool, report: Report) -> str:
+def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: Report) -> str:
     store = label(
         run.labelled_pool,
-        section.teacher or str(run.fitted_teacher),
-        run.labels,
+        section.teacher or str(run.teacher_of(name)),
+        run.labels_of(name),
         shards=section.shards,
         features=section.features,
         options=section.options,

@@ -6,35 +6,43 @@ from distill.console import Report, warn
 from distill.data import Source
 from distill.opinions import left_out, open_sources
 from distill.stages.context import Run, Stage
-from distill.training.fit_config import FitSection
 from distill.training.fit_teacher import fit_teacher
 
-OPINIONS = "fit-opinions"
+OPINIONS = "opinions"
 
 
 def fitting_stages(run: Run) -> list[Stage]:
-    """One stage, if the recipe fits a teacher."""
-    section = run.recipe.fit
-    return [] if section is None else [Stage("fit", run.fitting, partial(_fit, run, section))]
+    """One for each teacher that the recipe fits."""
+    return [
+        Stage(f"fit-{name}" if name else "fit", run.fitting_of(name), partial(_fit, run, name))
+        for name in run.recipe.fits
+    ]
 
 
-def fit_sources(run: Run, *, overwrite: bool = False, progress: Report | None = None) -> list[Source]:
-    """What the recipe's teacher is fitted to; none if it fits none.
+def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Report | None = None) -> list[Source]:
+    """What a teacher is fitted to.
 
     Args:
         run: whose pools of opinions are made if they are not there yet.
+        name: of one of ``recipe.fits``.
         overwrite: make pools of opinions anew whose images or settings changed.
         progress: called with images measured and in total, for each new pool.
     """
-    sections = () if run.recipe.fit is None else run.recipe.fit.sources
-    return open_sources(sections, run.out / OPINIONS, run.recipe.seed, progress, overwrite=overwrite)
+    fitting = run.fitting_of(name)
+    folder = fitting.with_name(f"{fitting.name}-{OPINIONS}")
+    return open_sources(run.recipe.fits[name].sources, folder, run.recipe.seed, progress, overwrite=overwrite)
 
 
-def _fit(run: Run, section: FitSection, overwrite: bool, report: Report) -> str:
-    sources = fit_sources(run, overwrite=overwrite, progress=report)
+def all_fit_sources(run: Run) -> list[Source]:
+    """What the recipe's teachers are fitted to, one after another; none if it fits none."""
+    return [source for name in run.recipe.fits for source in fit_sources(run, name)]
+
+
+def _fit(run: Run, name: str, overwrite: bool, report: Report) -> str:
+    section, sources = run.recipe.fits[name], fit_sources(run, name, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         warn(note)
-    result = fit_teacher(section, sources, run.fitting, overwrite=overwrite, progress=report, warn=warn)
+    result = fit_teacher(section, sources, run.fitting_of(name), overwrite=overwrite, progress=report, warn=warn)
     for note in result.notes:
         warn(note)
     srcc = result.validation["score"]

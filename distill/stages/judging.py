@@ -18,7 +18,8 @@ from distill.opinions import targets_of
 from distill.split import Part, read_split
 from distill.stage_config import expanded
 from distill.stages.context import Run, Stage, make_once
-from distill.stages.fitting import fit_sources
+from distill.stages.fitting import all_fit_sources
+from distill.stages.nearness import near_folders
 from distill.stages.student import label_sources
 from distill.summaries import evaluation_line
 from pseudo_labels.files import canonical_json, sha256_file
@@ -49,11 +50,15 @@ class HeldOut:
 def held_out(run: Run) -> HeldOut:
     """The test part of what the recipe's model learned from first; validation where no test part was set aside."""
     of_teacher = run.recipe.distill is None
-    source = (fit_sources(run) if of_teacher else label_sources(run))[0]
-    split = read_split(run.fitting if of_teacher else run.training)
-    part = Part.TEST if split.count(Part.TEST) else Part.VALIDATION
+    source = (all_fit_sources(run) if of_teacher else label_sources(run))[0]
+    folders = [run.fitting_of(name) for name in run.recipe.fits] if of_teacher else [run.training]
+    splits = [read_split(folder) for folder in folders]
+    part = Part.TEST if splits[0].count(Part.TEST) else Part.VALIDATION
     pool = source.pool
-    ids, seen = ([ref.id for ref in pool.ok() if split.parts.get(ref.id) == own] for own in (part, Part.TRAIN))
+    # What one of several teachers learned from, all of them together have seen.
+    seen = [ref.id for ref in pool.ok() if any(split.parts.get(ref.id) == Part.TRAIN for split in splits)]
+    known = set(seen)
+    ids = [ref.id for ref in pool.ok() if splits[0].parts.get(ref.id) == part and ref.id not in known]
     targets = targets_of(source, ids)
     return HeldOut(pool, list(targets.ids), seen, targets)
 
@@ -64,11 +69,12 @@ def judging_stages(run: Run) -> list[Stage]:
 
 
 def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
-    fitted, student = run.recipe.fit is not None, run.recipe.distill is not None
+    fits, student = run.recipe.fits, run.recipe.distill is not None
+    fitted = [read_manifest(run.fitting_of(name)).digest for name in fits]
     spec = {
         "model": sha256_file(run.model) if student else None,
         "training": read_manifest(run.training).digest if student else None,
-        "fitting": read_manifest(run.fitting).digest if fitted else None,
+        "fitting": fitted[0] if len(fits) == 1 else fitted or None,
         "labels": [source.labels.digest for source in _learned_from(run)],
         "benchmarks": [section.model_dump(mode="json") for section in run.recipe.evaluate],
         "seed": run.recipe.seed,
@@ -79,37 +85,52 @@ def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
 
 def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
     out = held_out(run)
-    # The recipe's own teacher stands beside its student where people have judged.
-    models = ([str(run.model)] if run.recipe.distill else []) + ([str(run.fitted_teacher)] if run.recipe.fit else [])
-    found = predict(models[0], pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
+    models = _models(run)
+    found = predict(next(iter(models)), pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
     overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
     results = {
         "held_out": evaluate([found], out.targets, overlapping=overlap.ids, seed=run.recipe.seed),
         "overlap": overlap.as_dict(),
-        "benchmarks": _benchmarks(run, models, report),
+        "benchmarks": _benchmarks(run, models, folder, report),
     }
     (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
     (folder / RESULTS).write_bytes(canonical_json(results))
     return {name: sha256_file(folder / name) for name in (PREDICTIONS, RESULTS)}
 
 
-def _benchmarks(run: Run, models: list[str], report: Report) -> list[dict[str, Any]]:
-    trained_on = [source.pool.folder for source in _learned_from(run)]
+def _models(run: Run) -> dict[str, str | None]:
+    """What is judged where people have judged, with names for tables: what the recipe ends with, then its teachers."""
+    recipe = run.recipe
+    models: dict[str, str | None] = {}
+    if recipe.distill:
+        models[str(run.model)] = recipe.name
+    if recipe.fits:
+        models[str(run.fitted_teacher)] = None if recipe.distill else recipe.name
+    if len(recipe.fits) > 1:
+        models |= {str(run.teacher_of(name)): name for name in recipe.fits}
+    return models
+
+
+def _benchmarks(run: Run, models: dict[str, str | None], folder: Path, report: Report) -> list[dict[str, Any]]:
+    learned, first = _learned_from(run), next(iter(models))
+    trained_on = [source.pool.folder for source in learned]
+    near = near_folders(learned, run.recipe.evaluate, first, folder, seed=run.recipe.seed, report=report)
     return [
         evaluate_on(
-            models,
+            list(models),
             expanded(section.opinions),
-            names=[run.recipe.name],  # of the model that the recipe ends with
+            names=list(models.values()),
             split=section.split,
             trained_on=trained_on,
+            near=near[number],
             progress=report,
         )
-        for section in run.recipe.evaluate
+        for number, section in enumerate(run.recipe.evaluate)
     ]
 
 
 def _learned_from(run: Run) -> list[Source]:
-    return [*fit_sources(run), *([] if run.recipe.distill is None else label_sources(run))]
+    return [*all_fit_sources(run), *([] if run.recipe.distill is None else label_sources(run))]
 
 
 def read_results(run: Run) -> dict[str, Any]:

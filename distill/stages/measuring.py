@@ -53,7 +53,7 @@ def student_cost(model: Path, contract: StudentContract, out: HeldOut, progress:
 
 
 def teacher_cost(
-    teacher: Teacher, out: HeldOut, ids: Sequence[str], *, fitted: Path | None = None, progress: Report | None = None
+    teacher: Teacher, out: HeldOut, ids: Sequence[str], *, fitted: Sequence[Path] = (), progress: Report | None = None
 ) -> tuple[Cost, str]:
     """Cost of a teacher, without decoding, on a GPU if there is one, and what it was measured on.
 
@@ -61,7 +61,7 @@ def teacher_cost(
         teacher: is moved to the device.
         out: has the images.
         ids: of images that it can judge, of which the first are timed.
-        fitted: file of what was fitted in it, if this run has done that.
+        fitted: files of what was fitted in it, if this run has done that.
         progress: called with (done, total) images.
     """
     device = current_launch("auto").device
@@ -78,8 +78,8 @@ def teacher_cost(
     where = _accelerator(device)
     cost = Cost(
         parameters=None if network is None else count_parameters(network),
-        trained=None if fitted is None else _trained(teacher),
-        file_bytes=None if fitted is None else fitted.stat().st_size,
+        trained=_trained(teacher) if fitted else None,
+        file_bytes=sum(file.stat().st_size for file in fitted) or None,
         latency_ms_median=statistics.median(rest) if rest else None,
         latency_ms_p95=rest[-1] if rest else None,
         device=where,

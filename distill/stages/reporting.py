@@ -15,7 +15,7 @@ from distill.split import Part, Split, read_split
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
-from distill.stages.fitting import fit_sources
+from distill.stages.fitting import all_fit_sources, fit_sources
 from distill.stages.judging import HeldOut, held_out, read_predictions, read_results
 from distill.stages.measuring import student_cost, teacher_cost
 from distill.stages.student import label_sources
@@ -58,7 +58,7 @@ def _report(run: Run, overwrite: bool, report: Report) -> str:
 def _inputs(run: Run, report: Report) -> ReportInputs:
     out = held_out(run)
     if run.recipe.distill is None:
-        return _of_teacher(run, out, fit_sources(run), report)
+        return _of_teacher(run, out, all_fit_sources(run), report)
     return _of_student(run, out, label_sources(run), report)
 
 
@@ -93,7 +93,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -
     if teacher is not None and run.recipe.label is not None:
         name, options = run.recipe.label.teacher, run.recipe.label.options
         built = build_teacher(name or str(run.fitted_teacher), **options)
-        fitted = None if name else run.fitted_teacher / FITTED
+        fitted = [] if name else _fitted_files(run)
         costs[teacher], beside = teacher_cost(built, out, out.ids, fitted=fitted)
         machine = f"{run.recipe.name}: {machine}. {teacher}: {beside}"
     return replace(
@@ -102,7 +102,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -
         teacher=teacher,
         costs=costs,
         machine=f"{machine}.",
-        fitting=_fitting(run),
+        fitting=[_fitting(run, name) for name in run.recipe.fits],
         quality_maps=_maps(run, scorer, demonstration),
         damaged=_damaged(run, demonstration),
         pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],
@@ -115,7 +115,7 @@ def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Report) -
     inputs, teacher = _of_any_model(run, out, sources), build_teacher(str(run.fitted_teacher))
     stamp, (found,) = teacher.stamp, inputs.predictions
     judged = [id for id, status in zip(found.ids, found.statuses, strict=True) if status == Status.OK]
-    cost, machine = teacher_cost(teacher, out, judged, fitted=run.fitted_teacher / FITTED, progress=report)
+    cost, machine = teacher_cost(teacher, out, judged, fitted=_fitted_files(run), progress=report)
     facts = {**stamp.as_dict(), "digest": stamp.digest, "base": getattr(teacher, "base", None)}
     return replace(
         inputs,
@@ -135,19 +135,24 @@ def _labels_of(source: Source) -> str:
     return f"opinions of {source.labels.name if isinstance(source.labels, OpinionTable) else source.name}"
 
 
-def _fitting(run: Run) -> Fitting | None:
-    """How the recipe's own teacher came to be."""
-    if run.recipe.fit is None:
-        return None
-    name, _ = read_fitted_folder(str(run.fitted_teacher))
-    step = read_manifest(run.fitting).content["step"]
-    return Fitting(name, read_history(run.fitting / HISTORY), step, _rated_pools(fit_sources(run)))
+def _fitting(run: Run, name: str) -> Fitting:
+    """How one of the recipe's own teachers came to be."""
+    folder = run.fitting_of(name)
+    kind, _ = read_fitted_folder(str(run.teacher_of(name)))
+    step = read_manifest(folder).content["step"]
+    title = f"{name} ({kind})" if name else kind
+    return Fitting(title, read_history(folder / HISTORY), step, _rated_pools(fit_sources(run, name)))
+
+
+def _fitted_files(run: Run) -> list[Path]:
+    """What was fitted of the recipe's own teachers."""
+    return [run.teacher_of(name) / FITTED for name in run.recipe.fits]
 
 
 def _notes(run: Run, out: HeldOut, split: Split) -> list[str]:
     """Limits that a reader of the figures must know."""
     recipe, notes = run.recipe, []
-    learned = recipe.distill or recipe.fit
+    learned = recipe.distill or next(iter(recipe.fits.values()))
     if out.targets.source == "teacher":
         notes.append(f"The target is the word of {out.targets.name}: agreement with a teacher, not with people.")
     if not split.count(Part.TEST) and learned is not None and learned.keep == "best":

@@ -139,7 +139,7 @@ def _check_comparable(cells: Sequence[Cell]) -> None:
 
 
 def _sources(recipe: Recipe) -> list[Any]:
-    return [*recipe.sources, *(recipe.fit.sources if recipe.fit else ())]
+    return [*recipe.sources, *(source for section in recipe.fits.values() for source in section.sources)]
 
 
 def _part(section: BenchmarkSection) -> str:

@@ -14,12 +14,15 @@ from distill.evaluation.samples import benchmark_samples
 from distill.evaluation.targets import Targets, targets_from_benchmark
 from distill.stage_config import expanded
 from distill.stages.context import Stage, is_complete, make_once
+from distill.study.sensitivity import measure
 from distill.study.sharing import CellRun
 from pseudo_labels.files import canonical_json, digest_of, sha256_file
 from pseudo_labels.outputs import read_manifest
+from teachers.qfm_iqm import QfmIqmTeacher
+from teachers.registry import build_teacher
 
 KIND = "judgement"
-PREDICTIONS, RESULTS = "predictions.json", "evaluation.json"
+PREDICTIONS, RESULTS, SENSITIVITY = "predictions.json", "evaluation.json", "sensitivity.json"
 _DECODERS = 2
 
 
@@ -33,7 +36,7 @@ def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
     benchmark = load_benchmark(expanded(section.opinions)).select(section.split)
     targets = targets_from_benchmark(benchmark)
     student = run.recipe.distill is not None
-    model = sha256_file(run.model) if student else read_manifest(run.fitting).digest
+    model = sha256_file(run.model) if student else _teacher_digest(run)
     spec = {"model": model, **basis_of(run.recipe, targets)}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -43,11 +46,20 @@ def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
         result = evaluate([found], targets, seed=run.recipe.seed)
         (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
         (folder / RESULTS).write_bytes(canonical_json(result))
-        return {name: sha256_file(folder / name) for name in (PREDICTIONS, RESULTS)}
+        written = [PREDICTIONS, RESULTS]
+        if not student and isinstance(teacher := build_teacher(str(model)), QfmIqmTeacher):
+            (folder / SENSITIVITY).write_bytes(canonical_json(measure(teacher, samples, targets)))
+            written.append(SENSITIVITY)
+        return {name: sha256_file(folder / name) for name in written}
 
     make_once(run.judgement, KIND, spec, make, overwrite=overwrite)
     scored = sum(score is not None for score in _record(run.judgement)["scores"])
     return f"{scored} of {len(targets.ids)} images of {targets.name} have a score"
+
+
+def _teacher_digest(run: CellRun) -> str:
+    """Identity of the fitted teacher; of several, their fusion names them all."""
+    return read_manifest(run.labels if len(run.recipe.fits) > 1 else run.fitting).digest
 
 
 def read_judgement(run: CellRun, targets: Targets) -> Predictions | None:
@@ -63,6 +75,12 @@ def read_judgement(run: CellRun, targets: Targets) -> Predictions | None:
     if any(spec[name] != digest for name, digest in basis_of(run.recipe, targets).items()):
         return None
     return Predictions.from_dict(_record(folder)).aligned(targets.ids)
+
+
+def read_sensitivity(run: CellRun) -> dict[str, Any] | None:
+    """What ``sensitivity.measure`` found, for a run that ``read_judgement`` accepts; None if it was not measured."""
+    path = run.judgement / SENSITIVITY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:

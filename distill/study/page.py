@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.report.markup import Html, document, tag
-from distill.report.numbers import count, data, decimals, signed, with_interval
+from distill.report.numbers import count, data, decimals, percent, signed, with_interval
 from distill.report.plots import Span, intervals, legend
 from distill.report.style import CSS
 from distill.report.tables import Section, soft, table
 from distill.study.chart import BAND_CSS, colour_of, curve
-from distill.study.tables import header_of, value_words, verdict
+from distill.study.tables import header_of, sensitivity_rows, value_words, verdict
 
 
 def study_page(result: Mapping[str, Any]) -> str:
@@ -18,7 +18,8 @@ def study_page(result: Mapping[str, Any]) -> str:
     Args:
         result: see ``result.build_result``.
     """
-    sections = [_results(result), _runs(result), _failures(result), _origins(result), _repeat(result)]
+    parts = (_results, _sensitivity, _runs, _failures, _origins, _repeat)
+    sections = [part(result) for part in parts]
     body = tag(
         "main",
         tag("p", "pocketiqa study", class_="kicker"),
@@ -49,6 +50,30 @@ def _results(result: Mapping[str, Any]) -> Section:
     return Section(
         "results", "Results", [chart, arms, table(header_of(result), rows, caption=caption), soft(explained)]
     )
+
+
+def _sensitivity(result: Mapping[str, Any]) -> Section | None:
+    """How far matched noise moves the scores of teachers that were measured so."""
+    rows = [
+        [
+            at,
+            arm,
+            data(found["change"], decimals),
+            data(found["ungated"], decimals),
+            data(found["suppressed"], percent),
+            _difference(difference) if difference else "–",
+        ]
+        for at, arm, found, difference in sensitivity_rows(result)
+    ]
+    if not rows:
+        return None
+    explained = (
+        "Images of similar opinions and different semantics are matched; what they differ in is added to the features "
+        "at the decoder's input, the strongest of the matches. The change of the score is given in deviations of the "
+        "model's own scores, mean over images; differences are paired by image, with the interval of other scenes."
+    )
+    columns = ["at", "arm", "moved by", "without feature selection", "channels closed", f"− {result['baseline']}"]
+    return Section("sensitivity", "Moved by matched noise", [table(columns, rows), soft(explained)])
 
 
 def _arm(found: Mapping[str, Any]) -> Html:

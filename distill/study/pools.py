@@ -64,5 +64,5 @@ def _whole(run: CellRun, source: str, overwrite: bool, report: Report) -> Pool:
 
 
 def _rated(run: CellRun, overwrite: bool) -> set[str]:
-    sources = open_sources(run.recipe.sources, run.label_home / "rated", run.recipe.seed, overwrite=overwrite)
+    sources = open_sources(run.recipe.sources, run.pool_home / "rated", run.recipe.seed, overwrite=overwrite)
     return {id for source in sources if isinstance(source.labels, OpinionTable) for id in source.labels.ids}

@@ -18,13 +18,14 @@ from distill.recipe_places import with_places
 from distill.study.cells import Cell
 from distill.study.config import Study
 from distill.study.costs import read_costs
-from distill.study.judging import read_judgement
+from distill.study.judging import read_judgement, read_sensitivity
+from distill.study.sensitivity import compared
 from distill.study.sharing import SHARED, CellRun
 from distill.study.worker import read_failure
 
 FORMAT = 1
 RESAMPLES = 1000
-_ORDER = ("fit", "pool", "distort", "label", "distill", "export", "judge")
+_ORDER = ("fit", "pool", "distort", "label", "fuse", "distill", "export", "judge")
 _SEED = 0
 
 FloatArray = NDArray[np.float64]
@@ -42,13 +43,15 @@ def build_result(study: Study, cells: Sequence[Cell], targets: Targets, commands
 
     Returns:
         ``rows``: for each combination of values of the axes but the repeats, of each arm the metric of every repeat,
-        their mean, standard deviation and number, and of each arm but the baseline the paired difference;
+        their mean, standard deviation and number, and of each arm but the baseline the paired difference; and
+        ``sensitivity``, see ``sensitivity.compared``;
         ``goal``; ``runs`` with their costs; and what it all rests on.
     """
     runs = {cell.name: cell_run(cell, study.out) for cell in cells}
     judged = {name: found for name, run in runs.items() if (found := read_judgement(run, targets))}
+    moved = {name: found for name in judged if (found := read_sensitivity(runs[name]))}
     selection, mask = next(iter(select(targets).items()))
-    table = _Table(study, cells, judged, targets, mask)
+    table = _Table(study, cells, judged, moved, targets, mask)
     rows = [table.row(dict(zip(study.shown_axes, at, strict=True))) for at in _combinations(study)]
     return {
         "format": FORMAT,
@@ -74,8 +77,11 @@ def _combinations(study: Study) -> list[tuple[str, ...]]:
 class _Table:
     """Metrics and differences of a study's runs."""
 
-    def __init__(self, study: Study, cells: Sequence[Cell], judged: Judged, targets: Targets, mask: NDArray[np.bool_]):
-        self._study, self._targets, self._mask, self.judged = study, targets, mask, judged
+    def __init__(
+        self, study: Study, cells: Sequence[Cell], judged: Judged, moved: Mapping[str, Any], targets: Targets,
+        mask: NDArray[np.bool_],
+    ):  # fmt: skip
+        self._study, self._targets, self._mask, self.judged, self._moved = study, targets, mask, judged, moved
         self._at = {(cell.arm, *cell.values.values()): cell for cell in cells}
         self._draws = Draws.of(len(targets.ids), targets.groups, resamples=RESAMPLES, seed=_SEED)
 
@@ -90,7 +96,15 @@ class _Table:
         compare = self._study.compare
         others = [] if compare is None else [arm for arm in arms if arm != compare.baseline]
         differences = {arm: self._difference(arm, compare.baseline, values) for arm in others} if compare else {}
-        return {"values": dict(values), "arms": arms, "differences": differences}
+        moved = compared(
+            {arm: self._sensitivities(arm, values) for arm in arms}, compare and compare.baseline, self._targets,
+            self._draws,
+        )  # fmt: skip
+        return {"values": dict(values), "arms": arms, "differences": differences, "sensitivity": moved}
+
+    def _sensitivities(self, arm: str, values: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        names = [self._cell(arm, values, repeat).name for repeat in self._study.axes[self._study.repeats]]
+        return [self._moved[name] for name in names if name in self._moved]
 
     def _cell(self, arm: str, values: Mapping[str, str], repeat: str) -> Cell:
         at = {**values, self._study.repeats: repeat}
@@ -182,14 +196,17 @@ def _run(cell: Cell, run: CellRun, table: _Table, commands: Mapping[str, str]) -
 
 def _costs(run: CellRun) -> dict[str, dict[str, Any]]:
     """Of every stage in order, those of shared parts as though the run had been the only one."""
-    shared = [run.fit_run.out] if run.recipe.fit else []
-    shared += [run.label_home] if run.recipe.pool else []
+    recipe = run.recipe
+    homes = [(name, run.fitting_of(name).parent) for name in recipe.fits]
+    homes += [("", run.pool_home)] if recipe.pool else []
+    homes += [(name, run.labels_of(name).parent) for name in recipe.labellers]
+    homes += [("", run.labels.parent)] if recipe.fuse else []
     found = {
-        stage: {**cost, "shared": home != run.out}
-        for home in [*shared, run.out]
+        f"{stage}-{name}" if name else stage: {**cost, "shared": home != run.out}
+        for name, home in [*homes, ("", run.out)]
         for stage, cost in read_costs(home).items()
     }
-    return {stage: found[stage] for stage in sorted(found, key=_ORDER.index)}
+    return {stage: found[stage] for stage in sorted(found, key=lambda stage: _ORDER.index(stage.partition("-")[0]))}
 
 
 def _number(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distill.stages.context import Run
 from pseudo_labels.files import digest_of
@@ -12,11 +13,11 @@ _DIGITS = 12  # of a digest, in the names of folders
 
 @dataclass(frozen=True)
 class CellRun(Run):
-    """A run whose fitting and labelling are shared.
+    """A run whose fittings and labels are shared.
 
-    Runs with equal settings of the section ``fit`` (and of the seed, which draws the opinions) have one fitting, and
-    those that pool and label alike with the same teacher have one pool and one label store. Training, export and
-    judgement are the run's own.
+    Runs with equal settings of a fitting (and of the seed, which draws the opinions) have one fitting, and those that
+    pool and label alike with the same teacher have one pool and one label store. Training, export and judgement are
+    the run's own.
 
     Attributes:
         shared: folder of what is shared.
@@ -24,44 +25,49 @@ class CellRun(Run):
 
     shared: Path
 
-    @property
-    def fit_run(self) -> Run:
-        """The run that fits the teacher, in a folder of its own."""
-        recipe = self.recipe
-        part = {"seed": recipe.seed, "fit": None if recipe.fit is None else recipe.fit.model_dump(mode="json")}
-        return Run(recipe, self.shared / f"fit-{digest_of(part)[:_DIGITS]}", self.command)
+    def _home(self, kind: str, sections: set[str], **others: Any) -> Path:
+        """Folder of what depends on some sections of the recipe, and on the seed."""
+        part = {**self.recipe.model_dump(mode="json", include={"seed", *sections}), **others}
+        return self.shared / f"{kind}-{digest_of(part)[:_DIGITS]}"
+
+    def _fit(self, name: str) -> dict[str, Any] | None:
+        return self.recipe.fits[name].model_dump(mode="json") if name in self.recipe.fits else None
+
+    def fitting_of(self, name: str) -> Path:
+        """Checkpoints and history of the fitting of one teacher."""
+        return self._home("fit", set(), fit=self._fit(name)) / "fit"
 
     @property
-    def label_home(self) -> Path:
-        """Folder of pool and labels."""
-        names = {"seed", "fit", "pool", "distort", "label", "sources"}
-        part = self.recipe.model_dump(mode="json", include=names)
-        return self.shared / f"labels-{digest_of(part)[:_DIGITS]}"
+    def pool_home(self) -> Path:
+        """Folder of the pools; the opinions of ``sources`` are left out of them."""
+        return self._home("pool", {"pool", "distort", "sources"})
 
-    @property
-    def fitting(self) -> Path:
-        """Checkpoints and history of the teacher's fitting."""
-        return self.fit_run.fitting
+    def labels_of(self, name: str) -> Path:
+        """The label store of one teacher."""
+        return self._home("labels", {"pool", "distort", "sources", "label"}, fit=self._fit(name)) / "labels"
 
     @property
     def photographs(self) -> Path:
         """Copies of the bundled photographs."""
-        return self.label_home / "photographs"
+        return self.pool_home / "photographs"
 
     @property
     def pool(self) -> Path:
         """The clean pool."""
-        return self.label_home / "pool"
+        return self.pool_home / "pool"
 
     @property
     def synthetic(self) -> Path:
         """The distorted pool."""
-        return self.label_home / "synthetic"
+        return self.pool_home / "synthetic"
 
     @property
     def labels(self) -> Path:
-        """The label store."""
-        return self.label_home / "labels"
+        """The label store that is learned from."""
+        if self.recipe.fuse is None:
+            return self.labels_of(next(iter(self.recipe.labellers), ""))
+        sections = {"pool", "distort", "sources", "label", "fuse"}
+        return self._home("fused", sections, fits=[self._fit(name) for name in self.recipe.labellers]) / "labels"
 
     @property
     def judgement(self) -> Path:

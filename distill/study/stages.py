@@ -37,22 +37,20 @@ def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> 
     run.out.mkdir(parents=True, exist_ok=True)
     tree = recipe.model_dump(mode="json", exclude_unset=True)
     write_atomic(run.out / RECIPE, f"# {command}\n\n{yaml.safe_dump(tree, sort_keys=False)}".encode())
-    for stage in fitting_stages(run.fit_run):
-        _walk(stage, run.fit_run.out, overwrite=overwrite)
-    for stage in pool_stages(run):
-        _walk(stage, run.label_home, overwrite=overwrite)
-    for stage in [*(student_stages(run) if recipe.distill else []), judging_stage(run)]:
-        _walk(stage, run.out, overwrite=overwrite)
+    student = student_stages(run) if recipe.distill else []
+    for stage in [*fitting_stages(run), *pool_stages(run), *student, judging_stage(run)]:
+        _walk(stage, overwrite=overwrite)
 
 
-def _walk(stage: Stage, home: Path, *, overwrite: bool) -> None:
-    """Walk a stage and write down in ``home`` what it cost, unless it was done before."""
+def _walk(stage: Stage, *, overwrite: bool) -> None:
+    """Walk a stage and write down beside its folder what it cost, unless it was done before."""
     before = _digest(stage.folder)
     resumed = before is None and (stage.folder / MANIFEST).is_file()
     started = time.monotonic()
     walk(stage, overwrite=overwrite)
     if _digest(stage.folder) != before:
-        record_cost(home, stage.name, time.monotonic() - started, resumed=resumed)
+        # Of several teachers each has a home of its own, which runs with it alone share.
+        record_cost(stage.folder.parent, stage.name.partition("-")[0], time.monotonic() - started, resumed=resumed)
 
 
 def _digest(folder: Path) -> str | None:

@@ -10,7 +10,8 @@ from distill.report.numbers import decimals, signed
 
 def result_tables(result: Mapping[str, Any]) -> list[Table]:
     """Arms at every combination of values with their differences, and what each run cost."""
-    return [_arms(result), _runs(result)]
+    moved = [_sensitivity(result)] if any(row["sensitivity"] for row in result["rows"]) else []
+    return [_arms(result), *moved, _runs(result)]
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -87,6 +88,27 @@ def _arms(result: Mapping[str, Any]) -> Table:
     for row in result["rows"]:
         arms = [arm_words(found) for found in row["arms"].values()]
         table.add_row(value_words(row), *arms, *map(_difference, row["differences"].values()))
+    return table
+
+
+def sensitivity_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]]:
+    """Values, arm, what was measured of it, and its difference to the baseline where there is one."""
+    return [
+        (value_words(row), arm, found, row["sensitivity"]["differences"].get(arm))
+        for row in result["rows"]
+        if row["sensitivity"]
+        for arm, found in row["sensitivity"]["arms"].items()
+    ]
+
+
+def _sensitivity(result: Mapping[str, Any]) -> Table:
+    caption = "mean change of a score, in deviations of the scores; differences with 95 % interval"
+    table = Table(title="Moved by matched noise", caption=caption, title_justify="left", caption_justify="left")
+    for name in ("at", "arm", "moved by", "without selection", "channels closed", f"− {result['baseline']}"):
+        table.add_column(name, justify="left" if name in ("at", "arm") else "right")
+    for at, arm, found, difference in sensitivity_rows(result):
+        numbers = decimals(found["change"]), decimals(found["ungated"]), f"{100 * found['suppressed']:.0f} %"
+        table.add_row(at, arm, *numbers, _difference(difference) if difference else "–")
     return table
 
 

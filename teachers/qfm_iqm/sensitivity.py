@@ -25,10 +25,12 @@ class Sensitivity:
     Attributes:
         change: size of the change with the feature selection, NaN where an image has no match; [B].
         ungated: the same without the selection, all channels let through.
+        deviation: of the scores without noise, which changes are to be seen against.
     """
 
     change: Tensor
     ungated: Tensor
+    deviation: float
 
     @property
     def mean(self) -> float:
@@ -60,7 +62,8 @@ def noise_sensitivity(
     disturbed = tokens.with_noise(noise)
     change = (model.judge(disturbed).score - plain).abs()
     ungated = (model.judge(disturbed, gated=False).score - bare).abs()
-    return Sensitivity(*(one.masked_fill(~matched, torch.nan).cpu() for one in (change, ungated)))
+    moved, bare_moved = (one.masked_fill(~matched, torch.nan).cpu() for one in (change, ungated))
+    return Sensitivity(moved, bare_moved, float(plain.std(correction=0)))
 
 
 @torch.inference_mode()
@@ -79,5 +82,5 @@ def sensitivity_among(model: QfmIqm, batches: Iterable[tuple[Tensor, Tensor]], s
         torch.cat([one.features for one in kept]),
         torch.cat([one.score for one in kept]),
     )
-    found = [noise_sensitivity(model, tokens, score, memory, settings) for tokens, score in parts]
-    return Sensitivity(torch.cat([one.change for one in found]), torch.cat([one.ungated for one in found]))
+    tokens = Tokens(*(torch.cat([getattr(one, name) for one, _ in parts]) for name in ("cells", "whole", "semantics")))
+    return noise_sensitivity(model, tokens, memory.score, memory, settings)

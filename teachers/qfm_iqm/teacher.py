@@ -1,5 +1,6 @@
 """QFM-IQM behind the interface of all teachers: pixels in, scores and features out."""
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from teachers.qfm_iqm.framing import frame
 from teachers.qfm_iqm.gate import GateReport, report_gate
 from teachers.qfm_iqm.model import QfmIqm
 from teachers.qfm_iqm.noise import NoiseSettings
+from teachers.qfm_iqm.sensitivity import Sensitivity, sensitivity_among
 
 
 class QfmIqmTeacher(FittableBase[QfmIqm]):
@@ -81,6 +83,18 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
     def fitting_module(self) -> QfmFit:
         """The model with an empty memory and the settings of its noise."""
         return QfmFit(self.model, self.settings)
+
+    def sensitivity(self, items: Sequence[Item], scores: Sequence[float]) -> Sensitivity:
+        """How far matched noise moves the scores of images that are matched with each other.
+
+        Args:
+            items: of ``preprocess``.
+            scores: opinions, by which images are matched; [0, 1].
+        """
+        device = self.model.backbone.mean.device
+        pairs = zip(items, scores, strict=True)
+        batches = ((stack([item], device)[0], torch.tensor([score], device=device)) for item, score in pairs)
+        return sensitivity_among(self.model, batches, self.settings)
 
     def gate_report(self) -> GateReport:
         """What the learned feature selection does."""

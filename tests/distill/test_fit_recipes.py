@@ -91,8 +91,9 @@ def test_every_stage_runs_and_the_page_tells_of_teacher_and_student(finished: tu
     (labelled,) = twin["teachers"]
     assert (labelled["weights"], labelled["scale"]) == (stamp.weights, stamp.scale)
     assert "biq2021" in stamp.scale
-    assert twin["fitting"]["history"] == read_history(out / "fit" / "history.jsonl")
-    assert twin["fitting"]["opinions"][0]["images"] == 16
+    (fitting,) = twin["fitting"]
+    assert fitting["history"] == read_history(out / "fit" / "history.jsonl")
+    assert fitting["opinions"][0]["images"] == 16
     (judged,) = twin["benchmarks"]
     assert [model["name"] for model in judged["models"]] == [twin["model"], name]
     assert all(title in page for title in ("Fitting of the teacher", "On benchmarks", "BIQ2021, Journal of Electronic"))
@@ -126,7 +127,7 @@ def test_a_recipe_without_student_ends_with_the_page_of_its_teacher(
     assert "model:" not in printed
     twin, page = twin_of_page(fitted), page_of(fitted)
     assert twin["title"] == "sam-iqa-tiny: sam_iqa fitted to opinions of biq2021"
-    assert (twin["kind"], twin["teacher"], twin["contract"], twin["fitting"]) == ("teacher", None, None, None)
+    assert (twin["kind"], twin["teacher"], twin["contract"], twin["fitting"]) == ("teacher", None, None, [])
     split = json.loads((fitted / "fit" / "split.json").read_text())
     assert sorted(twin["points"]["ids"]) == split["ids"]["validation"]
     assert {name: part["images"] for name, part in twin["split"].items()} == {

@@ -162,7 +162,7 @@ def _complete(images: int) -> ReportInputs:
         machine="One core of an x86-64 server CPU, 512x512 JPEG, decode to score, 200 images after warm-up.",
         history=history(),
         kept_step=400,
-        fitting=Fitting(TEACHER, history(20), 150, [RATED]),
+        fitting=[Fitting(TEACHER, history(20), 150, [RATED])],
         load_image=lambda id: picture(len(id) + ord(id[-5])),
         quality_maps=[
             MapExample(f"kodim0{i}.png", picture(i), np.random.default_rng(i).uniform(0.3, 0.8, (6, 8)), 0.62)

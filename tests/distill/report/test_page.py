@@ -134,7 +134,7 @@ def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
         costs={},
         machine="",
         history=(),
-        fitting=None,
+        fitting=[],
         load_image=None,
         quality_maps=(),
         damaged=(),

@@ -170,7 +170,7 @@ def test_hostile_names_stay_text_in_the_fitting_and_the_benchmarks(tmp_path: Pat
         for one in history(20)
     ]
     fitted = Fitting(HOSTILE, records, 150, [{**RATED, "name": HOSTILE, "licence": HOSTILE}])
-    page = page_of(build_report(sample_inputs(benchmarks=[found], fitting=fitted), tmp_path))
+    page = page_of(build_report(sample_inputs(benchmarks=[found], fitting=[fitted]), tmp_path))
     assert "script" not in {name for name, _ in parsed(page).tags}
     for id in ("benchmarks", "fitting"):
         assert parsed(section(page, id)).text.count("<script>alert('x')</script>") > 2

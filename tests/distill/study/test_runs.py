@@ -81,9 +81,9 @@ def test_what_fails_or_is_killed_is_told_and_resumed(tmp_path: Path, benchmark: 
 def test_a_benchmark_is_pooled_without_what_people_said(tmp_path: Path, benchmark: str):
     out = tmp_path / "out"
     run_study(write_study(tmp_path / "study.yaml", study_tree(benchmark)), out=out, only="more-seed1")
-    (pool,) = map(Pool.open, out.glob("shared/labels-*/pool"))
+    (pool,) = map(Pool.open, out.glob("shared/pool-*/pool"))
     (part,) = map(Pool.open, out.glob("shared/part-*"))
-    (rated,) = map(Pool.open, out.glob("shared/labels-*/rated/0-csv"))
+    (rated,) = map(Pool.open, out.glob("shared/pool-*/rated/0-csv"))
     # 6 scenes of 3 pictures train or validate, half of them train; of these people have judged 6 pictures.
     assert (len(part), len(rated), len(pool)) == (9, 6, 3)
     assert {ref.id for ref in pool} == {ref.id for ref in part} - {ref.id for ref in rated}
@@ -130,3 +130,30 @@ def test_the_tiny_study_shows_a_curve_of_real_images(
     run_study(TINY, out=tmp_path, only="alone-labels8-*")
     assert stamps(tmp_path) == before
     assert result_of(tmp_path)["rows"] == result["rows"]
+
+
+def test_the_ablation_tells_how_far_matched_noise_moves_each_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("POCKETIQA_SHARED_DATA", str(shared_data()))
+    few = '[{opinions: "biq2021:$POCKETIQA_SHARED_DATA/biq2021?validation=0.01", images: 16}]'
+    settings = [
+        f"recipe.fit.sources={few}", f"recipe.evaluate={few.replace('images: 16', 'split: validation')}",
+        "recipe.fit.options.square_px=96", "recipe.fit.options.cells=2", "recipe.fit.options.halvings=0",
+        f"recipe.fit.options.cache={tmp_path / 'features'}", "recipe.fit.images.max_side=96", "recipe.fit.steps=2",
+        "recipe.fit.batch_size=8", "recipe.fit.validate_every_steps=2", "recipe.fit.optimizer.warmup_steps=0",
+        "axes.seed={0: {seed: 0}}", "arms={plain: {fit.options.noise_weight: 0}, noise: {}}",
+    ]  # fmt: skip
+    run_study("ablation", out=tmp_path / "out", settings=settings)
+    (row,) = result_of(tmp_path / "out")["rows"]
+    moved = row["sensitivity"]
+    assert moved["arms"].keys() == {"plain", "noise"}
+    assert all(one["change"] > 0 and one["suppressed"] == 0 for one in moved["arms"].values())
+    found = moved["differences"]["noise"]
+    assert found["low"] <= found["difference"] <= found["high"]
+    assert 5 < found["n"] <= 32
+    page = (tmp_path / "out" / "study.html").read_text()
+    assert "Moved by matched noise" in page
+    assert "channels closed" in capsys.readouterr().out
+    # The frozen backbone saw each image once: 16 to fit to and 32 to judge by, for both teachers.
+    assert len(list((tmp_path / "features").rglob("*.safetensors"))) == 16 + 32

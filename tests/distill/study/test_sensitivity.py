@@ -1,0 +1,56 @@
+"""Paired differences of score changes, against a bootstrap written out."""
+
+import numpy as np
+import pytest
+
+from distill.evaluation.bootstrap import Draws
+from distill.evaluation.targets import Targets
+from distill.study.sensitivity import compared
+
+IMAGES, SCENES, RESAMPLES = 60, 20, 2000
+GROUPS = tuple(f"scene{row % SCENES}" for row in range(IMAGES))
+IDS = tuple(f"{row}.png" for row in range(IMAGES))
+TARGETS = Targets("t", "opinions", IDS, np.zeros(IMAGES), GROUPS, ("",) * IMAGES, (False,) * IMAGES)
+
+
+def record(change: np.ndarray, suppressed: float = 0.25) -> dict[str, object]:
+    by_id = {id: None if np.isnan(value) else float(value) for id, value in zip(IDS, change, strict=True)}
+    return {
+        "change": by_id,
+        "ungated": {id: value and 2 * value for id, value in by_id.items()},
+        "suppressed": suppressed,
+    }
+
+
+def changes(mean: float, seed: int) -> np.ndarray:
+    found = np.random.default_rng(seed).gamma(2.0, mean / 2, IMAGES)
+    found[seed] = np.nan  # an image without a match
+    return found
+
+
+def test_means_and_paired_interval_are_those_of_a_bootstrap_written_out():
+    plain, noisy = [changes(0.2, 0), changes(0.2, 1)], [changes(0.15, 2), changes(0.15, 3)]
+    repeats = {"plain": [*map(record, plain)], "noise": [*map(record, noisy)], "student": []}
+    found = compared(repeats, "plain", TARGETS, Draws.of(IMAGES, GROUPS, resamples=RESAMPLES, seed=0))
+    assert found is not None
+    assert found["arms"]["noise"]["change"] == pytest.approx(np.nanmean(noisy))
+    assert found["arms"]["noise"]["ungated"] == pytest.approx(2 * np.nanmean(noisy))
+    assert found["arms"]["plain"]["suppressed"] == 0.25
+    assert found["differences"].keys() == {"noise"}
+    each = np.nanmean(np.array(noisy) - np.array(plain), axis=0)
+    difference = found["differences"]["noise"]
+    assert difference["difference"] == pytest.approx(each.mean())
+    generator = np.random.default_rng(7)
+    scenes = each.reshape(-1, SCENES)  # image row, scene
+    drawn = [scenes[:, generator.integers(0, SCENES, SCENES)].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    # Worst case seen over seeds: 0.004 of a width of 0.06.
+    assert (difference["low"], difference["high"]) == pytest.approx((low, high), abs=0.008)
+
+
+def test_without_a_measured_arm_there_is_nothing_and_without_the_baseline_no_difference():
+    draws = Draws.of(IMAGES, GROUPS, resamples=50, seed=0)
+    assert compared({"student": []}, "student", TARGETS, draws) is None
+    found = compared({"student": [], "noise": [record(changes(0.1, 1))]}, "student", TARGETS, draws)
+    assert found is not None
+    assert found["differences"] == {}
