@@ -48,8 +48,8 @@ def overlap(
     Writes overlap.html (the closest pairs), overlap.json (for `evaluate --near`), groups.csv and split.csv.
     """
     from distill.evaluation.neighbours import check_above
-    from distill.overlap.describer import open_describer
     from distill.overlap.find import find_near
+    from distill.overlap.opening import open_describer
     from distill.overlap.page import PAGE
     from distill.overlap.sides import side_of_testing, side_of_training
     from distill.overlap.words import left_out_lines, overlap_lines, overlap_tables

@@ -8,8 +8,8 @@ import numpy as np
 from distill.console import Report
 from distill.data import Source
 from distill.opinions import targets_of
-from distill.overlap.describer import open_describer
 from distill.overlap.find import find_near
+from distill.overlap.opening import open_describer
 from distill.overlap.sides import Side, joined, pool_side, side_of_testing
 from distill.stage_config import BenchmarkSection, expanded
 

@@ -9,8 +9,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from distill.overlap.describer import chosen, open_describer
+from distill.overlap.describer import chosen
 from distill.overlap.layout import edge_layout
+from distill.overlap.opening import open_describer
 from distill.overlap.teachers import pooled
 from pseudo_labels.errors import PocketiqaError
 from students.model import score_images

@@ -14,8 +14,9 @@ from distill.benchmarking import evaluate_on
 from distill.cli import app
 from distill.data import LabelTable, Source
 from distill.evaluation.benchmarks import load_benchmark
-from distill.overlap.describer import Describer, open_describer
+from distill.overlap.describer import Describer
 from distill.overlap.find import find_near
+from distill.overlap.opening import open_describer
 from distill.overlap.record import read_overlap, with_near
 from distill.overlap.sides import side_of_testing, side_of_training
 from distill.stage_config import BenchmarkSection
