@@ -36,7 +36,7 @@ class NoiseSettings:
         PocketiqaError: a number out of range.
     """
 
-    weight: float = 0.3
+    weight: float = 1.0
     scale: float = 0.5
     memory_length: int = 512
     rule: MatchRule = field(default_factory=MatchRule)

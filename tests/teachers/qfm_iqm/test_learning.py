@@ -25,7 +25,7 @@ def test_it_learns_the_scores_of_a_few_real_photographs_by_heart():
     images, target = photographs()
     teacher = build_qfm_iqm(
         weights=weights, pad_type="same", mean=(0.5,) * 3, std=(0.5,) * 3, head="new",
-        max_side_px=96, cells=3, width=32, score_threshold=0.2,
+        max_side_px=96, cells=3, width=32, score_threshold=0.2, noise_weight=0.3,
     )  # fmt: skip
     items = [teacher.preprocess(image, None) for image in images]
     inputs = torch.stack([item for item in items if isinstance(item, Tensor)])
