@@ -9,7 +9,7 @@ from distill.report.plots import Span, intervals, legend
 from distill.report.style import CSS
 from distill.report.tables import Section, soft, table
 from distill.study.chart import BAND_CSS, colour_of, curve
-from distill.study.tables import header_of, sensitivity_rows, value_words, verdict
+from distill.study.tables import SENSITIVITY, arm_rows, header_of, sensitivity_rows, verdict
 
 
 def study_page(result: Mapping[str, Any]) -> str:
@@ -33,10 +33,8 @@ def study_page(result: Mapping[str, Any]) -> str:
 
 def _results(result: Mapping[str, Any]) -> Section:
     target, metric = result["target"], result["metric"].upper()
-    rows = []
-    for row in result["rows"]:
-        arms = [_arm(found) for found in row["arms"].values()]
-        rows.append([value_words(row), *arms, *map(_difference, row["differences"].values())])
+    header = header_of(result, metric)
+    rows = [[at, arm, _arm(found), _difference(gap)][: len(header)] for at, arm, found, gap in arm_rows(result)]
     caption = f"{metric} with people, {target['n']} images of {target['name']}"
     explained = [f"Mean over {result['repeats']}, standard deviation and number of runs beneath it. "]
     if result["baseline"]:
@@ -47,24 +45,19 @@ def _results(result: Mapping[str, Any]) -> Section:
         )
     arms = legend([(arm, colour_of(result, arm)) for arm in result["arms"]])
     chart = curve(result) or _differences(result)
-    return Section(
-        "results", "Results", [chart, arms, table(header_of(result), rows, caption=caption), soft(explained)]
-    )
+    return Section("results", "Results", [chart, arms, table(header, rows, caption=caption), soft(explained)])
 
 
 def _sensitivity(result: Mapping[str, Any]) -> Section | None:
     """How far matched noise moves the scores of teachers that were measured so."""
+    header = header_of(result, *SENSITIVITY)
     rows = [
         [
-            at,
-            arm,
-            data(found["change"], decimals),
-            data(found["ungated"], decimals),
-            data(found["suppressed"], percent),
-            _difference(difference) if difference else "–",
-        ]
-        for at, arm, found, difference in sensitivity_rows(result)
-    ]
+            at, arm, data(found["change"], decimals), data(found["ungated"], decimals),
+            data(found["suppressed"], percent), _difference(gap),
+        ][: len(header)]
+        for at, arm, found, gap in sensitivity_rows(result)
+    ]  # fmt: skip
     if not rows:
         return None
     explained = (
@@ -72,8 +65,7 @@ def _sensitivity(result: Mapping[str, Any]) -> Section | None:
         "at the decoder's input, the strongest of the matches. The change of the score is given in deviations of the "
         "model's own scores, mean over images; differences are paired by image, with the interval of other scenes."
     )
-    columns = ["at", "arm", "moved by", "without feature selection", "channels closed", f"− {result['baseline']}"]
-    return Section("sensitivity", "Moved by matched noise", [table(columns, rows), soft(explained)])
+    return Section("sensitivity", "Moved by matched noise", [table(header, rows), soft(explained)])
 
 
 def _arm(found: Mapping[str, Any]) -> Html:
@@ -84,8 +76,8 @@ def _arm(found: Mapping[str, Any]) -> Html:
     return tag("span", tag("span", data(found["mean"], decimals), class_="value"), beneath, class_="measured")
 
 
-def _difference(found: Mapping[str, Any]) -> Html:
-    return with_interval(found, difference=True)
+def _difference(found: Mapping[str, Any] | None) -> Html | str:
+    return "–" if found is None else with_interval(found, difference=True)
 
 
 def _differences(result: Mapping[str, Any]) -> Html | None:

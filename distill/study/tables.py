@@ -72,27 +72,43 @@ def value_words(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{axis} {value}" for axis, value in values.items()) or "all"
 
 
-def header_of(result: Mapping[str, Any]) -> Sequence[str]:
-    """Columns of the table of arms."""
-    compared = [f"{arm} − {result['baseline']}" for arm in (result["rows"][0]["differences"] if result["rows"] else ())]
-    return ["at", *result["arms"], *compared]
+Row = tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]
+"""Values, arm, what was measured of it, and its difference to the baseline where there is one."""
+
+
+def arm_rows(result: Mapping[str, Any]) -> list[Row]:
+    """Every arm at every combination of values."""
+    return [
+        (value_words(row), arm, found, row["differences"].get(arm))
+        for row in result["rows"]
+        for arm, found in row["arms"].items()
+    ]
+
+
+def header_of(result: Mapping[str, Any], *measured: str) -> list[str]:
+    """Columns of a table of arms."""
+    return ["at", "arm", *measured, *([f"− {result['baseline']}"] if result["baseline"] else [])]
 
 
 def _arms(result: Mapping[str, Any]) -> Table:
     target = result["target"]
-    caption = f"mean ± standard deviation over n values of {result['repeats']}; differences with 95 % interval"
     title = f"{result['name']}: {result['metric'].upper()} with people, {target['n']} images of {target['name']}"
+    caption = f"mean ± standard deviation over n values of {result['repeats']}; differences with 95 % interval"
+    rows = [[at, arm, arm_words(found), _difference(gap)] for at, arm, found, gap in arm_rows(result)]
+    return _table(title, caption, header_of(result, result["metric"].upper()), rows)
+
+
+def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for name in header_of(result):
-        table.add_column(name, justify="left" if name == "at" else "right")
-    for row in result["rows"]:
-        arms = [arm_words(found) for found in row["arms"].values()]
-        table.add_row(value_words(row), *arms, *map(_difference, row["differences"].values()))
+    for name in header:
+        table.add_column(name, justify="left" if name in ("at", "arm") else "right")
+    for row in rows:
+        table.add_row(*row[: len(header)])
     return table
 
 
-def sensitivity_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]]:
-    """Values, arm, what was measured of it, and its difference to the baseline where there is one."""
+def sensitivity_rows(result: Mapping[str, Any]) -> list[Row]:
+    """Every arm whose sensitivity was measured."""
     return [
         (value_words(row), arm, found, row["sensitivity"]["differences"].get(arm))
         for row in result["rows"]
@@ -101,19 +117,24 @@ def sensitivity_rows(result: Mapping[str, Any]) -> list[tuple[str, str, Mapping[
     ]
 
 
+SENSITIVITY = ("moved by", "without selection", "channels closed")
+"""Columns of a table of sensitivity."""
+
+
 def _sensitivity(result: Mapping[str, Any]) -> Table:
     caption = "mean change of a score, in deviations of the scores; differences with 95 % interval"
-    table = Table(title="Moved by matched noise", caption=caption, title_justify="left", caption_justify="left")
-    for name in ("at", "arm", "moved by", "without selection", "channels closed", f"− {result['baseline']}"):
-        table.add_column(name, justify="left" if name in ("at", "arm") else "right")
-    for at, arm, found, difference in sensitivity_rows(result):
-        numbers = decimals(found["change"]), decimals(found["ungated"]), f"{100 * found['suppressed']:.0f} %"
-        table.add_row(at, arm, *numbers, _difference(difference) if difference else "–")
-    return table
+    rows = [
+        [
+            at, arm, decimals(found["change"]), decimals(found["ungated"]), f"{100 * found['suppressed']:.0f} %",
+            _difference(gap),
+        ]
+        for at, arm, found, gap in sensitivity_rows(result)
+    ]  # fmt: skip
+    return _table("Moved by matched noise", caption, header_of(result, *SENSITIVITY), rows)
 
 
-def _difference(found: Mapping[str, Any]) -> str:
-    return "–" if found["difference"] is None else difference_words(found)
+def _difference(found: Mapping[str, Any] | None) -> str:
+    return "–" if found is None or found["difference"] is None else difference_words(found)
 
 
 def _runs(result: Mapping[str, Any]) -> Table:

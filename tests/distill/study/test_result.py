@@ -187,5 +187,5 @@ def test_a_study_without_numbers_on_its_axis_shows_differences_in_place_of_a_cur
 def test_before_the_first_run_there_is_a_page_and_a_table(study: Study):
     result = result_of(study, cells_of(study))
     assert "0 of 12 runs are done" in study_page(result)
-    assert [table.row_count for table in result_tables(result)] == [2, 12]
+    assert [table.row_count for table in result_tables(result)] == [4, 12]
     assert result["rows"][0]["differences"]["more"]["reason"] == "no repeat has both"
