@@ -17,6 +17,8 @@ from teachers.qfm_iqm.model import QfmIqm
 from teachers.qfm_iqm.noise import NoiseSettings, matched_noise
 from teachers.qfm_iqm.tokens import Tokens
 
+_AT_ONCE = 64  # images that the decoder judges under all their candidates
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -25,12 +27,17 @@ class Sensitivity:
     Attributes:
         change: size of the change with the feature selection, NaN where an image has no match; [B].
         ungated: the same without the selection, all channels let through.
-        deviation: of the scores without noise, which changes are to be seen against.
+        score: without noise; [B].
     """
 
     change: Tensor
     ungated: Tensor
-    deviation: float
+    score: Tensor
+
+    @property
+    def deviation(self) -> float:
+        """Of the scores without noise, which changes are to be seen against."""
+        return float(self.score.std(correction=0))
 
     @property
     def mean(self) -> float:
@@ -63,7 +70,7 @@ def noise_sensitivity(
     change = (model.judge(disturbed).score - plain).abs()
     ungated = (model.judge(disturbed, gated=False).score - bare).abs()
     moved, bare_moved = (one.masked_fill(~matched, torch.nan).cpu() for one in (change, ungated))
-    return Sensitivity(moved, bare_moved, float(plain.std(correction=0)))
+    return Sensitivity(moved, bare_moved, plain.cpu())
 
 
 @torch.inference_mode()
@@ -82,5 +89,8 @@ def sensitivity_among(model: QfmIqm, batches: Iterable[tuple[Tensor, Tensor]], s
         torch.cat([one.features for one in kept]),
         torch.cat([one.score for one in kept]),
     )
-    tokens = Tokens(*(torch.cat([getattr(one, name) for one, _ in parts]) for name in ("cells", "whole", "semantics")))
-    return noise_sensitivity(model, tokens, memory.score, memory, settings)
+    names = ("cells", "whole", "semantics")
+    columns = [torch.cat([getattr(one, name) for one, _ in parts]).split(_AT_ONCE) for name in names]
+    chunks = zip(map(Tokens, *columns), memory.score.split(_AT_ONCE), strict=True)
+    found = [noise_sensitivity(model, tokens, score, memory, settings) for tokens, score in chunks]
+    return Sensitivity(*(torch.cat([getattr(one, name) for one in found]) for name in ("change", "ungated", "score")))
