@@ -51,14 +51,23 @@ def _teacher_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
 
     from teachers.base import check_output
     from teachers.launch import current_launch
+    from teachers.memory import is_out_of_memory
     from teachers.registry import build_teacher
 
     teacher = build_teacher(name, **options)
     teacher.to(current_launch(device).device)
 
     def score(rgb: np.ndarray, reference: np.ndarray | None) -> float:
-        with torch.inference_mode():
-            output = teacher([teacher.preprocess(rgb, reference)])
+        try:
+            with torch.inference_mode():
+                output = teacher([teacher.preprocess(rgb, reference)])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = f"{rgb.shape[1]}x{rgb.shape[0]}"
+            raise PocketiqaError(
+                f"out of memory on an image of {size} pixels: give the teacher a smaller input by its options"
+            ) from error
         return float(check_output(output, 1, (), name).score[0])
 
     return Judge(teacher.stamp.name, {"stamp": teacher.stamp.as_dict()}, score, teacher.needs_reference)

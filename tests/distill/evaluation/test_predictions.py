@@ -86,6 +86,12 @@ def test_what_a_teacher_refuses_or_cannot_say_is_a_row(benchmark: Benchmark) -> 
     assert "no finite score" in silent.reasons[0]
 
 
+def test_memory_that_runs_out_on_an_image_is_a_row(benchmark: Benchmark) -> None:
+    found = predict(OWN, benchmark_samples(benchmark), options={"memory_images": 0})
+    assert set(found.statuses[:3]) == {Status.FAILED}
+    assert all("out of memory on an image of" in reason for reason in found.reasons[:3])
+
+
 def test_reference_teacher_gets_the_clean_image_of_the_pool(tmp_path: Path) -> None:
     pool = synthetic_pool(tmp_path, images=1, per_image=3, names=("gaussian_blur", "jpeg"))
     found = predict("reference", pool_samples(pool))
