@@ -72,7 +72,8 @@ def _open(
     out = folder / f"{number}-{spec.partition(':')[0]}"
     source = opinion_source(
         spec, section.split, out,
-        weight=section.weight, images=section.images, seed=seed, overwrite=overwrite, progress=progress,
+        weight=section.weight, images=section.images, without_fold=section.without_fold, seed=seed,
+        overwrite=overwrite, progress=progress,
     )  # fmt: skip
     return replace(source, name=f"{number}-{source.name}")
 
@@ -84,6 +85,7 @@ def opinion_source(
     *,
     weight: float = 1.0,
     images: int | None = None,
+    without_fold: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -101,7 +103,8 @@ def opinion_source(
         weight: see ``Source``.
         images: only so many rated images, whole scenes at a time but for the last one; with one seed, fewer are always
             among more.
-        seed: of that draw.
+        without_fold: leave out a fold of the scenes, such as ``2/5``, the second of five; after that draw.
+        seed: of draw and folds.
         overwrite: replace an earlier pool that was made of other images or settings.
         progress: called with images measured and in total.
 
@@ -111,8 +114,9 @@ def opinion_source(
     """
     benchmark = load_benchmark(spec)
     split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
-    benchmark = _drawn(_chosen(benchmark, split), images, seed)
-    drawn = {} if images is None else {"images": images, "seed": seed}
+    benchmark = _without(_drawn(_chosen(benchmark, split), images, seed), without_fold, seed)
+    drawn: dict[str, Any] = {} if images is None else {"images": images, "seed": seed}
+    drawn |= {} if without_fold is None else {"without_fold": without_fold, "seed": seed}
     pool = benchmark_pool(benchmark, Path(folder), {"split": split, **drawn}, overwrite=overwrite, progress=progress)
     table = OpinionTable(benchmark.name, rated_rows(benchmark, pool), {**benchmark.as_dict(), "split": split})
     return Source(benchmark.name, pool, table, weight)
@@ -183,7 +187,33 @@ def _drawn(benchmark: Benchmark, images: int | None, seed: int) -> Benchmark:
 
     def place(at: int) -> tuple[bytes, str, int]:
         group = benchmark.rows[at].group
-        return hashlib.sha256(f"draw {seed}\n{group}".encode("utf-8", "surrogatepass")).digest(), group, at
+        return _hashed(f"draw {seed}", group), group, at
 
     taken = sorted(sorted(range(len(benchmark.rows)), key=place)[:images])
     return replace(benchmark, rows=tuple(benchmark.rows[at] for at in taken))
+
+
+def _without(benchmark: Benchmark, fold: str | None, seed: int) -> Benchmark:
+    """The rows outside a fold, such as ``2/5``: scenes fall into folds by their hash."""
+    if fold is None:
+        return benchmark
+    number, folds = map(int, fold.split("/"))
+    if not 1 <= number <= folds or folds < 2:
+        raise PocketiqaError(
+            f"without_fold is {fold!r}: give one of 1/{max(folds, 2)} to {max(folds, 2)}/{max(folds, 2)}"
+        )
+
+    def left_out(group: str) -> bool:
+        return int.from_bytes(_hashed(f"fold {seed}", group)) % folds == number - 1
+
+    kept = tuple(row for row in benchmark.rows if not left_out(row.group))
+    if not 0 < len(kept) < len(benchmark.rows):
+        raise PocketiqaError(
+            f"without_fold {fold!r} leaves {len(kept)} of the {len(benchmark.rows)} images of benchmark "
+            f"{benchmark.name}: it has too few scenes for {folds} folds"
+        )
+    return replace(benchmark, rows=kept)
+
+
+def _hashed(purpose: str, group: str) -> bytes:
+    return hashlib.sha256(f"{purpose}\n{group}".encode("utf-8", "surrogatepass")).digest()

@@ -85,6 +85,9 @@ class LabelSection(Section):
         options: of the teacher; for a fitted one, laid over those that it was fitted with.
         shards: parts of the store; null chooses by size.
         features: whether the teacher's features are stored too.
+        unseen: leave out the images that a fitted teacher has learned from. With teachers that were each fitted without
+            one fold of the opinions, and ``fuse: {min_teachers: 1}``, every image is labelled by those that never saw
+            it.
         threads: CPU threads of the teacher; part of what determines the bytes of the labels.
     """
 
@@ -92,6 +95,7 @@ class LabelSection(Section):
     options: dict[str, Any] = {}
     shards: Annotated[int, Field(ge=1)] | None = None
     features: bool = False
+    unseen: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 8
     threads: Annotated[int, Field(ge=1)] = 1
 
@@ -181,6 +185,7 @@ class SourceSection(Section):
             if this says ``test``.
         images: take only this many rated images, whole scenes first, drawn by the recipe's seed; fewer are always among
             more. Null takes all.
+        without_fold: leave out a fold of the scenes, as ``2/5``: the second of five.
         weight: how much its rows count in the loss, relative to the others.
     """
 
@@ -189,12 +194,13 @@ class SourceSection(Section):
     opinions: Annotated[str, Field(min_length=1)] | None = None
     split: SplitName | None = None
     images: Annotated[int, Field(ge=1)] | None = None
+    without_fold: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
         stored = self.pool is not None, self.labels is not None
-        chosen = self.split is not None or self.images is not None
+        chosen = any(value is not None for value in (self.split, self.images, self.without_fold))
         if any(stored) if self.opinions is not None else not all(stored) or chosen:
             raise ValueError(_TWO_FORMS)
         return self

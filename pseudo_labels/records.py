@@ -21,6 +21,7 @@ class Status(StrEnum):
     TOO_SMALL = "too_small"  # below the declared side
     CHANGED = "changed"  # the bytes are not those that entered the pool
     NO_REFERENCE = "no_reference"  # a full-reference teacher, and the clean image is not to be had
+    SEEN = "seen"  # the teacher was fitted to this image, and only labels of unseen ones were wanted
     FAILED = "failed"  # the model gave no finite score
     DROPPED = "dropped"  # teachers gave scores, but fusion did not keep the row
 

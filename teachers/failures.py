@@ -9,7 +9,7 @@ from pseudo_labels.store import LabelStore
 
 
 class FailureLimit:
-    """Good images of the pool that got no label: how many are too many, and which shards to try again."""
+    """Good images that got no label though one was wanted: how many are too many, and which shards to try again."""
 
     def __init__(self, pool: Pool, limit: float):
         self._good = [status == Status.OK for status in (ref.status for ref in pool)]
@@ -19,7 +19,7 @@ class FailureLimit:
         """Number of good images in a shard, and status and reason of those without label."""
         table = store.shard_labels(index)
         found = zip(store.shard_rows(index), table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
-        good = [(status, reason) for row, status, reason in found if self._good[row]]
+        good = [(status, reason) for row, status, reason in found if self._good[row] and status != Status.SEEN]
         return len(good), [f"{status}: {reason}" for status, reason in good if status != Status.OK]
 
     def of_shard(self, store: LabelStore, index: int) -> str:

@@ -3,7 +3,7 @@
 Importing this module imports no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from teachers.fitting import FittableTeacher
 
 FORMAT = 1
-RECORD, FITTED = "teacher.json", "fitted.safetensors"
+RECORD, FITTED, SEEN = "teacher.json", "fitted.safetensors", "seen.txt"
 
 
 def write_fitted_folder(
@@ -25,6 +25,7 @@ def write_fitted_folder(
     options: Mapping[str, Any],
     scale: str,
     licence: str,
+    seen: Iterable[str],
     about: Mapping[str, Any],
 ) -> str:
     """Write a fitted teacher's folder, whole or not at all.
@@ -36,6 +37,7 @@ def write_fitted_folder(
         options: that it was built with; files that they name are not copied, so give absolute paths.
         scale: what 0 and 1 mean.
         licence: of weights and opinion scores.
+        seen: ids of the images that it was fitted to, or its step was chosen by.
         about: data and validation, as JSON values.
 
     Returns:
@@ -45,6 +47,7 @@ def write_fitted_folder(
     with staged_folder(folder) as staged:
         teacher.save_trained(staged / FITTED, scale=scale, licence=licence)
         digest = sha256_file(staged / FITTED)
+        write_atomic(staged / SEEN, "".join(f"{id}\n" for id in sorted(seen)).encode())
         record = {"format": FORMAT, "teacher": name, "options": kept, "fitted": digest, "about": dict(about)}
         write_atomic(staged / RECORD, canonical_json(record))
     return digest
@@ -84,3 +87,18 @@ def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
         )
     head = {"head": folder / FITTED} if "fitted" in record else {}
     return record["teacher"], {**record["options"], **head}
+
+
+def read_seen(name: str) -> frozenset[str]:
+    """Ids of the images that a fitted teacher has learned from.
+
+    Raises:
+        PocketiqaError: no such folder, or it does not say.
+    """
+    folder = _folder(name)
+    if folder is None or not (folder / SEEN).is_file():
+        raise PocketiqaError(
+            f"{name} does not say which images it was fitted to: name the folder of a teacher that `pocketiqa "
+            "fit-teacher` fitted (again, if an earlier version did)"
+        )
+    return frozenset((folder / SEEN).read_text(encoding="ascii").split())

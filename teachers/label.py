@@ -6,7 +6,7 @@ processes there are or how often they were killed. What was committed is verifie
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -23,6 +23,7 @@ from pseudo_labels.records import ImageRef
 from pseudo_labels.store import KIND, LabelStore, StoreSpec
 from teachers.base import Teacher
 from teachers.failures import FailureLimit
+from teachers.fitted_folder import read_seen
 from teachers.judging import Judge, Warn
 from teachers.launch import Launch, current_launch
 from teachers.reading import Preparer, read_ahead
@@ -44,6 +45,7 @@ def label(
     shards: int | None = None,
     features: bool = False,
     options: Mapping[str, Any] | None = None,
+    unseen: bool = False,
     batch_size: int = 8,
     device: str = "auto",
     threads: int = 1,
@@ -63,6 +65,7 @@ def label(
         shards: how many; None means about 256 images each but at least 8 shards, or those of the store in ``out``.
         features: also store the teacher's feature maps.
         options: of the teacher.
+        unseen: leave out the images that a fitted teacher has learned from, whose opinions it knows by heart.
         batch_size: most images in one call of the teacher; halved when memory runs out.
         device: see ``launch.current_launch``.
         threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
@@ -87,7 +90,7 @@ def label(
         pool.digest,
         len(pool),
         _shard_count(out, len(pool), overwrite) if shards is None else shards,
-        {"decode": asdict(limits)},
+        {"decode": asdict(limits)} | ({"unseen": True} if unseen else {}),
         tuple(teacher.feature_names) if features else (),
         threads,
     )
@@ -95,9 +98,10 @@ def label(
     teacher.to(launch.device)
     store = _claim(out, spec, pool, launch, overwrite)
     failed = FailureLimit(pool, max_failed_share)
+    seen = read_seen(teacher_name) if unseen else frozenset[str]()
     label_pool(
         pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
-        decode_workers=decode_workers, limits=limits, retry=failed.of_shard, progress=progress, warn=warn,
+        decode_workers=decode_workers, limits=limits, seen=seen, retry=failed.of_shard, progress=progress, warn=warn,
     )  # fmt: skip
     launch.wait_for_all()
     if launch.is_main:
@@ -117,6 +121,7 @@ def label_pool(
     world: int = 1,
     decode_workers: int = 2,
     limits: DecodeLimits = DEFAULT_LIMITS,
+    seen: Container[str] = (),
     retry: Callable[[LabelStore, int], str] | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
@@ -132,6 +137,7 @@ def label_pool(
         world: number of processes.
         decode_workers: threads that decode ahead.
         limits: for decoding.
+        seen: ids of images that are left out.
         retry: says why a committed and valid shard is to be done again; empty if it is good.
         progress: called with rows done and rows in all, of this rank.
         warn: told of shards that are done again, and of memory that ran out.
@@ -153,7 +159,7 @@ def label_pool(
     judge = Judge(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
     refs = (ref for index in pending for ref in _refs(pool, store, index))
     # One stream for all shards: between two shards the decoding threads go on.
-    rows = read_ahead(refs, Preparer(pool, teacher, limits), workers=decode_workers, batch_size=batch_size)
+    rows = read_ahead(refs, Preparer(pool, teacher, limits, seen), workers=decode_workers, batch_size=batch_size)
     with _threads(store.spec.threads):
         try:
             for index in pending:

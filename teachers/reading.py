@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Generator, Iterable
+from collections.abc import Container, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,10 +31,17 @@ class Prepared:
 
 
 class Preparer:
-    """Turns rows of a pool into input of a teacher. Thread-safe."""
+    """Turns rows of a pool into input of a teacher. Thread-safe.
 
-    def __init__(self, pool: Pool, teacher: Teacher, limits: DecodeLimits):
-        self._pool, self._teacher, self._limits = pool, teacher, limits
+    Args:
+        pool: of the rows.
+        teacher: its ``preprocess`` is used.
+        limits: for decoding.
+        seen: ids of images that are not to be judged, for the teacher was fitted to them (or to their originals).
+    """
+
+    def __init__(self, pool: Pool, teacher: Teacher, limits: DecodeLimits, seen: Container[str] = ()):
+        self._pool, self._teacher, self._limits, self._seen = pool, teacher, limits, seen
         self._references = {ref.ref_id for ref in pool if ref.ref_id} if teacher.needs_reference else set[str]()
         self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
@@ -43,6 +50,8 @@ class Preparer:
         """Decode a row and its reference; whatever is wrong with the files becomes a status and a reason."""
         if ref.status != Status.OK:
             return Prepared(ref, None, ref.status, ref.reason)
+        if ref.id in self._seen or ref.ref_id in self._seen:
+            return Prepared(ref, None, Status.SEEN, "the teacher was fitted to this image, or to its original")
         try:
             image = self._pool.load(ref, self._limits)
             reference = self._reference(ref, image) if self._teacher.needs_reference else None

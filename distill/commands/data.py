@@ -123,6 +123,9 @@ def label(
             help="Option of the teacher, such as 'views={crops: 5, flips: true}'; repeatable.",
         ),
     ] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Leave out images that a fitted teacher has learned from.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = 8,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")] = 1,
@@ -146,6 +149,7 @@ def label(
             shards=shards,
             features=features,
             options=parse_settings(options or []),
+            unseen=unseen,
             batch_size=batch_size,
             device=device,
             threads=threads,

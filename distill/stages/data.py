@@ -69,6 +69,7 @@ def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: 
         shards=section.shards,
         features=section.features,
         options=section.options,
+        unseen=section.unseen,
         batch_size=section.batch_size,
         threads=section.threads,
         decode_workers=usable_cores(),

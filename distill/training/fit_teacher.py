@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from distill.data import Collected, Source
 from distill.pixels import PixelCache
-from distill.split import Part, Split
+from distill.split import Part, Split, read_split
 from distill.training.batches import Order
 from distill.training.checkpoint import Checkpoint
 from distill.training.environment import training_environment
@@ -26,7 +26,7 @@ from distill.training.training_run import TRACKERS, ProgressCallback, TrainingRu
 from distill.training.validation import Validator
 from pseudo_labels.errors import PocketiqaError
 from students.preprocess import Preprocess
-from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, write_fitted_folder
+from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, read_seen, write_fitted_folder
 from teachers.fitting import FittableTeacher, check_fittable
 from teachers.registry import TEACHERS, build_teacher, file_options
 
@@ -169,6 +169,14 @@ class _TeacherRun(TrainingRun):
             options=_placed(config),
             scale=config.scale or "; ".join([*scales, "mapped to 0 to 1, 1 best"]),
             licence=config.licence or "; ".join([self._teacher.stamp.licence, *licences]),
+            seen=self._seen(),
             about=about,
         )
         return {"teacher": digest}
+
+    def _seen(self) -> set[str]:
+        """Images of this fitting, and of the one that it goes on from."""
+        parts = read_split(self._out).parts
+        head = Path(str(self._config.options.get("head", ""))).parent
+        before = read_seen(str(head)) if is_fitted_folder(str(head)) else ()
+        return {id for id, part in parts.items() if part != Part.TEST} | set(before)

@@ -1,6 +1,7 @@
 """Recipes with several teachers: each is fitted and labels, and the student learns from their fused labels."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from distill.pipeline import run_recipe
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.images import load
+from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
+from teachers.fitted_folder import read_seen
 from teachers.registry import build_teacher
 from tests.helpers.fitting import NAME
 from tests.helpers.training import score_of, texture_pool
@@ -113,3 +116,30 @@ def test_one_of_several_teachers_is_called_fit(tmp_path: Path, tree: dict[str, A
         load_recipe(write(tmp_path, tree, teachers={"one": one}))
     with pytest.raises(PocketiqaError, match="both 'fit' and 'teachers'"):
         load_recipe(write(tmp_path, tree, fit=one))
+
+
+def test_folds_give_every_rated_image_a_label_by_a_teacher_that_never_saw_it(tmp_path: Path, tree: dict[str, Any]):
+    more = texture_pool(tmp_path / "more", scenes=8, versions=4, sizes=((64, 72),))  # that nobody has rated
+    fit = tree["teachers"]["one"]
+    (source,) = fit["sources"]
+    teachers = {f"fold{n}": {**fit, "sources": [{**source, "without_fold": f"{n}/3"}]} for n in (1, 2, 3)}
+    pool = {"sources": [*tree["pool"]["sources"], str(tmp_path / "more" / "images")]}
+    changes = {
+        "teachers": teachers, "pool": pool, "label": {"shards": 2, "unseen": True}, "fuse": {"min_teachers": 1},
+        "distill": None, "evaluate": None,
+    }  # fmt: skip
+    out = tmp_path / "run"
+    run_recipe(write(tmp_path, tree, **changes), out=out)
+    rated = {ref.id for ref in Pool.open(out / "fit-fold1-opinions" / "0-csv")}
+    unrated = {ref.id for ref in more}
+    judged: dict[str, int] = Counter()
+    for name in teachers:
+        seen = read_seen(str(out / f"fit-{name}"))
+        rows = LabelStore.open(out / f"labels-{name}").labels().to_pylist()
+        assert {row["id"] for row in rows if row["status"] == "seen"} == seen
+        judged.update(row["id"] for row in rows if row["status"] == "ok")
+    assert rated  # of two of three folds
+    assert {count for id, count in judged.items() if id in unrated} == {3}
+    assert {count for id, count in judged.items() if id not in unrated} == {1}
+    fused = LabelStore.open(out / "labels").labels().to_pylist()
+    assert [row["status"] for row in fused] == ["ok"] * (32 + 32)

@@ -118,6 +118,31 @@ def test_the_draw_follows_from_the_seed(tmp_path: Path):
         opinion_source(spec, None, tmp_path / "more", images=8)
 
 
+def test_every_scene_is_left_out_by_one_fold(tmp_path: Path):
+    folder = tmp_path / "textures"
+    pool = texture_pool(folder, scenes=9, versions=2)
+    lines = [f"{ref.uri},0.5,{ref.group}" for ref in pool]
+    (folder / "ratings.csv").write_text("\n".join(["image,mos,group", *lines]))
+    spec, everything = f"csv:{folder / 'ratings.csv'}", {ref.id: ref.group for ref in pool}
+    left_out = []
+    for number in (1, 2, 3):
+        fold = opinion_source(spec, None, tmp_path / f"{number}", without_fold=f"{number}/3", seed=1)
+        assert isinstance(fold.labels, OpinionTable)
+        left_out.append({everything[id] for id in everything.keys() - set(fold.labels.ids)})
+        assert not left_out[-1] & {everything[id] for id in fold.labels.ids}  # scenes stay whole
+    assert sum(map(len, left_out)) == len(set().union(*left_out)) == 9
+    other = opinion_source(spec, None, tmp_path / "other", without_fold="1/3", seed=2)
+    assert isinstance(other.labels, OpinionTable)
+    assert {everything[id] for id in everything.keys() - set(other.labels.ids)} != left_out[0]
+    for fold, words in (
+        ("4/3", "give one of 1/3 to 3/3"),
+        ("1/1", "give one of 1/2 to 2/2"),
+        ("1/90", "too few scenes"),
+    ):
+        with pytest.raises(PocketiqaError, match=words):
+            opinion_source(spec, None, tmp_path / "wrong", without_fold=fold, seed=5)
+
+
 def test_a_scene_is_what_the_benchmark_says_and_what_looks_alike(tmp_path: Path):
     copy = "again.jpg"
     rows: list[dict[str, object]] = [

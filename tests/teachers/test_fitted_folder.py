@@ -7,11 +7,11 @@ import torch
 
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from pseudo_labels.files import sha256_file
-from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, write_fitted_folder
+from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, read_seen, write_fitted_folder
 from teachers.registry import build_teacher
 from tests.helpers import fitting
 
-SAID: dict[str, Any] = {"scale": "MOS of a test", "licence": "none", "about": {"step": 3}}
+SAID: dict[str, Any] = {"scale": "MOS of a test", "licence": "none", "seen": {"b", "a"}, "about": {"step": 3}}
 
 
 def written(folder: Path, value: float = 0.25, **options: Any) -> str:
@@ -45,6 +45,15 @@ def test_a_fitted_teacher_comes_back(tmp_path: Path):
     assert build_teacher(str(folder)).stamp == teacher.stamp
 
 
+def test_it_says_which_images_it_has_learned_from(tmp_path: Path):
+    written(tmp_path / "fit" / "teacher")
+    assert read_seen(str(tmp_path / "fit")) == {"a", "b"}
+    (tmp_path / "fit" / "teacher" / "seen.txt").unlink()
+    for name in (tmp_path / "fit", "sam_iqa"):
+        with pytest.raises(PocketiqaError, match=f"{name} does not say which images it was fitted to"):
+            read_seen(str(name))
+
+
 def test_the_folder_of_the_run_stands_for_its_teacher(tmp_path: Path):
     written(tmp_path / "fit" / "teacher")
     assert is_fitted_folder(str(tmp_path / "fit"))
@@ -72,7 +81,8 @@ def test_an_earlier_folder_is_replaced_and_killed_writers_leave_nothing(tmp_path
     second = written(tmp_path / "teacher", 0.5)
     assert first != second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["teacher"]
-    assert sorted(path.name for path in (tmp_path / "teacher").iterdir()) == ["fitted.safetensors", "teacher.json"]
+    names = sorted(path.name for path in (tmp_path / "teacher").iterdir())
+    assert names == ["fitted.safetensors", "seen.txt", "teacher.json"]
     head = read_fitted_folder(str(tmp_path / "teacher"))[1]["head"]
     assert sha256_file(head) == second
 
