@@ -22,6 +22,7 @@ from distill.stages.fitting import all_fit_sources
 from distill.stages.nearness import near_folders
 from distill.stages.student import label_sources
 from distill.summaries import evaluation_line
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json, sha256_file
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.pool import Pool
@@ -48,19 +49,40 @@ class HeldOut:
 
 
 def held_out(run: Run) -> HeldOut:
-    """The test part of what the recipe's model learned from first; validation where no test part was set aside."""
+    """The test part of what the recipe's model learned from first; validation where no test part was set aside.
+
+    Of teachers that each label what they have not seen, it is all of what the first of them learned from: there the
+    others are asked.
+
+    Raises:
+        PocketiqaError: several teachers have together seen all images.
+    """
     of_teacher = run.recipe.distill is None
     source = (all_fit_sources(run) if of_teacher else label_sources(run))[0]
+    pool = source.pool
+    if of_teacher and labels_are_unseen(run):
+        targets = targets_of(source, [ref.id for ref in pool.ok()])
+        return HeldOut(pool, list(targets.ids), [], targets)
     folders = [run.fitting_of(name) for name in run.recipe.fits] if of_teacher else [run.training]
     splits = [read_split(folder) for folder in folders]
     part = Part.TEST if splits[0].count(Part.TEST) else Part.VALIDATION
-    pool = source.pool
     # What one of several teachers learned from, all of them together have seen.
     seen = [ref.id for ref in pool.ok() if any(split.parts.get(ref.id) == Part.TRAIN for split in splits)]
     known = set(seen)
     ids = [ref.id for ref in pool.ok() if splits[0].parts.get(ref.id) == part and ref.id not in known]
+    if not ids:
+        raise PocketiqaError(
+            f"each image of {source.name!r} was learned from by one of {', '.join(run.recipe.fits)}, so none is left "
+            "to judge them together by: say label.unseen: true, or add 'distill' for a student"
+        )
     targets = targets_of(source, ids)
     return HeldOut(pool, list(targets.ids), seen, targets)
+
+
+def labels_are_unseen(run: Run) -> bool:
+    """Whether the recipe's labels of an image are those of teachers that never saw it."""
+    label = run.recipe.label
+    return len(run.recipe.fits) > 1 and label is not None and label.unseen
 
 
 def judging_stages(run: Run) -> list[Stage]:
@@ -86,7 +108,8 @@ def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
 def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
     out = held_out(run)
     models = _models(run)
-    found = predict(next(iter(models)), pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
+    asked = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
+    found = predict(asked, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
     overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
     results = {
         "held_out": evaluate([found], out.targets, overlapping=overlap.ids, seed=run.recipe.seed),

@@ -16,7 +16,7 @@ from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
 from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.judging import HeldOut, held_out, read_predictions, read_results
+from distill.stages.judging import HeldOut, held_out, labels_are_unseen, read_predictions, read_results
 from distill.stages.measuring import student_cost, teacher_cost
 from distill.stages.student import label_sources
 from distill.training.history import HISTORY, read_history
@@ -155,7 +155,11 @@ def _notes(run: Run, out: HeldOut, split: Split) -> list[str]:
     learned = recipe.distill or next(iter(recipe.fits.values()))
     if out.targets.source == "teacher":
         notes.append(f"The target is the word of {out.targets.name}: agreement with a teacher, not with people.")
-    if not split.count(Part.TEST) and learned is not None and learned.keep == "best":
+    if recipe.distill is None and labels_are_unseen(run):
+        notes.append(
+            "Each held-out image was judged by the teachers that never saw it; of a new image, all of them are asked."
+        )
+    elif not split.count(Part.TEST) and learned is not None and learned.keep == "best":
         notes.append(
             "No test part was set aside: the held-out figures are of the validation part, by which the kept step was "
             "chosen, and so a little kind."

@@ -143,3 +143,7 @@ def test_folds_give_every_rated_image_a_label_by_a_teacher_that_never_saw_it(tmp
     assert {count for id, count in judged.items() if id not in unrated} == {1}
     fused = LabelStore.open(out / "labels").labels().to_pylist()
     assert [row["status"] for row in fused] == ["ok"] * (32 + 32)
+    # What is judged is the word of those that never saw an image, on all images of the first teacher.
+    (judged_model,) = page(out)["evaluation"]["models"]
+    assert judged_model["name"] == "pair-student"
+    assert page(out)["evaluation"]["target"]["n"] == len(rated)
