@@ -14,8 +14,9 @@ RECIPE := quickstart
 quickstart: $(READY)
 	$(BIN)/pocketiqa run $(RECIPE) $(if $(PHOTOS),--set 'pool.sources=["$(PHOTOS)"]' --out 'runs/$(RECIPE)-photos',)
 
+# One thread for each of the two processes: more would wait for each other.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 setup: $(READY)
 

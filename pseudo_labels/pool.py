@@ -65,7 +65,7 @@ class Pool:
             raise TamperedError(
                 f"{path} was altered since it was written: restore it, or make it anew with --overwrite"
             )
-        return cls(folder, manifest, pq.read_table(pa.BufferReader(data), schema=_SCHEMA))
+        return cls(folder, manifest, _parsed(data))
 
     @property
     def digest(self) -> str:
@@ -255,6 +255,14 @@ def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
         "groups": len(groups),
         "statuses": {str(status): count for status, count in sorted(statuses.items())},
     }
+
+
+def _parsed(data: bytes) -> pa.Table:
+    """The table of a Parquet file.
+
+    Not by ``pq.read_table``: its threads may let go of ``data`` when Python is ending already, which aborts the process.
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False).cast(_SCHEMA)
 
 
 def _rows(table: pa.Table) -> Iterator[ImageRef]:
