@@ -260,7 +260,7 @@ def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
 def _parsed(data: bytes) -> pa.Table:
     """The table of a Parquet file.
 
-    Not by ``pq.read_table``: its threads may let go of ``data`` when Python is ending already, which aborts the process.
+    Not by ``pq.read_table``: its threads may let go of ``data`` while Python is ending, which aborts the process.
     """
     return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False).cast(_SCHEMA)
 
