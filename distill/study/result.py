@@ -102,9 +102,9 @@ class _Table:
         )  # fmt: skip
         return {"values": dict(values), "arms": arms, "differences": differences, "sensitivity": moved}
 
-    def _sensitivities(self, arm: str, values: Mapping[str, str]) -> list[Mapping[str, Any]]:
-        names = [self._cell(arm, values, repeat).name for repeat in self._study.axes[self._study.repeats]]
-        return [self._moved[name] for name in names if name in self._moved]
+    def _sensitivities(self, arm: str, values: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+        names = {repeat: self._cell(arm, values, repeat).name for repeat in self._study.axes[self._study.repeats]}
+        return {repeat: self._moved[name] for repeat, name in names.items() if name in self._moved}
 
     def _cell(self, arm: str, values: Mapping[str, str], repeat: str) -> Cell:
         at = {**values, self._study.repeats: repeat}

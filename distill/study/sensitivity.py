@@ -51,13 +51,17 @@ def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets)
     return {**by_id, "suppressed": teacher.gate_report().suppressed}
 
 
+Record = Mapping[str, Any]
+"""What ``measure`` gave."""
+
+
 def compared(
-    repeats: Mapping[str, Sequence[Mapping[str, Any]]], baseline: str | None, targets: Targets, draws: Draws
+    repeats: Mapping[str, Mapping[str, Record]], baseline: str | None, targets: Targets, draws: Draws
 ) -> dict[str, Any] | None:
     """What one combination of values says of sensitivity; None if no arm was measured.
 
     Args:
-        repeats: of each arm the records of ``measure``, those of one place of one repeat.
+        repeats: of each arm the records by repeat, as far as there are any.
         baseline: the arm that others are compared with.
         targets: order of the images.
         draws: of their scenes.
@@ -66,30 +70,32 @@ def compared(
         ``arms``: of each measured arm the means over images and repeats of ``change`` and ``ungated``, and
         ``suppressed``. ``differences``: of each to the baseline, of ``change``, with their interval over scenes.
     """
-    columns = {arm: _columns(found, "change", targets.ids) for arm, found in repeats.items() if found}
-    if not columns:
+    measured = {arm: found for arm, found in repeats.items() if found}
+    if not measured:
         return None
-    arms = {
-        arm: {
-            "change": float(np.nanmean(column)),
-            "ungated": float(np.nanmean(_columns(repeats[arm], "ungated", targets.ids))),
-            "suppressed": statistics.fmean(one["suppressed"] for one in repeats[arm]),
-            "n": len(column),
-        }
-        for arm, column in columns.items()
+    base = measured.get(baseline or "", {})
+    differences = {
+        arm: _paired([(found[at], base[at]) for at in found if at in base], targets.ids, draws)
+        for arm, found in measured.items()
+        if arm != baseline and found.keys() & base.keys()
     }
-    others = [arm for arm in columns if arm != baseline and baseline in columns]
-    return {"arms": arms, "differences": {arm: _paired(columns[arm], columns[str(baseline)], draws) for arm in others}}
+    return {"arms": {arm: _means(found, targets.ids) for arm, found in measured.items()}, "differences": differences}
 
 
-def _columns(found: Sequence[Mapping[str, Any]], name: str, ids: Sequence[str]) -> FloatArray:
-    """[repeats, images], NaN where there is none."""
-    return np.array([[one[name].get(id) for id in ids] for one in found], np.float64)
+def _means(found: Mapping[str, Record], ids: Sequence[str]) -> dict[str, Any]:
+    columns = {name: [_column(one, name, ids) for one in found.values()] for name in ("change", "ungated")}
+    means = {name: float(np.nanmean(column)) for name, column in columns.items()}
+    return {**means, "suppressed": statistics.fmean(one["suppressed"] for one in found.values()), "n": len(found)}
 
 
-def _paired(own: FloatArray, other: FloatArray, draws: Draws) -> dict[str, Any]:
+def _column(found: Record, name: str, ids: Sequence[str]) -> FloatArray:
+    """[images], NaN where there is none."""
+    return np.array([found[name].get(id) for id in ids], np.float64)
+
+
+def _paired(pairs: Sequence[tuple[Record, Record]], ids: Sequence[str], draws: Draws) -> dict[str, Any]:
     """Mean difference over images, each its mean over the repeats, in the given and in resampled sets of scenes."""
-    each = own[: len(other)] - other[: len(own)]
+    each = np.array([_column(own, "change", ids) - _column(other, "change", ids) for own, other in pairs])
     there = np.asarray(np.isfinite(each).any(axis=0))
     known = np.nanmean(each[:, there], axis=0)
     counts = np.concatenate([chunk[:, there] for chunk in draws.counts()])

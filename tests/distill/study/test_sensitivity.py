@@ -30,7 +30,11 @@ def changes(mean: float, seed: int) -> np.ndarray:
 
 def test_means_and_paired_interval_are_those_of_a_bootstrap_written_out():
     plain, noisy = [changes(0.2, 0), changes(0.2, 1)], [changes(0.15, 2), changes(0.15, 3)]
-    repeats = {"plain": [*map(record, plain)], "noise": [*map(record, noisy)], "student": []}
+    repeats = {
+        "plain": {"0": record(plain[0]), "1": record(plain[1])},
+        "noise": {"1": record(noisy[1]), "0": record(noisy[0])},
+        "student": {},
+    }
     found = compared(repeats, "plain", TARGETS, Draws.of(IMAGES, GROUPS, resamples=RESAMPLES, seed=0))
     assert found is not None
     assert found["arms"]["noise"]["change"] == pytest.approx(np.nanmean(noisy))
@@ -50,7 +54,20 @@ def test_means_and_paired_interval_are_those_of_a_bootstrap_written_out():
 
 def test_without_a_measured_arm_there_is_nothing_and_without_the_baseline_no_difference():
     draws = Draws.of(IMAGES, GROUPS, resamples=50, seed=0)
-    assert compared({"student": []}, "student", TARGETS, draws) is None
-    found = compared({"student": [], "noise": [record(changes(0.1, 1))]}, "student", TARGETS, draws)
+    assert compared({"student": {}}, "student", TARGETS, draws) is None
+    found = compared({"student": {}, "noise": {"0": record(changes(0.1, 1))}}, "student", TARGETS, draws)
     assert found is not None
     assert found["differences"] == {}
+
+
+def test_only_repeats_that_both_have_are_compared_and_each_with_the_same():
+    draws = Draws.of(IMAGES, GROUPS, resamples=50, seed=0)
+    own, base = {seed: changes(0.1, seed) for seed in (1, 2)}, {seed: changes(0.3, 10 + seed) for seed in (0, 1)}
+    repeats = {
+        arm: {str(seed): record(found) for seed, found in columns.items()}
+        for arm, columns in (("plain", base), ("noise", own))
+    }
+    found = compared(repeats, "plain", TARGETS, draws)
+    assert found is not None
+    assert found["differences"]["noise"]["difference"] == pytest.approx(np.nanmean(own[1] - base[1]))
+    assert found["arms"]["noise"]["n"] == 2
