@@ -7,13 +7,10 @@ processes there are or how often they were killed. What was committed is verifie
 
 import math
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
@@ -28,6 +25,7 @@ from teachers.judging import Judge, Warn
 from teachers.launch import Launch, current_launch
 from teachers.reading import Preparer, read_ahead
 from teachers.registry import build_teacher
+from teachers.threads import torch_threads
 
 _IMAGES_PER_SHARD = 256
 # Small pools are cut finer, so that a few processes find work and a kill costs little. It must not follow the number of
@@ -160,7 +158,7 @@ def label_pool(
     refs = (ref for index in pending for ref in _refs(pool, store, index))
     # One stream for all shards: between two shards the decoding threads go on.
     rows = read_ahead(refs, Preparer(pool, teacher, limits, seen), workers=decode_workers, batch_size=batch_size)
-    with _threads(store.spec.threads):
+    with torch_threads(store.spec.threads):
         try:
             for index in pending:
                 with store.writing(index):
@@ -230,16 +228,6 @@ class _Count:
         self._done += rows
         if self._progress:
             self._progress(self._done, self._total)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _silent(_text: str) -> None:

@@ -38,7 +38,7 @@ class Describer:
 
 
 @contextmanager
-def torch_threads(by: Describer, threads: int) -> Iterator[None]:
+def describing_threads(by: Describer, threads: int) -> Iterator[None]:
     """Let torch use so many threads of the CPU, where it is torch that describes; as before afterwards.
 
     One is best beside other work: more of them wait for each other.
@@ -51,14 +51,10 @@ def torch_threads(by: Describer, threads: int) -> Iterator[None]:
     if by.kind in (LAYOUT, "onnx"):
         yield
         return
-    import torch
+    from teachers.threads import torch_threads
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def chosen(feature: str | None, known: Sequence[str], name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from distill.evaluation.neighbours import check_above
 from distill.overlap.compare import as_record, compare
-from distill.overlap.describer import Describer, torch_threads
+from distill.overlap.describer import Describer, describing_threads
 from distill.overlap.page import PAGE, overlap_page
 from distill.overlap.record import FORMAT, KIND, RECORD, read_overlap
 from distill.overlap.sides import Side
@@ -69,7 +69,7 @@ def find_near(
         "validation": validation, "seed": seed, "version": FORMAT,
     }  # fmt: skip
     if _claim(out, spec, overwrite) is not outputs.Claim.DONE:
-        with torch_threads(by, threads):
+        with describing_threads(by, threads):
             sides = _described(trained, tested, by, out, workers, progress)
         found = compare((trained.name, tested.name), *sides, above)
         record = as_record(found, trained, tested, by, seed=seed)
