@@ -3,7 +3,6 @@
 A scene is what the benchmark calls one, joined with what looks alike (difference hash), so that a split cuts neither.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,7 @@ from pseudo_labels.images import DEFAULT_LIMITS
 from pseudo_labels.measure import measure_all
 from pseudo_labels.pool import KIND, Pool, write_pool
 from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.sources import Entry, Listing
+from pseudo_labels.sources import Entry, Listing, file_stamp
 
 Progress = Callable[[int, int], None]
 
@@ -94,15 +93,7 @@ def rated_rows(benchmark: Benchmark, refs: Iterable[ImageRef]) -> dict[str, list
 def _entries(benchmark: Benchmark) -> list[Entry]:
     """Every file once, a reference before the first image that was made of it."""
     files = {of_path(file): file for row in benchmark.rows for file in (row.ref, row.path) if file}
-    return [Entry(address, _stamp(file)) for address, file in files.items()]
-
-
-def _stamp(path: str) -> str:
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):  # becomes a row that says why it cannot be read
-        return ""
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return [Entry(address, file_stamp(file)) for address, file in files.items()]
 
 
 def _claim(folder: Path, made_of: dict[str, Any], overwrite: bool) -> outputs.Claim:

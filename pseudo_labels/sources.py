@@ -128,7 +128,7 @@ def _file(name: str, where: Path | str) -> Iterable[Entry]:
     if lowered.endswith(".parquet"):
         stamp = stamp_of(where)
         return (Entry(addresses.of_row("parquet", name, row), stamp) for row in range(parquet_length(where)))
-    return [Entry(name, _stat_stamp(where) if isinstance(where, Path) else "")]
+    return [Entry(name, file_stamp(where) if isinstance(where, Path) else "")]
 
 
 def _folder(root: Path) -> list[Entry]:
@@ -163,7 +163,7 @@ def _sort_in(child: os.DirEntry[str], entries: list[Entry], folders: deque[str],
     # A broken link without a suffix may have been a folder of images: it is not passed over.
     lost = is_link and "." not in child.name and not os.path.exists(child.path)
     if lost or is_image_name(child.name):
-        entries.append(Entry(addresses.of_path(child.path), "" if is_folder else _stat_stamp(child.path)))
+        entries.append(Entry(addresses.of_path(child.path), "" if is_folder else file_stamp(child.path)))
 
 
 def _leads_up(link: str) -> bool:
@@ -175,7 +175,8 @@ def _broken(path: str, reason: str) -> Entry:
     return Entry(addresses.of_path(path), "", (Status.UNREADABLE, reason))
 
 
-def _stat_stamp(path: str | Path) -> str:
+def file_stamp(path: str | Path) -> str:
+    """Size and time of a file; empty where it cannot be looked at, which will be said when it is read."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

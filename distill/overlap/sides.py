@@ -1,6 +1,5 @@
 """The two sets of images that are compared: those learned from, and those judged by."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.outputs import MANIFEST
 from pseudo_labels.pool import Pool
+from pseudo_labels.sources import file_stamp
 
 NO_SCORE = float("nan")
 
@@ -109,18 +109,11 @@ def _part(benchmark: Benchmark, split: str | None, usual: str) -> Benchmark:
 def _benchmark_side(benchmark: Benchmark) -> Side:
     pairs = zip(benchmark_samples(benchmark), benchmark.rows, strict=True)
     images = tuple(Image(sample, row.id, row.group, row.score, row.subset, row.path) for sample, row in pairs)
-    stated = [[row.id, row.group, row.subset, row.score, row.near_train, _stamp(row.path)] for row in benchmark.rows]
+    stated = [
+        [row.id, row.group, row.subset, row.score, row.near_train, file_stamp(row.path)] for row in benchmark.rows
+    ]
     digest = digest_of([benchmark.name, stated])
     return Side(benchmark.name, images, digest, targets_from_benchmark(benchmark))
-
-
-def _stamp(path: str) -> str:
-    """Size and time of a file; empty where it cannot be looked at, which will be said when it is read."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return ""
-    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def pool_side(pool: Pool, scores: Mapping[str, float] | None = None) -> Side:

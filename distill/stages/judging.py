@@ -18,7 +18,7 @@ from distill.opinions import targets_of
 from distill.split import Part, read_split
 from distill.stage_config import expanded
 from distill.stages.context import Run, Stage, make_once
-from distill.stages.fitting import all_fit_sources
+from distill.stages.fitting import all_fit_sources, fit_sources
 from distill.stages.nearness import near_folders
 from distill.stages.student import label_sources
 from distill.summaries import evaluation_line
@@ -58,7 +58,7 @@ def held_out(run: Run) -> HeldOut:
         PocketiqaError: several teachers have together seen all images.
     """
     of_teacher = run.recipe.distill is None
-    source = (all_fit_sources(run) if of_teacher else label_sources(run))[0]
+    source = (fit_sources(run, next(iter(run.recipe.fits))) if of_teacher else label_sources(run))[0]
     pool = source.pool
     if of_teacher and labels_are_unseen(run):
         targets = targets_of(source, [ref.id for ref in pool.ok()])

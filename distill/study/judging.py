@@ -18,8 +18,9 @@ from distill.study.sensitivity import measure
 from distill.study.sharing import CellRun
 from pseudo_labels.files import canonical_json, digest_of, sha256_file
 from pseudo_labels.outputs import read_manifest
+from teachers.fitted_folder import read_fitted_folder
 from teachers.qfm_iqm import QfmIqmTeacher
-from teachers.registry import build_teacher
+from teachers.registry import TEACHERS, build_teacher
 
 KIND = "judgement"
 PREDICTIONS, RESULTS, SENSITIVITY = "predictions.json", "evaluation.json", "sensitivity.json"
@@ -47,7 +48,8 @@ def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
         (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
         (folder / RESULTS).write_bytes(canonical_json(result))
         written = [PREDICTIONS, RESULTS]
-        if not student and isinstance(teacher := build_teacher(str(model)), QfmIqmTeacher):
+        teacher = None if student else _qfm_iqm(model)
+        if teacher is not None:
             (folder / SENSITIVITY).write_bytes(canonical_json(measure(teacher, samples, targets)))
             written.append(SENSITIVITY)
         return {name: sha256_file(folder / name) for name in written}
@@ -55,6 +57,15 @@ def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
     make_once(run.judgement, KIND, spec, make, overwrite=overwrite)
     scored = sum(score is not None for score in _record(run.judgement)["scores"])
     return f"{scored} of {len(targets.ids)} images of {targets.name} have a score"
+
+
+def _qfm_iqm(folder: Path) -> QfmIqmTeacher | None:
+    """A fitted teacher whose sensitivity can be measured; others of the registry, large ones too, are not built."""
+    name, _ = read_fitted_folder(str(folder))
+    if name in TEACHERS and name != "qfm_iqm":
+        return None
+    teacher = build_teacher(str(folder))
+    return teacher if isinstance(teacher, QfmIqmTeacher) else None
 
 
 def _teacher_digest(run: CellRun) -> str:

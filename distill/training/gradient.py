@@ -26,7 +26,7 @@ class Gradient:
 
     Where memory runs out, the step begins again with parts of half as many images, and so do all later ones, if that
     gives the same gradient (up to rounding and to what layers draw at random): one process, and a loss that is the mean
-    of what each image costs by itself (``Learner.divisible``). Else the run ends with what to set.
+    of what each image costs by itself (``Learner.cut``). Else the run ends with what to set.
 
     Attributes:
         part_images: most images that are computed at once; None for a whole micro-batch.
@@ -78,7 +78,8 @@ class Gradient:
         return values
 
     def _parts(self, batch: MovableBatch) -> list[tuple[float, MovableBatch]]:
-        return [(1.0, batch)] if self.part_images is None else self._learner.cut(batch, self.part_images)
+        cut = self._learner.cut
+        return [(1.0, batch)] if self.part_images is None or cut is None else cut(batch, self.part_images)
 
     def _backward(self, step: int, share: float, batch: Any) -> dict[str, float]:
         """Add one part's gradient; returns its losses."""
@@ -102,7 +103,7 @@ class Gradient:
                 f"{where} one image at a time: let the teacher or student see fewer pixels, train less of it, use "
                 "mixed_precision bf16, or an option of the teacher that saves memory; checkpoints are kept"
             ) from error
-        if processes > 1 or not self._learner.divisible:
+        if processes > 1 or self._learner.cut is None:
             raise PocketiqaError(
                 f"{where} micro-batches of {whole} images: set accumulation_steps to {2 * config.accumulation_steps} "
                 "(and --overwrite), which makes half as large ones; checkpoints are kept"

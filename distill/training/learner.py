@@ -1,6 +1,6 @@
 """What the training loop asks of whatever it trains: a student or a teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,10 @@ class MovableBatch(Protocol):
     def to(self, device: torch.device) -> Any:
         """The same on ``device``."""
         ...
+
+
+Cut = Callable[[Any, int], list[tuple[float, MovableBatch]]]
+"""A batch in parts of at most so many images, each with its share of them."""
 
 
 class Learner(Protocol):
@@ -41,12 +45,8 @@ class Learner(Protocol):
         ...
 
     @property
-    def divisible(self) -> bool:
-        """Whether, in training mode, the loss of a batch is the mean of what each image costs by itself."""
-        ...
-
-    def cut(self, batch: Any, most: int) -> list[tuple[float, MovableBatch]]:
-        """A batch in parts of at most so many images, each with its share of them; only asked for if divisible."""
+    def cut(self) -> Cut | None:
+        """How a batch is cut, if its loss in training mode is the mean of what each image costs; else None."""
         ...
 
     def begin_step(self) -> None:

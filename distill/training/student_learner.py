@@ -11,7 +11,6 @@ from distill.training.batches import Batch, BatchMaker
 from distill.training.checkpoint import Checkpoint, Tensors, load_tensors
 from distill.training.collectives import gather_rows
 from distill.training.ema import Ema
-from distill.training.learner import MovableBatch
 from distill.training.live_teacher import LiveTeacher
 from distill.training.losses import LossInputs, Terms, total_loss
 from distill.training.schedule import build_optimizer
@@ -42,12 +41,8 @@ class StudentLearner:
         self._device = accelerator.device
         self.model, self.optimizer = accelerator.prepare(trained, build_optimizer(trained, config.optimizer))
 
-    divisible = False
+    cut = None
     """Batch normalisation and most losses look at all images of a batch."""
-
-    def cut(self, batch: Batch, most: int) -> list[tuple[float, MovableBatch]]:
-        """Not possible, see ``divisible``."""
-        raise NotImplementedError(f"a student's batch is not cut into parts of {most} images")
 
     def make_batch(self, micro_batch: int) -> Batch:
         """The share of this process in a micro-batch."""

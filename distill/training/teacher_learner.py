@@ -13,7 +13,7 @@ from distill.training.checkpoint import Checkpoint, Tensors
 from distill.training.collectives import gather_rows
 from distill.training.ema import Average
 from distill.training.fit_config import FitConfig
-from distill.training.learner import MovableBatch
+from distill.training.learner import Cut, MovableBatch
 from distill.training.losses import LossInputs, score_loss_of
 from distill.training.schedule import build_optimizer
 from distill.training.teacher_batches import TeacherBatch, TeacherBatchMaker
@@ -53,15 +53,12 @@ class TeacherLearner:
         return self._batches.make(micro_batch)
 
     @property
-    def divisible(self) -> bool:
-        """Whether the loss is of the score alone and of one image at a time; see ``learner.Learner``."""
+    def cut(self) -> Cut | None:
+        """How a batch is cut, if the loss is of the score alone and of one image at a time; see ``learner.Learner``."""
         losses, module = self._config.losses, self.module
         compared = losses.plcc > 0 or losses.ranking > 0
-        return not compared and type(module) is PlainFit and not any(map(_looks_at_the_batch, module.modules()))
-
-    def cut(self, batch: TeacherBatch, most: int) -> list[tuple[float, MovableBatch]]:
-        """See ``learner.Learner``."""
-        return [(len(part.target) / len(batch.target), part) for part in batch.cut(most)]
+        divisible = not compared and type(module) is PlainFit and not any(map(_looks_at_the_batch, module.modules()))
+        return _cut if divisible else None
 
     def begin_step(self) -> None:
         """Go into training mode; what is frozen stays in evaluation mode by the teacher's own doing."""
@@ -146,6 +143,10 @@ class TeacherLearner:
     def take_result(self, found: Checkpoint) -> None:
         """Give the teacher the weights of a checkpoint that are to be kept."""
         _copy(found.tensors["teacher" if self._average is None else "average"], self._teacher.trained_state())
+
+
+def _cut(batch: TeacherBatch, most: int) -> list[tuple[float, MovableBatch]]:
+    return [(len(part.target) / len(batch.target), part) for part in batch.cut(most)]
 
 
 def _looks_at_the_batch(module: nn.Module) -> bool:
