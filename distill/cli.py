@@ -3,10 +3,10 @@
 import sys
 
 from distill import console
-from distill.commands import data, models, overlap
+from distill.commands import compare, data, models, overlap, stress
 from distill.commands.options import app
 
-__all__ = ["app", "data", "main", "models", "overlap"]
+__all__ = ["app", "compare", "data", "main", "models", "overlap", "stress"]
 
 
 def main() -> None:

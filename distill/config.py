@@ -14,6 +14,7 @@ from distill.stage_config import (
     DistortSection,
     FuseSection,
     LabelSection,
+    MergeSection,
     PoolSection,
     ScoreSection,
     Section,
@@ -34,6 +35,7 @@ class Recipe(Section):
         fit: fits a teacher to opinion scores; it labels the pool unless ``label`` names another.
         teachers: in place of ``fit``, several that are fitted, by names of the recipe's own; all of them label the
             pool, and ``fuse`` joins what they say.
+        merge: makes one small teacher of some of ``teachers``, beside the fused one.
         pool: photographs to start from.
         distort: synthetic damage of the pool.
         label: the teacher that labels the (synthetic) pool.
@@ -51,6 +53,7 @@ class Recipe(Section):
     teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")], FitSection] = Field(
         default_factory=dict
     )
+    merge: MergeSection | None = None
     pool: PoolSection | None = None
     distort: DistortSection | None = None
     label: LabelSection | None = None
@@ -150,6 +153,9 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
     for stage, present, needed, there in needs:
         if present is not None and there is None:
             raise PocketiqaError(f"{path}: {stage!r} needs the section {needed!r}")
+    unknown = [] if recipe.merge is None else sorted(set(recipe.merge.names) - set(recipe.teachers))
+    if unknown:
+        raise PocketiqaError(f"{path}: merge names {unknown[0]!r}: choose from {', '.join(recipe.teachers) or 'none'}")
     if recipe.teachers:
         _check_teachers(recipe, path)
     if recipe.label is not None and recipe.label.teacher is None and not recipe.fits:

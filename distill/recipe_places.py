@@ -20,7 +20,7 @@ def with_places(recipe: Recipe) -> Recipe:
     changes["teachers"] = {name: _fit_with_places(section) for name, section in recipe.teachers.items()}
     if recipe.label is not None:
         teacher = recipe.label.teacher
-        named = {"teacher": teacher and expanded(teacher), "options": _expanded(recipe.label.options)}
+        named = {"teacher": teacher and expanded(teacher), "options": with_variables(recipe.label.options)}
         changes["label"] = recipe.label.model_copy(update=named)
     if recipe.distill is not None and recipe.distill.student.init is not None:
         student = recipe.distill.student
@@ -30,12 +30,17 @@ def with_places(recipe: Recipe) -> Recipe:
 
 
 def _fit_with_places(section: FitSection) -> FitSection:
-    return section.model_copy(update={"options": _expanded(section.options)})
+    return section.model_copy(update={"options": with_variables(section.options)})
 
 
-def _expanded(value: Any) -> Any:
+def with_variables(value: Any) -> Any:
+    """The same JSON values with ``$VARIABLE`` and ``~`` replaced where a text begins so.
+
+    Raises:
+        PocketiqaError: a variable is not set.
+    """
     if isinstance(value, dict):
-        return {key: _expanded(inner) for key, inner in value.items()}
+        return {key: with_variables(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_expanded(inner) for inner in value]
+        return [with_variables(inner) for inner in value]
     return expanded(value) if isinstance(value, str) and value.startswith(("$", "~")) else value

@@ -24,7 +24,7 @@ FORMATS = ("table", "csv", "jsonl", "parquet")
 
 def score_paths(
     paths: Sequence[Path],
-    model: Path | None,
+    model: str | None,
     *,
     recursive: bool,
     workers: int,
@@ -35,13 +35,9 @@ def score_paths(
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
     Raises:
-        PocketiqaError: no model, or a format that cannot be written here.
+        PocketiqaError: no such model, or a format that cannot be written here.
         OutputConflictError: ``out`` exists already.
     """
-    if model is None:
-        raise PocketiqaError(
-            "no model: name an exported student with --model FILE.onnx; 'pocketiqa run quickstart' makes one"
-        )
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     scorer = Scorer(model)

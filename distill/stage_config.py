@@ -9,8 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -18,6 +16,9 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.keep import KeepRule
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+NEAR = 0.7
+"""By which cosine BIQ2021's own groups were made, with the same kind of features."""
+
 SplitName = Literal["test", "validation", "train", "all"]
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
@@ -52,7 +53,8 @@ class PoolSection(Section):
 
     Attributes:
         sources: as for ``pocketiqa pool``; ``bundled:photographs`` are those that scikit-image, scikit-learn and
-            matplotlib install.
+            matplotlib install, and a benchmark, as for ``pocketiqa evaluate --on``, gives the photographs of its train
+            part.
         near_distance: dHash bits, of 64, up to which two images are one scene.
         max_bad_share: the run fails above this share of bad files.
     """
@@ -100,6 +102,18 @@ class LabelSection(Section):
     threads: Annotated[int, Field(ge=1)] = 1
 
 
+class MergeSection(Section):
+    """One teacher out of several fittings: the mean of their weights (``teachers.qfm_iqm.merge``).
+
+    Attributes:
+        names: of the recipe's ``teachers``; they differ in data and order alone.
+        half: keep the backbone in float16.
+    """
+
+    names: Annotated[list[str], Field(min_length=1)]
+    half: bool = False
+
+
 class FuseSection(Section):
     """How the labels of several teachers become one (``pseudo_labels.fusion``), or those of one are filtered.
 
@@ -145,19 +159,14 @@ class BenchmarkSection(Section):
     Attributes:
         opinions: as for ``pocketiqa evaluate --on``.
         split: null is ``test`` where the benchmark has one, else ``all``.
-        near: cosine above which an image is near one that was learned from, by the features of the run's own model;
-            each figure is given without the near ones too. Costs a look at every image learned from. Null looks for
-            none.
+        near: cosine above which an image is near one that was learned from, by the features of the embedded teacher
+            (see ``stages.nearness``); each figure is given without the near ones too. Costs a look at every image
+            learned from. Null looks for none.
     """
 
     opinions: str
     split: SplitName | None = None
-    near: Annotated[float, Field(gt=-1, le=1)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``near`` where nobody asks for it: what was made before it existed stays valid."""
-        return {key: value for key, value in dump(self).items() if key != "near" or value is not None}
+    near: Annotated[float, Field(gt=-1, le=1)] | None = NEAR
 
 
 class ScoreSection(Section):

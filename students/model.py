@@ -165,6 +165,28 @@ def check_start(config: StudentConfig, *, init: str | Path | None = None, pretra
         )
 
 
+def freeze_parts(student: nn.Module, names: Sequence[str]) -> None:
+    """Exclude parts from training.
+
+    Args:
+        student: any.
+        names: of its modules, such as ``backbone.blocks.0``.
+
+    Raises:
+        PocketiqaError: it has no such part.
+    """
+    parts = {name: part for name, part in student.named_modules() if name}
+    for name in names:
+        if name not in parts:
+            known = [name for name, part in parts.items() if name.count(".") < 3 and _learns(part)]
+            raise PocketiqaError(f"freeze names {name!r}, but the student's parts are {', '.join(known)}")
+        parts[name].requires_grad_(False)
+
+
+def _learns(part: nn.Module) -> bool:
+    return next(part.parameters(), None) is not None
+
+
 def new_student(config: StudentConfig, *, seed: int = 0, pretrained: bool = False) -> PocketStudent:
     """Build a student from a seed of its own: equal arguments give equal weights, the global generator is untouched.
 

@@ -25,8 +25,8 @@ __all__ = [
 # Input sizes chosen so that pocket-m, from JPEG to score, is faster than OpenCV's BRISQUE on 512x512 pixels also where
 # the processor has no AVX-512 (there the network takes three times as long, BRISQUE not twice).
 POCKET_PRESETS: dict[str, StudentConfig] = {
-    "pocket-s": StudentConfig("mobilenetv4_conv_small_050", head_width=48, preprocess=Preprocess(max_side=320)),
-    "pocket-m": StudentConfig("mobilenetv4_conv_small", head_width=64, preprocess=Preprocess(max_side=320)),
+    "pocket-s": StudentConfig("mobilenetv2_100", (8, 16), head_width=48, preprocess=Preprocess(max_side=256)),
+    "pocket-m": StudentConfig("mobilenetv2_100", (8, 16, 32), head_width=64, preprocess=Preprocess(max_side=288)),
     "pocket-l": StudentConfig("mobilenetv4_conv_medium", head_width=128, preprocess=Preprocess(max_side=512)),
 }
 PRESETS: dict[str, StudentConfig] = {**POCKET_PRESETS, DP_IQA_B7: dp_iqa_b7_config()}

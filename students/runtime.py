@@ -1,7 +1,7 @@
 """Scores photographs with an exported student: numpy, Pillow and ONNX Runtime only.
 
 from students.runtime import Scorer
-print(Scorer("pocket-m.onnx").score("photo.jpg").score)
+print(Scorer().score("photo.jpg").score)
 """
 
 import os
@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from students.contract import StudentContract
 from students.fields import check_int
 from students.preprocess import check_rgb
 from students.session import INPUT, OUTPUTS, open_model
+from students.shipped import model_path
 
 MAX_WORKERS = 256
 # Images in flight for each worker: enough that none waits for the oldest one, few enough that memory stays flat.
@@ -68,18 +68,21 @@ class Scorer:
         digest: hex SHA-256 that identifies the model.
     """
 
-    def __init__(self, model: str | os.PathLike[str], *, threads: int = 1, limits: DecodeLimits = DEFAULT_LIMITS):
+    def __init__(
+        self, model: str | os.PathLike[str] | None = None, *, threads: int = 1, limits: DecodeLimits = DEFAULT_LIMITS
+    ):
         """Load a model file.
 
         Args:
-            model: ONNX file made by ``pocketiqa export``.
+            model: ONNX file made by ``pocketiqa export``, or the name of one that comes with the package; None is the
+                default one (see ``students.shipped``).
             threads: that one image may use; folders are better served by ``score_many(workers=...)``.
             limits: which files are accepted.
 
         Raises:
             PocketiqaError: the file is missing, was altered, or is not an exported student.
         """
-        opened = open_model(Path(model), check_int(threads, "threads", 1, MAX_WORKERS))
+        opened = open_model(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS))
         self.contract: StudentContract = opened.contract
         self.digest = opened.digest
         self._session = opened.session

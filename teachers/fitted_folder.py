@@ -3,7 +3,8 @@
 Importing this module imports no torch.
 """
 
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ def write_fitted_folder(
     licence: str,
     seen: Iterable[str],
     about: Mapping[str, Any],
+    files: Sequence[str] = (),
 ) -> str:
     """Write a fitted teacher's folder, whole or not at all.
 
@@ -34,11 +36,12 @@ def write_fitted_folder(
         folder: replaced if it is there.
         teacher: fitted.
         name: that it was built by.
-        options: that it was built with; files that they name are not copied, so give absolute paths.
+        options: that it was built with; of files that they name give absolute paths.
         scale: what 0 and 1 mean.
         licence: of weights and opinion scores.
         seen: ids of the images that it was fitted to, or its step was chosen by.
         about: data and validation, as JSON values.
+        files: options that name a file to be copied into the folder, so that it can be moved anywhere.
 
     Returns:
         SHA-256 of what was learned.
@@ -48,9 +51,18 @@ def write_fitted_folder(
         teacher.save_trained(staged / FITTED, scale=scale, licence=licence)
         digest = sha256_file(staged / FITTED)
         write_atomic(staged / SEEN, "".join(f"{id}\n" for id in sorted(seen)).encode())
+        for option in files:
+            kept[option] = _copied(Path(options[option]), staged)
         record = {"format": FORMAT, "teacher": name, "options": kept, "fitted": digest, "about": dict(about)}
+        if files:
+            record["files"] = list(files)
         write_atomic(staged / RECORD, canonical_json(record))
     return digest
+
+
+def _copied(file: Path, folder: Path) -> str:
+    shutil.copyfile(file, folder / file.name)  # without the mode: temporary files are their owner's alone
+    return file.name
 
 
 def write_teacher_folder(folder: Path, name: str, options: Mapping[str, Any]) -> None:
@@ -85,8 +97,9 @@ def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
             f"{folder / RECORD} is not a record of format {FORMAT} (format {found!r}): fit the teacher again, or "
             "upgrade pocketiqa"
         )
-    head = {"head": folder / FITTED} if "fitted" in record else {}
-    return record["teacher"], {**record["options"], **head}
+    placed = {"head": folder / FITTED} if "fitted" in record else {}
+    placed |= {option: folder / record["options"][option] for option in record.get("files", ())}
+    return record["teacher"], {**record["options"], **placed}
 
 
 def read_seen(name: str) -> frozenset[str]:

@@ -62,6 +62,18 @@ def _qfm_iqm() -> Callable[..., Any]:
     return build_qfm_iqm
 
 
+def _embedded() -> Callable[..., Any]:
+    from teachers.embedded import build_embedded
+
+    return build_embedded
+
+
+def _anchored() -> Callable[..., Any]:
+    from teachers.anchored import build_anchored
+
+    return build_anchored
+
+
 def _fused() -> Callable[..., Any]:
     from teachers.fused import build_fused
 
@@ -69,9 +81,19 @@ def _fused() -> Callable[..., Any]:
 
 
 TEACHERS: dict[str, TeacherEntry] = {
+    "embedded": TeacherEntry(
+        _embedded,
+        "learned from people (BIQ2021) and comes with the package; needs no reference",
+        ("torch", "timm", "safetensors"),
+    ),
     "reference": TeacherEntry(
         _reference,
         "full-reference metrics (FSIM, VIF, GMSD, HaarPSI, MDSI) for synthetic pools; no weights",
+        ("torch", "piq"),
+    ),
+    "anchored": TeacherEntry(
+        _anchored,
+        "for synthetic pools: what another teacher says of the clean image, times what the damage leaves",
         ("torch", "piq"),
     ),
     "dp_iqa": TeacherEntry(

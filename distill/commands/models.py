@@ -41,7 +41,8 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help=".onnx file, student folder, label store, fitted teacher, or teacher name."
+            metavar="MODEL...",
+            help=".onnx file, pocket-m or pocket-s, student folder, label store, fitted teacher, or teacher name.",
         ),
     ],
     on: Annotated[
@@ -111,7 +112,12 @@ def export(
 @app.command()
 def score(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images and folders.")],
-    model: Annotated[Path | None, typer.Option(help="An exported .onnx student.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]"
+        ),
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
     file_format: Annotated[str, typer.Option("--format", help="table, csv, jsonl or parquet.")] = "table",

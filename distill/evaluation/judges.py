@@ -10,6 +10,7 @@ import numpy as np
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import MANIFEST, read_manifest
 from students.opening import CHECKPOINT_SUFFIXES, find_student
+from students.shipped import NAMES, model_path
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def kind_of(model: str | Path) -> str:
     Raises:
         PocketiqaError: nothing of these.
     """
-    path = Path(model)
+    path = model_path(model)
     if path.is_file() and path.suffix == ".onnx":
         return "onnx"
     if find_student(path) is not None:
@@ -92,9 +93,10 @@ def kind_of(model: str | Path) -> str:
     if str(model) in TEACHERS or is_fitted_folder(str(model)) or (":" in str(model) and not path.exists()):
         return "teacher"
     raise PocketiqaError(
-        f"{str(model)!r} is no model: give an exported .onnx file, a student or training folder, the checkpoint of "
-        f"DP-IQA's published student ({', '.join(CHECKPOINT_SUFFIXES)}), a label store, the folder of a "
-        f"fitted teacher, or a teacher ({', '.join(TEACHERS)}, or your own as package.module:function)"
+        f"{str(model)!r} is no model: give an exported .onnx file, a student that comes along ({', '.join(NAMES)}), a "
+        f"student or training folder, the checkpoint of DP-IQA's published student "
+        f"({', '.join(CHECKPOINT_SUFFIXES)}), a label store, the folder of a fitted teacher, or a teacher "
+        f"({', '.join(TEACHERS)}, or your own as package.module:function)"
     )
 
 
@@ -114,7 +116,7 @@ def open_judge(
     """
     kind = kind_of(model)
     if kind == "onnx":
-        return _onnx_judge(Path(model), threads)
+        return _onnx_judge(model_path(model), threads)
     if kind == "student":
         return _student_judge(Path(model))
     if kind == "teacher":

@@ -7,6 +7,7 @@ from typing import Any
 from distill.evaluation.judges import kind_of
 from distill.overlap.describer import BACKBONE, LAYOUT, Describer
 from pseudo_labels.errors import PocketiqaError
+from students.shipped import model_path
 
 _WITH_OPTIONS = (BACKBONE, "teacher")
 
@@ -43,7 +44,7 @@ def open_describer(
     if kind in ("onnx", "student"):
         from distill.overlap.students import exported_describer, student_describer
 
-        return (exported_describer if kind == "onnx" else student_describer)(Path(by), feature)
+        return (exported_describer if kind == "onnx" else student_describer)(model_path(by), feature)
     if kind == BACKBONE:
         from distill.overlap.backbones import backbone_describer
 

@@ -1,22 +1,19 @@
 """``overlap.html``: what was found, with pictures of the closest pairs; one file that needs nothing else."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from distill.overlap.compare import Compared
 from distill.overlap.record import ALL_IMAGES, closest, copied, in_words
-from distill.overlap.sides import Image
-from distill.report.examples import shortened
-from distill.report.figures import thumbnail
 from distill.report.markup import Html, document, tag
 from distill.report.numbers import count, counted, data, decimals, percent, with_interval
+from distill.report.pairs import gallery
 from distill.report.plots import Series, histogram
 from distill.report.style import CSS
 from distill.report.tables import Section, soft, table
-from pseudo_labels.images import ImageError, decode
 
 PAGE = "overlap.html"
 _CLOSEST, _BESIDE = 24, 6
@@ -110,7 +107,7 @@ def _cosines(record: Mapping[str, Any]) -> Section:
 def _closest(record: Mapping[str, Any], found: Compared) -> Section:
     rows = closest(record)[:_CLOSEST]
     words = f"The {len(rows)} tested images with the nearest neighbours: tested on the left, trained on the right."
-    return Section("closest", "The closest pairs", [soft(words), _gallery(rows, found)])
+    return Section("closest", "The closest pairs", [soft(words), gallery(rows, found.trained, found.tested)])
 
 
 def _border(record: Mapping[str, Any], found: Compared) -> Section:
@@ -120,36 +117,8 @@ def _border(record: Mapping[str, Any], found: Compared) -> Section:
     words = "Whether the threshold is right for this model and these images: pairs just above it, and just below."
     body: list[object] = [soft(words)]
     for title, some in (("Just above, counted as near", above), ("Just below, not counted", below)):
-        body += [tag("h3", title), _gallery(some, found) if some else soft("None.")]
+        body += [tag("h3", title), gallery(some, found.trained, found.tested) if some else soft("None.")]
     return Section("border", "At the threshold", body)
-
-
-def _gallery(rows: Sequence[Mapping[str, Any]], found: Compared) -> Html:
-    trained = {image.sample.id: image for image in found.trained.images}
-    tested = {image.sample.id: image for image in found.tested.images}
-    return tag("div", [_pair(row, tested[row["id"]], trained[row["nearest"]]) for row in rows], class_="pairs")
-
-
-def _pair(row: Mapping[str, Any], tested: Image, trained: Image) -> Html:
-    pair = tag("div", _picture(tested, "tested"), _picture(trained, "trained"), class_="pair")
-    scores = tag(
-        "figcaption",
-        tag("b", "cosine ", data(row["cosine"], decimals)),
-        "; scores ", data(row["score"], _two), " and ", data(row["nearest_score"], _two), tag("br"),
-        f"{shortened(row['name'], 40)} and {shortened(row['nearest_name'], 40)}",
-    )  # fmt: skip
-    return tag("figure", pair, scores)
-
-
-def _picture(image: Image, what: str) -> Html:
-    try:
-        return thumbnail(decode(image.sample.read()), alt=f"{what}: {shortened(image.name)}")
-    except ImageError as error:
-        return tag("p", f"{what}: {error.reason}")
-
-
-def _two(value: float) -> str:
-    return decimals(value, 2)
 
 
 def _scenes(record: Mapping[str, Any]) -> Section:

@@ -1,6 +1,6 @@
 """The two sets of images that are compared: those learned from, and those judged by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +116,9 @@ def _benchmark_side(benchmark: Benchmark) -> Side:
     return Side(benchmark.name, images, digest, targets_from_benchmark(benchmark))
 
 
-def pool_side(pool: Pool, scores: Mapping[str, float] | None = None) -> Side:
+def pool_side(
+    pool: Pool, scores: Mapping[str, float] | None = None, *, ids: Collection[str] | None = None, name: str = ""
+) -> Side:
     """The images of a pool that are ``ok``.
 
     Damaged copies are left out where there are originals: they show the same.
@@ -124,16 +126,19 @@ def pool_side(pool: Pool, scores: Mapping[str, float] | None = None) -> Side:
     Args:
         pool: that was learned from.
         scores: by image id, in [0, 1].
+        ids: only these.
+        name: for people; that of the pool's folder if empty.
     """
     scores = scores or {}
-    refs = [ref for ref in pool.ok() if not ref.ref_id] or pool.ok()
+    usable = [ref for ref in pool.ok() if ids is None or ref.id in ids]
+    refs = [ref for ref in usable if not ref.ref_id] or usable
     samples = pool_samples(pool, [ref.id for ref in refs])
     images = tuple(
         Image(sample, display_name(pool, ref), ref.group, scores.get(ref.id, NO_SCORE))
         for sample, ref in zip(samples, refs, strict=True)
     )
     digest = digest_of([[ref.id, ref.group, scores.get(ref.id)] for ref in refs])
-    return Side(pool.folder.name, images, digest)
+    return Side(name or pool.folder.name, images, digest)
 
 
 def joined(sides: Sequence[Side]) -> Side:

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from distill.overlap.record import closest, facts, in_words
 from distill.report.headline import headline, tiles
-from distill.report.inputs import ReportInputs
+from distill.report.inputs import Neighbours, ReportInputs
 from distill.report.markup import plain
 from pseudo_labels.errors import PocketiqaError
 
 FORMAT = 2
 _FARTHEST, _CLOSEST = 8, 4
+_PAIRS = 6
 
 
 def build_content(inputs: ReportInputs) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
         "split": {name: dict(part) for name, part in inputs.split.items()},
         "teachers": [dict(stamp) for stamp in inputs.teachers],
         "overlap": None if inputs.overlap is None else dict(inputs.overlap),
+        "neighbours": [_neighbours(one) for one in inputs.neighbours],
         "contract": None if inputs.contract is None else dict(inputs.contract),
         "command": inputs.command,
         "notes": list(inputs.notes),
@@ -64,6 +67,19 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
     content["tiles"] = tiles(content)
     content["headline"] = headline(content)
     return content
+
+
+def _neighbours(one: Neighbours) -> dict[str, Any]:
+    """What was found, with the closest pairs alone of the single images."""
+    return {
+        "name": one.name,
+        "page": one.page,
+        "words": in_words(one.record),
+        "scenes": one.record["scenes"],
+        "split": one.record["split"],
+        "pairs": [dict(pair) for pair in closest(one.record)[:_PAIRS]],
+        **facts(one.record),
+    }
 
 
 def _points(inputs: ReportInputs) -> dict[str, Any]:

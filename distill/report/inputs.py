@@ -8,6 +8,7 @@ import numpy as np
 
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
+from distill.overlap.sides import Side
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,25 @@ class Fitting:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Tested images and the trained ones nearest to them.
+
+    Attributes:
+        name: of what was judged by.
+        record: of ``overlap.record.read_overlap``.
+        trained: what was learned from, for pictures.
+        tested: what was judged by, likewise.
+        page: where all of it is shown, relative to the report.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    trained: Side
+    tested: Side
+    page: str
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Inputs of ``build_report``.
 
@@ -130,6 +150,7 @@ class ReportInputs:
         teachers: ``TeacherStamp.as_dict()`` of each teacher; of a fitted one with its ``digest`` and that of its
             frozen ``base`` too.
         overlap: ``Overlap.as_dict()``.
+        neighbours: of each set that was judged by, by its name, what looks nearest in what was learned from.
         contract: ``StudentContract.as_dict()`` of an exported student.
         command: that repeats everything.
         notes: limits and remarks for the model card, a sentence each.
@@ -156,6 +177,7 @@ class ReportInputs:
     split: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     teachers: Sequence[Mapping[str, Any]] = ()
     overlap: Mapping[str, Any] | None = None
+    neighbours: Sequence[Neighbours] = ()
     contract: Mapping[str, Any] | None = None
     command: str = ""
     notes: Sequence[str] = ()

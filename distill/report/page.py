@@ -93,7 +93,7 @@ def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) 
         disagreement(content, inputs),
         maps(content, inputs),
         damaged(content, inputs),
-        overlap(content),
+        overlap(content, inputs),
         provenance(content),
         Section("card", "Model card", [card_note, to_html(parts)]),
         repeat(content),

@@ -44,6 +44,11 @@ class Run:
         return self.labels.parent / "teacher" if len(fits) > 1 else self.teacher_of(next(iter(fits)))
 
     @property
+    def merged_teacher(self) -> Path:
+        """Where the section ``merge`` makes its teacher, in the subfolder ``teacher``."""
+        return self.out / "merged"
+
+    @property
     def photographs(self) -> Path:
         """Copies of the bundled photographs."""
         return self.out / "photographs"

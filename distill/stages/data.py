@@ -4,6 +4,8 @@ from functools import partial
 
 from distill.console import Report, warn
 from distill.cores import usable_cores
+from distill.evaluation.benchmarks import load_benchmark, names_benchmark
+from distill.opinions import training_rows
 from distill.stage_config import DistortSection, LabelSection, PoolSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
@@ -35,7 +37,7 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> st
     if BUNDLED in section.sources:
         export_photographs(run.photographs)
     made = build_pool(
-        [str(run.photographs) if source == BUNDLED else expanded(source) for source in section.sources],
+        [file for source in section.sources for file in _files(run, source)],
         run.pool,
         near_distance=section.near_distance,
         max_bad_share=section.max_bad_share,
@@ -44,6 +46,15 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> st
         progress=report,
     )
     return pool_line(made)
+
+
+def _files(run: Run, source: str) -> list[str]:
+    """What ``build_pool`` reads for a source; of a benchmark the train part, or all of one without splits."""
+    if source == BUNDLED:
+        return [str(run.photographs)]
+    if not names_benchmark(source):
+        return [expanded(source)]
+    return [row.path for row in training_rows(load_benchmark(expanded(source))).rows]
 
 
 def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report) -> str:

@@ -1,14 +1,19 @@
-"""Opinions to teacher: fitting."""
+"""Opinions to teacher: fitting, and several fittings to one."""
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from distill.console import Report, warn
 from distill.data import Source
 from distill.opinions import left_out, open_sources
-from distill.stages.context import Run, Stage
+from distill.stage_config import MergeSection
+from distill.stages.context import Run, Stage, make_once
 from distill.training.fit_teacher import fit_teacher
+from pseudo_labels.outputs import read_manifest
 
 OPINIONS = "opinions"
+MERGE_KIND = "merged"
 
 
 def fitting_stages(run: Run) -> list[Stage]:
@@ -47,3 +52,25 @@ def _fit(run: Run, name: str, overwrite: bool, report: Report) -> str:
         warn(note)
     srcc = result.validation["score"]
     return f"{section.teacher}, weights of step {result.step}, SRCC {srcc:.3f} on validation"
+
+
+def merging_stages(run: Run) -> list[Stage]:
+    """One stage, if the recipe merges."""
+    section = run.recipe.merge
+    return [] if section is None else [Stage("merge", run.merged_teacher, partial(_merge, run, section))]
+
+
+def _merge(run: Run, section: MergeSection, overwrite: bool, report: Report) -> str:
+    fitted = [read_manifest(run.fitting_of(name)).digest for name in section.names]
+
+    def make(folder: Path) -> dict[str, Any]:
+        from teachers.qfm_iqm.merge import merge_fitted
+
+        digest = merge_fitted(
+            [str(run.teacher_of(name)) for name in section.names], folder / "teacher", half=section.half
+        )
+        report(1, 1)
+        return {"fitted": digest}
+
+    make_once(run.merged_teacher, MERGE_KIND, {"fitted": fitted, "half": section.half}, make, overwrite=overwrite)
+    return f"{run.merged_teacher} from {', '.join(section.names)}"

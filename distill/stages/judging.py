@@ -15,11 +15,12 @@ from distill.evaluation.predictions import Predictions, predict
 from distill.evaluation.samples import pool_samples
 from distill.evaluation.targets import Targets
 from distill.opinions import targets_of
+from distill.overlap.record import facts, read_overlap
 from distill.split import Part, read_split
 from distill.stage_config import expanded
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.nearness import near_folders
+from distill.stages.nearness import Sides, held_out_sides, near_folders, near_held_out, near_ids
 from distill.stages.student import label_sources
 from distill.summaries import evaluation_line
 from pseudo_labels.errors import PocketiqaError
@@ -79,6 +80,11 @@ def held_out(run: Run) -> HeldOut:
     return HeldOut(pool, list(targets.ids), seen, targets)
 
 
+def sides_of(out: HeldOut) -> Sides:
+    """What the student learned from in the pool, and what it never saw."""
+    return held_out_sides(out.pool, out.trained, dict(zip(out.ids, out.targets.scores.tolist(), strict=True)))
+
+
 def labels_are_unseen(run: Run) -> bool:
     """Whether the recipe's labels of an image are those of teachers that never saw it."""
     label = run.recipe.label
@@ -97,7 +103,7 @@ def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
         "model": sha256_file(run.model) if student else None,
         "training": read_manifest(run.training).digest if student else None,
         "fitting": fitted[0] if len(fits) == 1 else fitted or None,
-        "labels": [source.labels.digest for source in _learned_from(run)],
+        "labels": [source.labels.digest for source in learned_from(run)],
         "benchmarks": [section.model_dump(mode="json") for section in run.recipe.evaluate],
         "seed": run.recipe.seed,
     }
@@ -111,8 +117,11 @@ def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
     asked = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
     found = predict(asked, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
     overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
+    near = near_held_out(sides_of(out), folder, seed=run.recipe.seed, report=report)
+    known = set(overlap.ids) | (set() if near is None else near_ids(near, out.pool, out.ids))
+    judged = evaluate([found], out.targets, overlapping=known, seed=run.recipe.seed)
     results = {
-        "held_out": evaluate([found], out.targets, overlapping=overlap.ids, seed=run.recipe.seed),
+        "held_out": judged | ({} if near is None else {"near": facts(read_overlap(near))}),
         "overlap": overlap.as_dict(),
         "benchmarks": _benchmarks(run, models, folder, report),
     }
@@ -131,13 +140,15 @@ def _models(run: Run) -> dict[str, str | None]:
         models[str(run.fitted_teacher)] = None if recipe.distill else recipe.name
     if len(recipe.fits) > 1:
         models |= {str(run.teacher_of(name)): name for name in recipe.fits}
+    if recipe.merge is not None:
+        models[str(run.merged_teacher)] = "merged"
     return models
 
 
 def _benchmarks(run: Run, models: dict[str, str | None], folder: Path, report: Report) -> list[dict[str, Any]]:
-    learned, first = _learned_from(run), next(iter(models))
+    learned = learned_from(run)
     trained_on = [source.pool.folder for source in learned]
-    near = near_folders(learned, run.recipe.evaluate, first, folder, seed=run.recipe.seed, report=report)
+    near = near_folders(learned, run.recipe.evaluate, folder, seed=run.recipe.seed, report=report)
     return [
         evaluate_on(
             list(models),
@@ -152,7 +163,8 @@ def _benchmarks(run: Run, models: dict[str, str | None], folder: Path, report: R
     ]
 
 
-def _learned_from(run: Run) -> list[Source]:
+def learned_from(run: Run) -> list[Source]:
+    """All that any model of the run has learned from."""
     return [*all_fit_sources(run), *([] if run.recipe.distill is None else label_sources(run))]
 
 

@@ -1,7 +1,7 @@
 """Everything the run wrote, gathered for the report page."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,25 @@ from typing import Any
 from distill.console import Report
 from distill.data import Source
 from distill.opinions import OpinionTable
-from distill.report import DamagedCopy, Fitting, MapExample, ReportInputs, build_report
+from distill.overlap.page import PAGE as OVERLAP_PAGE
+from distill.overlap.record import read_overlap
+from distill.report import DamagedCopy, Fitting, MapExample, Neighbours, ReportInputs, build_report
 from distill.split import Part, Split, read_split
-from distill.stages.context import Run, Stage, make_once
+from distill.stages.context import Run, Stage, is_complete, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
 from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.judging import HeldOut, held_out, labels_are_unseen, read_predictions, read_results
+from distill.stages.judging import (
+    HeldOut,
+    held_out,
+    labels_are_unseen,
+    learned_from,
+    read_predictions,
+    read_results,
+    sides_of,
+)
 from distill.stages.measuring import student_cost, teacher_cost
+from distill.stages.nearness import HELD_OUT, Sides, benchmark_sides, folder_of
 from distill.stages.student import label_sources
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.files import sha256_file
@@ -79,9 +90,25 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
         split=_split_counts(split, [source.pool for source in sources]),
         teachers=[source.labels.spec.stamp.as_dict() for source in sources if isinstance(source.labels, LabelStore)],
         overlap=results["overlap"],
+        neighbours=_neighbours(run, out),
         command=run.command,
         notes=_notes(run, out, split),
     )
+
+
+def _neighbours(run: Run, out: HeldOut) -> list[Neighbours]:
+    """Of the held-out part and of each benchmark what the judging found, where it looked."""
+    asked: list[tuple[str, Path, Callable[[], Sides]]]
+    asked = [("Held-out part", run.evaluation / HELD_OUT, partial(sides_of, out))]
+    for number, section in enumerate(run.recipe.evaluate):
+        sides = partial(benchmark_sides, learned_from(run), section)
+        asked.append((section.opinions.partition(":")[0], folder_of(run.evaluation, number), sides))
+    found = []
+    for name, folder, open_sides in asked:
+        if is_complete(folder):
+            sides, page = open_sides(), f"../{folder.relative_to(run.out)}/{OVERLAP_PAGE}"
+            found.append(Neighbours(name, read_overlap(folder), sides.trained, sides.tested, page))
+    return found
 
 
 def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -> ReportInputs:

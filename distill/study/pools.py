@@ -3,7 +3,7 @@
 from functools import partial
 
 from distill.console import Report
-from distill.evaluation.benchmarks import BENCHMARKS
+from distill.evaluation.benchmarks import names_benchmark
 from distill.opinions import OpinionTable, open_sources, opinion_source
 from distill.stage_config import PoolSection, expanded
 from distill.stages.context import Stage
@@ -22,7 +22,7 @@ def pool_stages(run: CellRun) -> list[Stage]:
     images that the recipe's ``sources`` have opinions of: these need no teacher.
     """
     section, stages = run.recipe.pool, data_stages(run)
-    rated = [] if section is None else [source for source in section.sources if _is_benchmark(source)]
+    rated = [] if section is None else [source for source in section.sources if names_benchmark(source)]
     if section is None or not rated:
         return stages
     if len(section.sources) > 1:
@@ -32,11 +32,6 @@ def pool_stages(run: CellRun) -> list[Stage]:
         )
     stage = Stage("pool", run.pool, partial(_make, run, section))
     return [stage if found.folder == run.pool else found for found in stages]
-
-
-def _is_benchmark(source: str) -> bool:
-    name, colon, place = source.partition(":")
-    return name in BENCHMARKS and bool(colon) and not place.startswith("//")
 
 
 def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Report) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.bootstrap import LEVEL, Draws, bootstrap_metrics, interval
+from distill.evaluation.bootstrap import LEVEL, Draws
 from distill.evaluation.evaluate import select
 from distill.evaluation.metrics import METRICS
+from distill.evaluation.paired import mean_difference
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from distill.recipe_places import with_places
@@ -124,37 +125,14 @@ class _Table:
         }
 
     def _difference(self, arm: str, baseline: str, values: Mapping[str, str]) -> dict[str, Any]:
-        """Mean over the repeats of arm minus baseline, with the interval of that mean over resampled scenes.
-
-        In each resample all runs are judged by the same images; a repeat is compared with the same repeat.
-        """
+        """Mean over the repeats of arm minus baseline; a repeat is compared with the same repeat."""
         pairs = []
         for repeat in self._study.axes[self._study.repeats]:
             names = (self._cell(own, values, repeat).name for own in (arm, baseline))
             own, other = (self.judged.get(name) for name in names)
             if own is not None and other is not None:
                 pairs.append((own, other))
-        found = [self._paired(own, other) for own, other in pairs]
-        known = [pair for pair in found if pair is not None]
-        if not known:
-            reason = "no repeat has both" if not pairs else f"no {self._study.metric} in any repeat"
-            return {"difference": None, "low": None, "high": None, "interval_reason": reason, "reason": reason, "n": 0}
-        samples = np.mean([drawn for _, drawn, _ in known], axis=0)
-        groups = min(count for _, _, count in known)
-        difference = statistics.fmean(value for value, _, _ in known)
-        return {"difference": difference, "reason": "", "n": len(known)} | interval(samples, groups).as_dict()
-
-    def _paired(self, own: Predictions, other: Predictions) -> tuple[float, FloatArray, int] | None:
-        """Difference, difference in each resample, and scenes, on the images that both have scored."""
-        keep = self._mask & np.isfinite(own.scores) & np.isfinite(other.scores)
-        difference = self._metric(own, keep) - self._metric(other, keep)
-        if np.isnan(difference):
-            return None
-        drawn = [
-            bootstrap_metrics(found.scores, self._targets.scores, self._draws, keep)[self._study.metric]
-            for found in (own, other)
-        ]
-        return difference, drawn[0] - drawn[1], self._draws.groups_in(keep)
+        return mean_difference(pairs, self._targets.scores, self._mask, self._draws, self._study.metric)
 
     def _metric(self, found: Predictions, keep: NDArray[np.bool_]) -> float:
         return METRICS[self._study.metric](found.scores[keep], self._targets.scores[keep])

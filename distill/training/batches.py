@@ -184,6 +184,12 @@ class BatchMaker:
     def _window(self, height: int, width: int) -> Sides:
         return min(height, self._canvas[0]), min(width, self._canvas[1])
 
+    def _feature(self, features: FeatureReader, view: View) -> np.ndarray:
+        """The cached feature of a view; mirrored where the view shows the mirror image of what was labelled."""
+        feature = features.read(self._examples, view.index)
+        mirrored = view.flip != bool(self._examples.flipped[view.index])
+        return feature[..., ::-1] if mirrored and feature.ndim == 3 else feature
+
     def sample_items(self, count: int) -> list[Item]:
         """The first ``count`` views of the run, the same in every process, as input of the live teacher."""
         views = (np.ascontiguousarray(self._views.pixels(view)) for view in self._views.at(0, count))
@@ -198,18 +204,23 @@ class BatchMaker:
         shown = [np.ascontiguousarray(self._views.pixels(view)) for view in views]
         for place, view in enumerate(shown):
             valid[place] = np.divide(view.shape[:2], self._canvas)
-            pixels[place] = _padded(view, self._canvas)
+            pixels[place] = padded(view, self._canvas)
         tensors = [pixels, self._examples.target[chosen], self._examples.weight[chosen], valid]
         if self._features is not None:
-            tensors.append(np.stack([self._features.read(self._examples, int(index)) for index in chosen]))
+            tensors.append(np.stack([self._feature(self._features, view) for view in views]))
             tensors.append(np.where(self._examples.shard[chosen] >= 0, tensors[2], np.float32(0)))
         items = None if self._prepare is None else [self._prepare(view) for view in shown]
         return Batch(*(torch.from_numpy(array) for array in tensors), items=items)
 
 
-def _padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
-    """Fill up at the bottom and right with the mirrored image: no foreign content, no hard edge."""
-    missing = [side - found for side, found in zip(canvas, view.shape[:2], strict=True)]
+def padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
+    """Fill up at the bottom and right with the mirrored image: no foreign content, no hard edge.
+
+    Args:
+        view: uint8 [h, w, 3].
+        canvas: height and width of the result; a side that is longer already stays.
+    """
+    missing = [max(0, side - found) for side, found in zip(canvas, view.shape[:2], strict=True)]
     return view if not any(missing) else np.pad(view, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
 
 

@@ -17,6 +17,7 @@ from distill.training.schedule import build_optimizer
 from distill.training.train_config import TrainConfig
 from distill.training.validation import Validator
 from students.model import PocketStudent
+from teachers.fitting import evaluate_frozen
 
 
 class StudentLearner:
@@ -49,8 +50,9 @@ class StudentLearner:
         return self._batches.make(micro_batch)
 
     def begin_step(self) -> None:
-        """Go into training mode, batch normalisation only if it is not frozen."""
+        """Go into training mode, but for frozen parts, and for batch normalisation if it is frozen."""
         self.model.train()
+        evaluate_frozen(self.module)
         if self._config.freeze_batch_norm:
             sync_norm.freeze(self.model)
 

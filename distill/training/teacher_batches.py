@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.data import Examples, Source
 from distill.pixels import PixelCache
-from distill.training.batches import LazyBatch, Order, Sides, View, Views, batches_by_size, whole_view
+from distill.training.batches import LazyBatch, Order, Sides, View, Views, batches_by_size, padded, whole_view
 from distill.training.fit_config import ViewSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
@@ -69,8 +69,13 @@ class Reader:
         flip = bool(self._examples.flipped[index])
         return self.item(View(index, 0, 0, height, width, flip), whole_view(self._examples, self._caches, index))
 
-    def item(self, view: View, pixels: np.ndarray) -> Item:
+    def item(self, view: View, pixels: np.ndarray, canvas: Sides = (0, 0)) -> Item:
         """A view of an example, and the same view of its reference.
+
+        Args:
+            view: what is shown.
+            pixels: of the view.
+            canvas: height and width that a smaller view is filled up to, see ``batches.padded``.
 
         Raises:
             PocketiqaError: the teacher refuses it; names the crop.
@@ -78,9 +83,10 @@ class Reader:
         reference = None
         if self._references is not None:
             cache = self._caches[self._examples.source[view.index]]
-            reference = np.ascontiguousarray(view.cut(cache, int(self._references[view.index])))
+            shown = view.cut(cache, int(self._references[view.index]))
+            reference = np.ascontiguousarray(padded(shown, canvas))
         try:
-            return self._teacher.preprocess(np.ascontiguousarray(pixels), reference)
+            return self._teacher.preprocess(np.ascontiguousarray(padded(pixels, canvas)), reference)
         except ImageError as error:
             raise PocketiqaError(
                 f"a view of {view.width}x{view.height} pixels is refused ({error.reason}): raise images.crop_share or "
@@ -125,6 +131,8 @@ class TeacherBatchMaker:
         **share: int,
     ):  # fmt: skip
         self._examples, self._reader = examples.with_mean_weight_one(), reader
+        # Of images smaller than the crop, which would not fit into one batch with it.
+        self._canvas = (images.crop_size or 0, images.crop_size or 0)
         self._views = Views(
             examples, caches, order, images.window, horizontal_flip=images.horizontal_flip, **share
         )  # fmt: skip
@@ -132,7 +140,7 @@ class TeacherBatchMaker:
     def make(self, micro_batch: int) -> TeacherBatch:
         """The share of this process in micro-batch number ``micro_batch`` of the run."""
         views = self._views.draw(micro_batch)
-        items = [self._reader.item(view, self._views.pixels(view)) for view in views]
+        items = [self._reader.item(view, self._views.pixels(view), self._canvas) for view in views]
         different = {shapes(item): view for item, view in zip(items, views, strict=True)}
         if len(different) > 1:
             sizes: list[Sides] = [(view.width, view.height) for view in different.values()][:2]

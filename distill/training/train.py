@@ -30,7 +30,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.records import TeacherStamp
 from students.config import StudentConfig
-from students.model import PocketStudent, check_start
+from students.model import PocketStudent, check_start, freeze_parts
 from students.preprocess import Preprocess
 from students.registry import build_student, student_config
 from students.storage import WEIGHTS, save_student
@@ -168,6 +168,7 @@ class _StudentRun(TrainingRun):
         config = self._config
         settings = config.student
         student = build_student(self._student, init=settings.init, pretrained=settings.pretrained, seed=config.seed)
+        freeze_parts(student, settings.freeze)
         student = student.to(self._accelerator.device)
         # Copied before its norms are synchronised: the average is the plain student.
         ema = Ema(student, config.ema_decay)

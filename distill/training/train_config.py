@@ -45,6 +45,8 @@ class StudentSettings(Settings):
         name: preset, or any timm backbone.
         init: safetensors file with backbone weights under timm's names.
         pretrained: take timm's weights from its hub, which needs a network.
+        freeze: parts that stay as they start, such as ``[backbone.conv_stem, backbone.blocks.0]``: what comes with good
+            first weights need not be learned, and the first parts cost most of the time.
         max_side: longer side after the student's own resize, in pixels.
         levels: strides of the feature maps used.
         grid: stride of the quality map.
@@ -57,6 +59,7 @@ class StudentSettings(Settings):
     name: str = "pocket-m"
     init: Path | None = None
     pretrained: bool = False
+    freeze: tuple[str, ...] = ()
     max_side: int | None = Field(default=None, ge=64)
     levels: tuple[int, ...] | None = None
     grid: int | None = None
@@ -71,7 +74,8 @@ class ImageSettings(Settings):
 
     Attributes:
         crop_size: side of a random square crop in pixels; None for whole images, padded to one size.
-        horizontal_flip: flip half of the images; sources whose labels hold flipped views use those instead.
+        horizontal_flip: flip half of the images, and the maps that a teacher gave of them as features; sources whose
+            labels hold flipped views use those instead.
     """
 
     max_side: int = Field(default=384, ge=64)
@@ -122,11 +126,10 @@ class TrainConfig(LoopSettings):
 
     @model_validator(mode="after")
     def _features_show_what_the_student_sees(self) -> Self:
-        cropped = self.images.crop_size is not None or self.images.horizontal_flip
-        if self.losses.needs_features and cropped and self.live is None:
+        if self.losses.needs_features and self.images.crop_size is not None and self.live is None:
             raise ValueError(
-                "cached teacher features show the whole unflipped image: with losses.feature or losses.relational "
-                "set images.crop_size to null and images.horizontal_flip to false, or name a live teacher"
+                "cached teacher features show the whole image: with losses.feature or losses.relational set "
+                "images.crop_size to null, or name a live teacher"
             )
         return self
 

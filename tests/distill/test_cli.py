@@ -168,7 +168,7 @@ def test_doctor_lists_versions_and_teachers(capsys: pytest.CaptureFixture[str]):
         (("evaluate", "nonsense", "--on", "csv:/nowhere.csv"), "nowhere"),
         (("export", "/nowhere", "--out", "{out}.onnx"), "/nowhere"),
         (("score", "a.jpg", "--model", "/nowhere.onnx"), "/nowhere.onnx"),
-        (("score", "a.jpg"), "--model"),
+        (("score", "a.jpg", "--model", "pocket-x"), "no model at pocket-x"),
     ],
 )
 def test_a_users_error_is_one_line(

@@ -259,6 +259,24 @@ def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache
     np.testing.assert_array_equal(batch.feature_weight, batch.weight)
 
 
+def test_the_map_of_a_mirrored_view_is_mirrored(pool: Pool, cache: PixelCache, tmp_path: Path):
+    source, values = featured(pool, tmp_path / "labels")
+    found = collect([source], [cache], "map")
+    reader = FeatureReader([source], "map", found.examples, seed=0)
+    batch = maker(found, [cache], WHOLE.model_copy(update={"horizontal_flip": True}), per_process=24, features=reader)
+    order = Order(found.examples, [1.0], 7).at(0, 24)
+    made = batch.make(0)
+    assert made.feature is not None
+    flips = 0
+    for index, pixels, feature in zip(order, made.pixels.numpy(), made.feature.numpy(), strict=True):
+        whole = cache.read(int(found.examples.row[index]))
+        flip = bool((pixels[: whole.shape[0], : whole.shape[1]] != whole).any())
+        expected = (values[index] - values.mean((0, 2, 3))[:, None, None]) / values.std((0, 2, 3))[:, None, None]
+        np.testing.assert_allclose(feature, expected[..., ::-1] if flip else expected, rtol=1e-4, atol=1e-5)
+        flips += flip
+    assert 4 < flips < 20
+
+
 def test_rows_without_a_feature_take_no_part_in_its_loss(pool: Pool, cache: PixelCache, tmp_path: Path):
     source, _ = featured(pool, tmp_path / "labels")
     people = Source("people", pool, LabelTable([pool[0].id, pool[9].id], [0.5, 0.6]))

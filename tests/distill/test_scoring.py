@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from distill.scoring import FORMATS, score_paths, write_rows
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import Status
 from students.runtime import Row
+from tests.helpers.training import texture
 
 ROWS = [
     Row("plain.jpg", 0.25, Status.OK, ""),
@@ -78,6 +80,11 @@ def test_a_format_that_cannot_be_written_is_refused_before_scoring(file_format: 
         write_rows(rows(), file_format, None)
 
 
-def test_without_a_model_the_message_says_how_to_get_one():
-    with pytest.raises(PocketiqaError, match=r"--model FILE\.onnx; 'pocketiqa run quickstart'"):
-        score_paths([Path("a.jpg")], None, recursive=False, workers=1, file_format="csv", out=None)
+def test_without_a_model_the_one_that_comes_along_scores(tmp_path: Path):
+    picture, out = tmp_path / "a.png", tmp_path / "scores.csv"
+    Image.fromarray(texture(0, 5, (96, 112))).save(picture)
+    written = {}
+    for model in (None, "pocket-m", "pocket-s"):
+        score_paths([picture], model, recursive=False, workers=1, file_format="csv", out=out, overwrite=True)
+        written[model] = out.read_text()
+    assert written[None] == written["pocket-m"] != written["pocket-s"]

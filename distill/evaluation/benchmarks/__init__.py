@@ -2,6 +2,14 @@
 
 from distill.evaluation.benchmarks.others import with_derived_splits
 from distill.evaluation.benchmarks.records import Benchmark, BenchmarkRow, Scale
-from distill.evaluation.benchmarks.registry import BENCHMARKS, load_benchmark
+from distill.evaluation.benchmarks.registry import BENCHMARKS, load_benchmark, names_benchmark
 
-__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkRow", "Scale", "load_benchmark", "with_derived_splits"]
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "BenchmarkRow",
+    "Scale",
+    "load_benchmark",
+    "names_benchmark",
+    "with_derived_splits",
+]

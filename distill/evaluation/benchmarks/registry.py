@@ -32,6 +32,12 @@ BENCHMARKS: MappingProxyType[str, Reader] = MappingProxyType(
 )
 
 
+def names_benchmark(text: str) -> bool:
+    """Whether this is meant for ``load_benchmark``, and not a path or an address."""
+    name, colon, place = text.partition(":")
+    return name in BENCHMARKS and bool(colon) and not place.startswith("//")
+
+
 def load_benchmark(spec: str) -> Benchmark:
     """The benchmark named ``NAME:FOLDER``, such as ``koniq10k:/data/koniq``, or ``csv:FILE``.
 

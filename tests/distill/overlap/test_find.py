@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from distill.overlap.opening import open_describer
 from distill.overlap.record import read_overlap, with_near
 from distill.overlap.sides import side_of_testing, side_of_training
 from distill.stage_config import BenchmarkSection
-from distill.stages.nearness import near_folders
+from distill.stages.nearness import held_out_sides, near_folders, near_held_out, near_ids
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
-from pseudo_labels.pool import build_pool
+from pseudo_labels.pool import build_pool, write_pool
 from tests.helpers.markup import parsed
 from tests.helpers.near_scenes import AGAIN, NEW, TRAINED, rated_scenes, write_ratings
 from tests.helpers.pools import synthetic_pool
 from tests.helpers.shared import shared_data
 from tests.helpers.tiny_students import export_tiny
+from tests.helpers.training import texture_pool
 
 NEAR = [f"again-{name}.jpg" for name in AGAIN]
 
@@ -168,20 +170,33 @@ def test_an_evaluation_gives_each_metric_with_and_without_the_near(
         read_overlap(tmp_path / "gone")
 
 
-def test_a_recipe_asks_for_it_by_its_own_student(tmp_path: Path, benchmarks: tuple[str, str]) -> None:
-    export_tiny(tmp_path / "tiny.onnx")
+def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tuple[str, str]) -> None:
     folder = Path(benchmarks[0].partition(":")[2]).parent
     pool = build_pool([str(folder / f"{name}.png") for name in TRAINED], tmp_path / "pool")
     source = Source("own", pool, LabelTable([ref.id for ref in pool], np.linspace(0.2, 0.8, len(pool))))
-    plain = BenchmarkSection(opinions=benchmarks[1])
-    asking = BenchmarkSection(opinions=benchmarks[1], near=0.6)
-    found = near_folders([source], [plain, asking], str(tmp_path / "tiny.onnx"), tmp_path, seed=0)
+    silent = BenchmarkSection(opinions=benchmarks[1], near=None)
+    found = near_folders([source], [silent, BenchmarkSection(opinions=benchmarks[1])], tmp_path, seed=0)
     assert found == [None, tmp_path / "near-1"]
     record = read_overlap(tmp_path / "near-1")
-    assert (record["by"]["kind"], record["by"]["feature"]) == ("onnx", "backbone")
+    assert (record["by"]["kind"], record["by"]["feature"], record["above"]) == ("backbone", "final", 0.7)
     assert record["copying"]["models"][0]["coverage"]["scored"] == 4
-    assert plain.model_dump(mode="json") == {"opinions": benchmarks[1], "split": None}
-    assert asking.model_dump(mode="json")["near"] == 0.6
+    lone = replace(source, pool=write_pool(tmp_path / "lone", list(pool)[:1], spec={}))
+    assert near_folders([lone], [BenchmarkSection(opinions=benchmarks[1])], tmp_path / "few", seed=0) == [None]
+
+
+def test_the_held_out_part_of_a_pool_is_looked_at_by_its_originals(tmp_path: Path) -> None:
+    pool = texture_pool(tmp_path, scenes=6, versions=3, sizes=((64, 64),))
+    trained = [ref.id for ref in pool if ref.group < "scene4"]
+    tested = {ref.id: 0.5 for ref in pool if ref.group >= "scene4"}
+    sides = held_out_sides(pool, trained, tested)
+    assert [len(side.images) for side in (sides.trained, sides.tested)] == [4, 2]
+    folder = near_held_out(sides, tmp_path, seed=0)
+    assert folder == tmp_path / "near-held-out"
+    found = near_ids(folder, pool, tested)
+    assert {pool.by_id(id).group for id in found} == {
+        pool.by_id(one["id"]).group for one in read_overlap(folder)["images"] if one["near"]
+    }
+    assert near_held_out(held_out_sides(pool, trained, {}), tmp_path / "none", seed=0) is None
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, benchmarks: tuple[str, str]) -> None:

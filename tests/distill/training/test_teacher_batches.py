@@ -69,6 +69,16 @@ def test_square_crops_fit_into_every_image(data: Data):
     assert ViewSettings(crop_share=0.5).window(81, 3) == (40, 2)
 
 
+def test_images_smaller_than_the_crop_are_filled_up_with_themselves_mirrored(data: Data):
+    batch = data.maker(images=ViewSettings(crop_size=90, horizontal_flip=False)).make(0)
+    assert {tuple(view.shape) for view in batch.inputs[0]} == {(3, 90, 90)}
+    for view in batch.inputs[0]:
+        height, width = SIZES[int(view[2, 0, 0]) % len(SIZES)]
+        for side, axis in ((height, 1), (width, 2)):
+            for past in range(max(0, 90 - side)):
+                torch.testing.assert_close(view.select(axis, side + past), view.select(axis, side - 1 - past))
+
+
 def test_views_follow_from_the_seed_and_the_place_alone(even: Data):
     images = ViewSettings(crop_share=0.5)
     expected = views(even.maker(images=images), 4)

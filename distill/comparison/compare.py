@@ -1,0 +1,61 @@
+"""``pocketiqa compare``: judge, time, and write table and plots."""
+
+from pathlib import Path
+from typing import Any
+
+from distill import console
+from distill.comparison.config import Comparison, load_comparison
+from distill.comparison.judging import check_models, judge_rows, open_target
+from distill.comparison.lines import RESAMPLES, gains_of, headline_words, lines_of
+from distill.comparison.plots import plot_accuracy, plot_predicted
+from distill.comparison.table import console_table, footing, gain_sentence, markdown
+from distill.comparison.timing import time_rows
+from pseudo_labels.files import canonical_json, write_atomic
+
+RECORD, TABLE, ACCURACY, PREDICTED = "comparison.json", "comparison.md", "accuracy.png", "predicted.png"
+
+
+def compare(name: str, *, out: Path | None = None, settings: list[str] | None = None, overwrite: bool = False) -> None:
+    """Walk a comparison and print its table.
+
+    Args:
+        name: of the file, or its path.
+        out: replaces the file's.
+        settings: ``KEY=VALUE`` words laid over it.
+        overwrite: judge models again that have changed; without it they are refused.
+
+    Raises:
+        PocketiqaError: the file or a model is missing or unusable.
+    """
+    comparison = load_comparison(name, settings or [], out)
+    check_models(comparison)
+    result = _result(comparison, overwrite)
+    console.out.print(console_table(result))
+    for gain in result["gains"]:
+        console.out.print(gain_sentence(gain), markup=False, highlight=False)
+    console.out.print(footing(result), markup=False, highlight=False)
+    console.out.print(f"table and plots: {comparison.out}", markup=False)
+
+
+def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
+    benchmark, targets = open_target(comparison)
+    with console.progress("judge") as report:
+        judged = judge_rows(comparison, benchmark, overwrite=overwrite, report=report)
+    with console.progress("time") as report:
+        times = time_rows(comparison, benchmark, report)
+    result: dict[str, Any] = {
+        "name": comparison.name,
+        "target": {"name": targets.name, "about": targets.about, "n": len(targets.ids)},
+        "headline": headline_words(targets),
+        "resamples": RESAMPLES,
+        "times": times,
+        "lines": lines_of(comparison, judged, targets, times),
+        "gains": gains_of(comparison, judged, targets),
+    }
+    write_atomic(comparison.out / RECORD, canonical_json(result))
+    write_atomic(comparison.out / TABLE, markdown(result).encode())
+    plot_accuracy(result["lines"], comparison.out / ACCURACY, headline=result["headline"])
+    if comparison.plotted:
+        shown = {name: judged[name][0] for name in comparison.plotted}
+        plot_predicted(shown, targets, comparison.out / PREDICTED)
+    return result

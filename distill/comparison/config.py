@@ -1,0 +1,135 @@
+"""Comparisons: a YAML file that names a benchmark, and what is judged by it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from distill.config import find_recipe
+from distill.recipe_values import apply_settings, parse_settings, read_yaml
+from distill.stage_config import Section, SplitName
+from pseudo_labels.errors import PocketiqaError
+
+
+class Target(Section):
+    """What all are judged by.
+
+    Attributes:
+        opinions: as for ``pocketiqa evaluate --on``.
+        split: of it.
+    """
+
+    opinions: str
+    split: SplitName = "test"
+
+
+class Published(Section):
+    """A figure that others measured.
+
+    Attributes:
+        srcc: on all images of the split.
+        on: what it was measured on, in words.
+        source: where it is published.
+    """
+
+    srcc: Annotated[float, Field(ge=-1, le=1)]
+    on: str
+    source: str
+
+
+class Row(Section):
+    """A line of the table: measured here, or published.
+
+    Attributes:
+        name: for table and plots.
+        models: as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
+        options: of a teacher.
+        time: measure milliseconds from file to score, on one core.
+        published: in place of all these.
+        make: command that makes the models, for the message when one is missing.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    models: tuple[str, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict)
+    time: bool = False
+    published: Published | None = None
+    make: str = ""
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if bool(self.models) == (self.published is not None):
+            raise ValueError(f"row {self.name!r}: give either 'models' or 'published'")
+        if self.published is not None and (self.options or self.time or self.make):
+            raise ValueError(f"row {self.name!r} is published: leave options, time and make out")
+        return self
+
+
+class Gain(Section):
+    """Two rows that are compared image by image, seed by seed.
+
+    Attributes:
+        row: that should be better.
+        over: than this one.
+    """
+
+    row: str
+    over: str
+
+
+class Comparison(Section):
+    """A comparison.
+
+    Attributes:
+        name: of it.
+        out: folder to write.
+        benchmark: see ``Target``.
+        rows: of the table, in its order.
+        gains: see ``Gain``.
+        plotted: names of rows whose predictions are plotted against the opinions.
+        timed_images: so many of the benchmark's images are timed.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    out: Path
+    benchmark: Target
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    gains: tuple[Gain, ...] = ()
+    plotted: tuple[str, ...] = ()
+    timed_images: Annotated[int, Field(ge=3)] = 60
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        measured = [row.name for row in self.rows if row.models]
+        every = [row.name for row in self.rows]
+        if len(set(every)) < len(every):
+            raise ValueError(f"rows have the names {', '.join(every)}: give each its own")
+        for name in [*self.plotted, *(part for gain in self.gains for part in (gain.row, gain.over))]:
+            if name not in measured:
+                raise ValueError(f"{name!r} is no row that is measured here: choose {', '.join(measured) or 'none'}")
+        return self
+
+
+def load_comparison(name: str, settings: list[str], out: Path | None = None) -> Comparison:
+    """Read a comparison and lay ``KEY=VALUE`` settings over it.
+
+    Args:
+        name: path, or the bare name of one that comes with pocketiqa.
+        settings: such as ``timed_images=20``.
+        out: replaces the file's.
+
+    Raises:
+        PocketiqaError: no such file, not YAML, an unknown key or a value that does not fit; names the key.
+    """
+    path = find_recipe(name)
+    tree = apply_settings(read_yaml(path, "comparison"), parse_settings(settings))
+    if "rows" not in tree:
+        raise PocketiqaError(f"{path} holds no comparison: the sections 'benchmark:' and 'rows:' are expected")
+    if out is not None:
+        tree["out"] = str(out)
+    try:
+        return Comparison.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PocketiqaError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error

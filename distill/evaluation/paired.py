@@ -1,0 +1,60 @@
+"""The difference of two models over several repeats of their training, paired image by image and repeat by repeat."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.evaluation.bootstrap import Draws, bootstrap_metrics, interval
+from distill.evaluation.metrics import METRICS
+from distill.evaluation.predictions import Predictions
+
+FloatArray = NDArray[np.float64]
+
+
+def mean_difference(
+    pairs: Sequence[tuple[Predictions, Predictions]],
+    targets: FloatArray,
+    mask: NDArray[np.bool_],
+    draws: Draws,
+    metric: str,
+) -> dict[str, Any]:
+    """Mean over the repeats of first minus second, with the interval of that mean over resampled scenes.
+
+    In each resample all models are judged by the same images.
+
+    Args:
+        pairs: of each repeat, in the order of the targets.
+        targets: opinions.
+        mask: images that count.
+        draws: resamples of all images.
+        metric: of ``METRICS``.
+
+    Returns:
+        ``difference``, ``low``, ``high`` and ``n`` repeats; None with a ``reason`` or ``interval_reason`` where there
+        is none.
+    """
+    found = [_paired(own, other, targets, mask, draws, metric) for own, other in pairs]
+    known = [pair for pair in found if pair is not None]
+    if not known:
+        reason = "no repeat has both" if not pairs else f"no {metric} in any repeat"
+        return {"difference": None, "low": None, "high": None, "interval_reason": reason, "reason": reason, "n": 0}
+    samples = np.mean([drawn for _, drawn, _ in known], axis=0)
+    groups = min(count for _, _, count in known)
+    difference = statistics.fmean(value for value, _, _ in known)
+    return {"difference": difference, "reason": "", "n": len(known)} | interval(samples, groups).as_dict()
+
+
+def _paired(
+    own: Predictions, other: Predictions, targets: FloatArray, mask: NDArray[np.bool_], draws: Draws, metric: str
+) -> tuple[float, FloatArray, int] | None:
+    """Difference, difference in each resample, and scenes, on the images that both have scored."""
+    keep = mask & np.isfinite(own.scores) & np.isfinite(other.scores)
+    values = [METRICS[metric](found.scores[keep], targets[keep]) for found in (own, other)]
+    difference = values[0] - values[1]
+    if np.isnan(difference):
+        return None
+    drawn = [bootstrap_metrics(found.scores, targets, draws, keep)[metric] for found in (own, other)]
+    return difference, drawn[0] - drawn[1], draws.groups_in(keep)

@@ -1,0 +1,19 @@
+"""The exported students that come with the package, each with a model card beside it. Finding one needs no package."""
+
+import os
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+NAMES = ("pocket-m", "pocket-s")
+DEFAULT = NAMES[0]
+
+
+def model_path(model: str | os.PathLike[str] | None = None) -> Path:
+    """The file that a model is in.
+
+    Args:
+        model: a path; one of ``NAMES``, unless there is a file of that name; or None for ``DEFAULT``.
+    """
+    name = os.fspath(DEFAULT if model is None else model)
+    is_name = name in NAMES and (model is None or not os.path.exists(name))
+    return FOLDER / f"{name}.onnx" if is_name else Path(name)

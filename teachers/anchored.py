@@ -1,0 +1,151 @@
+"""A teacher for synthetic damage that keeps the scale of people: how good the clean photograph is, times what is left.
+
+Full-reference metrics say how much a damaged copy has lost, but give every clean photograph the best score, however
+blurred it came from the camera. A teacher that learned from people says how good a photograph is, but saw few damages
+of each kind. Their product,
+
+    score(copy) = base(clean) * reference(copy, clean),
+
+has the scale of the former and the order of the latter (ours). A clean photograph, which is its own reference, scores
+what the base says.
+
+**Uncertainty.** The spread of a product, to first order and with independent factors: the root of
+(r * s_b)^2 + (b * s_r)^2, with b and r the two factors and s_b and s_r their spreads, 0 where a teacher gives none.
+
+**Cost.** The base looks at each clean photograph once, while that is remembered; with ``features`` also at each copy.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of
+from pseudo_labels.records import TeacherStamp
+from teachers.base import Item, Teacher, TeacherOutput
+from teachers.embedded import NAME as EMBEDDED
+from teachers.inner import pack, sound, unpack
+from teachers.reference import ReferenceTeacher, build_reference
+from teachers.registry import build_teacher
+
+NAME = "anchored"
+VERSION = 1
+"""Raised whenever equal inner teachers give other scores."""
+
+_REMEMBERED = 4096  # clean photographs, two numbers each
+
+Judged = tuple[float, float]
+"""Score and spread."""
+
+
+class AnchoredTeacher:
+    """Two teachers as one (see the module).
+
+    Args:
+        base: judges clean photographs; needs no reference.
+        reference: compares copies with them.
+        features: give the base's features of each image.
+
+    Raises:
+        PocketiqaError: the base needs a reference.
+    """
+
+    needs_reference = True
+
+    def __init__(self, base: Teacher, reference: ReferenceTeacher, *, features: bool = False):
+        stamp = base.stamp
+        if base.needs_reference:
+            raise PocketiqaError(
+                f"anchored: the base {stamp.name!r} compares with references itself: choose one that needs none"
+            )
+        self._base, self._reference, self._name = base, reference, stamp.name
+        self.feature_names = tuple(base.feature_names) if features else ()
+        self._known: OrderedDict[bytes, Judged] = OrderedDict()
+        self._lock = threading.Lock()
+        inner = {"base": stamp.digest, "reference": reference.stamp.digest}
+        self.stamp = TeacherStamp(
+            NAME, VERSION, digest_of(inner), {**inner, "features": features}, stamp.scale,
+            f"{stamp.licence}; reference teacher: {reference.stamp.licence}",
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> "AnchoredTeacher":
+        """Compute on this device from now on."""
+        self._base.to(device)
+        self._reference.to(device)
+        return self
+
+    def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> tuple[Tensor, ...]:
+        """Copy and clean photograph as input of both teachers, see ``inner.pack``.
+
+        Raises:
+            ImageError: one of the teachers refuses the image.
+            PocketiqaError: likewise, or there is no reference, or one of another size.
+        """
+        if reference is None:
+            raise PocketiqaError("the anchored teacher needs the clean image")
+        items: list[Item | None] = [
+            self._reference.preprocess(image, reference),
+            self._base.preprocess(reference, None),
+        ]
+        if self.feature_names:
+            items.append(self._base.preprocess(image, None))
+        return pack(items)
+
+    def __call__(self, batch: list[Any]) -> TeacherOutput:
+        """Judge items of ``preprocess``; a score that is not finite is NaN."""
+        pairs, clean, *copies = (list(column) for column in zip(*(unpack(item) for item in batch), strict=True))
+        left = sound(self._reference(pairs), len(batch), "reference")
+        anchors = torch.tensor([self._anchor(item) for item in clean], dtype=torch.float64)
+        base, base_std = anchors[:, 0], anchors[:, 1]
+        share = left.score.double()
+        share_std = torch.zeros_like(share) if left.score_std is None else left.score_std.double()
+        spread = torch.hypot(share * base_std, base * share_std)
+        features: dict[str, Tensor] = {}
+        if copies:
+            features = sound(self._base(copies[0]), len(batch), self._name, self.feature_names).features
+        return TeacherOutput((base * share).float(), spread.float(), features)
+
+    def _anchor(self, item: Item) -> Judged:
+        """What the base says of a clean photograph: asked alone, so that it does not depend on its neighbours."""
+        key = _digest(item)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        output = sound(self._base([item]), 1, self._name)
+        judged = (float(output.score), 0.0 if output.score_std is None else float(output.score_std))
+        with self._lock:
+            self._known[key] = judged
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return judged
+
+
+def _digest(item: Item) -> bytes:
+    digest = hashlib.sha256()
+    for tensor in (item,) if isinstance(item, Tensor) else item:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def build_anchored(
+    *, base: str = EMBEDDED, options: Mapping[str, Any] | None = None, features: bool = False
+) -> AnchoredTeacher:
+    """Build the teacher.
+
+    Args:
+        base: registry name, folder of a fitted teacher, or ``package.module:function``; it needs no reference.
+        options: of the base.
+        features: whether the base's features of each image are given, which costs one look at each.
+
+    Raises:
+        PocketiqaError: the base cannot be built, or needs a reference.
+    """
+    return AnchoredTeacher(build_teacher(base, **(options or {})), build_reference(), features=features)

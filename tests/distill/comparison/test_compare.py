@@ -1,0 +1,128 @@
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from distill.comparison.compare import ACCURACY, PREDICTED, RECORD, TABLE, compare
+from distill.comparison.config import load_comparison
+from distill.comparison.table import cells, gain_sentence, header
+from pseudo_labels.errors import OutputConflictError, PocketiqaError
+from tests.helpers.tiny_students import export_tiny
+from tests.helpers.training import texture
+
+OWN = "tests.helpers.own_teacher:build"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rated folder, two students, and a comparison."""
+    folder = tmp_path_factory.mktemp("comparison")
+    with open(folder / "ratings.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "mos", "subset", "near_train"])
+        for number in range(24):
+            name = f"{number}.png"
+            Image.fromarray(texture(number, 4 * (number % 8), (80, 96))).save(folder / name)
+            writer.writerow([name, 1 - number % 8 / 10, "even" if number % 2 else "odd", int(number > 20)])
+    for seed in (0, 1):
+        export_tiny(folder / f"tiny-{seed}.onnx", metrics={"seed": seed})
+    written(folder)
+    return folder
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    tree = {
+        "name": "small",
+        "out": str(folder / "out"),
+        "benchmark": {"opinions": f"csv:{folder / 'ratings.csv'}", "split": "all"},
+        "rows": [
+            {"name": "contrast", "models": [OWN], "time": True},
+            {"name": "students", "models": [str(folder / f"tiny-{seed}.onnx") for seed in (0, 1)], "time": True},
+            {"name": "others", "models": [str(folder / f"tiny-{seed}.onnx") for seed in (1, 0)]},
+            {"name": "theirs", "published": {"srcc": 0.9, "on": "all of it", "source": "a paper"}},
+        ],
+        "gains": [{"row": "students", "over": "contrast"}],
+        "plotted": ["contrast", "students"],
+        "timed_images": 4,
+        **changes,
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_a_comparison_judges_times_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]):
+    compare(str(folder / "small.yaml"))
+    result = json.loads((folder / "out" / RECORD).read_text())
+    contrast, students, others, theirs = result["lines"]
+    assert len(students["models"]) == 2
+    values = [model["selections"]["clean"]["metrics"]["srcc"]["value"] for model in students["models"]]
+    assert students["srcc"]["mean"] == pytest.approx(np.mean(values))
+    assert contrast["models"][0]["selections"]["clean"]["n"] == 21
+    assert contrast["models"][0]["selections"]["all"]["n"] == 24
+    assert contrast["milliseconds"] > 0
+    assert others["milliseconds"] is None
+    assert theirs["published"]["srcc"] == 0.9
+    assert result["gains"][0]["n"] == 1  # one seed of contrast, two of students
+    titles = header(result["lines"])
+    assert titles[1:] == ["SRCC, 21 clean images (95 %)", "all 24", "PLCC", "even", "odd", "mean of subsets", "ms"]
+    table = (folder / "out" / TABLE).read_text()
+    assert "| theirs (published: a paper) | 0.900 on all of it |" in table
+    assert f"students (2 seeds) | {students['srcc']['mean']:.3f}" in table
+    assert gain_sentence(result["gains"][0]) in table
+    assert all(len(cells(line, len(titles))) == len(titles) for line in result["lines"])
+    for name in (ACCURACY, PREDICTED):
+        with Image.open(folder / "out" / name) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5
+    assert "small" not in capsys.readouterr().err
+
+
+def test_what_was_judged_is_not_judged_again_unless_it_changed(folder: Path):
+    written(folder)
+    compare(str(folder / "small.yaml"))
+    kept = sorted((folder / "out" / "rows").rglob("predictions.json"))
+    assert len(kept) == 5
+    before = [path.stat().st_mtime_ns for path in kept]
+    compare(str(folder / "small.yaml"))
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    rows = [{"name": "contrast", "models": [str(folder / "tiny-0.onnx")]}]
+    changed = written(folder, rows=rows, gains=[], plotted=[])
+    with pytest.raises(OutputConflictError):
+        compare(str(changed))
+    compare(str(changed), overwrite=True)
+    assert kept[0].stat().st_mtime_ns != before[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": [{"name": "a"}]}, "row 'a': give either 'models' or 'published'"),
+        ({"rows": [{"name": "a", "models": ["x"], "published": {"srcc": 0, "on": "", "source": ""}}]}, "give either"),
+        ({"rows": [{"name": "a", "models": ["x"]}] * 2, "gains": [], "plotted": []}, "give each its own"),
+        ({"gains": [{"row": "students", "over": "theirs"}]}, "'theirs' is no row that is measured here"),
+        ({"benchmarks": 3}, "benchmarks"),
+    ],
+)
+def test_comparisons_that_contradict_themselves_are_refused(tmp_path: Path, changes: dict[str, Any], message: str):
+    with pytest.raises(PocketiqaError, match=message):
+        load_comparison(str(written(tmp_path, **changes)), [])
+
+
+def test_a_missing_model_is_told_before_any_work(tmp_path: Path):
+    rows = [{"name": "mine", "models": ["runs/none.onnx"], "make": "pocketiqa run mine"}]
+    path = written(tmp_path, rows=rows, gains=[], plotted=[])
+    with pytest.raises(
+        PocketiqaError, match=r"row 'mine': 'runs/none.onnx' is no model.*`pocketiqa run mine` makes it"
+    ):
+        compare(str(path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_is_no_comparison():
+    with pytest.raises(PocketiqaError, match="holds no comparison"):
+        load_comparison("tiny", [])

@@ -1,0 +1,135 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pseudo_labels.distort import build_synthetic_pool
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import ImageError
+from pseudo_labels.pool import build_pool
+from pseudo_labels.records import Status, TeacherStamp
+from teachers.anchored import AnchoredTeacher, build_anchored
+from teachers.base import Item, TeacherOutput
+from teachers.label import label
+from teachers.reference import build_reference
+from tests.helpers.training import texture
+
+
+class Brightness:
+    """Says how bright an image is; counts how often it was asked."""
+
+    needs_reference = False
+    feature_names = ("mean",)
+
+    def __init__(self, licence: str = "none", spread: float | None = 0.1):
+        self.asked, self.spread = 0, spread
+        self.stamp = TeacherStamp("brightness", 1, "none", {}, "share of white", licence)
+
+    def to(self, device: torch.device) -> "Brightness":
+        return self
+
+    def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
+        assert reference is None
+        if image.shape[0] < 64:
+            raise ImageError(Status.TOO_SMALL, "a side is below 64 pixels")
+        return torch.from_numpy(image.copy())
+
+    def __call__(self, batch: list[Any]) -> TeacherOutput:
+        self.asked += len(batch)
+        score = torch.stack([item.double().mean() / 255 for item in batch]).float()
+        spread = None if self.spread is None else torch.full((len(batch),), self.spread)
+        return TeacherOutput(score, spread, {"mean": score[:, None]})
+
+
+class Comparing(Brightness):
+    needs_reference = True
+
+
+def anchored(base: Any = None, *, features: bool = False) -> AnchoredTeacher:
+    return AnchoredTeacher(base or Brightness(), build_reference(), features=features)
+
+
+def items(teacher: AnchoredTeacher, noise: tuple[float, ...]) -> list[Any]:
+    clean = texture(0, 0, (72, 80))
+    return [teacher.preprocess(texture(0, level, (72, 80)), clean) for level in noise]
+
+
+def test_the_score_is_the_product_and_the_spread_that_of_a_product():
+    teacher, clean, copy = anchored(), texture(0, 0, (72, 80)), texture(0, 20, (72, 80))
+    reference = build_reference()
+    left = reference([reference.preprocess(copy, clean)])
+    output = teacher([teacher.preprocess(copy, clean)])
+    base, share = clean.mean() / 255, float(left.score)
+    assert left.score_std is not None
+    assert output.score_std is not None
+    assert 0 < share < 0.95
+    assert float(output.score) == pytest.approx(base * share, abs=1e-6)
+    expected = np.hypot(share * 0.1, base * float(left.score_std))
+    assert float(output.score_std) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_clean_photograph_scores_what_the_base_says():
+    base = Brightness(spread=None)
+    output = anchored(base)(items(anchored(base), (0,)))
+    assert float(output.score) == pytest.approx(texture(0, 0, (72, 80)).mean() / 255, abs=1e-6)
+    assert output.score_std is not None
+    assert float(output.score_std) == 0
+
+
+def test_the_base_looks_once_at_each_clean_photograph():
+    base = Brightness()
+    teacher = anchored(base)
+    together = teacher(items(teacher, (0, 5, 20)))
+    assert base.asked == 1
+    alone = torch.cat([teacher([item]).score for item in items(teacher, (0, 5, 20))])
+    assert base.asked == 1
+    torch.testing.assert_close(together.score, alone, rtol=0, atol=0)
+    assert together.features == {}
+
+
+def test_features_are_those_of_the_copy():
+    base = Brightness()
+    teacher = anchored(base, features=True)
+    assert teacher.feature_names == ("mean",)
+    output = teacher(items(teacher, (5, 20)))
+    expected = [texture(0, level, (72, 80)).mean() / 255 for level in (5, 20)]
+    torch.testing.assert_close(output.features["mean"][:, 0], torch.tensor(expected, dtype=torch.float32))
+    assert base.asked == 3
+
+
+def test_stamps_tell_bases_apart():
+    stamps = [anchored(base, features=wanted).stamp for base, wanted in (
+        (Brightness(), False), (Brightness("other"), False), (Brightness(), True)
+    )]  # fmt: skip
+    assert len({stamp.digest for stamp in stamps}) == 3
+    assert stamps[0].scale == "share of white"
+    assert stamps[0].digest == anchored().stamp.digest
+
+
+def test_what_cannot_be_judged_is_refused():
+    with pytest.raises(PocketiqaError, match="base 'brightness' compares with references itself"):
+        anchored(Comparing())
+    teacher, small = anchored(), texture(0, 0, (40, 80))
+    with pytest.raises(PocketiqaError, match="needs the clean image"):
+        teacher.preprocess(small, None)
+    with pytest.raises(PocketiqaError, match="80x40 pixels"):
+        teacher.preprocess(small, small)
+    with pytest.raises(PocketiqaError, match="unknown teacher 'brihgtness'"):
+        build_anchored(base="brihgtness")
+
+
+def test_it_labels_a_synthetic_pool(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    for scene in range(2):
+        Image.fromarray(texture(scene, 0, (96, 112))).save(tmp_path / "photos" / f"{scene}.png")
+    pool = build_pool([str(tmp_path / "photos")], tmp_path / "pool")
+    synthetic = build_synthetic_pool(pool, tmp_path / "synthetic", per_image=2, names=["white_noise"], seed=0)
+    options = {"base": "tests.helpers.own_teacher:build"}
+    rows = label(tmp_path / "synthetic", "anchored", tmp_path / "labels", options=options).labels()
+    score = dict(zip(rows["id"].to_pylist(), rows["score"].to_pylist(), strict=True))
+    assert len(score) == 6
+    for ref in synthetic:
+        assert (score[ref.id] < score[ref.ref_id or ref.id]) == bool(ref.distortion)
