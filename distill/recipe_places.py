@@ -6,6 +6,10 @@ from typing import Any
 from distill.config import Recipe
 from distill.stage_config import expanded
 from distill.training.fit_config import FitSection
+from pseudo_labels.errors import PocketiqaError
+from teachers.embedded import FOLDER as EMBEDDED_FOLDER
+from teachers.embedded import NAME as EMBEDDED
+from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
 
 
 def with_places(recipe: Recipe) -> Recipe:
@@ -27,6 +31,22 @@ def with_places(recipe: Recipe) -> Recipe:
         student = student.model_copy(update={"init": Path(expanded(str(student.init)))})
         changes["distill"] = recipe.distill.model_copy(update={"student": student})
     return recipe.model_copy(update=changes)
+
+
+def first_weights(init: str) -> Path:
+    """The file that a student starts from; to be asked for when it is there.
+
+    Args:
+        init: the file, or a teacher that holds its backbone in a file of its own: ``embedded``, or the folder of a
+            merged one.
+    """
+    folder = str(EMBEDDED_FOLDER) if init == EMBEDDED else init
+    if not is_fitted_folder(folder):
+        return Path(init)
+    weights = read_fitted_folder(folder)[1].get("weights")
+    if weights is None:
+        raise PocketiqaError(f"student.init is {init!r}, a teacher without a file of its backbone: merge it first")
+    return Path(weights)
 
 
 def _fit_with_places(section: FitSection) -> FitSection:

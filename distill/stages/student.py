@@ -8,6 +8,7 @@ from distill.console import Report, warn
 from distill.data import Source
 from distill.exporting import export_checkpoint
 from distill.opinions import left_out, open_sources
+from distill.recipe_places import first_weights
 from distill.stage_config import SourceSection
 from distill.stages.context import Run, Stage, make_once
 from distill.training.train import train
@@ -52,16 +53,25 @@ def _distill(run: Run, overwrite: bool, report: Report) -> str:
 
 
 def _config(run: Run) -> TrainConfig:
-    """The training part of the recipe, with the teacher of its section ``label`` as the live one if none is named."""
-    config, label = run.recipe.distill, run.recipe.label
+    """The training part of the recipe, with files and teachers in place of what the recipe calls them."""
+    config = run.recipe.distill
     if config is None:
         raise PocketiqaError("the recipe has no section 'distill': add one, or fit its teacher only")
-    if config.live is None or config.live.teacher is not None:
-        return config
+    changes: dict[str, Any] = {}
+    if config.student.init is not None:
+        weights = first_weights(str(config.student.init))
+        changes["student"] = config.student.model_copy(update={"init": weights})
+    if config.live is not None and config.live.teacher is None:
+        changes["live"] = _live(run, config.live)
+    return config.model_copy(update=changes)
+
+
+def _live(run: Run, asked: LiveSettings) -> LiveSettings:
+    """The teacher of the section ``label`` as the live one."""
+    label = run.recipe.label
     if label is None:
         raise PocketiqaError("distill.live names no teacher, and there is no section 'label' to take it from: add one")
-    named = LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | config.live.options)
-    return config.model_copy(update={"live": named})
+    return LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | asked.options)
 
 
 def _export(run: Run, overwrite: bool, report: Report) -> str:

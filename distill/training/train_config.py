@@ -43,7 +43,8 @@ class StudentSettings(Settings):
 
     Attributes:
         name: preset, or any timm backbone.
-        init: safetensors file with backbone weights under timm's names.
+        init: safetensors file with backbone weights under timm's names; in a recipe also a teacher whose backbone has
+            the student's architecture: ``embedded``, or the folder of a merged one.
         pretrained: take timm's weights from its hub, which needs a network.
         freeze: parts that stay as they start, such as ``[backbone.conv_stem, backbone.blocks.0]``: what comes with good
             first weights need not be learned, and the first parts cost most of the time.

@@ -1,0 +1,79 @@
+"""A recipe whose teachers differ in folds alone: they become one teacher, from which a student starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distill.config import load_recipe
+from distill.pipeline import run_recipe
+from distill.recipe_places import first_weights
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.pool import Pool
+from teachers.embedded import FOLDER
+from teachers.fitted_folder import read_fitted_folder
+from teachers.registry import build_teacher
+from tests.helpers.training import score_of, texture_pool
+
+STEP: dict[str, Any] = {"batch_size": 8, "threads": 1, "tracker": "none", "device": "cpu", "split": {"validation": 0.4}}
+
+
+def written(folder: Path, **changes: Any) -> str:
+    pool = texture_pool(folder, scenes=8, versions=4, sizes=((64, 64),))
+    lines = [f"{ref.uri},{score_of(ref)},{ref.group}" for ref in pool]
+    (folder / "ratings.csv").write_text("\n".join(["image,mos,group", *lines]))
+    opinions = f"csv:{folder / 'ratings.csv'}"
+    fit = {
+        **STEP, "teacher": "qfm_iqm", "steps": 2, "validate_every_steps": 2, "checkpoint_every_steps": 2,
+        "options": {
+            "backbone": "test_efficientnet", "pretrained": False, "head": "new", "max_side_px": 64, "cells": 2,
+            "width": 8, "heads": 1, "noise_weight": 0, "trainable": ["blocks.2"],
+        },
+        "optimizer": {"warmup_steps": 0},
+    }  # fmt: skip
+    tree = {
+        "name": "started",
+        "out": str(folder / "run"),
+        "teachers": {
+            f"fold{n}": {**fit, "sources": [{"opinions": opinions, "without_fold": f"{n}/2"}]} for n in (1, 2)
+        },
+        "merge": {"names": ["fold1", "fold2"]},
+        "pool": {"sources": [opinions]},
+        "label": {"shards": 2},
+        "fuse": {},
+        "distill": {
+            **STEP, "student": {"name": "test_efficientnet", "levels": [4, 8], "grid": 8, "max_side": 64,
+                                "head_width": 8, "init": str(folder / "run" / "merged")},
+            "steps": 2, "validate_every_steps": 2, "checkpoint_every_steps": 2, "images": {"crop_size": None},
+            "optimizer": {"warmup_steps": 0},
+        },
+        "evaluate": [{"opinions": opinions}],
+    } | changes  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+def test_folds_are_merged_and_a_student_starts_from_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run_recipe(written(tmp_path))
+    out = tmp_path / "run"
+    said = capsys.readouterr().out
+    assert "merged from fold1, fold2" in said.replace("\n", "")
+    merged = build_teacher(str(out / "merged"))
+    assert merged.stamp.scale.startswith("opinions of 0-ratings")
+    assert len(Pool.open(out / "pool")) == 32  # the benchmark's images
+    assert first_weights(str(out / "merged")) == out / "merged" / "teacher" / "backbone.safetensors"
+    run_recipe(str(tmp_path / "recipe.yaml"))
+    assert capsys.readouterr().out.count("unchanged, skipped") == 11
+
+
+def test_where_a_student_may_start_from():
+    assert first_weights("some/file.safetensors") == Path("some/file.safetensors")
+    assert first_weights("embedded") == FOLDER / "backbone.safetensors" == read_fitted_folder(str(FOLDER))[1]["weights"]
+
+
+def test_a_merge_of_unknown_teachers_is_refused(tmp_path: Path):
+    path = written(tmp_path, merge={"names": ["fold1", "fold3"]})
+    with pytest.raises(PocketiqaError, match="merge names 'fold3': choose from fold1, fold2"):
+        load_recipe(path)
