@@ -108,6 +108,8 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
     tree = read_yaml(path, "recipe")
     if "arms" in tree:
         raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
+    if "rows" in tree:
+        raise PocketiqaError(f"{path} is a comparison of many models: make it with 'pocketiqa compare {name}'")
     tree = apply_settings(tree, parse_settings(settings))
     if out is not None:
         tree["out"] = str(out)

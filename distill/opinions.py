@@ -72,7 +72,8 @@ def _open(
     out = folder / f"{number}-{spec.partition(':')[0]}"
     source = opinion_source(
         spec, section.split, out,
-        weight=section.weight, images=section.images, without_fold=section.without_fold, seed=seed,
+        weight=section.weight, subsets=section.subsets, images=section.images, without_fold=section.without_fold,
+        seed=seed,
         overwrite=overwrite, progress=progress,
     )  # fmt: skip
     return replace(source, name=f"{number}-{source.name}")
@@ -84,6 +85,7 @@ def opinion_source(
     folder: Path,
     *,
     weight: float = 1.0,
+    subsets: Sequence[str] | None = None,
     images: int | None = None,
     without_fold: str | None = None,
     seed: int = 0,
@@ -101,6 +103,7 @@ def opinion_source(
             ``all``. Test images come with ``test`` alone.
         folder: of the pool.
         weight: see ``Source``.
+        subsets: only these parts of the benchmark, see ``BenchmarkRow.subset``; None for all.
         images: only so many rated images, whole scenes at a time but for the last one; with one seed, fewer are always
             among more.
         without_fold: leave out a fold of the scenes, such as ``2/5``, the second of five; after that draw.
@@ -109,13 +112,14 @@ def opinion_source(
         progress: called with images measured and in total.
 
     Raises:
-        PocketiqaError: no such benchmark or split, fewer images than wanted, or not one that can be used.
+        PocketiqaError: no such benchmark, split or subset, fewer images than wanted, or not one that can be used.
         OutputConflictError: ``folder`` holds something else.
     """
     benchmark = load_benchmark(spec)
     split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
-    benchmark = _without(_drawn(_chosen(benchmark, split), images, seed), without_fold, seed)
+    benchmark = _without(_drawn(_parts(_chosen(benchmark, split), subsets), images, seed), without_fold, seed)
     drawn: dict[str, Any] = {} if images is None else {"images": images, "seed": seed}
+    drawn |= {} if subsets is None else {"subsets": sorted(subsets)}
     drawn |= {} if without_fold is None else {"without_fold": without_fold, "seed": seed}
     pool = benchmark_pool(benchmark, Path(folder), {"split": split, **drawn}, overwrite=overwrite, progress=progress)
     table = OpinionTable(benchmark.name, rated_rows(benchmark, pool), {**benchmark.as_dict(), "split": split})
@@ -179,6 +183,17 @@ def _chosen(benchmark: Benchmark, split: str) -> Benchmark:
             "'validation' as another source; whoever means the test images too names 'test' as a source of its own"
         )
     return benchmark
+
+
+def _parts(benchmark: Benchmark, subsets: Sequence[str] | None) -> Benchmark:
+    if subsets is None:
+        return benchmark
+    known = sorted({row.subset for row in benchmark.rows} - {""})
+    unknown = [subset for subset in subsets if subset not in known]
+    if unknown or not subsets:
+        shown = ", ".join(known) or "it has none"
+        raise PocketiqaError(f"subsets is {list(subsets)}, but those of benchmark {benchmark.name} are: {shown}")
+    return replace(benchmark, rows=tuple(row for row in benchmark.rows if row.subset in subsets))
 
 
 def _drawn(benchmark: Benchmark, images: int | None, seed: int) -> Benchmark:

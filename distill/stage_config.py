@@ -192,6 +192,8 @@ class SourceSection(Section):
         opinions: in place of both, a benchmark as for ``pocketiqa evaluate --on``.
         split: of the benchmark; null is ``train`` where it has one, else ``all``. Its test images are learned from only
             if this says ``test``.
+        subsets: take only these parts of the benchmark, such as one that is to count more: named as a further source,
+            its images come more often. Null takes all.
         images: take only this many rated images, whole scenes first, drawn by the recipe's seed; fewer are always among
             more. Null takes all.
         without_fold: leave out a fold of the scenes, as ``2/5``: the second of five.
@@ -202,6 +204,7 @@ class SourceSection(Section):
     labels: Path | None = None
     opinions: Annotated[str, Field(min_length=1)] | None = None
     split: SplitName | None = None
+    subsets: tuple[str, ...] | None = None
     images: Annotated[int, Field(ge=1)] | None = None
     without_fold: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -209,7 +212,7 @@ class SourceSection(Section):
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
         stored = self.pool is not None, self.labels is not None
-        chosen = any(value is not None for value in (self.split, self.images, self.without_fold))
+        chosen = any(value is not None for value in (self.split, self.subsets, self.images, self.without_fold))
         if any(stored) if self.opinions is not None else not all(stored) or chosen:
             raise ValueError(_TWO_FORMS)
         return self

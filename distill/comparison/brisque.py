@@ -72,4 +72,7 @@ def build_brisque(*, model: str | Path, range: str | Path) -> Brisque:
     except OSError as error:
         raise PocketiqaError(f"BRISQUE's file {error.filename} cannot be read: check the path") from error
     cv2.setNumThreads(1)  # as all others are timed
-    return Brisque(create(str(model), str(range)), files)
+    try:
+        return Brisque(create(str(model), str(range)), files)
+    except cv2.error as error:
+        raise PocketiqaError(f"OpenCV cannot read {model} and {range} as BRISQUE's model and range") from error

@@ -5,14 +5,17 @@ from typing import Any
 
 from distill import console
 from distill.comparison.config import Comparison, load_comparison
-from distill.comparison.judging import check_models, judge_rows, open_target
-from distill.comparison.lines import RESAMPLES, gains_of, headline_words, lines_of
+from distill.comparison.judging import check_models, judge_rows, keep, open_target
+from distill.comparison.lines import RESAMPLES, Judged, gains_of, headline_words, lines_of
 from distill.comparison.plots import plot_accuracy, plot_predicted
 from distill.comparison.table import console_table, footing, gain_sentence, markdown
 from distill.comparison.timing import time_rows
-from pseudo_labels.files import canonical_json, write_atomic
+from distill.evaluation.benchmarks.registry import Benchmark
+from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file, write_atomic
+from students.latency import machine_name
 
 RECORD, TABLE, ACCURACY, PREDICTED = "comparison.json", "comparison.md", "accuracy.png", "predicted.png"
+TIMES = "times.json"
 
 
 def compare(name: str, *, out: Path | None = None, settings: list[str] | None = None, overwrite: bool = False) -> None:
@@ -37,12 +40,29 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
     console.out.print(f"table and plots: {comparison.out}", markup=False)
 
 
+def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwrite: bool) -> dict[str, Any]:
+    """Kept as the predictions are: the table does not change when only a plot is drawn anew."""
+    folder = comparison.out / "times"
+    spec = {
+        "models": {row.name: digest_of(judged[row.name][0].about) for row in comparison.rows if row.time},
+        "benchmark": [row.id for row in benchmark.rows[: comparison.timed_images]],
+        "machine": machine_name(),
+    }
+
+    def make(to: Path) -> dict[str, Any]:
+        with console.progress("time") as report:
+            (to / TIMES).write_bytes(canonical_json(time_rows(comparison, benchmark, report)))
+        return {TIMES: sha256_file(to / TIMES)}
+
+    keep(folder, "times", spec, make, overwrite=overwrite)
+    return read_json(folder / TIMES, what="times")
+
+
 def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
     benchmark, targets = open_target(comparison)
     with console.progress("judge") as report:
         judged = judge_rows(comparison, benchmark, overwrite=overwrite, report=report)
-    with console.progress("time") as report:
-        times = time_rows(comparison, benchmark, report)
+    times = _times(comparison, benchmark, judged, overwrite)
     result: dict[str, Any] = {
         "name": comparison.name,
         "target": {"name": targets.name, "about": targets.about, "n": len(targets.ids)},

@@ -27,13 +27,13 @@ class Published(Section):
     """A figure that others measured.
 
     Attributes:
-        srcc: on all images of the split.
-        on: what it was measured on, in words.
+        srcc: on all images of the split, near ones included.
+        images: that it was measured on, in words.
         source: where it is published.
     """
 
     srcc: Annotated[float, Field(ge=-1, le=1)]
-    on: str
+    images: str
     source: str
 
 
@@ -45,6 +45,7 @@ class Row(Section):
         models: as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
         options: of a teacher.
         time: measure milliseconds from file to score, on one core.
+        parameters: of the model, where the file does not say.
         published: in place of all these.
         make: command that makes the models, for the message when one is missing.
     """
@@ -53,6 +54,7 @@ class Row(Section):
     models: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict)
     time: bool = False
+    parameters: int | None = None
     published: Published | None = None
     make: str = ""
 
@@ -102,6 +104,8 @@ class Comparison(Section):
     def _names_are_known(self) -> Self:
         measured = [row.name for row in self.rows if row.models]
         every = [row.name for row in self.rows]
+        if not measured:
+            raise ValueError("no row has 'models': at least one must be measured here")
         if len(set(every)) < len(every):
             raise ValueError(f"rows have the names {', '.join(every)}: give each its own")
         for name in [*self.plotted, *(part for gain in self.gains for part in (gain.row, gain.over))]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from distill.evaluation.targets import Targets, targets_from_benchmark
 from distill.recipe_places import with_variables
 from distill.stage_config import expanded
 from distill.stages.context import make_once
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, sha256_file
 
 KIND = "prediction"
@@ -85,10 +85,22 @@ def _judged(row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite:
         (to / PREDICTIONS).write_bytes(canonical_json(predicted.as_dict()))
         return {PREDICTIONS: sha256_file(to / PREDICTIONS)}
 
-    make_once(folder, KIND, spec, make, overwrite=overwrite)
+    keep(folder, KIND, spec, make, overwrite=overwrite)
     report(len(benchmark.rows), len(benchmark.rows))
     record: Mapping[str, Any] = json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
     return Predictions.from_dict(record)
+
+
+def keep(
+    folder: Path, kind: str, spec: dict[str, Any], make: Callable[[Path], dict[str, Any]], *, overwrite: bool
+) -> None:
+    """As ``make_once``, but ``overwrite`` redoes only what has changed."""
+    try:
+        make_once(folder, kind, spec, make, overwrite=False)
+    except OutputConflictError:
+        if not overwrite:
+            raise
+        make_once(folder, kind, spec, make, overwrite=True)
 
 
 def _slug(name: str) -> str:

@@ -27,7 +27,8 @@ def lines_of(
     what its source says.
     """
     return [
-        {"name": row.name, "published": row.published.model_dump()} if row.published is not None
+        {"name": row.name, "parameters": row.parameters, "published": row.published.model_dump()}
+        if row.published is not None
         else _measured(row, judged[row.name], targets, times)
         for row in comparison.rows
     ]  # fmt: skip
@@ -41,6 +42,7 @@ def _measured(row: Row, found: Sequence[Predictions], targets: Targets, times: M
     known = [value for value in values if value is not None]
     return {
         "name": row.name,
+        "parameters": row.parameters or found[0].about.get("contract", {}).get("parameters"),
         "models": [
             {"kind": one.kind, "about": one.about, "selections": parts}
             for one, parts in zip(found, selections, strict=True)
@@ -52,18 +54,25 @@ def _measured(row: Row, found: Sequence[Predictions], targets: Targets, times: M
 
 
 def gains_of(comparison: Comparison, judged: Judged, targets: Targets) -> list[dict[str, Any]]:
-    """Differences in SRCC on the headline selection, see ``paired.mean_difference``."""
+    """Differences in SRCC on the headline selection, see ``paired.mean_difference``.
+
+    A row of one model is compared with each seed of the other; of two with seeds, the first with the first and so on.
+    """
     mask = next(iter(select(targets).values()))
     draws = Draws.of(len(targets.ids), targets.groups, resamples=RESAMPLES, seed=SEED)
     return [
         {
             **gain.model_dump(),
-            **mean_difference(
-                list(zip(judged[gain.row], judged[gain.over], strict=False)), targets.scores, mask, draws, METRIC
-            ),
+            **mean_difference(_pairs(judged[gain.row], judged[gain.over]), targets.scores, mask, draws, METRIC),
         }
         for gain in comparison.gains
     ]
+
+
+def _pairs(own: Sequence[Predictions], other: Sequence[Predictions]) -> list[tuple[Predictions, Predictions]]:
+    if len(own) == 1 or len(other) == 1:
+        return [(one, two) for one in own for two in other]
+    return list(zip(own, other, strict=False))
 
 
 def headline_words(targets: Targets) -> str:

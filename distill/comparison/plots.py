@@ -5,71 +5,127 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
-from distill.evaluation.metrics import map_to_target
+from distill.comparison.labels import place_labels, spread
+from distill.evaluation.evaluate import select
+from distill.evaluation.metrics import map_to_target, srcc
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
+from distill.report.numbers import decimals
 
-_DPI = 160
-_COLOURS = ("#2a6fbb", "#c25b12", "#3a8f4d", "#8255a5", "#777777")
-_GRID = {"color": "#dddddd", "linewidth": 0.6}
+_DPI = 200
+_SOFT, _GRID = "#5b6670", {"color": "#e3e5e4", "linewidth": 0.7}
+_STUDENT, _TEACHER = "#1668a8", "#b4560f"  # as in the report
+_OWN = {"onnx": _STUDENT, "student": _STUDENT, "teacher": _TEACHER}
+_SUBSETS = ("#1668a8", "#b4560f", "#1a7f4b", "#5c4b9b", "#6b7680")
+_LINE_PT = 11  # from one published name to the next
 
 
 def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: str) -> None:
-    """SRCC with its interval against milliseconds (logarithmic); published figures as lines, as nobody timed them."""
+    """SRCC with its interval against milliseconds (logarithmic); published figures at the side, as nobody timed them.
+
+    A row of several seeds has the span of the seeds in place of the interval.
+    """
     timed = [line for line in lines if line.get("milliseconds") and line["srcc"]]
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for number, line in enumerate(sorted(timed, key=lambda line: line["milliseconds"])):
-        metric = line["models"][0]["selections"][line["headline"]]["metrics"]["srcc"]
-        value, colour = line["srcc"]["mean"], _COLOURS[number % len(_COLOURS)]
-        low, high = (metric["low"], metric["high"]) if len(line["models"]) == 1 else (None, None)
-        bars = None if low is None else [[value - low], [high - value]]
-        axes.errorbar(line["milliseconds"], value, yerr=bars, fmt="o", color=colour, capsize=3, markersize=7)
-        words = f"{line['name']}\n{value:.3f}, {line['milliseconds']:.1f} ms"
-        axes.annotate(
-            words, (line["milliseconds"], value), xytext=(8, 5), textcoords="offset points", fontsize=8, color=colour
-        )
-    for line in lines:
-        if "published" in line:
-            axes.axhline(line["published"]["srcc"], color="#999999", linewidth=0.8, linestyle=":")
-            axes.annotate(
-                f"{line['name']} (published)", (1, line["published"]["srcc"]), xycoords=("axes fraction", "data"),
-                xytext=(-3, 2), textcoords="offset points", ha="right", fontsize=7, color="#777777",
-            )  # fmt: skip
-    axes.set(xscale="log", xlabel="milliseconds from file to score, one core", ylabel=f"SRCC, {headline}")
-    times = [line["milliseconds"] for line in timed]
-    if times:
-        axes.set_xlim(min(times) / 1.5, max(times) * 6)  # room for the words at the right
-    axes.grid(which="major", **_GRID)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    figure = Figure(figsize=(7.6, 4.4))
+    axes = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.83, "top": 0.93, "bottom": 0.12})
+    _scales(axes, [line["milliseconds"] for line in timed])
+    axes.set(xlabel="milliseconds from file to score, one core", ylabel="SRCC with people")
+    axes.set_title(f"{headline}; bars: 95 % interval; dotted: published by others", fontsize=9, color=_SOFT, loc="left")
+    labels = [_point(axes, line) for line in timed]
+    axes.margins(y=0.12)
+    _published(axes, [line for line in lines if "published" in line])
+    place_labels(axes, labels, [box for line in timed for box in _boxes(axes, line)])
     figure.savefig(path, dpi=_DPI)
+
+
+def _scales(axes: Axes, times: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    if times:
+        axes.set_xlim(min(times) / 8, max(times) * 2.5)  # room for the words at both sides
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.grid(**_GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _span(line: Mapping[str, Any]) -> tuple[float, float]:
+    """Ends of the bar: of the interval, or of the seeds."""
+    metric = line["models"][0]["selections"][line["headline"]]["metrics"]["srcc"]
+    own = metric if len(line["models"]) == 1 and metric["low"] is not None else line["srcc"]
+    return own["low"], own["high"]
+
+
+def _point(axes: Axes, line: Mapping[str, Any]) -> Annotation:
+    at, value, colour = line["milliseconds"], line["srcc"]["mean"], _OWN.get(line["models"][0]["kind"], _SOFT)
+    axes.plot([at, at], _span(line), color=colour, linewidth=4, alpha=0.3, solid_capstyle="round")
+    axes.plot([at], [value], "o", color=colour, markersize=7)
+    words = f"{line['name']}\n{decimals(value)}, {at:,.{0 if at >= 100 else 1}f} ms"
+    return axes.annotate(words, (at, value), (8, 8), textcoords="offset points", fontsize=8, color=colour)
+
+
+def _boxes(axes: Axes, line: Mapping[str, Any]) -> list[Bbox]:
+    """The bar and the point of a line, in pixels."""
+    at, value, (low, high) = line["milliseconds"], line["srcc"]["mean"], _span(line)
+    bottom, middle, top = (axes.transData.transform((at, y)) for y in (low, value, high))
+    x, reach = middle[0], 5
+    return [
+        Bbox.from_extents(x - 3, bottom[1], x + 3, top[1]),
+        Bbox.from_extents(x - reach, middle[1] - reach, x + reach, middle[1] + reach),
+    ]
+
+
+def _published(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    ordered = sorted(lines, key=lambda line: line["published"]["srcc"])
+    values = [line["published"]["srcc"] for line in ordered]
+    for value in values:
+        axes.axhline(value, color="#9aa3aa", linewidth=0.9, linestyle=":")
+    axes.autoscale_view()
+    heights_pt = [72 / axes.figure.dpi * axes.transData.transform((1, value))[1] for value in values]
+    for line, value, was, now in zip(ordered, values, heights_pt, spread(heights_pt, _LINE_PT), strict=True):
+        axes.annotate(
+            f"{line['name']} {value:.3g}", (1, value), (5, now - was), ("axes fraction", "data"),
+            textcoords="offset points", va="center", fontsize=7.5, color=_SOFT, annotation_clip=False,
+        )  # fmt: skip
 
 
 def plot_predicted(judged: Mapping[str, Predictions], targets: Targets, path: Path) -> None:
-    """Opinion against prediction, a panel for each model, coloured by subset, with the fitted logistic curve."""
-    figure = Figure(figsize=(4.2 * len(judged), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(judged), squeeze=False)[0]
-    subsets = sorted(set(targets.subsets))
+    """Opinion against prediction on the headline images, a panel a model, coloured by subset, with the fitted curve."""
+    figure = Figure(figsize=(3.9 * len(judged), 4.3), layout="constrained")
+    panels = figure.subplots(1, len(judged), squeeze=False, sharey=True)[0]
     for axes, (name, found) in zip(panels, judged.items(), strict=True):
-        scored = np.isfinite(found.scores)
-        for number, subset in enumerate(subsets):
-            mask = scored & np.array([own == subset for own in targets.subsets])
-            colour = _COLOURS[number % len(_COLOURS)]
-            axes.scatter(
-                found.scores[mask], targets.scores[mask], s=9, alpha=0.6, color=colour, linewidths=0,
-                label=f"{subset or 'images'} ({int(mask.sum())})",
-            )  # fmt: skip
-        _, fit = map_to_target(found.scores[scored], targets.scores[scored])
-        if not fit.reason:
-            line = np.linspace(found.scores[scored].min(), found.scores[scored].max(), 80)
-            axes.plot(line, fit(line), color="#222222", linewidth=1.2)
-        axes.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=0.8, linestyle="--")
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"predicted by {name}", ylabel="mean opinion of people", aspect=1)
-        axes.grid(**_GRID)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=7, frameon=False, loc="upper left")
+        _panel(axes, name, found, targets)
+    panels[0].set_ylabel("mean opinion of people")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8, markerscale=2
+    )
     figure.savefig(path, dpi=_DPI)
+
+
+def _panel(axes: Axes, name: str, found: Predictions, targets: Targets) -> None:
+    used = next(iter(select(targets).values())) & np.isfinite(found.scores)
+    x, y = found.scores[used], targets.scores[used]
+    axes.plot([0, 1], [0, 1], color="#9aa3aa", linewidth=0.9, linestyle="--")
+    own = np.array(targets.subsets)[used]
+    for number, subset in enumerate(sorted(set(targets.subsets))):
+        part, colour = own == subset, _SUBSETS[number % len(_SUBSETS)]
+        axes.scatter(
+            x[part], y[part], s=11, alpha=0.5, color=colour, linewidths=0, clip_on=False, label=subset or "images"
+        )
+    _, fit = map_to_target(x, y)
+    if not fit.reason:
+        line = np.linspace(x.min(), x.max(), 200)
+        axes.plot(line, fit(line), color="#1c2329", linewidth=1.6, label="fitted curve")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted", aspect=1)
+    axes.set_title(f"{name}: SRCC {srcc(x, y):.3f} (n = {len(x)})", fontsize=9, loc="left")
+    axes.grid(**_GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

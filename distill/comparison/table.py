@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from distill.evaluation.evaluate import ALL
+from distill.report.numbers import si
 
 NOTHING = ""
 
@@ -18,19 +19,33 @@ def header(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     every = first["models"][0]["selections"][ALL]["n"]
     parts = [*subsets, "mean of subsets"] if subsets else []
     rest = [] if first["headline"] == ALL else [f"all {every}"]
-    return ["model", f"SRCC, {n} {first['headline']} images (95 %)", *rest, "PLCC", *parts, "ms"]
+    return ["model", "parameters", f"SRCC, {n} {first['headline']} images (95 %)", *rest, "PLCC", *parts, "ms"]
 
 
-def cells(line: Mapping[str, Any], columns: int) -> list[str]:
-    """The texts of one row."""
+def rows_of(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The texts of all rows."""
+    columns, selected = len(header(lines)), next(line["headline"] for line in lines if "models" in line)
+    return [cells(line, columns, selected) for line in lines]
+
+
+def cells(line: Mapping[str, Any], columns: int, selected: str) -> list[str]:
+    """The texts of one row; ``selected`` is the headline selection."""
+    size = NOTHING if line["parameters"] is None else si(line["parameters"])
     if "published" in line:
         found = line["published"]
-        row = [f"{line['name']} (published: {found['source']})", f"{found['srcc']:.3f} on {found['on']}"]
+        # Measured on all images, near ones included: it stands in that column where there is one.
+        gap = [] if selected == ALL else [NOTHING]
+        row = [
+            f"{line['name']} (published: {found['source']})",
+            size,
+            *gap,
+            f"{found['srcc']:.3g} on {found['images']}",
+        ]
         return row + [NOTHING] * (columns - len(row))
     several = len(line["models"]) > 1
     selections = [model["selections"] for model in line["models"]]
     headline = [one[line["headline"]] for one in selections]
-    row = [f"{line['name']} ({len(headline)} seeds)" if several else line["name"], _main(line, headline)]
+    row = [f"{line['name']} ({len(headline)} seeds)" if several else line["name"], size, _main(line, headline)]
     if line["headline"] != ALL:
         row.append(_mean([one[ALL]["metrics"]["srcc"]["value"] for one in selections]))
     row.append(_mean([one["metrics"]["plcc"]["value"] for one in headline]))
@@ -71,7 +86,7 @@ def gain_sentence(gain: Mapping[str, Any]) -> str:
 def markdown(result: Mapping[str, Any]) -> str:
     """Table, gains and footing."""
     titles = header(result["lines"])
-    rows = [titles, ["---"] * len(titles), *(cells(line, len(titles)) for line in result["lines"])]
+    rows = [titles, ["---"] * len(titles), *rows_of(result["lines"])]
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     gains = "".join(f"- {gain_sentence(gain)}\n" for gain in result["gains"])
     return f"{text}\n\n{gains}\n{footing(result)}\n"
@@ -89,6 +104,6 @@ def console_table(result: Mapping[str, Any]) -> Table:
     """The same for the console."""
     titles = header(result["lines"])
     table = Table(*titles, box=None, header_style="bold", pad_edge=False)
-    for line in result["lines"]:
-        table.add_row(*cells(line, len(titles)))
+    for texts in rows_of(result["lines"]):
+        table.add_row(*texts)
     return table

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from distill.comparison.config import load_comparison
 from distill.config import find_recipe, load_recipe, recipe_folders
 from distill.study.cells import cells_of
 from distill.study.config import load_study
@@ -12,6 +13,7 @@ from tests.helpers.shared import shared_data
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))
 STUDIES = [path for path in FILES if "arms" in yaml.safe_load(path.read_text())]
+COMPARISONS = [path for path in FILES if "rows" in yaml.safe_load(path.read_text())]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -20,10 +22,13 @@ def test_every_recipe_and_study_is_valid_short_and_says_its_command(path: Path, 
     if path in STUDIES:
         monkeypatch.setenv("POCKETIQA_SHARED_DATA", str(shared_data()))
         cells_of(load_study(str(path)))
+    elif path in COMPARISONS:
+        load_comparison(str(path), [])
     else:
         load_recipe(str(path))
     assert len(text.splitlines()) <= 70
-    assert text.startswith(f"# pocketiqa {'study' if path in STUDIES else 'run'} {path.stem}")
+    command = "study" if path in STUDIES else "compare" if path in COMPARISONS else "run"
+    assert text.startswith(f"# pocketiqa {command} {path.stem}")
     assert "Cost:" in text
     assert "Expected:" in text
 
@@ -46,6 +51,12 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path):
 def test_a_study_is_not_a_recipe():
     with pytest.raises(PocketiqaError, match=r"is a study of many runs: walk it with 'pocketiqa study ablation'"):
         load_recipe("ablation")
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_a_comparison_is_not_a_recipe(path: Path):
+    with pytest.raises(PocketiqaError, match=f"is a comparison of many models: make it with 'pocketiqa compare {path}"):
+        load_recipe(str(path))
 
 
 def test_an_unknown_name_lists_the_known_and_the_nearest():

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from distill.comparison.compare import ACCURACY, PREDICTED, RECORD, TABLE, compare
+from distill.comparison.compare import ACCURACY, PREDICTED, RECORD, TABLE, TIMES, compare
 from distill.comparison.config import load_comparison
-from distill.comparison.table import cells, gain_sentence, header
+from distill.comparison.table import gain_sentence, header, rows_of
+from distill.report.numbers import si
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from tests.helpers.tiny_students import export_tiny
 from tests.helpers.training import texture
@@ -44,7 +45,7 @@ def written(folder: Path, **changes: Any) -> Path:
             {"name": "contrast", "models": [OWN], "time": True},
             {"name": "students", "models": [str(folder / f"tiny-{seed}.onnx") for seed in (0, 1)], "time": True},
             {"name": "others", "models": [str(folder / f"tiny-{seed}.onnx") for seed in (1, 0)]},
-            {"name": "theirs", "published": {"srcc": 0.9, "on": "all of it", "source": "a paper"}},
+            {"name": "theirs", "published": {"srcc": 0.9, "images": "all of it", "source": "a paper"}},
         ],
         "gains": [{"row": "students", "over": "contrast"}],
         "plotted": ["contrast", "students"],
@@ -68,14 +69,23 @@ def test_a_comparison_judges_times_and_draws(folder: Path, capsys: pytest.Captur
     assert contrast["milliseconds"] > 0
     assert others["milliseconds"] is None
     assert theirs["published"]["srcc"] == 0.9
-    assert result["gains"][0]["n"] == 1  # one seed of contrast, two of students
+    assert result["gains"][0]["n"] == 2  # contrast against each of two seeds
     titles = header(result["lines"])
-    assert titles[1:] == ["SRCC, 21 clean images (95 %)", "all 24", "PLCC", "even", "odd", "mean of subsets", "ms"]
+    assert titles[1:] == [
+        "parameters",
+        "SRCC, 21 clean images (95 %)",
+        "all 24",
+        "PLCC",
+        "even",
+        "odd",
+        "mean of subsets",
+        "ms",
+    ]
     table = (folder / "out" / TABLE).read_text()
-    assert "| theirs (published: a paper) | 0.900 on all of it |" in table
-    assert f"students (2 seeds) | {students['srcc']['mean']:.3f}" in table
+    assert "| theirs (published: a paper) |  |  | 0.9 on all of it |" in table
+    assert f"students (2 seeds) | {si(students['parameters'])} | {students['srcc']['mean']:.3f}" in table
     assert gain_sentence(result["gains"][0]) in table
-    assert all(len(cells(line, len(titles))) == len(titles) for line in result["lines"])
+    assert all(len(row) == len(titles) for row in rows_of(result["lines"]))
     for name in (ACCURACY, PREDICTED):
         with Image.open(folder / "out" / name) as picture:
             assert np.asarray(picture.convert("L")).std() > 5
@@ -88,8 +98,10 @@ def test_what_was_judged_is_not_judged_again_unless_it_changed(folder: Path):
     kept = sorted((folder / "out" / "rows").rglob("predictions.json"))
     assert len(kept) == 5
     before = [path.stat().st_mtime_ns for path in kept]
-    compare(str(folder / "small.yaml"))
+    times = (folder / "out" / "times" / TIMES).read_bytes()
+    compare(str(folder / "small.yaml"), overwrite=True)
     assert [path.stat().st_mtime_ns for path in kept] == before
+    assert (folder / "out" / "times" / TIMES).read_bytes() == times
     rows = [{"name": "contrast", "models": [str(folder / "tiny-0.onnx")]}]
     changed = written(folder, rows=rows, gains=[], plotted=[])
     with pytest.raises(OutputConflictError):
@@ -102,9 +114,13 @@ def test_what_was_judged_is_not_judged_again_unless_it_changed(folder: Path):
     ("changes", "message"),
     [
         ({"rows": [{"name": "a"}]}, "row 'a': give either 'models' or 'published'"),
-        ({"rows": [{"name": "a", "models": ["x"], "published": {"srcc": 0, "on": "", "source": ""}}]}, "give either"),
+        (
+            {"rows": [{"name": "a", "models": ["x"], "published": {"srcc": 0, "images": "", "source": ""}}]},
+            "give either",
+        ),
         ({"rows": [{"name": "a", "models": ["x"]}] * 2, "gains": [], "plotted": []}, "give each its own"),
         ({"gains": [{"row": "students", "over": "theirs"}]}, "'theirs' is no row that is measured here"),
+        ({"rows": [{"name": "a", "published": {"srcc": 0, "images": "", "source": ""}}]}, "no row has 'models'"),
         ({"benchmarks": 3}, "benchmarks"),
     ],
 )

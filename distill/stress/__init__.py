@@ -1,0 +1,9 @@
+"""How an exported student behaves under stress: damage, sizes, file formats, odd images, and where its map points.
+
+``stress`` measures, ``verdicts`` compares with ``LIMITS``; both need the distortions, so the extra ``train``.
+"""
+
+from distill.stress.limits import LIMITS, Limits, Verdict, verdicts
+from distill.stress.measure import StressResult, stress
+
+__all__ = ["LIMITS", "Limits", "StressResult", "Verdict", "stress", "verdicts"]

@@ -1,0 +1,91 @@
+"""Does the score fall as damage grows? Clean photographs against copies of five rising strengths."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from distill.stress.photograph import Photograph
+from students.runtime import Scorer
+
+DAMAGES = ("gaussian_blur", "white_noise", "jpeg", "jpeg2000")
+LEVELS = (1, 2, 3, 4, 5)
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Scores of one photograph under one damage.
+
+    Attributes:
+        photograph: its name.
+        damage: name in the catalogue of distortions.
+        scores: of the clean photograph, then of the levels 1 to 5; in [0, 1].
+    """
+
+    photograph: str
+    damage: str
+    scores: tuple[float, ...]
+
+    @property
+    def steps_right(self) -> tuple[bool, ...]:
+        """For each neighbouring pair, whether the more damaged copy has the lower score; equal is wrong."""
+        return tuple(better > worse for better, worse in pairwise(self.scores))
+
+    @property
+    def original_beaten(self) -> bool:
+        """Whether the worst copy, that of level 5, scores as high as the clean photograph, or higher."""
+        return not self.scores[0] > self.scores[-1]
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """How well damage is ordered.
+
+    Attributes:
+        share: of all neighbouring pairs that are ordered rightly.
+        share_by_damage: likewise, of each damage.
+        share_by_step: likewise, of each damage from clean against level 1 to level 4 against level 5.
+        originals_beaten: clean photographs that do not beat their worst copy, counted once a damage.
+        worst: the ladders with the most faults, beaten originals first; none without a fault.
+    """
+
+    share: float
+    share_by_damage: dict[str, float]
+    share_by_step: dict[str, tuple[float, ...]]
+    originals_beaten: int
+    worst: tuple[Ladder, ...]
+
+
+def ladders(scorer: Scorer, photograph: Photograph) -> list[Ladder]:
+    """Score a photograph and its damaged copies; one ladder a damage.
+
+    Raises:
+        ImageError: the model gives no finite score.
+    """
+    clean = scorer.score(photograph.rgb).score
+    found = []
+    for damage in DAMAGES:
+        copies = (scorer.score(photograph.damaged(damage, level)).score for level in LEVELS)
+        found.append(Ladder(photograph.name, damage, (clean, *copies)))
+    return found
+
+
+def ordering(found: Sequence[Ladder]) -> Ordering:
+    """Summarise ladders, at least one of each damage that occurs."""
+    steps: dict[str, list[tuple[bool, ...]]] = {}
+    for ladder in found:
+        steps.setdefault(ladder.damage, []).append(ladder.steps_right)
+    by_step = {damage: tuple(map(_mean, zip(*rows, strict=True))) for damage, rows in steps.items()}
+    faulty = [ladder for ladder in found if not all(ladder.steps_right)]
+    faulty.sort(key=lambda ladder: (not ladder.original_beaten, sum(ladder.steps_right)))
+    return Ordering(
+        share=_mean([right for ladder in found for right in ladder.steps_right]),
+        share_by_damage={damage: _mean(shares) for damage, shares in by_step.items()},
+        share_by_step=by_step,
+        originals_beaten=sum(ladder.original_beaten for ladder in found),
+        worst=tuple(faulty[:_SHOWN]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

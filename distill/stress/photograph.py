@@ -1,0 +1,70 @@
+"""A photograph that is decoded once, with damaged copies that all checks and all models share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pseudo_labels.distort import distort
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import ImageError, load
+
+# The levels of damage are declared in pixels of pictures of 512x384: in one of 12 megapixels a blur of level 1 is not
+# there. So larger photographs are damaged at this size, the largest that the check of sizes asks for.
+LARGEST_SIDE_PX = 1024
+_SEED = 0
+
+
+class Photograph:
+    """Pixels of a clean photograph.
+
+    Attributes:
+        name: for a person; also what its noise follows from.
+        original: uint8 HxWx3 as decoded.
+        rgb: the same with a longer side of at most ``LARGEST_SIDE_PX``: what is damaged.
+    """
+
+    def __init__(self, name: str, original: np.ndarray):
+        """Take decoded pixels, uint8 HxWx3 RGB."""
+        self.name = name
+        self.original = original
+        self.rgb = original if max(original.shape[:2]) <= LARGEST_SIDE_PX else resized(original, LARGEST_SIDE_PX)
+        self._copies: dict[tuple[str, int], np.ndarray] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Photograph":
+        """Decode a file.
+
+        Raises:
+            PocketiqaError: it cannot be used; it is named, with the reason.
+        """
+        try:
+            return cls(Path(path).name, load(path))
+        except ImageError as error:
+            raise PocketiqaError(f"{os.fspath(path)} cannot be used ({error.status}): {error.reason}") from error
+
+    def damaged(self, damage: str, level: int) -> np.ndarray:
+        """A damaged copy of ``rgb``, uint8 HxWx3, made once; not to be written into.
+
+        Args:
+            damage: name in the catalogue of distortions.
+            level: 1 to 5.
+
+        Raises:
+            PocketiqaError: an unknown damage or level, or a photograph with a side below 64 pixels.
+        """
+        key = damage, level
+        if key not in self._copies:
+            self._copies[key] = distort(self.rgb, damage, level, seed=_SEED, image_id=self.name)
+        return self._copies[key]
+
+
+def resized(rgb: np.ndarray, longer_px: int) -> np.ndarray:
+    """The same picture with another longer side, by Lanczos; uint8 HxWx3 to the same."""
+    height, width = rgb.shape[:2]
+    scale = longer_px / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if size == (width, height):
+        return rgb
+    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))

@@ -1,0 +1,111 @@
+"""Does the quality map point at the damage? One quarter of a photograph is damaged, the rest stays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from distill.stress.photograph import Photograph
+from students.runtime import Scorer
+
+DAMAGES = ("gaussian_blur", "white_noise")
+# As in the demonstration of a recipe: a person sees it at once.
+LEVEL = 4
+QUARTERS = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "bottom right": (1, 1)}
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """One damaged quarter of one photograph.
+
+    Attributes:
+        photograph: its name.
+        damage: name in the catalogue of distortions.
+        quarter: one of ``QUARTERS``.
+        drop_there: by how much the mean of the quality map is lower than for the clean photograph, over the cells that
+            lie in the quarter.
+        drop_elsewhere: likewise, over the cells that lie outside; cells on the border count in neither.
+    """
+
+    photograph: str
+    damage: str
+    quarter: str
+    drop_there: float
+    drop_elsewhere: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the map is lowered in the quarter, and more than elsewhere."""
+        return self.drop_there > max(0.0, self.drop_elsewhere)
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """How often the map points at the damage.
+
+    Attributes:
+        share: of the cases that are right; a case is a photograph, a damage and a quarter.
+        share_by_damage: likewise, of each damage.
+        worst: wrong cases, those first in which the drop elsewhere is larger by most.
+    """
+
+    share: float
+    share_by_damage: dict[str, float]
+    worst: tuple[Pointed, ...]
+
+
+def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
+    """Damage each quarter of a photograph by each damage.
+
+    Raises:
+        ImageError: the model gives no finite score.
+    """
+    clean = scorer.score(photograph.rgb).quality_map
+    found = []
+    for damage, (name, quarter) in product(DAMAGES, QUARTERS.items()):
+        picture = in_quarter(photograph.rgb, photograph.damaged(damage, LEVEL), quarter)
+        drop = clean.astype(np.float64) - scorer.score(picture).quality_map
+        there, elsewhere = cells(drop.shape, quarter)
+        found.append(Pointed(photograph.name, damage, name, float(drop[there].mean()), float(drop[elsewhere].mean())))
+    return found
+
+
+def pointing(found: Sequence[Pointed]) -> Pointing:
+    """Summarise cases, at least one."""
+    right: dict[str, list[bool]] = {}
+    for case in found:
+        right.setdefault(case.damage, []).append(case.right)
+    wrong = [case for case in found if not case.right]
+    wrong.sort(key=lambda case: case.drop_there - case.drop_elsewhere)
+    return Pointing(
+        share=sum(case.right for case in found) / len(found),
+        share_by_damage={damage: sum(cases) / len(cases) for damage, cases in right.items()},
+        worst=tuple(wrong[:_SHOWN]),
+    )
+
+
+def in_quarter(clean: np.ndarray, damaged: np.ndarray, quarter: tuple[int, int]) -> np.ndarray:
+    """The clean picture, HxWx3, with one quarter of the damaged one; ``quarter`` is (row, column), each 0 or 1."""
+    rows, columns = (slice(*edges(side, half)) for side, half in zip(clean.shape[:2], quarter, strict=True))
+    picture = clean.copy()
+    picture[rows, columns] = damaged[rows, columns]
+    return picture
+
+
+def edges(side: int, half: int) -> tuple[int, int]:
+    """Start and stop of the pixels or cells that lie wholly in the first (0) or second (1) half of a side."""
+    return (0, side // 2) if half == 0 else (side - side // 2, side)
+
+
+def cells(shape: tuple[int, ...], quarter: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells of a map of ``shape`` (h, w) lie wholly in a quarter, and which wholly outside: two bool [h, w]."""
+    inside, outside = np.zeros(shape, bool), np.zeros(shape, bool)
+    rows, columns = ([slice(*edges(side, half)) for half in (0, 1)] for side in shape)
+    row, column = quarter
+    inside[rows[row], columns[column]] = True
+    # The other half of either side; the middle cells of an odd side lie in both halves, and in neither list.
+    outside[rows[1 - row]] = True
+    outside[:, columns[1 - column]] = True
+    return inside, outside

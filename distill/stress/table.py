@@ -1,0 +1,27 @@
+"""The verdicts as a table for the terminal."""
+
+from collections.abc import Mapping
+
+from rich.markup import escape
+from rich.table import Table
+
+from distill.stress.limits import verdicts
+from distill.stress.measure import StressResult
+
+
+def stress_table(result: StressResult) -> Table:
+    """A row a limit: check, figure, limit, passed; then what the two shares are made of."""
+    title = escape(f"{result.model} ({result.digest[:12]}) on {result.photographs} photographs")
+    table = Table("check", "figure", "limit", "passed", title=title, title_justify="left")
+    for verdict in verdicts(result):
+        passed = "[green]yes[/]" if verdict.passed else "[red]no[/]"
+        table.add_row(escape(verdict.check), f"{verdict.figure:.4g}", verdict.limit_words, passed)
+    table.add_section()
+    _add_shares(table, "ordered rightly", result.ordering.share_by_damage)
+    _add_shares(table, "pointed at", result.pointing.share_by_damage)
+    return table
+
+
+def _add_shares(table: Table, words: str, shares: Mapping[str, float]) -> None:
+    for damage, share in shares.items():
+        table.add_row(f"{damage}, {words}", f"{share:.4g}", "", "")

@@ -1,0 +1,69 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from distill.stress.formats import FormatDifferences, formats, in_formats, turned_jpeg
+from distill.stress.photograph import Photograph
+from students.runtime import Result
+from tests.helpers.judges import Judge
+from tests.helpers.pools import photograph
+
+CLEAN = photograph("coffee", 256)
+
+
+def place_weighted(rgb: np.ndarray) -> np.ndarray:
+    """Sees which way a picture is turned."""
+    weight = np.linspace(0, 1, rgb.size).reshape(rgb.shape)
+    return np.array([[(weight * rgb).mean() / 255]])
+
+
+class FromFile(Judge):
+    """Says something of a file's own bytes, as a scorer with a decoder of its own would."""
+
+    def __init__(self, look):
+        self._look = look
+
+    def score(self, image) -> Result:
+        with Image.open(io.BytesIO(image)) as opened:
+            value = np.array([[self._look(opened)]])
+        return Result(float(value.mean()), value, value)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_turned_files_are_stored_turned_and_shown_upright(orientation: int):
+    with Image.open(io.BytesIO(turned_jpeg(CLEAN, orientation))) as stored:
+        # Pillow's own reading of the tag, not ours.
+        shown = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"), dtype=int)
+        assert (stored.size == CLEAN.shape[1::-1]) == (orientation == 3)
+    # Worst case measured: 4 levels.
+    assert np.abs(shown - CLEAN).max() <= 6
+
+
+def test_one_that_sees_pixels_says_the_same_of_all_files():
+    found = in_formats(Judge(place_weighted), Photograph("coffee", CLEAN))
+    assert found.largest < 0.001
+    assert found.alpha == 0
+
+
+def test_one_that_ignores_exif_is_caught():
+    found = in_formats(FromFile(lambda image: place_weighted(np.asarray(image.convert("RGB"))).item()), taken())
+    assert found.exif > 0.01
+    assert found.jpeg < 0.001
+
+
+def test_one_that_goes_by_the_format_or_by_alpha_is_caught():
+    assert in_formats(FromFile(lambda image: image.format == "PNG"), taken()).jpeg == 1
+    found = in_formats(FromFile(lambda image: image.mode == "RGBA"), taken())
+    assert (found.exif, found.jpeg, found.alpha) == (0, 0, 1)
+
+
+def taken() -> Photograph:
+    return Photograph("coffee", CLEAN)
+
+
+def test_summary_takes_the_largest_of_each():
+    found = formats([FormatDifferences("a", 0.1, 0.2, 0), FormatDifferences("b", 0, 0.3, 0.05)])
+    assert (found.exif, found.jpeg, found.alpha) == (0.1, 0.3, 0.05)
+    assert [one.photograph for one in found.worst] == ["b", "a"]

@@ -1,0 +1,105 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from distill.stress import LIMITS, StressResult, Verdict, stress, verdicts
+from pseudo_labels.errors import PocketiqaError
+from tests.helpers.judges import write_knowing_student
+from tests.helpers.pools import photograph, write_photographs
+from tests.helpers.tiny_students import export_tiny
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_photographs(tmp_path_factory.mktemp("photographs"), images=2, max_side=192)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_tiny(tmp_path_factory.mktemp("onnx") / "tiny.onnx").path
+
+
+@pytest.fixture(scope="module")
+def result(tiny: Path, files: list[Path]) -> StressResult:
+    return stress([tiny], files)[0]
+
+
+def test_one_that_knows_the_photograph_keeps_every_limit(tmp_path: Path):
+    rgb = photograph("astronaut", 512)
+    Image.fromarray(rgb).save(tmp_path / "astronaut.png")
+    model = write_knowing_student(tmp_path / "knowing.onnx", rgb)
+    (found,) = stress([model], [tmp_path / "astronaut.png"])
+    assert [str(verdict) for verdict in verdicts(found) if not verdict.passed] == []
+    assert found.passed
+
+
+def test_one_that_was_never_trained_does_not(result: StressResult):
+    assert not result.passed
+    missed = [verdict.check for verdict in verdicts(result) if not verdict.passed]
+    assert "pairs of strengths ordered rightly" in missed
+    assert "damaged quarters pointed at" in missed
+    assert "odd images not repeatable" not in missed
+
+
+def test_models_measured_together_are_measured_as_alone(tiny: Path, files: list[Path], result: StressResult):
+    seen: list[tuple[int, int]] = []
+    together = stress([tiny, tiny], files, progress=lambda *now: seen.append(now))
+    assert together == (result, result)
+    assert seen == [(1, 2), (2, 2)]
+    assert (result.model, result.photographs) == ("tiny", 2)
+
+
+def test_the_json_form_has_figures_verdicts_and_worst_cases(result: StressResult):
+    odd = replace(result.odd_images, batch_difference=float("nan"))
+    record = json.loads(json.dumps(replace(result, odd_images=odd).as_dict(), allow_nan=False))
+    assert record["passed"] is False
+    assert len(record["verdicts"]) == 10
+    assert record["verdicts"][0] == {
+        "check": "pairs of strengths ordered rightly",
+        "figure": result.ordering.share,
+        "limit": "at least 0.95",
+        "passed": False,
+    }
+    assert record["verdicts"][8]["figure"] is None
+    assert record["verdicts"][8]["passed"] is False
+    assert record["ordering"]["worst"][0]["scores"] == list(result.ordering.worst[0].scores)
+
+
+def test_the_limits_are_those_that_were_promised(result: StressResult):
+    # Written down a second time: a limit that is loosened must be loosened here too.
+    asked = {verdict.check: verdict.limit_words for verdict in verdicts(result)}
+    assert asked == {
+        "pairs of strengths ordered rightly": "at least 0.95",
+        "originals that their worst copy beats": "at most 0",
+        "spread between sizes, mean": "at most 0.05",
+        "turned by EXIF against upright": "at most 0.005",
+        "JPEG of quality 100 against PNG": "at most 0.005",
+        "RGBA against RGB": "at most 0.005",
+        "odd images out of range": "at most 0",
+        "odd images not repeatable": "at most 0",
+        "odd images, between batch sizes": "at most 0.0001",
+        "damaged quarters pointed at": "at least 0.9",
+    }
+    loose = verdicts(result, replace(LIMITS, least_ordered=0.0))
+    assert loose[0].passed
+
+
+@pytest.mark.parametrize(
+    ("figure", "at_least", "passed"),
+    [(0.95, True, True), (0.949, True, False), (0.95, False, True), (0.951, False, False)]
+    + [(float("nan"), at_least, False) for at_least in (True, False)],
+)
+def test_a_limit_is_kept_up_to_itself_and_by_numbers_only(figure: float, at_least: bool, passed: bool):
+    assert Verdict("check", figure, 0.95, at_least).passed == passed
+
+
+def test_bad_input_is_named(tiny: Path, files: list[Path], tmp_path: Path):
+    with pytest.raises(PocketiqaError, match="no photographs"):
+        stress([tiny], [])
+    with pytest.raises(PocketiqaError, match=r"nowhere\.jpg cannot be used \(missing\)"):
+        stress([tiny], [*files, tmp_path / "nowhere.jpg"])
+    with pytest.raises(PocketiqaError, match=r"no model at .*nowhere\.onnx"):
+        stress([tmp_path / "nowhere.onnx"], files)

@@ -1,0 +1,89 @@
+"""Students with known behaviour: functions of the pixels, and an exported file that knows one photograph by heart."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pseudo_labels.images import decode, load
+from students.contract import CONTRACT_KEY, StudentContract
+from students.preprocess import Preprocess
+from students.runtime import Result, Scorer
+from students.sealed import seal
+from students.session import INPUT, OUTPUTS
+
+CELL_PX = 32
+SIDE_PX = 128
+# Score lost for each grey level of mean error, near none.
+_STEEPNESS = 0.01
+
+
+class Judge(Scorer):
+    """A scorer without a network: what it says follows from the decoded pixels."""
+
+    def __init__(self, say: Callable[[np.ndarray], np.ndarray]):
+        """Take a function from uint8 HxWx3 to a quality map in [0, 1]; the score is its mean."""
+        self._say = say
+
+    def score(self, image) -> Result:
+        rgb = image if isinstance(image, np.ndarray) else decode(image) if isinstance(image, bytes) else load(image)
+        quality = self._say(rgb)
+        return Result(float(quality.mean()), quality, np.ones_like(quality))
+
+
+def knowing(clean: np.ndarray) -> Judge:
+    """Compares with the clean picture, of the same size: right about everything."""
+
+    def say(rgb: np.ndarray) -> np.ndarray:
+        error = np.abs(rgb.astype(float) - clean).mean(axis=2)
+        height, width = (side // CELL_PX for side in error.shape)
+        blocks = error[: height * CELL_PX, : width * CELL_PX].reshape(height, CELL_PX, width, CELL_PX)
+        return np.exp(-_STEEPNESS * blocks.mean(axis=(1, 3)))
+
+    return Judge(say)
+
+
+def constant() -> Judge:
+    """Says the same of everything."""
+    return Judge(lambda rgb: np.full((4, 4), 0.5))
+
+
+def write_knowing_student(path: Path, clean: np.ndarray) -> Path:
+    """An exported student as ``knowing``: it sees every picture with 128x128 pixels, and compares at that size."""
+    preprocess = Preprocess(max_side=SIDE_PX, min_side=SIDE_PX)
+    known = preprocess.resize(clean).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["seen"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["seen", "known"], ["difference"]),
+        helper.make_node("Abs", ["difference"], ["error"]),
+        helper.make_node("Transpose", ["error"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2),
+        helper.make_node("ReduceMean", ["cells"], ["levels"], axes=[1], keepdims=0),
+        helper.make_node("Mul", ["levels", "slope"], ["exponent"]),
+        helper.make_node("Exp", ["exponent"], [OUTPUTS[1]]),
+        helper.make_node("ReduceMean", [OUTPUTS[1]], [OUTPUTS[0]], axes=[1, 2], keepdims=0),
+        helper.make_node("Pow", [OUTPUTS[1], "zero"], [OUTPUTS[2]]),
+    ]
+    constants = {"known": known, "slope": np.float32(-_STEEPNESS), "zero": np.float32(0)}
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "knowing",
+            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", SIDE_PX, SIDE_PX, 3])],
+            [
+                helper.make_tensor_value_info(OUTPUTS[0], TensorProto.FLOAT, ["batch"]),
+                helper.make_tensor_value_info(OUTPUTS[1], TensorProto.FLOAT, ["batch", 4, 4]),
+                helper.make_tensor_value_info(OUTPUTS[2], TensorProto.FLOAT, ["batch", 4, 4]),
+            ],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    contract = StudentContract("knowing", {}, preprocess, "none", parameters=0, macs=0, code_version="0")
+    helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(seal(model.SerializeToString()))
+    return path
