@@ -118,6 +118,19 @@ def test_the_draw_follows_from_the_seed(tmp_path: Path):
         opinion_source(spec, None, tmp_path / "more", images=8)
 
 
+def test_parts_of_a_benchmark_are_taken_by_name(tmp_path: Path):
+    rows: list[dict[str, object]] = [
+        {"image": ASTRONAUT, "mos": 0.1, "subset": "people"},
+        {"image": COFFEE, "mos": 0.2, "subset": "things"},
+    ]
+    spec = csv_benchmark(tmp_path, rows)
+    source = opinion_source(spec, None, tmp_path / "things", subsets=["things"])
+    assert [round(float(score), 3) for score in source.labels.scores] == [0.2]
+    for number, subsets in enumerate(([], ["places"])):
+        with pytest.raises(PocketiqaError, match=r"those of benchmark ratings are: people, things"):
+            opinion_source(spec, None, tmp_path / f"{number}", subsets=subsets)
+
+
 def test_every_scene_is_left_out_by_one_fold(tmp_path: Path):
     folder = tmp_path / "textures"
     pool = texture_pool(folder, scenes=9, versions=2)
