@@ -70,7 +70,7 @@ class AnchoredTeacher:
         self._lock = threading.Lock()
         inner = {"base": stamp.digest, "reference": reference.stamp.digest}
         self.stamp = TeacherStamp(
-            NAME, VERSION, digest_of(inner), {**inner, "features": features}, stamp.scale,
+            NAME, VERSION, digest_of(inner), {"base": stamp.name, "features": features}, stamp.scale,
             f"{stamp.licence}; reference teacher: {reference.stamp.licence}",
         )  # fmt: skip
 

@@ -39,13 +39,13 @@ class HeldOut:
     Attributes:
         pool: that the images are of.
         ids: of the images.
-        trained: ids of the images of the same pool that it was trained on.
+        trained: ids of the images of the same pool that it was trained on, with the scores that it learned.
         targets: the teacher's labels of ``ids``, or the opinions of people.
     """
 
     pool: Pool
     ids: list[str]
-    trained: list[str]
+    trained: dict[str, float]
     targets: Targets
 
 
@@ -63,7 +63,7 @@ def held_out(run: Run) -> HeldOut:
     pool = source.pool
     if of_teacher and labels_are_unseen(run):
         targets = targets_of(source, [ref.id for ref in pool.ok()])
-        return HeldOut(pool, list(targets.ids), [], targets)
+        return HeldOut(pool, list(targets.ids), {}, targets)
     folders = [run.fitting_of(name) for name in run.recipe.fits] if of_teacher else [run.training]
     splits = [read_split(folder) for folder in folders]
     part = Part.TEST if splits[0].count(Part.TEST) else Part.VALIDATION
@@ -77,7 +77,9 @@ def held_out(run: Run) -> HeldOut:
             "to judge them together by: say label.unseen: true, or add 'distill' for a student"
         )
     targets = targets_of(source, ids)
-    return HeldOut(pool, list(targets.ids), seen, targets)
+    learned = targets_of(source, seen)
+    scores = dict(zip(learned.ids, learned.scores.tolist(), strict=True))
+    return HeldOut(pool, list(targets.ids), dict.fromkeys(seen, float("nan")) | scores, targets)
 
 
 def sides_of(out: HeldOut) -> Sides:

@@ -63,17 +63,17 @@ def benchmark_sides(sources: Sequence[Source], section: BenchmarkSection) -> Sid
     return Sides(joined([_side(source) for source in sources]), tested)
 
 
-def held_out_sides(pool: Pool, trained: Collection[str], tested: Mapping[str, float]) -> Sides:
+def held_out_sides(pool: Pool, trained: Mapping[str, float], tested: Mapping[str, float]) -> Sides:
     """The parts of one pool; of damaged copies the originals stand for all.
 
     Args:
         pool: of both.
-        trained: ids.
-        tested: ids with their scores.
+        trained: ids with their scores, NaN where there is none.
+        tested: likewise.
     """
     return Sides(
-        pool_side(pool, ids=set(trained), name="training part"),
-        pool_side(pool, tested, ids=set(tested), name="held-out part"),
+        pool_side(pool, trained, ids=trained.keys(), name="training part"),
+        pool_side(pool, tested, ids=tested.keys(), name="held-out part"),
     )
 
 

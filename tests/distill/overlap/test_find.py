@@ -186,7 +186,7 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
 
 def test_the_held_out_part_of_a_pool_is_looked_at_by_its_originals(tmp_path: Path) -> None:
     pool = texture_pool(tmp_path, scenes=6, versions=3, sizes=((64, 64),))
-    trained = [ref.id for ref in pool if ref.group < "scene4"]
+    trained = {ref.id: 0.4 for ref in pool if ref.group < "scene4"}
     tested = {ref.id: 0.5 for ref in pool if ref.group >= "scene4"}
     sides = held_out_sides(pool, trained, tested)
     assert [len(side.images) for side in (sides.trained, sides.tested)] == [4, 2]
