@@ -19,10 +19,11 @@ def overlap(
     by: Annotated[
         str,
         typer.Option(
-            help="Whose features tell: layout (edges, no model), an .onnx file, a student folder, a teacher, or "
-            "backbone (any timm model, with --option name=... --option weights=FILE)."
+            help="Whose features tell: content (the embedded teacher's backbone), layout (edges, no model), an .onnx "
+            "file, a student folder, a teacher, or backbone (any timm model, with --option name=... --option "
+            "weights=FILE)."
         ),
-    ] = "layout",
+    ] = "content",
     feature: Annotated[
         str | None, typer.Option(help="Which of its features.  [default: the first that it has]")
     ] = None,

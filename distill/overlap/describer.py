@@ -9,7 +9,7 @@ import numpy as np
 
 from pseudo_labels.errors import PocketiqaError
 
-LAYOUT, BACKBONE = "layout", "backbone"
+LAYOUT, BACKBONE, CONTENT = "layout", "backbone", "content"
 
 
 @dataclass(frozen=True)

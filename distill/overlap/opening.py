@@ -1,13 +1,16 @@
 """What describes an image by numbers: a student, a teacher, a backbone, or without any model its edges."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill.evaluation.judges import kind_of
-from distill.overlap.describer import BACKBONE, LAYOUT, Describer
+from distill.overlap.describer import BACKBONE, CONTENT, LAYOUT, Describer
 from pseudo_labels.errors import PocketiqaError
 from students.shipped import model_path
+from teachers.embedded import FOLDER as EMBEDDED
+from teachers.fitted_folder import read_fitted_folder
 
 _WITH_OPTIONS = (BACKBONE, "teacher")
 
@@ -22,8 +25,9 @@ def open_describer(
     """Open whatever can describe images.
 
     Args:
-        by: ``layout`` (edges, no model), ``backbone`` (a timm model, see ``backbones``), an exported student, a student
-            or training folder, the name of a teacher, or the folder of a fitted one.
+        by: ``content`` (the embedded teacher's backbone), ``layout`` (edges, no model), ``backbone`` (a timm model, see
+            ``backbones``), an exported student, a student or training folder, the name of a teacher, or the folder of a
+            fitted one.
         options: of a backbone or teacher.
         feature: by its name; None is the first that the model has.
         device: for teachers and backbones: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
@@ -32,7 +36,7 @@ def open_describer(
         PocketiqaError: no such model or feature, a model without features, or options that it does not have.
     """
     given = dict(options or {})
-    kind = str(by) if str(by) in (LAYOUT, BACKBONE) else kind_of(by)
+    kind = str(by) if str(by) in (LAYOUT, BACKBONE, CONTENT) else kind_of(by)
     if given and kind not in _WITH_OPTIONS:
         raise PocketiqaError(f"option {next(iter(given))!r}: {by} takes none, only 'backbone' and teachers do")
     if kind == "labels":
@@ -45,10 +49,18 @@ def open_describer(
         from distill.overlap.students import exported_describer, student_describer
 
         return (exported_describer if kind == "onnx" else student_describer)(model_path(by), feature)
-    if kind == BACKBONE:
+    if kind in (BACKBONE, CONTENT):
         from distill.overlap.backbones import backbone_describer
 
-        return backbone_describer(given, feature, device)
+        described = backbone_describer(given if kind == BACKBONE else _of_embedded(), feature, device)
+        return described if kind == BACKBONE else replace(described, name="the embedded teacher's backbone")
     from distill.overlap.teachers import teacher_describer
 
     return teacher_describer(str(by), given, feature, device)
+
+
+def _of_embedded() -> dict[str, Any]:
+    """The embedded teacher's backbone as options of ``backbones``; its deepest map knows what an image shows."""
+    _, options = read_fitted_folder(str(EMBEDDED))
+    chosen = {name: options[name] for name in ("pad_type", "mean", "std")}
+    return {"name": options["backbone"], "weights": str(options["weights"]), **chosen}

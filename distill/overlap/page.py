@@ -107,7 +107,8 @@ def _cosines(record: Mapping[str, Any]) -> Section:
 def _closest(record: Mapping[str, Any], found: Compared) -> Section:
     rows = closest(record)[:_CLOSEST]
     words = f"The {len(rows)} tested images with the nearest neighbours: tested on the left, trained on the right."
-    return Section("closest", "The closest pairs", [soft(words), gallery(rows, found.trained, found.tested)])
+    pictures = gallery(rows, found.trained.images, found.tested.images)
+    return Section("closest", "The closest pairs", [soft(words), pictures])
 
 
 def _border(record: Mapping[str, Any], found: Compared) -> Section:
@@ -117,7 +118,8 @@ def _border(record: Mapping[str, Any], found: Compared) -> Section:
     words = "Whether the threshold is right for this model and these images: pairs just above it, and just below."
     body: list[object] = [soft(words)]
     for title, some in (("Just above, counted as near", above), ("Just below, not counted", below)):
-        body += [tag("h3", title), gallery(some, found.trained, found.tested) if some else soft("None.")]
+        pictures = gallery(some, found.trained.images, found.tested.images)
+        body += [tag("h3", title), pictures if some else soft("None.")]
     return Section("border", "At the threshold", body)
 
 

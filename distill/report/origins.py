@@ -44,7 +44,7 @@ def _same_scenes(found: Mapping[str, Any], one: Neighbours) -> list[object]:
         "A split that keeps scenes whole, and all pairs: ", tag("a", "overlap page", href=found["page"]), ".",
     ]  # fmt: skip
     shown = tag("details", tag("summary", "The closest pairs, tested on the left"),
-                gallery(found["pairs"], one.trained, one.tested), open="")  # fmt: skip
+                gallery(found["pairs"], one.trained.images, one.tested.images), open="")  # fmt: skip
     return [tag("h3", found["name"]), tag("p", words), shown if found["pairs"] else None]
 
 

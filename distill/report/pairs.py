@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.overlap.sides import Image, Side
+from distill.overlap.sides import Image
 from distill.report.examples import shortened
 from distill.report.figures import thumbnail
 from distill.report.markup import Html, tag
@@ -11,7 +11,7 @@ from distill.report.numbers import data, decimals
 from pseudo_labels.images import ImageError, decode
 
 
-def gallery(rows: Sequence[Mapping[str, Any]], trained: Side, tested: Side) -> Html:
+def gallery(rows: Sequence[Mapping[str, Any]], trained: Sequence[Image], tested: Sequence[Image]) -> Html:
     """A figure for each pair.
 
     Args:
@@ -19,8 +19,8 @@ def gallery(rows: Sequence[Mapping[str, Any]], trained: Side, tested: Side) -> H
         trained: in which their neighbours are.
         tested: in which they are.
     """
-    theirs = {image.sample.id: image for image in trained.images}
-    own = {image.sample.id: image for image in tested.images}
+    theirs = {image.sample.id: image for image in trained}
+    own = {image.sample.id: image for image in tested}
     return tag("div", [_pair(row, own[row["id"]], theirs[row["nearest"]]) for row in rows], class_="pairs")
 
 

@@ -13,15 +13,13 @@ import numpy as np
 from distill.console import Report
 from distill.data import Source
 from distill.opinions import targets_of
-from distill.overlap.describer import BACKBONE, Describer
+from distill.overlap.describer import CONTENT
 from distill.overlap.find import find_near
 from distill.overlap.opening import open_describer
 from distill.overlap.record import read_overlap
 from distill.overlap.sides import Side, joined, pool_side, side_of_testing
 from distill.stage_config import NEAR, BenchmarkSection, expanded
 from pseudo_labels.pool import Pool
-from teachers.embedded import FOLDER as EMBEDDED
-from teachers.fitted_folder import read_fitted_folder
 
 HELD_OUT = "near-held-out"
 _FEWEST = 2
@@ -43,13 +41,6 @@ class Sides:
     def comparable(self) -> bool:
         """Whether there are images enough on both sides."""
         return min(len(self.trained.images), len(self.tested.images)) >= _FEWEST
-
-
-def content_describer() -> Describer:
-    """The embedded teacher's backbone, seen as deep as it goes."""
-    _, options = read_fitted_folder(str(EMBEDDED))
-    chosen = {name: options[name] for name in ("pad_type", "mean", "std")}
-    return open_describer(BACKBONE, options={"name": options["backbone"], "weights": str(options["weights"]), **chosen})
 
 
 def folder_of(evaluation: Path, number: int) -> Path:
@@ -118,7 +109,7 @@ def near_ids(folder: Path, pool: Pool, ids: Collection[str]) -> set[str]:
 def _found(sides: Sides, folder: Path, above: float, seed: int, report: Report | None) -> Path | None:
     if not sides.comparable:
         return None
-    find_near(sides.trained, sides.tested, content_describer(), folder, above=above, seed=seed, progress=report)
+    find_near(sides.trained, sides.tested, open_describer(CONTENT), folder, above=above, seed=seed, progress=report)
     return folder
 
 

@@ -125,6 +125,7 @@ def test_parts_of_a_benchmark_are_taken_by_name(tmp_path: Path):
     ]
     spec = csv_benchmark(tmp_path, rows)
     source = opinion_source(spec, None, tmp_path / "things", subsets=["things"])
+    assert isinstance(source.labels, OpinionTable)
     assert [round(float(score), 3) for score in source.labels.scores] == [0.2]
     for number, subsets in enumerate(([], ["places"])):
         with pytest.raises(PocketiqaError, match=r"those of benchmark ratings are: people, things"):

@@ -180,6 +180,7 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     record = read_overlap(tmp_path / "near-1")
     assert (record["by"]["kind"], record["by"]["feature"], record["above"]) == ("backbone", "final", 0.7)
     assert record["copying"]["models"][0]["coverage"]["scored"] == 4
+    assert record["by"]["name"] == "the embedded teacher's backbone"
     lone = replace(source, pool=write_pool(tmp_path / "lone", list(pool)[:1], spec={}))
     assert near_folders([lone], [BenchmarkSection(opinions=benchmarks[1])], tmp_path / "few", seed=0) == [None]
 
@@ -192,6 +193,7 @@ def test_the_held_out_part_of_a_pool_is_looked_at_by_its_originals(tmp_path: Pat
     assert [len(side.images) for side in (sides.trained, sides.tested)] == [4, 2]
     folder = near_held_out(sides, tmp_path, seed=0)
     assert folder == tmp_path / "near-held-out"
+    assert folder is not None
     found = near_ids(folder, pool, tested)
     assert {pool.by_id(id).group for id in found} == {
         pool.by_id(one["id"]).group for one in read_overlap(folder)["images"] if one["near"]
@@ -222,7 +224,7 @@ def test_the_command(tmp_path: Path, benchmarks: tuple[str, str], capsys: pytest
         return console.run_cli(app, [str(word) for word in words])
 
     export_tiny(tmp_path / "tiny.onnx")
-    words = ("overlap", *benchmarks, "--out", tmp_path / "out", "--above", 0.5)
+    words = ("overlap", *benchmarks, "--out", tmp_path / "out", "--above", 0.5, "--by", "layout")
     assert pocketiqa(*words) == 0
     printed = capsys.readouterr().out
     assert "3 of 4 images are near one of 6 trained ones (trained) by feature 'edges' of layout" in printed
