@@ -10,12 +10,13 @@ has the scale of the former and the order of the latter (ours). A clean photogra
 what the base says.
 
 **Uncertainty.** The spread of a product, to first order and with independent factors: the root of
-(r * s_b)^2 + (b * s_r)^2, with b and r the two factors and s_b and s_r their spreads, 0 where a teacher gives none.
+(r * s_b)^2 + (b * s_r)^2, with b and r the two factors and s_b and s_r their spreads; a spread of the base that is
+missing or not finite counts as none.
 
 **Cost.** The base looks at each clean photograph once, while that is remembered; with ``features`` also at each copy.
 """
 
-import hashlib
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ from teachers.embedded import NAME as EMBEDDED
 from teachers.inner import pack, sound, unpack
 from teachers.reference import ReferenceTeacher, build_reference
 from teachers.registry import build_teacher
+from teachers.tensor_digest import tensor_digest
 
 NAME = "anchored"
 VERSION = 1
@@ -66,7 +68,7 @@ class AnchoredTeacher:
             )
         self._base, self._reference, self._name = base, reference, stamp.name
         self.feature_names = tuple(base.feature_names) if features else ()
-        self._known: OrderedDict[bytes, Judged] = OrderedDict()
+        self._known: OrderedDict[str, Judged] = OrderedDict()
         self._lock = threading.Lock()
         inner = {"base": stamp.digest, "reference": reference.stamp.digest}
         self.stamp = TeacherStamp(
@@ -78,6 +80,8 @@ class AnchoredTeacher:
         """Compute on this device from now on."""
         self._base.to(device)
         self._reference.to(device)
+        with self._lock:
+            self._known.clear()  # another device gives other last bits
         return self
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> tuple[Tensor, ...]:
@@ -98,7 +102,15 @@ class AnchoredTeacher:
         return pack(items)
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``; a score that is not finite is NaN."""
+        """Judge items of ``preprocess``.
+
+        Returns:
+            ``score`` [B] in [0, 1] on the scale of the base, NaN where one of the factors is not finite; ``score_std``
+            [B], see the module; and, if wanted, the base's features of the copies.
+
+        Raises:
+            PocketiqaError: what one of the teachers gave is no ``TeacherOutput`` for these images.
+        """
         pairs, clean, *copies = (list(column) for column in zip(*(unpack(item) for item in batch), strict=True))
         left = sound(self._reference(pairs), len(batch), "reference")
         anchors = torch.tensor([self._anchor(item) for item in clean], dtype=torch.float64)
@@ -113,26 +125,20 @@ class AnchoredTeacher:
 
     def _anchor(self, item: Item) -> Judged:
         """What the base says of a clean photograph: asked alone, so that it does not depend on its neighbours."""
-        key = _digest(item)
+        tensors = (item,) if isinstance(item, Tensor) else item
+        key = tensor_digest({str(at): tensor for at, tensor in enumerate(tensors)})
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
         output = sound(self._base([item]), 1, self._name)
-        judged = (float(output.score), 0.0 if output.score_std is None else float(output.score_std))
+        spread = 0.0 if output.score_std is None else float(output.score_std)
+        judged = (float(output.score), spread if math.isfinite(spread) else 0.0)
         with self._lock:
             self._known[key] = judged
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return judged
-
-
-def _digest(item: Item) -> bytes:
-    digest = hashlib.sha256()
-    for tensor in (item,) if isinstance(item, Tensor) else item:
-        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.digest()
 
 
 def build_anchored(

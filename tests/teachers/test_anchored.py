@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from teachers.anchored import AnchoredTeacher, build_anchored
 from teachers.base import Item, TeacherOutput
 from teachers.label import label
 from teachers.reference import build_reference
+from tests.helpers.labelling import shard_bytes
 from tests.helpers.training import texture
 
 
@@ -33,8 +35,8 @@ class Brightness:
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
         assert reference is None
-        if image.shape[0] < 64:
-            raise ImageError(Status.TOO_SMALL, "a side is below 64 pixels")
+        if image.shape[0] < 68:  # the reference teacher takes 64
+            raise ImageError(Status.TOO_SMALL, "a side is below 68 pixels")
         return torch.from_numpy(image.copy())
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
@@ -48,13 +50,28 @@ class Comparing(Brightness):
     needs_reference = True
 
 
+class Swayed(Brightness):
+    """Its score hangs on how many it judges at once: by far more than the last bits of a network do."""
+
+    def __call__(self, batch: list[Any]) -> TeacherOutput:
+        output = super().__call__(batch)
+        return replace(output, score=output.score / len(batch))
+
+
+class Coarse(Brightness):
+    """Takes bfloat16, which numpy does not know."""
+
+    def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
+        return torch.from_numpy(image.copy()).bfloat16()
+
+
 def anchored(base: Any = None, *, features: bool = False) -> AnchoredTeacher:
     return AnchoredTeacher(base or Brightness(), build_reference(), features=features)
 
 
-def items(teacher: AnchoredTeacher, noise: tuple[float, ...]) -> list[Any]:
-    clean = texture(0, 0, (72, 80))
-    return [teacher.preprocess(texture(0, level, (72, 80)), clean) for level in noise]
+def items(teacher: AnchoredTeacher, noise: tuple[float, ...], scene: int = 0) -> list[Any]:
+    clean = texture(scene, 0, (72, 80))
+    return [teacher.preprocess(texture(scene, level, (72, 80)), clean) for level in noise]
 
 
 def test_the_score_is_the_product_and_the_spread_that_of_a_product():
@@ -71,12 +88,25 @@ def test_the_score_is_the_product_and_the_spread_that_of_a_product():
     assert float(output.score_std) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_clean_photograph_scores_what_the_base_says():
-    base = Brightness(spread=None)
+@pytest.mark.parametrize(("spread", "expected"), [(0.125, 0.125), (None, 0.0), (float("inf"), 0.0)])
+def test_a_clean_photograph_scores_exactly_what_the_base_says(spread: float | None, expected: float):
+    base = Brightness(spread=spread)
     output = anchored(base)(items(anchored(base), (0,)))
-    assert float(output.score) == pytest.approx(texture(0, 0, (72, 80)).mean() / 255, abs=1e-6)
+    said = base([base.preprocess(texture(0, 0, (72, 80)), None)])
+    assert torch.equal(output.score, said.score)
     assert output.score_std is not None
-    assert float(output.score_std) == 0
+    assert float(output.score_std) == expected
+
+
+def test_a_score_does_not_depend_on_the_batch():
+    def scores(size: int) -> torch.Tensor:
+        teacher = anchored(Swayed())  # a new one, which remembers nothing
+        own = [item for scene in (0, 1) for item in items(teacher, (0, 20), scene)]
+        return torch.cat([teacher(own[start : start + size]).score for start in range(0, len(own), size)])
+
+    alone = scores(1)
+    assert len(set(alone.tolist())) == 4
+    assert all(torch.equal(scores(size), alone) for size in (2, 3, 4))
 
 
 def test_the_base_looks_once_at_each_clean_photograph():
@@ -88,6 +118,32 @@ def test_the_base_looks_once_at_each_clean_photograph():
     assert base.asked == 1
     torch.testing.assert_close(together.score, alone, rtol=0, atol=0)
     assert together.features == {}
+
+
+def test_what_the_base_said_is_forgotten_where_it_was_not_needed_for_longest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("teachers.anchored._REMEMBERED", 2)
+    base = Brightness()
+    teacher = anchored(base)
+    asked: list[int] = []
+    for scene in (0, 1, 0, 2, 0, 1):
+        teacher(items(teacher, (0,), scene))
+        asked.append(base.asked)
+    assert asked == [1, 2, 2, 3, 3, 4]
+
+
+def test_on_another_device_the_base_is_asked_again():
+    base = Brightness()
+    teacher = anchored(base)
+    teacher(items(teacher, (0,)))
+    teacher.to(torch.device("cpu"))(items(teacher, (0,)))
+    assert base.asked == 2
+
+
+def test_the_base_may_take_any_type_of_tensor():
+    base = Coarse()
+    teacher = anchored(base)
+    assert float(teacher(items(teacher, (0, 5))).score[0]) == pytest.approx(texture(0, 0, (72, 80)).mean() / 255, 1e-2)
+    assert base.asked == 1
 
 
 def test_features_are_those_of_the_copy():
@@ -117,6 +173,10 @@ def test_what_cannot_be_judged_is_refused():
         teacher.preprocess(small, None)
     with pytest.raises(PocketiqaError, match="80x40 pixels"):
         teacher.preprocess(small, small)
+    narrow = texture(0, 0, (66, 80))
+    with pytest.raises(ImageError, match="below 68 pixels") as refused:
+        teacher.preprocess(narrow, narrow)
+    assert refused.value.status == Status.TOO_SMALL
     with pytest.raises(PocketiqaError, match="unknown teacher 'brihgtness'"):
         build_anchored(base="brihgtness")
 
@@ -127,8 +187,17 @@ def test_it_labels_a_synthetic_pool(tmp_path: Path):
         Image.fromarray(texture(scene, 0, (96, 112))).save(tmp_path / "photos" / f"{scene}.png")
     pool = build_pool([str(tmp_path / "photos")], tmp_path / "pool")
     synthetic = build_synthetic_pool(pool, tmp_path / "synthetic", per_image=2, names=["white_noise"], seed=0)
-    options = {"base": "tests.helpers.own_teacher:build"}
-    rows = label(tmp_path / "synthetic", "anchored", tmp_path / "labels", options=options).labels()
+    options = {"base": "tests.helpers.own_teacher:build", "features": True}
+    # One shard, or there would be one image in each and no batch at all.
+    singly, together = (
+        label(
+            tmp_path / "synthetic", "anchored", tmp_path / f"by {size}", options=options, features=True, shards=1,
+            batch_size=size, device="cpu",
+        )
+        for size in (1, 4)
+    )  # fmt: skip
+    assert shard_bytes(singly.folder) == shard_bytes(together.folder)
+    rows = together.labels()
     score = dict(zip(rows["id"].to_pylist(), rows["score"].to_pylist(), strict=True))
     assert len(score) == 6
     for ref in synthetic:
