@@ -135,7 +135,9 @@ def test_a_recipe_without_student_ends_with_the_page_of_its_teacher(
     }
     assert any("No test part was set aside" in note for note in twin["notes"])
     assert "Quality maps" not in page
-    assert page.count("<img") == min(12, len(twin["points"]["ids"]))
+    neighbours = sum(len(one["pairs"]) for one in twin["neighbours"])
+    assert neighbours > 0
+    assert page.count("<img") == min(12, len(twin["points"]["ids"])) + 2 * neighbours
     assert "# sam-iqa-tiny" in (fitted / "report" / "model_card.md").read_text("utf-8")
 
 
