@@ -12,12 +12,11 @@ from pydantic import (
     model_validator,
 )
 
+from distill.overlap import NEAR
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.keep import KeepRule
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-NEAR = 0.7
-"""By which cosine BIQ2021's own groups were made, with the same kind of features."""
 
 SplitName = Literal["test", "validation", "train", "all"]
 

@@ -94,7 +94,7 @@ TEACHERS: dict[str, TeacherEntry] = {
     "anchored": TeacherEntry(
         _anchored,
         "for synthetic pools: what another teacher says of the clean image, times what the damage leaves",
-        ("torch", "piq"),
+        ("torch", "piq", "timm", "safetensors"),
     ),
     "dp_iqa": TeacherEntry(
         _dp_iqa,

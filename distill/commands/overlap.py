@@ -7,6 +7,7 @@ import typer
 
 from distill import console
 from distill.commands.options import app
+from distill.overlap import NEAR
 
 
 @app.command()
@@ -27,7 +28,7 @@ def overlap(
     feature: Annotated[
         str | None, typer.Option(help="Which of its features.  [default: the first that it has]")
     ] = None,
-    above: Annotated[float, typer.Option(help="Cosine above which two images are near.")] = 0.7,
+    above: Annotated[float, typer.Option(help="Cosine above which two images are near.")] = NEAR,
     split: Annotated[
         str | None, typer.Option(help="Of TESTED: test, validation, train or all.  [default: test where there is one]")
     ] = None,

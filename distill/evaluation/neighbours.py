@@ -23,6 +23,10 @@ _NO_SPREAD = 1e-6
 _LEAST_DEVIATION = 0.1
 
 
+class NotComparableError(PocketiqaError):
+    """Too few images to compare; whoever compares beside other work can go on without."""
+
+
 def check_above(above: float) -> float:
     """The same cosine, if it can be a threshold.
 
@@ -49,12 +53,13 @@ def standardised(trained: Vectors, tested: Vectors) -> tuple[Vectors, Vectors]:
         float32 [N, D] and [M, D]; rows of length 1, or of zeros where an image is the mean of all.
 
     Raises:
-        PocketiqaError: fewer than 2 trained images, none tested, other shapes, or values that are not finite.
+        NotComparableError: fewer than 2 trained images, or none tested.
+        PocketiqaError: other shapes, or values that are not finite.
     """
     if trained.ndim != 2 or tested.ndim != 2 or trained.shape[1] != tested.shape[1]:
         raise PocketiqaError(f"features of shapes {trained.shape} and {tested.shape} cannot be compared: one model's")
     if len(trained) < MIN_IMAGES or not len(tested):
-        raise PocketiqaError(
+        raise NotComparableError(
             f"{len(trained)} trained and {len(tested)} tested images with features: at least {MIN_IMAGES} and 1 are "
             "needed to compare; check the reasons of those left out, or name more images"
         )

@@ -1,7 +1,7 @@
 """What models are judged by: opinions of people, or the labels of a teacher that a student should agree with."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +53,27 @@ class Targets:
             raise PocketiqaError(f"targets {self.name!r}: {len(self.names)} names for {len(self.ids)} images")
         if not self.ids:
             raise PocketiqaError(f"targets {self.name!r} hold no images: there is nothing to judge by")
+
+    def part(self, ids: Sequence[str]) -> "Targets":
+        """Those of ``ids`` alone, in that order.
+
+        Raises:
+            PocketiqaError: none, or some of them are no targets.
+        """
+        at = {id: place for place, id in enumerate(self.ids)}
+        strange = [id for id in ids if id not in at]
+        if strange:
+            raise PocketiqaError(f"targets {self.name!r} say nothing of {strange[0]!r}: name images that have one")
+        places = [at[id] for id in ids]
+        return replace(
+            self,
+            ids=tuple(ids),
+            scores=self.scores[places],
+            groups=tuple(self.groups[place] for place in places),
+            subsets=tuple(self.subsets[place] for place in places),
+            near_train=tuple(self.near_train[place] for place in places),
+            names=tuple(self.names[place] for place in places) if self.names else (),
+        )
 
 
 def targets_from_benchmark(benchmark: Benchmark) -> Targets:

@@ -20,6 +20,7 @@ from distill.overlap.vectors import Described
 from pseudo_labels.records import Status
 
 COPY = "copy of the nearest trained image"
+_NOT_JUDGED = "the tested images have no scores to compare copies with"
 _NO_SCORES = "the trained images have no scores to copy: name them as a benchmark that has, NAME:FOLDER"
 
 
@@ -121,7 +122,9 @@ def _number(value: float) -> float | None:
 def _copying(found: Compared, tested: Side, seed: int) -> tuple[dict[str, Any] | None, str]:
     """The neighbour's score judged like the score of a model, or why it cannot be."""
     scores = np.array([image.score for image in found.trained.images], np.float64)[found.index]
-    if tested.targets is None or np.isnan(scores).all():
+    if tested.targets is None:
+        return None, _NOT_JUDGED
+    if np.isnan(scores).all():
         return None, _NO_SCORES
     statuses = tuple(Status.FAILED if np.isnan(score) else Status.OK for score in scores)
     reasons = tuple("its nearest trained image has no score" if np.isnan(score) else "" for score in scores)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distill.evaluation.neighbours import check_above
+from distill.evaluation.neighbours import NotComparableError, check_above
+from distill.overlap import NEAR
 from distill.overlap.compare import as_record, compare
 from distill.overlap.describer import Describer, describing_threads
 from distill.overlap.page import PAGE, overlap_page
@@ -16,7 +17,7 @@ from pseudo_labels import outputs
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
 from pseudo_labels.files import canonical_json, sha256_file, write_atomic
 
-ABOVE, VALIDATION = 0.7, 0.15
+VALIDATION = 0.15
 _FEWEST = 2
 
 Progress = Callable[[int, int], None]
@@ -28,12 +29,13 @@ def find_near(
     by: Describer,
     out: Path,
     *,
-    above: float = ABOVE,
+    above: float = NEAR,
     validation: float = VALIDATION,
     seed: int = 0,
     workers: int = 2,
     threads: int = 1,
     overwrite: bool = False,
+    kept: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find the nearest trained image of every tested one; a folder of the same inputs and settings is read instead.
@@ -53,13 +55,15 @@ def find_near(
         workers: images decoded ahead at a time.
         threads: of the CPU for a teacher, backbone or student folder.
         overwrite: make it anew, also where ``out`` holds what was found with other inputs or settings.
+        kept: folder of the trained images' features, for several comparisons with the same ones; in ``out`` if None.
         progress: called with images described and in total.
 
     Returns:
         The content of ``overlap.json``, see ``compare.as_record``.
 
     Raises:
-        PocketiqaError: a threshold or share out of range, or too few images that can be compared.
+        PocketiqaError: a threshold or share out of range.
+        NotComparableError: too few images that can be compared.
         OutputConflictError: ``out`` holds something else.
     """
     check_above(above)
@@ -70,7 +74,9 @@ def find_near(
     }  # fmt: skip
     if _claim(out, spec, overwrite) is not outputs.Claim.DONE:
         with describing_threads(by, threads):
-            sides = _described(trained, tested, by, out, workers, progress)
+            sides = _described(
+                trained, tested, by, (kept or out / "features-trained", out / "features-tested"), workers, progress
+            )
         found = compare((trained.name, tested.name), *sides, above)
         record = as_record(found, trained, tested, by, seed=seed)
         write_groups(found, out / GROUPS)
@@ -87,7 +93,7 @@ def _check(validation: float, trained: Side, tested: Side) -> None:
         raise PocketiqaError(f"validation is {validation:g}: give a share above 0 and below 1, such as {VALIDATION}")
     for side in (trained, tested):
         if len(side.images) < _FEWEST:
-            raise PocketiqaError(
+            raise NotComparableError(
                 f"{side.name} has {len(side.images)} images to compare: at least {_FEWEST} are needed; name another "
                 "pool, benchmark or split"
             )
@@ -109,7 +115,7 @@ def _claim(out: Path, spec: dict[str, Any], overwrite: bool) -> outputs.Claim:
 
 
 def _described(
-    trained: Side, tested: Side, by: Describer, out: Path, workers: int, progress: Progress | None
+    trained: Side, tested: Side, by: Describer, folders: tuple[Path, Path], workers: int, progress: Progress | None
 ) -> tuple[Described, Described]:
     done, total = 0, len(trained.images) + len(tested.images)
 
@@ -119,8 +125,8 @@ def _described(
         if progress:
             progress(done, total)
 
-    first = described(trained, by, out / "features-trained", workers=workers, step=step)
-    return first, described(tested, by, out / "features-tested", workers=workers, step=step)
+    first = described(trained, by, folders[0], workers=workers, step=step)
+    return first, described(tested, by, folders[1], workers=workers, step=step)
 
 
 def _read(out: Path) -> dict[str, Any]:

@@ -92,3 +92,11 @@ def _srcc(selection: Mapping[str, Any]) -> dict[str, Any]:
 def closest(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The tested images that were compared, the one with the nearest neighbour first."""
     return sorted((one for one in record["images"] if one["cosine"] is not None), key=lambda one: -one["cosine"])
+
+
+def closest_scenes(record: Mapping[str, Any], most: int) -> list[Mapping[str, Any]]:
+    """The closest pair of each scene, for a few pictures: one scene shot many times must not fill them all."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for one in closest(record):
+        best.setdefault(one["scene"], one)
+    return list(best.values())[:most]

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from distill.evaluation.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from distill.evaluation.samples import Sample, benchmark_samples, pool_samples
 from distill.evaluation.targets import Targets, display_name, targets_from_benchmark
+from pseudo_labels.addresses import local_path
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.outputs import MANIFEST
 from pseudo_labels.pool import Pool
+from pseudo_labels.records import ImageRef
 from pseudo_labels.sources import file_stamp
 
 NO_SCORE = float("nan")
@@ -117,28 +119,56 @@ def _benchmark_side(benchmark: Benchmark) -> Side:
 
 
 def pool_side(
-    pool: Pool, scores: Mapping[str, float] | None = None, *, ids: Collection[str] | None = None, name: str = ""
+    pool: Pool,
+    scores: Mapping[str, float] | None = None,
+    *,
+    ids: Collection[str] | None = None,
+    name: str = "",
+    targets: Targets | None = None,
 ) -> Side:
     """The images of a pool that are ``ok``.
 
-    Damaged copies are left out where there are originals: they show the same.
+    A photograph and its damaged copies show the same, so one of them stands for all (``shown_by``).
 
     Args:
         pool: that was learned from.
         scores: by image id, in [0, 1].
         ids: only these.
         name: for people; that of the pool's folder if empty.
+        targets: of ``ids``, where models are judged by them; gives ``scores`` too.
     """
+    if targets is not None:
+        scores = dict(zip(targets.ids, targets.scores.tolist(), strict=True))
     scores = scores or {}
-    usable = [ref for ref in pool.ok() if ids is None or ref.id in ids]
-    refs = [ref for ref in usable if not ref.ref_id] or usable
+    refs = _shown_once([ref for ref in pool.ok() if ids is None or ref.id in ids])
     samples = pool_samples(pool, [ref.id for ref in refs])
     images = tuple(
-        Image(sample, display_name(pool, ref), ref.group, scores.get(ref.id, NO_SCORE))
+        Image(sample, display_name(pool, ref), ref.group, scores.get(ref.id, NO_SCORE), file=_file_of(pool, ref))
         for sample, ref in zip(samples, refs, strict=True)
     )
     digest = digest_of([[ref.id, ref.group, scores.get(ref.id)] for ref in refs])
-    return Side(name or pool.folder.name, images, digest)
+    rated = [ref.id for ref in refs if ref.id in scores]
+    judged = targets.part(rated) if targets is not None and rated else None
+    return Side(name or pool.folder.name, images, digest, judged)
+
+
+def shown_by(ref: ImageRef) -> str:
+    """Id of the photograph that an image shows: its own, or of a damaged copy that of the original."""
+    return ref.ref_id or ref.id
+
+
+def _shown_once(refs: Sequence[ImageRef]) -> list[ImageRef]:
+    """One image of each photograph: the original, or the first copy where the original is not among them."""
+    found: dict[str, ImageRef] = {}
+    for ref in refs:
+        if not ref.ref_id or shown_by(ref) not in found:
+            found[shown_by(ref)] = ref
+    return list(found.values())
+
+
+def _file_of(pool: Pool, ref: ImageRef) -> str:
+    path = local_path(ref.uri, pool.folder)
+    return "" if path is None else str(path)
 
 
 def joined(sides: Sequence[Side]) -> Side:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.evaluation.decoding import Pixels, ahead, pixels_of
+from distill.evaluation.neighbours import NotComparableError
 from distill.evaluation.samples import Sample
 from distill.overlap.describer import Describer
 from distill.overlap.sides import Image, Side
@@ -67,7 +68,8 @@ def described(
         step: called with the number of images done since the last call.
 
     Raises:
-        PocketiqaError: not one image has features, or they differ in number from image to image.
+        NotComparableError: not one image has features.
+        PocketiqaError: they differ in number from image to image.
         StorageFullError: the disk is full; finished parts stay.
     """
     _claim(folder, {"images": side.digest, "by": by.identity, "kind": by.kind})
@@ -157,7 +159,7 @@ def _collected(side: Side, by: Describer, rows: Sequence[_Row]) -> Described:
     without = tuple((image.sample.id, status, reason) for image, (vector, status, reason) in pairs if vector is None)
     if not kept:
         why = f", such as {without[0][0]}: {without[0][2]}" if without else ""
-        raise PocketiqaError(f"{by.name} describes none of the {len(rows)} images of {side.name}{why}")
+        raise NotComparableError(f"{by.name} describes none of the {len(rows)} images of {side.name}{why}")
     if len({len(vector) for _, vector in kept}) > 1 or len(kept[0][1]) < 2:
         raise PocketiqaError(
             f"feature {by.feature!r} of {by.name} has {len(kept[0][1])} numbers for {kept[0][0].name}: at least 2 are "

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.overlap.record import closest, facts, in_words
+from distill.overlap.record import closest_scenes, facts, in_words
 from distill.report.headline import headline, tiles
 from distill.report.inputs import Neighbours, ReportInputs
 from distill.report.markup import plain
@@ -70,14 +70,17 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _neighbours(one: Neighbours) -> dict[str, Any]:
-    """What was found, with the closest pairs alone of the single images."""
+    """What was found, with a few of the closest pairs alone of the single images; or why nothing was compared."""
+    if one.record is None:
+        return {"name": one.name, "reason": one.reason}
     return {
         "name": one.name,
-        "page": one.page,
+        "reason": "",
+        "folder": one.folder,
         "words": in_words(one.record),
         "scenes": one.record["scenes"],
         "split": one.record["split"],
-        "pairs": [dict(pair) for pair in closest(one.record)[:_PAIRS]],
+        "pairs": [dict(pair) for pair in closest_scenes(one.record, _PAIRS)],
         **facts(one.record),
     }
 

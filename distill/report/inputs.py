@@ -8,7 +8,7 @@ import numpy as np
 
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
-from distill.overlap.sides import Side
+from distill.overlap.sides import Image
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,19 @@ class Neighbours:
 
     Attributes:
         name: of what was judged by.
-        record: of ``overlap.record.read_overlap``.
+        record: of ``overlap.record.read_overlap``; None if nothing was compared.
         trained: what was learned from, for pictures.
         tested: what was judged by, likewise.
-        page: where all of it is shown, relative to the report.
+        folder: where the record and its page, groups and split are, relative to the report.
+        reason: why nothing was compared.
     """
 
     name: str
-    record: Mapping[str, Any]
-    trained: Side
-    tested: Side
-    page: str
+    record: Mapping[str, Any] | None = None
+    trained: Sequence[Image] = ()
+    tested: Sequence[Image] = ()
+    folder: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

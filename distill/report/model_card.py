@@ -174,4 +174,5 @@ def _limits(content: Mapping[str, Any]) -> list[str]:
     else:
         found = overlap["same_file"] + overlap["near"]
         points.append(f"{found} of {overlap['tested']} test images were found in the training data.")
+    points += [f"{one['name']}: {one['words']}." for one in content["neighbours"] if not one["reason"]]
     return points

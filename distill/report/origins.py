@@ -1,14 +1,11 @@
-"""Sections on where everything comes from: overlap, data, teachers, the command."""
+"""Sections on where everything comes from: data, teachers, the command."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from distill.report.examples import shortened
-from distill.report.inputs import Neighbours, ReportInputs
 from distill.report.lookup import evaluations
 from distill.report.markup import Html, tag
-from distill.report.numbers import count, counted, data, with_interval
-from distill.report.pairs import gallery
+from distill.report.numbers import count, counted, data
 from distill.report.tables import Section, soft, table
 
 _DIGEST_SHOWN = 16
@@ -19,62 +16,6 @@ def digest(value: object) -> Html:
     text = str(value)
     shown = text[:_DIGEST_SHOWN] + ("…" if len(text) > _DIGEST_SHOWN else "")
     return tag("code", shown, title=text, class_="digest")
-
-
-def overlap(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
-    """Test images that were found in the training data, by file, by picture and by what they show."""
-    pairs = zip(content["neighbours"], inputs.neighbours, strict=True)
-    parts = [_same_pictures(content), *(_same_scenes(*pair) for pair in pairs)]
-    body = [one for part in parts for one in part]
-    return Section("overlap", "Overlap of training and test", body) if body else None
-
-
-def _same_scenes(found: Mapping[str, Any], one: Neighbours) -> list[object]:
-    """What an evaluation by hash cannot see: other pictures of what was learned from."""
-    copying, scenes = found["copying"], found["scenes"]
-    words: list[object] = [found["words"], ". "]
-    if copying is None:
-        words += [f"Copying the neighbour's score was not measured: {found['copying_reason']}. "]
-    else:
-        words += ["Copying the score of the nearest trained image, and nothing else: "]
-        for name, part in copying.items():
-            words += [f"{name}: SRCC ", with_interval(part["srcc"]), " (n ", data(part["n"], count), "); "]
-    words += [
-        data(scenes["on_both_sides"], count), " of ", data(scenes["scenes"], count), " scenes are on both sides. ",
-        "A split that keeps scenes whole, and all pairs: ", tag("a", "overlap page", href=found["page"]), ".",
-    ]  # fmt: skip
-    shown = tag("details", tag("summary", "The closest pairs, tested on the left"),
-                gallery(found["pairs"], one.trained.images, one.tested.images), open="")  # fmt: skip
-    return [tag("h3", found["name"]), tag("p", words), shown if found["pairs"] else None]
-
-
-def _same_pictures(content: Mapping[str, Any]) -> list[object]:
-    """By file and by difference hash."""
-    found = content["overlap"]
-    if found is None:
-        return []
-    words = [
-        data(found["tested"], count),
-        " test images were looked for among ",
-        data(found["trained"], count),
-        " training images: ",
-        data(found["same_file"], count),
-        " found as the same file (sha256), ",
-        data(found["near"], count),
-        f" as nearly the same picture (difference hash, at most {found['near_distance']} of 64 bits apart).",
-    ]
-    limit = "Other pictures of the same scene are invisible to both tests: for these, features are compared."
-    rows = [
-        [
-            tag("code", shortened(m["tested"])),
-            m["kind"],
-            tag("code", shortened(m["trained_name"])),
-            data(m["bits"], count),
-        ]
-        for m in found["examples"]
-    ]
-    listed = table(["test image", "kind", "training image", "bits apart"], rows, caption="Examples") if rows else None
-    return [tag("p", words), soft(limit), listed]
 
 
 def provenance(content: Mapping[str, Any]) -> Section | None:

@@ -16,7 +16,8 @@ from distill.report.inputs import ReportInputs
 from distill.report.markup import Html, document, tag
 from distill.report.model_card import Part, card, to_html, to_markdown
 from distill.report.numbers import data, decimals, milliseconds, si, size, times
-from distill.report.origins import overlap, provenance, repeat
+from distill.report.origins import provenance, repeat
+from distill.report.overlap import overlap
 from distill.report.style import CSS
 from distill.report.tables import Section
 from distill.report.training import fitting, training

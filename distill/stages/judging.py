@@ -1,6 +1,7 @@
 """How good a student or teacher is: on held-out scenes against what it learned, on benchmarks against people."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from distill.split import Part, read_split
 from distill.stage_config import expanded
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.nearness import Sides, held_out_sides, near_folders, near_held_out, near_ids
+from distill.stages.nearness import Looked, Sides, held_out_sides, near_benchmarks, near_held_out, near_ids
 from distill.stages.student import label_sources
 from distill.summaries import evaluation_line
 from pseudo_labels.errors import PocketiqaError
@@ -84,7 +85,7 @@ def held_out(run: Run) -> HeldOut:
 
 def sides_of(out: HeldOut) -> Sides:
     """What the student learned from in the pool, and what it never saw."""
-    return held_out_sides(out.pool, out.trained, dict(zip(out.ids, out.targets.scores.tolist(), strict=True)))
+    return held_out_sides(out.pool, out.trained, out.targets)
 
 
 def labels_are_unseen(run: Run) -> bool:
@@ -119,13 +120,15 @@ def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
     asked = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
     found = predict(asked, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
     overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
-    near = near_held_out(sides_of(out), folder, seed=run.recipe.seed, report=report)
+    looked = _looked(run, out, folder, report)
+    near = looked[0].under(folder)
     known = set(overlap.ids) | (set() if near is None else near_ids(near, out.pool, out.ids))
     judged = evaluate([found], out.targets, overlapping=known, seed=run.recipe.seed)
     results = {
         "held_out": judged | ({} if near is None else {"near": facts(read_overlap(near))}),
         "overlap": overlap.as_dict(),
-        "benchmarks": _benchmarks(run, models, folder, report),
+        "benchmarks": _benchmarks(run, models, [look.under(folder) for look in looked[1:]], report),
+        "near": [look.as_dict() for look in looked],
     }
     (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
     (folder / RESULTS).write_bytes(canonical_json(results))
@@ -147,10 +150,17 @@ def _models(run: Run) -> dict[str, str | None]:
     return models
 
 
-def _benchmarks(run: Run, models: dict[str, str | None], folder: Path, report: Report) -> list[dict[str, Any]]:
-    learned = learned_from(run)
-    trained_on = [source.pool.folder for source in learned]
-    near = near_folders(learned, run.recipe.evaluate, folder, seed=run.recipe.seed, report=report)
+def _looked(run: Run, out: HeldOut, folder: Path, report: Report) -> list[Looked]:
+    """Which images show what was learned from: of the held-out part first, then of each benchmark."""
+    recipe = run.recipe
+    held = near_held_out(sides_of(out), folder, seed=recipe.seed, report=report)
+    return [held, *near_benchmarks(learned_from(run), recipe.evaluate, folder, seed=recipe.seed, report=report)]
+
+
+def _benchmarks(
+    run: Run, models: dict[str, str | None], near: Sequence[Path | None], report: Report
+) -> list[dict[str, Any]]:
+    trained_on = [source.pool.folder for source in learned_from(run)]
     return [
         evaluate_on(
             list(models),
@@ -171,7 +181,10 @@ def learned_from(run: Run) -> list[Source]:
 
 
 def read_results(run: Run) -> dict[str, Any]:
-    """``held_out`` and ``benchmarks``, as ``evaluation.evaluate`` gave them, and ``overlap``."""
+    """``held_out`` and ``benchmarks``, as ``evaluation.evaluate`` gave them, and ``overlap``.
+
+    And ``near``: a ``nearness.Looked`` for the held-out part, then for each benchmark.
+    """
     return json.loads((run.evaluation / RESULTS).read_text(encoding="utf-8"))
 
 

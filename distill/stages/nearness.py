@@ -1,28 +1,34 @@
 """Which tested images show what the run learned from, by the features of the embedded teacher.
 
 One model describes all: its deepest map knows what an image shows, it comes with the package, and its threshold means
-the same in every report. Features of the run's own model need not: a student of few levels sees no content.
+the same in every report, also beside models that offer no features at all. Features of the run's own model need not: a
+student of few levels sees no content.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distill.console import Report
 from distill.data import Source
+from distill.evaluation.neighbours import NotComparableError
+from distill.evaluation.targets import Targets
 from distill.opinions import targets_of
+from distill.overlap import NEAR
 from distill.overlap.describer import CONTENT
 from distill.overlap.find import find_near
 from distill.overlap.opening import open_describer
 from distill.overlap.record import read_overlap
-from distill.overlap.sides import Side, joined, pool_side, side_of_testing
-from distill.stage_config import NEAR, BenchmarkSection, expanded
+from distill.overlap.sides import Side, joined, pool_side, shown_by, side_of_testing
+from distill.stage_config import BenchmarkSection, expanded
 from pseudo_labels.pool import Pool
 
-HELD_OUT = "near-held-out"
-_FEWEST = 2
+HELD_OUT = "Held-out part"
+_FEATURES = "near-features"
+_TURNED_OFF = "the recipe says near: null"
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,28 @@ class Sides:
     trained: Side
     tested: Side
 
-    @property
-    def comparable(self) -> bool:
-        """Whether there are images enough on both sides."""
-        return min(len(self.trained.images), len(self.tested.images)) >= _FEWEST
 
+@dataclass(frozen=True)
+class Looked:
+    """Where is what was found for the held-out part or a benchmark.
 
-def folder_of(evaluation: Path, number: int) -> Path:
-    """Where is written what was found for a benchmark."""
-    return evaluation / f"near-{number}"
+    Attributes:
+        name: of it, for people.
+        folder: inside the evaluation's, as ``overlap.find`` writes one; empty if nothing was compared.
+        reason: why nothing was, else empty.
+    """
+
+    name: str
+    folder: str = ""
+    reason: str = ""
+
+    def under(self, evaluation: Path) -> Path | None:
+        """The folder itself."""
+        return evaluation / self.folder if self.folder else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
 
 
 def benchmark_sides(sources: Sequence[Source], section: BenchmarkSection) -> Sides:
@@ -54,63 +73,75 @@ def benchmark_sides(sources: Sequence[Source], section: BenchmarkSection) -> Sid
     return Sides(joined([_side(source) for source in sources]), tested)
 
 
-def held_out_sides(pool: Pool, trained: Mapping[str, float], tested: Mapping[str, float]) -> Sides:
-    """The parts of one pool; of damaged copies the originals stand for all.
+def held_out_sides(pool: Pool, trained: dict[str, float], tested: Targets) -> Sides:
+    """The parts of one pool; of a photograph and its damaged copies one stands for all.
 
     Args:
         pool: of both.
         trained: ids with their scores, NaN where there is none.
-        tested: likewise.
+        tested: what is judged by.
     """
     return Sides(
         pool_side(pool, trained, ids=trained.keys(), name="training part"),
-        pool_side(pool, tested, ids=tested.keys(), name="held-out part"),
+        pool_side(pool, ids=set(tested.ids), name="held-out part", targets=tested),
     )
 
 
-def near_folders(
+def near_benchmarks(
     sources: Sequence[Source],
     sections: Sequence[BenchmarkSection],
     evaluation: Path,
     *,
     seed: int,
     report: Report | None = None,
-) -> list[Path | None]:
-    """What ``pocketiqa overlap`` would write, for every benchmark that asks for it and has images enough.
+) -> list[Looked]:
+    """What ``pocketiqa overlap`` would write, for every benchmark that does not turn it off and has images enough.
 
     Args:
         sources: what the run learned from; their scores are what copying copies.
         sections: of the recipe.
-        evaluation: folder; see ``folder_of``.
+        evaluation: folder, in which each benchmark has ``near-N``.
         seed: of intervals and splits.
         report: called with images described and in total.
-
-    Returns:
-        Folder by section; None for one that asks for nothing.
     """
-    return [
-        None if section.near is None
-        else _found(benchmark_sides(sources, section), folder_of(evaluation, number), section.near, seed, report)
-        for number, section in enumerate(sections)
-    ]  # fmt: skip
+    found = []
+    for number, section in enumerate(sections):
+        look = Looked(section.opinions.partition(":")[0], f"near-{number}")
+        if section.near is None:
+            found.append(Looked(look.name, reason=_TURNED_OFF))
+        else:
+            sides = benchmark_sides(sources, section)
+            # All benchmarks are compared with the same images: their features are made once.
+            found.append(_look(look, sides, evaluation, section.near, seed, report, evaluation / _FEATURES))
+    return found
 
 
-def near_held_out(sides: Sides, evaluation: Path, *, seed: int, report: Report | None = None) -> Path | None:
-    """The same for the held-out part of a pool; None with too few images."""
-    return _found(sides, evaluation / HELD_OUT, NEAR, seed, report)
+def near_held_out(sides: Sides, evaluation: Path, *, seed: int, report: Report | None = None) -> Looked:
+    """The same for the held-out part of a pool."""
+    return _look(Looked(HELD_OUT, "near-held-out"), sides, evaluation, NEAR, seed, report)
 
 
 def near_ids(folder: Path, pool: Pool, ids: Collection[str]) -> set[str]:
-    """Those of ``ids`` that are near, and the damaged copies of such images."""
-    near = {image["id"] for image in read_overlap(folder)["images"] if image["near"]}
-    return {id for id in ids if id in near or pool.by_id(id).ref_id in near}
+    """Those of ``ids`` that show a near photograph, the original or any damaged copy."""
+    near = {shown_by(pool.by_id(image["id"])) for image in read_overlap(folder)["images"] if image["near"]}
+    return {id for id in ids if shown_by(pool.by_id(id)) in near}
 
 
-def _found(sides: Sides, folder: Path, above: float, seed: int, report: Report | None) -> Path | None:
-    if not sides.comparable:
-        return None
-    find_near(sides.trained, sides.tested, open_describer(CONTENT), folder, above=above, seed=seed, progress=report)
-    return folder
+def _look(
+    look: Looked,
+    sides: Sides,
+    evaluation: Path,
+    above: float,
+    seed: int,
+    report: Report | None,
+    kept: Path | None = None,
+) -> Looked:
+    out, by = evaluation / look.folder, open_describer(CONTENT)
+    try:
+        find_near(sides.trained, sides.tested, by, out, above=above, seed=seed, kept=kept, progress=report)
+    except NotComparableError as error:
+        return Looked(look.name, reason=str(error))
+    return look
 
 
 def _side(source: Source) -> Side:

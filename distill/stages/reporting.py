@@ -10,11 +10,10 @@ from typing import Any
 from distill.console import Report
 from distill.data import Source
 from distill.opinions import OpinionTable
-from distill.overlap.page import PAGE as OVERLAP_PAGE
 from distill.overlap.record import read_overlap
 from distill.report import DamagedCopy, Fitting, MapExample, Neighbours, ReportInputs, build_report
 from distill.split import Part, Split, read_split
-from distill.stages.context import Run, Stage, is_complete, make_once
+from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
 from distill.stages.fitting import all_fit_sources, fit_sources
@@ -28,7 +27,7 @@ from distill.stages.judging import (
     sides_of,
 )
 from distill.stages.measuring import student_cost, teacher_cost
-from distill.stages.nearness import HELD_OUT, Sides, benchmark_sides, folder_of
+from distill.stages.nearness import Looked, Sides, benchmark_sides
 from distill.stages.student import label_sources
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.files import sha256_file
@@ -97,18 +96,21 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
 
 
 def _neighbours(run: Run, out: HeldOut) -> list[Neighbours]:
-    """Of the held-out part and of each benchmark what the judging found, where it looked."""
-    asked: list[tuple[str, Path, Callable[[], Sides]]]
-    asked = [("Held-out part", run.evaluation / HELD_OUT, partial(sides_of, out))]
-    for number, section in enumerate(run.recipe.evaluate):
-        sides = partial(benchmark_sides, learned_from(run), section)
-        asked.append((section.opinions.partition(":")[0], folder_of(run.evaluation, number), sides))
-    found = []
-    for name, folder, open_sides in asked:
-        if is_complete(folder):
-            sides, page = open_sides(), f"../{folder.relative_to(run.out)}/{OVERLAP_PAGE}"
-            found.append(Neighbours(name, read_overlap(folder), sides.trained, sides.tested, page))
-    return found
+    """What the judging found of the held-out part and of each benchmark, or why it found nothing."""
+    looked = read_results(run).get("near")
+    if looked is None:
+        return []  # judged by a version that did not say
+    opening: list[Callable[[], Sides]] = [partial(sides_of, out)]
+    opening += [partial(benchmark_sides, learned_from(run), section) for section in run.recipe.evaluate]
+    return [_neighbour(run, Looked(**record), sides) for record, sides in zip(looked, opening, strict=True)]
+
+
+def _neighbour(run: Run, look: Looked, open_sides: Callable[[], Sides]) -> Neighbours:
+    folder = look.under(run.evaluation)
+    if folder is None:
+        return Neighbours(look.name, reason=look.reason)
+    sides, address = open_sides(), f"../{folder.relative_to(run.out)}"
+    return Neighbours(look.name, read_overlap(folder), sides.trained.images, sides.tested.images, address)
 
 
 def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -> ReportInputs:

@@ -33,6 +33,8 @@ def judging_stage(run: CellRun) -> Stage:
 
 
 def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
+    # Looks for no near images (``section.near``): a study compares arms on the same images, near ones in all of them,
+    # and would pay for a look at every cell's training images.
     section = run.recipe.evaluate[0]
     benchmark = load_benchmark(expanded(section.opinions)).select(section.split)
     targets = targets_from_benchmark(benchmark)

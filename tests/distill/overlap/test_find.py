@@ -15,13 +15,14 @@ from distill.benchmarking import evaluate_on
 from distill.cli import app
 from distill.data import LabelTable, Source
 from distill.evaluation.benchmarks import load_benchmark
+from distill.opinions import targets_of
 from distill.overlap.describer import Describer
 from distill.overlap.find import find_near
 from distill.overlap.opening import open_describer
-from distill.overlap.record import read_overlap, with_near
-from distill.overlap.sides import side_of_testing, side_of_training
+from distill.overlap.record import closest_scenes, read_overlap, with_near
+from distill.overlap.sides import pool_side, side_of_testing, side_of_training
 from distill.stage_config import BenchmarkSection
-from distill.stages.nearness import held_out_sides, near_folders, near_held_out, near_ids
+from distill.stages.nearness import Looked, held_out_sides, near_benchmarks, near_held_out, near_ids
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
 from pseudo_labels.pool import build_pool, write_pool
 from tests.helpers.markup import parsed
@@ -29,7 +30,7 @@ from tests.helpers.near_scenes import AGAIN, NEW, TRAINED, rated_scenes, write_r
 from tests.helpers.pools import synthetic_pool
 from tests.helpers.shared import shared_data
 from tests.helpers.tiny_students import export_tiny
-from tests.helpers.training import texture_pool
+from tests.helpers.training import score_of, texture_pool
 
 NEAR = [f"again-{name}.jpg" for name in AGAIN]
 
@@ -175,30 +176,61 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     pool = build_pool([str(folder / f"{name}.png") for name in TRAINED], tmp_path / "pool")
     source = Source("own", pool, LabelTable([ref.id for ref in pool], np.linspace(0.2, 0.8, len(pool))))
     silent = BenchmarkSection(opinions=benchmarks[1], near=None)
-    found = near_folders([source], [silent, BenchmarkSection(opinions=benchmarks[1])], tmp_path, seed=0)
-    assert found == [None, tmp_path / "near-1"]
+    section = BenchmarkSection(opinions=benchmarks[1])
+    found = near_benchmarks([source], [silent, section], tmp_path, seed=0)
+    assert found == [Looked("csv", reason="the recipe says near: null"), Looked("csv", "near-1")]
+    assert [look.under(tmp_path) for look in found] == [None, tmp_path / "near-1"]
     record = read_overlap(tmp_path / "near-1")
     assert (record["by"]["kind"], record["by"]["feature"], record["above"]) == ("backbone", "final", 0.7)
     assert record["copying"]["models"][0]["coverage"]["scored"] == 4
     assert record["by"]["name"] == "the embedded teacher's backbone"
+    assert len(closest_scenes(record, 9)) == len({image["scene"] for image in record["images"]})
+    # Photographs of a pool are files with scores: the split to learn from names them.
+    split = load_benchmark(f"csv:{tmp_path / 'near-1' / 'split.csv'}")
+    assert {Path(row.path).parent for row in split.rows} == {folder}
+    assert {row.split for row in split.rows} == {"train", "validation", "test"}
+    # A second benchmark is compared with features that are there already.
+    features = tmp_path / "near-features" / "manifest.json"
+    before = features.stat().st_mtime_ns
+    assert near_benchmarks([source], [silent, section, section], tmp_path, seed=0)[2] == Looked("csv", "near-2")
+    assert features.stat().st_mtime_ns == before
     lone = replace(source, pool=write_pool(tmp_path / "lone", list(pool)[:1], spec={}))
-    assert near_folders([lone], [BenchmarkSection(opinions=benchmarks[1])], tmp_path / "few", seed=0) == [None]
+    (few,) = near_benchmarks([lone], [section], tmp_path / "few", seed=0)
+    assert (few.folder, few.reason.partition(":")[0]) == ("", "lone has 1 images to compare")
+    gone = write_ratings(tmp_path, "gone", [("a.png", 0.5), ("b.png", 0.6)])
+    (none,) = near_benchmarks([source], [BenchmarkSection(opinions=gone)], tmp_path / "gone", seed=0)
+    assert "describes none of the 2 images of gone" in none.reason
 
 
-def test_the_held_out_part_of_a_pool_is_looked_at_by_its_originals(tmp_path: Path) -> None:
+def test_the_held_out_part_of_a_pool_is_looked_at_once_a_photograph(tmp_path: Path) -> None:
     pool = texture_pool(tmp_path, scenes=6, versions=3, sizes=((64, 64),))
-    trained = {ref.id: 0.4 for ref in pool if ref.group < "scene4"}
-    tested = {ref.id: 0.5 for ref in pool if ref.group >= "scene4"}
-    sides = held_out_sides(pool, trained, tested)
+    table = LabelTable([ref.id for ref in pool], [score_of(ref) for ref in pool])
+    shown = {ref.id for ref in pool if ref.group in ("scene4", "scene5") and (ref.ref_id or ref.group == "scene5")}
+    trained = {ref.id: 0.1 * int(ref.group[-1]) for ref in pool if ref.group < "scene4"}
+    targets = targets_of(Source("own", pool, table), [ref.id for ref in pool if ref.id in shown])
+    sides = held_out_sides(pool, trained, targets)
     assert [len(side.images) for side in (sides.trained, sides.tested)] == [4, 2]
-    folder = near_held_out(sides, tmp_path, seed=0)
-    assert folder == tmp_path / "near-held-out"
-    assert folder is not None
-    found = near_ids(folder, pool, tested)
-    assert {pool.by_id(id).group for id in found} == {
-        pool.by_id(one["id"]).group for one in read_overlap(folder)["images"] if one["near"]
-    }
-    assert near_held_out(held_out_sides(pool, trained, {}), tmp_path / "none", seed=0) is None
+    # Of scene 4 only the copies are tested, so that one of them is compared; of scene 5 the original.
+    assert [bool(pool.by_id(image.sample.id).ref_id) for image in sides.tested.images] == [True, False]
+    assert sides.tested.targets is not None
+    assert sides.tested.targets.ids == sides.tested.ids
+    assert near_held_out(sides, tmp_path, seed=0) == Looked("Held-out part", "near-held-out")
+    record = read_overlap(tmp_path / "near-held-out")
+    assert record["copying"]["models"][0]["coverage"]["scored"] == 2
+    near = {pool.by_id(one["id"]).group for one in record["images"] if one["near"]}
+    assert near_ids(tmp_path / "near-held-out", pool, shown) == {id for id in shown if pool.by_id(id).group in near}
+    none = near_held_out(held_out_sides(pool, {}, targets), tmp_path / "none", seed=0)
+    assert none.under(tmp_path) is None
+    assert none.reason.startswith("training part has 0 images to compare: at least 2")
+
+
+def test_a_near_photograph_takes_its_copies_along(tmp_path: Path) -> None:
+    pool = texture_pool(tmp_path, scenes=3, versions=3, sizes=((64, 64),))
+    copies = {ref.id for ref in pool if ref.ref_id}
+    again = pool_side(pool, ids=copies, name="copies")
+    find_near(pool_side(pool), again, open_describer(), tmp_path / "out", above=-0.99)  # everything is near
+    assert [image["near"] for image in read_overlap(tmp_path / "out")["images"]] == [True] * 3
+    assert near_ids(tmp_path / "out", pool, copies) == copies
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, benchmarks: tuple[str, str]) -> None:

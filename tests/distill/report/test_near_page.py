@@ -1,14 +1,19 @@
 """What a page says of images that show what was learned from."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill.report import build_report
+from distill.overlap.find import find_near
+from distill.overlap.opening import open_describer
+from distill.overlap.sides import side_of_testing, side_of_training
+from distill.report import Neighbours, build_report
 from tests.helpers.markup import parsed
-from tests.helpers.report_sample import sample_inputs
+from tests.helpers.near_scenes import rated_scenes
+from tests.helpers.report_sample import sample_inputs, teacher_inputs
 
 SRCC = {"value": 0.4375, "low": 0.36, "high": 0.5, "reason": "", "interval_reason": ""}
 
@@ -34,3 +39,41 @@ def test_near_images_of_a_benchmark_stand_beside_the_equal_ones(tmp_path: Path, 
     said = "92 of 599 show what was learned from, by feature 'backbone' of pocket-m (cosine above 0.7)"
     assert said + ("." if copying is None else "; copying the score of the nearest gives SRCC 0.438.") in text
     assert json.loads(files.json.read_text("utf-8"))["benchmarks"][0]["near"]["near"] == 92
+
+
+def test_the_section_shows_what_was_found_and_says_why_nothing_was(tmp_path: Path) -> None:
+    trained, tested = rated_scenes(tmp_path)
+    sides = side_of_training(trained), side_of_testing(tested)
+    record = find_near(*sides, open_describer(), tmp_path / "near", above=0.5)
+    found = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "../evaluation/near-held-out")
+    neighbours = [found, Neighbours("koniq10k", reason="the recipe says near: null"), Neighbours("csiq", reason="none")]
+    files = build_report(sample_inputs(neighbours=neighbours), tmp_path / "report")
+    page = files.html.read_text("utf-8")
+    (section,) = re.findall(r'<section id="overlap">.*?</section>', page, re.DOTALL)
+    seen, twin = parsed(section), files.json.read_text("utf-8")
+    assert "3 of 4 images are near one of 6 trained ones (trained)" in seen.text
+    assert "Not compared by features: the recipe says near: null." in seen.text
+    copying, judged = (json.loads(twin)[key] for key in ("neighbours", "evaluation"))
+    metrics = [copying[0]["copying"]["all images"]["srcc"]]
+    metrics += [model["selections"][name]["metrics"]["srcc"] for model in judged["models"] for name in ("all", "clean")]
+    assert all(f'value="{metric["value"]!r}"' in section for metric in metrics)
+    assert all(value in twin for value in re.findall(r'<data value="([^"]+)"', section))
+    # Four scenes are tested, and each has a pair of pictures.
+    assert [name for name, _ in seen.tags].count("img") == 2 * 4
+    links = [attributes["href"] for name, attributes in seen.tags if name == "a"]
+    files_of = ["groups.csv", "split.csv", "overlap.html"]
+    assert links == [f"../evaluation/near-held-out/{file}" for file in files_of]
+    assert all((tmp_path / "near" / file).is_file() for file in files_of)
+    assert "Held-out part: 3 of 4 images are near" in files.model_card.read_text("utf-8")
+    assert "http" not in page
+
+
+def test_without_images_left_out_no_table_repeats_itself(tmp_path: Path) -> None:
+    trained, tested = rated_scenes(tmp_path)
+    sides = side_of_training(trained), side_of_testing(tested)
+    record = find_near(*sides, open_describer(), tmp_path / "near", above=1.0)
+    found = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "near")
+    files = build_report(teacher_inputs(neighbours=[found]), tmp_path / "report")
+    text = parsed(files.html.read_text("utf-8")).text
+    assert "0 of 4 images are near" in text
+    assert "each figure of this page is of all images" in text
