@@ -15,7 +15,13 @@ _PARITY_IMAGES = 3
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path, *, name: str | None = None, images: Sequence[Path] = (), overwrite: bool = False
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    images: Sequence[Path] = (),
+    half: bool = False,
+    overwrite: bool = False,
 ) -> ExportReport:
     """Write a student as ONNX, with the contract that its record supports.
 
@@ -25,6 +31,7 @@ def export_checkpoint(
         out: the .onnx file.
         name: of the student; the one in its record if None.
         images: files and folders of real photographs for the parity check; the bundled ones if empty.
+        half: store weights in float16, see ``students.export.export_onnx``.
         overwrite: replace an existing file.
 
     Raises:
@@ -44,7 +51,8 @@ def export_checkpoint(
         metrics={"validation": about.get("validation", {})},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    return export_onnx(opened.student, contract, out, images=[load(path) for path in _parity_images(images)])
+    photographs = [load(path) for path in _parity_images(images)]
+    return export_onnx(opened.student, contract, out, images=photographs, half=half)
 
 
 def _scale(about: dict[str, Any]) -> str:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from distill import console
 from pseudo_labels.errors import PocketiqaError
@@ -42,9 +44,10 @@ def score_paths(
         refuse_existing(out, overwrite=overwrite)
     scorer = Scorer(model)
     images = find_images(paths, recursive=recursive)
-    with console.progress("score", visible=out is not None) as report:
+    name = scorer.contract.name
+    with console.progress(f"score ({name})", visible=out is not None) as report:
         rows = scorer.score_many(images, workers=workers, progress=report)
-        return write_rows(rows, file_format, out)
+        return write_rows(rows, file_format, out, heading=f"scores of {name}, 0 worst, 1 best")
 
 
 @dataclass
@@ -62,25 +65,29 @@ class Tally:
             yield row
 
 
-def write_rows(rows: Iterable[Row], file_format: str, out: Path | None) -> Tally:
+def write_rows(rows: Iterable[Row], file_format: str, out: Path | None, *, heading: str = "") -> Tally:
     """Write one record a row as it arrives (the table and Parquet: at the end).
 
     Args:
         rows: results in the order of the paths.
         file_format: one of ``FORMATS``.
         out: file to write; None is standard output.
+        heading: a line above the table; the other formats, which programs read, hold nothing but records.
 
     Raises:
         PocketiqaError: unknown format, or Parquet without a file.
     """
-    if file_format not in _WRITERS:
+    if file_format not in FORMATS:
         raise PocketiqaError(f"unknown format {file_format!r}: choose one of {', '.join(FORMATS)}")
     if file_format == "parquet" and out is None:
         raise PocketiqaError("parquet is a binary file: name it with --out FILE.parquet")
     if file_format == "parquet":
         _require_pyarrow()
     tally = Tally()
-    _WRITERS[file_format](tally.count(rows), out)
+    if file_format == "table":
+        _write_table(tally.count(rows), out, heading)
+    else:
+        _WRITERS[file_format](tally.count(rows), out)
     return tally
 
 
@@ -139,17 +146,19 @@ def _write_parquet(rows: Iterable[Row], out: Path | None) -> None:
     pq.write_table(pa.table(columns, schema=schema), out)
 
 
-def _write_table(rows: Iterable[Row], out: Path | None) -> None:
+def _write_table(rows: Iterable[Row], out: Path | None, heading: str) -> None:
     table = Table("image", "score", "status", "reason", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         path, score, status, reason = _fields(row)
-        shown = "" if score is None else f"{score:.3f}"
-        table.add_row(*(_plain(text) for text in (path, shown, status, reason)))
+        rounded = "" if score is None else f"{score:.3f}"
+        table.add_row(*(_plain(text) for text in (path, rounded, status, reason)))
+    # A line of its own: a table folds its title to its own width.
+    shown = Group(*([Text(heading.replace("\n", " "))] if heading else []), table)
     if out is None:
-        console.out.print(table)
+        console.out.print(shown)
         return
     text = io.StringIO()
-    console.Console(file=text, width=160, highlight=False).print(table)
+    console.Console(file=text, width=160, highlight=False).print(shown)
     with _opened(out) as file:
         file.write(text.getvalue())
 
@@ -161,7 +170,6 @@ def _plain(text: str) -> str:
 
 
 _WRITERS: dict[str, Callable[[Iterable[Row], Path | None], None]] = {
-    "table": _write_table,
     "csv": _write_csv,
     "jsonl": _write_jsonl,
     "parquet": _write_parquet,

@@ -13,6 +13,7 @@ from students.model import PocketStudent
 from students.session import INPUT, OUTPUTS, start_session
 
 _BATCHES = (1, 3)
+_ADVICE = "look for exploding activations, or try another version of onnxruntime"
 # Odd and oblong sizes beside the images' own: where a size was frozen while tracing, they fail.
 _ODD_SIZES = ((64, 64), (65, 97), (127, 71))
 
@@ -66,7 +67,9 @@ def _part(image: np.ndarray, height: int, width: int, index: int) -> np.ndarray:
     return image[rows][:, columns]
 
 
-def compare(student: PocketStudent, model: bytes, cases: Sequence[np.ndarray], limit: float) -> Parity:
+def compare(
+    student: PocketStudent, model: bytes, cases: Sequence[np.ndarray], limit: float, *, advice: str = _ADVICE
+) -> Parity:
     """Run both on each batch.
 
     Args:
@@ -74,6 +77,7 @@ def compare(student: PocketStudent, model: bytes, cases: Sequence[np.ndarray], l
         model: serialised ONNX.
         cases: uint8 [N, H, W, 3] each, see ``parity_cases``.
         limit: of the absolute difference.
+        advice: what the error says to do next.
 
     Raises:
         PocketiqaError: a difference above ``limit``, or a number that is not finite.
@@ -98,7 +102,7 @@ def compare(student: PocketStudent, model: bytes, cases: Sequence[np.ndarray], l
         raise PocketiqaError(
             f"the export was refused: ONNX Runtime differs from torch by {parity.worst:.2g} of the score range, the "
             f"limit is {limit:g} (score {parity.score:.2g}, quality map {parity.quality_map:.2g}, weight map "
-            f"{parity.weight_map:.2g}); look for exploding activations, or try another version of onnxruntime"
+            f"{parity.weight_map:.2g}); {advice}"
         )
     return parity
 

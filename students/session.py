@@ -8,6 +8,7 @@ import onnxruntime
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from students.contract import CONTRACT_KEY, StudentContract
 from students.sealed import check_seal
+from students.shipped import NAMES
 
 INPUT = "rgb"
 OUTPUTS = ("score", "quality_map", "weight_map")
@@ -38,7 +39,10 @@ def read_model(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise PocketiqaError(f"no model at {path}: check the path, or make one with `pocketiqa export`") from error
+        raise PocketiqaError(
+            f"no model at {path}: check the path, take one that comes along ({', '.join(NAMES)}), or make one with "
+            "`pocketiqa export`"
+        ) from error
     except OSError as error:
         raise PocketiqaError(f"the model at {path} cannot be read ({error.strerror}): check the path") from error
 

@@ -99,13 +99,16 @@ def export(
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Real images for the parity check.  [default: bundled]")
     ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store weights in float16: half the file; computed in float32 as ever.")
+    ] = False,
     overwrite: OverwriteFile = False,
 ) -> None:
     """Export a student to ONNX with its contract inside; refused unless it scores as the original does."""
     from distill.exporting import export_checkpoint
     from distill.summaries import export_summary
 
-    report = export_checkpoint(checkpoint, out, images=images or [], overwrite=overwrite)
+    report = export_checkpoint(checkpoint, out, images=images or [], half=half, overwrite=overwrite)
     console.out.print(export_summary(report), markup=False)
 
 

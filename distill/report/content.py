@@ -72,7 +72,7 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
 def _neighbours(one: Neighbours) -> dict[str, Any]:
     """What was found, with a few of the closest pairs alone of the single images; or why nothing was compared."""
     if one.record is None:
-        return {"name": one.name, "reason": one.reason}
+        return {"name": one.name, "reason": one.reason, "pairs": []}
     return {
         "name": one.name,
         "reason": "",

@@ -11,6 +11,8 @@ DEFAULT = NAMES[0]
 def model_path(model: str | os.PathLike[str] | None = None) -> Path:
     """The file that a model is in.
 
+    A name that is neither is taken for a path, and whoever opens it says which names there are.
+
     Args:
         model: a path; one of ``NAMES``, unless there is a file of that name; or None for ``DEFAULT``.
     """

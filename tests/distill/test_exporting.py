@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from distill.cli import app
+from distill.console import run_cli
 from distill.evaluation.judges import kind_of, open_judge
 from distill.exporting import export_checkpoint
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
@@ -72,3 +75,19 @@ def test_what_holds_no_student_is_not_exported(tmp_path: Path):
             export_checkpoint(path, tmp_path / "out.onnx")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_the_command_exports_in_half_and_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    student = tiny_student()
+    with torch.no_grad():
+        student.heads.weight *= 0.05  # random layers magnify rounding as trained ones do not
+    save_student(student, tmp_path / "student", about={"name": "mine"})
+    whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
+    assert run_cli(app, ["export", str(tmp_path), "--out", str(whole)]) == 0
+    assert "(limit 1e-04)" in capsys.readouterr().out
+    assert run_cli(app, ["export", str(tmp_path), "--half", "--out", str(half)]) == 0
+    assert "(limit 1e-02)" in capsys.readouterr().out
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    scores = [[Scorer(path).score(image).score for image in photographs()] for path in (whole, half)]
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-2)

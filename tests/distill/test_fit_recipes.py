@@ -99,6 +99,11 @@ def test_every_stage_runs_and_the_page_tells_of_teacher_and_student(finished: tu
     assert all(title in page for title in ("Fitting of the teacher", "On benchmarks", "BIQ2021, Journal of Electronic"))
     assert "http" not in page
     assert all(twin["costs"][name][key] for key in ("parameters", "trained", "latency_ms_median"))
+    held_out, of_benchmark = twin["neighbours"]
+    assert (held_out["name"], of_benchmark["name"]) == ("Held-out part", "csv")
+    assert held_out["reason"] or held_out["tested"]["compared"] >= 2
+    assert of_benchmark["tested"]["compared"] == 7
+    assert (out / "report" / of_benchmark["folder"] / "groups.csv").is_file()
 
 
 def test_run_again_skips_everything_and_changes_no_byte(
@@ -137,6 +142,7 @@ def test_a_recipe_without_student_ends_with_the_page_of_its_teacher(
     assert "Quality maps" not in page
     neighbours = sum(len(one["pairs"]) for one in twin["neighbours"])
     assert neighbours > 0
+    assert twin["neighbours"][1]["copying"]["all images"]["n"] == 7
     assert page.count("<img") == min(12, len(twin["points"]["ids"])) + 2 * neighbours
     assert "# sam-iqa-tiny" in (fitted / "report" / "model_card.md").read_text("utf-8")
 

@@ -88,3 +88,15 @@ def test_without_a_model_the_one_that_comes_along_scores(tmp_path: Path):
         score_paths([picture], model, recursive=False, workers=1, file_format="csv", out=out, overwrite=True)
         written[model] = out.read_text()
     assert written[None] == written["pocket-m"] != written["pocket-s"]
+    assert written[None].startswith("path,score,status,reason\n")
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_the_table_says_which_model_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str], to_file: bool):
+    picture, out = tmp_path / "a.png", tmp_path / "scores.txt" if to_file else None
+    Image.fromarray(texture(0, 5, (96, 112))).save(picture)
+    score_paths([picture], None, recursive=False, workers=1, file_format="table", out=out)
+    lines = (out.read_text() if out else capsys.readouterr().out).splitlines()
+    assert lines[0].strip() == "scores of pocket-m, 0 worst, 1 best"
+    assert lines[1].split() == ["image", "score", "status", "reason"]
+    assert len(lines) == 3

@@ -12,10 +12,13 @@ import torch
 
 from pseudo_labels.errors import PocketiqaError
 from students.contract import CONTRACT_KEY, StudentContract
-from students.export import draft_contract, export_onnx
+from students.export import MAX_HALF_DIFFERENCE, ExportReport, draft_contract, export_onnx
+from students.half import halve_weights
+from students.model import PocketStudent
 from students.parity import compare, parity_cases
 from students.preprocess import Preprocess
 from students.registry import build_student
+from students.runtime import Scorer
 from tests.helpers.tiny_students import TINY, export_tiny, photographs, settle, tiny_student
 
 SIZES = [(64, 64), (65, 97), (384, 64), (131, 383), (100, 100), (255, 127), (200, 301)]
@@ -137,3 +140,96 @@ def test_contract_of_another_student_and_no_images_are_refused(tmp_path: Path) -
     own = draft_contract(student, name="own", scale="none")
     with pytest.raises(PocketiqaError, match="give at least one photograph"):
         export_onnx(student, own, tmp_path / "s.onnx", images=[])
+
+
+@pytest.fixture
+def calm() -> PocketStudent:
+    """The tiny student with small logits: random layers magnify rounding as trained ones do not."""
+    student = tiny_student()
+    with torch.no_grad():
+        student.heads.weight *= 0.05
+    return student
+
+
+def _export_half(student: PocketStudent, out: Path) -> ExportReport:
+    contract = draft_contract(student, name="tiny", scale="none")
+    return export_onnx(student, contract, out, images=photographs()[:2], half=True)
+
+
+def test_half_stores_weights_in_float16_with_seal_and_contract(calm: PocketStudent, tmp_path: Path) -> None:
+    whole, half = export_tiny(tmp_path / "whole.onnx", calm), _export_half(calm, tmp_path / "half.onnx")
+    contract = Scorer(half.path).contract
+    assert Scorer(half.path).digest == half.digest != whole.digest
+    # All but what is measured of the file is the same.
+    assert replace(contract, parity=None) == replace(whole.contract, parity=None)
+    assert contract.parity is not None
+    assert contract.parity["limit"] == MAX_HALF_DIFFERENCE
+    model = onnx.load(half.path)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {one.name: one.data_type for one in model.graph.initializer}
+    stored = [node.input[0] for node in model.graph.node if node.name.endswith(".to_float32")]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(stored) == len(convolutions) == list(kinds.values()).count(onnx.TensorProto.FLOAT16)
+    assert all(kinds[node.input[2]] == onnx.TensorProto.FLOAT for node in convolutions)  # biases
+    saved = whole.size_bytes - half.size_bytes
+    # Two bytes for each number of a kernel; a cast costs about 100.
+    assert saved == pytest.approx(2 * _kernel_numbers(whole.path), abs=150 * len(stored))
+
+
+def _kernel_numbers(path: Path) -> int:
+    graph = onnx.load(path).graph
+    kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    return sum(int(np.prod(one.dims)) for one in graph.initializer if one.name in kernels)
+
+
+def test_half_computes_in_float32_with_rounded_weights_and_casts_only_at_load(
+    calm: PocketStudent, tmp_path: Path
+) -> None:
+    whole, half = export_tiny(tmp_path / "whole.onnx", calm), _export_half(calm, tmp_path / "half.onnx")
+    rounded = onnx.load(whole.path)
+    kernels = {node.input[1] for node in rounded.graph.node if node.op_type == "Conv"}
+    for one in rounded.graph.initializer:
+        if one.name in kernels:
+            values = onnx.numpy_helper.to_array(one).astype(np.float16).astype(np.float32)
+            one.CopyFrom(onnx.numpy_helper.from_array(values, one.name))
+    onnx.save(rounded, tmp_path / "rounded.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(half.path, options, providers=["CPUExecutionProvider"])
+    batch = _batch(96, 128, 2)
+    for ours, theirs in zip(
+        session.run(None, {"rgb": batch}), _session(tmp_path / "rounded.onnx").run(None, {"rgb": batch}), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+    optimised = onnx.load(tmp_path / "optimised.onnx").graph
+    assert not [node for node in optimised.node if node.name.endswith(".to_float32")]
+    assert onnx.TensorProto.FLOAT16 not in {one.data_type for one in optimised.initializer}
+
+
+def test_weights_that_float16_cannot_reach_stay_as_they_are(calm: PocketStudent, tmp_path: Path) -> None:
+    graph = onnx.load(export_tiny(tmp_path / "s.onnx", calm).path)
+    name = next(node.input[1] for node in graph.graph.node if node.op_type == "Conv")
+    big = next(one for one in graph.graph.initializer if one.name == name)
+    big.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(big) * np.float32(1e8), name))
+    before = graph.SerializeToString()
+    kept = next(one for one in halve_weights(graph).graph.initializer if one.name == name)
+    assert kept == big
+    assert graph.SerializeToString() == before
+
+
+def test_a_student_that_rounding_changes_is_refused_in_half_and_told_the_way(tmp_path: Path) -> None:
+    student = tiny_student()
+    with torch.no_grad():
+        student.heads.weight *= 50
+    out = tmp_path / "s.onnx"
+    with pytest.raises(PocketiqaError, match=r"the limit is 0\.01 .*export it without --half"):
+        export_onnx(
+            student,
+            draft_contract(student, name="tiny", scale="none"),
+            out,
+            images=photographs()[:2],
+            max_difference=0.1,
+            half=True,
+        )
+    assert not out.exists()

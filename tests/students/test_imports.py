@@ -26,8 +26,10 @@ for path in sys.argv[2:]:
 """
 
 
-def test_scoring_imports_nothing_else(tiny_onnx: Path, photo_files: list[Path]) -> None:
-    command = [sys.executable, "-c", _PROGRAM, str(tiny_onnx), str(photo_files[0])]
+@pytest.mark.parametrize("model", ["tiny.onnx", "pocket-m"])
+def test_scoring_imports_nothing_else(model: str, tiny_onnx: Path, photo_files: list[Path]) -> None:
+    given = str(tiny_onnx) if model == tiny_onnx.name else model
+    command = [sys.executable, "-c", _PROGRAM, given, str(photo_files[0])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr
     assert 0 <= float(done.stdout) <= 1

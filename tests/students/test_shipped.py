@@ -7,8 +7,10 @@ import onnx
 import pytest
 
 from pseudo_labels.errors import PocketiqaError
-from students.registry import PARAMETER_LIMITS
+from students.export import MAX_HALF_DIFFERENCE
+from students.registry import PARAMETER_LIMITS, student_config
 from students.runtime import Scorer
+from students.session import OUTPUTS
 from students.shipped import DEFAULT, FOLDER, NAMES, model_path
 
 MOST_BYTES = 12_000_000
@@ -17,8 +19,12 @@ HEADINGS = ("Results", "Cost", "Training data and teachers", "Limits", "How to r
 
 def parameters(path: Path) -> int:
     """Numbers in the graph's constants that are no scalars or shapes: folded weights and biases."""
-    graph = onnx.load(path).graph
-    return sum(int(np.prod(one.dims)) for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    return sum(int(np.prod(one.dims)) for one in onnx.load(path).graph.initializer if one.data_type in kinds)
+
+
+def card(name: str) -> str:
+    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,20 +38,42 @@ def test_each_is_as_small_as_its_name_says_and_scores(name: str):
     assert scorer.score(noise).score != scorer.score(gray).score
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_each_keeps_a_contract_that_fits_its_preset_and_its_graph(name: str):
+    contract = Scorer(name).contract
+    assert contract.student["backbone"] == student_config(name).backbone
+    assert contract.preprocess == student_config(name).preprocess
+    # Batch normalisation is folded into the graph's biases, so it holds somewhat fewer numbers.
+    assert 0.9 < parameters(model_path(name)) / contract.parameters <= 1
+    assert contract.parameters <= PARAMETER_LIMITS[name]
+    assert contract.macs > 1e7
+    assert contract.scale not in ("", "unknown")
+    assert contract.parity is not None
+    assert max(contract.parity[part] for part in OUTPUTS) <= contract.parity["limit"] <= MAX_HALF_DIFFERENCE
+
+
 def test_together_they_are_small():
     assert sum(model_path(name).stat().st_size for name in NAMES) <= MOST_BYTES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_has_a_card_that_tells_what_a_user_must_know(name: str):
-    card = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
-    found = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    found = re.findall(r"^## (.+)$", card(name), re.MULTILINE)
     assert [heading for heading in HEADINGS if heading not in found] == []
-    assert "TODO" not in card
-    assert f"pocketiqa run biq2021_{name.replace('-', '_')}" in card
-    assert "licence" in card
-    assert re.search(r"SRCC.*\d\.\d\d\d .*\d\.\d\d\d", card)  # with an interval
-    assert Scorer(name).digest[:12] in card
+    assert f"pocketiqa run biq2021_{name.replace('-', '_')}" in card(name)
+    for word in ("licence", "BIQ2021", "teacher"):
+        assert word in card(name)
+    assert Scorer(name).digest[:12] in card(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_card_is_filled_in_and_agrees_with_the_contract(name: str):
+    assert "TODO" not in card(name)
+    assert re.search(r"SRCC.*\d\.\d\d\d .*\d\.\d\d\d", card(name))  # with an interval
+    contract = Scorer(name).contract
+    assert contract.data
+    assert contract.teachers
+    assert [stamp["name"] for stamp in contract.teachers if stamp["name"] not in card(name)] == []
 
 
 def test_names_stand_for_files_unless_there_is_a_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -56,6 +84,6 @@ def test_names_stand_for_files_unless_there_is_a_file_of_that_name(tmp_path: Pat
     (tmp_path / "pocket-s").write_bytes(b"a file of the user's own")
     assert model_path("pocket-s") == Path("pocket-s")
     assert Scorer().digest == Scorer("pocket-m").digest
-    with pytest.raises(PocketiqaError, match="no model at pocket-x"):
+    with pytest.raises(PocketiqaError, match=r"no model at pocket-x: .*\(pocket-m, pocket-s\)"):
         Scorer("pocket-x")
     assert os.listdir(tmp_path) == ["pocket-s"]

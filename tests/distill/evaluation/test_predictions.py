@@ -161,6 +161,13 @@ def test_changed_files_of_a_pool_are_not_scored(tmp_path: Path) -> None:
     assert [sample.id for sample in pool_samples(pool, [pool[1].id])] == [pool[1].id]
 
 
+def test_a_student_that_comes_along_is_judged_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    judge = open_judge("pocket-s")
+    assert (kind_of("pocket-s"), judge.name) == ("onnx", "pocket-s")
+    assert judge.about["digest"] == Scorer("pocket-s").digest
+
+
 def test_what_is_no_model_is_told_with_what_would_be(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     for model in (tmp_path / "notes.txt", tmp_path / "nowhere", "refrence"):
