@@ -59,7 +59,7 @@ def evaluate_on(
     samples = benchmark_samples(benchmark)
     predictions = []
     for index, (model, name) in enumerate(zip_longest(models, names[: len(models)])):
-        report = _shifted(progress, index * len(samples), len(models) * len(samples))
+        report = shifted(progress, index * len(samples), len(models) * len(samples))
         predictions.append(predict(model, samples, name=name, device=device, workers=workers, progress=report))
     found = None
     if trained_on:
@@ -81,5 +81,12 @@ def _told_apart(predictions: Sequence[Predictions], models: Sequence[str]) -> li
     ]
 
 
-def _shifted(progress: Report | None, before: int, total: int) -> Report | None:
+def shifted(progress: Report | None, before: int, total: int) -> Report | None:
+    """Progress of one part of a longer work.
+
+    Args:
+        progress: of the whole; None shows nothing.
+        before: what was done when the part began.
+        total: of the whole.
+    """
     return None if progress is None else lambda done, _: progress(before + done, total)

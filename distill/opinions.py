@@ -165,11 +165,6 @@ def _left_out(source: Source) -> str:
     return f"{source.name}: {len(bad)} of {len(source.pool)} images left out, such as {bad[0].uri}: {bad[0].reason}"
 
 
-def training_rows(benchmark: Benchmark) -> Benchmark:
-    """The rows that may be learned from: the train part, or all rows of a benchmark without splits."""
-    return benchmark.select("train") if any(row.split for row in benchmark.rows) else benchmark
-
-
 def _chosen(benchmark: Benchmark, split: str) -> Benchmark:
     """The rows to learn from; ``all`` never means test images."""
     if split != "all":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.benchmarking import shifted
 from distill.comparison.config import Comparison, Row
 from distill.console import Report
 from distill.evaluation.benchmarks import load_benchmark
@@ -62,18 +63,15 @@ def judge_rows(
     found: dict[str, list[Predictions]] = {row.name: [] for row in comparison.rows if row.models}
     total = len(asked) * len(benchmark.rows)
     for number, (row, model) in enumerate(asked):
-        done = number * len(benchmark.rows)
         folder = comparison.out / "rows" / f"{_slug(row.name)}-{len(found[row.name])}"
-
-        def shifted(part: int, _: int, done: int = done) -> None:
-            if report is not None:
-                report(done + part, total)
-
-        found[row.name].append(_judged(row, expanded(model), benchmark, folder, overwrite, shifted))
+        part = shifted(report, number * len(benchmark.rows), total)
+        found[row.name].append(_judged(row, expanded(model), benchmark, folder, overwrite, part))
     return found
 
 
-def _judged(row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite: bool, report: Report) -> Predictions:
+def _judged(
+    row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite: bool, report: Report | None
+) -> Predictions:
     kind = kind_of(model)
     judge = open_judge(model, options=with_variables(row.options), device="cpu")
     targets = digest_of([[one.id, one.score] for one in benchmark.rows])
@@ -86,7 +84,8 @@ def _judged(row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite:
         return {PREDICTIONS: sha256_file(to / PREDICTIONS)}
 
     keep(folder, KIND, spec, make, overwrite=overwrite)
-    report(len(benchmark.rows), len(benchmark.rows))
+    if report is not None:
+        report(len(benchmark.rows), len(benchmark.rows))
     record: Mapping[str, Any] = json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
     return Predictions.from_dict(record)
 

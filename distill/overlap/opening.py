@@ -52,8 +52,10 @@ def open_describer(
     if kind in (BACKBONE, CONTENT):
         from distill.overlap.backbones import backbone_describer
 
-        described = backbone_describer(given if kind == BACKBONE else _of_embedded(), feature, device)
-        return described if kind == BACKBONE else replace(described, name="the embedded teacher's backbone")
+        if kind == BACKBONE:
+            return backbone_describer(given, feature, device)
+        embedded = backbone_describer(_of_embedded(), feature, device)
+        return replace(embedded, name="the embedded teacher's backbone")
     from distill.overlap.teachers import teacher_describer
 
     return teacher_describer(str(by), given, feature, device)

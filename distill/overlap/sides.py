@@ -86,7 +86,7 @@ def side_of_training(place: str) -> Side:
             f"{place!r} is neither the folder of a pool (pocketiqa pool makes one) nor a benchmark NAME:FOLDER with "
             f"NAME one of {', '.join(BENCHMARKS)}"
         )
-    return _benchmark_side(_part(load_benchmark(place), None, "train"))
+    return _benchmark_side(load_benchmark(place).usual("train"))
 
 
 def side_of_testing(place: str, split: str | None = None) -> Side:
@@ -99,13 +99,10 @@ def side_of_testing(place: str, split: str | None = None) -> Side:
     Raises:
         PocketiqaError: no such benchmark, or no image in that part.
     """
-    return _benchmark_side(_part(load_benchmark(place), split, "test"))
-
-
-def _part(benchmark: Benchmark, split: str | None, usual: str) -> Benchmark:
+    benchmark = load_benchmark(place)
     if split is None:
-        split = usual if any(row.split for row in benchmark.rows) else "all"
-    return benchmark.select(None if split == "all" else split)
+        return _benchmark_side(benchmark.usual("test"))
+    return _benchmark_side(benchmark.select(None if split == "all" else split))
 
 
 def _benchmark_side(benchmark: Benchmark) -> Side:

@@ -5,7 +5,6 @@ from functools import partial
 from distill.console import Report, warn
 from distill.cores import usable_cores
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
-from distill.opinions import training_rows
 from distill.stage_config import DistortSection, LabelSection, PoolSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
@@ -54,7 +53,7 @@ def _files(run: Run, source: str) -> list[str]:
         return [str(run.photographs)]
     if not names_benchmark(source):
         return [expanded(source)]
-    return [row.path for row in training_rows(load_benchmark(expanded(source))).rows]
+    return [row.path for row in load_benchmark(expanded(source)).usual("train").rows]
 
 
 def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report) -> str:

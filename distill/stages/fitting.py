@@ -11,6 +11,7 @@ from distill.stage_config import MergeSection
 from distill.stages.context import Run, Stage, make_once
 from distill.training.fit_teacher import fit_teacher
 from pseudo_labels.outputs import read_manifest
+from teachers.qfm_iqm.merge import merge_fitted
 
 OPINIONS = "opinions"
 MERGE_KIND = "merged"
@@ -64,8 +65,6 @@ def _merge(run: Run, section: MergeSection, overwrite: bool, report: Report) -> 
     fitted = [read_manifest(run.fitting_of(name)).digest for name in section.names]
 
     def make(folder: Path) -> dict[str, Any]:
-        from teachers.qfm_iqm.merge import merge_fitted
-
         digest = merge_fitted(
             [str(run.teacher_of(name)) for name in section.names], folder / "teacher", half=section.half
         )

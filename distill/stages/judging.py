@@ -120,14 +120,15 @@ def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
     asked = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
     found = predict(asked, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
     overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
-    looked = _looked(run, out, folder, report)
+    learned = learned_from(run)
+    looked = _looked(run, learned, out, folder, report)
     near = looked[0].under(folder)
     known = set(overlap.ids) | (set() if near is None else near_ids(near, out.pool, out.ids))
     judged = evaluate([found], out.targets, overlapping=known, seed=run.recipe.seed)
     results = {
         "held_out": judged | ({} if near is None else {"near": facts(read_overlap(near))}),
         "overlap": overlap.as_dict(),
-        "benchmarks": _benchmarks(run, models, [look.under(folder) for look in looked[1:]], report),
+        "benchmarks": _benchmarks(run, models, learned, [look.under(folder) for look in looked[1:]], report),
         "near": [look.as_dict() for look in looked],
     }
     (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
@@ -150,17 +151,17 @@ def _models(run: Run) -> dict[str, str | None]:
     return models
 
 
-def _looked(run: Run, out: HeldOut, folder: Path, report: Report) -> list[Looked]:
+def _looked(run: Run, learned: Sequence[Source], out: HeldOut, folder: Path, report: Report) -> list[Looked]:
     """Which images show what was learned from: of the held-out part first, then of each benchmark."""
     recipe = run.recipe
     held = near_held_out(sides_of(out), folder, seed=recipe.seed, report=report)
-    return [held, *near_benchmarks(learned_from(run), recipe.evaluate, folder, seed=recipe.seed, report=report)]
+    return [held, *near_benchmarks(learned, recipe.evaluate, folder, seed=recipe.seed, report=report)]
 
 
 def _benchmarks(
-    run: Run, models: dict[str, str | None], near: Sequence[Path | None], report: Report
+    run: Run, models: dict[str, str | None], learned: Sequence[Source], near: Sequence[Path | None], report: Report
 ) -> list[dict[str, Any]]:
-    trained_on = [source.pool.folder for source in learned_from(run)]
+    trained_on = [source.pool.folder for source in learned]
     return [
         evaluate_on(
             list(models),

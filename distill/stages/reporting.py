@@ -89,19 +89,19 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
         split=_split_counts(split, [source.pool for source in sources]),
         teachers=[source.labels.spec.stamp.as_dict() for source in sources if isinstance(source.labels, LabelStore)],
         overlap=results["overlap"],
-        neighbours=_neighbours(run, out),
+        neighbours=_neighbours(run, out, results.get("near")),
         command=run.command,
         notes=_notes(run, out, split),
     )
 
 
-def _neighbours(run: Run, out: HeldOut) -> list[Neighbours]:
+def _neighbours(run: Run, out: HeldOut, looked: Sequence[dict[str, Any]] | None) -> list[Neighbours]:
     """What the judging found of the held-out part and of each benchmark, or why it found nothing."""
-    looked = read_results(run).get("near")
     if looked is None:
         return []  # judged by a version that did not say
     opening: list[Callable[[], Sides]] = [partial(sides_of, out)]
-    opening += [partial(benchmark_sides, learned_from(run), section) for section in run.recipe.evaluate]
+    learned = learned_from(run)
+    opening += [partial(benchmark_sides, learned, section) for section in run.recipe.evaluate]
     return [_neighbour(run, Looked(**record), sides) for record, sides in zip(looked, opening, strict=True)]
 
 

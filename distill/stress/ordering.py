@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 from distill.stress.photograph import Photograph
 from students.runtime import Scorer
@@ -75,17 +76,13 @@ def ordering(found: Sequence[Ladder]) -> Ordering:
     steps: dict[str, list[tuple[bool, ...]]] = {}
     for ladder in found:
         steps.setdefault(ladder.damage, []).append(ladder.steps_right)
-    by_step = {damage: tuple(map(_mean, zip(*rows, strict=True))) for damage, rows in steps.items()}
+    by_step = {damage: tuple(map(fmean, zip(*rows, strict=True))) for damage, rows in steps.items()}
     faulty = [ladder for ladder in found if not all(ladder.steps_right)]
     faulty.sort(key=lambda ladder: (not ladder.original_beaten, sum(ladder.steps_right)))
     return Ordering(
-        share=_mean([right for ladder in found for right in ladder.steps_right]),
-        share_by_damage={damage: _mean(shares) for damage, shares in by_step.items()},
+        share=fmean([right for ladder in found for right in ladder.steps_right]),
+        share_by_damage={damage: fmean(shares) for damage, shares in by_step.items()},
         share_by_step=by_step,
         originals_beaten=sum(ladder.original_beaten for ladder in found),
         worst=tuple(faulty[:_SHOWN]),
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

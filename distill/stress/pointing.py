@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import fmean
 
 import numpy as np
 
@@ -80,8 +81,8 @@ def pointing(found: Sequence[Pointed]) -> Pointing:
     wrong = [case for case in found if not case.right]
     wrong.sort(key=lambda case: case.drop_there - case.drop_elsewhere)
     return Pointing(
-        share=sum(case.right for case in found) / len(found),
-        share_by_damage={damage: sum(cases) / len(cases) for damage, cases in right.items()},
+        share=fmean(case.right for case in found),
+        share_by_damage={damage: fmean(cases) for damage, cases in right.items()},
         worst=tuple(wrong[:_SHOWN]),
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from distill.stress.photograph import Photograph, resized
 from students.runtime import Scorer
@@ -55,7 +56,7 @@ def sizes(found: Sequence[SizeScores]) -> Sizes:
     """Summarise photographs, at least one."""
     columns = zip(*(one.scores for one in found), strict=True)
     return Sizes(
-        mean_spread=sum(one.spread for one in found) / len(found),
-        mean_score=tuple(sum(column) / len(found) for column in columns),
+        mean_spread=fmean(one.spread for one in found),
+        mean_score=tuple(map(fmean, columns)),
         worst=tuple(sorted(found, key=lambda one: -one.spread)[:_SHOWN]),
     )

@@ -108,6 +108,10 @@ class Benchmark:
             raise PocketiqaError(f"benchmark {self.name} has no split {split!r}: known splits: {known}")
         return replace(self, rows=rows)
 
+    def usual(self, split: str) -> "Benchmark":
+        """Only the rows of one split, or all of a benchmark without splits."""
+        return self.select(split if any(row.split for row in self.rows) else None)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON facts for a report: everything but the rows, which are counted."""
         return {
