@@ -1,7 +1,7 @@
 """What is learned from: pools with labels of teachers or people, as one table of training examples."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -71,6 +71,8 @@ class Source:
         weight: how often each of its images is drawn per pass through the data: 1 once, 2.5 two or three times,
             0.5 every other pass, 0 never: such a source only validates.
         selects: whether its validation images count in choosing the best checkpoint.
+        features: a finished store whose features go with a table of scores, image by image: a teacher shows what the
+            student shall see, people say what it shall score. A store of labels brings its own.
     """
 
     name: str
@@ -78,15 +80,23 @@ class Source:
     labels: LabelStore | LabelTable
     weight: float = 1.0
     selects: bool = True
+    features: LabelStore | None = None
+
+    @property
+    def feature_store(self) -> LabelStore | None:
+        """Where teacher features of its images are, if anywhere."""
+        return self.labels if isinstance(self.labels, LabelStore) else self.features
 
     def describe(self) -> dict[str, Any]:
         """What determines the examples, as JSON values."""
+        beside = {} if self.features is None else {"features": self.features.digest}
         return {
             "name": self.name,
             "pool": self.pool.digest,
             "labels": self.labels.digest,
             "weight": self.weight,
             "selects": self.selects,
+            **beside,
         }
 
 
@@ -206,7 +216,7 @@ def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, Image
     """The labels of a source with their images, in the pool's order."""
     labels = source.labels
     if isinstance(labels, LabelTable):
-        yield from _table_labels(source, labels)
+        yield from _table_labels(source, labels, feature)
         return
     featured = feature is not None and feature in labels.spec.features
     refs = iter(source.pool)
@@ -218,19 +228,32 @@ def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, Image
             yield _Label(row, status, score, confidence, record["view"], record["sha256"], *where), ref
 
 
-def _table_labels(source: Source, table: LabelTable) -> Iterator[tuple[_Label, ImageRef]]:
+def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
     left = {image_id: place for place, image_id in enumerate(table.ids)}
+    featured = _feature_places(source.features, feature)
     for row, ref in enumerate(source.pool):
         # A duplicate has its original's id; only the original is learned from.
         place = left.pop(ref.id, None) if ref.status != Status.DUPLICATE else None
         if place is not None:
             score, confidence = float(table.scores[place]), float(table.confidence[place])
-            yield _Label(row, Status.OK, score, confidence, FULL, ref.sha256), ref
+            yield _Label(row, Status.OK, score, confidence, FULL, ref.sha256, *featured.get(ref.id, (-1, -1))), ref
     if left:
         raise PocketiqaError(
             f"source {source.name!r}: {len(left)} of {len(table.ids)} labelled images are not in the pool "
             f"{source.pool.folder}, first {next(iter(left))!r}"
         )
+
+
+def _feature_places(store: LabelStore | None, feature: str | None) -> dict[str, tuple[int, int]]:
+    """Shard and place of the feature of each whole image that has one, by image id."""
+    if store is None or feature not in store.spec.features:
+        return {}
+    return {
+        record["id"]: (shard, place)
+        for shard in range(store.spec.shards)
+        for place, record in enumerate(store.shard_labels(shard).to_pylist())
+        if record["status"] == Status.OK and record["view"] == FULL
+    }
 
 
 def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
@@ -252,11 +275,8 @@ def _check(sources: Sequence[Source], feature: str | None) -> None:
     names = [source.name for source in sources]
     if not sources or len(set(names)) != len(names):
         raise PocketiqaError(f"sources {names}: give at least one, each with a name of its own")
-    stores: Mapping[str, LabelStore] = {
-        source.name: source.labels for source in sources if isinstance(source.labels, LabelStore)
-    }
     for source in sources:
-        store = stores.get(source.name)
+        store = source.labels if isinstance(source.labels, LabelStore) else None
         if source.weight < 0:
             raise PocketiqaError(f"source {source.name!r} has weight {source.weight}: it must be at least 0")
         if store is not None and store.spec.pool_digest != source.pool.digest:
@@ -266,6 +286,20 @@ def _check(sources: Sequence[Source], feature: str | None) -> None:
             )
     if not any(source.selects for source in sources):
         raise PocketiqaError(f"none of the sources {names} selects: at least one must choose the best checkpoint")
-    if feature is not None and not any(feature in store.spec.features for store in stores.values()):
-        known = sorted({name for store in stores.values() for name in store.spec.features})
+    _check_features(sources, feature)
+
+
+def _check_features(sources: Sequence[Source], feature: str | None) -> None:
+    for source in sources:
+        if source.features is None:
+            continue
+        if isinstance(source.labels, LabelStore):
+            raise PocketiqaError(f"source {source.name!r}: a label store has features of its own: leave features out")
+        if feature is None:
+            raise PocketiqaError(
+                f"source {source.name!r} has features, but no loss compares with them: give losses.feature or "
+                "losses.relational a weight (without a live teacher), or leave features out"
+            )
+    known = sorted({name for source in sources if (store := source.feature_store) for name in store.spec.features})
+    if feature is not None and feature not in known:
         raise PocketiqaError(f"no source has the feature {feature!r}: {known or 'none at all'} are stored")

@@ -76,7 +76,8 @@ def _open(
         seed=seed,
         overwrite=overwrite, progress=progress,
     )  # fmt: skip
-    return replace(source, name=f"{number}-{source.name}")
+    features = None if section.features is None else LabelStore.open(Path(expanded(str(section.features))))
+    return replace(source, name=f"{number}-{source.name}", features=features)
 
 
 def opinion_source(

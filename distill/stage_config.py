@@ -21,7 +21,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 SplitName = Literal["test", "validation", "train", "all"]
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
-_TWO_FORMS = "a source is either 'pool' and 'labels', or 'opinions: NAME:FOLDER' with 'split' and 'images' if wanted"
+_TWO_FORMS = (
+    "a source is either 'pool' and 'labels', or 'opinions: NAME:FOLDER' with 'split', 'images' and 'features' if wanted"
+)
 
 
 def expanded(place: str) -> str:
@@ -107,10 +109,13 @@ class MergeSection(Section):
     Attributes:
         names: of the recipe's ``teachers``; they differ in data and order alone.
         half: keep the backbone in float16.
+        label: it labels the pool too, with its features, whether it has learned from an image or not: for students that
+            learn opinions and its features together (``SourceSection.features``).
     """
 
     names: Annotated[list[str], Field(min_length=1)]
     half: bool = False
+    label: bool = False
 
 
 class FuseSection(Section):
@@ -196,6 +201,8 @@ class SourceSection(Section):
         images: take only this many rated images, whole scenes first, drawn by the recipe's seed; fewer are always among
             more. Null takes all.
         without_fold: leave out a fold of the scenes, as ``2/5``: the second of five.
+        features: folder of a label store of the same images, whose features the student is compared with beside the
+            opinions (``losses.feature``): what ``merge.label`` makes, or ``pocketiqa label --features``.
         weight: how much its rows count in the loss, relative to the others.
     """
 
@@ -206,12 +213,14 @@ class SourceSection(Section):
     subsets: tuple[str, ...] | None = None
     images: Annotated[int, Field(ge=1)] | None = None
     without_fold: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
+    features: Path | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
         stored = self.pool is not None, self.labels is not None
-        chosen = any(value is not None for value in (self.split, self.subsets, self.images, self.without_fold))
+        beside = self.split, self.subsets, self.images, self.without_fold, self.features
+        chosen = any(value is not None for value in beside)
         if any(stored) if self.opinions is not None else not all(stored) or chosen:
             raise ValueError(_TWO_FORMS)
         return self

@@ -49,6 +49,11 @@ class Run:
         return self.out / "merged"
 
     @property
+    def merged_labels(self) -> Path:
+        """What the merged teacher says of the pool."""
+        return self.out / "merged-labels"
+
+    @property
     def photographs(self) -> Path:
         """Copies of the bundled photographs."""
         return self.out / "photographs"

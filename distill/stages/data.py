@@ -1,6 +1,7 @@
 """Photographs to labels: the pool, its synthetic damage, and the teacher's word on it."""
 
 from functools import partial
+from pathlib import Path
 
 from distill.console import Report, warn
 from distill.cores import usable_cores
@@ -29,6 +30,8 @@ def data_stages(run: Run) -> list[Stage]:
             Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
             for name in recipe.labellers
         ]
+        if recipe.merge is not None and recipe.merge.label:
+            stages.append(Stage("label-merged", run.merged_labels, partial(_label_merged, run, recipe.label)))
     return [*stages, *fusing_stages(run)]
 
 
@@ -72,10 +75,19 @@ def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report)
 
 
 def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: Report) -> str:
+    return _labelled(run, section, section.teacher or str(run.teacher_of(name)), run.labels_of(name), overwrite, report)
+
+
+def _label_merged(run: Run, section: LabelSection, overwrite: bool, report: Report) -> str:
+    everything = section.model_copy(update={"unseen": False, "features": True})
+    return _labelled(run, everything, str(run.merged_teacher), run.merged_labels, overwrite, report)
+
+
+def _labelled(run: Run, section: LabelSection, teacher: str, out: Path, overwrite: bool, report: Report) -> str:
     store = label(
         run.labelled_pool,
-        section.teacher or str(run.teacher_of(name)),
-        run.labels_of(name),
+        teacher,
+        out,
         shards=section.shards,
         features=section.features,
         options=section.options,

@@ -10,7 +10,6 @@ import safetensors
 from distill.data import Examples, Source
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.shards import FEATURES
-from pseudo_labels.store import LabelStore
 
 _STATISTICS_ROWS = 256
 _SMALLEST_DEVIATION = 1e-6
@@ -38,7 +37,7 @@ class FeatureReader:
     """
 
     def __init__(self, sources: Sequence[Source], name: str, examples: Examples, seed: int):
-        self._stores = [source.labels for source in sources]
+        self._stores = [source.feature_store for source in sources]
         self._name = name
         self._handle = lru_cache(maxsize=64)(self._open)
         rows = np.flatnonzero(examples.shard >= 0)
@@ -50,8 +49,7 @@ class FeatureReader:
 
     def _open(self, source: int, shard: int) -> Any:
         store = self._stores[source]
-        if not isinstance(store, LabelStore):
-            raise PocketiqaError("a table of scores has no features")
+        assert store is not None, "only images with a feature have a shard"
         return safetensors.safe_open(store.shard_folder(shard) / FEATURES, framework="numpy").get_slice(self._name)
 
     def _raw(self, examples: Examples, index: int) -> np.ndarray:

@@ -220,8 +220,9 @@ class TrainingRun(ABC):
         }
 
     def _teachers(self) -> list[TeacherStamp]:
-        """Whose labels are learned."""
-        return [source.labels.spec.stamp for source in self._sources if not isinstance(source.labels, LabelTable)]
+        """Whose labels are learned, or features are compared with: each once."""
+        stamps = [store.spec.stamp for source in self._sources if (store := source.feature_store) is not None]
+        return list({stamp.digest: stamp for stamp in stamps}.values())
 
     def _drop_pixels(self) -> None:
         if self._cache is None:

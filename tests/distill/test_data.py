@@ -17,6 +17,7 @@ from distill.training.train_config import ImageSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
+from pseudo_labels.store import LabelStore
 from students.preprocess import Preprocess
 from tests.helpers.training import score_of, texture_pool, texture_store
 
@@ -112,7 +113,8 @@ def test_tables_that_make_no_sense_are_refused(arguments: tuple[Any, ...], messa
 
 
 def test_sources_that_do_not_fit_are_refused(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
-    other = texture_pool(tmp_path / "other", scenes=3)
+    other, store = texture_pool(tmp_path / "other", scenes=3), source.labels
+    assert isinstance(store, LabelStore)
     wrong = {
         "made for another pool": [Source("t", other, source.labels)],
         "1 of 1 labelled images are not in the pool": [Source("t", pool, LabelTable(["nobody"], [0.5]))],
@@ -121,6 +123,10 @@ def test_sources_that_do_not_fit_are_refused(source: Source, pool: Pool, cache: 
         r"weight -1\.0": [Source("t", pool, source.labels, -1.0)],
         "none of the sources": [Source("t", pool, source.labels, selects=False)],
         "no usable labelled image": [Source("t", pool, LabelTable([pool[0].id], [0.5], [0.0]))],
+        "has features, but no loss compares with them": [
+            Source("t", pool, LabelTable([pool[0].id], [0.5]), features=store)
+        ],
+        "a label store has features of its own": [Source("t", pool, source.labels, features=store)],
     }
     for message, sources in wrong.items():
         with pytest.raises(PocketiqaError, match=message):
@@ -244,6 +250,25 @@ def test_labels_of_mirror_images_replace_random_flips(source: Source, pool: Pool
 def featured(pool: Pool, folder: Path, shape: tuple[int, ...] = (5, 3, 4)) -> tuple[Source, np.ndarray]:
     values = np.random.default_rng(0).normal(3, 2, (len(pool), *shape)).astype(np.float16).astype(np.float32)
     return Source("featured", pool, texture_store(folder, pool, features={"map": values, "other": values * 0})), values
+
+
+def test_opinions_are_learned_with_the_features_of_a_teacher(pool: Pool, cache: PixelCache, tmp_path: Path):
+    shown, values = featured(pool, tmp_path / "labels")
+    rated, store = [pool[row].id for row in (20, 3, 9)], shown.labels
+    assert isinstance(store, LabelStore)
+    people = Source("people", pool, LabelTable(rated, [0.1, 0.2, 0.3]), features=store)
+    bare = Source("bare", pool, LabelTable(rated, [0.1, 0.2, 0.3]))
+    found = collect([people, bare], [cache, cache], "map")
+    assert (found.examples.shard >= 0).tolist() == [True] * 3 + [False] * 3
+    reader = FeatureReader([people, bare], "map", found.examples, seed=0)
+    standard = values[[3, 9, 20]]
+    mean, deviation = standard.mean((0, 2, 3), keepdims=True), standard.std((0, 2, 3), keepdims=True)
+    for index, row in enumerate((3, 9, 20)):
+        expected = (values[row] - mean[0]) / deviation[0]
+        np.testing.assert_allclose(reader.read(found.examples, index), expected, rtol=1e-3, atol=1e-4)
+        assert not reader.read(found.examples, index + 3).any()
+    assert people.describe()["features"] == store.digest
+    assert "features" not in bare.describe()
 
 
 def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache, tmp_path: Path):

@@ -9,8 +9,12 @@ import yaml
 from distill.config import load_recipe
 from distill.pipeline import run_recipe
 from distill.recipe_places import first_weights
+from distill.training.history import HISTORY, read_history
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
+from pseudo_labels.records import TeacherStamp
+from pseudo_labels.store import LabelStore
+from students.storage import read_record
 from teachers.embedded import FOLDER
 from teachers.fitted_folder import read_fitted_folder
 from teachers.registry import build_teacher
@@ -66,6 +70,24 @@ def test_folds_are_merged_and_a_student_starts_from_them(tmp_path: Path, capsys:
     assert first_weights(str(out / "merged")) == out / "merged" / "teacher" / "backbone.safetensors"
     run_recipe(str(tmp_path / "recipe.yaml"))
     assert capsys.readouterr().out.count("unchanged, skipped") == 11
+
+
+def test_a_student_learns_opinions_with_the_features_of_the_merged_teacher(tmp_path: Path):
+    path = Path(written(tmp_path, merge={"names": ["fold1", "fold2"], "label": True}))
+    recipe = yaml.safe_load(path.read_text())
+    out, opinions = tmp_path / "run", recipe["pool"]["sources"][0]
+    recipe["sources"] = [{"opinions": opinions, "features": str(out / "merged-labels")}]
+    recipe["distill"]["losses"] = {"feature": 0.5, "feature_name": "pooled"}
+    path.write_text(yaml.safe_dump(recipe))
+    run_recipe(str(path))
+    store, merged = LabelStore.open(out / "merged-labels"), build_teacher(str(out / "merged"))
+    assert store.spec.stamp == merged.stamp
+    assert set(store.spec.features) == set(merged.feature_names)
+    assert all(row["status"] == "ok" for row in store.labels().to_pylist())  # those it learned from included
+    about = read_record(out / "training" / "student")["about"]
+    assert merged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
+    steps = [record for record in read_history(out / "training" / HISTORY) if record["kind"] == "train"]
+    assert all(record["feature"] > 0 for record in steps)
 
 
 def test_where_a_student_may_start_from():
