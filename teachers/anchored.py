@@ -4,14 +4,15 @@ Full-reference metrics say how much a damaged copy has lost, but give every clea
 blurred it came from the camera. A teacher that learned from people says how good a photograph is, but saw few damages
 of each kind. Their product,
 
-    score(copy) = base(clean) * reference(copy, clean),
+    score(copy) = base(clean) * reference(copy, clean) ** exponent,
 
 has the scale of the former and the order of the latter (ours). A clean photograph, which is its own reference, scores
-what the base says.
+what the base says. An exponent below 1 keeps the order and makes damage cost less: the reference teacher spreads
+damages evenly over its whole scale, so that a just visible one costs a third of it, more than people take off.
 
 **Uncertainty.** The spread of a product, to first order and with independent factors: the root of
 (r * s_b)^2 + (b * s_r)^2, with b and r the two factors and s_b and s_r their spreads; a spread of the base that is
-missing or not finite counts as none.
+missing or not finite counts as none. The spread of r = q ** e is e * q ** (e - 1) times that of q.
 
 **Cost.** The base looks at each clean photograph once, while that is remembered; with ``features`` also at each copy.
 """
@@ -40,6 +41,7 @@ NAME = "anchored"
 VERSION = 1
 """Raised whenever equal inner teachers give other scores."""
 
+_LEAST_SHARE = 1e-3  # below it the slope of a root is taken to be that at it: at 0 it is infinite
 _REMEMBERED = 4096  # clean photographs, two numbers each
 
 Judged = tuple[float, float]
@@ -52,16 +54,20 @@ class AnchoredTeacher:
     Args:
         base: judges clean photographs; needs no reference.
         reference: compares copies with them.
+        exponent: of the comparison, above 0.
         features: give the base's features of each image.
 
     Raises:
-        PocketiqaError: the base needs a reference.
+        PocketiqaError: the base needs a reference, or the exponent is not above 0.
     """
 
     needs_reference = True
 
-    def __init__(self, base: Teacher, reference: ReferenceTeacher, *, features: bool = False):
+    def __init__(self, base: Teacher, reference: ReferenceTeacher, *, exponent: float = 1.0, features: bool = False):
         stamp = base.stamp
+        if not 0 < exponent < math.inf:
+            raise PocketiqaError(f"anchored: exponent is {exponent!r}, but a number above 0 is needed (1 for none)")
+        self._exponent = float(exponent)
         if base.needs_reference:
             raise PocketiqaError(
                 f"anchored: the base {stamp.name!r} compares with references itself: choose one that needs none"
@@ -72,7 +78,8 @@ class AnchoredTeacher:
         self._lock = threading.Lock()
         inner = {"base": stamp.digest, "reference": reference.stamp.digest}
         self.stamp = TeacherStamp(
-            NAME, VERSION, digest_of(inner), {"base": stamp.name, "features": features}, stamp.scale,
+            NAME, VERSION, digest_of(inner),
+            {"base": stamp.name, "exponent": self._exponent, "features": features}, stamp.scale,
             f"{stamp.licence}; reference teacher: {reference.stamp.licence}",
         )  # fmt: skip
 
@@ -115,8 +122,9 @@ class AnchoredTeacher:
         left = sound(self._reference(pairs), len(batch), "reference")
         anchors = torch.tensor([self._anchor(item) for item in clean], dtype=torch.float64)
         base, base_std = anchors[:, 0], anchors[:, 1]
-        share = left.score.double()
-        share_std = torch.zeros_like(share) if left.score_std is None else left.score_std.double()
+        share = left.score.double() ** self._exponent
+        slope = self._exponent * left.score.double().clamp_min(_LEAST_SHARE) ** (self._exponent - 1)
+        share_std = torch.zeros_like(share) if left.score_std is None else slope * left.score_std.double()
         spread = torch.hypot(share * base_std, base * share_std)
         features: dict[str, Tensor] = {}
         if copies:
@@ -142,16 +150,18 @@ class AnchoredTeacher:
 
 
 def build_anchored(
-    *, base: str = EMBEDDED, options: Mapping[str, Any] | None = None, features: bool = False
+    *, base: str = EMBEDDED, options: Mapping[str, Any] | None = None, exponent: float = 1.0, features: bool = False
 ) -> AnchoredTeacher:
     """Build the teacher.
 
     Args:
         base: registry name, folder of a fitted teacher, or ``package.module:function``; it needs no reference.
         options: of the base.
+        exponent: of the comparison, above 0; below 1, damage costs less.
         features: whether the base's features of each image are given, which costs one look at each.
 
     Raises:
-        PocketiqaError: the base cannot be built, or needs a reference.
+        PocketiqaError: the base cannot be built, or needs a reference; the exponent is not above 0.
     """
-    return AnchoredTeacher(build_teacher(base, **(options or {})), build_reference(), features=features)
+    built = build_teacher(base, **(options or {}))
+    return AnchoredTeacher(built, build_reference(), exponent=exponent, features=features)

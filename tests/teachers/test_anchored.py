@@ -65,8 +65,8 @@ class Coarse(Brightness):
         return torch.from_numpy(image.copy()).bfloat16()
 
 
-def anchored(base: Any = None, *, features: bool = False) -> AnchoredTeacher:
-    return AnchoredTeacher(base or Brightness(), build_reference(), features=features)
+def anchored(base: Any = None, *, exponent: float = 1.0, features: bool = False) -> AnchoredTeacher:
+    return AnchoredTeacher(base or Brightness(), build_reference(), exponent=exponent, features=features)
 
 
 def items(teacher: AnchoredTeacher, noise: tuple[float, ...], scene: int = 0) -> list[Any]:
@@ -86,6 +86,24 @@ def test_the_score_is_the_product_and_the_spread_that_of_a_product():
     assert float(output.score) == pytest.approx(base * share, abs=1e-6)
     expected = np.hypot(share * 0.1, base * float(left.score_std))
     assert float(output.score_std) == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_exponent_below_one_makes_damage_cost_less_in_the_same_order():
+    plain, mild = anchored(), anchored(exponent=0.25)
+    full, less = plain(items(plain, (0, 5, 20, 60))), mild(items(mild, (0, 5, 20, 60)))
+    base = float(full.score[0])
+    torch.testing.assert_close(less.score.double(), base * (full.score.double() / base) ** 0.25, rtol=1e-6, atol=1e-6)
+    assert float(less.score[0]) == base
+    assert (less.score[1:] > full.score[1:]).all()
+    # Numerically: how the product moves where the comparison moves by its spread.
+    assert full.score_std is not None
+    assert less.score_std is not None
+    share = full.score.double()[1:] / base
+    share_std = (full.score_std.double()[1:].square() - (share * 0.1).square()).sqrt() / base
+    step = 1e-4 * share_std
+    slope = ((share + step) ** 0.25 - (share - step) ** 0.25) / (2 * step)
+    expected = torch.hypot(share**0.25 * 0.1, base * slope * share_std)
+    torch.testing.assert_close(less.score_std.double()[1:], expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(0.125, 0.125), (None, 0.0), (float("inf"), 0.0)])
@@ -160,7 +178,8 @@ def test_stamps_tell_bases_apart():
     stamps = [anchored(base, features=wanted).stamp for base, wanted in (
         (Brightness(), False), (Brightness("other"), False), (Brightness(), True)
     )]  # fmt: skip
-    assert len({stamp.digest for stamp in stamps}) == 3
+    stamps.append(anchored(exponent=0.5).stamp)
+    assert len({stamp.digest for stamp in stamps}) == 4
     assert stamps[0].scale == "share of white"
     assert stamps[0].digest == anchored().stamp.digest
 
@@ -168,6 +187,9 @@ def test_stamps_tell_bases_apart():
 def test_what_cannot_be_judged_is_refused():
     with pytest.raises(PocketiqaError, match="base 'brightness' compares with references itself"):
         anchored(Comparing())
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(PocketiqaError, match=f"exponent is {wrong}, but a number above 0"):
+            anchored(exponent=wrong)
     teacher, small = anchored(), texture(0, 0, (40, 80))
     with pytest.raises(PocketiqaError, match="needs the clean image"):
         teacher.preprocess(small, None)
