@@ -21,7 +21,7 @@ from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.images import DEFAULT_LIMITS
 from pseudo_labels.measure import measure_all
-from pseudo_labels.pool import KIND, Pool, write_pool
+from pseudo_labels.pool import KIND, Pool, keep_touched, write_pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.sources import Entry, Listing, file_stamp
 
@@ -67,10 +67,16 @@ def benchmark_pool(
     }
     if not is_main_process():
         _wait_for(folder, made_of)
-    elif _claim(folder, made_of, overwrite) != outputs.Claim.DONE:
-        measured = measure_all(entries, DEFAULT_LIMITS, NEAR_DISTANCE, usable_cores(), progress)
-        _write(folder, made_of, benchmark, measured)
+    elif not (
+        keep_touched(folder, made_of, lambda: _joined(benchmark, _measured(entries, progress)))
+        or _claim(folder, made_of, overwrite) == outputs.Claim.DONE
+    ):
+        _write(folder, made_of, benchmark, _measured(entries, progress))
     return Pool.open(folder)
+
+
+def _measured(entries: Sequence[Entry], progress: Progress | None) -> list[ImageRef]:
+    return list(measure_all(entries, DEFAULT_LIMITS, NEAR_DISTANCE, usable_cores(), progress))
 
 
 def rated_rows(benchmark: Benchmark, refs: Iterable[ImageRef]) -> dict[str, list[BenchmarkRow]]:

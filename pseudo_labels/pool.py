@@ -8,8 +8,8 @@ build leaves a folder without the mark of completeness, and the same command mak
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -169,8 +169,9 @@ def build_pool(
 ) -> Pool:
     """Read every image of ``sources`` once and write the pool.
 
-    A pool made by the same call from the same files (names, sizes, times) is returned as it is; if files have come,
-    gone or changed since, the earlier pool is in the way and the error says so.
+    A pool made by the same call from the same files (names, sizes, times) is returned as it is. Where sizes or times
+    differ, the files are read again: if they were only touched or copied, the pool stays; if files have come, gone or
+    changed, it is in the way and the error says so.
 
     Args:
         sources: see ``sources``.
@@ -191,13 +192,40 @@ def build_pool(
     _check_arguments(near_distance, max_bad_share, workers)
     out, listing = Path(out), list_sources(sources)
     spec = _spec(listing, limits, near_distance)
-    if outputs.claim(out, KIND, spec, overwrite=overwrite) == outputs.Claim.DONE:
+
+    def measure() -> list[ImageRef]:
+        return list(measure_all(listing.entries, limits, near_distance, workers, progress))
+
+    if keep_touched(out, spec, measure) or outputs.claim(out, KIND, spec, overwrite=overwrite) == outputs.Claim.DONE:
         return Pool.open(out)
-    refs = measure_all(listing.entries, limits, near_distance, workers, progress)
+    refs = measure()
     content = _write_table(out, refs)
     _refuse_bad(refs, max_bad_share, out)
     outputs.finish(out, content)
     return Pool.open(out)
+
+
+def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Sequence[ImageRef]]) -> bool:
+    """Keep a finished pool whose files have other times, but the content that they had: days of work may rest on it.
+
+    Args:
+        folder: of the pool.
+        spec: as the files are now; only its ``files_digest`` may differ from the pool's.
+        measure: gives the rows that the files make now; asked only if that differs.
+
+    Returns:
+        Whether there is such a pool; its manifest then states the files as they are now.
+    """
+    if not (folder / outputs.MANIFEST).is_file():
+        return False
+    found = outputs.read_manifest(folder)
+    changed = {name for name in {*found.spec, *spec} if found.spec.get(name) != spec.get(name)}
+    if found.kind != KIND or not found.complete or changed != {"files_digest"}:
+        return False
+    if list(Pool.open(folder)) != list(measure()):
+        return False
+    outputs.write_manifest(folder, replace(found, spec=dict(spec)))
+    return True
 
 
 def _check_arguments(near_distance: int, max_bad_share: float, workers: int) -> None:

@@ -273,6 +273,10 @@ def test_an_unchanged_pool_is_used_again_and_a_changed_one_is_refused(tmp_path: 
     assert again(overwrite=True).pool.digest == first.pool.digest
     assert again().labels.digest == first.labels.digest
     assert read == [1, 2]
+    os.utime(tmp_path / CAT, ns=(1, 1))
+    assert again(overwrite=True).pool.manifest.content == first.pool.manifest.content
+    assert again().pool.digest == first.pool.digest
+    assert read == [1, 2, 1, 2]
     Image.fromarray(photograph("coffee", 96)).save(tmp_path / CAT)
     with pytest.raises(OutputConflictError, match="was made differently"):
         again()

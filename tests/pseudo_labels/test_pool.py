@@ -189,9 +189,25 @@ def test_a_changed_folder_is_noticed(tmp_path: Path, pool: Pool) -> None:
     with pytest.raises(OutputConflictError, match=r"images: 5 -> 6.*--overwrite"):
         build_pool(source, out)
     assert len(build_pool(source, out, overwrite=True)) == 6
-    os.utime(tmp_path / "photos/new.png", ns=(1, 1))
+    (tmp_path / "photos/new.png").write_bytes(encode(picture(78), "PNG"))
     with pytest.raises(OutputConflictError, match="files_digest"):
         build_pool(source, out)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_that_were_only_touched_leave_the_pool_as_it_is(tmp_path: Path, pool: Pool, overwrite: bool) -> None:
+    for file in (tmp_path / "photos").iterdir():
+        os.utime(file, ns=(1, 1))
+    read: list[int] = []
+    for replacing in (overwrite, False):
+        again = build_pool(
+            [str(tmp_path / "photos")], pool.folder, overwrite=replacing, progress=lambda done, _: read.append(done)
+        )
+        assert list(again) == list(pool)
+        assert again.manifest.content == pool.manifest.content
+        assert read == [1, 2, 3, 4, 5]  # once, and then never again
+    with pytest.raises(OutputConflictError, match="near_distance"):
+        build_pool([str(tmp_path / "photos")], pool.folder, near_distance=2)
 
 
 @pytest.mark.parametrize("change", [{"near_distance": 2}, {"limits": DecodeLimits(min_side=32)}])
