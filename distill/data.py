@@ -12,7 +12,7 @@ from distill.split import Part, Split
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.pool import Pool
-from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.records import ImageRef, Status, TeacherStamp
 from pseudo_labels.store import LabelStore
 
 # Views of an image that a label may speak of: the image itself, and its mirror image.
@@ -98,6 +98,12 @@ class Source:
             "selects": self.selects,
             **beside,
         }
+
+
+def teachers_of(sources: Sequence[Source]) -> list[TeacherStamp]:
+    """Whose labels are learned, or features are compared with: each once, in the order of the sources."""
+    stamps = [store.spec.stamp for source in sources if (store := source.feature_store) is not None]
+    return list({stamp.digest: stamp for stamp in stamps}.values())
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class ReportInputs:
             frozen ``base`` too.
         overlap: ``Overlap.as_dict()``.
         neighbours: of each set that was judged by, by its name, what looks nearest in what was learned from.
-        contract: ``StudentContract.as_dict()`` of an exported student.
+        contract: ``StudentContract.as_dict()`` of an exported student, with the ``digest`` of its file's content.
         command: that repeats everything.
         notes: limits and remarks for the model card, a sentence each.
         licence: of the model.

@@ -28,10 +28,17 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 @dataclass(frozen=True)
 class Part:
-    """One heading of the card with the statements below it."""
+    """One heading of the card with the statements below it.
+
+    Attributes:
+        title: the heading.
+        points: the statements.
+        code: whether they are commands to be copied.
+    """
 
     title: str
     points: Sequence[str]
+    code: bool = False
 
 
 def card(content: Mapping[str, Any]) -> list[Part]:
@@ -43,7 +50,7 @@ def card(content: Mapping[str, Any]) -> list[Part]:
         Part("Cost", _cost(content)),
         Part("Training data and teachers", _training(content)),
         Part("Limits", [*content["notes"], *_limits(content)]),
-        Part("How to repeat", [content["command"]] if content["command"] else []),
+        Part("How to repeat", [content["command"]] if content["command"] else [], code=True),
     ]
     return [part for part in parts if part.points]
 
@@ -52,7 +59,9 @@ def to_markdown(content: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """The card as a Markdown file; every text in it is escaped."""
     lines = [f"# {marked(content['model'])}", "", marked(content["headline"]), ""]
     for part in parts:
-        lines += [f"## {part.title}", "", *(f"- {marked(point)}" for point in part.points), ""]
+        # Four spaces make a line literal: nothing in it is markup.
+        points = [f"    {_one_line(text)}" if part.code else f"- {marked(text)}" for text in part.points]
+        lines += [f"## {part.title}", "", *points, ""]
     return "\n".join(lines)
 
 
@@ -60,14 +69,22 @@ def to_html(parts: Sequence[Part]) -> Html:
     """The same card for the page."""
     return tag(
         "div",
-        [[tag("h3", part.title), tag("ul", [tag("li", point) for point in part.points])] for part in parts],
+        [[tag("h3", part.title), tag("ul", [tag("li", _shown(part, text)) for text in part.points])] for part in parts],
         class_="card",
     )
 
 
+def _shown(part: Part, text: str) -> Html | str:
+    return tag("code", text) if part.code else text
+
+
 def marked(text: object) -> str:
     """One line of Markdown in which ``text`` means only itself."""
-    return _SPECIAL.sub(r"\\\1", " ".join(plain(text).split()))
+    return _SPECIAL.sub(r"\\\1", _one_line(text))
+
+
+def _one_line(text: object) -> str:
+    return " ".join(plain(text).split())
 
 
 def _identity(content: Mapping[str, Any]) -> list[str]:
@@ -83,6 +100,8 @@ def _identity(content: Mapping[str, Any]) -> list[str]:
         sides = contract.get("preprocess", {})
         backbone = contract.get("student", {}).get("backbone", "unknown")
         points.append(f"Backbone {backbone}; code version {contract.get('code_version')}.")
+        if contract.get("digest"):
+            points.append(f"Model {contract['digest'][:12]} (SHA-256 of its graph, checked when it is opened).")
         points.append(f"Scale: {contract.get('scale')}. Images are reduced to at most {sides.get('max_side')} pixels.")
     if content["licence"]:
         points.append(f"Licence: {content['licence']}.")

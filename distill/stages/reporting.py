@@ -1,18 +1,18 @@
 """Everything the run wrote, gathered for the report page."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distill.console import Report
-from distill.data import Source
+from distill.data import Source, teachers_of
 from distill.opinions import OpinionTable
 from distill.overlap.record import read_overlap
 from distill.report import DamagedCopy, Fitting, MapExample, Neighbours, ReportInputs, build_report
-from distill.split import Part, Split, read_split
+from distill.split import Part, Split, join_groups, read_split
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
@@ -76,6 +76,7 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
     """What the page of a student and that of a fitted teacher have in common."""
     folder = run.fitting if run.recipe.distill is None else run.training
     results, split = read_results(run), read_split(folder)
+    counts = _split_counts(split, [source.pool for source in sources])
     return ReportInputs(
         title="",
         evaluation=results["held_out"],
@@ -86,12 +87,12 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
         history=read_history(folder / HISTORY),
         kept_step=read_manifest(folder).content["step"],
         load_image=lambda id: out.pool.load(out.pool.by_id(id)),
-        split=_split_counts(split, [source.pool for source in sources]),
-        teachers=[source.labels.spec.stamp.as_dict() for source in sources if isinstance(source.labels, LabelStore)],
+        split=counts,
+        teachers=[stamp.as_dict() for stamp in teachers_of(sources)],
         overlap=results["overlap"],
         neighbours=_neighbours(run, out, results.get("near")),
         command=run.command,
-        notes=_notes(run, out, split),
+        notes=_notes(run, out, split, counts),
     )
 
 
@@ -135,7 +136,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -
         quality_maps=_maps(run, scorer, demonstration),
         damaged=_damaged(run, demonstration),
         pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],
-        contract=scorer.contract.as_dict(),
+        contract={**scorer.contract.as_dict(), "digest": scorer.digest},
         licence="Apache-2.0 for the weights, as far as the licences of photographs and teachers allow",
     )
 
@@ -178,7 +179,7 @@ def _fitted_files(run: Run) -> list[Path]:
     return [run.teacher_of(name) / FITTED for name in run.recipe.fits]
 
 
-def _notes(run: Run, out: HeldOut, split: Split) -> list[str]:
+def _notes(run: Run, out: HeldOut, split: Split, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Limits that a reader of the figures must know."""
     recipe, notes = run.recipe, []
     learned = recipe.distill or next(iter(recipe.fits.values()))
@@ -196,7 +197,7 @@ def _notes(run: Run, out: HeldOut, split: Split) -> list[str]:
     if recipe.distill is not None and recipe.distort is not None and not recipe.sources:
         known = ", ".join(recipe.distort.names).replace("_", " ")
         notes.append(f"It learned from synthetic damage alone ({known}); damage of other kinds may go unseen.")
-    groups = len({ref.group for ref in map(out.pool.by_id, out.trained)})
+    groups = counts[Part.TRAIN.value]["groups"]
     if groups < _FEW_SCENES:
         notes.append(f"It was trained on {groups} scenes: a demonstration of the method, not a model to rely on.")
     return notes
@@ -261,8 +262,9 @@ def _pool_facts(name: str, pool: Pool, licence: str) -> dict[str, Any]:
 
 
 def _split_counts(split: Split, pools: Sequence[Pool]) -> dict[str, dict[str, int]]:
-    parts = split.parts
-    groups = {part: {ref.group for pool in pools for ref in pool if parts.get(ref.id) == part} for part in Part}
+    # One scene may bear a name in each of several pools.
+    scenes = join_groups(ref for pool in pools for ref in pool)
+    groups = {part: {scenes[id] for id, found in split.parts.items() if found == part} for part in Part}
     return {
         part.value: {"images": split.count(part), "groups": len(groups[part])} for part in Part if split.count(part)
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from distill.data import Collected, LabelTable, Source, collect
+from distill.data import Collected, LabelTable, Source, collect, teachers_of
 from distill.pixels import PixelCache, build_pixels
 from distill.split import SPLIT, Split, join_groups, split_groups
 from distill.training.checkpoint import Checkpoint, Checkpoints
@@ -220,9 +220,8 @@ class TrainingRun(ABC):
         }
 
     def _teachers(self) -> list[TeacherStamp]:
-        """Whose labels are learned, or features are compared with: each once."""
-        stamps = [store.spec.stamp for source in self._sources if (store := source.feature_store) is not None]
-        return list({stamp.digest: stamp for stamp in stamps}.values())
+        """Who teaches."""
+        return teachers_of(self._sources)
 
     def _drop_pixels(self) -> None:
         if self._cache is None:
