@@ -2,13 +2,13 @@
 
 import difflib
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from distill.recipe_values import apply_settings, parse_settings, read_yaml
+from distill.recipe_values import apply_settings, parse_settings, read_yaml, validated
 from distill.stage_config import (
     BenchmarkSection,
     DistortSection,
@@ -113,36 +113,9 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
     tree = apply_settings(tree, parse_settings(settings))
     if out is not None:
         tree["out"] = str(out)
-    try:
-        recipe = Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise PocketiqaError(f"{path}: {_explain(error, tree)}") from error
+    recipe = validated(Recipe, tree, path)
     _check_chain(recipe, path)
     return recipe
-
-
-def _explain(error: ValidationError, tree: Mapping[str, Any]) -> str:
-    first, *others = error.errors()
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{_did_you_mean(first['loc'])}{more}"
-    if first["type"] == "missing":
-        return f"{where!r} is missing{more}"
-    return f"{where} = {first['input']!r}: {first['msg']}{more}"
-
-
-def _did_you_mean(location: tuple[int | str, ...]) -> str:
-    model: Any = Recipe
-    for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((item for item in candidates if hasattr(item, "model_fields")), None)
-    names = list(getattr(model, "model_fields", {}))
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; the keys here are {', '.join(names)}" if names else ""
 
 
 def _check_chain(recipe: Recipe, path: Path) -> None:

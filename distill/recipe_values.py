@@ -1,10 +1,12 @@
-"""``KEY=VALUE`` words of the command line, read as YAML and laid over a recipe."""
+"""The YAML files of pocketiqa: read, overlaid by ``KEY=VALUE`` words of the command line, checked against a model."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from pseudo_labels.errors import PocketiqaError
 
@@ -64,3 +66,47 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise PocketiqaError(f"{path} holds no {what}: it has no sections")
     return tree
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def validated(model: type[Checked], tree: Mapping[str, Any], path: Path) -> Checked:
+    """The sections of a file as their model.
+
+    Args:
+        model: what the file should hold.
+        tree: its sections.
+        path: of the file, for the error.
+
+    Raises:
+        PocketiqaError: an unknown key (the nearest known one is named), a missing one, or a value that does not fit.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first, *others = error.errors()
+        more = f" (and {len(others)} more)" if others else ""
+        raise PocketiqaError(f"{path}: {_words(model, first)}{more}") from error
+
+
+def _words(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{_did_you_mean(model, error['loc'])}"
+    if error["type"] == "missing":
+        return f"{where!r} is missing"
+    # Of the file as a whole the message says all.
+    return f"{where} = {error['input']!r}: {error['msg']}" if where else error["msg"].removeprefix("Value error, ")
+
+
+def _did_you_mean(model: Any, location: tuple[int | str, ...]) -> str:
+    for part in location[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((item for item in candidates if hasattr(item, "model_fields")), None)
+    names = list(getattr(model, "model_fields", {}))
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; the keys here are {', '.join(names)}" if names else ""

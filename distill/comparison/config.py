@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from distill.config import find_recipe
-from distill.recipe_values import apply_settings, parse_settings, read_yaml
+from distill.recipe_values import apply_settings, parse_settings, read_yaml, validated
 from distill.stage_config import Section, SplitName
 from pseudo_labels.errors import PocketiqaError
 
@@ -131,9 +131,4 @@ def load_comparison(name: str, settings: list[str], out: Path | None = None) -> 
         raise PocketiqaError(f"{path} holds no comparison: the sections 'benchmark:' and 'rows:' are expected")
     if out is not None:
         tree["out"] = str(out)
-    try:
-        return Comparison.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise PocketiqaError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
+    return validated(Comparison, tree, path)

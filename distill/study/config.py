@@ -1,13 +1,13 @@
 """Studies: a YAML file with one recipe and what its runs differ in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from distill.config import find_recipe
-from distill.recipe_values import apply_settings, parse_settings, read_yaml
+from distill.recipe_values import apply_settings, parse_settings, read_yaml, validated
 from distill.stage_config import Section
 from pseudo_labels.errors import PocketiqaError
 
@@ -120,22 +120,7 @@ def load_study(name: str, settings: Sequence[str] = (), out: Path | None = None)
     tree = _with_text_keys(apply_settings(_with_text_keys(tree), parse_settings(settings)))
     if out is not None:
         tree["out"] = str(out)
-    try:
-        return Study.model_validate(tree)
-    except ValidationError as error:
-        first, *others = error.errors()
-        where = ".".join(str(part) for part in first["loc"])
-        more = f" (and {len(others)} more)" if others else ""
-        raise PocketiqaError(f"{path}: {_words(where, first)}{more}") from error
-
-
-def _words(where: str, error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; a study has the keys {', '.join(Study.model_fields)}"
-    if error["type"] == "missing":
-        return f"{where!r} is missing"
-    # Of the study as a whole the message says all.
-    return f"{where} = {error['input']!r}: {error['msg']}" if where else error["msg"].removeprefix("Value error, ")
+    return validated(Study, tree, path)
 
 
 def _with_text_keys(value: Any) -> Any:

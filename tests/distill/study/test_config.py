@@ -64,7 +64,7 @@ def test_a_command_can_be_pasted_into_a_shell():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"axis": {}}, r"unknown key 'axis'; a study has the keys name, out, recipe, axes"),
+        ({"axis": {}}, r"unknown key 'axis'; did you mean 'axes'"),
         ({"arms": {}}, r"arms = \{\}: "),
         ({"arms.a/b": {}}, r"arms\.a/b.* = 'a/b'"),
         ({"repeats": "sed"}, r"repeats is 'sed', which is no axis: known are seed"),
