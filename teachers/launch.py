@@ -1,5 +1,6 @@
 """Which process this is: alone, or one of several started by ``accelerate launch`` or ``torchrun``."""
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,8 +53,25 @@ def current_launch(device: str = "auto") -> Launch:
     from accelerate import PartialState
 
     state = PartialState(cpu=chosen.type == "cpu")
+    leave_group_at_exit()
     own = chosen if chosen.type == "cpu" or state.device is None else state.device
     return Launch(state.process_index, state.num_processes, own, _patient_barrier())
+
+
+def leave_group_at_exit() -> None:
+    """Have this process leave its group in good order when it ends.
+
+    Threads of gloo that still run while Python is taken down abort the process ("terminate called without an active
+    exception"), now and then, after all work is done: the launcher would call that a failure.
+    """
+    atexit.unregister(_leave_group)
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def _patient_barrier() -> Callable[[], None]:

@@ -15,6 +15,7 @@ from distill.cores import usable_cores
 from distill.training.loop_config import LoopSettings
 from pseudo_labels.errors import PocketiqaError
 from students.allocator import MOST_BYTES, keep_freed_memory
+from teachers.launch import leave_group_at_exit
 
 # The main process may decode a large pool while the others wait; one that dies does not leave them waiting.
 _PATIENCE = timedelta(hours=12)
@@ -58,6 +59,7 @@ def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerato
         )
     except (ValueError, ImportError) as error:
         raise PocketiqaError(f"Accelerate cannot set up this run: {error}") from error
+    leave_group_at_exit()
     try:
         if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
             raise PocketiqaError("mixed_precision 'fp16' needs a GPU: choose 'bf16' or 'no' on this machine")
