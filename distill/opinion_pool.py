@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,19 @@ def benchmark_pool(
         "near_distance": NEAR_DISTANCE,
         "limits_digest": digest_of(asdict(DEFAULT_LIMITS)),
     }
+
+    @cache
+    def measure() -> list[ImageRef]:
+        return list(measure_all(entries, DEFAULT_LIMITS, NEAR_DISTANCE, usable_cores(), progress))
+
     if not is_main_process():
         _wait_for(folder, made_of)
     elif not (
-        keep_touched(folder, made_of, lambda: _joined(benchmark, _measured(entries, progress)))
+        keep_touched(folder, made_of, lambda: _joined(benchmark, measure()))
         or _claim(folder, made_of, overwrite) == outputs.Claim.DONE
     ):
-        _write(folder, made_of, benchmark, _measured(entries, progress))
+        _write(folder, made_of, benchmark, measure())
     return Pool.open(folder)
-
-
-def _measured(entries: Sequence[Entry], progress: Progress | None) -> list[ImageRef]:
-    return list(measure_all(entries, DEFAULT_LIMITS, NEAR_DISTANCE, usable_cores(), progress))
 
 
 def rated_rows(benchmark: Benchmark, refs: Iterable[ImageRef]) -> dict[str, list[BenchmarkRow]]:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from pseudo_labels.errors import PocketiqaError
 
+Checked = TypeVar("Checked", bound=BaseModel)
+
 
 def parse_settings(words: Iterable[str]) -> dict[str, Any]:
     """Read ``a.b=1`` words into ``{"a.b": 1}``; the value is YAML, so 1, true, null and [a, b] are what they look like.
@@ -66,9 +68,6 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise PocketiqaError(f"{path} holds no {what}: it has no sections")
     return tree
-
-
-Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def validated(model: type[Checked], tree: Mapping[str, Any], path: Path) -> Checked:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,7 @@ def build_pool(
     out, listing = Path(out), list_sources(sources)
     spec = _spec(listing, limits, near_distance)
 
+    @cache
     def measure() -> list[ImageRef]:
         return list(measure_all(listing.entries, limits, near_distance, workers, progress))
 
@@ -214,15 +215,16 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
         measure: gives the rows that the files make now; asked only if that differs.
 
     Returns:
-        Whether there is such a pool; its manifest then states the files as they are now.
+        Whether there is such a pool; its manifest then states the files as they are now. A damaged one is none: who
+        claims the folder next says so, or starts over.
     """
-    if not (folder / outputs.MANIFEST).is_file():
+    try:
+        pool = Pool.open(folder)
+    except PocketiqaError:
         return False
-    found = outputs.read_manifest(folder)
+    found = pool.manifest
     changed = {name for name in {*found.spec, *spec} if found.spec.get(name) != spec.get(name)}
-    if found.kind != KIND or not found.complete or changed != {"files_digest"}:
-        return False
-    if list(Pool.open(folder)) != list(measure()):
+    if changed != {"files_digest"} or list(pool) != list(measure()):
         return False
     outputs.write_manifest(folder, replace(found, spec=dict(spec)))
     return True

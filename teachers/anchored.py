@@ -65,7 +65,7 @@ class AnchoredTeacher:
 
     def __init__(self, base: Teacher, reference: ReferenceTeacher, *, exponent: float = 1.0, features: bool = False):
         stamp = base.stamp
-        if not 0 < exponent < math.inf:
+        if type(exponent) not in (int, float) or not 0 < exponent < math.inf:
             raise PocketiqaError(f"anchored: exponent is {exponent!r}, but a number above 0 is needed (1 for none)")
         self._exponent = float(exponent)
         if base.needs_reference:
@@ -122,8 +122,9 @@ class AnchoredTeacher:
         left = sound(self._reference(pairs), len(batch), "reference")
         anchors = torch.tensor([self._anchor(item) for item in clean], dtype=torch.float64)
         base, base_std = anchors[:, 0], anchors[:, 1]
-        share = left.score.double() ** self._exponent
-        slope = self._exponent * left.score.double().clamp_min(_LEAST_SHARE) ** (self._exponent - 1)
+        compared = left.score.double()
+        share = compared**self._exponent
+        slope = self._exponent * compared.clamp_min(_LEAST_SHARE) ** (self._exponent - 1)
         share_std = torch.zeros_like(share) if left.score_std is None else slope * left.score_std.double()
         spread = torch.hypot(share * base_std, base * share_std)
         features: dict[str, Tensor] = {}

@@ -92,7 +92,7 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
         overlap=results["overlap"],
         neighbours=_neighbours(run, out, results.get("near")),
         command=run.command,
-        notes=_notes(run, out, split, counts),
+        notes=_notes(run, out, counts),
     )
 
 
@@ -179,7 +179,7 @@ def _fitted_files(run: Run) -> list[Path]:
     return [run.teacher_of(name) / FITTED for name in run.recipe.fits]
 
 
-def _notes(run: Run, out: HeldOut, split: Split, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+def _notes(run: Run, out: HeldOut, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Limits that a reader of the figures must know."""
     recipe, notes = run.recipe, []
     learned = recipe.distill or next(iter(recipe.fits.values()))
@@ -189,7 +189,7 @@ def _notes(run: Run, out: HeldOut, split: Split, counts: Mapping[str, Mapping[st
         notes.append(
             "Each held-out image was judged by the teachers that never saw it; of a new image, all of them are asked."
         )
-    elif not split.count(Part.TEST) and learned is not None and learned.keep == "best":
+    elif Part.TEST.value not in counts and learned is not None and learned.keep == "best":
         notes.append(
             "No test part was set aside: the held-out figures are of the validation part, by which the kept step was "
             "chosen, and so a little kind."

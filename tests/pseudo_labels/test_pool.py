@@ -210,6 +210,27 @@ def test_files_that_were_only_touched_leave_the_pool_as_it_is(tmp_path: Path, po
         build_pool([str(tmp_path / "photos")], pool.folder, near_distance=2)
 
 
+def test_files_that_have_changed_are_read_once(tmp_path: Path, pool: Pool) -> None:
+    file = next((tmp_path / "photos").iterdir())
+    file.write_bytes(encode(picture(78), "PNG"))
+    read: list[int] = []
+    made = build_pool(
+        [str(tmp_path / "photos")], pool.folder, overwrite=True, progress=lambda done, _: read.append(done)
+    )
+    assert list(made) != list(pool)
+    assert read == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("damaged", [TABLE, "manifest.json"])
+def test_a_damaged_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, pool: Pool, damaged: str) -> None:
+    (pool.folder / damaged).write_bytes(b"damaged")
+    for file in (tmp_path / "photos").iterdir():
+        os.utime(file, ns=(1, 1))
+    with pytest.raises(PocketiqaError):
+        build_pool([str(tmp_path / "photos")], pool.folder)
+    assert list(build_pool([str(tmp_path / "photos")], pool.folder, overwrite=True)) == list(pool)
+
+
 @pytest.mark.parametrize("change", [{"near_distance": 2}, {"limits": DecodeLimits(min_side=32)}])
 def test_other_settings_are_refused(tmp_path: Path, pool: Pool, change: dict) -> None:
     with pytest.raises(OutputConflictError, match="made differently"):

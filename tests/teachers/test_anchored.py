@@ -190,6 +190,8 @@ def test_what_cannot_be_judged_is_refused():
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(PocketiqaError, match=f"exponent is {wrong}, but a number above 0"):
             anchored(exponent=wrong)
+    with pytest.raises(PocketiqaError, match="exponent is 'half', but a number above 0"):
+        build_anchored(exponent="half")  # type: ignore[arg-type]
     teacher, small = anchored(), texture(0, 0, (40, 80))
     with pytest.raises(PocketiqaError, match="needs the clean image"):
         teacher.preprocess(small, None)
