@@ -1,0 +1,1 @@
+"""Pools of images that are made of other images: damaged copies, crops."""
