@@ -83,37 +83,6 @@ def distort(
     console.out.print(pool_summary(made), markup=False)
 
 
-@app.command()
-def crop(
-    pool: Annotated[Path, typer.Argument(help="Folder of a pool of photographs.")],
-    out: OutFolder,
-    per_image: Annotated[int, typer.Option(help="Crops of each image.")] = 1,
-    smallest: Annotated[float, typer.Option(help="Least share of height and width that a crop keeps.")] = 0.5,
-    largest: Annotated[float, typer.Option(help="Largest share.")] = 0.9,
-    seed: Annotated[int, typer.Option(help="Chooses sizes and places.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make a pool of photographs and random crops of them: more images to label, in the same scenes."""
-    from distill.summaries import pool_summary
-    from pseudo_labels.copies.crops import build_crop_pool
-    from pseudo_labels.pool import Pool
-
-    with console.progress("crop") as report:
-        made = build_crop_pool(
-            Pool.open(pool),
-            out,
-            per_image=per_image,
-            smallest=smallest,
-            largest=largest,
-            seed=seed,
-            workers=workers,
-            overwrite=overwrite,
-            progress=report,
-        )
-    console.out.print(pool_summary(made), markup=False)
-
-
 def _draw_contact_sheet(pool: Path | None, out: Path | None, overwrite: bool) -> Path:
     from pseudo_labels.distort import write_contact_sheet
     from pseudo_labels.images import load

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pseudo_labels.copies.randomness import generator
+from pseudo_labels.distort.catalogue import generator
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.files import digest_of
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pseudo_labels.copies.randomness import generator
-from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, check_image
+from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, check_image, generator
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.files import write_atomic
 

@@ -1,48 +1,27 @@
-"""Synthetic pools: clean references and damaged copies of them, with the link between the two."""
+"""Synthetic pools: clean references and damaged copies of them, with the link between the two.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+    OUT/images/<id of the clean image>/<name of its file>.png    only where max_side shrank it
+    OUT/images/<id of the clean image>/<distortion>-<level>.png
+
+The folder of one clean image exists whole or not at all (see ``maker``); it is the unit of resuming.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from pseudo_labels.copies.maker import Maker, Task
-from pseudo_labels.copies.pool import check_whole_numbers, originals_of, write_copies
-from pseudo_labels.copies.shrink import MIN_SIDE_PX
-from pseudo_labels.distort.catalogue import VERSION, distort, select
+from pseudo_labels.distort.catalogue import MIN_SIDE_PX, VERSION, select
+from pseudo_labels.distort.maker import IMAGES, Maker, Task
+from pseudo_labels.distort.parallel import in_order
 from pseudo_labels.distort.plan import plan
-from pseudo_labels.pool import Pool
-from pseudo_labels.records import ImageRef
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.locks import exclusive
+from pseudo_labels.pool import Pool, write_pool
+from pseudo_labels.records import ImageRef, Status
 
-_LEAST = {"per_image": 1, "seed": 0, "workers": 1, "max_side": MIN_SIDE_PX}
-
-
-@dataclass(frozen=True)
-class DamagedCopy:
-    """A copy that one distortion damages.
-
-    Attributes:
-        distortion: name in the catalogue.
-        level: above 0, at most 5.
-        seed: of the whole pool.
-    """
-
-    distortion: str
-    level: float
-    seed: int
-
-    @property
-    def file_name(self) -> str:
-        """Such as ``jpeg-3.25.png``."""
-        return f"{self.distortion}-{self.level:.2f}.png"
-
-    def make(self, rgb: np.ndarray, image_id: str) -> np.ndarray:
-        """See ``catalogue.distort``."""
-        return distort(rgb, self.distortion, self.level, seed=self.seed, image_id=image_id)
-
-    def describe(self, row: ImageRef, original_id: str) -> ImageRef:
-        """The row with its reference and damage."""
-        return replace(row, ref_id=original_id, distortion=self.distortion, level=self.level)
+_LOCK = ".lock"
 
 
 def build_synthetic_pool(
@@ -60,8 +39,8 @@ def build_synthetic_pool(
     """Make damaged copies of the clean images of a pool, and a pool of both.
 
     Each clean image (``ok`` and an original) gives one row of its own, level 0, and ``per_image`` rows of damaged
-    copies, chosen as ``plan.plan`` says. An interrupted run goes on where it was, and ends with the same bytes; see
-    ``copies.pool``.
+    copies, chosen as ``plan.plan`` says. A copy with the bytes of an earlier row is a ``duplicate``; a reference that
+    can no longer be read gives rows that say so. An interrupted run goes on where it was, and ends with the same bytes.
 
     Args:
         pool: of clean images. Rows that are bad there, or distorted already, are left out.
@@ -70,7 +49,7 @@ def build_synthetic_pool(
         names: distortions and groups, see ``catalogue.select``; None means the 25 of KADID-10k.
         seed: another seed, other distortions, levels and noise.
         max_side: shrink references until neither side exceeds it (but no side falls below 64 pixels); at least 64.
-        workers: processes, see ``copies.pool.write_copies``.
+        workers: processes. They are started afresh, so a script needs the usual ``if __name__ == "__main__"``.
         overwrite: replace an earlier pool that was made differently.
         progress: called with damaged copies done and in total.
 
@@ -79,9 +58,14 @@ def build_synthetic_pool(
         OutputConflictError: ``out`` holds something else, or is being written by another process.
         StorageFullError: the disk is full; what was made before is kept.
     """
+    out = Path(out)
     chosen = select(names)
-    shrinking = {} if max_side is None else {"max_side": max_side}
-    check_whole_numbers(_LEAST, per_image=per_image, seed=seed, workers=workers, **shrinking)
+    _check_arguments(per_image, seed, max_side, workers)
+    originals = [ref for ref in pool.ok() if not ref.ref_id]
+    if not originals:
+        raise PocketiqaError(f"the pool {pool.folder} holds no clean image: give one that `pocketiqa pool` made")
+    damages = plan([ref.id for ref in originals], chosen, per_image, seed)
+    tasks = [(ref, damages[ref.id]) for ref in originals]
     spec = {
         "clean_pool": pool.digest,
         "distortions": list(chosen),
@@ -90,11 +74,42 @@ def build_synthetic_pool(
         "seed": seed,
         "max_side": max_side,
     }
-    tasks = _tasks(originals_of(pool), chosen, per_image, seed)
-    maker = Maker(pool, Path(out), max_side)
-    return write_copies(maker, tasks, spec=spec, workers=workers, overwrite=overwrite, progress=progress)
+    rows = _make_all(Maker(pool, out, seed, max_side), tasks, workers, progress)
+    notes = {"clean_pool": str(pool.folder)}
+    return write_pool(out, _mark_copies(rows), spec=spec, notes=notes, overwrite=overwrite)
 
 
-def _tasks(originals: Sequence[ImageRef], names: Sequence[str], per_image: int, seed: int) -> list[Task]:
-    damages = plan([ref.id for ref in originals], names, per_image, seed)
-    return [(ref, [DamagedCopy(name, level, seed) for name, level in damages[ref.id]]) for ref in originals]
+def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: int) -> None:
+    numbers: dict[str, Any] = {"per_image": per_image, "seed": seed, "workers": workers}
+    if max_side is not None:
+        numbers["max_side"] = max_side
+    least = {"per_image": 1, "seed": 0, "workers": 1, "max_side": MIN_SIDE_PX}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
+            raise PocketiqaError(f"{name} is {value!r}, but must be a whole number of at least {least[name]}")
+
+
+def _make_all(
+    maker: Maker, tasks: Sequence[Task], workers: int, progress: Callable[[int, int], None] | None
+) -> Iterator[ImageRef]:
+    total, done = sum(len(damages) for _, damages in tasks), 0
+    with exclusive(maker.out / _LOCK, what=f"the synthetic pool {maker.out}"):
+        # Of writers that were killed: with the lock in hand nobody is writing them.
+        for leftover in (maker.out / IMAGES).glob(".*.staged"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for (_, damages), rows in zip(tasks, in_order(maker.make, tasks, workers), strict=True):
+            yield from rows
+            done += len(damages)
+            if progress:
+                progress(done, total)
+
+
+def _mark_copies(rows: Iterable[ImageRef]) -> Iterator[ImageRef]:
+    """A distortion may change nothing (saturation of a gray picture): such a copy has an id that is taken."""
+    first: dict[str, str] = {}
+    for row in rows:
+        earlier = first.setdefault(row.sha256, row.uri) if row.status == Status.OK else row.uri
+        if earlier == row.uri:
+            yield row
+        else:
+            yield replace(row, status=Status.DUPLICATE, reason=f"the same bytes as {earlier}")

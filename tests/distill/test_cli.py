@@ -72,10 +72,6 @@ def test_the_stages_as_single_commands(tmp_path: Path, photographs: Path, capsys
     pool, synthetic, labels = tmp_path / "pool", tmp_path / "synthetic", tmp_path / "labels"
     assert pocketiqa("pool", photographs, "--out", pool) == 0
     assert "6 images (6 ok) of 6 scenes" in capsys.readouterr().out
-    assert pocketiqa("crop", pool, "--out", tmp_path / "crops", "--per-image", 2, "--workers", 1) == 0
-    assert "18 images (18 ok) of 6 scenes" in capsys.readouterr().out
-    assert pocketiqa("crop", pool, "--out", tmp_path / "none", "--smallest", 0.9, "--largest", 0.8) == 1
-    assert "crops from 0.9 to 0.8" in capsys.readouterr().err
     distort = ("distort", pool, "--out", synthetic, "--per-image", 2, "--only", "jpeg", "--workers", 1)
     assert pocketiqa(*distort, "--seed", 3) == 0
     assert pocketiqa(*distort, "--seed", 4) == 1

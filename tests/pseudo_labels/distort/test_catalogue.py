@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pseudo_labels.copies.randomness import generator
 from pseudo_labels.distort import CATALOGUE, distort, families, groups, select
+from pseudo_labels.distort.catalogue import generator
 from pseudo_labels.errors import PocketiqaError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pseudo_labels.copies.randomness import generator
 from pseudo_labels.distort import CATALOGUE, contact_sheet, write_contact_sheet
+from pseudo_labels.distort.catalogue import generator
 from pseudo_labels.distort.preview import TILE_PX
 
 

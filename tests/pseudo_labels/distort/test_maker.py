@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pseudo_labels.copies.shrink import shrink, shrunk_size
+from pseudo_labels.distort.maker import shrink, shrunk_size
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""Pools of images that are made of other images: damaged copies, crops."""

@@ -1,0 +1,178 @@
+"""One clean image in, its row and those of its damaged copies out.
+
+The copies (and the reference, where it was shrunk) are PNG files in a folder of their own, which is written aside and
+renamed: it exists whole or not at all.
+"""
+
+import io
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pseudo_labels import addresses
+from pseudo_labels.distort.catalogue import MIN_SIDE_PX, distort
+from pseudo_labels.distort.plan import Damage
+from pseudo_labels.duplicates import fingerprint
+from pseudo_labels.files import sha256_bytes, staged_folder
+from pseudo_labels.images import ImageError, decode, read_bytes
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import ImageRef, Status, id_of
+
+IMAGES = "images"
+_REFERENCE = "reference"
+_LONGEST_NAME = 60  # characters: file systems allow 255 bytes
+# PNG level 1 takes a third of the time of the usual level 6, for files a tenth larger.
+_PNG_LEVEL = 1
+
+Task = tuple[ImageRef, list[Damage]]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What every clean image of a synthetic pool is treated with; travels to worker processes.
+
+    Attributes:
+        pool: where the clean images are.
+        out: folder of the synthetic pool.
+        seed: of its randomness.
+        max_side: see ``shrunk_size``.
+    """
+
+    pool: Pool
+    out: Path
+    seed: int
+    max_side: int | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker opens the pool for itself; its table is not sent.
+        return _reopen, (self.pool.folder, self.out, self.seed, self.max_side)
+
+    def make(self, task: Task) -> list[ImageRef]:
+        """Rows of a clean image and its copies; the files are there afterwards, made now or by an earlier run.
+
+        Raises:
+            StorageFullError: the disk is full.
+        """
+        ref, damages = task
+        found = self._found(ref, damages)
+        if found is not None:
+            return found
+        try:
+            clean = shrink(self.pool.load(ref), self.max_side)
+        except ImageError as error:
+            return self._bad(ref, damages, error)
+        return self._made(ref, damages, clean)
+
+    def _found(self, ref: ImageRef, damages: Sequence[Damage]) -> list[ImageRef] | None:
+        """Rows from the files of an earlier run; None if they are not all there and readable."""
+        folder = self.out / IMAGES / ref.id
+        if not folder.is_dir():
+            return None
+        try:
+            encoded = [(name, read_bytes(folder / name)) for name in self._files(ref, damages)]
+            rows = [_row(data, decode(data), _uri(ref, name)) for name, data in encoded]
+        except ImageError:
+            return None
+        return self._linked(ref, damages, rows)
+
+    def _made(self, ref: ImageRef, damages: Sequence[Damage], clean: np.ndarray) -> list[ImageRef]:
+        rows = []
+        with staged_folder(self.out / IMAGES / ref.id) as staged:
+            for name, damage in self._files(ref, damages).items():
+                rgb = clean if damage is None else distort(clean, *damage, seed=self.seed, image_id=ref.id)
+                data = _png(rgb)
+                (staged / name).write_bytes(data)
+                rows.append(_row(data, rgb, _uri(ref, name)))
+        return self._linked(ref, damages, rows)
+
+    def _files(self, ref: ImageRef, damages: Sequence[Damage]) -> dict[str, Damage | None]:
+        """What each file holds; None is the reference."""
+        copies = {_file_name(damage): damage for damage in damages}
+        return {_reference_name(ref, copies): None, **copies} if self._is_shrunk(ref) else {**copies}
+
+    def _is_shrunk(self, ref: ImageRef) -> bool:
+        return shrunk_size(ref.width, ref.height, self.max_side) != (ref.width, ref.height)
+
+    def _linked(self, ref: ImageRef, damages: Sequence[Damage], rows: list[ImageRef]) -> list[ImageRef]:
+        """Bare rows of files, given their group, reference, distortion and level."""
+        reference, copies = (rows[0], rows[1:]) if self._is_shrunk(ref) else (self._moved(ref), rows)
+        linked = [
+            replace(row, group=ref.group, ref_id=reference.id, distortion=name, level=level)
+            for row, (name, level) in zip(copies, damages, strict=True)
+        ]
+        return [replace(reference, group=ref.group), *linked]
+
+    def _bad(self, ref: ImageRef, damages: Sequence[Damage], error: ImageError) -> list[ImageRef]:
+        reason = f"not made, its reference is {error.status.value}: {error.reason}"
+        rows = [replace(self._moved(ref), status=error.status, reason=error.reason)]
+        for damage in damages:
+            uri = _uri(ref, _file_name(damage))
+            bare = ImageRef(id_of(sha256_bytes(uri.encode())), uri, status=Status.NO_REFERENCE, reason=reason)
+            rows.append(replace(bare, group=ref.group, ref_id=ref.id, distortion=damage[0], level=damage[1]))
+        return rows
+
+    def _moved(self, ref: ImageRef) -> ImageRef:
+        """The clean image's row with an address that holds in any folder."""
+        path = addresses.local_path(ref.uri, self.pool.folder)
+        return ref if path is None else replace(ref, uri=addresses.of_path(path))
+
+
+def _reopen(folder: Path, out: Path, seed: int, max_side: int | None) -> Maker:
+    return Maker(Pool.open(folder), out, seed, max_side)
+
+
+def _file_name(damage: Damage) -> str:
+    return f"{damage[0]}-{damage[1]:.2f}.png"
+
+
+def _reference_name(ref: ImageRef, taken: Collection[str]) -> str:
+    """Like the file that the clean image came from, so that a person knows it again."""
+    stem = PurePath(addresses.name_of(ref.uri)).stem
+    plain = re.sub(r"[^\w.-]+", "_", stem).strip("._")[:_LONGEST_NAME]
+    name = f"{plain or _REFERENCE}.png"
+    return f"{_REFERENCE}.png" if name in taken else name
+
+
+def _uri(ref: ImageRef, file_name: str) -> str:
+    return f"{IMAGES}/{ref.id}/{file_name}"
+
+
+def _row(data: bytes, rgb: np.ndarray, uri: str) -> ImageRef:
+    digest = sha256_bytes(data)
+    return ImageRef(
+        id=id_of(digest),
+        uri=uri,
+        sha256=digest,
+        dhash=fingerprint(rgb).dhash,
+        bytes=len(data),
+        width=rgb.shape[1],
+        height=rgb.shape[0],
+    )
+
+
+def _png(rgb: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(rgb).save(data, "PNG", compress_level=_PNG_LEVEL)
+    return data.getvalue()
+
+
+def shrunk_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    """Size with the longer side at most ``max_side``, aspect kept; never enlarged, no side below 64 pixels by it."""
+    if max_side is None or max(width, height) <= max_side or min(width, height) <= MIN_SIDE_PX:
+        return width, height
+    scale = max(max_side / max(width, height), MIN_SIDE_PX / min(width, height))
+    return math.floor(width * scale + 0.5), math.floor(height * scale + 0.5)
+
+
+def shrink(rgb: np.ndarray, max_side: int | None) -> np.ndarray:
+    """The image at ``shrunk_size``, by Lanczos after a whole-number box reduction."""
+    size = shrunk_size(rgb.shape[1], rgb.shape[0], max_side)
+    if size == (rgb.shape[1], rgb.shape[0]):
+        return rgb
+    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
