@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,7 @@ from pseudo_labels.files import digest_of
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status, TeacherStamp
 from pseudo_labels.store import LabelStore
-
-# Views of an image that a label may speak of: the image itself, and its mirror image.
-FULL, FLIP = "full", "flip"
+from pseudo_labels.views import FLIP, FULL, window_of
 
 Numbers = Sequence[float] | np.ndarray
 
@@ -73,6 +71,7 @@ class Source:
         selects: whether its validation images count in choosing the best checkpoint.
         features: a finished store whose features go with a table of scores, image by image: a teacher shows what the
             student shall see, people say what it shall score. A store of labels brings its own.
+        only: ids of the images that are learned from; None for all that have a label.
     """
 
     name: str
@@ -81,6 +80,7 @@ class Source:
     weight: float = 1.0
     selects: bool = True
     features: LabelStore | None = None
+    only: frozenset[str] | None = None
 
     @property
     def feature_store(self) -> LabelStore | None:
@@ -90,6 +90,7 @@ class Source:
     def describe(self) -> dict[str, Any]:
         """What determines the examples, as JSON values."""
         beside = {} if self.features is None else {"features": self.features.digest}
+        beside |= {} if self.only is None else {"only": digest_of(sorted(self.only))}
         return {
             "name": self.name,
             "pool": self.pool.digest,
@@ -116,6 +117,7 @@ class Examples:
         target: score in [0, 1].
         weight: confidence of the label.
         flipped: whether the label is of the mirror image.
+        window: [N, 4], top, left, height and width of the part that the label is of, as shares of the image.
         shard: where cached features are, -1 where there are none.
         shard_row: position within the shard.
     """
@@ -125,6 +127,7 @@ class Examples:
     target: np.ndarray
     weight: np.ndarray
     flipped: np.ndarray
+    window: np.ndarray
     shard: np.ndarray
     shard_row: np.ndarray
 
@@ -143,6 +146,7 @@ class Examples:
 
 _TYPES = {
     "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
+    "window": np.float64,
     "shard": np.int32, "shard_row": np.int32,
 }  # fmt: skip
 
@@ -184,6 +188,8 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
     skipped: Counter[str] = Counter()
     for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
         for label, ref in _labels(source, feature):
+            if source.only is not None and ref.id not in source.only:
+                continue
             reason = _unusable(label, ref, cache)
             if reason:
                 skipped[f"{source.name}: {reason}"] += 1
@@ -195,6 +201,7 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
                 label.score,
                 label.confidence,
                 label.view == FLIP,
+                _window(label, ref),
                 label.shard,
                 label.shard_row,
             )
@@ -268,13 +275,18 @@ def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
         return f"label {label.status}"
     if ref.status != Status.OK:
         return f"image {ref.status.value}"
-    if label.view not in (FULL, FLIP):
-        raise PocketiqaError(f"the label of image {ref.id} is of the view {label.view!r}: known are {FULL!r}, {FLIP!r}")
     if label.sha256 != ref.sha256:
         return "image changed since it was labelled"
     if label.row in cache.statuses:
         return f"image {cache.statuses[label.row][0].value}"
     return "" if label.confidence > 0 else "no confidence"
+
+
+def _window(label: _Label, ref: ImageRef) -> tuple[float, ...]:
+    try:
+        return astuple(window_of(label.view))
+    except PocketiqaError as error:
+        raise PocketiqaError(f"the label of image {ref.id} cannot be learned from: {error}") from error
 
 
 def _check(sources: Sequence[Source], feature: str | None) -> None:

@@ -65,10 +65,24 @@ def _open(
     number: int, section: SourceSection, folder: Path, seed: int, progress: Progress | None, overwrite: bool
 ) -> Source:
     if section.opinions is None:
-        pool, labels = section.store_folders
-        store = LabelStore.open(labels)
-        return Source(f"{number}-{store.spec.stamp.name}", Pool.open(pool), store, section.weight)
-    spec = expanded(section.opinions)
+        return _stored(number, section, None)
+    rated = _rated(number, section, section.opinions, folder, seed, progress, overwrite)
+    if section.labels is None or not isinstance(rated.labels, LabelTable):
+        return rated
+    return _stored(number, section, frozenset(rated.labels.ids))
+
+
+def _stored(number: int, section: SourceSection, only: frozenset[str] | None) -> Source:
+    pool, labels = section.store_folders
+    store = LabelStore.open(labels)
+    return Source(f"{number}-{store.spec.stamp.name}", Pool.open(pool), store, section.weight, only=only)
+
+
+def _rated(
+    number: int, section: SourceSection, opinions: str, folder: Path, seed: int, progress: Progress | None,
+    overwrite: bool,
+) -> Source:  # fmt: skip
+    spec = expanded(opinions)
     out = folder / f"{number}-{spec.partition(':')[0]}"
     source = opinion_source(
         spec, section.split, out,

@@ -15,6 +15,7 @@ from pydantic import (
 from distill.overlap import NEAR
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.keep import KeepRule
+from pseudo_labels.views import RandomCrops
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -22,7 +23,8 @@ SplitName = Literal["test", "validation", "train", "all"]
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 _TWO_FORMS = (
-    "a source is either 'pool' and 'labels', or 'opinions: NAME:FOLDER' with 'split', 'images' and 'features' if wanted"
+    "a source is either 'pool' and 'labels', or 'opinions: NAME:FOLDER' with 'features' if wanted; 'split', 'subsets', "
+    "'images' and 'without_fold' choose among opinions, or with all three, labels of the images that these are of"
 )
 
 
@@ -103,6 +105,29 @@ class LabelSection(Section):
     threads: Annotated[int, Field(ge=1)] = 1
 
 
+class CropSection(Section):
+    """Random windows of the images, one of each, in place of all of it (``pseudo_labels.views.RandomCrops``).
+
+    Attributes:
+        smallest: least share of height and width.
+        largest: largest share.
+        seed: another seed, other windows.
+    """
+
+    smallest: Annotated[float, Field(gt=0, le=1)] = 0.5
+    largest: Annotated[float, Field(gt=0, le=1)] = 0.9
+    seed: int = 0
+
+    @property
+    def crops(self) -> RandomCrops:
+        """The windows.
+
+        Raises:
+            PocketiqaError: the smaller share comes last.
+        """
+        return RandomCrops(self.smallest, self.largest, self.seed)
+
+
 class MergeSection(Section):
     """One teacher out of several fittings: the mean of their weights (``teachers.qfm_iqm.merge``).
 
@@ -111,11 +136,14 @@ class MergeSection(Section):
         half: keep the backbone in float16.
         label: it labels the pool too, with its features, whether it has learned from an image or not: for students that
             learn opinions and its features together (``SourceSection.features``).
+        crops: random windows of the pool's images that it labels too, with its features: each of these makes a store of
+            its own, ``merged-crop1`` and so on, for students that learn from more images than people rated.
     """
 
     names: Annotated[list[str], Field(min_length=1)]
     half: bool = False
     label: bool = False
+    crops: tuple[CropSection, ...] = ()
 
 
 class FuseSection(Section):
@@ -190,10 +218,12 @@ class ScoreSection(Section):
 class SourceSection(Section):
     """Labels that exist already: a pool with a label store, or the opinions of people on a benchmark.
 
+    With ``pool``, ``labels`` and ``opinions`` it is the labels of those images alone that the opinions are of.
+
     Attributes:
         pool: folder of the pool.
         labels: folder of its label store.
-        opinions: in place of both, a benchmark as for ``pocketiqa evaluate --on``.
+        opinions: a benchmark as for ``pocketiqa evaluate --on``.
         split: of the benchmark; null is ``train`` where it has one, else ``all``. Its test images are learned from only
             if this says ``test``.
         subsets: take only these parts of the benchmark, such as one that is to count more: named as a further source,
@@ -218,10 +248,10 @@ class SourceSection(Section):
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
-        stored = self.pool is not None, self.labels is not None
-        beside = self.split, self.subsets, self.images, self.without_fold, self.features
-        chosen = any(value is not None for value in beside)
-        if any(stored) if self.opinions is not None else not all(stored) or chosen:
+        stored = {self.pool is not None, self.labels is not None}
+        chosen = any(value is not None for value in (self.split, self.subsets, self.images, self.without_fold))
+        nameless = self.opinions is None and (chosen or True not in stored)
+        if len(stored) > 1 or nameless or (True in stored and self.features is not None):
             raise ValueError(_TWO_FORMS)
         return self
 

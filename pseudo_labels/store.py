@@ -57,6 +57,11 @@ class StoreSpec:
         if self.threads < 1:
             raise PocketiqaError(f"{self.threads} threads: at least 1 is needed")
 
+    @property
+    def of_windows(self) -> bool:
+        """Whether its labels are of windows of the images (``views.RandomCrops``) and not of the whole images."""
+        return "crops" in self.preprocessing
+
     def as_dict(self) -> dict[str, Any]:
         """JSON form: what reading it back from a file gives."""
         record = asdict(self)

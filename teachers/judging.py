@@ -114,8 +114,8 @@ class _Collected:
             raise PocketiqaError(f"row {position} of a shard of {self._count} came out of order")
         # Until judged, a row counts as failed.
         status, reason = (row.status, row.reason) if row.item is None else (Status.FAILED, "not judged")
-        label = PseudoLabel(row.ref.id, row.ref.uri, row.ref.sha256, status=status, reason=reason, confidence=0.0)
-        self.labels.append(label)
+        identity = row.ref.id, row.ref.uri, row.ref.sha256, row.view
+        self.labels.append(PseudoLabel(*identity, status=status, reason=reason, confidence=0.0))
 
     def fail(self, position: int, reason: str) -> None:
         self.labels[position] = replace(self.labels[position], reason=reason)

@@ -18,6 +18,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef
 from pseudo_labels.store import KIND, LabelStore, StoreSpec
+from pseudo_labels.views import RandomCrops
 from teachers.base import Teacher
 from teachers.failures import FailureLimit
 from teachers.fitted_folder import read_seen
@@ -44,6 +45,7 @@ def label(
     features: bool = False,
     options: Mapping[str, Any] | None = None,
     unseen: bool = False,
+    crops: RandomCrops | None = None,
     batch_size: int = 8,
     device: str = "auto",
     threads: int = 1,
@@ -64,6 +66,7 @@ def label(
         features: also store the teacher's feature maps.
         options: of the teacher.
         unseen: leave out the images that a fitted teacher has learned from, whose opinions it knows by heart.
+        crops: label a random window of each image in place of all of it; students learn such labels of the same window.
         batch_size: most images in one call of the teacher; halved when memory runs out.
         device: see ``launch.current_launch``.
         threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
@@ -88,7 +91,7 @@ def label(
         pool.digest,
         len(pool),
         _shard_count(out, len(pool), overwrite) if shards is None else shards,
-        {"decode": asdict(limits)} | ({"unseen": True} if unseen else {}),
+        _preprocessing(limits, unseen, crops),
         tuple(teacher.feature_names) if features else (),
         threads,
     )
@@ -99,7 +102,8 @@ def label(
     seen = read_seen(teacher_name) if unseen else frozenset[str]()
     label_pool(
         pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
-        decode_workers=decode_workers, limits=limits, seen=seen, retry=failed.of_shard, progress=progress, warn=warn,
+        decode_workers=decode_workers, limits=limits, seen=seen, crops=crops, retry=failed.of_shard, progress=progress,
+        warn=warn,
     )  # fmt: skip
     launch.wait_for_all()
     if launch.is_main:
@@ -120,6 +124,7 @@ def label_pool(
     decode_workers: int = 2,
     limits: DecodeLimits = DEFAULT_LIMITS,
     seen: Container[str] = (),
+    crops: RandomCrops | None = None,
     retry: Callable[[LabelStore, int], str] | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
@@ -136,6 +141,7 @@ def label_pool(
         decode_workers: threads that decode ahead.
         limits: for decoding.
         seen: ids of images that are left out.
+        crops: windows in place of whole images.
         retry: says why a committed and valid shard is to be done again; empty if it is good.
         progress: called with rows done and rows in all, of this rank.
         warn: told of shards that are done again, and of memory that ran out.
@@ -157,7 +163,7 @@ def label_pool(
     judge = Judge(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
     refs = (ref for index in pending for ref in _refs(pool, store, index))
     # One stream for all shards: between two shards the decoding threads go on.
-    rows = read_ahead(refs, Preparer(pool, teacher, limits, seen), workers=decode_workers, batch_size=batch_size)
+    rows = read_ahead(refs, Preparer(pool, teacher, limits, seen, crops), workers=decode_workers, batch_size=batch_size)
     with torch_threads(store.spec.threads):
         try:
             for index in pending:
@@ -179,6 +185,12 @@ def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int
             f"teacher {teacher.stamp.name!r} compares images with their clean originals, but the pool {pool.folder} "
             "has no distorted images: make a synthetic pool with 'pocketiqa distort' and label that"
         )
+
+
+def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None) -> dict[str, Any]:
+    """How a file becomes what the teacher sees; without what is not asked for, as in stores of earlier versions."""
+    asked = {"decode": asdict(limits), "unseen": unseen or None, "crops": crops and asdict(crops)}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _shard_count(out: Path, rows: int, overwrite: bool) -> int:

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Container, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DecodeLimits, ImageError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.views import FULL, WHOLE, RandomCrops, Window
 from teachers.base import Item, Teacher
 
 # Decoded but not yet judged: at most this many pixels (a float32 RGB tensor of them is 770 MB) and this many images a
@@ -28,6 +29,7 @@ class Prepared:
     item: Item | None
     status: Status = Status.OK
     reason: str = ""
+    view: str = FULL
 
 
 class Preparer:
@@ -38,24 +40,34 @@ class Preparer:
         teacher: its ``preprocess`` is used.
         limits: for decoding.
         seen: ids of images that are not to be judged, for the teacher was fitted to them (or to their originals).
+        crops: show the teacher a window of each image, and the same of its reference; None shows all of it.
     """
 
-    def __init__(self, pool: Pool, teacher: Teacher, limits: DecodeLimits, seen: Container[str] = ()):
-        self._pool, self._teacher, self._limits, self._seen = pool, teacher, limits, seen
+    def __init__(
+        self, pool: Pool, teacher: Teacher, limits: DecodeLimits, seen: Container[str] = (),
+        crops: RandomCrops | None = None,
+    ):  # fmt: skip
+        self._pool, self._teacher, self._limits, self._seen, self._crops = pool, teacher, limits, seen, crops
         self._references = {ref.ref_id for ref in pool if ref.ref_id} if teacher.needs_reference else set[str]()
         self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, ref: ImageRef) -> Prepared:
         """Decode a row and its reference; whatever is wrong with the files becomes a status and a reason."""
+        if self._crops is None:
+            return self._prepared(ref, WHOLE)
+        window = self._crops.of(ref.id)
+        return replace(self._prepared(ref, window), view=window.view)
+
+    def _prepared(self, ref: ImageRef, window: Window) -> Prepared:
         if ref.status != Status.OK:
             return Prepared(ref, None, ref.status, ref.reason)
         if ref.id in self._seen or ref.ref_id in self._seen:
             return Prepared(ref, None, Status.SEEN, "the teacher was fitted to this image, or to its original")
         try:
             image = self._pool.load(ref, self._limits)
-            reference = self._reference(ref, image) if self._teacher.needs_reference else None
-            return Prepared(ref, self._teacher.preprocess(image, reference))
+            reference = window.cut(self._reference(ref, image)) if self._teacher.needs_reference else None
+            return Prepared(ref, self._teacher.preprocess(window.cut(image), reference))
         except ImageError as error:
             return Prepared(ref, None, error.status, error.reason)
         except PocketiqaError as error:

@@ -126,6 +126,14 @@ def label(
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Leave out images that a fitted teacher has learned from.")
     ] = False,
+    crop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Label a random window of each image in place of all of it: smallest=0.5, largest=0.9 (shares of its "
+            "sides) and seed=0; repeatable.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = 8,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")] = 1,
@@ -136,11 +144,13 @@ def label(
     overwrite: Overwrite = False,
 ) -> None:
     """Let a teacher score a pool. Killed or interrupted, the same command goes on where it stopped."""
-    from distill.recipe_values import parse_settings
+    from distill.recipe_values import parse_settings, validated
+    from distill.stage_config import CropSection
     from distill.summaries import store_summary
     from teachers.label import label as label_pool
 
     visible = console.is_main_process()
+    crops = validated(CropSection, parse_settings(crop), Path("--crop")).crops if crop else None
     with console.progress(f"label ({teacher})", visible=visible) as report:
         store = label_pool(
             pool,
@@ -150,6 +160,7 @@ def label(
             features=features,
             options=parse_settings(options or []),
             unseen=unseen,
+            crops=crops,
             batch_size=batch_size,
             device=device,
             threads=threads,

@@ -53,6 +53,10 @@ class Run:
         """What the merged teacher says of the pool."""
         return self.out / "merged-labels"
 
+    def merged_crop(self, number: int) -> Path:
+        """What it says of a window of each image, by the number in ``merge.crops`` from 1 on."""
+        return self.out / f"merged-crop{number}"
+
     @property
     def photographs(self) -> Path:
         """Copies of the bundled photographs."""

@@ -13,6 +13,7 @@ from distill.summaries import pool_line, store_line
 from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.photos import export_photographs
 from pseudo_labels.pool import Pool, build_pool
+from pseudo_labels.views import RandomCrops
 from teachers.label import label
 
 BUNDLED = "bundled:photographs"
@@ -30,9 +31,20 @@ def data_stages(run: Run) -> list[Stage]:
             Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
             for name in recipe.labellers
         ]
-        if recipe.merge is not None and recipe.merge.label:
-            stages.append(Stage("label-merged", run.merged_labels, partial(_label_merged, run, recipe.label)))
+        stages += _merged_stages(run, recipe.label)
     return [*stages, *fusing_stages(run)]
+
+
+def _merged_stages(run: Run, section: LabelSection) -> list[Stage]:
+    """What the merged teacher says of the pool, and of windows of it, as far as the recipe asks."""
+    merge = run.recipe.merge
+    if merge is None:
+        return []
+    stores = [("merged", run.merged_labels, None)] if merge.label else []
+    stores += [(f"crop{number}", run.merged_crop(number), crop.crops) for number, crop in enumerate(merge.crops, 1)]
+    return [
+        Stage(f"label-{name}", out, partial(_label_merged, run, section, out, crops)) for name, out, crops in stores
+    ]
 
 
 def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> str:
@@ -75,15 +87,21 @@ def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report)
 
 
 def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: Report) -> str:
-    return _labelled(run, section, section.teacher or str(run.teacher_of(name)), run.labels_of(name), overwrite, report)
+    teacher = section.teacher or str(run.teacher_of(name))
+    return _labelled(run, section, teacher, run.labels_of(name), None, overwrite, report)
 
 
-def _label_merged(run: Run, section: LabelSection, overwrite: bool, report: Report) -> str:
+def _label_merged(
+    run: Run, section: LabelSection, out: Path, crops: RandomCrops | None, overwrite: bool, report: Report
+) -> str:
+    """What the merged teacher says of the pool, or of a window of each image, seen by it or not."""
     everything = section.model_copy(update={"unseen": False, "features": True})
-    return _labelled(run, everything, str(run.merged_teacher), run.merged_labels, overwrite, report)
+    return _labelled(run, everything, str(run.merged_teacher), out, crops, overwrite, report)
 
 
-def _labelled(run: Run, section: LabelSection, teacher: str, out: Path, overwrite: bool, report: Report) -> str:
+def _labelled(
+    run: Run, section: LabelSection, teacher: str, out: Path, crops: RandomCrops | None, overwrite: bool, report: Report
+) -> str:
     store = label(
         run.labelled_pool,
         teacher,
@@ -92,6 +110,7 @@ def _labelled(run: Run, section: LabelSection, teacher: str, out: Path, overwrit
         features=section.features,
         options=section.options,
         unseen=section.unseen,
+        crops=crops,
         batch_size=section.batch_size,
         threads=section.threads,
         decode_workers=usable_cores(),

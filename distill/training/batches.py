@@ -14,6 +14,7 @@ from distill.pixels import PixelCache
 from distill.training.cached_features import FeatureReader
 from distill.training.train_config import ImageSettings
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.views import Window
 from teachers.base import Item
 
 _ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
@@ -102,6 +103,18 @@ class View:
 Sides = tuple[int, int]
 
 
+def labelled_view(examples: Examples, caches: Sequence[PixelCache], index: int) -> View:
+    """What the label of an example is of: all of the image or a window of it, mirrored or not."""
+    height, width = (int(side) for side in caches[examples.source[index]].sizes[examples.row[index]])
+    window = Window(*examples.window[index].tolist()).in_pixels(height, width)
+    return View(index, *window, bool(examples.flipped[index]))
+
+
+def view_pixels(examples: Examples, caches: Sequence[PixelCache], view: View) -> np.ndarray:
+    """What a view of an example shows: uint8 [height, width, 3]."""
+    return view.cut(caches[examples.source[view.index]], int(examples.row[view.index]))
+
+
 class Views:
     """Which views of which examples the batches of one process show.
 
@@ -140,18 +153,17 @@ class Views:
         ]
 
     def _view(self, index: int, generator: np.random.Generator) -> View:
-        source, row = int(self._examples.source[index]), int(self._examples.row[index])
-        height, width = (int(side) for side in self._caches[source].sizes[row])
+        source, whole = int(self._examples.source[index]), labelled_view(self._examples, self._caches, index)
         # Drawn whether used or not, so that every option sees the same crops.
         random_top, random_left, random_flip = generator.random(3)
-        tall, wide = self._crop(height, width)
-        flip = bool(self._examples.flipped[index]) ^ (self._flip[source] and bool(random_flip < 0.5))
-        top, left = int(random_top * (height - tall + 1)), int(random_left * (width - wide + 1))
-        return View(index, top, left, tall, wide, flip)
+        tall, wide = self._crop(whole.height, whole.width)
+        flip = whole.flip ^ (self._flip[source] and bool(random_flip < 0.5))
+        down, across = int(random_top * (whole.height - tall + 1)), int(random_left * (whole.width - wide + 1))
+        return View(index, whole.top + down, whole.left + across, tall, wide, flip)
 
     def pixels(self, view: View) -> np.ndarray:
         """What the view shows: uint8 [height, width, 3]."""
-        return view.cut(self._caches[self._examples.source[view.index]], int(self._examples.row[view.index]))
+        return view_pixels(self._examples, self._caches, view)
 
 
 class BatchMaker:
@@ -173,10 +185,9 @@ class BatchMaker:
     ):  # fmt: skip
         self._examples = examples.with_mean_weight_one()
         self._features, self._prepare = features, prepare
-        pairs = zip(examples.source, examples.row, strict=True)
-        sizes = np.stack([caches[source].sizes[row] for source, row in pairs])
+        shown = [labelled_view(examples, caches, index) for index in range(len(examples))]
         crop = images.crop_size
-        self._canvas = (crop, crop) if crop else (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
+        self._canvas = (crop, crop) if crop else (max(view.height for view in shown), max(view.width for view in shown))
         self._views = Views(
             examples, caches, order, self._window, horizontal_flip=images.horizontal_flip, **share
         )  # fmt: skip
@@ -229,11 +240,11 @@ LazyBatch = tuple[np.ndarray, Callable[[], Any]]
 
 
 def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[list[int]]:
-    """All indices into ``examples``, in batches of images of one size."""
-    sizes: dict[tuple[int, int], list[int]] = {}
+    """All indices into ``examples``, in batches of one size of what their labels are of."""
+    sizes: dict[Sides, list[int]] = {}
     for index in range(len(examples)):
-        height, width = caches[examples.source[index]].sizes[examples.row[index]]
-        sizes.setdefault((int(height), int(width)), []).append(index)
+        view = labelled_view(examples, caches, index)
+        sizes.setdefault((view.height, view.width), []).append(index)
     return [
         indices[start : start + batch_size]
         for indices in sizes.values()
@@ -242,16 +253,11 @@ def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size
 
 
 def whole_image_batches(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[LazyBatch]:
-    """Whole images as the runtime sees them: those of one size together, without padding, uint8 [B, H, W, 3]."""
+    """What labels are of, as the runtime sees it: one size together, without padding, uint8 [B, H, W, 3]."""
     parts = batches_by_size(examples, caches, batch_size)
     return [(np.array(chosen), partial(_read_whole, examples, caches, chosen)) for chosen in parts]
 
 
-def whole_view(examples: Examples, caches: Sequence[PixelCache], index: int) -> np.ndarray:
-    """The whole image of an example, mirrored if its label is of the mirror image: uint8 [H, W, 3]."""
-    pixels = caches[examples.source[index]].read(int(examples.row[index]))
-    return pixels[:, ::-1] if examples.flipped[index] else pixels
-
-
 def _read_whole(examples: Examples, caches: Sequence[PixelCache], chosen: Sequence[int]) -> Tensor:
-    return torch.from_numpy(np.stack([whole_view(examples, caches, index) for index in chosen]))
+    views = [labelled_view(examples, caches, index) for index in chosen]
+    return torch.from_numpy(np.stack([view_pixels(examples, caches, view) for view in views]))

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from distill.data import Examples, Source
 from distill.pixels import PixelCache
-from distill.training.batches import LazyBatch, Order, Sides, View, Views, batches_by_size, padded, whole_view
+from distill.training.batches import (
+    LazyBatch,
+    Order,
+    Sides,
+    View,
+    Views,
+    batches_by_size,
+    labelled_view,
+    padded,
+    view_pixels,
+)
 from distill.training.fit_config import ViewSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
@@ -64,10 +74,8 @@ class Reader:
 
     def whole(self, index: int) -> Item:
         """An example as it is judged in use."""
-        source = int(self._examples.source[index])
-        height, width = (int(side) for side in self._caches[source].sizes[self._examples.row[index]])
-        flip = bool(self._examples.flipped[index])
-        return self.item(View(index, 0, 0, height, width, flip), whole_view(self._examples, self._caches, index))
+        view = labelled_view(self._examples, self._caches, index)
+        return self.item(view, view_pixels(self._examples, self._caches, view))
 
     def item(self, view: View, pixels: np.ndarray, canvas: Sides = (0, 0)) -> Item:
         """A view of an example, and the same view of its reference.

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
 from pseudo_labels.shards import FEATURES, LABELS
 from pseudo_labels.store import LabelStore
+from pseudo_labels.views import WHOLE
 from teachers.label import label
 from tests.bench.matrix_rate import median_s
 from tests.bench.photographs import photographs, write_jpegs
@@ -135,7 +136,8 @@ def _examples(store: LabelStore, pool: Pool) -> Examples:
     rows = np.arange(len(pool))
     zeros, ones = np.zeros(len(pool), np.int32), np.ones(len(pool), np.float32)
     scores = store.labels()["score"].to_numpy()
-    return Examples(zeros, rows, scores, ones, zeros.astype(bool), shard=zeros, shard_row=rows)
+    whole = np.tile(astuple(WHOLE), (len(pool), 1))
+    return Examples(zeros, rows, scores, ones, zeros.astype(bool), whole, shard=zeros, shard_row=rows)
 
 
 def _break_even(label_s: float, read_s: float, live_s: float) -> str:

@@ -79,6 +79,12 @@ def test_the_stages_as_single_commands(tmp_path: Path, photographs: Path, capsys
     assert pocketiqa("label", synthetic, "--teacher", "reference", "--out", labels, "--shards", 2) == 0
     assert pocketiqa("audit", labels, "--out", tmp_path / "audit.html") == 0
     assert "without fault" in capsys.readouterr().out
+    cropped = ("label", synthetic, "--teacher", "reference", "--out", tmp_path / "crops")
+    assert pocketiqa(*cropped, "--crop", "smallest=0.9", "--crop", "largest=1.0") == 0
+    assert pocketiqa(*cropped, "--crop", "smalest=0.9") == 1
+    assert "--crop: unknown key 'smalest'; did you mean 'smallest'?" in capsys.readouterr().err.replace("\n", " ")
+    assert pocketiqa(*cropped, "--crop", "smallest=0.95") == 1
+    assert "crops from 0.95 to 0.9 of a side" in capsys.readouterr().err.replace("\n", " ")
     shard = labels / "shard-00001" / "labels.parquet"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert pocketiqa("audit", labels) == 1

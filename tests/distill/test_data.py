@@ -18,6 +18,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
+from pseudo_labels.views import RandomCrops
 from students.preprocess import Preprocess
 from tests.helpers.training import score_of, texture_pool, texture_store
 
@@ -134,7 +135,7 @@ def test_sources_that_do_not_fit_are_refused(source: Source, pool: Pool, cache: 
     with pytest.raises(PocketiqaError, match="no source has the feature 'map': none at all"):
         collect([source], [cache], "map")
     strange = texture_store(tmp_path / "strange", pool, view="upside down")
-    with pytest.raises(PocketiqaError, match="'upside down': known are 'full', 'flip'"):
+    with pytest.raises(PocketiqaError, match="unknown view 'upside down': known are 'full', 'flip'"):
         collect([Source("t", pool, strange)], [cache])
 
 
@@ -245,6 +246,50 @@ def test_labels_of_mirror_images_replace_random_flips(source: Source, pool: Pool
         expected = cache.read(int(found.examples.row[index]))
         expected = expected[:, ::-1] if found.examples.flipped[index] else expected
         np.testing.assert_array_equal(pixels[: expected.shape[0], : expected.shape[1]], expected)
+
+
+def cropped(pool: Pool, folder: Path) -> Source:
+    """Labels of one window of each image."""
+    crops = RandomCrops(0.4, 0.8)
+    views = {row: {"view": crops.of(ref.id).view} for row, ref in enumerate(pool)}
+    return Source("cropped", pool, texture_store(folder, pool, changes=views))
+
+
+def windows_of(found: Collected, cache: PixelCache) -> list[np.ndarray]:
+    """The pixels that each label is of."""
+    pixels = (cache.read(int(row)) for row in found.examples.row)
+    return [
+        RandomCrops(0.4, 0.8).of(ref.id).cut(image) if index >= len(cache.sizes) else image
+        for index, (image, ref) in enumerate(zip(pixels, found.refs, strict=True))
+    ]
+
+
+def test_labels_of_windows_are_learned_of_these_windows(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    both, caches = [source, cropped(pool, tmp_path / "cropped")], [cache, cache]
+    found = collect(both, caches)
+    shown = windows_of(found, cache)
+    batch = maker(found, caches, WHOLE, per_process=48).make(0)
+    assert batch.pixels.shape[1:3] == (96, 96)
+    for index, pixels, valid in zip(Order(found.examples, [1, 1], 7).at(0, 48), batch.pixels, batch.valid, strict=True):
+        height, width = shown[index].shape[:2]
+        np.testing.assert_array_equal(pixels[:height, :width], shown[index])
+        np.testing.assert_allclose(valid, (height / 96, width / 96), rtol=1e-6)
+    crops = maker(found, caches, ImageSettings(crop_size=64, horizontal_flip=False), per_process=48).make(0)
+    for index, pixels in zip(Order(found.examples, [1, 1], 7).at(0, 48), crops.pixels.numpy(), strict=True):
+        height, width = (min(64, side) for side in shown[index].shape[:2])
+        assert _find(shown[index], pixels[:height, :width])
+
+
+def test_windows_are_validated_as_the_runtime_sees_them(pool: Pool, cache: PixelCache, tmp_path: Path):
+    found = collect([source := cropped(pool, tmp_path / "cropped")], [cache])
+    assert len(found.examples) == len(source.pool)
+    seen: list[int] = []
+    for indices, read in whole_image_batches(found.examples, [cache], batch_size=5):
+        for index, image in zip(indices, read().numpy(), strict=True):
+            window = RandomCrops(0.4, 0.8).of(found.refs[index].id)
+            np.testing.assert_array_equal(image, window.cut(cache.read(int(found.examples.row[index]))))
+        seen += indices.tolist()
+    assert sorted(seen) == list(range(24))
 
 
 def featured(pool: Pool, folder: Path, shape: tuple[int, ...] = (5, 3, 4)) -> tuple[Source, np.ndarray]:

@@ -14,6 +14,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import TeacherStamp
 from pseudo_labels.store import LabelStore
+from pseudo_labels.views import RandomCrops
 from students.storage import read_record
 from teachers.embedded import FOLDER
 from teachers.fitted_folder import read_fitted_folder
@@ -23,8 +24,8 @@ from tests.helpers.training import score_of, texture_pool
 STEP: dict[str, Any] = {"batch_size": 8, "threads": 1, "tracker": "none", "device": "cpu", "split": {"validation": 0.4}}
 
 
-def written(folder: Path, **changes: Any) -> str:
-    pool = texture_pool(folder, scenes=8, versions=4, sizes=((64, 64),))
+def written(folder: Path, side: int = 64, **changes: Any) -> str:
+    pool = texture_pool(folder, scenes=8, versions=4, sizes=((side, side),))
     lines = [f"{ref.uri},{score_of(ref)},{ref.group}" for ref in pool]
     (folder / "ratings.csv").write_text("\n".join(["image,mos,group", *lines]))
     opinions = f"csv:{folder / 'ratings.csv'}"
@@ -88,6 +89,26 @@ def test_a_student_learns_opinions_with_the_features_of_the_merged_teacher(tmp_p
     assert merged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
     steps = [record for record in read_history(out / "training" / HISTORY) if record["kind"] == "train"]
     assert all(record["feature"] > 0 for record in steps)
+
+
+def test_a_student_learns_windows_of_the_pool_from_the_merged_teacher(tmp_path: Path):
+    crops = [{"smallest": 0.7, "seed": 1}, {"smallest": 0.8, "largest": 0.8}]
+    path = Path(written(tmp_path, side=96, merge={"names": ["fold1", "fold2"], "crops": crops}))
+    recipe, out = yaml.safe_load(path.read_text()), tmp_path / "run"
+    recipe["sources"] = [{"pool": str(out / "pool"), "labels": str(out / f"merged-crop{n}")} for n in (1, 2)]
+    recipe["distill"]["losses"] = {"feature": 0.5, "feature_name": "pooled"}
+    path.write_text(yaml.safe_dump(recipe))
+    run_recipe(str(path))
+    merged = build_teacher(str(out / "merged"))
+    for number, windows in ((1, RandomCrops(0.7, seed=1)), (2, RandomCrops(0.8, 0.8))):
+        store = LabelStore.open(out / f"merged-crop{number}")
+        assert store.spec.stamp == merged.stamp
+        assert set(store.spec.features) == set(merged.feature_names)
+        for row in store.labels().to_pylist():
+            assert (row["view"], row["status"]) == (windows.of(row["id"]).view, "ok")
+    about = read_record(out / "training" / "student")["about"]
+    assert merged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
+    assert (out / "report" / "report.html").is_file()
 
 
 def test_where_a_student_may_start_from():

@@ -344,6 +344,24 @@ def test_a_recipe_mixes_stores_and_opinions(tmp_path: Path, monkeypatch: pytest.
         open_sources(sections, tmp_path / "run", seed=1)
 
 
+def test_labels_of_the_images_that_opinions_are_of_are_learned_alone(tmp_path: Path):
+    pool = texture_pool(tmp_path, scenes=4, versions=3)
+    rows = [f"{ref.uri},0.5,{'a' if ref.group == 'scene1' else 'b'}" for ref in pool if ref.group != "scene3"]
+    (tmp_path / "ratings.csv").write_text("\n".join(["image,mos,subset", *rows]))
+    store = texture_store(tmp_path / "labels", pool)
+    section = {"pool": pool.folder, "labels": store.folder}
+    opinions = {"opinions": f"csv:{tmp_path / 'ratings.csv'}"}
+    wanted = [section, section | opinions, section | opinions | {"subsets": ["a"], "weight": 2}]
+    sources = open_sources([SourceSection.model_validate(one) for one in wanted], tmp_path / "opinions", 0)
+    assert [source.name for source in sources] == ["0-texture", "1-texture", "2-texture"]
+    assert len({str(source.describe()) for source in sources}) == 3
+    cache = build_pixels(pool, Preprocess(max_side=96), tmp_path / "cache")
+    found = collect(sources, [cache] * 3)
+    assert Counter(found.examples.source.tolist()) == {0: 12, 1: 9, 2: 3}
+    assert [pool[int(row)].group for row in found.examples.row[-3:]] == ["scene1"] * 3
+    np.testing.assert_array_equal(found.examples.target[-3:], found.examples.target[3:6])  # the teacher's labels
+
+
 def test_a_student_is_judged_by_the_opinions_or_labels_it_learned(tmp_path: Path):
     rows: list[dict[str, object]] = [
         {"image": name, "mos": mos, "subset": "dim", "group": "g"} for name, mos in ((CAT, 0.4), (ROCKET, 0.6))
@@ -384,7 +402,8 @@ def test_real_opinions_are_those_of_the_file_and_only_of_its_train_part(tmp_path
         {},
         {"pool": "p"},
         {"labels": "l"},
-        {"pool": "p", "labels": "l", "opinions": "biq2021:x"},
+        {"pool": "p", "labels": "l", "opinions": "biq2021:x", "features": "f"},
+        {"pool": "p", "labels": "l", "features": "f"},
         {"pool": "p", "opinions": "biq2021:x"},
         {"pool": "p", "labels": "l", "images": 5},
         {"pool": "p", "labels": "l", "split": "train"},

@@ -16,6 +16,7 @@ from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFul
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
+from pseudo_labels.views import RandomCrops
 from teachers.label import label, label_pool
 from teachers.reference import build_reference
 from tests.helpers.corpus import build_corpus
@@ -60,6 +61,26 @@ def test_every_row_has_the_score_that_the_teacher_gives_it(pool: Pool, unbroken:
     assert [score == 1.0 for score in table["score"].to_pylist()] == [not ref.ref_id for ref in pool]
 
 
+def test_a_random_window_of_each_image_and_of_its_reference_is_labelled(tmp_path: Path):
+    pool, crops = synthetic_pool(tmp_path, images=2, per_image=3, max_side=128), RandomCrops(0.6, 1.0, seed=3)
+    store = label(pool.folder, "reference", tmp_path / "labels", crops=crops)
+    teacher, rows = build_reference(), store.labels().to_pylist()
+    for ref, row in zip(pool, rows, strict=True):
+        window = crops.of(ref.id)
+        assert row["view"] == window.view
+        if min(window.in_pixels(ref.height, ref.width)[2:]) < 64:
+            assert (row["status"], row["reason"].endswith("the metrics need 64 on each side")) == ("failed", True)
+            continue
+        clean = pool.load(pool.by_id(ref.ref_id)) if ref.ref_id else pool.load(ref)
+        alone = teacher([teacher.preprocess(window.cut(pool.load(ref)), window.cut(clean))])
+        assert row["score"] == pytest.approx(float(alone.score[0]), abs=1e-6)
+    assert sum(row["status"] == "ok" for row in rows) >= 4
+    with pytest.raises(OutputConflictError, match=r"preprocessing.crops.seed: 3 -> 4"):
+        label(pool.folder, "reference", tmp_path / "labels", crops=RandomCrops(0.8, 1.0, seed=4))
+    with pytest.raises(OutputConflictError, match=r"preprocessing.crops"):
+        label(pool.folder, "reference", tmp_path / "labels")
+
+
 def test_stored_features_are_those_of_the_teacher(unbroken: LabelStore):
     found = np.concatenate([unbroken.shard_features(index)["metrics"] for index in range(unbroken.spec.shards)])
     scores = unbroken.labels()["score"].to_numpy()
@@ -97,6 +118,7 @@ def test_two_processes_write_the_bytes_of_one_even_if_one_dies_on_the_way(
     dying = """
 import os, signal
 from pseudo_labels.store import LabelStore
+from pseudo_labels.views import RandomCrops
 from tests.helpers.labelling import label_folder
 
 write = LabelStore.write_shard

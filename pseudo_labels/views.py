@@ -1,0 +1,100 @@
+"""Views of an image that a label may speak of: all of it, its mirror image, or a window of it."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of
+
+FULL, FLIP = "full", "flip"
+
+_DIGITS = 4  # of a share: a hundredth of a pixel of most images
+_CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of an image, as shares of its height and width: the same part at every size.
+
+    Attributes:
+        top: where it begins.
+        left: likewise.
+        height: above 0; it ends within the image.
+        width: likewise.
+    """
+
+    top: float = 0.0
+    left: float = 0.0
+    height: float = 1.0
+    width: float = 1.0
+
+    @property
+    def view(self) -> str:
+        """Name in a label store: ``crop TOP LEFT HEIGHT WIDTH``."""
+        return f"crop {self.top:.4f} {self.left:.4f} {self.height:.4f} {self.width:.4f}"
+
+    def in_pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width in an image of this size; at least one pixel."""
+        tall, wide = (max(1, round(share * side)) for share, side in ((self.height, height), (self.width, width)))
+        return min(round(self.top * height), height - tall), min(round(self.left * width), width - wide), tall, wide
+
+    def cut(self, rgb: np.ndarray) -> np.ndarray:
+        """The window of an image HxWx3, contiguous."""
+        top, left, height, width = self.in_pixels(*rgb.shape[:2])
+        return np.ascontiguousarray(rgb[top : top + height, left : left + width])
+
+
+WHOLE = Window()
+
+
+def window_of(view: str) -> Window:
+    """What part of an image a view shows.
+
+    Raises:
+        PocketiqaError: no view that we know.
+    """
+    if view in (FULL, FLIP):
+        return WHOLE
+    found = _CROP.fullmatch(view)
+    window = Window(*map(float, found.groups())) if found else WHOLE
+    fits = window.top + window.height < 1 + 10**-_DIGITS and window.left + window.width < 1 + 10**-_DIGITS
+    if not found or not fits or not window.height * window.width:
+        raise PocketiqaError(
+            f"unknown view {view!r}: known are {FULL!r}, {FLIP!r} and such as {Window(0.1, 0.2, 0.5, 0.5).view!r}"
+        )
+    return window
+
+
+@dataclass(frozen=True)
+class RandomCrops:
+    """One random window of each image: of its own aspect, anywhere in it, the same in every process and run.
+
+    Attributes:
+        smallest: least share of height and width, above 0.
+        largest: largest share, at most 1.
+        seed: another seed, other windows.
+
+    Raises:
+        PocketiqaError: shares out of range, or the smaller one last.
+    """
+
+    smallest: float = 0.5
+    largest: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= self.largest <= 1:
+            raise PocketiqaError(
+                f"crops from {self.smallest} to {self.largest} of a side: give two shares above 0 and at most 1, "
+                "the smaller first"
+            )
+
+    def of(self, image_id: str) -> Window:
+        """The window of an image."""
+        chance = np.random.Generator(np.random.PCG64(int(digest_of(["crop", self.seed, image_id]), 16)))
+        size, down, across = chance.random(3).tolist()
+        share = max(round(self.smallest + size * (self.largest - self.smallest), _DIGITS), 10**-_DIGITS)
+        top, left = (round(place * (1 - share), _DIGITS) for place in (down, across))
+        return Window(top, left, share, share)
