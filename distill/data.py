@@ -87,6 +87,11 @@ class Source:
         """Where teacher features of its images are, if anywhere."""
         return self.labels if isinstance(self.labels, LabelStore) else self.features
 
+    @property
+    def of_windows(self) -> bool:
+        """Whether its labels are of windows: they say nothing of whole images, which models are judged by."""
+        return isinstance(self.labels, LabelStore) and self.labels.spec.of_windows
+
     def describe(self) -> dict[str, Any]:
         """What determines the examples, as JSON values."""
         beside = {} if self.features is None else {"features": self.features.digest}

@@ -25,7 +25,6 @@ from distill.overlap.record import read_overlap
 from distill.overlap.sides import Side, joined, pool_side, shown_by, side_of_testing
 from distill.stage_config import BenchmarkSection, expanded
 from pseudo_labels.pool import Pool
-from pseudo_labels.store import LabelStore
 
 HELD_OUT = "Held-out part"
 _FEATURES = "near-features"
@@ -72,7 +71,7 @@ def benchmark_sides(sources: Sequence[Source], section: BenchmarkSection) -> Sid
     """All that was learned from, and a benchmark."""
     tested = side_of_testing(expanded(section.opinions), section.split)
     # An image that is in several sources counts with the score of the first.
-    return Sides(joined([_side(source) for source in sorted(sources, key=_is_of_windows)]), tested)
+    return Sides(joined([_side(source) for source in sorted(sources, key=lambda source: source.of_windows)]), tested)
 
 
 def held_out_sides(pool: Pool, trained: dict[str, float], tested: Targets) -> Sides:
@@ -146,12 +145,8 @@ def _look(
     return look
 
 
-def _is_of_windows(source: Source) -> bool:
-    return isinstance(source.labels, LabelStore) and source.labels.spec.of_windows
-
-
 def _side(source: Source) -> Side:
-    if _is_of_windows(source):  # a score of a window is no score of the image that would be copied
+    if source.of_windows:  # a score of a window is no score of the image that would be copied
         return pool_side(source.pool, ids=source.only)
     targets = targets_of(source, [ref.id for ref in source.pool.ok()])
     known = zip(targets.ids, targets.scores.tolist(), strict=True)

@@ -28,10 +28,19 @@ def label_sources(run: Run, *, overwrite: bool = False, progress: Report | None 
         run: whose pools of opinions are made if they are not there yet.
         overwrite: make pools of opinions anew whose images or settings changed.
         progress: called with images measured and in total, for each new pool.
+
+    Raises:
+        PocketiqaError: the first, by which the student is judged, holds labels of windows.
     """
     own = [] if run.recipe.label is None else [SourceSection(pool=run.labelled_pool, labels=run.labels)]
     sections = [*own, *run.recipe.sources]
-    return open_sources(sections, run.out / OPINIONS, run.recipe.seed, progress, overwrite=overwrite)
+    sources = open_sources(sections, run.out / OPINIONS, run.recipe.seed, progress, overwrite=overwrite)
+    if sources and sources[0].of_windows:
+        raise PocketiqaError(
+            f"the student is judged by its first source, but {sources[0].name!r} holds labels of windows, which say "
+            "nothing of whole images: name another first, or add 'label'"
+        )
+    return sources
 
 
 def student_stages(run: Run) -> list[Stage]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from distill.config import load_recipe
-from distill.pipeline import run_recipe
+from distill.pipeline import distill_only, run_recipe
 from distill.recipe_places import first_weights
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.errors import PocketiqaError
@@ -109,6 +109,10 @@ def test_a_student_learns_windows_of_the_pool_from_the_merged_teacher(tmp_path: 
     about = read_record(out / "training" / "student")["about"]
     assert merged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
     assert (out / "report" / "report.html").is_file()
+    del recipe["pool"], recipe["label"], recipe["fuse"], recipe["teachers"], recipe["merge"]
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(PocketiqaError, match=r"'0-qfm_iqm' holds labels of windows.*: name another first"):
+        distill_only(str(path))
 
 
 def test_where_a_student_may_start_from():
