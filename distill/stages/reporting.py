@@ -1,7 +1,7 @@
 """Everything the run wrote, gathered for the report page."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -239,7 +239,10 @@ def _own_pools(run: Run) -> list[dict[str, Any]]:
 
 def _rated_pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """Pools that were rated or labelled before."""
-    return [_pool_facts(source.name, source.pool, _terms(source)) for source in sources]
+    return [
+        _pool_facts(source.name + (" (windows)" if source.of_windows else ""), source.pool, _terms(source), source.only)
+        for source in sources
+    ]
 
 
 def _terms(source: Source) -> str:
@@ -249,14 +252,16 @@ def _terms(source: Source) -> str:
     return f"{source.labels.about['citation']}; {source.labels.about['licence']}"
 
 
-def _pool_facts(name: str, pool: Pool, licence: str) -> dict[str, Any]:
+def _pool_facts(name: str, pool: Pool, licence: str, only: Collection[str] | None = None) -> dict[str, Any]:
+    """What a pool is made of; ``only`` some of its images, by id, if these alone are learned from."""
+    refs = [ref for ref in pool if only is None or ref.id in only]
     return {
         "name": name,
-        "images": len(pool),
-        "statuses": pool.manifest.content["statuses"],
-        "groups": pool.manifest.content["groups"],
+        "images": len(refs),
+        "statuses": dict(sorted(Counter(ref.status.value for ref in refs).items())),
+        "groups": len({ref.group for ref in refs}),
         "digest": pool.digest,
-        "distortions": dict(Counter(ref.distortion for ref in pool if ref.distortion)),
+        "distortions": dict(Counter(ref.distortion for ref in refs if ref.distortion)),
         "licence": licence,
     }
 
