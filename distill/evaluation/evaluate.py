@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 FORMAT = 1
-ALL, CLEAN = "all", "clean"
+ALL, CLEAN, UNMARKED = "all", "clean", "unmarked"
 _EXAMPLES = 20
 
 
@@ -39,8 +39,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judge models by the same targets.
 
-    Two selections of images are reported where they differ: ``all``, and ``clean``, without the images that are known
-    or found to be near the training data. The headline is ``clean`` then.
+    Selections of images are reported where they differ: ``all``; ``clean``, without the images that are known or found
+    to be near the training data; and ``unmarked``, without those that the benchmark itself marks as near, which is what
+    others can compare with. The headline is ``clean`` then.
 
     Args:
         predictions: one for each model; names must differ.
@@ -89,11 +90,13 @@ def evaluate(
 
 
 def select(targets: Targets, overlapping: Collection[str] = ()) -> dict[str, BoolArray]:
-    """Masks of the selections; ``clean`` only where it differs from ``all``."""
+    """Masks of the selections, the headline first; each only where it differs from the others."""
     found = set(overlapping)
-    every = np.ones(len(targets.ids), bool)
-    clean = every & ~np.array(targets.near_train, bool) & np.array([id not in found for id in targets.ids], bool)
-    return {ALL: every} if clean.all() else {CLEAN: clean, ALL: every}
+    unmarked = ~np.array(targets.near_train, bool)
+    clean = unmarked & np.array([id not in found for id in targets.ids], bool)
+    selections = {} if clean.all() else {CLEAN: clean}
+    selections |= {} if unmarked.all() or (unmarked == clean).all() else {UNMARKED: unmarked}
+    return selections | {ALL: np.ones(len(targets.ids), bool)}
 
 
 def coverage(model: Predictions) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from distill.evaluation.evaluate import ALL, CLEAN, UNMARKED
 from distill.overlap.record import ALL_IMAGES
 from distill.report.lookup import model_of, role
 from distill.report.markup import Html, tag
@@ -18,7 +19,11 @@ METRIC_LABELS = {
     "rmse": "RMSE",
     "rmse_logistic4": "RMSE after logistic",
 }
-SELECTION_LABELS = {"clean": "clean images", "all": "all images"}
+SELECTION_LABELS = {
+    CLEAN: "clean images",
+    UNMARKED: "images that the benchmark does not mark as near",
+    ALL: "all images",
+}
 _KINDS = {"onnx": "exported student", "student": "student", "labels": "label store", "teacher": "teacher"}
 _GLOSSARY = (
     "SRCC and KRCC compare orders (Spearman, Kendall tau-b), PLCC compares values (Pearson); each is 1 for perfect "

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.report.agreement import METRIC_LABELS
-from distill.report.lookup import evaluations, headline_metrics
+from distill.evaluation.evaluate import UNMARKED
+from distill.report.agreement import METRIC_LABELS, SELECTION_LABELS
+from distill.report.lookup import evaluations
 from distill.report.markup import Html, plain, tag
 from distill.report.numbers import count, decimals, megabytes, milliseconds, si, size
 
@@ -126,11 +127,18 @@ def _results(content: Mapping[str, Any]) -> list[str]:
     points = []
     for evaluation in evaluations(content):
         for model in evaluation["models"]:
-            found = headline_metrics(evaluation, model["name"]) or {}
-            written = [f"{label} {_measured(found[metric])}" for metric, label in METRIC_LABELS.items()]
-            n = model["selections"][evaluation["headline"]]["n"]
-            points.append(f"{model['name']} on {evaluation['target']['name']}, n = {n}: {'; '.join(written)}.")
-    return points
+            points += [_result(evaluation, model, name) for name in (evaluation["headline"], UNMARKED)]
+    return [point for point in points if point]
+
+
+def _result(evaluation: Mapping[str, Any], model: Mapping[str, Any], selection: str) -> str:
+    """The metrics of a model on a selection; nothing where there is no such selection."""
+    part = model["selections"].get(selection)
+    if part is None:
+        return ""
+    written = [f"{label} {_measured(part['metrics'][metric])}" for metric, label in METRIC_LABELS.items()]
+    which = f", {SELECTION_LABELS[selection]}" if len(model["selections"]) > 1 else ""
+    return f"{model['name']} on {evaluation['target']['name']}{which}, n = {part['n']}: {'; '.join(written)}."
 
 
 def _measured(found: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
         overlap=results["overlap"],
         neighbours=_neighbours(run, out, results.get("near")),
         command=run.command,
-        notes=_notes(run, out, counts),
+        notes=[*_notes(run, out, counts), *_mixture(sources)],
     )
 
 
@@ -201,6 +201,15 @@ def _notes(run: Run, out: HeldOut, counts: Mapping[str, Mapping[str, int]]) -> l
     if groups < _FEW_SCENES:
         notes.append(f"It was trained on {groups} scenes: a demonstration of the method, not a model to rely on.")
     return notes
+
+
+def _mixture(sources: Sequence[Source]) -> list[str]:
+    """How much of synthetic damage and of people a model knows that learned from both."""
+    damaged = {ref.group for source in sources for ref in source.pool if ref.distortion}
+    rated = {id for source in sources if isinstance(source.labels, OpinionTable) for id in source.labels.ids}
+    if not damaged or not rated:
+        return []
+    return [f"Its synthetic damage is that of {len(damaged):,} scenes; people rated {len(rated):,} photographs."]
 
 
 def _maps(run: Run, scorer: Scorer, photographs: list[Photograph]) -> list[MapExample]:

@@ -77,6 +77,17 @@ def test_overlapping_images_leave_the_headline_too() -> None:
     assert found["excluded"] == {"near_train": 0, "overlapping": 2}
 
 
+def test_what_the_benchmark_marks_alone_is_left_out_of_a_selection_that_others_can_compare_with() -> None:
+    near = np.array(TARGETS.near_train)
+    more = {id for id, marked in zip(TARGETS.ids, near, strict=True) if not marked}
+    found = evaluate([GOOD], TARGETS, overlapping=set(sorted(more)[:5]), resamples=20)
+    unmarked, total = int((~near).sum()), len(near)
+    assert found["selections"] == {"clean": {"n": unmarked - 5}, "unmarked": {"n": unmarked}, "all": {"n": total}}
+    assert found["headline"] == "clean"
+    expected = spearman(GOOD.scores[~near], TARGETS.scores[~near])
+    assert metrics_of(found, 0, "unmarked")["srcc"]["value"] == pytest.approx(expected)
+
+
 def test_each_subset_and_the_mean_of_subsets(result: dict) -> None:
     found = result["models"][0]["selections"]["all"]
     values = []

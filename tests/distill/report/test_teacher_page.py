@@ -128,7 +128,8 @@ def test_both_models_stand_in_the_table_of_each_benchmark(tmp_path: Path) -> Non
             srcc = model["selections"][evaluation["headline"]]["metrics"]["srcc"]["value"]
             assert f'<i class="key {css}"></i>{model["name"]}' in shown
             assert f'value="{srcc!r}"' in shown
-            assert f"{model['name']} on {evaluation['target']['name']}, n = " in card
+            clean = ", clean images" if len(model["selections"]) > 1 else ""
+            assert f"{model['name']} on {evaluation['target']['name']}{clean}, n = " in card
     assert "3</data> as nearly the same picture" in shown
     assert shown.index("Clean images") < shown.index("All images")
     cited = section(page, "data")
