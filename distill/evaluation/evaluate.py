@@ -92,8 +92,8 @@ def evaluate(
 def select(targets: Targets, overlapping: Collection[str] = ()) -> dict[str, BoolArray]:
     """Masks of the selections, the headline first; each only where it differs from the others."""
     found = set(overlapping)
-    unmarked = ~np.array(targets.near_train, bool)
-    clean = unmarked & np.array([id not in found for id in targets.ids], bool)
+    unmarked = ~np.array(targets.marked or targets.near_train, bool)
+    clean = ~np.array(targets.near_train, bool) & np.array([id not in found for id in targets.ids], bool)
     selections = {} if clean.all() else {CLEAN: clean}
     selections |= {} if unmarked.all() or (unmarked == clean).all() else {UNMARKED: unmarked}
     return selections | {ALL: np.ones(len(targets.ids), bool)}

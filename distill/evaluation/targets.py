@@ -31,6 +31,7 @@ class Targets:
         near_train: images known to show a scene of the training part; headline figures leave them out.
         about: facts for a report, as JSON values.
         names: of the images, for a person; the ids if empty.
+        marked: those of ``near_train`` that the benchmark itself marks; all of these if empty.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Targets:
     near_train: tuple[bool, ...]
     about: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    marked: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(part) for part in (self.ids, self.scores, self.groups, self.subsets, self.near_train)}
@@ -73,6 +75,7 @@ class Targets:
             subsets=tuple(self.subsets[place] for place in places),
             near_train=tuple(self.near_train[place] for place in places),
             names=tuple(self.names[place] for place in places) if self.names else (),
+            marked=tuple(self.marked[place] for place in places) if self.marked else (),
         )
 
 
@@ -86,8 +89,9 @@ def targets_from_benchmark(benchmark: Benchmark) -> Targets:
         np.array([row.score for row in rows], np.float64),
         tuple(row.group for row in rows),
         tuple(row.subset for row in rows),
-        tuple(row.near_train for row in rows),
+        tuple(row.near_train or row.near_found for row in rows),
         benchmark.as_dict(),
+        marked=tuple(row.near_train for row in rows),
     )
 
 

@@ -49,7 +49,7 @@ def with_near(benchmark: Benchmark, record: Mapping[str, Any]) -> Benchmark:
             f"{RECORD} says nothing of {len(strange)} of {len(benchmark.rows)} images of {benchmark.name}, such as "
             f"{strange[0]!r}: run pocketiqa overlap on the same benchmark and split"
         )
-    rows = tuple(replace(row, near_train=row.near_train or near[row.id]) for row in benchmark.rows)
+    rows = tuple(replace(row, near_found=near[row.id]) for row in benchmark.rows)
     return replace(benchmark, rows=rows, notes=(*benchmark.notes, in_words(record)))
 
 

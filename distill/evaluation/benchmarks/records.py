@@ -59,6 +59,7 @@ class BenchmarkRow:
         subset: part of the benchmark to report separately (distortion, camera set, generator); empty if there is none.
         ref: path of the clean reference; empty without one.
         near_train: known to show the scene of a training image, so headline figures leave it out.
+        near_found: found to do so by features of a model (``pocketiqa overlap``), and left out likewise.
     """
 
     id: str
@@ -70,6 +71,7 @@ class BenchmarkRow:
     subset: str = ""
     ref: str = ""
     near_train: bool = False
+    near_found: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from distill.benchmarking import evaluate_on
 from distill.cli import app
 from distill.data import LabelTable, Source
 from distill.evaluation.benchmarks import load_benchmark
+from distill.evaluation.targets import targets_from_benchmark
 from distill.opinions import targets_of
 from distill.overlap.describer import Describer
 from distill.overlap.find import find_near
@@ -161,6 +162,12 @@ def test_an_evaluation_gives_each_metric_with_and_without_the_near(
     assert {name: found["n"] for name, found in result["selections"].items()} == {"clean": 1, "all": 4}
     assert (result["headline"], result["excluded"]["near_train"]) == ("clean", 3)
     assert result["near"]["copying"]["all images"]["n"] == 4
+    near = with_near(load_benchmark(benchmarks[1]), read_overlap(made))
+    rows = tuple(replace(row, near_train=place == 3) for place, row in enumerate(near.rows))
+    targets = targets_from_benchmark(replace(near, rows=rows))
+    assert targets.near_train == tuple(row.near_found or place == 3 for place, row in enumerate(rows))
+    assert sum(row.near_found for row in rows) == 3
+    assert targets.marked == (False, False, False, True)
     assert result["target"]["about"]["notes"][-1].startswith("3 of 4 images are near")
     with pytest.raises(PocketiqaError, match=r"says nothing of 6 of 6 images of trained, such as 'astronaut\.png'"):
         with_near(load_benchmark(benchmarks[0]), read_overlap(made))
