@@ -151,8 +151,7 @@ class Examples:
 
 _TYPES = {
     "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
-    "window": np.float64,
-    "shard": np.int32, "shard_row": np.int32,
+    "window": np.float64, "shard": np.int32, "shard_row": np.int32,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from pseudo_labels.files import digest_of
+from pseudo_labels.views import FULL
 
 
 class Status(StrEnum):
@@ -118,7 +119,7 @@ class PseudoLabel:
     id: str
     uri: str
     sha256: str = ""
-    view: str = "full"
+    view: str = FULL
     status: Status = Status.OK
     reason: str = ""
     score: float = float("nan")

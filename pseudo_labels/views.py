@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import digest_of
+from pseudo_labels.randomness import generator
 
 FULL, FLIP = "full", "flip"
 
@@ -93,8 +93,7 @@ class RandomCrops:
 
     def of(self, image_id: str) -> Window:
         """The window of an image."""
-        chance = np.random.Generator(np.random.PCG64(int(digest_of(["crop", self.seed, image_id]), 16)))
-        size, down, across = chance.random(3).tolist()
+        size, down, across = generator("crop", self.seed, image_id).random(3).tolist()
         share = max(round(self.smallest + size * (self.largest - self.smallest), _DIGITS), 10**-_DIGITS)
         top, left = (round(place * (1 - share), _DIGITS) for place in (down, across))
         return Window(top, left, share, share)

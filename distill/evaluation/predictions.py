@@ -19,6 +19,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_bytes
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError
 from pseudo_labels.records import Status
+from pseudo_labels.views import FULL
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -176,7 +177,7 @@ def _from_store(folder: Path, samples: Sequence[Sample], name: str | None, progr
 
     store = LabelStore.open(folder)
     table = store.labels().select(["id", "sha256", "view", "status", "reason", "score"]).to_pylist()
-    full = [row for row in table if row["view"] == "full"]
+    full = [row for row in table if row["view"] == FULL]
     by_id, by_content = {row["id"]: row for row in full}, {row["sha256"]: row for row in full if row["sha256"]}
     rows = []
     for done, sample in enumerate(samples, start=1):

@@ -13,6 +13,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.store import LabelStore
+from pseudo_labels.views import FULL
 
 FloatArray = NDArray[np.float64]
 
@@ -125,7 +126,7 @@ def targets_from_labels(
     if store.spec.pool_digest != pool.digest:
         raise PocketiqaError(f"the labels in {store.folder} are of another pool than {pool.folder}")
     columns = store.labels().select(["id", "view", "status", "score"]).to_pylist()
-    scores = {row["id"]: row["score"] for row in columns if row["view"] == "full" and row["status"] == Status.OK}
+    scores = {row["id"]: row["score"] for row in columns if row["view"] == FULL and row["status"] == Status.OK}
     wanted = [id for id in (scores if ids is None else ids) if id in scores]
     refs = [pool.by_id(id) for id in wanted]
     stamp = store.spec.stamp

@@ -185,9 +185,8 @@ class BatchMaker:
     ):  # fmt: skip
         self._examples = examples.with_mean_weight_one()
         self._features, self._prepare = features, prepare
-        shown = [labelled_view(examples, caches, index) for index in range(len(examples))]
         crop = images.crop_size
-        self._canvas = (crop, crop) if crop else (max(view.height for view in shown), max(view.width for view in shown))
+        self._canvas = (crop, crop) if crop else _largest(examples, caches)
         self._views = Views(
             examples, caches, order, self._window, horizontal_flip=images.horizontal_flip, **share
         )  # fmt: skip
@@ -233,6 +232,12 @@ def padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
     """
     missing = [max(0, side - found) for side, found in zip(canvas, view.shape[:2], strict=True)]
     return view if not any(missing) else np.pad(view, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
+
+
+def _largest(examples: Examples, caches: Sequence[PixelCache]) -> Sides:
+    """Height and width that what every label is of fits into."""
+    views = [labelled_view(examples, caches, index) for index in range(len(examples))]
+    return max(view.height for view in views), max(view.width for view in views)
 
 
 LazyBatch = tuple[np.ndarray, Callable[[], Any]]

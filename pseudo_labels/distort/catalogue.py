@@ -10,7 +10,7 @@ import numpy as np
 from pseudo_labels.distort import blur, brightness, camera, colour, compression, noise, sharpness, spatial
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import digest_of
+from pseudo_labels.randomness import generator
 
 # Raised whenever an operator or a level table changes: pools made before and after are then kept apart.
 VERSION = 1
@@ -171,8 +171,3 @@ def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: st
         raise PocketiqaError(f"level {level!r} of {name} is out of range: it must be above 0 and at most {LEVELS}")
     rng = generator(int(seed), image_id, name, float(level))
     return np.ascontiguousarray(CATALOGUE[name].apply(check_image(rgb), float(level) / LEVELS, rng))
-
-
-def generator(*key: int | float | str) -> np.random.Generator:
-    """A generator that equal keys give on every machine and in every process, unlike ``hash()``."""
-    return np.random.Generator(np.random.PCG64(int(digest_of(list(key)), 16)))

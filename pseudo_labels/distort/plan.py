@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pseudo_labels.distort.catalogue import generator
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.files import digest_of
+from pseudo_labels.randomness import generator
 
 _STRATA = 5
 # Two decimals name a file; levels closer than that look the same.

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from pseudo_labels.distort import CATALOGUE, contact_sheet, write_contact_sheet
-from pseudo_labels.distort.catalogue import generator
 from pseudo_labels.distort.preview import TILE_PX
+from pseudo_labels.randomness import generator
 
 
 def _count(sheet: np.ndarray, tile: np.ndarray) -> int:
