@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from distill.cores import usable_cores
+from pseudo_labels.parallel import usable_cores
 
 # In the order in which the stages need them.
 _PACKAGES = (

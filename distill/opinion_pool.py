@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from distill.console import is_main_process
-from distill.cores import usable_cores
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow
 from distill.evaluation.overlap import NEAR_DISTANCE
 from distill.split import join_groups
@@ -21,8 +20,8 @@ from pseudo_labels.addresses import of_path
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.images import DEFAULT_LIMITS
-from pseudo_labels.measure import measure_all
-from pseudo_labels.pool import KIND, Pool, keep_touched, write_pool
+from pseudo_labels.parallel import usable_cores
+from pseudo_labels.pool import KIND, Pool, keep_touched, measure_all, write_pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.sources import Entry, Listing, file_stamp
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # the words for a pool need no torch, and the tables of doctor not even pyarrow
-    from pseudo_labels.audit.report import AuditReport
+    from pseudo_labels.audit.store import AuditReport
     from pseudo_labels.pool import Pool
     from pseudo_labels.store import LabelStore
     from students.export import ExportReport

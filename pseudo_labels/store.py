@@ -19,8 +19,7 @@ import pyarrow as pa
 
 from pseudo_labels import outputs, shards
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
-from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file, staged_folder
-from pseudo_labels.locks import exclusive
+from pseudo_labels.files import canonical_json, digest_of, exclusive, read_json, sha256_file, staged_folder
 from pseudo_labels.records import PseudoLabel, TeacherStamp
 from pseudo_labels.shards import ShardFault
 

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json
 from pseudo_labels.fusion.ensemble import Ensemble, Fused
@@ -25,7 +24,7 @@ from pseudo_labels.fusion.keep import KEPT, KeepRule, Measures, reasons
 from pseudo_labels.fusion.stored import StoredFusion, is_fused, read_fusion
 from pseudo_labels.images import ImageError
 from pseudo_labels.outputs import differences
-from pseudo_labels.records import TeacherStamp
+from pseudo_labels.records import TeacherStamp, confidence
 from pseudo_labels.store import LabelStore
 from teachers.base import Item, Teacher, TeacherOutput
 from teachers.inner import pack, sound, unpack

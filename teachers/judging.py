@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.records import PseudoLabel, Status
+from pseudo_labels.records import PseudoLabel, Status, confidence
 from teachers.base import Teacher, TeacherOutput, check_output, shapes
 from teachers.memory import is_out_of_memory, release_memory
 from teachers.reading import Prepared

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.comparison.config import Comparison, Row
-from distill.evaluation.bootstrap import Draws
 from distill.evaluation.evaluate import CLEAN, evaluate, select
 from distill.evaluation.paired import mean_difference
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
+from pseudo_labels.metrics.bootstrap import Draws
 
 RESAMPLES, SEED = 1000, 0
 METRIC = "srcc"

@@ -13,10 +13,10 @@ from matplotlib.transforms import Bbox
 
 from distill.comparison.labels import place_labels, spread
 from distill.evaluation.evaluate import select
-from distill.evaluation.metrics import map_to_target, srcc
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from distill.report.numbers import decimals
+from pseudo_labels.metrics.correlation import map_to_target, srcc
 
 _DPI = 200
 _SOFT, _GRID = "#5b6670", {"color": "#e3e5e4", "linewidth": 0.7}

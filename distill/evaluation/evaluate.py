@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.bootstrap import LEVEL, Draws, bootstrap_metrics, interval, share_above_zero
-from distill.evaluation.metrics import METRICS, MIN_IMAGES, measure
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.metrics.bootstrap import LEVEL, Draws, bootstrap_metrics, interval, share_above_zero
+from pseudo_labels.metrics.correlation import METRICS, MIN_IMAGES, measure
 from pseudo_labels.records import Status
 
 FloatArray = NDArray[np.float64]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.bootstrap import Draws, bootstrap_metrics, interval
-from distill.evaluation.metrics import METRICS
 from distill.evaluation.predictions import Predictions
+from pseudo_labels.metrics.bootstrap import Draws, bootstrap_metrics, interval
+from pseudo_labels.metrics.correlation import METRICS
 
 FloatArray = NDArray[np.float64]
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from distill.evaluation.logistic import LogisticFit
 from distill.report.lookup import model_of, role
 from distill.report.markup import Html, tag
 from distill.report.numbers import count, data, decimals
 from distill.report.plots import Series, histogram, legend, residuals, scatter
 from distill.report.tables import Section
+from pseudo_labels.metrics.logistic import LogisticFit
 
 
 def target_label(content: Mapping[str, Any]) -> str:

@@ -4,13 +4,13 @@ from functools import partial
 from pathlib import Path
 
 from distill.console import Report, warn
-from distill.cores import usable_cores
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
 from distill.stage_config import DistortSection, LabelSection, PoolSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
 from distill.summaries import pool_line, store_line
 from pseudo_labels.distort import build_synthetic_pool
+from pseudo_labels.parallel import usable_cores
 from pseudo_labels.photos import export_photographs
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.views import RandomCrops

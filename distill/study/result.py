@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.bootstrap import LEVEL, Draws
 from distill.evaluation.evaluate import select
-from distill.evaluation.metrics import METRICS
 from distill.evaluation.paired import mean_difference
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
@@ -23,6 +21,8 @@ from distill.study.judging import read_judgement, read_sensitivity
 from distill.study.sensitivity import compared
 from distill.study.sharing import SHARED, CellRun
 from distill.study.worker import read_failure
+from pseudo_labels.metrics.bootstrap import LEVEL, Draws
+from pseudo_labels.metrics.correlation import METRICS
 
 FORMAT = 1
 RESAMPLES = 1000

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.bootstrap import Draws, interval
 from distill.evaluation.samples import Sample
 from distill.evaluation.targets import Targets
 from pseudo_labels.images import ImageError, decode
+from pseudo_labels.metrics.bootstrap import Draws, interval
 from teachers.qfm_iqm import QfmIqmTeacher
 
 FloatArray = NDArray[np.float64]

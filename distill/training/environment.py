@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
 
-from distill.cores import usable_cores
 from distill.training.loop_config import LoopSettings
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.parallel import usable_cores
 from students.allocator import MOST_BYTES, keep_freed_memory
 from teachers.launch import leave_group_at_exit
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from distill.training.batches import Batch
 from distill.training.cached_features import Standard
 from distill.training.train_config import LiveSettings
-from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
-from pseudo_labels.records import TeacherStamp
+from pseudo_labels.records import TeacherStamp, confidence
 from teachers.base import Item, TeacherOutput, check_output, shapes
 from teachers.registry import build_teacher
 

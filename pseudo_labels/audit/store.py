@@ -6,21 +6,187 @@ Only shards whose bytes verify are looked at; ``audit_page`` turns the report in
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from pseudo_labels.audit.checks import find_warnings
-from pseudo_labels.audit.fusion import find_fusion
-from pseudo_labels.audit.report import AuditReport
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.fusion.stored import is_fused, read_fusion
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.shards import ShardFault
 from pseudo_labels.store import LabelStore
+
+
+def find_fusion(
+    store: LabelStore, labels: dict[int, tuple[str, str]], counts: dict[str, int], *, whole: bool
+) -> tuple[dict[str, Any] | None, str]:
+    """The fusion of a store, and a warning if it cannot be trusted.
+
+    Args:
+        store: of any kind.
+        labels: row to address and reason, for the rows that can be read.
+        counts: status to rows, of those rows.
+        whole: whether these are all rows.
+
+    Returns:
+        ``FusionReport`` as JSON values, each example with its ``uri`` and ``reason`` (empty where its row cannot be
+        read); None without a fusion. And the warning, empty if there is none.
+    """
+    if not is_fused(store):
+        return None, ""
+    try:
+        report = read_fusion(store).report
+    except PocketiqaError as error:
+        return None, f"nothing is known of the fusion: {error}"
+    if whole and report.kept != counts.get("ok", 0):
+        return None, (
+            f"nothing is known of the fusion: its report tells of {report.kept} kept rows, the store holds "
+            f"{counts.get('ok', 0)}; run the same fuse command again"
+        )
+    examples = {
+        name: [own | dict(zip(("uri", "reason"), labels.get(own["row"], ("", "")), strict=True)) for own in found]
+        for name, found in report.examples.items()
+    }
+    return report.as_dict() | {"examples": examples}, ""
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Findings, all of them JSON values but for ``faults``.
+
+    Attributes:
+        folder: of the store.
+        teacher: its stamp.
+        finished: whether the store was finished.
+        rows: of the whole store.
+        shards: of the whole store.
+        missing: shards that are not committed.
+        faults: shards that cannot be trusted, and why.
+        coverage: status to ``count`` and ``reasons`` (the most frequent: ``reason``, ``count``, ``example``); reasons
+            that differ in numbers only are counted together, and that of the example is told.
+        scores: ``n``, ``mean``, ``std``, ``min``, ``max``, ``median``, ``distinct`` of the ``ok`` rows.
+        histograms: of ``score``, ``score_std`` (where the teacher gives it) and ``confidence`` of the ``ok`` rows:
+            ``counts`` in 20 equal bins of [0, ``high``].
+        spread: ``n``, ``mean``, ``median``, ``p95`` of the teacher's own standard deviation, where it gives one.
+        levels: mean score by severity, to the nearest of 0 (originals) to 5; empty without a synthetic pool.
+        distortions: name to ``n``, ``mean``, ``levels`` and ``srcc`` (rank correlation of score and level).
+        by_shard: ``index``, ``n``, ``mean``, ``std`` of each shard with ``ok`` rows.
+        examples: ``lowest``, ``highest`` and ``uncertain``: ``row``, ``uri``, ``score``, ``score_std``.
+        fusion: of a fused store, as ``audit_fusion.find_fusion``; else None.
+        warnings: what a person should look at, in words.
+    """
+
+    folder: str
+    teacher: dict[str, Any]
+    finished: bool
+    rows: int
+    shards: int
+    missing: list[int]
+    faults: list[ShardFault]
+    coverage: dict[str, Any]
+    scores: dict[str, Any]
+    histograms: dict[str, Any]
+    spread: dict[str, Any]
+    levels: dict[str, float]
+    distortions: dict[str, Any]
+    by_shard: list[dict[str, Any]]
+    examples: dict[str, list[dict[str, Any]]]
+    fusion: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every label is there and as it was written; warnings may still stand."""
+        return self.finished and not self.missing and not self.faults
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self) | {"ok": self.ok}
+
+
+# Below these a teacher tells images apart hardly or not at all.
+_CONSTANT_STD = 1e-3
+_NARROW_STD = 0.02
+_SAME_SCORE_SHARE = 0.5
+# A shard drifts if its mean is this far from the others' median, in robust deviations and on the scale.
+_DRIFT_DEVIATIONS, _DRIFT_SCORE = 5.0, 0.1
+
+
+def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
+    """Warnings, most urgent first.
+
+    Args:
+        report: whatever ``audit`` has found so far.
+        scores: of the ``ok`` rows.
+    """
+    return [*_damage(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
+
+
+def _damage(report: AuditReport) -> list[str]:
+    found = []
+    if report.faults:
+        shown = "; ".join(f"shard {fault.index}: {fault.reason}" for fault in report.faults[:3])
+        more = "; ..." if len(report.faults) > 3 else ""
+        found.append(
+            f"{len(report.faults)} of {report.shards} shards are damaged ({shown}{more}): "
+            "run the same label command again, it relabels them"
+        )
+    if report.missing:
+        found.append(
+            f"{len(report.missing)} of {report.shards} shards are missing: "
+            "run the same label command again, it goes on where it stopped"
+        )
+    elif not report.finished:
+        found.append("the store is not finished: run the same label command again")
+    return found
+
+
+def _degenerate(report: AuditReport, scores: np.ndarray) -> list[str]:
+    if not len(scores):
+        return ["no image has a score"]
+    found = []
+    if report.scores["std"] < _CONSTANT_STD:
+        found.append(f"the teacher is constant: {len(scores)} scores with a standard deviation of {scores.std():.2g}")
+    elif report.scores["std"] < _NARROW_STD:
+        found.append(
+            f"the teacher hardly tells images apart: its scores have a standard deviation of {scores.std():.2g}"
+        )
+    else:
+        values, counts = np.unique(scores, return_counts=True)
+        if len(scores) > 1 and counts.max() > _SAME_SCORE_SHARE * len(scores):
+            share = counts.max() / len(scores)
+            found.append(f"{share:.0%} of the images have the same score, {values[counts.argmax()]:.4g}")
+    return found
+
+
+def _trends(report: AuditReport) -> list[str]:
+    rising = [name for name, found in report.distortions.items() if found["srcc"] is not None and found["srcc"] > 0]
+    found = [f"scores rise with the level of {', '.join(rising)}: they should fall"] if rising else []
+    means = [mean for _, mean in sorted(report.levels.items())]
+    if len(means) > 1 and means[-1] >= means[0]:
+        found.append("severe levels score no lower than mild ones: is the teacher's scale reversed?")
+    return found
+
+
+def _drift(report: AuditReport) -> list[str]:
+    means = np.array([shard["mean"] for shard in report.by_shard])
+    if len(means) < 4:
+        return []
+    distance = np.abs(means - np.median(means))
+    deviation = 1.4826 * np.median(distance)  # of a normal distribution, from the median distance
+    far = distance > np.maximum(_DRIFT_DEVIATIONS * deviation, _DRIFT_SCORE)
+    shards = ", ".join(str(report.by_shard[at]["index"]) for at in np.flatnonzero(far)[:5])
+    if not shards:
+        return []
+    return [
+        f"mean scores of shard {shards} are far from the others' ({np.median(means):.3f}): "
+        "other content there, or a teacher that changed on the way"
+    ]
+
 
 _HISTOGRAM_BINS = 20
 _LEAST_REACH = 0.05  # of a histogram of spreads

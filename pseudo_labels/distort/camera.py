@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
+from pseudo_labels.distort.blur import chain, convolve, disk_kernel, gaussian, line_kernel
 from pseudo_labels.distort.compression import recode_jpeg
-from pseudo_labels.distort.filters import chain, convolve, disk_kernel, gaussian, line_kernel
 from pseudo_labels.distort.scale import coin, luma, to_uint8
 
 DEFOCUS_RADIUS_PX = 5.0

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pseudo_labels.distort import blur, brightness, camera, colour, compression, noise, sharpness, spatial
+from pseudo_labels.distort import blur, camera, colour, compression, noise, spatial
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.randomness import generator
+from pseudo_labels.views import generator
 
 # Raised whenever an operator or a level table changes: pools made before and after are then kept apart.
 VERSION = 1
@@ -59,16 +59,16 @@ _KADID: tuple[tuple[str, Operator], ...] = (
     ("noise", noise.impulse_noise),
     ("noise", noise.multiplicative_noise),
     ("noise", noise.denoise),
-    ("brightness", brightness.brighten),
-    ("brightness", brightness.darken),
-    ("brightness", brightness.mean_shift),
+    ("brightness", colour.brighten),
+    ("brightness", colour.darken),
+    ("brightness", colour.mean_shift),
     ("spatial", spatial.jitter),
     ("spatial", spatial.non_eccentricity_patch),
     ("spatial", spatial.pixelate),
     ("spatial", spatial.quantization),
     ("spatial", spatial.color_block),
-    ("sharpness", sharpness.high_sharpen),
-    ("sharpness", sharpness.contrast_change),
+    ("sharpness", colour.high_sharpen),
+    ("sharpness", colour.contrast_change),
 )
 _CAMERA: tuple[Operator, ...] = (
     camera.camera_blur,

@@ -5,10 +5,96 @@ import math
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from skimage import color
 
-from pseudo_labels.distort.filters import gaussian
-from pseudo_labels.distort.lab import from_lab, to_lab
-from pseudo_labels.distort.scale import at, luma, to_uint8
+from pseudo_labels.distort.blur import gaussian
+from pseudo_labels.distort.scale import at, coin, luma, to_uint8
+
+_BAND_ROWS = 64
+
+
+def to_lab(rgb: np.ndarray) -> np.ndarray:
+    """HxWx3 uint8 to L in 0..100, a and b around 0; HxWx3 float64."""
+    lab = np.empty(rgb.shape)
+    for top in range(0, len(rgb), _BAND_ROWS):
+        lab[top : top + _BAND_ROWS] = color.rgb2lab(rgb[top : top + _BAND_ROWS])
+    return lab
+
+
+def from_lab(lab: np.ndarray) -> np.ndarray:
+    """HxWx3 Lab to grey levels, float64 in 0..255; what lies outside sRGB is clipped channel by channel."""
+    rgb = np.empty(lab.shape)
+    for top in range(0, len(lab), _BAND_ROWS):
+        rgb[top : top + _BAND_ROWS] = _band_from_lab(lab[top : top + _BAND_ROWS].copy())
+    return rgb
+
+
+def _band_from_lab(lab: np.ndarray) -> np.ndarray:
+    np.clip(lab[..., 0], 0, 100, out=lab[..., 0])
+    # Just above the b at which Z is zero: scikit-image clips Z there as well, but with a warning.
+    np.minimum(lab[..., 2], 200 / 116 * (lab[..., 0] + 16) - 1e-9, out=lab[..., 2])
+    return color.lab2rgb(lab) * 255.0
+
+
+# Level 0, then the levels 1 to 5. KADID's mean shift runs from +0.15 through 0 to -0.15, so its middle level changes
+# nothing; here a level is a severity, the span is the same, and chance draws the sign.
+BRIGHTEN_AMOUNT = (0.0, 0.1, 0.2, 0.4, 0.7, 1.1)
+DARKEN_AMOUNT = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+MEAN_SHIFT = (0.0, 0.03, 0.06, 0.09, 0.12, 0.15)
+
+
+def bend(values: np.ndarray, middle: float) -> np.ndarray:
+    """The tone curve through (0, 0), (0.5, middle) and (1, 1): a parabola, clipped to [0, 1]."""
+    square = 2 - 4 * middle
+    return np.clip(values * (square * values + 1 - square), 0, 1)
+
+
+def brighten(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Middle tones lifted: two parts in RGB, one part in the L of Lab."""
+    middle = 0.5 + at(BRIGHTEN_AMOUNT, severity) / 2
+    lab = to_lab(rgb)
+    lab[..., 0] = 100 * bend(lab[..., 0] / 100, middle)
+    mixed = from_lab(lab)
+    mixed += (510 * bend(np.arange(256) / 255, middle))[rgb]
+    return to_uint8(mixed / 3)
+
+
+def darken(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Middle tones lowered, in RGB."""
+    return to_uint8(255 * bend(np.arange(256) / 255, 0.5 - at(DARKEN_AMOUNT, severity) / 2))[rgb]
+
+
+def mean_shift(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """A constant added to or taken from every sample."""
+    return to_uint8(np.arange(256) + 255 * coin(rng) * at(MEAN_SHIFT, severity))[rgb]
+
+
+# Level 0, then the levels 1 to 5. KADID's contrast runs from +0.3 to -0.6 around the identity at -0.2, strongest change
+# first and last; here a level is a severity, the span is about the same, and chance draws the direction.
+SHARPEN_AMOUNT = (0.0, 1.0, 2.0, 3.0, 6.0, 12.0)
+SHARPEN_SIGMA_PX = 3.0
+CONTRAST_AMOUNT = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def high_sharpen(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Unsharp masking of the L of Lab, far beyond taste."""
+    lab = to_lab(rgb)
+    lightness = np.ascontiguousarray(lab[..., 0])
+    lab[..., 0] = lightness + at(SHARPEN_AMOUNT, severity) * (lightness - gaussian(lightness, SHARPEN_SIGMA_PX))
+    return to_uint8(from_lab(lab))
+
+
+def contrast_change(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """A tone curve steeper or flatter in the middle tones: cubic spline with 0, 0.5 and 1 fixed, 0.3 and 0.7 moved.
+
+    About its middle the not-a-knot spline through these five points is odd, so it is a u + b u^3 and two of the points
+    give a and b.
+    """
+    move = coin(rng) * at(CONTRAST_AMOUNT, severity) / 4
+    u = np.arange(256) / 255 - 0.5
+    curve = 0.5 + (1 + move / 0.168) * u - move / 0.042 * u**3
+    return to_uint8(255 * curve)[rgb]
+
 
 # Level 0, then the levels 1 to 5. KADID's level 1 of the Lab saturation is a factor 1, which changes nothing: 1.5 here.
 DIFFUSION_AMOUNT = (0.0, 1.0, 3.0, 6.0, 8.0, 12.0)

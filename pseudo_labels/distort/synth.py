@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_labels.distort.catalogue import MIN_SIDE_PX, VERSION, select
-from pseudo_labels.distort.maker import IMAGES, Maker, Task
-from pseudo_labels.distort.parallel import in_order
-from pseudo_labels.distort.plan import plan
+from pseudo_labels.distort.maker import IMAGES, Maker, Task, plan
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.locks import exclusive
+from pseudo_labels.files import exclusive
+from pseudo_labels.parallel import in_order
 from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef, Status
 

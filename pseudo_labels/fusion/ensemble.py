@@ -9,21 +9,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
-from pseudo_labels.fusion.agreement import agree
 from pseudo_labels.fusion.calibrate import (
     FITTED,
     METHODS,
     Calibration,
+    MonotoneMap,
     align_quantiles,
     calibrate,
     check_constant,
     uncalibrated,
 )
-from pseudo_labels.fusion.combine import ErrorStructure, combine, error_correlation
-from pseudo_labels.fusion.expected_error import ExpectedError, fit_expected_error
-from pseudo_labels.fusion.monotone import MonotoneMap
-from pseudo_labels.fusion.opinions import Opinions
-from pseudo_labels.fusion.parts import Columns
+from pseudo_labels.fusion.combine import ErrorStructure, ExpectedError, combine, error_correlation, fit_expected_error
+from pseudo_labels.fusion.parts import Columns, Opinions
+from pseudo_labels.metrics.agreement import agree
 
 FloatArray = NDArray[np.float64]
 

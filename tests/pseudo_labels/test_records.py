@@ -4,7 +4,7 @@ import math
 import pytest
 
 from pseudo_labels.files import canonical_json
-from pseudo_labels.records import ImageRef, PseudoLabel, Status, TeacherStamp
+from pseudo_labels.records import ImageRef, PseudoLabel, Status, TeacherStamp, confidence
 
 STAMP = TeacherStamp("reference", 1, "abc", {"metrics": ["fsim"], "max_side": None})
 
@@ -46,3 +46,10 @@ def test_a_label_without_a_score_says_so_with_nan():
 def test_rows_cannot_be_changed_in_place():
     with pytest.raises(AttributeError):
         ImageRef("id", "uri").status = Status.FAILED  # type: ignore[misc]
+
+
+def test_confidence_is_the_inverse_of_a_floor_plus_the_variance():
+    assert confidence(0.0) == 1.0
+    assert confidence(math.nan) == 1.0
+    for std in (0.03, 0.1, 0.4):
+        assert confidence(std) == pytest.approx(0.01 / (0.01 + std**2))

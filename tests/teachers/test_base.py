@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.records import confidence
 from teachers.base import Teacher, TeacherOutput, check_output, shapes, stack
 from teachers.reference import build_reference
 from tests.helpers import own_teacher

@@ -16,7 +16,6 @@ from distill.evaluation.judges import open_judge
 from distill.training.batches import Batch
 from distill.training.live_teacher import LiveTeacher
 from distill.training.train_config import LiveSettings
-from pseudo_labels.confidence import confidence
 from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from pseudo_labels.fusion.fuse import fuse
@@ -24,7 +23,7 @@ from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.images import ImageError
 from pseudo_labels.photos import bundled_photographs
 from pseudo_labels.pool import Pool, build_pool
-from pseudo_labels.records import Status
+from pseudo_labels.records import Status, confidence
 from pseudo_labels.store import LabelStore
 from teachers.base import Item, check_teacher, shapes
 from teachers.fused import FusedTeacher

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from distill.evaluation.bootstrap import Draws
 from distill.evaluation.targets import Targets
 from distill.study.sensitivity import compared
+from pseudo_labels.metrics.bootstrap import Draws
 
 IMAGES, SCENES, RESAMPLES = 60, 20, 2000
 GROUPS = tuple(f"scene{row % SCENES}" for row in range(IMAGES))

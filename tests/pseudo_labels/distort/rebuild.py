@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from pseudo_labels.distort import build_synthetic_pool
-from pseudo_labels.distort.parallel import in_order
+from pseudo_labels.parallel import in_order
 from pseudo_labels.pool import Pool
 
 

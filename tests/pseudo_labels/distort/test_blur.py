@@ -10,11 +10,14 @@ from pseudo_labels.distort.blur import (
     GAUSSIAN_SIGMA_PX,
     LENS_RADIUS_PX,
     MOTION_LENGTH_PX,
+    chain,
+    convolve,
+    disk_kernel,
     gaussian_blur,
     lens_blur,
+    line_kernel,
     motion_blur,
 )
-from pseudo_labels.distort.filters import chain, convolve, disk_kernel, line_kernel
 
 _RNG = np.random.default_rng(0)
 

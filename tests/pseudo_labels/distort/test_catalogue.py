@@ -5,7 +5,7 @@ import pytest
 
 from pseudo_labels.distort import CATALOGUE, distort, families, groups, select
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.randomness import generator
+from pseudo_labels.views import generator
 
 
 def test_catalogue_holds_kadid_in_order_and_six_of_a_camera() -> None:

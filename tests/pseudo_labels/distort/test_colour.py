@@ -3,20 +3,32 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.interpolate import CubicSpline
 from skimage import color
+from skimage.filters import unsharp_mask
 
 from pseudo_labels.distort.colour import (
     COLOURS,
+    CONTRAST_AMOUNT,
     HSV_FACTOR,
     LAB_FACTOR,
+    MEAN_SHIFT,
+    SHARPEN_AMOUNT,
     SHIFT_PX,
+    bend,
+    brighten,
     color_diffusion,
     color_quantization,
     color_saturation_hsv,
     color_saturation_lab,
     color_shift,
+    contrast_change,
+    darken,
+    from_lab,
+    high_sharpen,
+    mean_shift,
+    to_lab,
 )
-from pseudo_labels.distort.lab import from_lab, to_lab
 
 _RNG = np.random.default_rng(0)
 
@@ -108,3 +120,78 @@ def test_quantization_leaves_few_colours_with_the_right_mean(level: int, photo: 
     # Error diffusion: seen from afar the colours are those of the image.
     blurred = [ndimage.gaussian_filter(rgb.astype(float), (6, 6, 0)) for rgb in (few, photo)]
     assert np.abs(blurred[0] - blurred[1]).mean() < 6
+
+
+def _rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _ramp() -> np.ndarray:
+    return np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (64, 1, 3))
+
+
+@pytest.mark.parametrize("middle", [0.1, 0.3, 0.5, 0.7, 1.05])
+def test_bend_is_the_parabola_through_three_points(middle: float) -> None:
+    parabola = np.polynomial.Polynomial.fit([0, 0.5, 1], [0, middle, 1], 2)
+    values = np.linspace(0, 1, 101)
+    assert np.allclose(bend(values, middle), np.clip(parabola(values), 0, 1))
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
+def test_brighten_lifts_and_darken_lowers_every_tone(level: int) -> None:
+    ramp = _ramp()
+    for operator, sign in ((brighten, 1), (darken, -1)):
+        changed = operator(ramp, level / 5, _rng()).astype(int)[0, :, 0]
+        assert (sign * (changed - np.arange(256)) >= 0).all()
+        assert (np.diff(changed) >= 0).all()
+        assert changed[0] == 0
+        assert changed[255] == 255
+
+
+def test_darken_at_level_5_is_its_curve() -> None:
+    """Through (0.5, 0.1): y = 1.6 x^2 - 0.6 x, clipped below 0.375."""
+    x = np.arange(256) / 255
+    expected = np.rint(255 * np.maximum(1.6 * x**2 - 0.6 * x, 0))
+    assert np.abs(darken(_ramp(), 1.0, _rng())[0, :, 0] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
+def test_mean_shift_is_a_constant_of_either_sign(level: int) -> None:
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    shifts = {int(mean_shift(gray, level / 5, _rng(seed))[0, 0, 0]) - 128 for seed in range(20)}
+    step = round(255 * MEAN_SHIFT[level])
+    assert all(abs(abs(shift) - step) <= 1 for shift in shifts)
+    assert min(shifts) < 0 < max(shifts)
+
+
+LEVELS = [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_sharpening_is_an_unsharp_mask_of_lightness(level: int, photo: np.ndarray) -> None:
+    gray = photo[..., 1:2].repeat(3, axis=2)
+    lightness = color.rgb2lab(gray)[..., 0]
+    masked = unsharp_mask(lightness, radius=3, amount=SHARPEN_AMOUNT[level], preserve_range=True)
+    found = color.rgb2lab(high_sharpen(gray, level / 5, np.random.default_rng(0)))[..., 0]
+    # Theirs reaches 4 deviations and mirrors nothing; ours 3. Away from the borders, and relative to the amount.
+    difference = np.abs(found - np.clip(masked, 0, 100))[15:-15, 15:-15]
+    assert difference.mean() < 0.2 + 0.1 * SHARPEN_AMOUNT[level]
+
+
+def test_sharpening_leaves_flat_areas_alone() -> None:
+    flat = np.full((64, 64, 3), (90, 140, 60), np.uint8)
+    assert np.array_equal(high_sharpen(flat, 1.0, np.random.default_rng(0)), flat)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_contrast_is_the_spline_through_five_points(level: int) -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (64, 1, 3))
+    move = CONTRAST_AMOUNT[level] / 4
+    seen = set()
+    for seed in range(12):
+        found = contrast_change(ramp, level / 5, np.random.default_rng(seed))[0, :, 0].astype(int)
+        direction = 1 if found[200] > 200 else -1
+        spline = CubicSpline((0, 0.3, 0.5, 0.7, 1), (0, 0.3 - direction * move, 0.5, 0.7 + direction * move, 1))
+        assert np.abs(found - np.clip(255 * spline(np.arange(256) / 255), 0, 255)).max() <= 0.5 + 1e-9
+        seen.add(direction)
+    assert seen == {1, -1}

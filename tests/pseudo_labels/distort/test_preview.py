@@ -7,7 +7,7 @@ from PIL import Image
 
 from pseudo_labels.distort import CATALOGUE, contact_sheet, write_contact_sheet
 from pseudo_labels.distort.preview import TILE_PX
-from pseudo_labels.randomness import generator
+from pseudo_labels.views import generator
 
 
 def _count(sheet: np.ndarray, tile: np.ndarray) -> int:

@@ -12,10 +12,10 @@ import skimage.data
 from PIL import Image
 
 from pseudo_labels.distort import CATALOGUE, build_synthetic_pool, distort
-from pseudo_labels.distort.plan import plan
+from pseudo_labels.distort.maker import plan
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError
+from pseudo_labels.files import exclusive
 from pseudo_labels.images import ImageError, load
-from pseudo_labels.locks import exclusive
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status
 from tests.helpers.killing import kill_and_resume

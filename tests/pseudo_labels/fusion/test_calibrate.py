@@ -7,9 +7,17 @@ from sklearn.isotonic import IsotonicRegression
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json
-from pseudo_labels.fusion.agreement import Agreement, _resampled, agree, srcc
-from pseudo_labels.fusion.calibrate import Calibration, align_quantiles, calibrate, uncalibrated
-from pseudo_labels.fusion.monotone import MonotoneMap, fit_isotonic, fit_logistic, knots_map
+from pseudo_labels.fusion.calibrate import (
+    Calibration,
+    MonotoneMap,
+    align_quantiles,
+    calibrate,
+    fit_isotonic,
+    fit_logistic,
+    knots_map,
+    uncalibrated,
+)
+from pseudo_labels.metrics.agreement import Agreement, _resampled, agree, srcc
 from tests.helpers.fusing import rho
 
 FloatArray = NDArray[np.float64]

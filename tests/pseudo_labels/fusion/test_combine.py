@@ -3,8 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
-from pseudo_labels.fusion.combine import ErrorStructure, combine, error_correlation
-from pseudo_labels.fusion.expected_error import ExpectedError, fit_expected_error
+from pseudo_labels.fusion.combine import ErrorStructure, ExpectedError, combine, error_correlation, fit_expected_error
 
 FloatArray = NDArray[np.float64]
 NAN = np.nan

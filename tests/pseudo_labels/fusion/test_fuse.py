@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pseudo_labels.confidence import confidence
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.fusion.ensemble import Ensemble
 from pseudo_labels.fusion.fuse import fuse
@@ -15,7 +14,7 @@ from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.fusion.parts import Part
 from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.pool import Pool
-from pseudo_labels.records import Status
+from pseudo_labels.records import Status, confidence
 from pseudo_labels.store import LabelStore
 from tests.helpers.fusing import (
     BAD,

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau, rankdata
 
-from distill.evaluation.logistic import LogisticFit, fit_logistic4
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.metrics.logistic import LogisticFit, fit_logistic4
 
 FloatArray = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.metrics import METRICS, krcc, map_to_target, paired_arrays
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.metrics.correlation import METRICS, krcc, map_to_target, paired_arrays
 
 FloatArray = NDArray[np.float64]
 

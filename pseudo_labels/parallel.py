@@ -13,6 +13,12 @@ from typing import Any, TypeVar
 
 from pseudo_labels.errors import PocketiqaError
 
+
+def usable_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from distill.evaluation.logistic import LogisticFit, fit_logistic4
+from pseudo_labels.metrics.logistic import LogisticFit, fit_logistic4
 
 
 def vqeg(x: np.ndarray, b1: float, b2: float, b3: float, b4: float) -> np.ndarray:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudo_labels.distort.parallel import in_order
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.parallel import in_order
 from tests.pseudo_labels.distort.rebuild import die_at_three, refuse_at_three, square
 
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distill.evaluation import bootstrap
-from distill.evaluation.bootstrap import Draws, bootstrap_metrics, interval, share_above_zero
-from distill.evaluation.metrics import METRICS, map_to_target, plcc, rmse
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.metrics import bootstrap
+from pseudo_labels.metrics.bootstrap import Draws, bootstrap_metrics, interval, share_above_zero
+from pseudo_labels.metrics.correlation import METRICS, map_to_target, plcc, rmse
 
 
 def correlated(images: int, rho: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Correlation, logistic mapping, bootstrap and agreement: the only ones of the project, numpy and scipy alone."""
