@@ -8,8 +8,8 @@ from pseudo_labels.images import load
 from pseudo_labels.outputs import refuse_existing
 from pseudo_labels.photos import bundled_photographs
 from students.export import ExportReport, draft_contract, export_onnx
-from students.opening import open_student
 from students.paths import find_images
+from students.storage import open_student
 
 _PARITY_IMAGES = 3
 
@@ -27,7 +27,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: a training folder, a folder with ``student.json``, or the file of a student that others published
-            (see ``students.opening.open_student``).
+            (see ``students.storage.open_student``).
         out: the .onnx file.
         name: of the student; the one in its record if None.
         images: files and folders of real photographs for the parity check; the bundled ones if empty.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pseudo_labels.errors import PocketiqaError
-from students.model import PocketStudent
+from students.base import Student
 
 # Runs in an interpreter of its own; argument 1 is the model, the others are images. VmHWM is the peak of this very
 # program; getrusage's figure, the only one elsewhere, may be the peak of the process that started it.
@@ -52,7 +52,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def measure_complexity(student: PocketStudent, height: int | None = None, width: int | None = None) -> Complexity:
+def measure_complexity(student: Student, height: int | None = None, width: int | None = None) -> Complexity:
     """Count parameters and MACs; without a size, for a square image of the configuration's ``max_side``."""
     side = student.config.preprocess.max_side
     height, width = height or side, width or side

@@ -21,8 +21,8 @@ from torch.nn import functional
 from torchvision.models import efficientnet_b7
 
 from pseudo_labels.errors import PocketiqaError
+from students.base import Normalise, Student, StudentOutput, check_batch
 from students.config import DP_IQA_B7, StudentConfig, dp_iqa_b7_config
-from students.model import Normalise, PocketStudent, StudentOutput
 
 OFFICIAL: dict[str, Any] = {
     "name": DP_IQA_B7,
@@ -40,8 +40,8 @@ _HIDDEN = 512
 _COUNTER = ".num_batches_tracked"
 
 
-class DpIqaB7(PocketStudent):
-    """A ``PocketStudent`` to all that scores, stores or exports one, made of other parts under the authors' names.
+class DpIqaB7(Student):
+    """The published student, its parts under the authors' names.
 
     It has no local scores: the quality map is one cell that holds the score. Its input may have any size up to
     ``config.preprocess.max_side`` and is stretched to a square of that side. ``new_student`` builds one from a seed,
@@ -52,7 +52,7 @@ class DpIqaB7(PocketStudent):
     """
 
     def __init__(self, config: StudentConfig):
-        nn.Module.__init__(self)  # not PocketStudent's, which builds its own parts
+        super().__init__()
         self.config = config
         self.normalise = _unit_range()
         self.base_model = nn.ModuleDict({"features": efficientnet_b7(weights=None).features})
@@ -69,10 +69,7 @@ class DpIqaB7(PocketStudent):
         Raises:
             PocketiqaError: another type or number of dimensions.
         """
-        if rgb.dtype != torch.uint8 or rgb.ndim != 4:
-            raise PocketiqaError(
-                f"a batch is {rgb.dtype} of shape {tuple(rgb.shape)}, but uint8 [B, H, W, 3] is needed"
-            )
+        check_batch(rgb)
         side = self.config.preprocess.max_side
         square = functional.interpolate(self.normalise(rgb), size=(side, side), mode="bilinear", align_corners=False)
         small = functional.relu(self.conv_transpose(self.base_model["features"](square)))

@@ -11,19 +11,157 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import write_atomic
-from students.calibration import Calibration
+from students.base import Student
 from students.complexity import measure_complexity
-from students.contract import CONTRACT_KEY, StudentContract
-from students.half import halve_weights
-from students.model import PocketStudent
-from students.parity import Parity, compare, parity_cases
-from students.sealed import check_seal, seal
-from students.session import INPUT, OUTPUTS, start_session
+from students.contract import CONTRACT_KEY, Calibration, StudentContract
+from students.session import INPUT, OUTPUTS, check_seal, seal, start_session
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+def halve_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Round the weights to float16, each with a cast back to float32 before it is used; the argument stays as it is.
+
+    ONNX Runtime casts once, while it loads the model, so the network runs as before. Biases and constants stay in
+    float32: they are few, and an error in them does not average out. So do weights that float16 cannot reach.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    weights = {node.input[1] for node in model.graph.node if node.op_type in _WEIGHTED}
+    casts = []
+    for initializer in model.graph.initializer:
+        if initializer.name in weights and _fits(initializer):
+            casts.append(_halve(initializer))
+    # A node must stand behind those that it depends on.
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _fits(initializer: onnx.TensorProto) -> bool:
+    if initializer.data_type != onnx.TensorProto.FLOAT:
+        return False
+    return bool(np.abs(numpy_helper.to_array(initializer)).max(initial=0) <= np.finfo(np.float16).max)
+
+
+def _halve(initializer: onnx.TensorProto) -> onnx.NodeProto:
+    """Round it in place; the cast takes over its name, so that no other node changes."""
+    name = initializer.name
+    stored = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}.float16")
+    initializer.CopyFrom(stored)
+    return onnx.helper.make_node("Cast", [stored.name], [name], f"{name}.to_float32", to=onnx.TensorProto.FLOAT)
+
+
+_BATCHES = (1, 3)
+_ADVICE = "look for exploding activations, or try another version of onnxruntime"
+# Odd and oblong sizes beside the images' own: where a size was frozen while tracing, they fail.
+_ODD_SIZES = ((64, 64), (65, 97), (127, 71))
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported file is from the torch model on the CPU.
+
+    Attributes:
+        score: largest absolute difference of a score.
+        quality_map: of a cell of the quality map.
+        weight_map: of a cell of the weight map.
+        limit: above which the export is refused.
+        cases: number of batches compared.
+        images: number of images in them.
+        sizes: height and width of the images compared, each once.
+        versions: of torch, onnx and onnxruntime.
+    """
+
+    score: float
+    quality_map: float
+    weight_map: float
+    limit: float
+    cases: int
+    images: int
+    sizes: tuple[tuple[int, int], ...]
+    versions: dict[str, str]
+
+    @property
+    def worst(self) -> float:
+        """The largest of the three; NaN if any output was not finite."""
+        return float(np.max([self.score, self.quality_map, self.weight_map]))
+
+
+def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Batches of one and more images, resized as in use, and cut to odd sizes."""
+    if not images:
+        raise PocketiqaError("no images to compare ONNX Runtime with torch: give at least one photograph")
+    resized = [student.config.preprocess.resize(image) for image in images]
+    cases = [image[None] for image in resized]
+    for index, (height, width) in enumerate(_ODD_SIZES):
+        parts = [np.ascontiguousarray(_part(image, height, width, index)) for image in resized]
+        cases += [np.stack([parts[at % len(parts)] for at in range(count)]) for count in _BATCHES]
+    return cases
+
+
+def _part(image: np.ndarray, height: int, width: int, index: int) -> np.ndarray:
+    """A window of the image; a side that is too short is filled by repeating it."""
+    rows = (np.arange(height) + index * 16) % image.shape[0]
+    columns = (np.arange(width) + index * 16) % image.shape[1]
+    return image[rows][:, columns]
+
+
+def compare(
+    student: Student, model: bytes, cases: Sequence[np.ndarray], limit: float, *, advice: str = _ADVICE
+) -> Parity:
+    """Run both on each batch.
+
+    Args:
+        student: on the CPU, in evaluation mode.
+        model: serialised ONNX.
+        cases: uint8 [N, H, W, 3] each, see ``parity_cases``.
+        limit: of the absolute difference.
+        advice: what the error says to do next.
+
+    Raises:
+        PocketiqaError: a difference above ``limit``, or a number that is not finite.
+    """
+    session = start_session(model, 1, "the exported graph")
+    worst = np.zeros(len(OUTPUTS))
+    for batch in cases:
+        with torch.inference_mode():
+            expected = student(torch.from_numpy(batch))[: len(OUTPUTS)]
+        found = [np.asarray(value) for value in session.run(list(OUTPUTS), {INPUT: batch})]
+        worst = np.maximum(worst, [_difference(a.numpy(), b) for a, b in zip(expected, found, strict=True)])
+    parity = Parity(
+        *map(float, worst),
+        limit=limit,
+        cases=len(cases),
+        images=sum(len(batch) for batch in cases),
+        sizes=tuple(sorted({(batch.shape[1], batch.shape[2]) for batch in cases})),
+        versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+    )
+    # Written so that a NaN is refused as well.
+    if not parity.worst <= limit:
+        raise PocketiqaError(
+            f"the export was refused: ONNX Runtime differs from torch by {parity.worst:.2g} of the score range, the "
+            f"limit is {limit:g} (score {parity.score:.2g}, quality map {parity.quality_map:.2g}, weight map "
+            f"{parity.weight_map:.2g}); {advice}"
+        )
+    return parity
+
+
+def _difference(expected: np.ndarray, found: np.ndarray) -> float:
+    if expected.shape != found.shape:
+        raise PocketiqaError(
+            f"the export was refused: ONNX Runtime gives the shape {found.shape} where torch gives {expected.shape}"
+        )
+    return float(np.max(np.abs(expected.astype(np.float64) - found)))
+
 
 OPSET = 17
 MAX_DIFFERENCE = 1e-4
@@ -59,7 +197,7 @@ class ExportReport:
 
 
 def draft_contract(
-    student: PocketStudent,
+    student: Student,
     *,
     name: str,
     scale: str,
@@ -103,7 +241,7 @@ def _code_version() -> str:
 
 
 def export_onnx(
-    student: PocketStudent,
+    student: Student,
     contract: StudentContract,
     out: str | Path,
     *,
@@ -122,7 +260,7 @@ def export_onnx(
         out: the file; an earlier one is replaced in one step.
         images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in parts of odd sizes.
         max_difference: see ``MAX_DIFFERENCE``.
-        half: store weights in float16, see ``students.half``; then ``MAX_HALF_DIFFERENCE`` must be kept as well.
+        half: store weights in float16, see ``students.export``; then ``MAX_HALF_DIFFERENCE`` must be kept as well.
 
     Raises:
         PocketiqaError: no images, a contract of another student, or the outputs differ too much.
@@ -145,7 +283,7 @@ def export_onnx(
 
 
 class _Outputs(nn.Module):
-    def __init__(self, student: PocketStudent):
+    def __init__(self, student: Student):
         super().__init__()
         self.student = student
 
@@ -154,7 +292,7 @@ class _Outputs(nn.Module):
         return output.score, output.quality_map, output.weight_map
 
 
-def _trace(student: PocketStudent) -> onnx.ModelProto:
+def _trace(student: Student) -> onnx.ModelProto:
     """The graph with normalisation inside, batch normalisation folded, batch and size free.
 
     torch's older exporter: it takes a second, and "same" padding makes the newer one run for minutes.

@@ -1,6 +1,6 @@
-"""Files and folders -> the image files to score, each once, in a stable order.
+"""What paths name: the image files to score, each once, in a stable order; and where a student lies. Without torch.
 
-The rules are those of ``pseudo_labels.sources``, which has more kinds of sources and needs more packages.
+The rules for images are those of ``pseudo_labels.sources``, which has more kinds of sources and needs more packages.
 """
 
 import os
@@ -14,6 +14,10 @@ IMAGE_SUFFIXES = frozenset(
     | {".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".avif", ".avifs", ".ppm", ".pgm", ".pbm", ".pnm"}
     | {".heic", ".heif", ".jxl"}
 )
+
+RECORD = "student.json"
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+"""Of files that are read as the checkpoint of DP-IQA's authors, see ``students.dp_iqa_b7``."""
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False) -> list[Path]:
@@ -73,3 +77,11 @@ def _leads_up(path: Path, real: str) -> bool:
 def _place(path: Path) -> str:
     """Where the name itself lies: links in the folders are resolved, a link to a file stays a name of its own."""
     return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def find_student(path: str | Path) -> Path | None:
+    """What ``open_student`` would read: ``path``, its ``student`` folder, or None if there is no student."""
+    path = Path(path)
+    if path.is_file() and path.suffix in CHECKPOINT_SUFFIXES:
+        return path
+    return next((folder for folder in (path, path / "student") if (folder / RECORD).is_file()), None)

@@ -3,24 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from pseudo_labels.errors import PocketiqaError
 from students.backbone import check_name, load_backbone_weights
+from students.base import Student
 from students.config import DP_IQA_B7, StudentConfig, dp_iqa_b7_config
-from students.model import PocketStudent, check_start, new_student
+from students.model import PocketStudent
 from students.preprocess import Preprocess
-from students.storage import load_student, read_record, save_student
-
-__all__ = [
-    "DEFAULT_PRESET",
-    "PARAMETER_LIMITS",
-    "POCKET_PRESETS",
-    "PRESETS",
-    "build_student",
-    "load_student",
-    "read_record",
-    "save_student",
-    "student_config",
-]
 
 # Input sizes chosen so that pocket-m, from JPEG to score, is faster than OpenCV's BRISQUE on 512x512 pixels also where
 # the processor has no AVX-512 (there the network takes three times as long, BRISQUE not twice).
@@ -59,7 +49,7 @@ def build_student(
     pretrained: bool = False,
     max_side: int | None = None,
     seed: int = 0,
-) -> PocketStudent:
+) -> Student:
     """Build a student; equal arguments give equal weights.
 
     Args:
@@ -77,6 +67,43 @@ def build_student(
         config = replace(config, preprocess=replace(config.preprocess, max_side=max_side))
     check_start(config, init=init, pretrained=pretrained)
     built = new_student(config, seed=seed, pretrained=pretrained)
-    if init is not None:
+    if init is not None and isinstance(built, PocketStudent):  # check_start refused it for the others
         load_backbone_weights(built.backbone, Path(init))
     return built
+
+
+def check_start(config: StudentConfig, *, init: str | Path | None = None, pretrained: bool = False) -> None:
+    """Refuse first weights that a student cannot have.
+
+    Args:
+        config: of the student.
+        init: file with weights of the backbone.
+        pretrained: whether timm's weights are wanted.
+
+    Raises:
+        PocketiqaError: both are given, or either for ``DP_IQA_B7``.
+    """
+    if init is not None and pretrained:
+        raise PocketiqaError(f"init is {str(init)!r} and pretrained is True: only one can say where weights come from")
+    if config.backbone == DP_IQA_B7 and (init is not None or pretrained):
+        given = "pretrained is True" if init is None else f"init is {str(init)!r}"
+        raise PocketiqaError(
+            f"{given}, but {DP_IQA_B7} has no backbone of timm's: leave it out and start from random weights; its "
+            "authors' checkpoint is read by students.dp_iqa_b7.load_official_student"
+        )
+
+
+def new_student(config: StudentConfig, *, seed: int = 0, pretrained: bool = False) -> Student:
+    """Build a student from a seed of its own: equal arguments give equal weights, the global generator is untouched.
+
+    Raises:
+        PocketiqaError: see ``PocketStudent`` and ``check_start``.
+    """
+    check_start(config, pretrained=pretrained)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.backbone == DP_IQA_B7:
+            from students.dp_iqa_b7 import DpIqaB7
+
+            return DpIqaB7(config)
+        return PocketStudent(config, pretrained=pretrained)

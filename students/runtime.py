@@ -4,6 +4,7 @@ from students.runtime import Scorer
 print(Scorer().score("photo.jpg").score)
 """
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -15,12 +16,39 @@ import numpy as np
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, load
 from pseudo_labels.records import Status
-from students.allocator import keep_freed_memory
 from students.contract import StudentContract
 from students.fields import check_int
 from students.preprocess import check_rgb
 from students.session import INPUT, OUTPUTS, open_model
 from students.shipped import model_path
+
+# Numbers of malloc.h. Blocks below the one bound come from the heap, whose free end is kept up to the other.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_BLOCK_BYTES = 32 << 20
+_KEPT_BYTES = 128 << 20
+MOST_BYTES = (1 << 31) - 1
+"""The largest bound that malloc takes."""
+_USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def keep_freed_memory(kept_bytes: int = _KEPT_BYTES, block_bytes: int = _BLOCK_BYTES) -> bool:
+    """Let this process keep freed memory, from now on.
+
+    Args:
+        kept_bytes: at most so much, up to ``MOST_BYTES``.
+        block_bytes: blocks from this size on are given back all the same.
+
+    Returns:
+        Whether it was done: not without glibc, nor where the user has tuned or replaced the allocator.
+    """
+    if any(name in os.environ for name in _USERS_OWN):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, block_bytes) and mallopt(_M_TRIM_THRESHOLD, kept_bytes))
+
 
 MAX_WORKERS = 256
 # Images in flight for each worker: enough that none waits for the oldest one, few enough that memory stays flat.
@@ -139,7 +167,7 @@ class Scorer:
         """Score files, one row a path, in the order given; a bad file gives a row and stops nothing.
 
         Memory does not grow with the number of paths: a few images a worker are in flight, and rows are not kept. The
-        process keeps up to 128 MB of freed memory from then on (see ``students.allocator``).
+        process keeps up to 128 MB of freed memory from then on (see ``students.runtime``).
 
         Args:
             paths: files (folders: see ``students.paths.find_images``); read as the work proceeds.

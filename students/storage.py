@@ -1,6 +1,7 @@
 """A student on disk: ``student.safetensors`` (weights) and ``student.json`` (architecture, digest, origin)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,23 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
-from pseudo_labels.files import canonical_json, read_json, sha256_bytes, staged_folder, write_atomic
+from pseudo_labels.files import canonical_json, read_json, sha256_bytes, sha256_file, staged_folder, write_atomic
+from students.base import Student
 from students.config import StudentConfig
 from students.fields import check_fields
-from students.model import PocketStudent, new_student
-from students.opening import RECORD
+from students.paths import CHECKPOINT_SUFFIXES, RECORD, find_student
+from students.registry import new_student
 
 WEIGHTS = "student.safetensors"
 FORMAT = 1
 
 
-def weight_bytes(student: PocketStudent) -> bytes:
+def weight_bytes(student: Student) -> bytes:
     """All weights and batch statistics as safetensors; equal students give equal bytes."""
     return save_tensors({name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()})
 
 
-def save_student(student: PocketStudent, folder: str | Path, *, about: Mapping[str, Any] | None = None) -> None:
+def save_student(student: Student, folder: str | Path, *, about: Mapping[str, Any] | None = None) -> None:
     """Write a student whole or not at all; an earlier student in ``folder`` is replaced.
 
     Args:
@@ -72,7 +74,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return check_fields(record, ("format", "config", "sha256", "about"), f"student record at {path}")
 
 
-def load_student(folder: str | Path) -> PocketStudent:
+def load_student(folder: str | Path) -> Student:
     """Read a student, in evaluation mode, on the CPU.
 
     Raises:
@@ -96,7 +98,7 @@ def load_student(folder: str | Path) -> PocketStudent:
     return student.eval()
 
 
-def load_weights(student: PocketStudent, data: bytes, name: str) -> None:
+def load_weights(student: Student, data: bytes, name: str) -> None:
     """Put safetensors bytes into a student.
 
     Raises:
@@ -114,7 +116,7 @@ def load_weights(student: PocketStudent, data: bytes, name: str) -> None:
     student.load_state_dict(tensors)
 
 
-def _refuse_names(names: list[str], where: str, verb: str, student: PocketStudent) -> None:
+def _refuse_names(names: list[str], where: str, verb: str, student: Student) -> None:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise PocketiqaError(
@@ -128,3 +130,54 @@ def _check_tensor(key: str, own: Tensor, given: Tensor, where: str) -> None:
             f"{where} has {given.dtype} {tuple(given.shape)} for {key!r}, but the architecture needs "
             f"{own.dtype} {tuple(own.shape)}"
         )
+
+
+@dataclass(frozen=True)
+class OpenedStudent:
+    """A student and what is known of it.
+
+    Attributes:
+        student: in evaluation mode, on the CPU.
+        name: as its record has it, else that of the folder.
+        about: JSON values, see ``save_student``; where others made the weights, with ``scale`` and ``weights`` (name,
+            digest, licence).
+        digest: hex SHA-256 of the file with the weights.
+    """
+
+    student: Student
+    name: str
+    about: dict[str, Any]
+    digest: str
+
+
+def open_student(path: str | Path) -> OpenedStudent:
+    """Read a student from wherever it lies.
+
+    Args:
+        path: a training folder, a folder that ``save_student`` wrote, or the checkpoint of DP-IQA's authors' student.
+
+    Raises:
+        PocketiqaError: none of these, or it is damaged or of another architecture.
+        TamperedError: the weights of a folder are not those that were saved.
+    """
+    found = find_student(path)
+    if found is None:
+        raise PocketiqaError(
+            f"{path} holds no finished student: give a training folder whose training is finished, a folder with "
+            f"{RECORD}, or the checkpoint of DP-IQA's published student ({', '.join(CHECKPOINT_SUFFIXES)})"
+        )
+    return _open_official(found) if found.is_file() else _open_folder(found)
+
+
+def _open_folder(folder: Path) -> OpenedStudent:
+    student, record = load_student(folder), read_record(folder)
+    about = record["about"]
+    return OpenedStudent(student, str(about.get("name") or folder.name), about, record["sha256"])
+
+
+def _open_official(checkpoint: Path) -> OpenedStudent:
+    from students.dp_iqa_b7 import OFFICIAL, load_official_student
+
+    student, digest = load_official_student(checkpoint), sha256_file(checkpoint)
+    about = {**OFFICIAL, "weights": {**OFFICIAL["weights"], "digest": digest}}
+    return OpenedStudent(student, about["name"], about, digest)

@@ -13,8 +13,8 @@ from distill.evaluation.samples import Sample, benchmark_samples
 from distill.recipe_places import with_variables
 from distill.stage_config import expanded
 from pseudo_labels.images import decode
-from students.allocator import keep_freed_memory
 from students.latency import machine_name, pinned_cores
+from students.runtime import keep_freed_memory
 from teachers.threads import torch_threads
 
 _WARM_UP = 3  # the first calls fill caches and memory

@@ -9,7 +9,7 @@ import numpy as np
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import MANIFEST, read_manifest
-from students.opening import CHECKPOINT_SUFFIXES, find_student
+from students.paths import CHECKPOINT_SUFFIXES, find_student
 from students.shipped import NAMES, model_path
 
 
@@ -39,8 +39,8 @@ def _onnx_judge(path: Path, threads: int) -> Judge:
 
 
 def _student_judge(path: Path) -> Judge:
-    from students.model import score_images
-    from students.opening import open_student
+    from students.base import score_images
+    from students.storage import open_student
 
     opened = open_student(path)
     about = {"config": opened.student.config.as_dict(), "about": opened.about, "digest": opened.digest}
@@ -103,7 +103,7 @@ def kind_of(model: str | Path) -> str:
 def open_judge(
     model: str | Path, *, options: Mapping[str, Any] | None = None, device: str = "auto", threads: int = 1
 ) -> Judge:
-    """Open an exported student, any that ``students.opening`` knows, or a teacher (a label store scores nothing new).
+    """Open an exported student, any that ``students.storage`` knows, or a teacher (a label store scores nothing new).
 
     Args:
         model: path or name.

@@ -14,9 +14,10 @@ import torch
 
 from distill.overlap.describer import Describer, chosen
 from pseudo_labels.errors import PocketiqaError
+from students.base import Student
 from students.model import PocketStudent
-from students.opening import open_student
 from students.session import INPUT, open_model, read_model
+from students.storage import open_student
 
 DEEPEST, FUSED = "backbone", "map"
 # What feeds the neck's last reduction is the deepest map, what feeds the heads the fused one.
@@ -25,7 +26,7 @@ _QUIET = 3
 
 
 def student_describer(path: Path, feature: str | None) -> Describer:
-    """A student or training folder, or a checkpoint that ``students.opening`` knows.
+    """A student or training folder, or a checkpoint that ``students.storage`` knows.
 
     Raises:
         PocketiqaError: it cannot be opened, or has no such feature.
@@ -33,17 +34,20 @@ def student_describer(path: Path, feature: str | None) -> Describer:
     opened = open_student(path)
     student = opened.student.eval()
     # The student of DP-IQA's authors is built otherwise.
-    known = (DEEPEST, FUSED) if hasattr(student, "neck") else (FUSED,)
+    known = (DEEPEST, FUSED) if isinstance(student, PocketStudent) else (FUSED,)
     name = chosen(feature, known, opened.name)
     identity = {"digest": opened.digest, "feature": name}
     return Describer(opened.name, "student", name, identity, lambda rgb, _: _student_vector(student, rgb, name))
 
 
 @torch.inference_mode()
-def _student_vector(student: PocketStudent, rgb: np.ndarray, feature: str) -> np.ndarray:
+def _student_vector(student: Student, rgb: np.ndarray, feature: str) -> np.ndarray:
     batch = torch.from_numpy(student.config.preprocess.resize(rgb))[None]
-    found = student.backbone(student.normalise(batch))[-1] if feature == DEEPEST else student(batch).features
-    return found.float().mean((2, 3))[0].numpy()
+    if feature == DEEPEST and isinstance(student, PocketStudent):
+        feature_map = student.backbone(student.normalise(batch))[-1]
+    else:
+        feature_map = student(batch).features
+    return feature_map.float().mean((2, 3))[0].numpy()
 
 
 def exported_describer(path: Path, feature: str | None) -> Describer:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.training.losses import feature_error
-from students.model import PocketStudent
+from students.base import Student
 
 # Where the teacher gives a vector, the student's map is averaged over a grid of this many cells a side.
 _VECTOR_GRID = 8
@@ -65,7 +65,7 @@ class TrainedStudent(nn.Module):
         embeds: whether the relational loss needs embeddings.
     """
 
-    def __init__(self, student: PocketStudent, adapter: FeatureAdapter | None = None, *, embeds: bool = False):
+    def __init__(self, student: Student, adapter: FeatureAdapter | None = None, *, embeds: bool = False):
         super().__init__()
         self.student = student
         self.adapter = adapter

@@ -14,7 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from distill.training.loop_config import LoopSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.parallel import usable_cores
-from students.allocator import MOST_BYTES, keep_freed_memory
+from students.runtime import MOST_BYTES, keep_freed_memory
 from teachers.launch import leave_group_at_exit
 
 # The main process may decode a large pool while the others wait; one that dies does not leave them waiting.

@@ -16,7 +16,7 @@ from distill.training.losses import LossInputs, Terms, total_loss
 from distill.training.schedule import build_optimizer
 from distill.training.train_config import TrainConfig
 from distill.training.validation import Validator
-from students.model import PocketStudent
+from students.base import Student
 from teachers.fitting import evaluate_frozen
 
 
@@ -34,7 +34,7 @@ class StudentLearner:
     """
 
     def __init__(
-        self, trained: TrainedStudent, ema: Ema[PocketStudent], batches: BatchMaker, validator: Validator,
+        self, trained: TrainedStudent, ema: Ema[Student], batches: BatchMaker, validator: Validator,
         config: TrainConfig, accelerator: Accelerator, live: LiveTeacher | None,
     ):  # fmt: skip
         self.module, self.ema, self._live = trained, ema, live

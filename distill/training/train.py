@@ -29,10 +29,10 @@ from distill.training.validation import Validator
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.records import TeacherStamp
+from students.base import Student, freeze_parts
 from students.config import StudentConfig
-from students.model import PocketStudent, check_start, freeze_parts
 from students.preprocess import Preprocess
-from students.registry import build_student, student_config
+from students.registry import build_student, check_start, student_config
 from students.storage import WEIGHTS, save_student
 
 KIND = "run"
@@ -164,7 +164,7 @@ class _StudentRun(TrainingRun):
         name = self._cached_feature
         return None if name is None else FeatureReader(self._sources, name, examples, self._config.seed)
 
-    def _models(self, feature_shape: tuple[int, ...] | None) -> tuple[TrainedStudent, Ema[PocketStudent]]:
+    def _models(self, feature_shape: tuple[int, ...] | None) -> tuple[TrainedStudent, Ema[Student]]:
         config = self._config
         settings = config.student
         student = build_student(self._student, init=settings.init, pretrained=settings.pretrained, seed=config.seed)

@@ -11,9 +11,9 @@ from statistics import median
 import cv2
 
 from distill.exporting import export_checkpoint
-from students.allocator import keep_freed_memory
-from students.registry import POCKET_PRESETS, build_student, save_student
-from students.runtime import Scorer
+from students.registry import POCKET_PRESETS, build_student
+from students.runtime import Scorer, keep_freed_memory
+from students.storage import save_student
 from tests.bench.photographs import write_jpegs
 
 COUNT = 100

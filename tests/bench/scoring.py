@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from distill.exporting import export_checkpoint
-from students.registry import build_student, save_student
+from students.registry import build_student
+from students.storage import save_student
 from tests.bench.photographs import write_jpegs
 
 COUNT, REPEATS = 1000, 3

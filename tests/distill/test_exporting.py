@@ -10,7 +10,7 @@ from distill.evaluation.judges import kind_of, open_judge
 from distill.exporting import export_checkpoint
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import sha256_file
-from students.model import score_images
+from students.base import score_images
 from students.runtime import Scorer
 from students.storage import save_student
 from tests.helpers.little_b7 import settled_student, take_b0, write_checkpoint

@@ -11,8 +11,7 @@ from pseudo_labels.images import decode, load
 from students.contract import CONTRACT_KEY, StudentContract
 from students.preprocess import Preprocess
 from students.runtime import Result, Scorer
-from students.sealed import seal
-from students.session import INPUT, OUTPUTS
+from students.session import INPUT, OUTPUTS, seal
 
 CELL_PX = 32
 SIDE_PX = 128

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import efficientnet_b0
 
+from students.base import score_images
 from students.config import dp_iqa_b7_config
 from students.dp_iqa_b7 import DpIqaB7
-from students.model import new_student, score_images
+from students.registry import new_student
 from tests.helpers.tiny_students import photographs
 
 

@@ -9,6 +9,7 @@ import skimage.data
 import torch
 from torch import nn
 
+from students.base import Student
 from students.config import StudentConfig
 from students.export import ExportReport, draft_contract, export_onnx
 from students.model import PocketStudent
@@ -25,8 +26,9 @@ def photographs() -> tuple[np.ndarray, ...]:
     return tuple(np.ascontiguousarray(image[:, :320]) for image in found)
 
 
-def settle(student: PocketStudent) -> PocketStudent:
+def settle(student: Student) -> PocketStudent:
     """Give batch normalisation the statistics of real photographs, and the heads weights that make scores differ."""
+    assert isinstance(student, PocketStudent)
     norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d)]
     batch = np.stack([Preprocess(128).resize(image)[:64, :128] for image in photographs()])
     for norm in norms:
@@ -47,7 +49,7 @@ def tiny_student(config: StudentConfig = TINY) -> PocketStudent:
     return settle(build_student(config, seed=1))
 
 
-def export_tiny(out: Path, student: PocketStudent | None = None, **contract: Any) -> ExportReport:
+def export_tiny(out: Path, student: Student | None = None, **contract: Any) -> ExportReport:
     """Export a student (the tiny one) as ONNX."""
     student = student or tiny_student()
     draft = draft_contract(student, name="tiny", scale="none", **contract)

@@ -34,7 +34,7 @@ def test_an_error_of_a_task_comes_after_the_results_before_it(workers: int) -> N
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     """SIGKILL lets the parent tell nobody; the workers must see it themselves, though one of them is waiting."""
     command = [sys.executable, "-m", "tests.pseudo_labels.distort.rebuild"]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         workers = [int(parent.stdout.readline()) for _ in range(2)]
         assert all(_is_alive(worker) for worker in workers)

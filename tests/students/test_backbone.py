@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,18 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers.conv2d_same import Conv2dSame
+from torch import nn
 
 from pseudo_labels.errors import PocketiqaError
-from students.backbone import build_backbone, channel_counts, load_backbone_weights, stated_colours
+from students.backbone import (
+    EvenSameConv2d,
+    build_backbone,
+    channel_counts,
+    load_backbone_weights,
+    stated_colours,
+    use_even_same,
+)
 from students.config import StudentConfig
 from tests.helpers.shared import shared_data
 
@@ -127,3 +137,37 @@ def test_real_imagenet_weights_give_timms_features() -> None:
         expected = _intermediates(whole, x)[-4:]
         for ours, theirs in zip(backbone(x), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_sizes_that_the_stride_divides_agree_with_timm(kernel: int, stride: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    original = nn.Sequential(Conv2dSame(4, 6, kernel, stride, dilation=dilation, groups=2, bias=kernel == 3))
+    ours = copy.deepcopy(original)
+    use_even_same(ours)
+    assert isinstance(ours[0], EvenSameConv2d)
+    assert ours.state_dict().keys() == original.state_dict().keys()
+    x = torch.randn(2, 4, 16, 24)
+    torch.testing.assert_close(ours(x), original(x))
+
+
+def test_odd_sizes_lose_no_pixel() -> None:
+    same = Conv2dSame(1, 1, 3, 2, bias=False)
+    same.load_state_dict({"weight": torch.ones(1, 1, 3, 3)})
+    conv = nn.Sequential(same)
+    use_even_same(conv)
+    x = torch.ones(1, 1, 65, 97, requires_grad=True)
+    found = conv(x)
+    assert found.shape == (1, 1, 32, 48)
+    found.sum().backward()
+    assert x.grad is not None
+    assert float(x.grad.min()) >= 1
+
+
+def test_other_layers_stay() -> None:
+    block = nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.Sequential(nn.ReLU()))
+    before = list(block.modules())
+    use_even_same(block)
+    assert list(block.modules()) == before

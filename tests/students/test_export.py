@@ -11,11 +11,18 @@ import pytest
 import torch
 
 from pseudo_labels.errors import PocketiqaError
+from students.base import Student
 from students.contract import CONTRACT_KEY, StudentContract
-from students.export import MAX_HALF_DIFFERENCE, ExportReport, draft_contract, export_onnx
-from students.half import halve_weights
+from students.export import (
+    MAX_HALF_DIFFERENCE,
+    ExportReport,
+    compare,
+    draft_contract,
+    export_onnx,
+    halve_weights,
+    parity_cases,
+)
 from students.model import PocketStudent
-from students.parity import compare, parity_cases
 from students.preprocess import Preprocess
 from students.registry import build_student
 from students.runtime import Scorer
@@ -151,12 +158,12 @@ def calm() -> PocketStudent:
     return student
 
 
-def _export_half(student: PocketStudent, out: Path) -> ExportReport:
+def _export_half(student: Student, out: Path) -> ExportReport:
     contract = draft_contract(student, name="tiny", scale="none")
     return export_onnx(student, contract, out, images=photographs()[:2], half=True)
 
 
-def test_half_stores_weights_in_float16_with_seal_and_contract(calm: PocketStudent, tmp_path: Path) -> None:
+def test_half_stores_weights_in_float16_with_seal_and_contract(calm: Student, tmp_path: Path) -> None:
     whole, half = export_tiny(tmp_path / "whole.onnx", calm), _export_half(calm, tmp_path / "half.onnx")
     contract = Scorer(half.path).contract
     assert Scorer(half.path).digest == half.digest != whole.digest
@@ -182,9 +189,7 @@ def _kernel_numbers(path: Path) -> int:
     return sum(int(np.prod(one.dims)) for one in graph.initializer if one.name in kernels)
 
 
-def test_half_computes_in_float32_with_rounded_weights_and_casts_only_at_load(
-    calm: PocketStudent, tmp_path: Path
-) -> None:
+def test_half_computes_in_float32_with_rounded_weights_and_casts_only_at_load(calm: Student, tmp_path: Path) -> None:
     whole, half = export_tiny(tmp_path / "whole.onnx", calm), _export_half(calm, tmp_path / "half.onnx")
     rounded = onnx.load(whole.path)
     kernels = {node.input[1] for node in rounded.graph.node if node.op_type == "Conv"}
@@ -207,7 +212,7 @@ def test_half_computes_in_float32_with_rounded_weights_and_casts_only_at_load(
     assert onnx.TensorProto.FLOAT16 not in {one.data_type for one in optimised.initializer}
 
 
-def test_weights_that_float16_cannot_reach_stay_as_they_are(calm: PocketStudent, tmp_path: Path) -> None:
+def test_weights_that_float16_cannot_reach_stay_as_they_are(calm: Student, tmp_path: Path) -> None:
     graph = onnx.load(export_tiny(tmp_path / "s.onnx", calm).path)
     name = next(node.input[1] for node in graph.graph.node if node.op_type == "Conv")
     big = next(one for one in graph.graph.initializer if one.name == name)

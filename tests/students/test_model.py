@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from pseudo_labels.errors import PocketiqaError
+from students.base import Student, score_images
 from students.config import StudentConfig
-from students.model import PocketStudent, new_student, score_images
+from students.model import PocketStudent
 from students.preprocess import Preprocess
+from students.registry import new_student
 from tests.helpers.tiny_students import TINY, photographs, tiny_student
 
 
 @pytest.fixture(scope="module")
-def student() -> PocketStudent:
+def student() -> Student:
     return tiny_student()
 
 
@@ -37,7 +39,7 @@ def test_any_size_from_64_pixels(size: tuple[int, int], pad_type: str) -> None:
     assert float(output.weight_map.min()) > 0
 
 
-def test_score_is_the_weighted_mean_of_the_map(student: PocketStudent) -> None:
+def test_score_is_the_weighted_mean_of_the_map(student: Student) -> None:
     with torch.inference_mode():
         output = student(_batch(96, 128, 3))
     quality, weight = output.quality_map.double().numpy(), output.weight_map.double().numpy()
@@ -59,7 +61,7 @@ def test_configuration_without_colours_is_resolved() -> None:
     assert new_student(TINY).config == replace(TINY, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def test_scores_do_not_depend_on_the_batch(student: PocketStudent) -> None:
+def test_scores_do_not_depend_on_the_batch(student: Student) -> None:
     batch = _batch(96, 128, 7)
     with torch.inference_mode():
         together = student(batch).score
@@ -85,6 +87,8 @@ def test_new_student_is_undecided_and_weighs_evenly() -> None:
 
 def test_state_holds_no_constants_and_seed_decides() -> None:
     one, same, other = new_student(TINY, seed=1), new_student(TINY, seed=1), new_student(TINY, seed=2)
+    assert isinstance(one, PocketStudent)
+    assert isinstance(other, PocketStudent)
     assert not [name for name in one.state_dict() if name.startswith("normalise")]
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
     assert not torch.equal(one.heads.weight, other.heads.weight)
@@ -98,7 +102,7 @@ def test_building_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_autocast_keeps_scores_in_full_precision(student: PocketStudent) -> None:
+def test_autocast_keeps_scores_in_full_precision(student: Student) -> None:
     batch = _batch(96, 128, 2)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = student(batch)
@@ -108,7 +112,7 @@ def test_autocast_keeps_scores_in_full_precision(student: PocketStudent) -> None
         torch.testing.assert_close(mixed.score, student(batch).score, rtol=0, atol=0.03)
 
 
-def test_images_of_mixed_sizes_keep_their_order(student: PocketStudent) -> None:
+def test_images_of_mixed_sizes_keep_their_order(student: Student) -> None:
     images = [*photographs(), photographs()[0][:100, :70], *photographs()[::-1]]
     outputs = score_images(student, images, batch_size=2)
     for image, output in zip(images, outputs, strict=True):
@@ -130,7 +134,7 @@ def test_scoring_uses_evaluation_mode_and_restores_the_mode() -> None:
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
-def test_wrong_input_is_named(student: PocketStudent) -> None:
+def test_wrong_input_is_named(student: Student) -> None:
     assert score_images(student, []) == []
     with pytest.raises(PocketiqaError, match="float64 of shape"):
         score_images(student, [np.zeros((64, 64, 3))])

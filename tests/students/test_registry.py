@@ -9,15 +9,9 @@ from safetensors.torch import save_file
 from pseudo_labels.errors import PocketiqaError
 from students.complexity import count_parameters
 from students.config import StudentConfig
+from students.model import PocketStudent
 from students.preprocess import Preprocess
-from students.registry import (
-    DEFAULT_PRESET,
-    PARAMETER_LIMITS,
-    POCKET_PRESETS,
-    PRESETS,
-    build_student,
-    student_config,
-)
+from students.registry import DEFAULT_PRESET, PARAMETER_LIMITS, POCKET_PRESETS, PRESETS, build_student, student_config
 from tests.helpers.tiny_students import TINY
 
 
@@ -89,8 +83,11 @@ def test_unknown_names_are_answered(name: str, message: str) -> None:
 
 def test_init_replaces_the_backbone_only(tmp_path: Path) -> None:
     source, plain = build_student(TINY, seed=9), build_student(TINY, seed=1)
+    assert isinstance(source, PocketStudent)
+    assert isinstance(plain, PocketStudent)
     save_file(source.backbone.state_dict(), tmp_path / "w.safetensors")
     built = build_student(TINY, seed=1, init=tmp_path / "w.safetensors")
+    assert isinstance(built, PocketStudent)
     assert torch.equal(built.backbone.conv_stem.weight, source.backbone.conv_stem.weight)  # pyright: ignore
     assert torch.equal(built.heads.weight, plain.heads.weight)
 

@@ -1,5 +1,8 @@
 import itertools
+import platform
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +14,10 @@ from PIL import Image
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from pseudo_labels.images import DecodeLimits, ImageError, load
 from pseudo_labels.records import Status
-from students.calibration import Calibration
-from students.contract import CONTRACT_KEY
-from students.model import score_images
-from students.runtime import Row, Scorer
-from students.sealed import seal
+from students.base import score_images
+from students.contract import CONTRACT_KEY, Calibration
+from students.runtime import Row, Scorer, keep_freed_memory
+from students.session import seal
 from tests.helpers.tiny_students import export_tiny, photographs, tiny_student
 
 
@@ -234,3 +236,35 @@ def test_threads_of_the_network_do_not_change_the_score(
 ) -> None:
     two = Scorer(tiny_onnx, threads=2)
     assert two.score(photo_files[0]).score == pytest.approx(scorer.score(photo_files[0]).score, abs=1e-6)
+
+
+# Page faults of taking and freeing 12 MB a hundred times, as decoding does: pages come anew each time, or once.
+_PROGRAM = """
+import resource, sys
+from students.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for _ in range(100):
+    blocks = [bytearray(1 << 20) for _ in range(12)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+def _faults(how: str) -> int:
+    command = [sys.executable, "-c", _PROGRAM, how]
+    return int(
+        subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
+    )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no mallopt")
+def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"):
+        monkeypatch.delenv(name, raising=False)
+    assert _faults("keep") < _faults("leave") / 4
+
+
+def test_users_own_tuning_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert keep_freed_memory() is False

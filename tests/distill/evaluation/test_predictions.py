@@ -16,7 +16,7 @@ from pseudo_labels.images import load
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
 from pseudo_labels.store import LabelStore, StoreSpec
-from students.model import score_images
+from students.base import score_images
 from students.runtime import Scorer
 from students.storage import save_student
 from teachers.registry import build_teacher

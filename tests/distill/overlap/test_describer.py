@@ -14,7 +14,7 @@ from distill.overlap.layout import edge_layout
 from distill.overlap.opening import open_describer
 from distill.overlap.teachers import pooled
 from pseudo_labels.errors import PocketiqaError
-from students.model import score_images
+from students.base import score_images
 from students.storage import save_student
 from teachers.registry import build_teacher
 from tests.helpers.tiny_students import export_tiny, photographs, tiny_student

@@ -27,7 +27,7 @@ from distill.training.validation import correlations
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError, TamperedError
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
-from students.model import score_images
+from students.base import score_images
 from students.storage import load_student
 from tests.helpers.tmpfs import small_disk
 from tests.helpers.training import score_of, stop_at, texture_pool, texture_store, tiny_config, train_folder

@@ -5,7 +5,7 @@ import pytest
 
 from pseudo_labels.errors import TamperedError
 from pseudo_labels.files import sha256_bytes
-from students.sealed import SEAL_BYTES, SEAL_KEY, check_seal, seal
+from students.session import SEAL_BYTES, SEAL_KEY, check_seal, seal
 
 
 @pytest.fixture(scope="module")

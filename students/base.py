@@ -1,0 +1,151 @@
+"""What every student is to those that train, store, score or export it, and what all students share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pseudo_labels.errors import PocketiqaError
+from students.config import Colour, StudentConfig
+
+
+class StudentOutput(NamedTuple):
+    """What a student says of a batch; without the first dimension where one image is spoken of.
+
+    Attributes:
+        score: float32 [B] in [0, 1], 1 best: the mean of ``quality_map`` weighted by ``weight_map``.
+        quality_map: float32 [B, h, w] in [0, 1].
+        weight_map: float32 [B, h, w], positive; only ratios within one image mean something.
+        features: [B, head_width, h, w], the fused map, for feature distillation.
+    """
+
+    score: Tensor
+    quality_map: Tensor
+    weight_map: Tensor
+    features: Tensor
+
+
+class Student(nn.Module, ABC):
+    """A no-reference quality model that takes uint8 images and needs nothing else.
+
+    Attributes:
+        config: rebuilds the architecture, and says how images are resized.
+        normalise: uint8 pixels to the floats that the network computes with.
+    """
+
+    config: StudentConfig
+    normalise: "Normalise"
+
+    @abstractmethod
+    def forward(self, rgb: Tensor) -> StudentOutput:
+        """Score a batch of images of one size.
+
+        Args:
+            rgb: uint8 [B, H, W, 3], resized by ``config.preprocess``.
+
+        Raises:
+            PocketiqaError: another type or number of dimensions, such as an image that was normalised already.
+        """
+
+    def __call__(self, rgb: Tensor) -> StudentOutput:
+        """Score a batch through torch's hooks; see ``forward``."""
+        return super().__call__(rgb)
+
+
+def check_batch(rgb: Tensor) -> None:
+    """Refuse what is no batch of images.
+
+    Raises:
+        PocketiqaError: the type is not uint8, or there are not four dimensions.
+    """
+    if rgb.dtype != torch.uint8 or rgb.ndim != 4:
+        raise PocketiqaError(f"a batch is {rgb.dtype} of shape {tuple(rgb.shape)}, but uint8 [B, H, W, 3] is needed")
+
+
+class Normalise(nn.Module):
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W]. The constants are no weights, so they stay out of the state dict.
+
+    Args:
+        mean: subtracted from RGB in [0, 1].
+        std: divides it.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Colour, std: Colour):
+        super().__init__()
+        # x / 255 / std - mean / std, computed in float64 once.
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("scale", scale.float().view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.float().view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Normalise a batch."""
+        return rgb.permute(0, 3, 1, 2).float() * self.scale - self.shift
+
+
+def freeze_parts(student: nn.Module, names: Sequence[str]) -> None:
+    """Exclude parts from training.
+
+    Args:
+        student: any.
+        names: of its modules, such as ``backbone.blocks.0``.
+
+    Raises:
+        PocketiqaError: it has no such part.
+    """
+    parts = {name: part for name, part in student.named_modules() if name}
+    for name in names:
+        if name not in parts:
+            known = [name for name, part in parts.items() if name.count(".") < 3 and _learns(part)]
+            raise PocketiqaError(f"freeze names {name!r}, but the student's parts are {', '.join(known)}")
+        parts[name].requires_grad_(False)
+
+
+def _learns(part: nn.Module) -> bool:
+    return next(part.parameters(), None) is not None
+
+
+def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: int = 16) -> list[StudentOutput]:
+    """Score images of any sizes, those of one size in batches, without gradients and in evaluation mode.
+
+    Args:
+        student: left in the mode it was in.
+        images: uint8 HxWx3; resized here as the student's configuration says.
+        batch_size: at most so many at once; the scores do not depend on it.
+
+    Returns:
+        One output an image, in order, without the batch dimension, on the CPU.
+
+    Raises:
+        PocketiqaError: an image of another type or shape.
+    """
+    if batch_size < 1:
+        raise PocketiqaError(f"batch_size is {batch_size}, but at least 1 is needed")
+    resized = [student.config.preprocess.resize(image) for image in images]
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(resized):
+        by_size.setdefault(image.shape, []).append(index)
+    outputs: dict[int, StudentOutput] = {}
+    was_training = student.training
+    student.eval()
+    try:
+        for indices in by_size.values():
+            for start in range(0, len(indices), batch_size):
+                some = indices[start : start + batch_size]
+                outputs |= zip(some, _score_batch(student, [resized[index] for index in some]), strict=True)
+    finally:
+        student.train(was_training)
+    return [outputs[index] for index in range(len(images))]
+
+
+@torch.inference_mode()
+def _score_batch(student: Student, images: Sequence[np.ndarray]) -> list[StudentOutput]:
+    batch = torch.from_numpy(np.stack(images)).to(student.normalise.scale.device)
+    output = StudentOutput(*(value.cpu() for value in student(batch)))
+    return [StudentOutput(*(value[index] for value in output)) for index in range(len(images))]
