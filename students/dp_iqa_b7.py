@@ -9,18 +9,17 @@ that every cell is repeated alike on the 64x64 grid; and the square is made in t
 at most 512 pixels, its aspect kept, then a bilinear stretch of the shorter side inside the model.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import efficientnet_b7
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.tensor_files import misfits, read_tensors, tensors_only
 from students.base import Normalise, Student, StudentOutput, check_batch
 from students.config import DP_IQA_B7, StudentConfig, dp_iqa_b7_config
 
@@ -97,63 +96,23 @@ def load_official_student(checkpoint: str | Path | Mapping[str, Tensor], *, max_
     """
     is_file = isinstance(checkpoint, str | Path)
     where = str(checkpoint) if is_file else "the state dict"
-    content: Any = _read(Path(checkpoint)) if is_file else checkpoint
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise PocketiqaError(f"{where} holds no tensors by name: give the state dict of the authors' student")
-    given = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    content = read_tensors(Path(checkpoint)) if is_file else tensors_only(checkpoint, where)
+    given = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     with torch.device("meta"):
         student = DpIqaB7(dp_iqa_b7_config(max_side))
     student.normalise = _unit_range()  # whose constants no state dict holds
     own = student.state_dict()
     # Only training with momentum None reads the counter of batches; files may lack it.
     given |= {name: torch.tensor(0) for name in own if name.endswith(_COUNTER) and name not in given}
-    _refuse_misfits(own, given, where)
+    mismatch = misfits(own, given)
+    if mismatch:
+        raise PocketiqaError(
+            f"{where} is not the student of DP-IQA's authors: {mismatch}; give their EfficientNet-B7 checkpoint, and a "
+            "student of pocketiqa as its folder"
+        )
     student.load_state_dict({name: value.to(own[name].dtype) for name, value in given.items()}, assign=True)
     return student.eval()
 
 
 def _unit_range() -> Normalise:
     return Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
-
-def _refuse_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
-    shapes = [name for name in own if name in given and own[name].shape != given[name].shape]
-    faults = {
-        "lacks": sorted(set(own) - set(given)),
-        "has the foreign": sorted(set(given) - set(own)),
-        "has another shape of": sorted(shapes),
-    }
-    said = [
-        f"{verb} {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        for verb, names in faults.items()
-        if names
-    ]
-    if said:
-        raise PocketiqaError(
-            f"{where} is not the student of DP-IQA's authors: it {', '.join(said)}; give their EfficientNet-B7 "
-            "checkpoint, and a student of pocketiqa as its folder"
-        )
-
-
-def _read(path: Path) -> Any:
-    """The content of a weights file; nothing in it is ever run."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise PocketiqaError(f"no checkpoint at {path}: the file does not exist, mend the path") from error
-    except OSError as error:
-        raise PocketiqaError(
-            f"{path} cannot be read ({error.strerror or error}): mend that, or fetch it again"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise PocketiqaError(
-            f"{path} was refused, it is no checkpoint of tensors alone: fetch the official file"
-        ) from error
-    except Exception as error:  # a damaged pickle or archive can raise anything
-        raise PocketiqaError(f"{path} is cut off or damaged ({_first_line(error)}): fetch it again") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

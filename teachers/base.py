@@ -1,6 +1,6 @@
 """What a teacher is: anything that looks at images and says how good they are, on a declared scale."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,6 +73,10 @@ class Teacher(Protocol):
     def to(self, device: torch.device) -> Any:
         """Move the model; returns itself."""
         ...
+
+
+TeacherBuilder = Callable[..., Teacher]
+"""Name and options -> teacher, as ``registry.build_teacher``; handed to teachers that are made of other teachers."""
 
 
 def stack(batch: Sequence[Item], device: torch.device | str) -> tuple[Tensor, ...]:

@@ -2,13 +2,57 @@
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 
 from pseudo_labels.errors import PocketiqaError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that the memory of a GPU or of the machine did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)  # how torch says it on the CPU
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of a GPU's memory for later; call it when the error is no longer held."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def check_precision(name: str) -> None:
+    """Refuse what is no key of ``PRECISIONS``.
+
+    Raises:
+        PocketiqaError: names the choices.
+    """
+    if name not in PRECISIONS:
+        raise PocketiqaError(f"precision {name!r}: choose {', '.join(PRECISIONS)}")
+
+
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """Switches autocast off on a type of device, where it has autocast at all."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads, at least 1; as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
 
 _WORLD_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 # Processes wait for each other only before and after the work, and a fast one may wait for hours.

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -65,19 +66,19 @@ def _qfm_iqm() -> Callable[..., Any]:
 def _embedded() -> Callable[..., Any]:
     from teachers.embedded import build_embedded
 
-    return build_embedded
+    return partial(build_embedded, build_teacher)
 
 
 def _anchored() -> Callable[..., Any]:
-    from teachers.anchored import build_anchored
+    from teachers.composite.anchored import build_anchored
 
-    return build_anchored
+    return partial(build_anchored, build_teacher)
 
 
 def _fused() -> Callable[..., Any]:
-    from teachers.fused import build_fused
+    from teachers.composite.fused import build_fused
 
-    return build_fused
+    return partial(build_fused, build_teacher)
 
 
 TEACHERS: dict[str, TeacherEntry] = {
@@ -156,8 +157,8 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
     Args:
         name: of ``TEACHERS``, the folder of a fitted teacher, or ``module:function`` for a builder of the user's own.
         options: keyword arguments of the builder; those of a fitted teacher are laid over the ones it was built with.
-            And ``views``, ``teachers.views.Views`` or a mapping such as ``{"crops": 5, "flips": True}``, by which any
-            teacher judges several views of each image, unless the builder has a parameter of that name itself.
+            And ``views``, ``composite.multi_view.Views`` or a mapping such as ``{"crops": 5, "flips": True}``, by which
+            any teacher judges several views of each image, unless the builder has a parameter of that name itself.
 
     Raises:
         PocketiqaError: unknown name or option, something is not installed, or the builder gave no teacher.
@@ -196,7 +197,7 @@ def _built(name: str, builder: Callable[..., Any], options: dict[str, Any]) -> "
     wanted = None if _VIEWS in parameters else options.pop(_VIEWS, None)
     _check_options(builder, name, options)
     from teachers.base import check_teacher
-    from teachers.views import MultiView, read_views
+    from teachers.composite.multi_view import MultiView, read_views
 
     views = None if wanted is None else read_views(wanted)  # before the builder, which may load weights for minutes
     teacher = check_teacher(builder(**options), name)

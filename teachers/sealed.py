@@ -3,18 +3,30 @@
 The digest is a checksum against damage and careless edits; it holds no secret, so it does not prove who made the file.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from pseudo_labels.files import canonical_json, digest_of, write_atomic
-from teachers.tensor_digest import tensor_digest
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values; independent of order, device and file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
 
 FORMAT = 1
 

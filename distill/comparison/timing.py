@@ -15,7 +15,7 @@ from distill.stage_config import expanded
 from pseudo_labels.images import decode
 from students.latency import machine_name, pinned_cores
 from students.runtime import keep_freed_memory
-from teachers.threads import torch_threads
+from teachers.launch import torch_threads
 
 _WARM_UP = 3  # the first calls fill caches and memory
 _SLOW_IMAGES = 10  # of models that take long

@@ -51,8 +51,7 @@ def _teacher_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
     import torch
 
     from teachers.base import check_output
-    from teachers.launch import current_launch
-    from teachers.memory import is_out_of_memory
+    from teachers.launch import current_launch, is_out_of_memory
     from teachers.registry import build_teacher
 
     teacher = build_teacher(name, **options)

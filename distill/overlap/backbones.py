@@ -13,9 +13,8 @@ from distill.overlap.describer import BACKBONE, Describer, chosen
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from teachers.launch import current_launch
-from teachers.qfm_iqm.backbone import Backbone, create_timm, known_depths
-from teachers.qfm_iqm.framing import frame
-from teachers.qfm_iqm.weights import load_local
+from teachers.qfm_iqm.backbone import Backbone, create_timm, known_depths, load_local
+from teachers.qfm_iqm.tokens import frame
 
 
 @dataclass(frozen=True)

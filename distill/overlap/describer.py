@@ -51,7 +51,7 @@ def describing_threads(by: Describer, threads: int) -> Iterator[None]:
     if by.kind in (LAYOUT, "onnx"):
         yield
         return
-    from teachers.threads import torch_threads
+    from teachers.launch import torch_threads
 
     with torch_threads(threads):
         yield

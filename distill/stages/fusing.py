@@ -9,9 +9,9 @@ from distill.fusing import fuse_labels
 from distill.stage_config import FuseSection, expanded
 from distill.stages.context import Run, Stage
 from distill.summaries import store_line
+from teachers.composite.fused import NAME as FUSED
+from teachers.composite.fused import fused_options
 from teachers.fitted_folder import write_teacher_folder
-from teachers.fused import NAME as FUSED
-from teachers.fused import fused_options
 
 
 def fusing_stages(run: Run) -> list[Stage]:

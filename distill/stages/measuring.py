@@ -18,9 +18,9 @@ from students.complexity import count_parameters, peak_memory_bytes
 from students.contract import StudentContract
 from students.latency import machine_name, measure_latency
 from teachers.base import Teacher
+from teachers.composite.multi_view import MultiView
 from teachers.fitting import FittableTeacher
 from teachers.launch import current_launch
-from teachers.views import MultiView
 
 TIMED_IMAGES = 8
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from distill.training.learner import Learner, MovableBatch
 from distill.training.loop_config import LoopSettings
 from pseudo_labels.errors import PocketiqaError
-from teachers.memory import is_out_of_memory, release_memory
+from teachers.launch import is_out_of_memory, release_memory
 
 REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or use mixed_precision bf16 or no"
 

@@ -20,7 +20,7 @@ from distill.training.teacher_batches import TeacherBatch, TeacherBatchMaker
 from distill.training.validation import Validator
 from pseudo_labels.errors import TamperedError
 from teachers.fitting import FittableTeacher, PlainFit
-from teachers.memory import is_out_of_memory, release_memory
+from teachers.launch import is_out_of_memory, release_memory
 
 
 class TeacherLearner:

@@ -19,12 +19,11 @@ Ours, because it is not known or because it is better:
 ``load_official`` reads the authors' checkpoint. ``DpIqa`` has ``encode``, ``taps`` and ``decoder``, callable alone.
 """
 
+from teachers.dp_iqa.base_weights import Official, load_official
 from teachers.dp_iqa.build import build_dp_iqa
 from teachers.dp_iqa.decoder import Quality
 from teachers.dp_iqa.model import Conditioning, DpIqa
-from teachers.dp_iqa.official import Official, load_official
-from teachers.dp_iqa.prompt_bank import PromptBank, load_bank, prompt_bank
-from teachers.dp_iqa.prompts import PROMPTS
+from teachers.dp_iqa.prompts import PROMPTS, PromptBank, load_bank, prompt_bank
 from teachers.dp_iqa.teacher import DpIqaTeacher
 
 __all__ = [

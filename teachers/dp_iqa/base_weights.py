@@ -6,19 +6,74 @@ Stable Diffusion 1.x and 2.x kind will do (2.1, SD-Turbo, distilled ones with fe
 what it was trained to predict does not matter, because only the up blocks' outputs are used.
 """
 
+import os
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import read_json
-from teachers.dp_iqa.tensors import assign, read_tensors
+from pseudo_labels.tensor_files import assign, read_tensors, refuse_misfits, some, tensors_only
+from teachers.dp_iqa.model import Conditioning, DpIqa, meta_model
 from teachers.dp_iqa.variants import build_unet, build_vae
+
+WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
+_DEFAULT_FOLDER = Path("~/.cache/pocketiqa/weights")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_folder(name: str | Path, *, option: str, patterns: Sequence[str], download: bool = False) -> Path:
+    """The local folder of a model repository.
+
+    Looked for, in this order: ``name`` as a folder; the repository's last name inside the folder that
+    ``POCKETIQA_WEIGHTS`` names, or else inside ``~/.cache/pocketiqa/weights``; the cache of the Hugging Face hub.
+
+    Args:
+        name: a folder, or ``owner/repository`` on the hub.
+        option: what the caller's option is called, for the message.
+        patterns: the files needed, as the hub's client takes them.
+        download: fetch them from the hub if they are not there.
+
+    Raises:
+        PocketiqaError: it is not on this machine; says what to fetch and where to put it. Or the download failed.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise PocketiqaError(
+            f"{option} is the file {path}, but a folder in the diffusers layout is needed (unet/, vae/ with "
+            "config.json and safetensors)"
+        )
+    if not _HUB_NAME.fullmatch(str(name)):
+        raise PocketiqaError(f"{option} is {str(name)!r}: no such folder, and no repository name of the hub")
+    place = Path(os.environ.get(WEIGHTS_VARIABLE) or _DEFAULT_FOLDER).expanduser() / path.name
+    return place if place.is_dir() else _from_hub(str(name), place, option, patterns, download)
+
+
+def _from_hub(name: str, place: Path, option: str, patterns: Sequence[str], download: bool) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=not download))
+    except Exception as error:  # the hub's client raises errors of several libraries
+        if download:
+            reason = " ".join(str(error).split())[:160]
+            raise PocketiqaError(
+                f"{name} could not be fetched from the Hugging Face hub ({reason}): check the network, or fetch it "
+                f"elsewhere and put it at {place}"
+            ) from error
+        raise PocketiqaError(
+            f"no weights of {name} on this machine: fetch {', '.join(patterns)} of {name} from the Hugging Face hub "
+            f"and put them at {place} (or give {option}=FOLDER, or download=True)"
+        ) from error
+
 
 FILES = ("unet/*", "vae/*")
 """What is needed of a repository."""
@@ -144,3 +199,90 @@ def _misfit(unet: dict[str, Any], vae: dict[str, Any]) -> str:
     if plain:
         return f"its down block {plain[0]} takes no adapter residual before its downsampler"
     return ""
+
+
+# Ours -> theirs. conv1 takes the finest tap, as ``QualityDecoder.reduce[0]`` does.
+_THEIRS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(ours), theirs)
+    for ours, theirs in (
+        (r"text_adapter\.gamma", "gamma"),
+        (r"text_adapter\.layers\.", "text_adapter.fc."),
+        (r"image_adapter\.adapter\.", "img_adapter."),
+        *((rf"decoder\.reduce\.{index}\.", f"QFD.conv{index + 1}.") for index in range(4)),
+        *((rf"decoder\.weigh\.{index}\.layers\.", f"QFD.se{index + 1}.fc.") for index in range(4)),
+        (r"decoder\.fuse\.", "QFD.fuse_conv."),
+        (r"decoder\.weigh_fused\.layers\.", "QFD.se_fuse.fc."),
+        *((rf"decoder\.narrow\.{2 * index}\.", f"QFD.conv_score{index + 1}.") for index in range(3)),
+        *((rf"decoder\.tail\.{2 * index}\.", f"QFD.fc{index + 1}.") for index in range(3)),
+    )
+)
+_PLAYS_NO_PART = re.compile(r"(QFD\.)?(bnc1|classifier_dist)\..+")
+_PARALLEL = "module."
+
+
+@dataclass(frozen=True)
+class Official:
+    """A loaded checkpoint.
+
+    Attributes:
+        model: in evaluation mode, float32, on the device of the tensors.
+        unused: names in the checkpoint that play no part in a score.
+    """
+
+    model: DpIqa
+    unused: tuple[str, ...]
+
+
+def load_official(
+    checkpoint: str | Path | Mapping[str, Tensor],
+    *,
+    prompts: Tensor | None = None,
+    conditioning: Conditioning | None = None,
+    trainable: str = "all",
+    variant: str = "sd15",
+) -> Official:
+    """Load the authors' checkpoint.
+
+    Args:
+        checkpoint: a ``.pth`` or safetensors file, or its state dict.
+        prompts: features [1485, 768] of a prompt bank; without them, ``taps`` must be given some.
+        conditioning: the authors' own choice is ``posterior: sample``.
+        trainable: what stays trainable.
+        variant: sizes; ``sd15`` is the published one.
+
+    Raises:
+        PocketiqaError: the file is missing, damaged or not tensors alone; an entry that is used is missing or of
+            another shape; an entry is foreign. The message has the checkpoint's own names.
+    """
+    if isinstance(checkpoint, str | Path):
+        where, content = str(checkpoint), read_tensors(Path(checkpoint))
+    else:
+        where, content = "the state dict", tensors_only(checkpoint, "the state dict")
+    given = {_one_spelling(name): tensor for name, tensor in content.items()}
+    unused = tuple(name for name in given if _PLAYS_NO_PART.fullmatch(name))
+    model = meta_model(variant, prompts=prompts, conditioning=conditioning, trainable=trainable)
+    own = model.state_dict()
+    wanted = {official_name(name): tensor for name, tensor in own.items()}
+    if not set(wanted) & set(given):
+        found = some(given) or "nothing"
+        raise PocketiqaError(f"{where} is no DP-IQA checkpoint: it holds {found}; give the authors' published teacher")
+    refuse_misfits(wanted, {name: tensor for name, tensor in given.items() if name not in unused}, where)
+    assign(model, {name: given[official_name(name)] for name in own}, where)
+    return Official(model.eval(), unused)
+
+
+def official_name(name: str) -> str:
+    """The authors' name of one of our tensors."""
+    for ours, theirs in _THEIRS:
+        match = ours.match(name)
+        if match:
+            return theirs + name[match.end() :]
+    return name
+
+
+def _one_spelling(name: str) -> str:
+    """Without what data parallelism and diffusers' wrapper put in front, and with today's names of attention."""
+    name = name.removeprefix(_PARALLEL)
+    if name.startswith("img_adapter.adapter."):
+        name = "img_adapter." + name.removeprefix("img_adapter.adapter.")
+    return today_name(name)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.precision import full_precision
+from teachers.launch import full_precision
 
 
 class Quality(NamedTuple):

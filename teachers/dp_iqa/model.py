@@ -2,19 +2,153 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.models.adapter import T2IAdapter
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.dp_iqa.adapters import TextAdapter
-from teachers.dp_iqa.attention import share_context
-from teachers.dp_iqa.decoder import Quality, QualityDecoder
-from teachers.dp_iqa.unet_taps import UNetTaps
+from teachers.dp_iqa.decoder import DecoderSizes, Quality, QualityDecoder
+from teachers.dp_iqa.variants import Variant, build_unet, build_vae, variant_named
 from teachers.fitting import evaluate_frozen
+
+_FIRST_GAMMA = 1e-4
+
+
+class TextAdapter(nn.Module):
+    """``e + gamma * MLP(e)`` on each prompt feature, gamma one factor a channel, starting near zero.
+
+    Ours: where the U-Net's cross-attention has another width than the text features (Stable Diffusion 2.x has 1024,
+    CLIP ViT-L/14 gives 768), a linear map without bias follows. It starts at random, so such a model must be fitted.
+
+    Args:
+        width: of the text features.
+        context_width: that the U-Net expects.
+    """
+
+    def __init__(self, width: int, context_width: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.gamma = nn.Parameter(torch.full((width,), _FIRST_GAMMA))
+        self.widen = nn.Identity() if width == context_width else nn.Linear(width, context_width, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[prompts, width] to [prompts, context_width]."""
+        return self.widen(features + self.gamma * self.layers(features))
+
+
+def build_image_adapter(channels: Sequence[int], downscale: int) -> T2IAdapter:
+    """The full T2I adapter of diffusers: image [B, 3, H, W] -> one residual for each down block of the U-Net.
+
+    Args:
+        channels: of the U-Net's down blocks.
+        downscale: pixels a latent, 8 for Stable Diffusion.
+    """
+    return T2IAdapter(channels=list(channels), downscale_factor=downscale, adapter_type="full_adapter")
+
+
+class UNetTaps:
+    """Runs a U-Net and returns the outputs of its up blocks.
+
+    The hooks are set once, before anything is compiled, because ``torch.compile`` does not look for later ones. One
+    call at a time: the outputs pass through this object.
+
+    Args:
+        unet: kept by reference; it is not a part of this object.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel):
+        self._unet = unet
+        self._outputs: list[Tensor] = []
+        for block in unet.up_blocks:
+            block.register_forward_hook(self._keep)
+
+    def _keep(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._outputs.append(output)
+
+    def __call__(self, latents: Tensor, timestep: int, context: Tensor, residuals: Sequence[Tensor]) -> list[Tensor]:
+        """Run the U-Net on latents that carry no diffusion noise.
+
+        Args:
+            latents: [B, channels, h, w].
+            timestep: that the U-Net is told.
+            context: [1 or B, tokens, width], what cross-attention sees.
+            residuals: one for each down block, added at its end, before its downsampler.
+
+        Returns:
+            [B, channels, height, width] for each up block, from the coarsest.
+        """
+        self._outputs.clear()
+        try:
+            # diffusers empties the list that it is given.
+            self._unet(
+                latents,
+                timestep,
+                encoder_hidden_states=context,
+                down_intrablock_additional_residuals=list(residuals),
+                return_dict=False,
+            )
+            return list(self._outputs)
+        finally:
+            self._outputs.clear()  # or the last batch would keep its memory
+
+
+class SharedContextAttention(AttnProcessor2_0):
+    """Attention whose keys and values are projected once a batch instead of once an image.
+
+    All images are conditioned on the same 1485 prompts: their projections in the 16 cross-attentions take 28 of the
+    U-Net's 461 GMACs for the first image of a batch, and nothing for the others. A context of one row is expanded
+    without a copy; one of B rows is attended to image by image, as by diffusers' own processor.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Attend; the names are those that diffusers calls a processor with.
+
+        Args:
+            attn: the module with the projections.
+            hidden_states: [B, positions, channels].
+            encoder_hidden_states: [1 or B, tokens, context channels].
+            attention_mask: not used, all prompts count.
+            temb: not used.
+            args: not used.
+            kwargs: not used.
+        """
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        images, heads = hidden_states.shape[0], attn.heads
+        layers: Any = attn
+        query = _heads(layers.to_q(hidden_states), heads)
+        key = _heads(layers.to_k(context), heads).expand(images, -1, -1, -1)
+        value = _heads(layers.to_v(context), heads).expand(images, -1, -1, -1)
+        mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        project, dropout = layers.to_out
+        return dropout(project(mixed))
+
+
+def _heads(tokens: Tensor, heads: int) -> Tensor:
+    """[B, N, heads * C] to [B, heads, N, C]."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def share_context(unet: UNet2DConditionModel) -> None:
+    """Let every cross-attention of ``unet`` accept a context of one row for the whole batch."""
+    own = SharedContextAttention()
+    processors = unet.attn_processors
+    unet.set_attn_processor({name: own if ".attn2." in name else found for name, found in processors.items()})
+
 
 POSTERIORS = ("mode", "sample")
 TRAINABLE: dict[str, tuple[str, ...]] = {
@@ -185,7 +319,7 @@ class DpIqa(nn.Module):
         prompts = self.prompts if prompts is None else prompts
         if prompts is None:
             raise PocketiqaError(
-                "DP-IQA has no prompt features: give prompts=[1485, width], for which see teachers.dp_iqa.prompt_bank"
+                "DP-IQA has no prompt features: give prompts=[1485, width], for which see teachers.dp_iqa.prompts"
             )
         dtype = self.unet.dtype
         context = self.text_adapter(prompts.to(dtype))[None]
@@ -239,3 +373,45 @@ class DpIqa(nn.Module):
         """
         self.vae.encoder.compile(backend=backend)
         self.unet.compile(backend=backend)
+
+
+def assemble(
+    unet: UNet2DConditionModel, vae: AutoencoderKL, sizes: DecoderSizes, text_width: int, **options: Any
+) -> DpIqa:
+    """Build adapters and decoder, with random weights, around a U-Net and its autoencoder.
+
+    Args:
+        unet: any that ``base_weights.refuse_other_families`` lets pass.
+        vae: its own.
+        sizes: of the decoder.
+        text_width: of the prompt features.
+        options: the other arguments of ``DpIqa``.
+    """
+    widths = tuple(unet.config["block_out_channels"])
+    downscale = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return DpIqa(
+        unet=unet,
+        vae=vae,
+        text_adapter=TextAdapter(text_width, unet.config["cross_attention_dim"]),
+        image_adapter=build_image_adapter(widths, downscale),
+        decoder=QualityDecoder(tuple(reversed(widths)), sizes),
+        **options,
+    )
+
+
+def random_model(variant: Variant, **options: Any) -> DpIqa:
+    """A model of a variant's sizes with random weights, on the current default device."""
+    unet, vae = build_unet(variant.unet), build_vae(variant.vae)
+    return assemble(unet, vae, variant.decoder, variant.text_width, **options)
+
+
+def meta_model(
+    variant: str,
+    *,
+    prompts: Tensor | None = None,
+    conditioning: Conditioning | None = None,
+    trainable: str = "all",
+) -> DpIqa:
+    """The same without memory for its weights: names and shapes, to be filled or counted."""
+    with torch.device("meta"):
+        return random_model(variant_named(variant), prompts=prompts, conditioning=conditioning, trainable=trainable)

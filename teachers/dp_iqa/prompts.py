@@ -1,6 +1,165 @@
 """The 1485 sentences that DP-IQA conditions its U-Net on (Fu et al. 2024, arXiv 2405.19996)."""
 
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of, read_json, sha256_file
+from teachers.sealed import read_sealed, write_sealed
+
+TEXT_ENCODER_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What is needed of a CLIP repository."""
+
+_WEIGHTS = "model.safetensors"
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_PROJECTION = "text_projection.weight"
+_PROMPTS_AT_ONCE = 33
+_FETCH = "fetch config.json, model.safetensors and the tokenizer's files of openai/clip-vit-large-patch14"
+
+
+def has_projection(folder: Path) -> bool:
+    """Whether this folder's text encoder is complete with its projection; reads the head of its weights only."""
+    path = _model_folder(folder) / _WEIGHTS
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            return _PROJECTION in json.loads(file.read(min(size, 1 << 26)))
+    except (OSError, ValueError):
+        return False
+
+
+def encoder_digest(folder: Path) -> str:
+    """Identity of an encoder: of its weights, its configuration and its tokenizer's files.
+
+    Raises:
+        PocketiqaError: one of them is missing.
+    """
+    return digest_of({path.name: sha256_file(path) for path in _files(folder)})
+
+
+def _files(folder: Path) -> list[Path]:
+    model, tokens = _model_folder(folder), _tokenizer_folder(folder)
+    for path in (model / "config.json", model / _WEIGHTS):
+        if not path.is_file():
+            raise PocketiqaError(f"the text encoder lacks {path}: {_FETCH} into one folder and give it as clip=FOLDER")
+    for names in _TOKENIZERS:
+        if all((tokens / name).is_file() for name in names):
+            return [model / "config.json", model / _WEIGHTS, *(tokens / name for name in names)]
+    raise PocketiqaError(
+        f"the text encoder's tokenizer lacks {tokens / 'tokenizer.json'} (or vocab.json and merges.txt): {_FETCH}"
+    )
+
+
+def _model_folder(folder: Path) -> Path:
+    return folder / "text_encoder" if (folder / "text_encoder").is_dir() else folder
+
+
+def _tokenizer_folder(folder: Path) -> Path:
+    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+
+
+class TextEncoder:
+    """Text -> CLIP's pooled, projected feature, in float32 on the CPU.
+
+    Args:
+        folder: see the module.
+
+    Raises:
+        PocketiqaError: a file is missing or damaged, or there is no text projection.
+    """
+
+    def __init__(self, folder: Path):
+        _files(folder)
+        model = _model_folder(folder)
+        with _quiet():
+            try:
+                self._tokenizer = CLIPTokenizer.from_pretrained(_tokenizer_folder(folder), local_files_only=True)
+                self._model, missing = _load_model(model)
+            except Exception as error:  # transformers raises errors of several libraries
+                reason = " ".join(str(error).split())[:160]
+                raise PocketiqaError(
+                    f"{folder} holds no usable CLIP text encoder ({reason}): {_FETCH} again"
+                ) from error
+        if missing:
+            raise PocketiqaError(
+                f"the text encoder at {model} lacks {missing[0]!r} (Stable Diffusion ships it without the projection): "
+                f"{_FETCH} and give their folder as clip=FOLDER"
+            )
+
+    @torch.no_grad()
+    def features(self, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """Features [len(texts), projection width], not normalised.
+
+        A text is padded to the longest of its group only: attention is causal and the feature is read at the end
+        token, so the padding behind it has no part in it.
+        """
+        parts = []
+        for start in range(0, len(texts), _PROMPTS_AT_ONCE):
+            group = list(texts[start : start + _PROMPTS_AT_ONCE])
+            tokens = self._tokenizer(
+                group, padding=True, truncation=True, max_length=self._model.config.max_position_embeddings,
+                return_tensors="pt",
+            )  # fmt: skip
+            parts.append(self._model(**tokens).text_embeds)
+            if progress:
+                progress(start + len(group), len(texts))
+        return torch.cat(parts)
+
+
+def _load_model(folder: Path) -> tuple[CLIPTextModelWithProjection, list[str]]:
+    """The model, and the names of the tensors that its file lacks."""
+    loaded: Any = CLIPTextModelWithProjection.from_pretrained(
+        folder,
+        config=_text_config(folder),
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    model, info = loaded
+    return model.eval(), sorted(info["missing_keys"])
+
+
+def _text_config(folder: Path) -> CLIPTextConfig:
+    """Of a text encoder, or of the text half of a whole CLIP, whose projection width stands beside the halves."""
+    record = read_json(folder / "config.json", what="configuration of the text encoder")
+    values: dict[str, Any] = dict(record.get("text_config") or record)
+    if "text_config" in record and "projection_dim" in record:
+        values["projection_dim"] = record["projection_dim"]
+    return CLIPTextConfig(**values)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting the tensors of CLIP's other half, which is not news."""
+    before = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
 
 QUALITIES = ("bad", "poor", "fair", "good", "perfect")
 SCENES = ("animal", "cityscape", "human", "indoor", "landscape", "night", "plant", "still_life", "others")
@@ -45,3 +204,81 @@ PROMPTS: tuple[str, ...] = tuple(
     for quality, scene, distortion in product(QUALITIES, SCENES, DISTORTIONS)
 )
 """Quality changes slowest, distortion fastest; cross-attention knows no order, but cached features are in this one."""
+
+
+DEFAULT_CACHE = Path("~/.cache/pocketiqa/prompts")
+_KIND = "prompt bank"
+_FEATURES = "features"
+_NAME_DIGITS = 16
+_MEND = "give clip=FOLDER to make one anew, or a file that pocketiqa made"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PromptBank:
+    """Text features of all prompts.
+
+    Attributes:
+        features: float32 [1485, width], in the order of ``PROMPTS``.
+        encoder: digest of the text encoder's files; says how they came about otherwise.
+    """
+
+    features: Tensor
+    encoder: str
+
+
+def prompt_bank(clip: Path, cache: Path | None = None, *, progress: Progress | None = None) -> PromptBank:
+    """The bank of a text encoder, from the cache or made now (a minute or two on a CPU for ViT-L/14).
+
+    Args:
+        clip: folder of the encoder, see ``text_encoder``.
+        cache: folder for banks; None means ``~/.cache/pocketiqa/prompts``.
+        progress: called with prompts done and prompts in all, if the bank has to be made.
+
+    Raises:
+        PocketiqaError: the encoder is missing, incomplete or has no text projection.
+    """
+    encoder = encoder_digest(clip)
+    folder = (cache or DEFAULT_CACHE).expanduser()
+    path = folder / f"dp_iqa-{digest_of([encoder, _prompts_digest()])[:_NAME_DIGITS]}.safetensors"
+    if path.is_file():
+        try:
+            bank = load_bank(path)
+        except PocketiqaError:
+            bank = None  # altered or of another format: the encoder is at hand
+        if bank is not None and bank.encoder == encoder:
+            return bank
+    bank = PromptBank(TextEncoder(clip).features(PROMPTS, progress=progress), encoder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_bank(path, bank)
+    return bank
+
+
+def save_bank(path: Path, bank: PromptBank) -> None:
+    """Write a bank in one step; equal banks give equal bytes."""
+    write_sealed(path, _KIND, {"prompts": _prompts_digest(), "encoder": bank.encoder}, {_FEATURES: bank.features})
+
+
+def load_bank(path: Path) -> PromptBank:
+    """Read and verify a bank.
+
+    Raises:
+        PocketiqaError: not there, not a bank, or one of other prompts.
+        TamperedError: damaged or altered.
+    """
+    head, tensors = read_sealed(path, _KIND, mend=_MEND)
+    features = tensors[_FEATURES]
+    if head["prompts"] != _prompts_digest() or len(features) != len(PROMPTS):
+        raise PocketiqaError(f"the prompt bank {path} was made of other prompts than these {len(PROMPTS)}: {_MEND}")
+    return PromptBank(features, head["encoder"])
+
+
+def _prompts_digest() -> str:
+    return digest_of(list(PROMPTS))
+
+
+def stand_in_bank(width: int, seed: int) -> PromptBank:
+    """Random features for random weights, where no text encoder has a say."""
+    generator = torch.Generator().manual_seed(seed)
+    return PromptBank(torch.randn(len(PROMPTS), width, generator=generator), f"random, seed {seed}")

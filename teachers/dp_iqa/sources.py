@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.dp_iqa import base_weights, text_encoder
-from teachers.dp_iqa.assembly import assemble, random_model
-from teachers.dp_iqa.hub import find_folder
-from teachers.dp_iqa.model import DpIqa
-from teachers.dp_iqa.official import load_official
-from teachers.dp_iqa.prompt_bank import PromptBank, load_bank, prompt_bank, stand_in_bank
+from teachers.dp_iqa import base_weights
+from teachers.dp_iqa.base_weights import find_folder, load_official
+from teachers.dp_iqa.model import DpIqa, assemble, random_model
+from teachers.dp_iqa.prompts import (
+    TEXT_ENCODER_FILES,
+    PromptBank,
+    has_projection,
+    load_bank,
+    prompt_bank,
+    stand_in_bank,
+)
 from teachers.dp_iqa.variants import Variant, variant_named
 from teachers.fitting import NEW_HEAD, UNFITTED, head_file
 
@@ -126,10 +131,10 @@ class Sources:
         if not self.pretrained and not self.clip:
             return stand_in_bank(self.sizes.text_width, self.seed)
         cache = Path(self.prompt_cache) if self.prompt_cache else None
-        if base is not None and not self.clip and text_encoder.has_projection(base):
+        if base is not None and not self.clip and has_projection(base):
             return prompt_bank(base, cache)
         clip = self.clip or self.sizes.clip
         if not clip:
             raise PocketiqaError("there is no text encoder with a projection: give clip=FOLDER or prompts=FILE")
-        folder = find_folder(clip, option="clip", patterns=text_encoder.FILES, download=self.download)
+        folder = find_folder(clip, option="clip", patterns=TEXT_ENCODER_FILES, download=self.download)
         return prompt_bank(folder, cache)

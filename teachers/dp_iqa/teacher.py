@@ -16,7 +16,7 @@ from teachers.base import TeacherOutput, stack
 from teachers.dp_iqa.model import DpIqa
 from teachers.dp_iqa.sources import Sources
 from teachers.fitting import FittableBase
-from teachers.tensor_digest import tensor_digest
+from teachers.sealed import tensor_digest
 
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,

@@ -4,21 +4,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from teachers.base import Teacher
+    from teachers.base import Teacher, TeacherBuilder
 
 NAME = "embedded"
 FOLDER = Path(__file__).parent
 
 
-def build_embedded(**options: Any) -> "Teacher":
+def build_embedded(build: "TeacherBuilder", **options: Any) -> "Teacher":
     """Build it.
 
     Args:
+        build: as ``registry.build_teacher``, which hands itself over so that no circle of imports arises.
         options: of ``qfm_iqm`` that change speed alone, such as ``precision``; others do not fit what was learned.
 
     Raises:
         PocketiqaError: an option that does not fit, or a package that is not installed.
     """
-    from teachers.registry import build_teacher
-
-    return build_teacher(str(FOLDER), **options)
+    return build(str(FOLDER), **options)

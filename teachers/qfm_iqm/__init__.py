@@ -29,11 +29,11 @@ The backbone is frozen unless ``trainable`` names parts of it, and its batch nor
 """
 
 from teachers.qfm_iqm.build import build_qfm_iqm
-from teachers.qfm_iqm.gate import GateReport
 from teachers.qfm_iqm.model import QfmConfig, QfmIqm
 from teachers.qfm_iqm.noise import NoiseSettings
 from teachers.qfm_iqm.sensitivity import Sensitivity, noise_sensitivity, sensitivity_among
 from teachers.qfm_iqm.teacher import QfmIqmTeacher
+from teachers.qfm_iqm.tokens import GateReport
 
 __all__ = [
     "GateReport",

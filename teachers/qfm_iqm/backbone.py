@@ -1,15 +1,110 @@
 """Any timm model, read at several depths: feature maps of convolutional models, token grids of transformers."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of, write_atomic
+from pseudo_labels.tensor_files import misfits
+
+
+def load_local(model: nn.Module, path: Path) -> None:
+    """Take over a safetensors file with timm's key names; its classifier is ignored.
+
+    Raises:
+        PocketiqaError: not there, not safetensors, or not of this model.
+    """
+    if not path.is_file():
+        raise PocketiqaError(
+            f"no backbone weights at {path}: give weights=FILE, a safetensors file in timm's key names"
+        )
+    try:
+        given = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise PocketiqaError(f"the backbone weights at {path} are not a safetensors file ({error})") from error
+    own = model.state_dict()
+    # Files without batch normalisation's counter are common, and only training with momentum None reads it.
+    needed = {name: value for name, value in own.items() if not name.endswith("num_batches_tracked")}
+    faults = misfits(needed, {name: value for name, value in given.items() if name in needed})
+    if faults:
+        raise PocketiqaError(f"{path} was made for another backbone ({faults}): give the file of this one")
+    _copy(own, given)
+
+
+@torch.no_grad()
+def _copy(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    for name, value in own.items():
+        if name in given:
+            value.copy_(given[name])
+
+
+_NAME = "summary"
+_DIGITS = 16  # of a digest, in the name of a folder
+
+
+class KeptSummaries:
+    """One file an image, named by the digest of its pixels.
+
+    Images that are not there yet pass the backbone one by one, so that a summary does not depend on the batch in which
+    it was asked for first. Any number of processes may use one folder.
+
+    Args:
+        folder: made when something is kept.
+        made_by: what a summary depends on beside pixels, device and threads: the backbone's digest and settings, as
+            JSON values. Others have a subfolder of their own.
+    """
+
+    def __init__(self, folder: Path, made_by: dict[str, Any]):
+        self.folder, self._made_by = folder, made_by
+
+    def of(self, rgb: Tensor, summarise: Callable[[Tensor], Tensor]) -> Tensor:
+        """Summaries [B, D] of images [B, 3, H, W], on their device.
+
+        Raises:
+            StorageFullError: the disk is full.
+        """
+        home = self._home(rgb.device.type)
+        return torch.cat([self._one(home, image[None], summarise) for image in rgb])
+
+    def _home(self, device: str) -> Path:
+        # Another number of threads adds up in another order.
+        threads = torch.get_num_threads() if device == "cpu" else 0
+        made_by = {**self._made_by, "device": device, "threads": threads, "autocast": torch.is_autocast_enabled(device)}
+        return self.folder / digest_of(made_by)[:_DIGITS]
+
+    def _one(self, home: Path, image: Tensor, summarise: Callable[[Tensor], Tensor]) -> Tensor:
+        path = home / f"{_digest(image)}.safetensors"
+        found = _read(path)
+        if found is None:
+            with torch.no_grad():
+                found = summarise(image)
+            home.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, save({_NAME: found.cpu()}))
+        return found.to(image.device)
+
+
+def _digest(image: Tensor) -> str:
+    pixels = image.cpu().contiguous()
+    return hashlib.sha256(str(list(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
+
+
+def _read(path: Path) -> Tensor | None:
+    """A summary; None if it is not there, or was damaged: then it is made again."""
+    try:
+        return load_file(path)[_NAME]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
 
 FINAL = "final"
 """Name of the depth behind all others: what the model's own classifier pools."""

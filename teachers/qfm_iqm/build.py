@@ -9,15 +9,12 @@ import torch
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.fitting import NEW_HEAD, head_file
-from teachers.precision import PRECISIONS, check_precision
-from teachers.qfm_iqm.backbone import Backbone, create_timm
-from teachers.qfm_iqm.kept import KeptSummaries
-from teachers.qfm_iqm.matching import QUALITY, MatchRule
+from teachers.launch import PRECISIONS, check_precision
+from teachers.qfm_iqm.backbone import Backbone, KeptSummaries, create_timm, load_local
 from teachers.qfm_iqm.model import HEAD, QfmConfig, QfmIqm, frozen_state, names_in
-from teachers.qfm_iqm.noise import NoiseSettings
+from teachers.qfm_iqm.noise import QUALITY, MatchRule, NoiseSettings
 from teachers.qfm_iqm.teacher import QfmIqmTeacher
-from teachers.qfm_iqm.weights import load_local
-from teachers.tensor_digest import tensor_digest
+from teachers.sealed import tensor_digest
 
 _RANDOM_LICENCE = "random weights"
 _LOCAL_LICENCE = "backbone weights from a local file, licence not stated"

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from teachers.precision import full_precision
-from teachers.qfm_iqm.contrast import contrast
-from teachers.qfm_iqm.matching import OPPOSITE, match
-from teachers.qfm_iqm.memory import Entries, Memory
+from teachers.launch import full_precision
 from teachers.qfm_iqm.model import QfmIqm
-from teachers.qfm_iqm.noise import NoiseSettings, matched_noise, moved_by_noise
+from teachers.qfm_iqm.noise import (
+    OPPOSITE,
+    Entries,
+    Memory,
+    NoiseSettings,
+    contrast,
+    match,
+    matched_noise,
+    moved_by_noise,
+)
 from teachers.qfm_iqm.tokens import Tokens
 
 

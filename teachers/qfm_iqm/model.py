@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.precision import full_precision
-from teachers.qfm_iqm.backbone import Backbone
-from teachers.qfm_iqm.decoder import Quality, QualityDecoder
-from teachers.qfm_iqm.kept import KeptSummaries
-from teachers.qfm_iqm.tokens import Tokeniser, Tokens, summary
+from teachers.launch import full_precision
+from teachers.qfm_iqm.backbone import Backbone, KeptSummaries
+from teachers.qfm_iqm.tokens import Quality, QualityDecoder, Tokeniser, Tokens, summary
 
 HEAD, ALL = "head", "all"
 MOST_HALVINGS = 3

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from teachers.qfm_iqm.fit import entries_of
-from teachers.qfm_iqm.matching import QUALITY
-from teachers.qfm_iqm.memory import Entries
 from teachers.qfm_iqm.model import QfmIqm
-from teachers.qfm_iqm.noise import NoiseSettings, matched_noise
+from teachers.qfm_iqm.noise import QUALITY, Entries, NoiseSettings, matched_noise
 from teachers.qfm_iqm.tokens import Tokens
 
 _AT_ONCE = 64  # images that the decoder judges under all their candidates

@@ -11,11 +11,10 @@ import torch
 from teachers.base import Item, TeacherOutput, stack
 from teachers.fitting import FittableBase
 from teachers.qfm_iqm.fit import QfmFit
-from teachers.qfm_iqm.framing import frame
-from teachers.qfm_iqm.gate import GateReport, report_gate
 from teachers.qfm_iqm.model import QfmIqm
 from teachers.qfm_iqm.noise import NoiseSettings
 from teachers.qfm_iqm.sensitivity import Sensitivity, sensitivity_among
+from teachers.qfm_iqm.tokens import GateReport, frame, report_gate
 
 
 class QfmIqmTeacher(FittableBase[QfmIqm]):

@@ -26,9 +26,7 @@ The encoder is frozen unless ``trainable`` says ``neck`` or ``all``.
 """
 
 from teachers.sam_iqa.build import build_sam_iqa
-from teachers.sam_iqa.fourier import fourier_convolution
-from teachers.sam_iqa.model import SamIqa, SamIqaConfig
-from teachers.sam_iqa.regression import Quality
+from teachers.sam_iqa.model import Quality, SamIqa, SamIqaConfig, fourier_convolution
 from teachers.sam_iqa.teacher import SamIqaTeacher
 
 __all__ = ["Quality", "SamIqa", "SamIqaConfig", "SamIqaTeacher", "build_sam_iqa", "fourier_convolution"]

@@ -7,12 +7,11 @@ from segment_anything.modeling import ImageEncoderViT
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.fitting import NEW_HEAD, head_file
-from teachers.precision import PRECISIONS, check_precision
+from teachers.launch import PRECISIONS, check_precision
 from teachers.sam_iqa.model import TRAINABLE, SamIqa, SamIqaConfig
 from teachers.sam_iqa.teacher import SamIqaTeacher
-from teachers.sam_iqa.variants import build_vit
-from teachers.sam_iqa.weights import load_vit
-from teachers.tensor_digest import tensor_digest
+from teachers.sam_iqa.variants import build_vit, load_vit
+from teachers.sealed import tensor_digest
 
 _VIT = "encoder.vit."
 _LICENCE = "SAM encoder weights: Apache-2.0, trained on SA-1B (research licence)"

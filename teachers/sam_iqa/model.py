@@ -1,19 +1,281 @@
 """The whole model, in its no-reference and its full-reference form."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.fitting import evaluate_frozen
-from teachers.precision import full_precision
-from teachers.sam_iqa.branches import SpatialFrequency
-from teachers.sam_iqa.encoder import SamEncoder
-from teachers.sam_iqa.regression import Quality, RegressionBlock
+from teachers.launch import full_precision
 from teachers.sam_iqa.variants import TAPS, SamVariant, variant_named
+
+
+class FusedAttention(nn.Module):
+    """Takes over the parts of a segment-anything attention under their names, so that state dicts stay the same.
+
+    The bias of query (i, j) for key (k, l) is ``q . h[i - k] + q . w[j - l]``, with the unscaled query (decomposed
+    relative positions: Li et al. 2022, "MViTv2", arXiv 2112.01526, equation 4).
+    """
+
+    def __init__(self, attention: Attention):
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.qkv, self.proj = attention.qkv, attention.proj
+        self.rel_pos_h, self.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] to the same shape."""
+        batch, height, width, channels = x.shape
+        packed = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1)
+        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        placed = query.unflatten(2, (height, width))
+        down = torch.einsum("bnhwc,hkc->bnhwk", placed, get_rel_pos(height, height, self.rel_pos_h))
+        across = torch.einsum("bnhwc,wlc->bnhwl", placed, get_rel_pos(width, width, self.rel_pos_w))
+        bias = (down.unsqueeze(-1) + across.unsqueeze(-2)).flatten(4).flatten(2, 3)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(attended.transpose(1, 2).reshape(batch, height, width, channels))
+
+
+def fuse_attention(vit: ImageEncoderViT) -> None:
+    """Replace the attention of every block; the parameters are shared, not copied."""
+    for block in vit.blocks:
+        block.attn = FusedAttention(block.attn)  # type: ignore[arg-type] - blocks are known only as modules
+
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+def resize_position_embedding(embedding: Tensor, grid: int) -> Tensor:
+    """Absolute position embedding for another number of patches: bicubic, antialiased when it shrinks.
+
+    The image is resized with the input, so a position keeps its relative place in the image. The relative position
+    embeddings of the global blocks need no help: segment-anything stretches them to the grid in every forward pass, and
+    those of the windows do not depend on the grid.
+
+    Args:
+        embedding: [1, native grid, native grid, channels].
+        grid: side of the new grid, in patches.
+
+    Returns:
+        [1, grid, grid, channels]; ``embedding`` itself at the native size.
+    """
+    if embedding.shape[1:3] == (grid, grid):
+        return embedding
+    planes = embedding.permute(0, 3, 1, 2)
+    resized = functional.interpolate(planes, (grid, grid), mode="bicubic", antialias=True, align_corners=False)
+    return resized.permute(0, 2, 3, 1).contiguous()
+
+
+class SamEncoder(nn.Module):
+    """Images -> outputs of chosen blocks and of the neck.
+
+    Args:
+        vit: at its native size, weights loaded; its position embedding is replaced to fit ``side_px``.
+        variant: that it was built from.
+        side_px: side of the square input, checked by ``SamVariant.check_side``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, vit: ImageEncoderViT, variant: SamVariant, side_px: int):
+        super().__init__()
+        if vit.pos_embed is None:
+            raise ValueError("SAM's encoder has an absolute position embedding, this one has none")
+        resized = resize_position_embedding(vit.pos_embed.detach(), side_px // variant.patch_px)
+        vit.pos_embed = nn.Parameter(resized)
+        vit.img_size = side_px
+        fuse_attention(vit)
+        self.vit = vit
+        self.side_px = side_px
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
+        self._outputs: dict[int, Tensor] = {}
+        for index in variant.taps:
+            vit.blocks[index].register_forward_hook(partial(self._keep, index))
+
+    def _keep(self, index: int, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._outputs[index] = output
+
+    def forward(self, rgb: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Encode images.
+
+        Args:
+            rgb: uint8 [B, 3, side_px, side_px].
+
+        Returns:
+            Each tap [B, embed_dim, grid, grid], from the shallowest, and the neck's output [B, neck_width, grid, grid],
+            in float32 whatever the encoder computes in.
+        """
+        weight = self.vit.patch_embed.proj.weight
+        images = ((rgb.float() - self.mean) / self.std).to(weight.dtype)
+        trained = any(parameter.requires_grad for parameter in self.vit.parameters())
+        try:
+            # A frozen encoder takes the time and memory of inference while the head is fitted.
+            with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+                neck = self.vit(images)
+                taps = [output.permute(0, 3, 1, 2).float() for output in self._outputs.values()]
+        finally:
+            self._outputs.clear()  # or the last batch would keep its memory
+        return taps, neck.float()
+
+    def checkpoint_blocks(self) -> None:
+        """Keep the blocks' inputs and compute the rest again in the backward pass: same gradients, less memory."""
+        for block in self.vit.blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def fourier_convolution(x: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
+    """Real FFT over height and width, ``mix`` on the half spectrum, inverse FFT; all orthonormal.
+
+    By the convolution theorem, a ``mix`` that multiplies each channel's spectrum by constants is a circular convolution
+    over the whole image. What ``mix`` returns need not be the spectrum of a real image: the inverse over the height is
+    a complex transform, and the one over the width ignores the imaginary parts of its zero and Nyquist frequencies. (A
+    joint two-dimensional inverse leaves that case to the library underneath, so that devices could differ.)
+
+    Args:
+        x: [B, C, H, W], any size from 1x1. Half precision is computed in float32: FFTs know no bfloat16.
+        mix: [B, 2C, H, W // 2 + 1] to [B, 2D, H, W // 2 + 1]; the first half of the channels are real parts, the
+            second imaginary parts. Frequencies along the height are in FFT order.
+
+    Returns:
+        [B, D, H, W], of the type of ``x``.
+    """
+    wide = x if x.dtype == torch.float64 else x.float()
+    spectrum = torch.fft.rfft2(wide, norm="ortho")
+    mixed = mix(torch.cat((spectrum.real, spectrum.imag), dim=1)).to(wide.dtype)
+    columns = torch.fft.ifft(torch.complex(*mixed.chunk(2, dim=1)), dim=-2, norm="ortho")
+    return torch.fft.irfft(columns, n=x.shape[-1], dim=-1, norm="ortho").to(x.dtype)
+
+
+_CHANNELS_PER_GROUP = 16
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Normalisation within an image, so that scores depend on no batch and batches of one can be fitted (ours).
+
+    Chi et al. use batch normalisation; an encoder of this size leaves no room for batches that would bear it.
+    """
+    return nn.GroupNorm(max(1, channels // _CHANNELS_PER_GROUP), channels)
+
+
+class SpatialUnit(nn.Module):
+    """3x3 convolution, normalisation and activation, added to the input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.mix = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), group_norm(channels), nn.ReLU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
+        return x + self.mix(x)
+
+
+class FourierUnit(nn.Module):
+    """1x1 convolution, normalisation and activation on the stacked spectrum, added to the input.
+
+    The normalisation is over groups of channels and all frequencies of one image: the shape of the spectrum, which
+    tells blur from noise, survives it.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        stacked = 2 * channels
+        self.mix = nn.Sequential(nn.Conv2d(stacked, stacked, 1, bias=False), group_norm(stacked), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
+        return x + fourier_convolution(x, self.mix)
+
+
+class SpatialFrequency(nn.Module):
+    """The encoder's taps -> spatial and frequency features.
+
+    Each tap is reduced by a 1x1 convolution, then normalised over channels as SAM's neck does it: outputs of
+    transformer blocks are not normalised, and their scale grows with depth. SAM's neck itself, which reads the same
+    block as the last tap, is added to that tap: it is what SAM was trained to hand on, and the part that ``trainable:
+    neck`` fits.
+    """
+
+    def __init__(self, taps: int, embed_dim: int, width: int):
+        super().__init__()
+        self.reduce = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(embed_dim, width, 1, bias=False), LayerNorm2d(width)) for _ in range(taps)
+        )
+        self.spatial = nn.ModuleList(SpatialUnit(width) for _ in range(taps))
+        self.frequency = nn.ModuleList(FourierUnit(width) for _ in range(taps))
+
+    def forward(self, taps: Sequence[Tensor], neck: Tensor) -> Tensor:
+        """Features of all taps.
+
+        Args:
+            taps: each [B, embed_dim, h, w], from the shallowest.
+            neck: [B, width, h, w].
+
+        Returns:
+            [B, 2 * taps * width, h, w]: tap by tap its spatial, then its frequency features.
+        """
+        reduced = [reduce(tap) for reduce, tap in zip(self.reduce, taps, strict=True)]
+        reduced[-1] = reduced[-1] + neck
+        branches = zip(reduced, self.spatial, self.frequency, strict=True)
+        return torch.cat([branch(x) for x, *both in branches for branch in both], dim=1)
+
+
+MAP_SIDE = 16
+"""Side of the map that is given out: [64, 16, 16] of fp16 are 32 KiB an image."""
+
+_EPSILON = 1e-6  # the deviation's gradient stays finite on a constant map
+
+
+@dataclass
+class Quality:
+    """What the model says of a batch.
+
+    Attributes:
+        score: [B] in (0, 1), 1 best.
+        map: [B, width / 4, 16, 16] (smaller for smaller grids), what the score was computed from, averaged over cells.
+        pooled: [B, width / 2], mean and deviation of the map's channels over the image.
+    """
+
+    score: Tensor
+    map: Tensor
+    pooled: Tensor
+
+
+class RegressionBlock(nn.Module):
+    """Two 1x1 convolutions, pooling by mean and deviation, two linear layers, sigmoid (all ours).
+
+    The convolutions come first: the mean of a Fourier unit's output is its zero frequency, so pooling it as it is would
+    throw the rest away. The map lies on the way to the score, so that a student that imitates it learns what matters.
+    """
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        channels = width // 4
+        self.fuse = nn.Sequential(nn.Conv2d(features, width, 1), nn.GELU(), nn.Conv2d(width, channels, 1), nn.GELU())
+        self.head = nn.Sequential(nn.Linear(2 * channels, channels), nn.GELU(), nn.Linear(channels, 1))
+
+    def forward(self, features: Tensor) -> Quality:
+        """[B, features, h, w] to scores."""
+        fused = self.fuse(features)
+        spread = (fused.var(dim=(2, 3), correction=0) + _EPSILON).sqrt()
+        pooled = torch.cat((fused.mean(dim=(2, 3)), spread), dim=1)
+        side = min(MAP_SIDE, *fused.shape[-2:])
+        reduced = functional.adaptive_avg_pool2d(fused, side)
+        return Quality(self.head(pooled).sigmoid().squeeze(1), reduced, pooled)
+
 
 # What stays trainable -> prefixes of parameter names. The head always is.
 TRAINABLE: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from teachers.dp_iqa import DpIqaTeacher, build_dp_iqa
-from teachers.dp_iqa.assembly import meta_model
+from teachers.dp_iqa.model import meta_model
 from teachers.dp_iqa.prompts import PROMPTS
 from teachers.dp_iqa.variants import VARIANTS
 from teachers.sam_iqa import SamIqa, SamIqaConfig, SamIqaTeacher, build_sam_iqa

@@ -17,7 +17,7 @@ from torch import Tensor
 from students.latency import machine_name
 from teachers.base import stack
 from teachers.dp_iqa import DpIqaTeacher
-from teachers.precision import PRECISIONS
+from teachers.launch import PRECISIONS
 from teachers.sam_iqa import SamIqaTeacher
 from tests.bench.matrix_rate import matrix_flops_per_s, median_s
 from tests.bench.memory import peak_resident_bytes

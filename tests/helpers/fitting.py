@@ -14,7 +14,7 @@ from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
 from teachers.base import Item, TeacherOutput, stack
 from teachers.fitting import FittableBase, PlainFit, evaluate_frozen, head_file
-from teachers.tensor_digest import tensor_digest
+from teachers.sealed import tensor_digest
 
 NAME = "tests.helpers.fitting:build"
 MEMORY = 6

@@ -7,8 +7,8 @@ import pytest
 
 from distill.recipe_values import parse_settings
 from pseudo_labels.errors import PocketiqaError
+from teachers.composite.multi_view import MultiView, Views
 from teachers.registry import TEACHERS, TeacherEntry, build_teacher, file_options, missing_requirements
-from teachers.views import MultiView, Views
 from tests.helpers.own_teacher import Contrast
 
 OWN = "tests.helpers.own_teacher"

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pseudo_labels.errors import PocketiqaError, TamperedError
-from teachers.sealed import read_sealed, write_sealed
+from teachers.sealed import read_sealed, tensor_digest, write_sealed
 
 HEAD = {"base": "0123", "scale": "MOS", "values": [1, 2.5, None]}
 TENSORS = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros(0, 3)}
@@ -70,3 +70,35 @@ def test_damaged_foreign_missing_and_newer_files_are_told_apart(path: Path, tmp_
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(TamperedError, match="is cut off or damaged"):
         read(path)
+
+
+DIGESTED = {
+    "a": torch.arange(6.0).reshape(2, 3),
+    "b": torch.ones(2, dtype=torch.bfloat16),
+    "c": torch.tensor(3),
+}
+
+
+def test_order_layout_and_identity_do_not_matter():
+    same = {
+        "c": DIGESTED["c"],
+        "b": DIGESTED["b"].clone(),
+        "a": DIGESTED["a"].T.contiguous().T,
+    }
+    assert not same["a"].is_contiguous()
+    assert tensor_digest(same) == tensor_digest(DIGESTED)
+
+
+def test_names_types_shapes_and_values_matter():
+    others = [
+        {},
+        {"a": DIGESTED["a"], "b": DIGESTED["b"]},
+        {"a": DIGESTED["a"], "d": DIGESTED["b"], "c": DIGESTED["c"]},
+        {"a": DIGESTED["a"], "b": DIGESTED["c"], "c": DIGESTED["b"]},
+        {**DIGESTED, "b": DIGESTED["b"].float()},
+        {**DIGESTED, "b": DIGESTED["b"].view(torch.int16)},
+        {**DIGESTED, "a": DIGESTED["a"].reshape(3, 2)},
+        {**DIGESTED, "a": DIGESTED["a"] + 1e-6},
+        {**DIGESTED, "c": torch.tensor(4)},
+    ]
+    assert len({tensor_digest(other) for other in [DIGESTED, *others]}) == 1 + len(others)

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa import DpIqaTeacher, build_dp_iqa, load_bank, prompt_bank
-from teachers.dp_iqa.prompt_bank import save_bank, stand_in_bank
+from teachers.dp_iqa.prompts import save_bank, stand_in_bank
 from teachers.dp_iqa.variants import VARIANTS, build_unet
 from teachers.registry import build_teacher
-from tests.teachers.dp_iqa.test_official import published
+from tests.teachers.dp_iqa.test_base_weights import published
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.dp_iqa.base_weights import official_name
 from teachers.dp_iqa.decoder import DecoderSizes, QualityDecoder
-from teachers.dp_iqa.official import official_name
 
 SIZES = DecoderSizes(width=16, reduction=4, narrow=(12, 10, 8), hidden=9, grid=16)
 CHANNELS = (20, 18, 14, 10)

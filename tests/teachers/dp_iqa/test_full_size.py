@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from teachers.dp_iqa.assembly import meta_model
-from teachers.dp_iqa.model import DpIqa
+from teachers.dp_iqa.model import DpIqa, meta_model
 
 
 @pytest.fixture(scope="module")

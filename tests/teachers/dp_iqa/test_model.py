@@ -3,13 +3,24 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.dp_iqa.assembly import assemble, random_model
 from teachers.dp_iqa.decoder import DecoderSizes
-from teachers.dp_iqa.model import Conditioning, DpIqa
-from teachers.dp_iqa.prompt_bank import stand_in_bank
+from teachers.dp_iqa.model import (
+    Conditioning,
+    DpIqa,
+    SharedContextAttention,
+    TextAdapter,
+    UNetTaps,
+    assemble,
+    build_image_adapter,
+    random_model,
+    share_context,
+)
+from teachers.dp_iqa.prompts import stand_in_bank
 from teachers.dp_iqa.variants import VARIANTS, build_unet, build_vae
 
 TINY = VARIANTS["tiny"]
@@ -202,3 +213,153 @@ def test_any_multiple_of_the_patch_will_do(model: DpIqa):
 def test_conditioning_out_of_range_is_refused(values: dict[str, Any], said: str):
     with pytest.raises(PocketiqaError, match=said):
         Conditioning(**values)
+
+
+def test_text_adapter_adds_little_at_first_and_what_gamma_says_later():
+    torch.manual_seed(0)
+    adapter = TextAdapter(6, 6)
+    features = torch.randn(5, 6)
+    assert torch.all(adapter.gamma == 1e-4)
+    first, second = (layer for layer in adapter.layers if isinstance(layer, torch.nn.Linear))
+    inner = features @ first.weight.T + first.bias
+    inner = 0.5 * inner * (1 + torch.erf(inner / 2**0.5))  # GELU in closed form
+    change = inner @ second.weight.T + second.bias
+    torch.testing.assert_close(adapter(features), features + 1e-4 * change)
+    with torch.no_grad():
+        adapter.gamma.copy_(torch.arange(6.0))
+    torch.testing.assert_close(adapter(features), features + torch.arange(6.0) * change)
+
+
+def test_text_adapter_leads_to_another_width_by_a_linear_map():
+    adapter = TextAdapter(6, 10)
+    with torch.no_grad():
+        adapter.gamma.zero_()
+    features = torch.randn(5, 6)
+    context = adapter(features)
+    assert tuple(context.shape) == (5, 10)
+    torch.testing.assert_close(adapter(3 * features), 3 * context)
+
+
+def test_image_adapter_has_a_residual_for_each_down_block():
+    adapter = build_image_adapter((8, 16, 24, 24), downscale=8)
+    residuals = adapter(torch.rand(2, 3, 128, 64))
+    assert [tuple(residual.shape) for residual in residuals] == [
+        (2, 8, 16, 8),
+        (2, 16, 8, 4),
+        (2, 24, 4, 2),
+        (2, 24, 2, 1),
+    ]
+
+
+RESIDUALS = [(2, 16, 8, 8), (2, 32, 4, 4), (2, 32, 2, 2), (2, 32, 1, 1)]
+
+
+@pytest.fixture
+def unet() -> UNet2DConditionModel:
+    torch.manual_seed(3)
+    return build_unet(VARIANTS["tiny"].unet).eval()
+
+
+@pytest.fixture
+def inputs() -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    torch.manual_seed(4)
+    return torch.randn(2, 4, 8, 8), torch.randn(2, 5, 32), [torch.randn(shape) for shape in RESIDUALS]
+
+
+def test_taps_are_the_outputs_of_the_up_blocks(unet: UNet2DConditionModel, inputs: Any):
+    latents, context, residuals = inputs
+    with torch.no_grad():
+        taps = UNetTaps(unet)(latents, 1, context, residuals)
+        # The layers that diffusers puts behind the last block, applied to the last tap, give its own output.
+        norm, act = unet.conv_norm_out, unet.conv_act
+        assert norm is not None
+        assert act is not None
+        expected = unet.conv_out(act(norm(taps[-1])))
+        whole = unet(latents, 1, context, down_intrablock_additional_residuals=list(residuals)).sample
+    assert [tuple(tap.shape[1:]) for tap in taps] == [(32, 2, 2), (32, 4, 4), (32, 8, 8), (16, 8, 8)]
+    torch.testing.assert_close(whole, expected)
+
+
+def test_residuals_are_added_at_the_end_of_each_down_block_before_its_downsampler(
+    unet: UNet2DConditionModel, inputs: Any
+):
+    latents, context, residuals = inputs
+    seen: list[torch.Tensor] = []
+
+    def keep(_block: Any, _inputs: Any, output: Any) -> None:
+        seen.append(output[1][-2].clone())  # what the up path gets, before the downsampler, whose output is the last
+
+    unet.down_blocks[0].register_forward_hook(keep)
+    taps = UNetTaps(unet)
+    with torch.no_grad():
+        taps(latents, 1, context, [torch.zeros_like(residual) for residual in residuals])
+        plain = seen[0]
+        seen.clear()
+        taps(latents, 1, context, [residuals[0], *(torch.zeros_like(residual) for residual in residuals[1:])])
+    torch.testing.assert_close(seen[0] - plain, residuals[0], atol=1e-5, rtol=1e-5)
+
+
+def test_every_residual_reaches_every_tap(unet: UNet2DConditionModel, inputs: Any):
+    latents, context, residuals = inputs
+    taps = UNetTaps(unet)
+    with torch.no_grad():
+        before = taps(latents, 1, context, residuals)
+        for index, residual in enumerate(residuals):
+            changed = [*residuals]
+            changed[index] = residual + 1
+            after = taps(latents, 1, context, changed)
+            assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_callers_list_of_residuals_is_left_alone_and_nothing_is_kept(unet: UNet2DConditionModel, inputs: Any):
+    latents, context, residuals = inputs
+    taps = UNetTaps(unet)
+    with torch.no_grad():
+        first = taps(latents, 1, context, residuals)
+        assert len(residuals) == 4
+        assert taps._outputs == []
+        second = taps(latents, 1, context, residuals)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_copy_reads_its_own_unet(unet: UNet2DConditionModel, inputs: Any):
+    latents, context, residuals = inputs
+    taps = UNetTaps(unet)
+    copied = copy.deepcopy(taps)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.zero_()
+        found = copied(latents, 1, context, residuals)
+        assert all(tap.abs().max() > 0 for tap in found)
+        assert all(tap.abs().max() == 0 for tap in taps(latents, 1, context, residuals)[:1])
+
+
+def attend(processor: Any, tokens: Tensor, context: Tensor) -> Tensor:
+    torch.manual_seed(1)
+    attention = Attention(query_dim=12, cross_attention_dim=10, heads=3, dim_head=4, processor=processor)
+    return attention(tokens, encoder_hidden_states=context)
+
+
+def test_one_context_for_all_images_is_attended_to_as_by_diffusers():
+    tokens, context = torch.randn(4, 7, 12), torch.randn(1, 9, 10)
+    expected = attend(AttnProcessor2_0(), tokens, context.repeat(4, 1, 1))
+    torch.testing.assert_close(attend(SharedContextAttention(), tokens, context), expected)
+
+
+def test_a_context_for_each_image_is_attended_to_as_by_diffusers():
+    tokens, context = torch.randn(4, 7, 12), torch.randn(4, 9, 10)
+    expected = attend(AttnProcessor2_0(), tokens, context)
+    torch.testing.assert_close(attend(SharedContextAttention(), tokens, context), expected)
+    assert (expected - attend(AttnProcessor2_0(), tokens, context.flip(0))).abs().max() > 1e-3
+
+
+def test_a_unet_that_shares_its_context_gives_what_it_gave_before():
+    torch.manual_seed(2)
+    before = build_unet(VARIANTS["tiny"].unet).eval()
+    after = copy.deepcopy(before)
+    share_context(after)
+    latents, context = torch.randn(3, 4, 8, 8), torch.randn(1, 20, 32)
+    with torch.no_grad():
+        expected = before(latents, 1, encoder_hidden_states=context.repeat(3, 1, 1)).sample
+        found = after(latents, 1, encoder_hidden_states=context).sample
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -1,12 +1,32 @@
+import itertools
+from collections import deque
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, distributed
+from torch.multiprocessing.spawn import start_processes
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.qfm_iqm.contrast import too_alike
-from teachers.qfm_iqm.matching import Matches, MatchRule, match
-from teachers.qfm_iqm.memory import Entries
 from teachers.qfm_iqm.model import QfmIqm
-from teachers.qfm_iqm.noise import NoiseSettings, differences, matched_noise, moved_by_noise, worst_noise
+from teachers.qfm_iqm.noise import (
+    Entries,
+    Matches,
+    MatchRule,
+    Memory,
+    NoiseSettings,
+    differences,
+    find_matches,
+    gathered,
+    match,
+    matched_noise,
+    moved_by_noise,
+    ring_slots,
+    similarities,
+    too_alike,
+    worst_noise,
+)
 from teachers.qfm_iqm.sensitivity import noise_sensitivity
 from teachers.qfm_iqm.tokens import Tokens
 from tests.teachers.qfm_iqm.tiny_qfm import batch, picture, tiny
@@ -125,3 +145,177 @@ def test_the_very_same_image_is_no_match_of_its_own():
 def test_settings_that_make_no_sense_are_refused(options: dict, message: str):
     with pytest.raises(PocketiqaError, match=message):
         NoiseSettings(**options)
+
+
+def entries(numbers: list[int]) -> Entries:
+    """Images whose every value is their number."""
+    column = torch.tensor(numbers, dtype=torch.float32)
+    return Entries(column[:, None].expand(-1, 3), column[:, None, None].expand(-1, 2, 2), column)
+
+
+def oldest_first(memory: Memory) -> list[float]:
+    """Scores in order of age, from the ring's counter."""
+    scores = memory.entries().score
+    return torch.roll(scores, -(int(memory.written) % len(scores))).tolist() if len(scores) else []
+
+
+@pytest.mark.parametrize("length", [1, 4, 7])
+def test_it_holds_the_last_images_as_a_queue_does(length: int):
+    memory, queue = Memory(length, 3, (2, 2)), deque(maxlen=length)
+    number = 0
+    for size in (2, 3, 0, 1, 9, 4):
+        new = list(range(number, number + size))
+        number += size
+        memory.push(entries(new))
+        queue.extend(new)
+        held = memory.entries()
+        assert sorted(held.score.tolist()) == sorted(queue)
+        if len(queue) == length:
+            assert oldest_first(memory) == list(queue)
+        # All three buffers speak of the same image.
+        assert torch.equal(held.semantics, held.score[:, None].expand(-1, 3))
+        assert torch.equal(held.features, held.score[:, None, None].expand(-1, 2, 2))
+
+
+def test_a_new_memory_is_empty_and_comes_back_from_its_state():
+    memory = Memory(4, 3, (2, 2))
+    assert len(memory.entries().score) == 0
+    memory.push(entries([5, 6, 7, 8, 9]))
+    other = Memory(4, 3, (2, 2))
+    other.load_state_dict(memory.state_dict())
+    other.push(entries([10]))
+    assert oldest_first(other) == [7, 8, 9, 10]
+    assert oldest_first(memory) == [6, 7, 8, 9]
+
+
+def test_slots_go_round():
+    slots, dropped = ring_slots(written=5, new=3, length=4)
+    assert (slots.tolist(), dropped) == ([1, 2, 3], 0)
+    slots, dropped = ring_slots(written=5, new=6, length=4)
+    assert (slots.tolist(), dropped) == ([3, 0, 1, 2], 2)
+
+
+def test_alone_a_process_gets_its_own_rows():
+    rows = torch.rand(3, 2)
+    assert gathered(rows) is rows
+
+
+def _process(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    memory = Memory(4, 3, (2, 2))
+    memory.push(entries([0, 1] if rank == 0 else [10, 11, 12]))
+    torch.save(memory.state_dict(), Path(folder) / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_remember_the_same_even_with_batches_of_different_sizes(tmp_path: Path):
+    # Forked, because a fresh start imports torch twice; the children only copy small tensors.
+    start_processes(_process, (str(tmp_path),), nprocs=2, start_method="fork")
+    states: list[dict[str, Tensor]] = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    memory = Memory(4, 3, (2, 2))
+    memory.load_state_dict(states[0])
+    assert oldest_first(memory) == [1, 10, 11, 12]
+
+
+BATCH, LENGTH, CHANNELS = 7, 60, 5
+
+
+def data(seed: int) -> tuple[Tensor, Tensor, Entries]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    return (
+        random(BATCH, CHANNELS),
+        random(BATCH),
+        Entries(random(LENGTH, CHANNELS), torch.zeros(LENGTH), random(LENGTH)),
+    )
+
+
+def cosine(image: np.ndarray, other: np.ndarray, memory: np.ndarray) -> float:
+    """Of two images, standardised by the memory; written out for one pair."""
+    a, b = ((one - memory.mean(0)) / memory.std(0) for one in (image, other))
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+@pytest.mark.parametrize("form", ["quality", "opposite"])
+@pytest.mark.parametrize("seed", range(3))
+def test_matches_are_those_that_a_search_of_all_pairs_finds(form: str, seed: int):
+    semantics, score, memory = data(seed)
+    rule = MatchRule(form, matches=4, score_gap=0.1, similarity=0.3)
+    found = match(semantics, score, memory, rule)
+    arrays = semantics.double().numpy(), memory.semantics.double().numpy()
+    counts = set()
+    for image in range(BATCH):
+        allowed = []
+        for other in range(LENGTH):
+            gap = abs(float(score[image] - memory.score[other]))
+            alike = cosine(arrays[0][image], arrays[1][other], arrays[1])
+            fits = gap < 0.1 and alike < 0.3 if form == "quality" else gap >= 0.1 and alike >= 0.3
+            if fits:
+                allowed.append((gap if form == "quality" else -alike, other))
+        expected = [other for _, other in sorted(allowed)[:4]]
+        assert found.index[image][found.valid[image]].tolist() == expected
+        assert int(found.valid[image].sum()) == len(expected)
+        counts.add(len(expected))
+    assert max(counts) > 0
+
+
+def test_the_opposite_form_wants_the_opposite_of_both_conditions():
+    gaps, cosines = torch.tensor([[0.0, 0.0, 0.5, 0.5]]), torch.tensor([[0.9, 0.0, 0.9, 0.0]])
+    quality = find_matches(gaps, cosines, MatchRule("quality"))
+    opposite = find_matches(gaps, cosines, MatchRule("opposite"))
+    assert quality.index[quality.valid].tolist() == [1]
+    assert opposite.index[opposite.valid].tolist() == [2]
+
+
+def test_nothing_matches_where_nothing_may_and_all_where_all_may():
+    gap, alike = torch.rand(3, 6), torch.rand(3, 6)
+    none = find_matches(gap + 1, alike, MatchRule())
+    assert not none.valid.any()
+    assert none.index.tolist() == [[0] * 4] * 3
+    everything = find_matches(gap * 0, alike * 0, MatchRule(matches=9))
+    assert everything.index.tolist() == [list(range(6))] * 3
+
+
+def test_similarity_does_not_depend_on_the_channels_offsets_and_scales():
+    generator = torch.Generator().manual_seed(0)
+    own, others = torch.randn(4, 8, generator=generator), torch.randn(50, 8, generator=generator)
+    plain = similarities(own, others)
+    scale, offset = torch.rand(8, generator=generator) + 0.5, 100 * torch.rand(8, generator=generator)
+    torch.testing.assert_close(similarities(own * scale + offset, others * scale + offset), plain, atol=1e-3, rtol=0)
+    # Without standardising, the offset would make all of them alike.
+    assert plain.min() < -0.3
+    assert similarities(others[:3], others).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_a_channel_that_never_changes_tells_nothing():
+    others = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
+    others[:, 2] = 1.0
+    assert similarities(others, others).isfinite().all()
+    torch.testing.assert_close(
+        similarities(others, others), similarities(others[:, [0, 1, 3]], others[:, [0, 1, 3]]), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "near"}, "matching 'near': choose quality, opposite"),
+        ({"matches": 0}, "matches 0: at least 1"),
+        ({"score_gap": 0.0}, "score_threshold 0.0: it must be above 0"),
+        ({"similarity": -1.0}, "semantic_threshold -1.0: it must be above -1"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(options: dict, message: str):
+    with pytest.raises(PocketiqaError, match=message):
+        MatchRule(**options)
+
+
+def test_the_number_of_matches_is_the_limit():
+    for matches, length in itertools.product((1, 3), (1, 5)):
+        found = find_matches(torch.zeros(2, length), torch.zeros(2, length), MatchRule(matches=matches))
+        assert found.index.shape == (2, min(matches, length))

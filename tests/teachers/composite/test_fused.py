@@ -26,11 +26,11 @@ from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status, confidence
 from pseudo_labels.store import LabelStore
 from teachers.base import Item, check_teacher, shapes
-from teachers.fused import FusedTeacher
-from teachers.inner import pack, unpack
+from teachers.composite.fused import FusedTeacher
+from teachers.composite.items import pack, unpack
+from teachers.composite.multi_view import MultiView
 from teachers.label import label
 from teachers.registry import build_teacher
-from teachers.views import MultiView
 from tests.helpers.pools import photograph
 
 # Dark images have no score by the second teacher, and it refuses wide ones at once.

@@ -5,10 +5,32 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.dp_iqa.tensors import assign, read_tensors, tensors_only
+from pseudo_labels.tensor_files import assign, misfits, read_tensors, some, tensors_only
+
+OWN = {"a": torch.ones(2, 3), "b": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"b": torch.zeros(2, dtype=torch.float16), "a": torch.zeros(2, 3)}, ""),
+        ({"a": torch.ones(2, 3)}, "it lacks b"),
+        ({**OWN, "c": torch.ones(1)}, "it has the foreign c"),
+        ({**OWN, "a": torch.ones(3, 2)}, "it has a of shape [3, 2] instead of [2, 3]"),
+        ({"c": torch.ones(1)}, "it lacks a, b, and it has the foreign c"),
+    ],
+)
+def test_what_does_not_fit_is_named(given: dict[str, Tensor], said: str):
+    assert misfits(OWN, given) == said
+
+
+def test_some_names_and_how_many_more():
+    assert some(["c", "a", "b"]) == "a, b, c"
+    assert some(list("edcba")) == "a, b, c and 2 more"
+
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.int64)}
 

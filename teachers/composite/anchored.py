@@ -30,12 +30,11 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.records import TeacherStamp
-from teachers.base import Item, Teacher, TeacherOutput
+from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput
+from teachers.composite.items import pack, sound, unpack
 from teachers.embedded import NAME as EMBEDDED
-from teachers.inner import pack, sound, unpack
 from teachers.reference import ReferenceTeacher, build_reference
-from teachers.registry import build_teacher
-from teachers.tensor_digest import tensor_digest
+from teachers.sealed import tensor_digest
 
 NAME = "anchored"
 VERSION = 1
@@ -151,11 +150,17 @@ class AnchoredTeacher:
 
 
 def build_anchored(
-    *, base: str = EMBEDDED, options: Mapping[str, Any] | None = None, exponent: float = 1.0, features: bool = False
+    build: TeacherBuilder,
+    *,
+    base: str = EMBEDDED,
+    options: Mapping[str, Any] | None = None,
+    exponent: float = 1.0,
+    features: bool = False,
 ) -> AnchoredTeacher:
     """Build the teacher.
 
     Args:
+        build: builds the base, as ``registry.build_teacher``.
         base: registry name, folder of a fitted teacher, or ``package.module:function``; it needs no reference.
         options: of the base.
         exponent: of the comparison, above 0; below 1, damage costs less.
@@ -164,5 +169,5 @@ def build_anchored(
     Raises:
         PocketiqaError: the base cannot be built, or needs a reference; the exponent is not above 0.
     """
-    built = build_teacher(base, **(options or {}))
+    built = build(base, **(options or {}))
     return AnchoredTeacher(built, build_reference(), exponent=exponent, features=features)

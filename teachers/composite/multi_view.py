@@ -33,7 +33,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp
 from teachers.base import Teacher, TeacherOutput
-from teachers.inner import pack, sound, unpack
+from teachers.composite.items import pack, sound, unpack
 
 VERSION = 1
 """Raised whenever the places of the crops, the mean or the spread change."""

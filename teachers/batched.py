@@ -9,7 +9,7 @@ import torch
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import PseudoLabel, Status, confidence
 from teachers.base import Teacher, TeacherOutput, check_output, shapes
-from teachers.memory import is_out_of_memory, release_memory
+from teachers.launch import is_out_of_memory, release_memory
 from teachers.reading import Prepared
 
 Warn = Callable[[str], None]

@@ -12,10 +12,11 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.pool import build_pool
 from pseudo_labels.records import Status, TeacherStamp
-from teachers.anchored import AnchoredTeacher, build_anchored
 from teachers.base import Item, TeacherOutput
+from teachers.composite.anchored import AnchoredTeacher, build_anchored
 from teachers.label import label
 from teachers.reference import build_reference
+from teachers.registry import build_teacher
 from tests.helpers.labelling import shard_bytes
 from tests.helpers.training import texture
 
@@ -139,7 +140,7 @@ def test_the_base_looks_once_at_each_clean_photograph():
 
 
 def test_what_the_base_said_is_forgotten_where_it_was_not_needed_for_longest(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("teachers.anchored._REMEMBERED", 2)
+    monkeypatch.setattr("teachers.composite.anchored._REMEMBERED", 2)
     base = Brightness()
     teacher = anchored(base)
     asked: list[int] = []
@@ -191,7 +192,7 @@ def test_what_cannot_be_judged_is_refused():
         with pytest.raises(PocketiqaError, match=f"exponent is {wrong}, but a number above 0"):
             anchored(exponent=wrong)
     with pytest.raises(PocketiqaError, match="exponent is 'half', but a number above 0"):
-        build_anchored(exponent="half")  # type: ignore[arg-type]
+        build_anchored(build_teacher, exponent="half")  # type: ignore[arg-type]
     teacher, small = anchored(), texture(0, 0, (40, 80))
     with pytest.raises(PocketiqaError, match="needs the clean image"):
         teacher.preprocess(small, None)
@@ -202,7 +203,7 @@ def test_what_cannot_be_judged_is_refused():
         teacher.preprocess(narrow, narrow)
     assert refused.value.status == Status.TOO_SMALL
     with pytest.raises(PocketiqaError, match="unknown teacher 'brihgtness'"):
-        build_anchored(base="brihgtness")
+        build_anchored(build_teacher, base="brihgtness")
 
 
 def test_it_labels_a_synthetic_pool(tmp_path: Path):

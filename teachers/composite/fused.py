@@ -26,9 +26,8 @@ from pseudo_labels.images import ImageError
 from pseudo_labels.outputs import differences
 from pseudo_labels.records import TeacherStamp, confidence
 from pseudo_labels.store import LabelStore
-from teachers.base import Item, Teacher, TeacherOutput
-from teachers.inner import pack, sound, unpack
-from teachers.registry import build_teacher
+from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput
+from teachers.composite.items import pack, sound, unpack
 
 VERSION = 1
 """Raised whenever equal inner teachers and equal ensembles give other scores."""
@@ -185,11 +184,16 @@ def fused_options(labels: Path, members: Mapping[Path, Mapping[str, Any]]) -> di
 
 
 def build_fused(
-    *, labels: str | Path, teachers: Mapping[str, Mapping[str, Any]], features_of: str | None = None
+    build: TeacherBuilder,
+    *,
+    labels: str | Path,
+    teachers: Mapping[str, Mapping[str, Any]],
+    features_of: str | None = None,
 ) -> FusedTeacher:
     """Build the teachers of a fused store as one.
 
     Args:
+        build: builds the teachers, as ``registry.build_teacher``.
         labels: folder that ``pocketiqa fuse`` wrote.
         teachers: name in the fusion to ``teacher`` (registry name, folder of a fitted teacher, or
             ``package.module:function``) and ``options``, as they were when they labelled.
@@ -212,7 +216,7 @@ def build_fused(
     features_of = features_of or next(iter(fusion.report.features.values()), None)
     if features_of is not None and features_of not in names:
         raise PocketiqaError(f"fused: features_of is {features_of!r}: choose one of {', '.join(names)}")
-    members = [_member(name, teachers[name], fusion, labels) for name in names]
+    members = [_member(name, _build_member(build, teachers[name]), fusion, labels) for name in names]
     stamp = store.spec.stamp
     return FusedTeacher(
         members, fusion.ensemble, fusion.rule, scale=stamp.scale, licence=stamp.licence, features_of=features_of
@@ -231,8 +235,11 @@ def _check_names(teachers: Any, names: Iterable[str], labels: str | Path) -> Non
             raise PocketiqaError(f"fused: teacher {name!r} is {entry!r}: give {{teacher: ..., options: {{...}}}}")
 
 
-def _member(name: str, entry: Mapping[str, Any], fusion: StoredFusion, labels: str | Path) -> Member:
-    teacher = build_teacher(str(entry["teacher"]), **(entry.get("options") or {}))
+def _build_member(build: TeacherBuilder, entry: Mapping[str, Any]) -> Teacher:
+    return build(str(entry["teacher"]), **(entry.get("options") or {}))
+
+
+def _member(name: str, teacher: Teacher, fusion: StoredFusion, labels: str | Path) -> Member:
     stamp = teacher.stamp
     if stamp.digest != fusion.teachers[name]:
         fused = next(own["teacher"] for own in fusion.report.teachers if own["name"] == name)

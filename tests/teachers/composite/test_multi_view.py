@@ -14,10 +14,10 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status, TeacherStamp
 from pseudo_labels.store import LabelStore
 from teachers.base import TeacherOutput, check_output, check_teacher, shapes
+from teachers.composite.multi_view import MOST_CROPS, MultiView, Views, read_views, view_images
 from teachers.label import label
 from teachers.reference import build_reference
 from teachers.sam_iqa import build_sam_iqa
-from teachers.views import MOST_CROPS, MultiView, Views, read_views, view_images
 from tests.helpers.own_teacher import Contrast, percent
 from tests.helpers.pools import photograph, synthetic_pool
 

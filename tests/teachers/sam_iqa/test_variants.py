@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.sam_iqa.variants import VARIANTS
-from teachers.sam_iqa.weights import find_checkpoint, load_vit, read_checkpoint
+from teachers.sam_iqa.variants import VARIANTS, find_checkpoint, load_vit, read_checkpoint
 from tests.teachers.sam_iqa.tiny_sam import random_vit
 
 Content = dict[str, Any]
