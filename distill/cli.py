@@ -2,11 +2,11 @@
 
 import sys
 
-from distill import console
-from distill.commands import compare, data, models, overlap, stress
+from distill.commands import comparisons, data, models
 from distill.commands.options import app
+from distill.terminal import console
 
-__all__ = ["app", "compare", "data", "main", "models", "overlap", "stress"]
+__all__ = ["app", "comparisons", "data", "main", "models"]
 
 
 def main() -> None:

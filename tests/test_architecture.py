@@ -70,7 +70,9 @@ HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pya
          "yaml", "onnx", "matplotlib", "pandas", "fsspec", "safetensors", "imagehash", "piq")  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["students.runtime", "pseudo_labels.images", "distill.cli", "distill.scoring"])
+@pytest.mark.parametrize(
+    "module", ["students.runtime", "pseudo_labels.images", "distill.cli", "distill.commands.scoring"]
+)
 def test_the_base_install_suffices(module: str):
     # An import of anything heavy fails, as it would where only the base dependencies are installed.
     program = f"""

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from distill import console
 from distill.commands.options import OutFolder, Overwrite, OverwriteFile, app
+from distill.terminal import console
 
 
 @app.command()
@@ -26,7 +26,7 @@ def pool(
     overwrite: Overwrite = False,
 ) -> None:
     """List the images of one or more sources: content hash, size, duplicates, scenes, bad files."""
-    from distill.summaries import pool_summary
+    from distill.terminal.summaries import pool_summary
     from pseudo_labels.images import DecodeLimits
     from pseudo_labels.pool import build_pool
 
@@ -59,7 +59,7 @@ def distort(
     overwrite: Overwrite = False,
 ) -> None:
     """Make a synthetic pool: distorted copies that keep the link to their clean reference."""
-    from distill.summaries import pool_summary
+    from distill.terminal.summaries import pool_summary
     from pseudo_labels.distort import build_synthetic_pool
     from pseudo_labels.pool import Pool
 
@@ -144,9 +144,9 @@ def label(
     overwrite: Overwrite = False,
 ) -> None:
     """Let a teacher score a pool. Killed or interrupted, the same command goes on where it stopped."""
-    from distill.recipe_values import parse_settings, validated
-    from distill.stage_config import CropSection
-    from distill.summaries import store_summary
+    from distill.recipe.load import parse_settings, validated
+    from distill.recipe.stages import CropSection
+    from distill.terminal.summaries import store_summary
     from teachers.label import label as label_pool
 
     visible = console.is_main_process()
@@ -206,7 +206,7 @@ def fuse(
     overwrite: Overwrite = False,
 ) -> None:
     """Join the labels of several teachers: calibrated on opinions, weighted by expected error, the good ones kept."""
-    from distill.fusing import fuse_labels, fusion_summary
+    from distill.stages.fusing import fuse_labels, fusion_summary
     from pseudo_labels.fusion.keep import KeepRule
 
     rule = KeepRule(min_teachers, min_confidence, max_disagreement, outlier_feature, max_outlier)
@@ -233,7 +233,7 @@ def audit(
     overwrite: OverwriteFile = False,
 ) -> None:
     """Check a label store: altered or missing shards, coverage, scores, spread. Exit status 1 on a fault."""
-    from distill.summaries import audit_summary
+    from distill.terminal.summaries import audit_summary
     from pseudo_labels.audit.page import write_audit_page
     from pseudo_labels.audit.store import audit_store
     from pseudo_labels.outputs import refuse_existing

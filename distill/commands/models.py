@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from distill import console
 from distill.commands.options import Overwrite, OverwriteFile, Settings, app
+from distill.terminal import console
 
 
 @app.command("fit-teacher")
@@ -18,7 +18,7 @@ def fit_teacher(
     overwrite: Overwrite = False,
 ) -> None:
     """Fit a teacher to the opinion scores of people. Killed, the same command goes on."""
-    from distill.pipeline import fit_only
+    from distill.stages.pipeline import fit_only
 
     fit_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
 
@@ -31,7 +31,7 @@ def distill(
     overwrite: Overwrite = False,
 ) -> None:
     """Train the student of a recipe from labels that exist. Killed, the same command goes on."""
-    from distill.pipeline import distill_only
+    from distill.stages.pipeline import distill_only
 
     distill_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
 
@@ -67,8 +67,8 @@ def evaluate(
 
     Exit status 1 if a model could not score a single image.
     """
-    from distill.benchmarking import evaluate_on
-    from distill.summaries import coverage_lines, evaluation_tables
+    from distill.stages.benchmark import evaluate_on
+    from distill.terminal.summaries import coverage_lines, evaluation_tables
     from pseudo_labels.outputs import refuse_existing
 
     if out is not None:
@@ -105,8 +105,8 @@ def export(
     overwrite: OverwriteFile = False,
 ) -> None:
     """Export a student to ONNX with its contract inside; refused unless it scores as the original does."""
-    from distill.exporting import export_checkpoint
-    from distill.summaries import export_summary
+    from distill.stages.export import export_checkpoint
+    from distill.terminal.summaries import export_summary
 
     report = export_checkpoint(checkpoint, out, images=images or [], half=half, overwrite=overwrite)
     console.out.print(export_summary(report), markup=False)
@@ -128,7 +128,7 @@ def score(
     overwrite: OverwriteFile = False,
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score."""
-    from distill.scoring import score_paths
+    from distill.commands.scoring import score_paths
 
     tally = score_paths(
         paths, model, recursive=recursive, workers=workers, file_format=file_format, out=out, overwrite=overwrite
@@ -148,7 +148,7 @@ def run(
     ] = False,
 ) -> None:
     """Walk all stages of a recipe, from photographs to report; unchanged ones are skipped."""
-    from distill.pipeline import run_recipe
+    from distill.stages.pipeline import run_recipe
 
     run_recipe(recipe, out=out, settings=settings or [], overwrite=overwrite)
 
@@ -174,7 +174,7 @@ def study(
 @app.command()
 def doctor() -> None:
     """Show versions, devices, and which teachers can run here and what the others miss."""
-    from distill.summaries import doctor_tables
+    from distill.commands.doctor import doctor_tables
 
     for table in doctor_tables():
         console.out.print(table)

@@ -3,14 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from distill import console
 from distill.comparison.config import Comparison, load_comparison
-from distill.comparison.judging import check_models, judge_rows, keep, open_target
-from distill.comparison.lines import RESAMPLES, Judged, gains_of, headline_words, lines_of
+from distill.comparison.evaluate import check_models, judge_rows, keep, open_target, time_rows
 from distill.comparison.plots import plot_accuracy, plot_predicted
-from distill.comparison.table import console_table, footing, gain_sentence, markdown
-from distill.comparison.timing import time_rows
+from distill.comparison.table import (
+    RESAMPLES,
+    Judged,
+    console_table,
+    footing,
+    gain_sentence,
+    gains_of,
+    headline_words,
+    lines_of,
+    markdown,
+)
 from distill.evaluation.benchmarks.registry import Benchmark
+from distill.terminal import console
 from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file, write_atomic
 from students.latency import machine_name
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from distill.config import find_recipe
-from distill.recipe_values import apply_settings, parse_settings, read_yaml, validated
-from distill.stage_config import Section, SplitName
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
+from distill.recipe.recipe import find_recipe
+from distill.recipe.stages import Section, SplitName
 from pseudo_labels.errors import PocketiqaError
 
 

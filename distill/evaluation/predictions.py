@@ -4,7 +4,9 @@ Every model sees the same decoded pixels (``pseudo_labels.images``), and every i
 with the reason why it has none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,165 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.decoding import Pixels, ahead, pixels_of
-from distill.evaluation.judges import Judge, kind_of, open_judge
 from distill.evaluation.samples import Sample
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_bytes
-from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
+from pseudo_labels.outputs import MANIFEST, read_manifest
 from pseudo_labels.records import Status
 from pseudo_labels.views import FULL
+from students.paths import CHECKPOINT_SUFFIXES, find_student
+from students.shipped import NAMES, model_path
+
+Pixels = tuple[np.ndarray, np.ndarray | None]
+"""An image and, where the model compares, its clean reference; uint8 [H, W, 3] each."""
+
+_AHEAD_PER_WORKER = 2
+
+
+def pixels_of(sample: Sample, needs_reference: bool, limits: DecodeLimits) -> Pixels | ImageError:
+    """The decoded sample, with its reference if that is needed; or what is wrong with either."""
+    try:
+        rgb = decode(sample.read(), limits)
+        if not needs_reference:
+            return rgb, None
+        if sample.reference is None:
+            return ImageError(Status.NO_REFERENCE, "the model compares with a clean reference, and there is none")
+        try:
+            return rgb, decode(sample.reference(), limits)
+        except ImageError as error:
+            return ImageError(Status.NO_REFERENCE, f"the clean reference cannot be used: {error.reason}")
+    except ImageError as error:
+        return error
+
+
+def ahead(work: Callable[[Sample], Any], samples: Sequence[Sample], workers: int) -> Iterator[Any]:
+    """Results in order, made by threads, with at most a few waiting: memory does not grow with the samples."""
+    if workers <= 1:
+        yield from map(work, samples)
+        return
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="pocketiqa-decode")
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for sample in samples:
+            waiting.append(executor.submit(work, sample))
+            if len(waiting) >= workers * _AHEAD_PER_WORKER:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model that is ready to score decoded images one by one.
+
+    Attributes:
+        name: for tables.
+        about: facts on the model, as JSON values.
+        score: gives the score of uint8 HxWx3 RGB, told the clean reference where ``needs_reference``.
+        needs_reference: whether it compares with a clean reference.
+    """
+
+    name: str
+    about: dict[str, Any]
+    score: Callable[[np.ndarray, np.ndarray | None], float]
+    needs_reference: bool = False
+
+
+def _onnx_judge(path: Path, threads: int) -> Judge:
+    from students.runtime import Scorer
+
+    scorer = Scorer(path, threads=threads)
+    about = {"contract": scorer.contract.as_dict(), "digest": scorer.digest, "file_bytes": path.stat().st_size}
+    return Judge(scorer.contract.name, about, lambda rgb, _: scorer.score(rgb).score)
+
+
+def _student_judge(path: Path) -> Judge:
+    from students.base import score_images
+    from students.storage import open_student
+
+    opened = open_student(path)
+    about = {"config": opened.student.config.as_dict(), "about": opened.about, "digest": opened.digest}
+    return Judge(opened.name, about, lambda rgb, _: float(score_images(opened.student, [rgb])[0].score))
+
+
+def _teacher_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
+    import torch
+
+    from teachers.base import check_output
+    from teachers.launch import current_launch, is_out_of_memory
+    from teachers.registry import build_teacher
+
+    teacher = build_teacher(name, **options)
+    teacher.to(current_launch(device).device)
+
+    def score(rgb: np.ndarray, reference: np.ndarray | None) -> float:
+        try:
+            with torch.inference_mode():
+                output = teacher([teacher.preprocess(rgb, reference)])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = f"{rgb.shape[1]}x{rgb.shape[0]}"
+            raise PocketiqaError(
+                f"out of memory on an image of {size} pixels: give the teacher a smaller input by its options"
+            ) from error
+        return float(check_output(output, 1, (), name).score[0])
+
+    return Judge(teacher.stamp.name, {"stamp": teacher.stamp.as_dict()}, score, teacher.needs_reference)
+
+
+def kind_of(model: str | Path) -> str:
+    """What a name or path stands for: ``onnx``, ``student``, ``labels`` or ``teacher``.
+
+    Raises:
+        PocketiqaError: nothing of these.
+    """
+    path = model_path(model)
+    if path.is_file() and path.suffix == ".onnx":
+        return "onnx"
+    if find_student(path) is not None:
+        return "student"
+    if (path / MANIFEST).is_file() and read_manifest(path).kind == "labels":
+        return "labels"
+    from teachers.fitted_folder import is_fitted_folder
+    from teachers.registry import TEACHERS
+
+    if str(model) in TEACHERS or is_fitted_folder(str(model)) or (":" in str(model) and not path.exists()):
+        return "teacher"
+    raise PocketiqaError(
+        f"{str(model)!r} is no model: give an exported .onnx file, a student that comes along ({', '.join(NAMES)}), a "
+        f"student or training folder, the checkpoint of DP-IQA's published student "
+        f"({', '.join(CHECKPOINT_SUFFIXES)}), a label store, the folder of a fitted teacher, or a teacher "
+        f"({', '.join(TEACHERS)}, or your own as package.module:function)"
+    )
+
+
+def open_judge(
+    model: str | Path, *, options: Mapping[str, Any] | None = None, device: str = "auto", threads: int = 1
+) -> Judge:
+    """Open an exported student, any that ``students.storage`` knows, or a teacher (a label store scores nothing new).
+
+    Args:
+        model: path or name.
+        options: of a teacher.
+        device: for a teacher, see ``teachers.launch.current_launch``.
+        threads: of ONNX Runtime.
+
+    Raises:
+        PocketiqaError: ``model`` is none of these, or cannot be opened.
+    """
+    kind = kind_of(model)
+    if kind == "onnx":
+        return _onnx_judge(model_path(model), threads)
+    if kind == "student":
+        return _student_judge(Path(model))
+    if kind == "teacher":
+        return _teacher_judge(str(model), options or {}, device)
+    raise PocketiqaError(f"{model} is a label store: it holds scores of its own pool and cannot score other images")
+
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]

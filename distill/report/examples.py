@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distill.report.figures import overlay, thumbnail
+from distill.html.figures import overlay, thumbnail
+from distill.html.markup import Html, shortened, tag
+from distill.html.tables import Section, data, decimals, signed, soft, table
 from distill.report.inputs import ReportInputs
-from distill.report.markup import Html, plain, tag
-from distill.report.numbers import data, decimals, signed
-from distill.report.tables import Section, soft, table
 from pseudo_labels.images import ImageError
 
 
@@ -54,12 +53,6 @@ def _bar(label: str, css: str, value: float) -> list[Html]:
         tag("span", fill, class_="bar", aria_hidden="true"),
         data(value, lambda v: decimals(v, 2)),
     ]
-
-
-def shortened(name: str, most: int = 48) -> str:
-    """A name with its middle left out if it is long."""
-    text = plain(name)
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 + 1 :]}"
 
 
 def maps(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
-from distill.overlap.sides import Image
+from distill.leakage.image_sets import Image
 
 
 @dataclass(frozen=True)

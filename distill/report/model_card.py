@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.evaluation.evaluate import UNMARKED
+from distill.html.markup import Html, plain, tag
+from distill.html.tables import count, decimals, megabytes, milliseconds, si, size
 from distill.report.agreement import METRIC_LABELS, SELECTION_LABELS
-from distill.report.lookup import evaluations
-from distill.report.markup import Html, plain, tag
-from distill.report.numbers import count, decimals, megabytes, milliseconds, si, size
+from distill.report.content import evaluations
 
 _KINDS = {
     "student": "A compact no-reference image quality model",

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distill.report.lookup import evaluations
-from distill.report.markup import Html, tag
-from distill.report.numbers import count, counted, data
-from distill.report.tables import Section, soft, table
+from distill.html.markup import Html, tag
+from distill.html.tables import Section, count, counted, data, soft, table
+from distill.report.content import evaluations
 
 _DIGEST_SHOWN = 16
 

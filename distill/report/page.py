@@ -7,19 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from distill.report.agreement import agreement, benchmarks, subsets
+from distill.html.markup import Html, document, tag
+from distill.html.style import CSS
+from distill.html.tables import Section, data, decimals, milliseconds, si, size, times
+from distill.report.agreement import agreement, benchmarks, costs, plots, subsets
 from distill.report.content import build_content
-from distill.report.costs import costs
-from distill.report.every_image import plots
 from distill.report.examples import damaged, disagreement, maps
 from distill.report.inputs import ReportInputs
-from distill.report.markup import Html, document, tag
+from distill.report.leakage import overlap
 from distill.report.model_card import Part, card, to_html, to_markdown
-from distill.report.numbers import data, decimals, milliseconds, si, size, times
 from distill.report.origins import provenance, repeat
-from distill.report.overlap import overlap
-from distill.report.style import CSS
-from distill.report.tables import Section
 from distill.report.training import fitting, training
 from pseudo_labels.files import canonical_json, explain_full_disk, write_atomic
 

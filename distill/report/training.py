@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from distill.report.markup import Html, tag
-from distill.report.numbers import count, data, decimals
-from distill.report.plots import Series, curves, legend
-from distill.report.tables import Section
+from distill.html.markup import Html, tag
+from distill.html.plots import Series, curves, legend
+from distill.html.tables import Section, count, data, decimals
 
 _STEPS = {"step": "optimiser steps", "images_seen": "images seen", "epoch": "epochs"}
 _CSS = {"student": ("student", "other", "target", "teacher"), "teacher": ("teacher", "other", "target", "student")}

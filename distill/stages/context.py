@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.config import Recipe
-from distill.console import Report
+from distill.recipe.recipe import Recipe
+from distill.terminal.console import Report
 from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, finish, read_manifest
 
 

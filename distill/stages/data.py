@@ -3,12 +3,12 @@
 from functools import partial
 from pathlib import Path
 
-from distill.console import Report, warn
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
-from distill.stage_config import DistortSection, LabelSection, PoolSection, expanded
+from distill.recipe.stages import DistortSection, LabelSection, PoolSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
-from distill.summaries import pool_line, store_line
+from distill.terminal.console import Report, warn
+from distill.terminal.summaries import pool_line, store_line
 from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.parallel import usable_cores
 from pseudo_labels.photos import export_photographs

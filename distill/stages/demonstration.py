@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from distill.console import Report
-from distill.stage_config import ScoreSection
+from distill.recipe.stages import ScoreSection
 from distill.stages.context import Run, Stage, make_once
-from distill.stages.judging import held_out
+from distill.stages.evaluation import held_out
 from distill.stages.student import label_sources
+from distill.terminal.console import Report
 from pseudo_labels import addresses
 from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
@@ -71,7 +71,7 @@ def _make(run: Run, section: ScoreSection, report: Report, folder: Path) -> dict
             Image.fromarray(pixels).save(path, compress_level=1)
             files.append((ref, name, path))
     if not files:
-        raise PocketiqaError("no held-out original to demonstrate with: raise distill.split.test, or drop 'score'")
+        raise PocketiqaError("no held-out original to demonstrate with: raise distill.data.split.test, or drop 'score'")
     rows = Scorer(run.model).score_many([path for *_, path in files], progress=report)
     names, photographs = _scene_names(run), dict[str, dict[str, Any]]()
     for (ref, name, path), row in zip(files, rows, strict=True):

@@ -4,12 +4,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.console import Report, warn
-from distill.data import Source
-from distill.opinions import left_out, open_sources
-from distill.stage_config import MergeSection
+from distill.data.examples import Source
+from distill.data.ratings import left_out, open_sources
+from distill.recipe.stages import MergeSection
 from distill.stages.context import Run, Stage, make_once
-from distill.training.fit_teacher import fit_teacher
+from distill.terminal.console import Report, warn
+from distill.training.teacher import fit_teacher
 from pseudo_labels.outputs import read_manifest
 from teachers.qfm_iqm.merge import merge_fitted
 

@@ -1,17 +1,141 @@
 """Labels of several teachers to one store, and the teachers as one."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.console import Report
-from distill.fusing import fuse_labels
-from distill.stage_config import FuseSection, expanded
+import numpy as np
+
+from distill.evaluation.benchmarks.records import Benchmark
+from distill.evaluation.benchmarks.registry import load_benchmark
+from distill.recipe.stages import FuseSection, expanded
 from distill.stages.context import Run, Stage
-from distill.summaries import store_line
+from distill.terminal.console import Report
+from distill.terminal.summaries import store_line
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import sha256_bytes
+from pseudo_labels.fusion.fuse import fuse
+from pseudo_labels.fusion.keep import KeepRule
+from pseudo_labels.fusion.report import FusionReport, read_fusion_report
+from pseudo_labels.images import ImageError, read_bytes
+from pseudo_labels.records import id_of
+from pseudo_labels.store import LabelStore
 from teachers.composite.fused import NAME as FUSED
 from teachers.composite.fused import fused_options
 from teachers.fitted_folder import write_teacher_folder
+
+
+def fuse_labels(
+    labels: Sequence[Path],
+    out: Path,
+    *,
+    on: str | None = None,
+    split: str | None = None,
+    calibrate: str = "auto",
+    rule: KeepRule | None = None,
+    carry: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Report | None = None,
+) -> LabelStore:
+    """Fuse label stores of one pool; see ``pseudo_labels.fusion.fuse``.
+
+    Args:
+        labels: folders of the stores.
+        out: folder of the fused store.
+        on: benchmark with the opinions, as for ``load_benchmark``; its images must be in the pool.
+        split: of the benchmark: ``train`` or ``validation``; None is ``validation`` where there is one, else ``train``,
+            else all of a benchmark without splits.
+        calibrate: see ``pseudo_labels.fusion.calibrate.METHODS``.
+        rule: which rows are kept.
+        carry: stored feature to carry over.
+        seed: of cross-validation and intervals.
+        overwrite: start over.
+        progress: called with blocks of rows done and in all.
+
+    Raises:
+        PocketiqaError: the test part was asked for, or as ``pseudo_labels.fusion.fuse``.
+    """
+    opinions = groups = None
+    if on is not None:
+        opinions, groups = read_opinions(_part(load_benchmark(on), split))
+    elif split is not None:
+        raise PocketiqaError(f"split {split!r} of no benchmark: name the benchmark with --on")
+    return fuse(
+        labels, out, opinions=opinions, groups=groups, calibrate=calibrate, rule=rule, carry=carry, seed=seed,
+        overwrite=overwrite, progress=progress,
+    )  # fmt: skip
+
+
+def _part(benchmark: Benchmark, split: str | None) -> Benchmark:
+    if split == "test":
+        raise PocketiqaError(
+            f"nothing is calibrated on the test part of {benchmark.name}, which is for the last judgement alone: "
+            "name validation or train"
+        )
+    if split is None:
+        known = {row.split for row in benchmark.rows}
+        split = next((name for name in ("validation", "train") if name in known), None)
+    return benchmark.select(split)
+
+
+def read_opinions(benchmark: Benchmark) -> tuple[dict[str, float], dict[str, str]]:
+    """Opinions and scenes of a benchmark by the ids that its images have in every pool; equal files are averaged.
+
+    Raises:
+        PocketiqaError: none of the images can be read.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    groups: dict[str, str] = {}
+    failed = ""
+    for row in benchmark.rows:
+        try:
+            image_id = id_of(sha256_bytes(read_bytes(row.path)))
+        except ImageError as error:  # a benchmark that is not complete is still of use
+            failed = f"{row.path}: {error}"
+            continue
+        found[image_id].append(row.score)
+        groups[image_id] = row.group
+    if not found:
+        raise PocketiqaError(f"benchmark {benchmark.name}: none of {len(benchmark.rows)} images can be read ({failed})")
+    return {image_id: float(np.mean(scores)) for image_id, scores in found.items()}, groups
+
+
+def fusion_summary(store: LabelStore) -> str:
+    """What a fusion did, a line a teacher."""
+    report = read_fusion_report(store.folder)
+    dropped = ", ".join(f"{count} for {reason}" for reason, count in report.dropped.items())
+    lines = [f"{store.folder}: {report.kept} of {report.rows} rows kept" + (f"; dropped: {dropped}" if dropped else "")]
+    lines += [
+        f"  {name}: weight {weight:.2f}, {how}"
+        for name, weight, how in zip(
+            report.ensemble["names"], [own["weight"] for own in report.teachers], _calibrations(report), strict=True
+        )
+    ]
+    lines += [
+        f"  {pair['first']} and {pair['second']}: SRCC {pair['srcc']:.3f} (n={pair['n']})"
+        for pair in report.pairs
+        if pair["srcc"] is not None
+    ]
+    if report.labelled and report.labelled["fused"]["srcc"] is not None:
+        fused = report.labelled["fused"]
+        interval = "" if fused["low"] is None else f" [{fused['low']:.3f}, {fused['high']:.3f}]"
+        lines.append(f"  fused, on held-out opinions: SRCC {fused['srcc']:.3f}{interval} (n={fused['n']})")
+    return "\n".join(lines)
+
+
+def _calibrations(report: FusionReport) -> list[str]:
+    found = []
+    for own in report.ensemble["calibrations"]:
+        agreement = own["agreement"]
+        if agreement is None:
+            found.append("scores as they are" if own["method"] == "none" else "aligned by quantiles, without opinions")
+        else:
+            rmse = own["held_out_rmse"][own["method"]]
+            found.append(f"{own['method']}, off by {rmse:.3f}, SRCC {agreement['srcc']:.3f} (n={own['n']})")
+    return found
 
 
 def fusing_stages(run: Run) -> list[Stage]:

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from distill.console import Report
 from distill.report import Cost
-from distill.stages.judging import HeldOut
+from distill.stages.evaluation import HeldOut
+from distill.terminal.console import Report
 from pseudo_labels.records import ImageRef
 from students.complexity import count_parameters, peak_memory_bytes
 from students.contract import StudentContract

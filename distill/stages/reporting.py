@@ -7,17 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.console import Report
-from distill.data import Source, teachers_of
-from distill.opinions import OpinionTable
-from distill.overlap.record import read_overlap
+from distill.data.examples import Source, teachers_of
+from distill.data.ratings import OpinionTable
+from distill.data.split import Part, Split, join_groups, read_split
+from distill.leakage.record import read_overlap
 from distill.report import DamagedCopy, Fitting, MapExample, Neighbours, ReportInputs, build_report
-from distill.split import Part, Split, join_groups, read_split
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
-from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.judging import (
+from distill.stages.evaluation import (
     HeldOut,
     held_out,
     labels_are_unseen,
@@ -26,9 +24,11 @@ from distill.stages.judging import (
     read_results,
     sides_of,
 )
+from distill.stages.fitting import all_fit_sources, fit_sources
+from distill.stages.leakage import Looked, Sides, benchmark_sides
 from distill.stages.measuring import student_cost, teacher_cost
-from distill.stages.nearness import Looked, Sides, benchmark_sides
 from distill.stages.student import label_sources
+from distill.terminal.console import Report
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.files import sha256_file
 from pseudo_labels.images import load

@@ -4,15 +4,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.console import Report, warn
-from distill.data import Source
-from distill.exporting import export_checkpoint
-from distill.opinions import left_out, open_sources
-from distill.recipe_places import first_weights
-from distill.stage_config import SourceSection
+from distill.data.examples import Source
+from distill.data.ratings import left_out, open_sources
+from distill.recipe.recipe import first_weights
+from distill.recipe.stages import SourceSection
+from distill.recipe.training import LiveSettings, TrainConfig
 from distill.stages.context import Run, Stage, make_once
-from distill.training.train import train
-from distill.training.train_config import LiveSettings, TrainConfig
+from distill.stages.export import export_checkpoint
+from distill.terminal.console import Report, warn
+from distill.training.student import train
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.outputs import read_manifest

@@ -3,7 +3,6 @@
 ``stress`` measures, ``verdicts`` compares with ``LIMITS``; both need the distortions, so the extra ``train``.
 """
 
-from distill.stress.limits import LIMITS, Limits, Verdict, verdicts
-from distill.stress.measure import StressResult, stress
+from distill.stress.measure import LIMITS, Limits, StressResult, Verdict, stress, verdicts
 
 __all__ = ["LIMITS", "Limits", "StressResult", "Verdict", "stress", "verdicts"]

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from rich.markup import escape
 from rich.table import Table
 
-from distill.stress.limits import verdicts
-from distill.stress.measure import StressResult
+from distill.stress.measure import StressResult, verdicts
 
 
 def stress_table(result: StressResult) -> Table:

@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 
-from distill.config import Recipe, load_recipe
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.targets import Targets, targets_from_benchmark
-from distill.recipe_places import with_places
-from distill.recipe_values import apply_settings
-from distill.stage_config import BenchmarkSection, expanded
+from distill.recipe.load import apply_settings
+from distill.recipe.recipe import Recipe, load_recipe, with_places
+from distill.recipe.stages import BenchmarkSection, expanded
 from distill.study.config import Study
 from pseudo_labels.errors import PocketiqaError
 

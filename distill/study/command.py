@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill import console
 from distill.study.cells import Cell, cells_of, chosen, command_of, judged_by
 from distill.study.config import Study, load_study
 from distill.study.page import study_page
@@ -11,6 +10,7 @@ from distill.study.result import build_result
 from distill.study.sharing import SHARED
 from distill.study.tables import result_tables, verdict
 from distill.study.worker import Order, run_apart
+from distill.terminal import console
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json, sha256_file, write_atomic

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from distill.config import find_recipe
-from distill.recipe_values import apply_settings, parse_settings, read_yaml, validated
-from distill.stage_config import Section
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
+from distill.recipe.recipe import find_recipe
+from distill.recipe.stages import Section
 from pseudo_labels.errors import PocketiqaError
 
 # Names of arms, axes and their values become names of folders.

@@ -13,11 +13,11 @@ from distill.evaluation.evaluate import select
 from distill.evaluation.paired import mean_difference
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
-from distill.recipe_places import with_places
+from distill.recipe.recipe import with_places
 from distill.study.cells import Cell
 from distill.study.config import Study
 from distill.study.costs import read_costs
-from distill.study.judging import read_judgement, read_sensitivity
+from distill.study.evaluate import read_judgement, read_sensitivity
 from distill.study.sensitivity import compared
 from distill.study.sharing import SHARED, CellRun
 from distill.study.worker import read_failure

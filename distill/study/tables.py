@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from distill.report.numbers import decimals, signed
+from distill.html.tables import decimals, signed
 
 
 def result_tables(result: Mapping[str, Any]) -> list[Table]:

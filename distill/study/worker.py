@@ -11,12 +11,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from distill.config import Recipe
+from distill.recipe.recipe import Recipe
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import write_atomic
 
 FAILURE = "failure.txt"
-_MODULE = "distill.study.stages"
+_MODULE = "distill.study.run"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _process(order: Order) -> BaseProcess:
 
 def _begin(order: Order, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    from distill.study.stages import walk_run
+    from distill.study.run import walk_run
 
     threading.Thread(target=_follow_parent, daemon=True).start()
     recipe = Recipe.model_validate(order.recipe)

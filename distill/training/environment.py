@@ -1,21 +1,111 @@
 """Device, precision, processes and threads of a training run."""
 
 import os
-from collections.abc import Iterator
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
 
-from distill.training.loop_config import LoopSettings
+from distill.recipe.training import LoopSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.parallel import usable_cores
 from students.runtime import MOST_BYTES, keep_freed_memory
 from teachers.launch import leave_group_at_exit
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interruption:
+    """Whether somebody asked the program to end.
+
+    Attributes:
+        wish: name of the first signal that came; empty before.
+    """
+
+    def __init__(self) -> None:
+        self.wish = ""
+
+
+@contextmanager
+def interruption() -> Iterator[Interruption]:
+    """Catch the first SIGTERM or SIGINT; a second one acts as it did before.
+
+    Outside the main thread, where Python sets no handlers, nothing is caught.
+    """
+    asked = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            # None: set by a program in C; it cannot be put back from here.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def note(number: int, _: FrameType | None) -> None:
+        asked.wish = signal.Signals(number).name
+        restore()
+
+    for number in _SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        restore()
+
+
+Batch = TypeVar("Batch")
+
+
+@contextmanager
+def prefetched(make: Callable[[int], Batch], start: int, stop: int, depth: int = 3) -> Iterator[Iterator[Batch]]:
+    """Make batches ``start`` to ``stop`` in a background thread, at most ``depth`` ahead; errors come in their turn."""
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def offer(item: Batch | BaseException) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for number in range(start, stop):
+                if not offer(make(number)):
+                    return
+        except BaseException as error:  # noqa: BLE001, RUF100 - whatever it was belongs to the consumer
+            offer(error)
+
+    def consume() -> Iterator[Batch]:
+        for _ in range(start, stop):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=work, name="pocketiqa-batches", daemon=True)
+    thread.start()
+    try:
+        yield consume()
+    finally:
+        stopped.set()
+        thread.join()
+
 
 # The main process may decode a large pool while the others wait; one that dies does not leave them waiting.
 _PATIENCE = timedelta(hours=12)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.training.batches import Batch
-from distill.training.cached_features import Standard
-from distill.training.train_config import LiveSettings
+from distill.recipe.training import LiveSettings
+from distill.training.batches import Batch, Standard
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp, confidence

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.training.loop_config import MarginKind, ScoreKind, ScoreLossSettings
-from distill.training.train_config import LossSettings
+from distill.recipe.training import LossSettings, MarginKind, ScoreKind, ScoreLossSettings
 
 # Targets closer than this (in units of the score) have no order worth learning.
 _MIN_SPREAD = 1e-6

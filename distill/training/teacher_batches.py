@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data import Examples, Source
-from distill.pixels import PixelCache
+from distill.data.examples import Examples, Source
+from distill.data.pixel_cache import PixelCache
+from distill.recipe.training import ViewSettings
 from distill.training.batches import (
     LazyBatch,
     Order,
@@ -21,7 +22,6 @@ from distill.training.batches import (
     padded,
     view_pixels,
 )
-from distill.training.fit_config import ViewSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status

@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 from torch import Tensor, distributed
 
-from distill.data import Examples, Source
+from distill.data.examples import Examples, Source
 from distill.training.batches import LazyBatch
-from distill.training.collectives import world_size
+from distill.training.distributed import world_size
 from pseudo_labels.errors import PocketiqaError
 
 

@@ -7,7 +7,7 @@ lines; none is a test.
 import importlib
 import sys
 
-from distill.doctor import installed_versions, machine
+from distill.commands.doctor import installed_versions, machine
 from students.latency import machine_name
 
 BENCHES = ("labelling", "scoring", "brisque", "loader", "features")

@@ -10,7 +10,7 @@ from statistics import median
 
 import cv2
 
-from distill.exporting import export_checkpoint
+from distill.stages.export import export_checkpoint
 from students.registry import POCKET_PRESETS, build_student
 from students.runtime import Scorer, keep_freed_memory
 from students.storage import save_student

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.data import Examples, Source
-from distill.training.cached_features import FeatureReader
+from distill.data.examples import Examples, Source
+from distill.training.batches import FeatureReader
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
 from pseudo_labels.shards import FEATURES, LABELS

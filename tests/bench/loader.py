@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.data import LabelTable, Source
+from distill.data.examples import LabelTable, Source
+from distill.recipe.training import TrainConfig
 from distill.training.history import TIMINGS
 from distill.training.losses import LossInputs, total_loss
-from distill.training.schedule import build_optimizer
-from distill.training.train import train
-from distill.training.train_config import TrainConfig
+from distill.training.optim import build_optimizer
+from distill.training.student import train
 from pseudo_labels.pool import build_pool
 from students.registry import build_student
 from tests.bench.photographs import write_jpegs

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from distill.exporting import export_checkpoint
+from distill.stages.export import export_checkpoint
 from students.registry import build_student
 from students.storage import save_student
 from tests.bench.photographs import write_jpegs

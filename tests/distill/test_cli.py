@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from distill import console
 from distill.cli import app
+from distill.terminal import console
 from tests.helpers.pools import write_photographs
 
 SMALL = ("distort.per_image=2", "distill.steps=4", "distill.validate_every_steps=2", "distill.optimizer.warmup_steps=1")

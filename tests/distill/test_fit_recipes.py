@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from distill import console
 from distill.cli import app
+from distill.terminal import console
 from distill.training.history import read_history
 from teachers.registry import build_teacher
 from tests.helpers.pools import write_photographs

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from distill.config import load_recipe
-from distill.pipeline import run_recipe
+from distill.recipe.recipe import load_recipe
+from distill.stages.pipeline import run_recipe
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.images import load

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from distill.config import load_recipe
-from distill.pipeline import distill_only, run_recipe
-from distill.recipe_places import first_weights
+from distill.recipe.recipe import first_weights, load_recipe
+from distill.stages.pipeline import distill_only, run_recipe
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distill.data import Examples, LabelTable, Source, collect
-from distill.pixels import PixelCache, build_pixels
+from distill.data.examples import Examples, LabelTable, Source, collect
+from distill.data.pixel_cache import PixelCache, build_pixels
+from distill.recipe.training import ViewSettings
 from distill.training.batches import Order
-from distill.training.fit_config import ViewSettings
 from distill.training.teacher_batches import Reader, TeacherBatchMaker
 from pseudo_labels.files import sha256_file
 from pseudo_labels.pool import Pool, write_pool

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distill.data import LabelTable, Source
-from distill.training.fit_config import FitConfig
-from distill.training.fit_teacher import FitResult, fit_teacher
-from distill.training.trainer import InterruptedRunError
+from distill.data.examples import LabelTable, Source
+from distill.recipe.training import FitConfig
+from distill.training.loop import InterruptedRunError
+from distill.training.teacher import FitResult, fit_teacher
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool

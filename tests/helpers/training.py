@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from distill.data import Source
-from distill.training.train import TrainResult, train
-from distill.training.train_config import TrainConfig
+from distill.data.examples import Source
+from distill.recipe.training import TrainConfig
+from distill.training.student import TrainResult, train
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file

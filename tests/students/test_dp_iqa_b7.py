@@ -83,10 +83,10 @@ def test_the_published_checkpoint_computes_what_the_fact_sheet_says(state: dict[
 @pytest.mark.parametrize(
     ("missing", "extra", "said"),
     [
-        ("fc2.bias", {}, "lacks 'fc2.bias'"),
-        ("base_model.features.0.0.weight", {}, "lacks 'base_model.features.0.0.weight'"),
-        ("", {"classifier.1.bias": torch.ones(1)}, "has the foreign 'classifier.1.bias'"),
-        ("", {"fc3.bias": torch.ones(2)}, "has another shape of 'fc3.bias'"),
+        ("fc2.bias", {}, "lacks fc2.bias"),
+        ("base_model.features.0.0.weight", {}, "lacks base_model.features.0.0.weight"),
+        ("", {"classifier.1.bias": torch.ones(1)}, "has the foreign classifier.1.bias"),
+        ("", {"fc3.bias": torch.ones(2)}, "has fc3.bias of shape [2] instead of [1]"),
     ],
 )
 def test_all_but_the_very_entries_is_refused(
@@ -114,8 +114,8 @@ def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-100])
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{")
     for name, said in (
-        ("evil.pth", "was refused, it is no checkpoint of tensors alone"),
-        ("other.pth", "holds no tensors by name"),
+        ("evil.pth", "was refused: it holds more than tensors"),
+        ("other.pth", "holds the entries epoch, not tensors by name"),
         ("cut.pth", "is cut off or damaged"),
         ("cut.safetensors", "is cut off or damaged"),
         ("nowhere.pth", "the file does not exist"),

@@ -155,5 +155,5 @@ def test_everything_else_is_told_with_what_would_be_a_student(tmp_path: Path):
 
 def test_our_own_weights_without_their_folder_are_told(tmp_path: Path):
     save_student(tiny_student(), tmp_path / "student")
-    with pytest.raises(PocketiqaError, match=r"it lacks 'base_model.*and a student of pocketiqa as its folder"):
+    with pytest.raises(PocketiqaError, match=r"it lacks base_model.*and a student of pocketiqa as its folder"):
         open_student(tmp_path / "student" / WEIGHTS)

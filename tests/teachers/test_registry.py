@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distill.recipe_values import parse_settings
+from distill.recipe.load import parse_settings
 from pseudo_labels.errors import PocketiqaError
 from teachers.composite.multi_view import MultiView, Views
 from teachers.registry import TEACHERS, TeacherEntry, build_teacher, file_options, missing_requirements

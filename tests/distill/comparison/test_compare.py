@@ -11,7 +11,7 @@ from PIL import Image
 from distill.comparison.compare import ACCURACY, PREDICTED, RECORD, TABLE, TIMES, compare
 from distill.comparison.config import load_comparison
 from distill.comparison.table import gain_sentence, header, rows_of
-from distill.report.numbers import si
+from distill.html.tables import si
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from tests.helpers.tiny_students import export_tiny
 from tests.helpers.training import texture

@@ -3,7 +3,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from distill.comparison.labels import place_labels, spread
+from distill.comparison.plots import place_labels, spread
 
 
 def test_labels_of_near_points_cover_neither_each_other_nor_the_points():

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from distill.data.ratings import opinion_source
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow, Scale, load_benchmark
 from distill.evaluation.benchmarks.splits import carve_validation, derive_splits
-from distill.opinions import opinion_source
-from distill.stage_config import expanded
+from distill.recipe.stages import expanded
 from pseudo_labels.errors import PocketiqaError
 from tests.helpers.shared import shared_data
 

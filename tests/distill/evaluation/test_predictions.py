@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from distill.evaluation.benchmarks import Benchmark, load_benchmark
-from distill.evaluation.judges import Judge, kind_of, open_judge
-from distill.evaluation.predictions import Predictions, judge_samples, predict
+from distill.evaluation.predictions import Judge, Predictions, judge_samples, kind_of, open_judge, predict
 from distill.evaluation.samples import Sample, benchmark_samples, pool_samples
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from distill.overlap.find import find_near
-from distill.overlap.opening import open_describer
-from distill.overlap.sides import side_of_testing, side_of_training
+from distill.leakage.extractors import open_describer
+from distill.leakage.find import find_near
+from distill.leakage.image_sets import side_of_testing, side_of_training
 from distill.report import Neighbours, build_report
 from tests.helpers.markup import parsed
 from tests.helpers.near_scenes import rated_scenes

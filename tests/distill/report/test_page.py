@@ -11,8 +11,7 @@ import pytest
 
 from distill.evaluation.evaluate import evaluate
 from distill.report import Cost, ReportFiles, build_report
-from distill.report.content import build_content
-from distill.report.headline import headline
+from distill.report.content import build_content, headline
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status

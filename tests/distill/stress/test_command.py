@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from distill import console
 from distill.cli import app
+from distill.terminal import console
 from tests.helpers.judges import write_knowing_student
 from tests.helpers.pools import photograph
 from tests.helpers.tiny_students import export_tiny

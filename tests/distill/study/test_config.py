@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from distill.recipe_values import apply_settings
+from distill.recipe.load import apply_settings
 from distill.study import run_study
 from distill.study.cells import cells_of, chosen, command_of
 from distill.study.config import load_study

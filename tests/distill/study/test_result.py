@@ -13,7 +13,7 @@ from distill.stages.context import make_once
 from distill.study.cells import Cell, cells_of, judged_by
 from distill.study.config import Study, load_study
 from distill.study.costs import record_cost
-from distill.study.judging import KIND, PREDICTIONS, basis_of
+from distill.study.evaluate import KIND, PREDICTIONS, basis_of
 from distill.study.page import study_page
 from distill.study.result import build_result, cell_run
 from distill.study.tables import result_tables, verdict

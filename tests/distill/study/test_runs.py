@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distill.recipe_values import apply_settings
+from distill.recipe.load import apply_settings
 from distill.study import run_study
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import read_manifest

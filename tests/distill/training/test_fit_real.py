@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from distill.data import LabelTable, Source
-from distill.split import Part, read_split
-from distill.training.fit_teacher import fit_teacher
+from distill.data.examples import LabelTable, Source
+from distill.data.split import Part, read_split
+from distill.training.teacher import fit_teacher
 from pseudo_labels.files import sha256_file
 from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef

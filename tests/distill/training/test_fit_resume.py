@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill.data import Source
-from distill.training.fit_teacher import fit_teacher
+from distill.data.examples import Source
 from distill.training.history import read_history
+from distill.training.teacher import fit_teacher
 from pseudo_labels.errors import OutputConflictError, TamperedError
 from pseudo_labels.pool import Pool
 from teachers.fitted_folder import read_fitted_folder

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.data import Source
+from distill.data.examples import Source
+from distill.recipe.training import LiveSettings, TrainConfig
 from distill.training.batches import Batch
 from distill.training.live_teacher import LiveTeacher
-from distill.training.train import train
-from distill.training.train_config import LiveSettings, TrainConfig
-from distill.training.trainer import InterruptedRunError
+from distill.training.loop import InterruptedRunError
+from distill.training.student import train
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.pool import Pool

@@ -6,9 +6,9 @@ import torch
 from scipy import spatial
 from torch import Tensor
 
+from distill.recipe.training import LossSettings
 from distill.training import losses
 from distill.training.losses import LossInputs, total_loss
-from distill.training.train_config import LossSettings
 
 ONES = torch.ones(12, dtype=torch.float64)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from distill.data import LabelTable, Source
-from distill.pixels import build_pixels
-from distill.training.fit_config import ViewSettings
-from distill.training.fit_teacher import fit_teacher
+from distill.data.examples import LabelTable, Source
+from distill.data.pixel_cache import build_pixels
+from distill.recipe.training import ViewSettings
+from distill.training.teacher import fit_teacher
 from distill.training.teacher_batches import TeacherBatchMaker, whole_item_batches
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import write_pool

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from distill.summaries import audit_summary
+from distill.terminal.summaries import audit_summary
 from pseudo_labels.audit.page import write_audit_page
 from pseudo_labels.audit.store import audit_store
 from pseudo_labels.fusion.fuse import fuse

@@ -12,10 +12,10 @@ from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor
 
-from distill.evaluation.judges import open_judge
+from distill.evaluation.predictions import open_judge
+from distill.recipe.training import LiveSettings
 from distill.training.batches import Batch
 from distill.training.live_teacher import LiveTeacher
-from distill.training.train_config import LiveSettings
 from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.errors import PocketiqaError, TamperedError
 from pseudo_labels.fusion.fuse import fuse

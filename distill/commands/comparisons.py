@@ -1,0 +1,130 @@
+"""The command that judges many models by one benchmark."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill.commands.options import OverwriteFile, Settings, app
+from distill.recipe.stages import NEAR
+from distill.terminal import console
+
+
+@app.command()
+def overlap(
+    trained: Annotated[
+        str, typer.Argument(help="What was learned from: folder of a pool, or NAME:FOLDER (its train part).")
+    ],
+    tested: Annotated[str, typer.Argument(help="What models are judged by: NAME:FOLDER, or csv:FILE.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; features are kept there.")] = Path("overlap"),
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Whose features tell: content (the embedded teacher's backbone), layout (edges, no model), an .onnx "
+            "file, a student folder, a teacher, or backbone (any timm model, with --option name=... --option "
+            "weights=FILE)."
+        ),
+    ] = "content",
+    feature: Annotated[
+        str | None, typer.Option(help="Which of its features.  [default: the first that it has]")
+    ] = None,
+    above: Annotated[float, typer.Option(help="Cosine above which two images are near.")] = NEAR,
+    split: Annotated[
+        str | None, typer.Option(help="Of TESTED: test, validation, train or all.  [default: test where there is one]")
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share of split.csv that is its validation part.")] = 0.15,
+    seed: Annotated[int, typer.Option(help="Of that split, and of intervals.")] = 0,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Option of a teacher or backbone; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads of a teacher, backbone or student folder.")] = 1,
+    workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = 2,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make it anew; features of the same images and model are kept.")
+    ] = False,
+) -> None:
+    """Find test images that show what was trained on: other pictures of one scene, which no hash sees.
+
+    Writes overlap.html (the closest pairs), overlap.json (for `evaluate --near`), groups.csv and split.csv.
+    """
+    from distill.leakage.extractors import open_describer
+    from distill.leakage.find import find_near
+    from distill.leakage.image_sets import side_of_testing, side_of_training
+    from distill.leakage.neighbours import check_above
+    from distill.leakage.page import PAGE
+    from distill.leakage.summary import left_out_lines, overlap_lines, overlap_tables
+    from distill.recipe.load import parse_settings
+
+    check_above(above)
+    sides = side_of_training(trained), side_of_testing(tested, split)
+    describer = open_describer(by, options=parse_settings(options or []), feature=feature, device=device)
+    with console.progress(f"overlap ({describer.name})") as report:
+        record = find_near(
+            *sides,
+            describer,
+            out,
+            above=above,
+            validation=validation,
+            seed=seed,
+            workers=workers,
+            threads=threads,
+            overwrite=overwrite,
+            progress=report,
+        )
+    for table in overlap_tables(record):
+        console.out.print(table)
+    for line in [*overlap_lines(record), f"page: {out / PAGE}"]:
+        console.out.print(line, markup=False)
+    for line in left_out_lines(record):
+        console.warn(line)
+
+
+@app.command()
+def stress(
+    photographs: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Clean, sharp photographs, and folders of them.")
+    ],
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="An exported .onnx student, or pocket-m or pocket-s; repeatable.  [default: pocket-m]",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write figures and worst cases as JSON.")] = None,
+    overwrite: OverwriteFile = False,
+) -> None:
+    """Measure how a model behaves: damage, sizes, formats, odd images, its map. Exit status 1 if a limit is missed."""
+    from distill.stress import stress as measure
+    from distill.stress.table import stress_table
+    from pseudo_labels.files import canonical_json, write_atomic
+    from pseudo_labels.outputs import refuse_existing
+    from students.paths import find_images
+
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    with console.progress("stress") as report:
+        results = measure(models or [None], find_images(photographs), progress=report)
+    for result in results:
+        console.out.print(stress_table(result))
+    if out is not None:
+        write_atomic(out, canonical_json({"models": [result.as_dict() for result in results]}))
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    comparison: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a comparison that comes with pocketiqa.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the file's]")] = None,
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Judge models again that have changed.")] = False,
+) -> None:
+    """Many models on one benchmark: a table with intervals and milliseconds, and two plots."""
+    from distill.comparison.compare import compare as walk
+
+    walk(comparison, out=out, settings=settings, overwrite=overwrite)

@@ -1,0 +1,1 @@
+"""What training reads: examples, cached pixels, the split, and what people said of images."""

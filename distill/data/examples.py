@@ -1,0 +1,327 @@
+"""What is learned from: pools with labels of teachers or people, as one table of training examples."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from distill.data.pixel_cache import PixelCache
+from distill.data.split import Part, Split
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import digest_of
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import ImageRef, Status, TeacherStamp
+from pseudo_labels.store import LabelStore
+from pseudo_labels.views import FLIP, FULL, window_of
+
+Numbers = Sequence[float] | np.ndarray
+
+
+class LabelTable:
+    """Scores in memory, such as human opinions: the same to training as a label store.
+
+    Attributes:
+        ids: of images in the pool they are used with.
+        scores: float32 [N] in [0, 1], 1 best.
+        confidence: float32 [N] in [0, 1], weight of each score.
+        about: facts for a report, as JSON values; of published opinions ``scale``, ``citation`` and ``licence``.
+    """
+
+    def __init__(self, ids: Sequence[str], scores: Numbers, confidence: Numbers | None = None):
+        self.about: dict[str, Any] = {}
+        self.ids = list(ids)
+        self.scores = np.asarray(scores, dtype=np.float32)
+        self.confidence = (
+            np.ones(len(self.ids), np.float32) if confidence is None else np.asarray(confidence, np.float32)
+        )
+        if not len(self.ids) == len(self.scores) == len(self.confidence):
+            raise PocketiqaError(
+                f"a label table has {len(self.ids)} ids, {len(self.scores)} scores and {len(self.confidence)} "
+                "confidences: give one of each for every image"
+            )
+        if len(set(self.ids)) != len(self.ids):
+            raise PocketiqaError(
+                f"a label table names {Counter(self.ids).most_common(1)[0][0]!r} twice: merge its scores"
+            )
+        for name, values in (("score", self.scores), ("confidence", self.confidence)):
+            wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+            if wrong.size:
+                raise PocketiqaError(
+                    f"the {name} of {self.ids[wrong[0]]!r} is {values[wrong[0]]}: scale it to [0, 1], 1 best"
+                )
+
+    @property
+    def digest(self) -> str:
+        """Identity of the labels."""
+        return digest_of([self.ids, self.scores.tolist(), self.confidence.tolist()])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pool with labels.
+
+    Attributes:
+        name: for people and for the history.
+        pool: where the images are.
+        labels: a finished store made from this pool, or a table of scores by image id.
+        weight: how often each of its images is drawn per pass through the data: 1 once, 2.5 two or three times,
+            0.5 every other pass, 0 never: such a source only validates.
+        selects: whether its validation images count in choosing the best checkpoint.
+        features: a finished store whose features go with a table of scores, image by image: a teacher shows what the
+            student shall see, people say what it shall score. A store of labels brings its own.
+        only: ids of the images that are learned from; None for all that have a label.
+    """
+
+    name: str
+    pool: Pool
+    labels: LabelStore | LabelTable
+    weight: float = 1.0
+    selects: bool = True
+    features: LabelStore | None = None
+    only: frozenset[str] | None = None
+
+    @property
+    def feature_store(self) -> LabelStore | None:
+        """Where teacher features of its images are, if anywhere."""
+        return self.labels if isinstance(self.labels, LabelStore) else self.features
+
+    @property
+    def of_windows(self) -> bool:
+        """Whether its labels are of windows: they say nothing of whole images, which models are judged by."""
+        return isinstance(self.labels, LabelStore) and self.labels.spec.of_windows
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the examples, as JSON values."""
+        beside = {} if self.features is None else {"features": self.features.digest}
+        beside |= {} if self.only is None else {"only": digest_of(sorted(self.only))}
+        return {
+            "name": self.name,
+            "pool": self.pool.digest,
+            "labels": self.labels.digest,
+            "weight": self.weight,
+            "selects": self.selects,
+            **beside,
+        }
+
+
+def teachers_of(sources: Sequence[Source]) -> list[TeacherStamp]:
+    """Whose labels are learned, or features are compared with: each once, in the order of the sources."""
+    stamps = [store.spec.stamp for source in sources if (store := source.feature_store) is not None]
+    return list({stamp.digest: stamp for stamp in stamps}.values())
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to train or validate on, as columns of equal length.
+
+    Attributes:
+        source: index of the source.
+        row: position in its pool.
+        target: score in [0, 1].
+        weight: confidence of the label.
+        flipped: whether the label is of the mirror image.
+        window: [N, 4], top, left, height and width of the part that the label is of, as shares of the image.
+        shard: where cached features are, -1 where there are none.
+        shard_row: position within the shard.
+    """
+
+    source: np.ndarray
+    row: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+    flipped: np.ndarray
+    window: np.ndarray
+    shard: np.ndarray
+    shard_row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, which: np.ndarray) -> "Examples":
+        """The rows that an index or mask picks."""
+        return Examples(*(getattr(self, column.name)[which] for column in fields(self)))
+
+    def with_mean_weight_one(self) -> "Examples":
+        """The same rows, their weights scaled: losses divide by the number of rows, not by the sum of weights."""
+        columns = {column.name: getattr(self, column.name) for column in fields(self)}
+        return Examples(**(columns | {"weight": (self.weight / self.weight.mean()).astype(np.float32)}))
+
+
+_TYPES = {
+    "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
+    "window": np.float64, "shard": np.int32, "shard_row": np.int32,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All usable examples of all sources, with what was left out.
+
+    Attributes:
+        examples: in order of source and pool.
+        refs: the image of each example.
+        skipped: number of rows left out, by source and reason.
+    """
+
+    examples: Examples
+    refs: list[ImageRef]
+    skipped: dict[str, int]
+
+    def of(self, split: Split, part: Part) -> Examples:
+        """The examples of one part."""
+        return self.examples.take(np.array([split.parts[ref.id] == part for ref in self.refs]))
+
+
+def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: str | None = None) -> Collected:
+    """Gather every row that has pixels, a score and some confidence.
+
+    Args:
+        sources: pools with labels; names must differ.
+        caches: pixels of each source's pool.
+        feature: name of a teacher feature that training compares with; sources without it take no part in that.
+
+    Raises:
+        PocketiqaError: labels that belong to another pool, an unknown view, a feature that no source has, or no
+            usable row at all.
+    """
+    _check(sources, feature)
+    kept: dict[str, list[Any]] = {name: [] for name in _TYPES}
+    refs: list[ImageRef] = []
+    skipped: Counter[str] = Counter()
+    for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
+        for label, ref in _labels(source, feature):
+            if source.only is not None and ref.id not in source.only:
+                continue
+            reason = _unusable(label, ref, cache)
+            if reason:
+                skipped[f"{source.name}: {reason}"] += 1
+                continue
+            refs.append(ref)
+            values = (
+                number,
+                label.row,
+                label.score,
+                label.confidence,
+                label.view == FLIP,
+                _window(label, ref),
+                label.shard,
+                label.shard_row,
+            )
+            for column, value in zip(kept.values(), values, strict=True):
+                column.append(value)
+    if not refs:
+        raise PocketiqaError(f"no usable labelled image in {[source.name for source in sources]} ({dict(skipped)})")
+    columns = {name: np.array(values, dtype=_TYPES[name]) for name, values in kept.items()}
+    return Collected(Examples(**columns), refs, dict(sorted(skipped.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    row: int
+    status: str
+    score: float
+    confidence: float
+    view: str
+    sha256: str
+    shard: int = -1
+    shard_row: int = -1
+
+
+def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
+    """The labels of a source with their images, in the pool's order."""
+    labels = source.labels
+    if isinstance(labels, LabelTable):
+        yield from _table_labels(source, labels, feature)
+        return
+    featured = feature is not None and feature in labels.spec.features
+    refs = iter(source.pool)
+    for shard in range(labels.spec.shards):
+        records = labels.shard_labels(shard).to_pylist()
+        for place, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
+            where = (shard, place) if featured else (-1, -1)
+            status, score, confidence = record["status"], record["score"], record["confidence"]
+            yield _Label(row, status, score, confidence, record["view"], record["sha256"], *where), ref
+
+
+def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
+    left = {image_id: place for place, image_id in enumerate(table.ids)}
+    featured = _feature_places(source.features, feature)
+    for row, ref in enumerate(source.pool):
+        # A duplicate has its original's id; only the original is learned from.
+        place = left.pop(ref.id, None) if ref.status != Status.DUPLICATE else None
+        if place is not None:
+            score, confidence = float(table.scores[place]), float(table.confidence[place])
+            yield _Label(row, Status.OK, score, confidence, FULL, ref.sha256, *featured.get(ref.id, (-1, -1))), ref
+    if left:
+        raise PocketiqaError(
+            f"source {source.name!r}: {len(left)} of {len(table.ids)} labelled images are not in the pool "
+            f"{source.pool.folder}, first {next(iter(left))!r}"
+        )
+
+
+def _feature_places(store: LabelStore | None, feature: str | None) -> dict[str, tuple[int, int]]:
+    """Shard and place of the feature of each whole image that has one, by image id."""
+    if store is None or feature not in store.spec.features:
+        return {}
+    return {
+        record["id"]: (shard, place)
+        for shard in range(store.spec.shards)
+        for place, record in enumerate(store.shard_labels(shard).to_pylist())
+        if record["status"] == Status.OK and record["view"] == FULL
+    }
+
+
+def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
+    """Why a row is not learned from; empty if it is."""
+    if label.status != Status.OK:
+        return f"label {label.status}"
+    if ref.status != Status.OK:
+        return f"image {ref.status.value}"
+    if label.sha256 != ref.sha256:
+        return "image changed since it was labelled"
+    if label.row in cache.statuses:
+        return f"image {cache.statuses[label.row][0].value}"
+    return "" if label.confidence > 0 else "no confidence"
+
+
+def _window(label: _Label, ref: ImageRef) -> tuple[float, ...]:
+    try:
+        return astuple(window_of(label.view))
+    except PocketiqaError as error:
+        raise PocketiqaError(f"the label of image {ref.id} cannot be learned from: {error}") from error
+
+
+def _check(sources: Sequence[Source], feature: str | None) -> None:
+    names = [source.name for source in sources]
+    if not sources or len(set(names)) != len(names):
+        raise PocketiqaError(f"sources {names}: give at least one, each with a name of its own")
+    for source in sources:
+        store = source.labels if isinstance(source.labels, LabelStore) else None
+        if source.weight < 0:
+            raise PocketiqaError(f"source {source.name!r} has weight {source.weight}: it must be at least 0")
+        if store is not None and store.spec.pool_digest != source.pool.digest:
+            raise PocketiqaError(
+                f"source {source.name!r}: the labels in {store.folder} were made for another pool than "
+                f"{source.pool.folder} (or it has changed since): label this pool"
+            )
+    if not any(source.selects for source in sources):
+        raise PocketiqaError(f"none of the sources {names} selects: at least one must choose the best checkpoint")
+    _check_features(sources, feature)
+
+
+def _check_features(sources: Sequence[Source], feature: str | None) -> None:
+    for source in sources:
+        if source.features is None:
+            continue
+        if isinstance(source.labels, LabelStore):
+            raise PocketiqaError(f"source {source.name!r}: a label store has features of its own: leave features out")
+        if feature is None:
+            raise PocketiqaError(
+                f"source {source.name!r} has features, but no loss compares with them: give losses.feature or "
+                "losses.relational a weight (without a live teacher), or leave features out"
+            )
+    known = sorted({name for source in sources if (store := source.feature_store) for name in store.spec.features})
+    if feature is not None and feature not in known:
+        raise PocketiqaError(f"no source has the feature {feature!r}: {known or 'none at all'} are stored")

@@ -1,0 +1,149 @@
+"""Training, validation and test parts that never share a scene."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from distill.recipe.training import SplitSettings
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import read_json
+from pseudo_labels.records import ImageRef
+
+SPLIT = "split.json"
+
+
+class Part(StrEnum):
+    """What a group of images is used for."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which part every image belongs to.
+
+    Attributes:
+        parts: part of each image id.
+        settings: how the split was drawn.
+    """
+
+    parts: Mapping[str, Part]
+    settings: SplitSettings
+
+    def count(self, part: Part) -> int:
+        """Number of images in ``part``."""
+        return sum(found == part for found in self.parts.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: the settings, the counts, and the sorted ids of each part."""
+        ids: dict[str, list[str]] = {part.value: [] for part in Part}
+        for image_id in sorted(self.parts):
+            ids[self.parts[image_id].value].append(image_id)
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "counts": {name: len(members) for name, members in ids.items()},
+            "ids": ids,
+        }
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> "Split":
+        """Inverse of ``as_dict``."""
+        parts = {image_id: Part(name) for name, members in record["ids"].items() for image_id in members}
+        return Split(parts, SplitSettings(**record["settings"]))
+
+
+def read_split(run_folder: Path) -> Split:
+    """The split that a training run drew.
+
+    Raises:
+        PocketiqaError: the folder holds none.
+    """
+    return Split.from_dict(read_json(run_folder / SPLIT, what="split"))
+
+
+class _Sets:
+    """Disjoint sets (Galler and Fischer 1964); a set is named by its smallest member."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        self._parent.setdefault(name, name)
+        while self._parent[name] != name:
+            self._parent[name] = self._parent[self._parent[name]]
+            name = self._parent[name]
+        return name
+
+    def join(self, first: str, second: str) -> None:
+        low, high = sorted((self.find(first), self.find(second)))
+        self._parent[high] = low
+
+
+def join_groups(refs: Iterable[ImageRef]) -> dict[str, str]:
+    """Give every image the name of the set of images that must stay together.
+
+    Images stay together that share a group, or of which one is the reference of the other; one image listed by several
+    pools under different groups joins those groups.
+
+    Returns:
+        Name of the set by image id.
+    """
+    sets = _Sets()
+    ids: list[str] = []
+    for ref in refs:
+        node = f"id:{ref.id}"
+        ids.append(ref.id)
+        sets.find(node)
+        if ref.group:
+            sets.join(node, f"group:{ref.group}")
+        if ref.ref_id:
+            sets.join(node, f"id:{ref.ref_id}")
+    return {image_id: sets.find(f"id:{image_id}") for image_id in ids}
+
+
+def _draw(sizes: Mapping[str, int], order: list[str], wanted: float, most: int) -> list[str]:
+    """1 to ``most`` groups from the front of ``order`` that together come close to ``wanted`` images."""
+    taken, images = [], 0
+    for group in order:
+        # A group may overshoot by half of itself: closer than leaving it out.
+        if len(taken) < most and images + sizes[group] / 2 <= wanted:
+            taken.append(group)
+            images += sizes[group]
+    return taken or [min(order, key=lambda group: sizes[group])]
+
+
+def split_groups(groups: Mapping[str, str], settings: SplitSettings) -> Split:
+    """Draw test, then validation, then leave the rest to training, whole groups at a time.
+
+    The draw follows from the seed and the groups' names alone, not from the order of ``groups``. Each part comes close
+    to its share of the images, with at least one group; a group larger than twice the share goes to training.
+
+    Args:
+        groups: group of each image id, from ``join_groups``.
+        settings: shares and seed.
+
+    Raises:
+        PocketiqaError: there are fewer groups than parts.
+    """
+    sizes = Counter(groups.values())
+    shares = {Part.TEST: settings.test, Part.VALIDATION: settings.validation}
+    shares = {part: share for part, share in shares.items() if share > 0}
+    if len(sizes) <= len(shares):
+        raise PocketiqaError(
+            f"{len(groups)} images in {len(sizes)} groups (scenes) cannot be split into {len(shares) + 1} parts that "
+            "share no group: add photographs of other scenes"
+        )
+    left = sorted(sizes, key=lambda group: hashlib.sha256(f"{settings.seed}:{group}".encode()).digest())
+    part_of: dict[str, Part] = {}
+    for remaining, (part, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+        # Every later part needs a group too.
+        taken = _draw(sizes, left, share * len(groups), most=len(left) - remaining)
+        part_of |= dict.fromkeys(taken, part)
+        left = [group for group in left if group not in part_of]
+    return Split({image_id: part_of.get(group, Part.TRAIN) for image_id, group in groups.items()}, settings)

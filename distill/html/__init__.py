@@ -1,0 +1,1 @@
+"""Pages that are drawn: markup, style, tables, figures and plots, for every page alike."""

@@ -1,0 +1,133 @@
+"""Tables that become a list of cards on a narrow screen, and the sections they stand in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distill.html.markup import Html, tag
+
+MISSING = "–"
+
+
+def data(value: float | None, text: Callable[[float], str], *, why: str = "") -> Html:
+    """``value`` written by ``text``; a dash (and the reason, on hovering) if there is none."""
+    if value is None:
+        return tag("span", MISSING, class_="none", title=why or "not measured")
+    return tag("data", text(value), value=repr(value))
+
+
+def decimals(value: float, digits: int = 3) -> str:
+    """Fixed decimals, with a true minus sign."""
+    written = f"{value:.{digits}f}"
+    # -0.0004 rounds to a zero that must not look negative.
+    return written.replace("-", "" if float(written) == 0 else "−")
+
+
+def signed(value: float) -> str:
+    """Three decimals with the sign of a difference."""
+    written = decimals(value)
+    return written if float(f"{value:.3f}") <= 0 else f"+{written}"
+
+
+def count(value: float) -> str:
+    """Whole number with separators."""
+    return f"{value:,.0f}"
+
+
+def si(value: float) -> str:
+    """Three figures and k, M or G."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def size(value: float) -> str:
+    """Bytes as kB or MB (powers of ten)."""
+    return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
+
+
+def milliseconds(value: float) -> str:
+    """Milliseconds, or seconds from 10 s on."""
+    return f"{value / 1e3:.3g} s" if value >= 1e4 else f"{value:.3g} ms"
+
+
+def megabytes(value: float) -> str:
+    """Megabytes."""
+    return f"{value:,.0f} MB"
+
+
+def percent(value: float) -> str:
+    """A share of 1 as per cent."""
+    return f"{100 * value:.3g} %"
+
+
+def times(value: float) -> str:
+    """A ratio."""
+    return f"{value:.2g}×" if value < 10 else f"{value:,.0f}×"
+
+
+def counted(found: Mapping[str, int]) -> list[Html]:
+    """Names with their counts, separated by commas."""
+    return [
+        tag("span", ", " if at else "", f"{name} ", data(number, count))
+        for at, (name, number) in enumerate(found.items())
+    ]
+
+
+def with_interval(found: Mapping[str, Any], *, difference: bool = False) -> Html:
+    """A metric with its 95 % interval beneath.
+
+    Args:
+        found: ``value`` (or ``difference``), ``low``, ``high`` and ``reason`` of an evaluation.
+        difference: whether it is one, so that its sign is always shown.
+    """
+    write = signed if difference else decimals
+    value = found["difference" if difference else "value"]
+    ends = None
+    if found["low"] is not None and value is not None:
+        ends = tag("span", data(found["low"], write), " to ", data(found["high"], write), class_="interval")
+    elif value is not None:
+        ends = tag("span", "no interval", class_="interval none", title=found["interval_reason"])
+    return tag("span", tag("span", data(value, write, why=found["reason"]), class_="value"), ends, class_="measured")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        id: anchor.
+        title: heading.
+        body: what stands below it.
+    """
+
+    id: str
+    title: str
+    body: Sequence[object]
+
+    def html(self) -> Html:
+        """The section as markup."""
+        return tag("section", tag("h2", self.title), self.body, id=self.id)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "") -> Html:
+    """Rows under a header; the first cell of a row names it.
+
+    Args:
+        header: one text for each column; repeated before each value on a narrow screen.
+        rows: cells as texts or markup.
+        caption: what the table shows, with n and unit where the header has none.
+    """
+    head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in header]))
+    body = []
+    for cells in rows:
+        first = tag("th", cells[0], scope="row")
+        others = [tag("td", cell, data_label=name) for name, cell in zip(header[1:], cells[1:], strict=True)]
+        body.append(tag("tr", first, others))
+    return tag("table", tag("caption", caption) if caption else None, head, tag("tbody", body), class_="stack")
+
+
+def soft(*text: object) -> Html:
+    """A paragraph of explanation."""
+    return tag("p", text, class_="soft")

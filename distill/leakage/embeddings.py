@@ -1,0 +1,168 @@
+"""Features of a set of images, kept in a folder so that they are computed once.
+
+A part holds some hundred images and exists whole or not at all: an interrupted run loses at most one.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.evaluation.predictions import Pixels, ahead, pixels_of
+from distill.evaluation.samples import Sample
+from distill.leakage.extractor import Describer
+from distill.leakage.image_sets import Image, Side
+from distill.leakage.neighbours import NotComparableError
+from pseudo_labels import outputs
+from pseudo_labels.errors import OutputConflictError, PocketiqaError
+from pseudo_labels.files import sha256_bytes, write_atomic
+from pseudo_labels.images import DEFAULT_LIMITS, ImageError
+from pseudo_labels.records import Status
+
+KIND = "features"
+_PART_IMAGES = 256
+_EXAMPLES = 20
+
+Step = Callable[[int], None]
+_Row = tuple[NDArray[np.float32] | None, str, str]
+
+
+@dataclass(frozen=True)
+class Described:
+    """The images of a set that have features, and why others have none.
+
+    Attributes:
+        images: that have features.
+        vectors: float32 [N, D], in the order of ``images``.
+        without: id, status and reason of each other image.
+    """
+
+    images: tuple[Image, ...]
+    vectors: NDArray[np.float32]
+    without: tuple[tuple[str, str, str], ...]
+
+    def coverage(self) -> dict[str, object]:
+        """JSON form of how many images have features, and why others have none."""
+        return {
+            "images": len(self.images) + len(self.without),
+            "compared": len(self.images),
+            "without": dict(sorted(Counter(status for _, status, _ in self.without).items())),
+            "examples": [dict(zip(("id", "status", "reason"), row, strict=True)) for row in self.without[:_EXAMPLES]],
+        }
+
+
+def described(
+    side: Side, by: Describer, folder: Path, *, workers: int = 2, step: Step = lambda done: None
+) -> Described:
+    """Features of every image of a set; what ``folder`` holds of the same images and model is used again.
+
+    Args:
+        side: the images.
+        by: the model.
+        folder: of these features alone; what it holds of others is replaced.
+        workers: images decoded ahead at a time.
+        step: called with the number of images done since the last call.
+
+    Raises:
+        NotComparableError: not one image has features.
+        PocketiqaError: they differ in number from image to image.
+        StorageFullError: the disk is full; finished parts stay.
+    """
+    _claim(folder, {"images": side.digest, "by": by.identity, "kind": by.kind})
+    known = outputs.read_manifest(folder, KIND).content.get("parts", {})
+    rows: list[_Row] = []
+    digests: dict[str, str] = {}
+    for start in range(0, len(side.images), _PART_IMAGES):
+        images, path = side.images[start : start + _PART_IMAGES], folder / f"part-{start // _PART_IMAGES:05d}.npz"
+        data = _trusted(path, known)
+        if data is None:
+            part = _computed([image.sample for image in images], by, workers, step)
+            data = _packed(part)
+            write_atomic(path, data)
+        else:
+            part = _unpacked(data)
+            step(len(images))
+        digests[path.name] = sha256_bytes(data)
+        rows += part
+    outputs.finish(folder, {"parts": digests})
+    return _collected(side, by, rows)
+
+
+def _claim(folder: Path, spec: dict[str, object]) -> None:
+    try:
+        outputs.claim(folder, KIND, spec)
+    except OutputConflictError:
+        outputs.read_manifest(folder, KIND)  # anything else is not ours to remove
+        outputs.claim(folder, KIND, spec, overwrite=True)
+
+
+def _trusted(path: Path, known: dict[str, str]) -> bytes | None:
+    """The bytes of a part that can be used again: it is there, and what was written."""
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    # Parts of an unfinished folder have no digest yet, but are in place only if they were written whole.
+    return data if known.get(path.name) in (None, sha256_bytes(data)) else None
+
+
+def _computed(samples: Sequence[Sample], by: Describer, workers: int, step: Step) -> list[_Row]:
+    rows = []
+    for pixels in ahead(lambda sample: pixels_of(sample, by.needs_reference, DEFAULT_LIMITS), samples, workers):
+        rows.append(_row(by, pixels))
+        step(1)
+    return rows
+
+
+def _row(by: Describer, pixels: Pixels | ImageError) -> _Row:
+    if isinstance(pixels, ImageError):
+        return None, pixels.status.value, pixels.reason
+    try:
+        vector = by.describe(*pixels)
+    except ImageError as error:
+        return None, error.status.value, error.reason
+    except PocketiqaError as error:
+        return None, Status.FAILED.value, str(error)
+    if not np.isfinite(vector).all():
+        return None, Status.FAILED.value, "the model gave features that are not finite"
+    return vector, Status.OK.value, ""
+
+
+def _packed(rows: Sequence[_Row]) -> bytes:
+    widths = {len(vector) for vector, _, _ in rows if vector is not None}
+    if len(widths) > 1:
+        raise PocketiqaError(
+            f"the feature has {min(widths)} numbers for one image and {max(widths)} for another: choose one that does "
+            "not depend on the size of the image"
+        )
+    width = widths.pop() if widths else 0
+    vectors = np.array([np.zeros(width, np.float32) if row[0] is None else row[0] for row in rows], np.float32)
+    buffer = io.BytesIO()
+    statuses, reasons = np.array([row[1] for row in rows], str), np.array([row[2] for row in rows], str)
+    np.savez(buffer, vectors=vectors, statuses=statuses, reasons=reasons)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> list[_Row]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        vectors, statuses, reasons = found["vectors"], found["statuses"].tolist(), found["reasons"].tolist()
+    triples = zip(vectors, statuses, reasons, strict=True)
+    return [(vector if status == Status.OK else None, status, reason) for vector, status, reason in triples]
+
+
+def _collected(side: Side, by: Describer, rows: Sequence[_Row]) -> Described:
+    pairs = list(zip(side.images, rows, strict=True))
+    kept = [(image, row[0]) for image, row in pairs if row[0] is not None]
+    without = tuple((image.sample.id, status, reason) for image, (vector, status, reason) in pairs if vector is None)
+    if not kept:
+        why = f", such as {without[0][0]}: {without[0][2]}" if without else ""
+        raise NotComparableError(f"{by.name} describes none of the {len(rows)} images of {side.name}{why}")
+    if len({len(vector) for _, vector in kept}) > 1 or len(kept[0][1]) < 2:
+        raise PocketiqaError(
+            f"feature {by.feature!r} of {by.name} has {len(kept[0][1])} numbers for {kept[0][0].name}: at least 2 are "
+            "needed, as many for every image; choose another --feature"
+        )
+    return Described(tuple(image for image, _ in kept), np.stack([vector for _, vector in kept]), without)

@@ -1,0 +1,68 @@
+"""What describes an image by numbers: a student, a teacher, a backbone, or without any model its edges."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill.evaluation.predictions import kind_of
+from distill.leakage.extractor import BACKBONE, CONTENT, LAYOUT, Describer
+from pseudo_labels.errors import PocketiqaError
+from students.shipped import model_path
+from teachers.embedded import FOLDER as EMBEDDED
+from teachers.fitted_folder import read_fitted_folder
+
+_WITH_OPTIONS = (BACKBONE, "teacher")
+
+
+def open_describer(
+    by: str | Path = LAYOUT,
+    *,
+    options: Mapping[str, Any] | None = None,
+    feature: str | None = None,
+    device: str = "auto",
+) -> Describer:
+    """Open whatever can describe images.
+
+    Args:
+        by: ``content`` (the embedded teacher's backbone), ``layout`` (edges, no model), ``backbone`` (a timm model, see
+            ``backbones``), an exported student, a student or training folder, the name of a teacher, or the folder of a
+            fitted one.
+        options: of a backbone or teacher.
+        feature: by its name; None is the first that the model has.
+        device: for teachers and backbones: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
+
+    Raises:
+        PocketiqaError: no such model or feature, a model without features, or options that it does not have.
+    """
+    given = dict(options or {})
+    kind = str(by) if str(by) in (LAYOUT, BACKBONE, CONTENT) else kind_of(by)
+    if given and kind not in _WITH_OPTIONS:
+        raise PocketiqaError(f"option {next(iter(given))!r}: {by} takes none, only 'backbone' and teachers do")
+    if kind == "labels":
+        raise PocketiqaError(f"{by} is a label store, which describes no other images: name a student or a teacher")
+    if kind == LAYOUT:
+        from distill.leakage.extractor import layout_describer
+
+        return layout_describer(feature)
+    if kind in ("onnx", "student"):
+        from distill.leakage.network_extractors import exported_describer, student_describer
+
+        return (exported_describer if kind == "onnx" else student_describer)(model_path(by), feature)
+    if kind in (BACKBONE, CONTENT):
+        from distill.leakage.network_extractors import backbone_describer
+
+        if kind == BACKBONE:
+            return backbone_describer(given, feature, device)
+        embedded = backbone_describer(_of_embedded(), feature, device)
+        return replace(embedded, name="the embedded teacher's backbone")
+    from distill.leakage.network_extractors import teacher_describer
+
+    return teacher_describer(str(by), given, feature, device)
+
+
+def _of_embedded() -> dict[str, Any]:
+    """The embedded teacher's backbone as options of ``backbones``; its deepest map knows what an image shows."""
+    _, options = read_fitted_folder(str(EMBEDDED))
+    chosen = {name: options[name] for name in ("pad_type", "mean", "std")}
+    return {"name": options["backbone"], "weights": str(options["weights"]), **chosen}

@@ -1,0 +1,146 @@
+"""``overlap.html``: what was found, with pictures of the closest pairs; one file that needs nothing else."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from distill.html.markup import Html, document, tag
+from distill.html.plots import Series, histogram
+from distill.html.style import CSS
+from distill.html.tables import Section, count, counted, data, decimals, percent, soft, table, with_interval
+from distill.leakage.compare import Compared
+from distill.leakage.pairs import gallery
+from distill.leakage.record import ALL_IMAGES, closest, copied, in_words
+
+PAGE = "overlap.html"
+_CLOSEST, _BESIDE = 24, 6
+
+
+def overlap_page(record: Mapping[str, Any], found: Compared) -> str:
+    """The page as text.
+
+    Args:
+        record: of ``compare.as_record``, with ``split``.
+        found: gives the pictures.
+    """
+    sections = [_copying(record), _cosines(record), _closest(record, found), _border(record, found), _scenes(record)]
+    links = [tag("li", tag("a", section.title, href=f"#{section.id}")) for section in sections]
+    trained, tested = record["trained"]["name"], record["tested"]["name"]
+    title = f"Overlap of training and test: {trained}" + (f" and {tested}" if tested != trained else "")
+    body = tag(
+        "main",
+        tag("p", "pocketiqa overlap", class_="kicker"),
+        tag("h1", title),
+        tag("p", in_words(record), ".", class_="lead"),
+        tag("dl", _tiles(record), class_="tiles"),
+        tag("nav", tag("ul", links), aria_label="Sections"),
+        [section.html() for section in sections],
+        tag("footer", "Every number on this page stands in ", tag("code", "overlap.json"), " with all its digits."),
+    )
+    return document(title, body, CSS)
+
+
+def _tiles(record: Mapping[str, Any]) -> list[Html]:
+    share = record["near"] / record["tested"]["compared"]
+    tiles = [
+        _tile("near images", data(record["near"], count), f"{percent(share)} of those tested"),
+        _tile("scenes on both sides", data(record["scenes"]["on_both_sides"], count), "trained and tested"),
+    ]
+    if record["copying"] is not None:
+        whole = copied(record["copying"])[ALL_IMAGES]
+        tiles.append(_tile("SRCC of copying", data(whole["srcc"]["value"], decimals), "the neighbour's score"))
+    if record["marked"] is not None:
+        marked = record["marked"]
+        words = f"of {marked['marked']} that the benchmark marks"
+        tiles.append(_tile("known before", data(marked["both"], count), words))
+    return tiles
+
+
+def _tile(label: str, value: Html, note: str) -> Html:
+    return tag("div", tag("dt", label), tag("dd", value), tag("dd", note))
+
+
+def _copying(record: Mapping[str, Any]) -> Section:
+    title = "Copying the neighbour's score"
+    if record["copying"] is None:
+        return Section("copying", title, [tag("p", f"Not measured: {record['copying_reason']}.")])
+    rows = []
+    for name, found in copied(record["copying"]).items():
+        rows.append([name, data(found["n"], count), with_interval(found["srcc"])])
+    words = (
+        "Each tested image is given the score of its nearest trained image, and nothing else. A model that knows the "
+        "scenes by heart gets this much for free; what is left without the near images is what content alone tells."
+    )
+    boots = record["copying"]["bootstrap"]
+    note = f"Intervals: 95 %, {boots['resamples']} bootstrap resamples of whole groups (seed {boots['seed']})."
+    return Section("copying", title, [soft(words), table(["images", "n", "SRCC"], rows), soft(note), _left_out(record)])
+
+
+def _left_out(record: Mapping[str, Any]) -> list[object]:
+    """Images that could not be compared, with reasons."""
+    body: list[object] = []
+    for side in ("trained", "tested"):
+        found = record[side]
+        if found["without"]:
+            listed = [tag("li", tag("code", one["id"]), f": {one['reason']}") for one in found["examples"]]
+            words = tag("p", f"Left out of the {side} images: ", counted(found["without"]), ".")
+            body += [words, tag("details", tag("summary", "Examples"), tag("ul", listed))]
+    return body
+
+
+def _cosines(record: Mapping[str, Any]) -> Section:
+    cosines = np.array([one["cosine"] for one in closest(record)], np.float64)
+    low = min(0.0, float(np.floor(cosines.min() * 10) / 10))
+    series = Series("tested images", "student", cosines, cosines)
+    label = "cosine to the nearest trained image"
+    chart = histogram([series], x_label=label, title="How near they are", reach=(low, 1.0), mark=record["above"])
+    words = (
+        f"The dashed line is the threshold, {record['above']:g}. It has no meaning of its own: where it parts other "
+        "pictures of one scene from mere likeness is seen below, and differs from model to model."
+    )
+    return Section("cosines", "How near they are", [soft(words), tag("div", tag("figure", chart), class_="charts")])
+
+
+def _closest(record: Mapping[str, Any], found: Compared) -> Section:
+    rows = closest(record)[:_CLOSEST]
+    words = f"The {len(rows)} tested images with the nearest neighbours: tested on the left, trained on the right."
+    pictures = gallery(rows, found.trained.images, found.tested.images)
+    return Section("closest", "The closest pairs", [soft(words), pictures])
+
+
+def _border(record: Mapping[str, Any], found: Compared) -> Section:
+    rows = closest(record)
+    split = sum(one["near"] for one in rows)
+    above, below = rows[max(0, split - _BESIDE) : split], rows[split : split + _BESIDE]
+    words = "Whether the threshold is right for this model and these images: pairs just above it, and just below."
+    body: list[object] = [soft(words)]
+    for title, some in (("Just above, counted as near", above), ("Just below, not counted", below)):
+        pictures = gallery(some, found.trained.images, found.tested.images)
+        body += [tag("h3", title), pictures if some else soft("None.")]
+    return Section("border", "At the threshold", body)
+
+
+def _scenes(record: Mapping[str, Any]) -> Section:
+    scenes, split = record["scenes"], record["split"]
+    title = "Scenes, and a split that keeps them whole"
+    words = tag(
+        "p", data(scenes["scenes"], count), " scenes, chains of near images and known groups, ",
+        data(scenes["on_both_sides"], count), " of them on both sides; the largest has ",
+        data(scenes["largest"], count), " images. ", tag("code", "groups.csv"), " names the scene of every image.",
+    )  # fmt: skip
+    if split["reason"]:
+        return Section("scenes", title, [words, soft("No split: ", split["reason"], ".")])
+    made = tag(
+        "p", tag("code", "split.csv"), " is a benchmark to learn from: ", counted(split["images"]),
+        ". The tested images stay the test part, trained images of their scenes are left out, and validation is whole "
+        "scenes of the rest.",
+    )  # fmt: skip
+    use = tag("pre", tag("code", _use()), tabindex="0")
+    return Section("scenes", title, [words, made, use])
+
+
+def _use() -> str:
+    recipe = "sources: [{opinions: 'csv:DIR/split.csv', split: train}]      # in a recipe"
+    return f"{shlex.join(['pocketiqa', 'evaluate', 'MODEL', '--on', 'BENCHMARK', '--near', 'DIR'])}\n{recipe}"

@@ -1,0 +1,211 @@
+"""Recipes: one YAML file that says every stage from photographs to report."""
+
+import difflib
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
+from distill.recipe.stages import (
+    BenchmarkSection,
+    DistortSection,
+    FuseSection,
+    LabelSection,
+    MergeSection,
+    PoolSection,
+    ScoreSection,
+    Section,
+    SourceSection,
+    expanded,
+)
+from distill.recipe.training import FitSection, TrainConfig
+from pseudo_labels.errors import PocketiqaError
+from teachers.embedded import FOLDER as EMBEDDED_FOLDER
+from teachers.embedded import NAME as EMBEDDED
+from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
+
+
+class Recipe(Section):
+    """All stages; a section that is left out is a stage that is not walked.
+
+    Attributes:
+        name: of the student that comes out; the exported file bears it.
+        out: folder of the run; each stage has a subfolder.
+        seed: of everything random in every stage.
+        fit: fits a teacher to opinion scores; it labels the pool unless ``label`` names another.
+        teachers: in place of ``fit``, several that are fitted, by names of the recipe's own; all of them label the
+            pool, and ``fuse`` joins what they say.
+        merge: makes one small teacher of some of ``teachers``, beside the fused one.
+        pool: photographs to start from.
+        distort: synthetic damage of the pool.
+        label: the teacher that labels the (synthetic) pool.
+        fuse: makes the labels of several teachers one, and drops the doubtful ones.
+        sources: labels that exist already, or opinions of people, learned from beside the recipe's own labels.
+        distill: the student and its training; without it the recipe ends with the fitted teacher, and its labels.
+        evaluate: benchmarks with human opinions, for the fitted teacher and for the student.
+        score: the demonstration of the student with damaged copies.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    out: Path
+    seed: int = 0
+    fit: FitSection | None = None
+    teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")], FitSection] = Field(
+        default_factory=dict
+    )
+    merge: MergeSection | None = None
+    pool: PoolSection | None = None
+    distort: DistortSection | None = None
+    label: LabelSection | None = None
+    fuse: FuseSection | None = None
+    sources: tuple[SourceSection, ...] = ()
+    distill: TrainConfig | None = None
+    evaluate: tuple[BenchmarkSection, ...] = ()
+    score: ScoreSection | None = None
+
+    @property
+    def fits(self) -> dict[str, FitSection]:
+        """All teachers that are fitted, by name; the only one of ``fit`` has none."""
+        return self.teachers if self.fit is None else {"": self.fit}
+
+    @property
+    def labellers(self) -> list[str]:
+        """Names of those of ``fits`` that label the pool; one without a name where ``label`` names its teacher."""
+        if self.label is None:
+            return []
+        return list(self.fits) if self.label.teacher is None else [""]
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes that come with pocketiqa lie: beside the packages in a checkout, or as installed data files."""
+    return [Path(__file__).parents[1] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe that is named by path, or by the bare name of one that comes with pocketiqa.
+
+    Raises:
+        PocketiqaError: neither exists; the message lists the names there are.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise PocketiqaError(f"no recipe {name!r}: no such file, and the names are {', '.join(sorted(known))}{hint}")
+
+
+def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None) -> Recipe:
+    """Read a recipe and lay ``KEY=VALUE`` settings over it.
+
+    Raises:
+        PocketiqaError: no such recipe, not YAML, an unknown key or a value that does not fit; names the key.
+    """
+    path = find_recipe(name)
+    tree = read_yaml(path, "recipe")
+    if "arms" in tree:
+        raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
+    if "rows" in tree:
+        raise PocketiqaError(f"{path} is a comparison of many models: make it with 'pocketiqa compare {name}'")
+    tree = apply_settings(tree, parse_settings(settings))
+    if out is not None:
+        tree["out"] = str(out)
+    recipe = validated(Recipe, tree, path)
+    _check_chain(recipe, path)
+    return recipe
+
+
+def _check_chain(recipe: Recipe, path: Path) -> None:
+    needs = (
+        ("distort", recipe.distort, "pool", recipe.pool),
+        ("label", recipe.label, "pool", recipe.pool),
+        ("fuse", recipe.fuse, "label", recipe.label),
+        ("score", recipe.score, "distill", recipe.distill),
+    )
+    for stage, present, needed, there in needs:
+        if present is not None and there is None:
+            raise PocketiqaError(f"{path}: {stage!r} needs the section {needed!r}")
+    unknown = [] if recipe.merge is None else sorted(set(recipe.merge.names) - set(recipe.teachers))
+    if unknown:
+        raise PocketiqaError(f"{path}: merge names {unknown[0]!r}: choose from {', '.join(recipe.teachers) or 'none'}")
+    if recipe.teachers:
+        _check_teachers(recipe, path)
+    if recipe.label is not None and recipe.label.teacher is None and not recipe.fits:
+        raise PocketiqaError(f"{path}: 'label' names no teacher: add label.teacher, or a section 'fit' that makes one")
+    if recipe.distill is None and not recipe.fits:
+        raise PocketiqaError(f"{path}: nothing learns: add 'distill' for a student, or 'fit' for a teacher")
+    if recipe.distill is not None and recipe.label is None and not recipe.sources:
+        raise PocketiqaError(
+            f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels or opinions"
+        )
+
+
+def _check_teachers(recipe: Recipe, path: Path) -> None:
+    if recipe.fit is not None:
+        raise PocketiqaError(f"{path}: both 'fit' and 'teachers': name the teacher of 'fit' among 'teachers'")
+    if len(recipe.teachers) == 1:
+        raise PocketiqaError(f"{path}: 'teachers' has one, {next(iter(recipe.teachers))!r}: call the section 'fit'")
+    if recipe.fuse is None:
+        raise PocketiqaError(f"{path}: 'teachers' needs the section 'fuse' (with 'pool' and 'label') to make them one")
+    if recipe.label is not None and recipe.label.teacher is not None:
+        raise PocketiqaError(f"{path}: label.teacher = {recipe.label.teacher!r}, but all of 'teachers' label: drop it")
+
+
+def with_places(recipe: Recipe) -> Recipe:
+    """The recipe with ``$VARIABLES`` in the options of its teachers and in the student's first weights replaced.
+
+    Raises:
+        PocketiqaError: a variable is not set.
+    """
+    changes: dict[str, Any] = {}
+    if recipe.fit is not None:
+        changes["fit"] = _fit_with_places(recipe.fit)
+    changes["teachers"] = {name: _fit_with_places(section) for name, section in recipe.teachers.items()}
+    if recipe.label is not None:
+        teacher = recipe.label.teacher
+        named = {"teacher": teacher and expanded(teacher), "options": with_variables(recipe.label.options)}
+        changes["label"] = recipe.label.model_copy(update=named)
+    if recipe.distill is not None and recipe.distill.student.init is not None:
+        student = recipe.distill.student
+        student = student.model_copy(update={"init": Path(expanded(str(student.init)))})
+        changes["distill"] = recipe.distill.model_copy(update={"student": student})
+    return recipe.model_copy(update=changes)
+
+
+def first_weights(init: str) -> Path:
+    """The file that a student starts from; to be asked for when it is there.
+
+    Args:
+        init: the file, or a teacher that holds its backbone in a file of its own: ``embedded``, or the folder of a
+            merged one.
+    """
+    folder = str(EMBEDDED_FOLDER) if init == EMBEDDED else init
+    if not is_fitted_folder(folder):
+        return Path(init)
+    weights = read_fitted_folder(folder)[1].get("weights")
+    if weights is None:
+        raise PocketiqaError(f"student.init is {init!r}, a teacher without a file of its backbone: merge it first")
+    return Path(weights)
+
+
+def _fit_with_places(section: FitSection) -> FitSection:
+    return section.model_copy(update={"options": with_variables(section.options)})
+
+
+def with_variables(value: Any) -> Any:
+    """The same JSON values with ``$VARIABLE`` and ``~`` replaced where a text begins so.
+
+    Raises:
+        PocketiqaError: a variable is not set.
+    """
+    if isinstance(value, dict):
+        return {key: with_variables(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_variables(inner) for inner in value]
+    return expanded(value) if isinstance(value, str) and value.startswith(("$", "~")) else value

@@ -1,0 +1,111 @@
+"""The section on tested images that the models have learned from: by file, by picture, and by what they show."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.evaluation.evaluate import ALL, CLEAN
+from distill.html.markup import Html, shortened, tag
+from distill.html.tables import Section, count, counted, data, soft, table, with_interval
+from distill.leakage.pairs import gallery
+from distill.report.content import evaluations
+from distill.report.inputs import Neighbours, ReportInputs
+
+_METRICS = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
+_SELECTIONS = {ALL: "all images", CLEAN: "without near ones, found or marked"}
+
+
+def overlap(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
+    """The held-out part and each benchmark, looked for in what was learned from."""
+    body = _same_pictures(content)
+    if content["neighbours"]:
+        for found, one, evaluation in zip(content["neighbours"], inputs.neighbours, evaluations(content), strict=True):
+            body += [tag("h3", found["name"]), *_same_scenes(found, one, evaluation)]
+    return Section("overlap", "Overlap of training and test", body) if body else None
+
+
+def _same_scenes(found: Mapping[str, Any], one: Neighbours, evaluation: Mapping[str, Any]) -> list[object]:
+    """What an evaluation by hash cannot see: other pictures of what was learned from."""
+    if found["reason"]:
+        return [tag("p", f"Not compared by features: {found['reason']}.")]
+    pictures = gallery(found["pairs"], one.trained, one.tested)
+    summary = tag("summary", "The closest pair of each scene, tested on the left")
+    return [
+        tag("p", found["words"], "."),
+        _copying(found),
+        _with_and_without(evaluation),
+        _files(found),
+        tag("details", summary, pictures, open="") if found["pairs"] else None,
+    ]
+
+
+def _copying(found: Mapping[str, Any]) -> Html:
+    """What a model that knows the scenes by heart would get for free."""
+    if found["copying"] is None:
+        return soft(f"Copying the neighbour's score was not measured: {found['copying_reason']}.")
+    rows = []
+    for name, part in found["copying"].items():
+        why = soft(part["srcc"]["reason"]) if part["srcc"]["reason"] else None
+        rows.append([name, data(part["n"], count), tag("div", with_interval(part["srcc"]), why)])
+    caption = "Each image given the score of its nearest trained image, and nothing else"
+    return table(["images", "n", "SRCC of copying"], rows, caption=caption)
+
+
+def _with_and_without(evaluation: Mapping[str, Any]) -> Html:
+    """The metrics of every model with the images that were found, and without."""
+    if CLEAN not in evaluation["selections"]:
+        return soft("No image is left out for being near, so each figure of this page is of all images.")
+    rows = []
+    for model in evaluation["models"]:
+        for selection, words in _SELECTIONS.items():
+            part = model["selections"][selection]
+            cells = [with_interval(part["metrics"][metric]) for metric in _METRICS]
+            rows.append([model["name"], words, data(part["n"], count), *cells])
+    caption = f"Judged by {evaluation['target']['name']}, with and without what was found"
+    return table(["model", "images", "n", *_METRICS.values()], rows, caption=caption)
+
+
+def _files(found: Mapping[str, Any]) -> Html:
+    """Where scenes, splits and all pairs are."""
+    scenes, split = found["scenes"], found["split"]
+    words: list[object] = [
+        data(scenes["on_both_sides"], count), " of ", data(scenes["scenes"], count), " scenes are on both sides; ",
+        _link(found, "groups.csv"), " names the scene of every image. ",
+    ]  # fmt: skip
+    if split["reason"]:
+        words.append(f"No split was made of them: {split['reason']}. ")
+    else:
+        words += [_link(found, "split.csv"), " keeps them whole, to learn from: ", counted(split["images"]), ". "]
+    return tag("p", words, _link(found, "overlap.html"), " shows more pairs.")
+
+
+def _link(found: Mapping[str, Any], file: str) -> Html:
+    return tag("a", file, href=f"{found['folder']}/{file}")
+
+
+def _same_pictures(content: Mapping[str, Any]) -> list[object]:
+    """By file and by difference hash."""
+    found = content["overlap"]
+    if found is None:
+        return []
+    words = [
+        data(found["tested"], count),
+        " test images were looked for among ",
+        data(found["trained"], count),
+        " training images: ",
+        data(found["same_file"], count),
+        " found as the same file (sha256), ",
+        data(found["near"], count),
+        f" as nearly the same picture (difference hash, at most {found['near_distance']} of 64 bits apart).",
+    ]
+    limit = "Other pictures of the same scene are invisible to both tests: for these, features are compared."
+    rows = [
+        [
+            tag("code", shortened(m["tested"])),
+            m["kind"],
+            tag("code", shortened(m["trained_name"])),
+            data(m["bits"], count),
+        ]
+        for m in found["examples"]
+    ]
+    listed = table(["test image", "kind", "training image", "bits apart"], rows, caption="Examples") if rows else None
+    return [tag("p", words), soft(limit), listed]

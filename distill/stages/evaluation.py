@@ -1,0 +1,200 @@
+"""How good a student or teacher is: on held-out scenes against what it learned, on benchmarks against people."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distill.data.examples import Source
+from distill.data.ratings import targets_of
+from distill.data.split import Part, read_split
+from distill.evaluation.evaluate import evaluate
+from distill.evaluation.hash_overlap import find_overlap, pool_prints
+from distill.evaluation.predictions import Predictions, predict
+from distill.evaluation.samples import pool_samples
+from distill.evaluation.targets import Targets
+from distill.leakage.record import facts, read_overlap
+from distill.recipe.stages import expanded
+from distill.stages.benchmark import evaluate_on
+from distill.stages.context import Run, Stage, make_once
+from distill.stages.fitting import all_fit_sources, fit_sources
+from distill.stages.leakage import Looked, Sides, held_out_sides, near_benchmarks, near_held_out, near_ids
+from distill.stages.student import label_sources
+from distill.terminal.console import Report
+from distill.terminal.summaries import evaluation_line
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import canonical_json, sha256_file
+from pseudo_labels.outputs import read_manifest
+from pseudo_labels.pool import Pool
+
+KIND = "evaluation"
+RESULTS, PREDICTIONS = "evaluation.json", "predictions.json"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the student never saw.
+
+    Attributes:
+        pool: that the images are of.
+        ids: of the images.
+        trained: ids of the images of the same pool that it was trained on, with the scores that it learned.
+        targets: the teacher's labels of ``ids``, or the opinions of people.
+    """
+
+    pool: Pool
+    ids: list[str]
+    trained: dict[str, float]
+    targets: Targets
+
+
+def held_out(run: Run) -> HeldOut:
+    """The test part of what the recipe's model learned from first; validation where no test part was set aside.
+
+    Of teachers that each label what they have not seen, it is all of what the first of them learned from: there the
+    others are asked.
+
+    Raises:
+        PocketiqaError: several teachers have together seen all images.
+    """
+    of_teacher = run.recipe.distill is None
+    source = (fit_sources(run, next(iter(run.recipe.fits))) if of_teacher else label_sources(run))[0]
+    pool = source.pool
+    if of_teacher and labels_are_unseen(run):
+        targets = targets_of(source, [ref.id for ref in pool.ok()])
+        return HeldOut(pool, list(targets.ids), {}, targets)
+    folders = [run.fitting_of(name) for name in run.recipe.fits] if of_teacher else [run.training]
+    splits = [read_split(folder) for folder in folders]
+    part = Part.TEST if splits[0].count(Part.TEST) else Part.VALIDATION
+    # What one of several teachers learned from, all of them together have seen.
+    seen = [ref.id for ref in pool.ok() if any(split.parts.get(ref.id) == Part.TRAIN for split in splits)]
+    known = set(seen)
+    ids = [ref.id for ref in pool.ok() if splits[0].parts.get(ref.id) == part and ref.id not in known]
+    if not ids:
+        raise PocketiqaError(
+            f"each image of {source.name!r} was learned from by one of {', '.join(run.recipe.fits)}, so none is left "
+            "to judge them together by: say label.unseen: true, or add 'distill' for a student"
+        )
+    targets = targets_of(source, ids)
+    learned = targets_of(source, seen)
+    scores = dict(zip(learned.ids, learned.scores.tolist(), strict=True))
+    return HeldOut(pool, list(targets.ids), dict.fromkeys(seen, float("nan")) | scores, targets)
+
+
+def sides_of(out: HeldOut) -> Sides:
+    """What the student learned from in the pool, and what it never saw."""
+    return held_out_sides(out.pool, out.trained, out.targets)
+
+
+def labels_are_unseen(run: Run) -> bool:
+    """Whether the recipe's labels of an image are those of teachers that never saw it."""
+    label = run.recipe.label
+    return len(run.recipe.fits) > 1 and label is not None and label.unseen
+
+
+def judging_stages(run: Run) -> list[Stage]:
+    """One stage, for the exported student, or for the fitted teacher of a recipe without student."""
+    return [Stage("evaluate", run.evaluation, partial(_evaluate, run))]
+
+
+def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
+    fits, student = run.recipe.fits, run.recipe.distill is not None
+    fitted = [read_manifest(run.fitting_of(name)).digest for name in fits]
+    spec = {
+        "model": sha256_file(run.model) if student else None,
+        "training": read_manifest(run.training).digest if student else None,
+        "fitting": fitted[0] if len(fits) == 1 else fitted or None,
+        "labels": [source.labels.digest for source in learned_from(run)],
+        "benchmarks": [section.model_dump(mode="json") for section in run.recipe.evaluate],
+        "seed": run.recipe.seed,
+    }
+    make_once(run.evaluation, KIND, spec, partial(_judge, run, report), overwrite=overwrite)
+    return evaluation_line(read_results(run)["held_out"])
+
+
+def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
+    out = held_out(run)
+    models = _models(run)
+    asked = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
+    found = predict(asked, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
+    overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
+    learned = learned_from(run)
+    looked = _looked(run, learned, out, folder, report)
+    near = looked[0].under(folder)
+    known = set(overlap.ids) | (set() if near is None else near_ids(near, out.pool, out.ids))
+    judged = evaluate([found], out.targets, overlapping=known, seed=run.recipe.seed)
+    results = {
+        "held_out": judged | ({} if near is None else {"near": facts(read_overlap(near))}),
+        "overlap": overlap.as_dict(),
+        "benchmarks": _benchmarks(run, models, learned, [look.under(folder) for look in looked[1:]], report),
+        "near": [look.as_dict() for look in looked],
+    }
+    (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
+    (folder / RESULTS).write_bytes(canonical_json(results))
+    return {name: sha256_file(folder / name) for name in (PREDICTIONS, RESULTS)}
+
+
+def _models(run: Run) -> dict[str, str | None]:
+    """What is judged where people have judged, with names for tables: what the recipe ends with, then its teachers."""
+    recipe = run.recipe
+    models: dict[str, str | None] = {}
+    if recipe.distill:
+        models[str(run.model)] = recipe.name
+    if recipe.fits:
+        models[str(run.fitted_teacher)] = None if recipe.distill else recipe.name
+    if len(recipe.fits) > 1:
+        models |= {str(run.teacher_of(name)): name for name in recipe.fits}
+    if recipe.merge is not None:
+        models[str(run.merged_teacher)] = "merged"
+    return models
+
+
+def _looked(run: Run, learned: Sequence[Source], out: HeldOut, folder: Path, report: Report) -> list[Looked]:
+    """Which images show what was learned from: of the held-out part first, then of each benchmark."""
+    recipe = run.recipe
+    held = near_held_out(sides_of(out), folder, seed=recipe.seed, report=report)
+    return [held, *near_benchmarks(learned, recipe.evaluate, folder, seed=recipe.seed, report=report)]
+
+
+def _benchmarks(
+    run: Run, models: dict[str, str | None], learned: Sequence[Source], near: Sequence[Path | None], report: Report
+) -> list[dict[str, Any]]:
+    trained_on = [source.pool.folder for source in learned]
+    return [
+        evaluate_on(
+            list(models),
+            expanded(section.opinions),
+            names=list(models.values()),
+            split=section.split,
+            trained_on=trained_on,
+            near=near[number],
+            progress=report,
+        )
+        for number, section in enumerate(run.recipe.evaluate)
+    ]
+
+
+def learned_from(run: Run) -> list[Source]:
+    """All that any model of the run has learned from."""
+    return [*all_fit_sources(run), *([] if run.recipe.distill is None else label_sources(run))]
+
+
+def read_results(run: Run) -> dict[str, Any]:
+    """``held_out`` and ``benchmarks``, as ``evaluation.evaluate`` gave them, and ``overlap``.
+
+    And ``near``: a ``nearness.Looked`` for the held-out part, then for each benchmark.
+    """
+    return json.loads((run.evaluation / RESULTS).read_text(encoding="utf-8"))
+
+
+def read_all_results(run: Run) -> list[dict[str, Any]]:
+    """Every evaluation of the run, the held-out part first."""
+    results = read_results(run)
+    return [results["held_out"], *results["benchmarks"]]
+
+
+def read_predictions(run: Run) -> Predictions:
+    """Scores of the student, or of the teacher of a recipe without one, on the held-out images."""
+    return Predictions.from_dict(json.loads((run.evaluation / PREDICTIONS).read_text(encoding="utf-8")))

@@ -1,0 +1,108 @@
+"""How well the model of one run agrees with people: its scores of the study's benchmark, kept image by image."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distill.evaluation.benchmarks import load_benchmark
+from distill.evaluation.evaluate import evaluate
+from distill.evaluation.predictions import Predictions, predict
+from distill.evaluation.samples import benchmark_samples
+from distill.evaluation.targets import Targets, targets_from_benchmark
+from distill.recipe.recipe import Recipe
+from distill.recipe.stages import expanded
+from distill.stages.context import Stage, is_complete, make_once
+from distill.study.sensitivity import measure
+from distill.study.sharing import CellRun
+from distill.terminal.console import Report
+from pseudo_labels.files import canonical_json, digest_of, sha256_file
+from pseudo_labels.outputs import read_manifest
+from teachers.fitted_folder import read_fitted_folder
+from teachers.qfm_iqm import QfmIqmTeacher
+from teachers.registry import TEACHERS, build_teacher
+
+KIND = "judgement"
+PREDICTIONS, RESULTS, SENSITIVITY = "predictions.json", "evaluation.json", "sensitivity.json"
+_DECODERS = 2
+
+
+def judging_stage(run: CellRun) -> Stage:
+    """The student, or the teacher of a run without one, against the opinions of the recipe's benchmark."""
+    return Stage("judge", run.judgement, partial(_judge, run))
+
+
+def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
+    # Looks for no near images (``section.near``): a study compares arms on the same images, near ones in all of them,
+    # and would pay for a look at every cell's training images.
+    section = run.recipe.evaluate[0]
+    benchmark = load_benchmark(expanded(section.opinions)).select(section.split)
+    targets = targets_from_benchmark(benchmark)
+    student = run.recipe.distill is not None
+    model = sha256_file(run.model) if student else _teacher_digest(run)
+    spec = {"model": model, **basis_of(run.recipe, targets)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model = run.model if student else run.fitted_teacher
+        samples = benchmark_samples(benchmark)
+        found = predict(model, samples, name=run.recipe.name, workers=_DECODERS, progress=report)
+        result = evaluate([found], targets, seed=run.recipe.seed)
+        (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
+        (folder / RESULTS).write_bytes(canonical_json(result))
+        written = [PREDICTIONS, RESULTS]
+        teacher = None if student else _qfm_iqm(model)
+        if teacher is not None:
+            (folder / SENSITIVITY).write_bytes(canonical_json(measure(teacher, samples, targets)))
+            written.append(SENSITIVITY)
+        return {name: sha256_file(folder / name) for name in written}
+
+    make_once(run.judgement, KIND, spec, make, overwrite=overwrite)
+    scored = sum(score is not None for score in _record(run.judgement)["scores"])
+    return f"{scored} of {len(targets.ids)} images of {targets.name} have a score"
+
+
+def _qfm_iqm(folder: Path) -> QfmIqmTeacher | None:
+    """A fitted teacher whose sensitivity can be measured; others of the registry, large ones too, are not built."""
+    name, _ = read_fitted_folder(str(folder))
+    if name in TEACHERS and name != "qfm_iqm":
+        return None
+    teacher = build_teacher(str(folder))
+    return teacher if isinstance(teacher, QfmIqmTeacher) else None
+
+
+def _teacher_digest(run: CellRun) -> str:
+    """Identity of the fitted teacher; of several, their fusion names them all."""
+    return read_manifest(run.labels if len(run.recipe.fits) > 1 else run.fitting).digest
+
+
+def read_judgement(run: CellRun, targets: Targets) -> Predictions | None:
+    """Scores of the model of a run, in the order of the targets.
+
+    None if there are none yet, or if those that are there are of other settings or opinions: results of before and
+    after a change are not to be mixed.
+    """
+    folder = run.judgement
+    if not is_complete(folder):
+        return None
+    spec = read_manifest(folder, KIND).spec
+    if any(spec[name] != digest for name, digest in basis_of(run.recipe, targets).items()):
+        return None
+    return Predictions.from_dict(_record(folder)).aligned(targets.ids)
+
+
+def read_sensitivity(run: CellRun) -> dict[str, Any] | None:
+    """What ``sensitivity.measure`` found, for a run that ``read_judgement`` accepts; None if it was not measured."""
+    path = run.judgement / SENSITIVITY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
+    """Digests of the settings, and of images, opinions and groups."""
+    return {
+        "recipe": digest_of(recipe.model_dump(mode="json", exclude={"name", "out"})),
+        "targets": digest_of([targets.name, targets.ids, targets.scores.tolist(), targets.groups]),
+    }
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))

@@ -1,0 +1,55 @@
+"""The stages of one run of a study, in order."""
+
+import time
+from pathlib import Path
+
+import yaml
+
+from distill.recipe.recipe import Recipe, with_places
+from distill.stages.context import Stage, is_complete
+from distill.stages.fitting import fitting_stages
+from distill.stages.pipeline import walk
+from distill.stages.student import student_stages
+from distill.study.costs import record_cost
+from distill.study.evaluate import judging_stage
+from distill.study.sharing import CellRun, pool_stages
+from pseudo_labels.files import write_atomic
+from pseudo_labels.outputs import MANIFEST, read_manifest
+
+RECIPE = "recipe.yaml"
+
+
+def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> None:
+    """Fit, label, train, export and judge, as far as the recipe says; what is unchanged is skipped.
+
+    Args:
+        recipe: of the run.
+        shared: folder of what runs share.
+        command: that repeats the run.
+        overwrite: redo stages whose settings or inputs changed; without it they are refused.
+
+    Raises:
+        PocketiqaError: a stage failed; what was finished before stays.
+    """
+    run = CellRun(with_places(recipe), recipe.out, command, shared)
+    run.out.mkdir(parents=True, exist_ok=True)
+    tree = recipe.model_dump(mode="json", exclude_unset=True)
+    write_atomic(run.out / RECIPE, f"# {command}\n\n{yaml.safe_dump(tree, sort_keys=False)}".encode())
+    student = student_stages(run) if recipe.distill else []
+    for stage in [*fitting_stages(run), *pool_stages(run), *student, judging_stage(run)]:
+        _walk(stage, overwrite=overwrite)
+
+
+def _walk(stage: Stage, *, overwrite: bool) -> None:
+    """Walk a stage and write down beside its folder what it cost, unless it was done before."""
+    before = _digest(stage.folder)
+    resumed = before is None and (stage.folder / MANIFEST).is_file()
+    started = time.monotonic()
+    walk(stage, overwrite=overwrite)
+    if _digest(stage.folder) != before:
+        # Of several teachers each has a home of its own, which runs with it alone share.
+        record_cost(stage.folder.parent, stage.name.partition("-")[0], time.monotonic() - started, resumed=resumed)
+
+
+def _digest(folder: Path) -> str | None:
+    return read_manifest(folder).digest if is_complete(folder) else None

@@ -1,0 +1,143 @@
+"""Results in words and tables, for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:  # the words for a pool need no torch
+    from pseudo_labels.audit.store import AuditReport
+    from pseudo_labels.pool import Pool
+    from pseudo_labels.store import LabelStore
+    from students.export import ExportReport
+
+_METRICS = {"srcc": "SRCC", "plcc": "PLCC", "plcc_logistic4": "PLCC logistic", "krcc": "KRCC", "rmse": "RMSE"}
+
+
+def _counts(statuses: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in statuses.items())
+
+
+def pool_line(pool: "Pool") -> str:
+    """A pool in one line."""
+    content = pool.manifest.content
+    return f"{len(pool)} images ({_counts(content['statuses'])}) of {content['groups']} scenes"
+
+
+def pool_summary(pool: "Pool") -> str:
+    """A pool in a few lines, bad images with an example of each kind."""
+    bad = {ref.status: ref for ref in reversed(list(pool)) if ref.status != "ok"}
+    lines = [f"{pool.folder}: {pool_line(pool)}"]
+    lines += [f"  {status}, such as {ref.uri}: {ref.reason}" for status, ref in sorted(bad.items())]
+    return "\n".join(lines)
+
+
+def store_line(store: "LabelStore") -> str:
+    """A label store in one line."""
+    status = store.manifest.content["status"]
+    return f"{store.spec.rows} rows ({_counts(status)}) by {store.spec.stamp.name} in {store.spec.shards} shards"
+
+
+def store_summary(store: "LabelStore") -> str:
+    """A label store in two lines."""
+    scores = store.labels()["score"].to_pandas().dropna()
+    spread = (
+        f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}" if len(scores) else "no scores"
+    )
+    return f"{store.folder}: {store_line(store)}\n  {spread}"
+
+
+def evaluation_line(result: Mapping[str, Any]) -> str:
+    """The SRCC of the first model, with n and interval."""
+    model = result["models"][0]
+    selection = model["selections"][result["headline"]]
+    return f"SRCC {_value(selection['metrics']['srcc'])} (n={selection['n']}) against {result['target']['name']}"
+
+
+def _value(metric: Mapping[str, Any]) -> str:
+    if metric["value"] is None:
+        return "none"  # the reason is in the JSON and on the report page
+    if metric.get("low") is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+
+
+def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
+    """One table for each selection of images: a row a model, each metric with its 95 % interval."""
+    tables = []
+    for selection, counts in result["selections"].items():
+        title = f"{result['target']['name']}, {selection} images (n={counts['n']}), 95 % intervals in brackets"
+        table = Table("model", "n", *_METRICS.values(), title=escape(title), title_justify="left")
+        table.columns[0].overflow = "fold"
+        for model in result["models"]:
+            found = model["selections"][selection]
+            values = [_value(found["metrics"][metric]) for metric in _METRICS]
+            table.add_row(escape(model["name"]), str(found["n"]), *map(escape, values))
+        tables.append(table)
+    return tables
+
+
+def coverage_lines(result: Mapping[str, Any]) -> list[str]:
+    """A line for each model that could not score every image, with the first reason."""
+    lines = []
+    for model in result["models"]:
+        covered = model["coverage"]
+        if covered["examples"]:
+            without, reason = covered["images"] - covered["scored"], covered["examples"][0]["reason"]
+            lines.append(f"{model['name']} has no score for {without} of {covered['images']} images: {reason}")
+    return lines
+
+
+def demonstration_table(photographs: Sequence[tuple[str, Mapping[str, float]]]) -> Table:
+    """Originals against damaged copies: for each photograph its name, and the score of each version."""
+    versions = list(photographs[0][1])
+    title = "held-out photographs, scored by the exported model on the CPU (1 is best)"
+    table = Table("photograph", *(name.replace("_", " ") for name in versions), title=title, title_justify="left")
+    for name, scores in photographs:
+        table.add_row(escape(name), *(f"{scores[version]:.3f}" for version in versions))
+    return table
+
+
+def export_summary(report: "ExportReport") -> str:
+    """What was exported, in two lines."""
+    contract, parity = report.contract, report.parity
+    return (
+        f"{report.path}: {report.size_bytes / 1e6:.2f} MB, {contract.parameters / 1e6:.2f} M parameters, "
+        f"{contract.macs / 1e9:.2f} GMACs at {contract.preprocess.max_side} pixels\n"
+        f"  scores as torch does to {parity.score:.1e} (limit {parity.limit:.0e}) on {parity.images} images"
+    )
+
+
+def audit_summary(report: "AuditReport") -> str:
+    """What an audit found, a line each."""
+    state = "without fault" if report.ok else "NOT in order"
+    lines = [f"{report.folder}: {report.rows} rows in {report.shards} shards, {state}"]
+    for fault in report.faults:
+        lines.append(f"  shard {fault.index} cannot be trusted: {fault.reason}")
+    if report.missing:
+        lines.append(f"  {len(report.missing)} shards are missing")
+    if not report.ok:
+        lines.append("  run the same label command again: it labels missing and damaged shards anew")
+    for status, found in report.coverage.items():
+        example = found["reasons"][0]["reason"] if found.get("reasons") else ""
+        lines.append(f"  {found['count']} {status}" + (f", such as: {example}" if example else ""))
+    if report.scores.get("n"):
+        lines.append("  scores: " + ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items()))
+    if report.fusion:
+        lines += _fusion_lines(report.fusion)
+    if report.levels:
+        means = ", ".join(f"{level}: {mean:.3f}" for level, mean in report.levels.items())
+        lines.append(f"  mean score by severity: {means}")
+    return "\n".join(lines + [f"  look at this: {warning}" for warning in report.warnings])
+
+
+def _fusion_lines(fusion: Mapping[str, Any]) -> list[str]:
+    dropped = ", ".join(f"{count} for {reason}" for reason, count in fusion["dropped"].items())
+    weights = ", ".join(f"{teacher['name']} {teacher['weight']:.2f}" for teacher in fusion["teachers"])
+    lines = [f"  fused: {fusion['kept']} rows kept; dropped: {dropped or 'none'}", f"  mean weights: {weights}"]
+    return lines + [
+        f"  {pair['first']} and {pair['second']}: SRCC {pair['srcc']:.3f} (n={pair['n']})"
+        for pair in fusion["pairs"]
+        if pair["srcc"] is not None
+    ]

@@ -1,0 +1,231 @@
+"""One call of a training command in one process, whatever learns: claim, prepare, train, finish.
+
+The run's folder holds ``manifest.json`` (what determines the run), ``split.json``, ``checkpoints/``, ``history.jsonl``
+(the same however often the run was interrupted), ``timings.jsonl`` and, at the end, what was trained. Where memory ran
+out, the history says so; killed before its next checkpoint, such a run may find memory enough in its next life, and
+then is the same up to rounding only.
+"""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from distill.data.examples import Collected, LabelTable, Source, collect, teachers_of
+from distill.data.pixel_cache import PixelCache, build_pixels
+from distill.data.split import SPLIT, Split, join_groups, split_groups
+from distill.recipe.training import LoopSettings
+from distill.training.checkpoint import Checkpoint, Checkpoints
+from distill.training.distributed import sum_of_ints
+from distill.training.history import HISTORY, read_history
+from distill.training.learner import Learner
+from distill.training.loop import Parts, Trainer, Warn
+from pseudo_labels import outputs
+from pseudo_labels.errors import OutputConflictError, PocketiqaError
+from pseudo_labels.files import canonical_json, digest_of, read_json, remove_leftovers, write_atomic
+from pseudo_labels.records import TeacherStamp
+from students.preprocess import Preprocess
+
+CHECKPOINTS, PIXELS, TRACKERS = "checkpoints", "pixels", "trackers"
+
+ProgressCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        content: of its manifest.
+        notes: what a person should know, such as a checkpoint that was passed over.
+    """
+
+    content: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+class TrainingRun(ABC):
+    """One call in one process; a subclass says what learns.
+
+    Args:
+        config: of the loop.
+        sources: what is learned from.
+        out: the run's folder.
+        accelerator: of this run.
+        cache: folder for decoded pixels that several runs share; None keeps them in ``out`` and removes them at the
+            end.
+    """
+
+    kind: str
+    """Of the manifest."""
+
+    def __init__(
+        self, config: LoopSettings, sources: Sequence[Source], out: Path, accelerator: Accelerator, cache: Path | None
+    ):
+        self._loop, self._sources, self._out = config, sources, out
+        self._accelerator, self._cache = accelerator, cache
+        self._main = accelerator.is_main_process
+        self._spec = {**self._determining(), "sources": [source.describe() for source in sources]}
+        self._per_process = self._share_of_batch()
+
+    @abstractmethod
+    def _determining(self) -> dict[str, Any]:
+        """What determines the result beside the sources, as JSON values."""
+
+    @abstractmethod
+    def _preprocess(self) -> Preprocess:
+        """The resize of the pixels that are cached."""
+
+    @abstractmethod
+    def _learner(self, collected: Collected, split: Split, caches: Sequence[PixelCache]) -> Learner:
+        """What is trained, with its data."""
+
+    @abstractmethod
+    def _keep(self, learner: Any, found: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
+        """Write what a checkpoint holds as the result; returns what the manifest should say of it."""
+
+    def _feature(self) -> str | None:
+        """Name of the cached teacher feature that takes part."""
+        return None
+
+    def _share_of_batch(self) -> int:
+        config, world = self._loop, self._accelerator.num_processes
+        parts = world * config.accumulation_steps
+        if config.batch_size % parts:
+            raise PocketiqaError(
+                f"batch_size {config.batch_size} cannot be shared equally by {world} processes times "
+                f"{config.accumulation_steps} accumulation_steps: choose a multiple of {parts}"
+            )
+        return config.batch_size // parts
+
+    @property
+    def _share(self) -> dict[str, int]:
+        """This process's part in each micro-batch, for ``batches.Views``."""
+        return {
+            "per_process": self._per_process,
+            "rank": self._accelerator.process_index,
+            "world": self._accelerator.num_processes,
+            "seed": self._loop.seed,
+        }
+
+    def execute(
+        self,
+        overwrite: bool,
+        progress: ProgressCallback | None,
+        cache_progress: ProgressCallback | None,
+        warn: Warn | None = None,
+    ) -> Outcome:
+        """Claim the folder, prepare, train, finish; a finished run is returned as it is."""
+        claim = self._claim(overwrite)
+        if claim == outputs.Claim.DONE:
+            if self._main:
+                self._drop_pixels()  # killed right after it was done
+            return self._outcome()
+        caches = self._pixels(cache_progress if self._main else None, retry_failed=claim == outputs.Claim.NEW)
+        collected = collect(self._sources, caches, self._feature())
+        split = self._split(collected)
+        checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
+        found, notes = checkpoints.latest()
+        self._accelerator.wait_for_everyone()
+        if self._main:
+            self._clean(checkpoints, found)
+        learner = self._learner(collected, split, caches)
+        trainer = Trainer(Parts(self._accelerator, learner, checkpoints, self._out), self._loop, found, warn)
+        self._start_trackers()
+        trainer.run(progress if self._main else None)
+        if self._main:
+            best = self._loop.keep == "best" and trainer.progress.best_step
+            self._finish(learner, checkpoints.load(best or trainer.progress.step), collected.skipped)
+        self._accelerator.wait_for_everyone()
+        return self._outcome(tuple(notes))
+
+    def _claim(self, overwrite: bool) -> outputs.Claim:
+        """The main process claims; every process hears how it went, so that none waits in vain."""
+        claims, error, number = list(outputs.Claim), None, 0
+        if self._main:
+            try:
+                number = 1 + claims.index(outputs.claim(self._out, self.kind, self._spec, overwrite=overwrite))
+            except PocketiqaError as refused:
+                error = refused
+        number = sum_of_ints(number, self._accelerator.device)
+        if number == 0:
+            raise error or PocketiqaError(f"the main process could not take {self._out}: see its message")
+        return claims[number - 1]
+
+    def _pixels(self, progress: ProgressCallback | None, *, retry_failed: bool) -> list[PixelCache]:
+        """One cache for each pool; sources of one pool share it."""
+        caches: dict[str, PixelCache] = {}
+        for source in self._sources:
+            if source.pool.digest not in caches:
+                caches[source.pool.digest] = build_pixels(
+                    source.pool,
+                    self._preprocess(),
+                    self._cache or self._out / PIXELS,
+                    rank=self._accelerator.process_index,
+                    world=self._accelerator.num_processes,
+                    barrier=self._accelerator.wait_for_everyone,
+                    retry_failed=retry_failed,
+                    progress=progress,
+                )
+        return [caches[source.pool.digest] for source in self._sources]
+
+    def _split(self, collected: Collected) -> Split:
+        """Draw the split, or check that it is still the one that the run began with."""
+        split = split_groups(join_groups(collected.refs), self._loop.split)
+        path = self._out / SPLIT
+        if path.exists() and read_json(path, what="split") != split.as_dict():
+            raise OutputConflictError(
+                f"the usable images are no longer those that {self._out} began with (skipped now: "
+                f"{collected.skipped or 'none'}): restore the images, or add --overwrite to start over"
+            )
+        if self._main and not path.exists():
+            write_atomic(path, canonical_json(split.as_dict()))
+        return split
+
+    def _clean(self, checkpoints: Checkpoints, found: Checkpoint | None) -> None:
+        """Remove what a killed process left behind."""
+        checkpoints.clean(found.progress.step if found else 0)
+        remove_leftovers(self._out)
+
+    def _start_trackers(self) -> None:
+        if self._loop.tracker != "none":
+            (self._out / TRACKERS).mkdir(exist_ok=True)
+            self._accelerator.init_trackers("pocketiqa")
+
+    def _finish(self, learner: Learner, found: Checkpoint, skipped: dict[str, int]) -> None:
+        """Keep the weights of a checkpoint and mark the run as complete."""
+        step = found.progress.step
+        records = (r for r in read_history(self._out / HISTORY) if r["kind"] == "validation" and r["step"] == step)
+        validation = next({"score": record["score"], "sources": record["sources"]} for record in records)
+        kept = self._keep(learner, found, self._about(step, validation))
+        outputs.finish(self._out, {"step": step, "validation": validation, "skipped": skipped, **kept})
+        self._drop_pixels()
+
+    def _about(self, step: int, validation: dict[str, Any]) -> dict[str, Any]:
+        """What is kept with the result: teachers, data and how it did."""
+        tables = [source.labels if isinstance(source.labels, LabelTable) else None for source in self._sources]
+        return {
+            "teachers": [stamp.as_dict() for stamp in self._teachers()],
+            "data": [
+                {**source.describe(), "about": table.about if table else {}}
+                for source, table in zip(self._sources, tables, strict=True)
+            ],
+            "run": digest_of(self._spec),
+            "step": step,
+            "validation": validation,
+        }
+
+    def _teachers(self) -> list[TeacherStamp]:
+        """Who teaches."""
+        return teachers_of(self._sources)
+
+    def _drop_pixels(self) -> None:
+        if self._cache is None:
+            shutil.rmtree(self._out / PIXELS, ignore_errors=True)
+
+    def _outcome(self, notes: tuple[str, ...] = ()) -> Outcome:
+        return Outcome(outputs.read_manifest(self._out, self.kind).content, notes)

@@ -1,0 +1,279 @@
+"""Distil a student: labelled pools in, a run folder with checkpoints, history and the finished student out.
+
+Beside what every run holds (``training_run``), the folder has the finished ``student/`` at the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from distill.data.examples import Collected, Examples, Source
+from distill.data.pixel_cache import PixelCache
+from distill.data.split import Part, Split
+from distill.recipe.training import StudentSettings, TrainConfig
+from distill.training.adapters import FeatureAdapter, TrainedStudent, teacher_embedding
+from distill.training.batches import Batch, BatchMaker, FeatureReader, Order, whole_image_batches
+from distill.training.checkpoint import Checkpoint, Tensors, load_tensors
+from distill.training.distributed import freeze, gather_rows, synchronise
+from distill.training.environment import training_environment
+from distill.training.live_teacher import LiveTeacher
+from distill.training.losses import LossInputs, Terms, total_loss
+from distill.training.optim import Ema, build_optimizer
+from distill.training.run import TRACKERS, ProgressCallback, TrainingRun
+from distill.training.validation import Validator
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import sha256_file
+from pseudo_labels.records import TeacherStamp
+from students.base import Student, freeze_parts
+from students.config import StudentConfig
+from students.preprocess import Preprocess
+from students.registry import build_student, check_start, student_config
+from students.storage import WEIGHTS, save_student
+from teachers.fitting import evaluate_frozen
+
+
+class StudentLearner:
+    """See ``learner.Learner``.
+
+    Args:
+        trained: the student with its adapter, on the device.
+        ema: averages the student; its model is what is validated and kept.
+        batches: makes this process's batches.
+        validator: judges the averaged student.
+        config: of the run.
+        accelerator: wraps model and optimiser.
+        live: judges the views of each batch in place of the labels.
+    """
+
+    def __init__(
+        self, trained: TrainedStudent, ema: Ema[Student], batches: BatchMaker, validator: Validator,
+        config: TrainConfig, accelerator: Accelerator, live: LiveTeacher | None,
+    ):  # fmt: skip
+        self.module, self.ema, self._live = trained, ema, live
+        self._batches, self._validator, self._config = batches, validator, config
+        self._device = accelerator.device
+        self.model, self.optimizer = accelerator.prepare(trained, build_optimizer(trained, config.optimizer))
+
+    cut = None
+    """Batch normalisation and most losses look at all images of a batch."""
+
+    def make_batch(self, micro_batch: int) -> Batch:
+        """The share of this process in a micro-batch."""
+        return self._batches.make(micro_batch)
+
+    def begin_step(self) -> None:
+        """Go into training mode, but for frozen parts, and for batch normalisation if it is frozen."""
+        self.model.train()
+        evaluate_frozen(self.module)
+        if self._config.freeze_batch_norm:
+            freeze(self.model)
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Compare scores and features with the labels, or with what the live teacher says of the same views."""
+        if self._live is not None:
+            batch = self._live.relabel(batch)
+        score, error, embedding = self.model(batch.pixels, batch.valid, batch.feature)
+        return total_loss(_over_all_processes(batch, score, error, embedding), self._config.losses)
+
+    def after_step(self) -> None:
+        """Average the new weights."""
+        self.ema.update(self.module.student)
+
+    def validate(self) -> dict[str, Any]:
+        """Judge the averaged student; see ``Validator.validate``."""
+        return self._validator.validate(lambda pixels: self.ema.model(pixels.to(self._device)).score)
+
+    def state(self) -> dict[str, Tensors]:
+        """Student, average and adapter."""
+        files = {"student": self.module.student.state_dict(), "ema": self.ema.model.state_dict()}
+        if self.module.adapter is not None:
+            files["adapters"] = self.module.adapter.state_dict()
+        return files
+
+    def restore(self, found: Checkpoint) -> None:
+        """Take over what ``state`` gave."""
+        load_tensors(self.module.student, found.tensors["student"])
+        load_tensors(self.ema.model, found.tensors["ema"])
+        if self.module.adapter is not None:
+            load_tensors(self.module.adapter, found.tensors["adapters"])
+        self.ema.updates = found.progress.step
+
+
+def _over_all_processes(batch: Batch, score: Tensor, error: Tensor | None, embedding: Tensor | None) -> LossInputs:
+    feature = None if embedding is None or batch.feature is None else teacher_embedding(batch.feature)
+
+    def gathered(rows: Tensor | None) -> Tensor | None:
+        return None if rows is None else gather_rows(rows)
+
+    return LossInputs(
+        gather_rows(score), gather_rows(batch.target), gather_rows(batch.weight), gathered(error),
+        gathered(batch.feature_weight), gathered(embedding), gathered(feature),
+    )  # fmt: skip
+
+
+KIND = "run"
+STUDENT = "student"
+
+_SCALE_VIEWS = 128  # of a live teacher's features: their mean and deviation are learned from so many
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run has made.
+
+    Attributes:
+        folder: of the run.
+        student_folder: the finished student, for ``students.storage.load_student``.
+        step: whose averaged weights it has.
+        validation: metrics of these weights on the validation part, see ``validation.Validator.validate``.
+        skipped: number of images left out, by source and reason.
+        notes: what a person should know of this run, such as a checkpoint that was passed over.
+    """
+
+    folder: Path
+    student_folder: Path
+    step: int
+    validation: dict[str, Any]
+    skipped: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def train(
+    config: TrainConfig,
+    sources: Sequence[Source],
+    out: Path,
+    *,
+    cache: Path | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    cache_progress: ProgressCallback | None = None,
+) -> TrainResult:
+    """Train, or go on with a run that was interrupted; a finished run is returned as it is.
+
+    Start it with ``accelerate launch`` or ``torchrun`` for several processes; all call this alike. On the CPU, the same
+    number of processes and threads gives the same bytes, however often the run is killed and started again.
+
+    Args:
+        config: the training part of a recipe.
+        sources: pools with labels, whose scores and pseudo-labels are learned together.
+        out: the run's folder.
+        cache: folder for decoded pixels that several runs share, one after the other; None keeps them in ``out`` and
+            removes them at the end.
+        overwrite: start over.
+        progress: called with optimiser steps done and in total.
+        cache_progress: called with images decoded and in total, before the first step.
+
+    Raises:
+        OutputConflictError: ``out`` holds another run, or something else.
+        InterruptedRunError: SIGTERM or SIGINT; a checkpoint was written.
+        NonFiniteError: the training diverged.
+        TamperedError: a checkpoint or label was altered.
+        StorageFullError: the disk is full; the last checkpoint is valid.
+        PocketiqaError: settings that do not fit the data or the machine.
+    """
+    out = Path(out)
+    with training_environment(config, out / TRACKERS) as accelerator:
+        outcome = _StudentRun(config, sources, out, accelerator, cache).execute(overwrite, progress, cache_progress)
+    content = outcome.content
+    return TrainResult(out, out / STUDENT, content["step"], content["validation"], content["skipped"], outcome.notes)
+
+
+class _StudentRun(TrainingRun):
+    """A student learns."""
+
+    kind = KIND
+
+    def __init__(
+        self, config: TrainConfig, sources: Sequence[Source], out: Path, accelerator: Accelerator, cache: Path | None
+    ):
+        self._config = config
+        self._student = _student_config(config.student)
+        live, feature = config.live, config.losses.feature_name if config.losses.needs_features else None
+        self._live = None if live is None else LiveTeacher(live, feature)
+        self._cached_feature = feature if live is None else None
+        super().__init__(config, sources, out, accelerator, cache)
+        crop, side = config.images.crop_size, self._student.preprocess.max_side
+        if crop is not None and crop > side:
+            raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")
+
+    def _determining(self) -> dict[str, Any]:
+        init = self._config.student.init
+        if init is not None and not init.is_file():
+            raise PocketiqaError(f"no backbone weights at {init}: check student.init")
+        check_start(self._student, init=init, pretrained=self._config.student.pretrained)
+        return {
+            **self._config.determining(),
+            "architecture": self._student.as_dict(),
+            "init": None if init is None else sha256_file(init),
+            "live": None if self._live is None else self._live.stamp.as_dict(),
+        }
+
+    def _preprocess(self) -> Preprocess:
+        return self._student.preprocess
+
+    def _feature(self) -> str | None:
+        return self._cached_feature
+
+    def _teachers(self) -> list[TeacherStamp]:
+        return super()._teachers() if self._live is None else [self._live.stamp]
+
+    def _learner(self, collected: Collected, split: Split, caches: Sequence[PixelCache]) -> StudentLearner:
+        config, live = self._config, self._live
+        examples, held_out = collected.of(split, Part.TRAIN), collected.of(split, Part.VALIDATION)
+        order = Order(examples, [source.weight for source in self._sources], config.seed)
+        if live is not None:
+            live.to(self._accelerator.device)
+        features = self._feature_reader(examples)
+        prepare = None if live is None else live.prepare
+        batches = BatchMaker(
+            examples, caches, order, config.images, features=features, prepare=prepare, **self._share
+        )  # fmt: skip
+        shape = None if features is None else features.shape
+        if live is not None and config.losses.needs_features:
+            shape = live.learn_scale(batches.sample_items(_SCALE_VIEWS), self._per_process)
+        trained, ema = self._models(shape)
+        whole = whole_image_batches(held_out, caches, self._per_process)
+        validator = Validator(held_out, self._sources, whole, self._accelerator.device)
+        return StudentLearner(trained, ema, batches, validator, config, self._accelerator, live)
+
+    def _feature_reader(self, examples: Examples) -> FeatureReader | None:
+        name = self._cached_feature
+        return None if name is None else FeatureReader(self._sources, name, examples, self._config.seed)
+
+    def _models(self, feature_shape: tuple[int, ...] | None) -> tuple[TrainedStudent, Ema[Student]]:
+        config = self._config
+        settings = config.student
+        student = build_student(self._student, init=settings.init, pretrained=settings.pretrained, seed=config.seed)
+        freeze_parts(student, settings.freeze)
+        student = student.to(self._accelerator.device)
+        # Copied before its norms are synchronised: the average is the plain student.
+        ema = Ema(student, config.ema_decay)
+        if self._accelerator.num_processes > 1:
+            synchronise(student, self._accelerator.device)
+        adapter = None
+        if config.losses.feature > 0 and feature_shape is not None:
+            torch.manual_seed(config.seed)
+            adapter = FeatureAdapter(self._student.head_width, feature_shape)
+        return TrainedStudent(student, adapter, embeds=config.losses.relational > 0), ema
+
+    def _keep(self, learner: StudentLearner, found: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
+        """Save the averaged weights as the student."""
+        student = learner.ema.model
+        load_tensors(student, found.tensors["ema"])
+        save_student(student, self._out / STUDENT, about=about)
+        return {"student": sha256_file(self._out / STUDENT / WEIGHTS)}
+
+
+def _student_config(settings: StudentSettings) -> StudentConfig:
+    """The preset's or backbone's configuration with the recipe's changes."""
+    config = student_config(settings.name)
+    names = ("levels", "grid", "head_width", "mean", "std", "pad_type")
+    changes = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
+    if settings.max_side is not None:
+        changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)
+    return replace(config, **changes)

@@ -1,0 +1,414 @@
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.data.examples import Collected, LabelTable, Source, collect
+from distill.data.pixel_cache import PixelCache, build_pixels
+from distill.data.split import Part, join_groups, split_groups
+from distill.recipe.training import ImageSettings, SplitSettings
+from distill.training.batches import BatchMaker, FeatureReader, Order, whole_image_batches
+from distill.training.environment import prefetched
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.pool import Pool
+from pseudo_labels.records import Status
+from pseudo_labels.store import LabelStore
+from pseudo_labels.views import RandomCrops
+from students.preprocess import Preprocess
+from tests.helpers.training import score_of, texture_pool, texture_store
+
+NAN = float("nan")
+CROPS = ImageSettings(crop_size=64)
+WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    pool = texture_pool(folder, scenes=6, versions=4, sizes=((80, 96), (64, 64), (96, 70)))
+    texture_store(folder / "labels", pool)
+    build_pixels(pool, Preprocess(max_side=96), folder / "cache")
+    return folder
+
+
+@pytest.fixture
+def pool(data: Path) -> Pool:
+    return Pool.open(data / "pool")
+
+
+@pytest.fixture
+def cache(data: Path, pool: Pool) -> PixelCache:
+    return build_pixels(pool, Preprocess(max_side=96), data / "cache")
+
+
+@pytest.fixture
+def source(data: Path, pool: Pool, tmp_path: Path) -> Source:
+    return Source("teacher", pool, texture_store(tmp_path / "labels", pool))
+
+
+def maker(found: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
+    defaults: dict[str, Any] = {"per_process": 4, "rank": 0, "world": 1, "seed": 7}
+    weights = options.pop("weights", [1.0] * len(caches))
+    order = Order(found.examples, weights, options.get("seed", 7))
+    return BatchMaker(found.examples, caches, order, images, **{**defaults, **options})
+
+
+def test_every_ok_row_becomes_an_example_with_its_label(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    assert found.skipped == {}
+    assert found.examples.row.tolist() == list(range(24))
+    np.testing.assert_allclose(found.examples.target, [score_of(ref) for ref in source.pool], rtol=1e-6)
+    assert [ref.id for ref in found.refs] == [ref.id for ref in source.pool]
+
+
+def test_unusable_rows_are_skipped_and_counted_with_their_reason(pool: Pool, cache: PixelCache, tmp_path: Path):
+    failed = {"status": Status.FAILED, "reason": "no finite score", "score": NAN, "confidence": 0.0}
+    store = texture_store(
+        tmp_path / "labels",
+        pool,
+        changes={2: failed, 5: failed, 7: {"confidence": 0.0}, 9: {"sha256": "0" * 64}},
+    )
+    cache.statuses[11] = (Status.MISSING, "no such file")
+    found = collect([Source("t", pool, store)], [cache])
+    assert found.skipped == {
+        "t: label failed": 2,
+        "t: no confidence": 1,
+        "t: image changed since it was labelled": 1,
+        "t: image missing": 1,
+    }
+    assert set(range(24)) - set(found.examples.row.tolist()) == {2, 5, 7, 9, 11}
+
+
+def test_teachers_and_people_are_learned_together(source: Source, pool: Pool, cache: PixelCache):
+    people = LabelTable([pool[3].id, pool[1].id], [0.25, 0.75], [0.5, 1.0])
+    found = collect([source, Source("people", pool, people)], [cache, cache])
+    mine = found.examples.source == 1
+    assert found.examples.row[mine].tolist() == [1, 3]
+    assert found.examples.target[mine].tolist() == [0.75, 0.25]
+    assert found.examples.weight[mine].tolist() == [1.0, 0.5]
+    assert (~mine).sum() == 24
+    split = split_groups(join_groups(found.refs), SplitSettings(validation=0.3))
+    parts = [found.of(split, part) for part in (Part.TRAIN, Part.VALIDATION)]
+    assert sum(map(len, parts)) == 26
+    assert not set(parts[0].row.tolist()) & set(parts[1].row.tolist())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a"], [0.5, 0.6]), "1 ids, 2 scores"),
+        ((["a", "a"], [0.5, 0.6]), "'a' twice"),
+        ((["a", "b"], [0.5, 61.0]), "score of 'b' is 61"),
+        ((["a"], [NAN]), "score of 'a' is nan"),
+        ((["a"], [0.5], [-1.0]), "confidence of 'a' is -1"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(arguments: tuple[Any, ...], message: str):
+    with pytest.raises(PocketiqaError, match=message):
+        LabelTable(*arguments)
+
+
+def test_sources_that_do_not_fit_are_refused(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    other, store = texture_pool(tmp_path / "other", scenes=3), source.labels
+    assert isinstance(store, LabelStore)
+    wrong = {
+        "made for another pool": [Source("t", other, source.labels)],
+        "1 of 1 labelled images are not in the pool": [Source("t", pool, LabelTable(["nobody"], [0.5]))],
+        "name of its own": [source, source],
+        "at least one": [],
+        r"weight -1\.0": [Source("t", pool, source.labels, -1.0)],
+        "none of the sources": [Source("t", pool, source.labels, selects=False)],
+        "no usable labelled image": [Source("t", pool, LabelTable([pool[0].id], [0.5], [0.0]))],
+        "has features, but no loss compares with them": [
+            Source("t", pool, LabelTable([pool[0].id], [0.5]), features=store)
+        ],
+        "a label store has features of its own": [Source("t", pool, source.labels, features=store)],
+    }
+    for message, sources in wrong.items():
+        with pytest.raises(PocketiqaError, match=message):
+            collect(sources, [cache] * len(sources))
+    with pytest.raises(PocketiqaError, match="no source has the feature 'map': none at all"):
+        collect([source], [cache], "map")
+    strange = texture_store(tmp_path / "strange", pool, view="upside down")
+    with pytest.raises(PocketiqaError, match="unknown view 'upside down': known are 'full', 'flip'"):
+        collect([Source("t", pool, strange)], [cache])
+
+
+def test_batches_are_functions_of_the_seed_and_the_number_alone(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    first, again = maker(found, [cache]), maker(found, [cache])
+    for number in (9, 0, 3):  # in any order
+        one, two = first.make(number), again.make(number)
+        assert (one.pixels == two.pixels).all()
+        assert (one.target == two.target).all()
+    assert (first.make(0).pixels != maker(found, [cache], seed=8).make(0).pixels).any()
+    assert (first.make(0).pixels != first.make(6).pixels).any()  # the second pass: other order, other crops
+
+
+def test_two_processes_and_two_micro_batches_share_the_batch_of_one(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    whole = maker(found, [cache], per_process=8).make(2)
+    halves = [maker(found, [cache], per_process=4, rank=rank, world=2).make(2) for rank in range(2)]
+    micro = [maker(found, [cache], per_process=4).make(number) for number in (4, 5)]
+    for parts in (halves, micro):
+        for name in ("pixels", "target", "weight", "valid"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            np.testing.assert_array_equal(joined, getattr(whole, name))
+
+
+def test_crops_are_cut_from_their_image_and_half_are_mirrored(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    batches = maker(found, [cache])
+    order = Order(found.examples, [1.0], 7)
+    mirrored = 0
+    for number in range(12):
+        batch = batches.make(number)
+        for index, pixels, target in zip(order.at(number * 4, 4), batch.pixels.numpy(), batch.target, strict=True):
+            assert target == found.examples.target[index]
+            image = cache.read(int(index))
+            places = [_find(image, candidate) for candidate in (pixels, pixels[:, ::-1])]
+            assert sum(places) == 1
+            mirrored += places[1]
+    assert 12 <= mirrored <= 36  # of 48; binomial, 0.0005 of the mass lies outside
+
+
+def _find(image: np.ndarray, crop: np.ndarray) -> bool:
+    windows = np.lib.stride_tricks.sliding_window_view(image, crop.shape[:2], axis=(0, 1))  # type: ignore[call-overload]
+    near = np.argwhere((windows[..., 0, 0] == crop[0, 0]).all(-1))
+    return any((image[y : y + crop.shape[0], x : x + crop.shape[1]] == crop).all() for y, x in near)
+
+
+def test_images_smaller_than_the_crop_are_filled_with_their_mirror(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    batches = maker(found, [cache], ImageSettings(crop_size=80, horizontal_flip=False))
+    small = [
+        pixels.numpy()
+        for number in range(6)
+        for pixels, valid in zip(batches.make(number).pixels, batches.make(number).valid, strict=True)
+        if np.allclose(valid, 0.8)
+    ]
+    assert len(small) == 8  # two of six scenes are 64x64
+    for pixels in small:
+        np.testing.assert_array_equal(pixels[:, 64:], pixels[:, 48:64][:, ::-1])
+        np.testing.assert_array_equal(pixels[64:], pixels[48:64][::-1])
+
+
+def test_whole_images_lie_at_the_top_left_of_one_canvas(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    batch = maker(found, [cache], WHOLE, per_process=24).make(0)
+    order = Order(found.examples, [1.0], 7).at(0, 24)
+    assert tuple(batch.pixels.shape) == (24, 96, 96, 3)
+    for index, pixels, valid in zip(order, batch.pixels.numpy(), batch.valid.numpy(), strict=True):
+        height, width = cache.sizes[index]
+        np.testing.assert_array_equal(pixels[:height, :width], cache.read(int(index)))
+        np.testing.assert_allclose(valid, [height / 96, width / 96])
+
+
+def test_weights_are_confidences_with_mean_one(pool: Pool, cache: PixelCache):
+    ids = [ref.id for ref in pool]
+    table = LabelTable(ids, [0.5] * 24, [1.0] * 12 + [0.2] * 12)
+    found = collect([Source("people", pool, table)], [cache])
+    weight = maker(found, [cache], per_process=24).make(0).weight.numpy()
+    assert weight.mean() == pytest.approx(1)
+    np.testing.assert_allclose(np.unique(weight), [0.2 / 0.6, 1 / 0.6], rtol=1e-6)
+
+
+def test_source_weights_say_how_often_an_image_is_drawn(source: Source, pool: Pool, cache: PixelCache):
+    people = LabelTable([pool[row].id for row in range(4)], [0.5] * 4)
+    found = collect([source, Source("people", pool, people)], [cache, cache])
+    order = Order(found.examples, [0.5, 2.25], 3)
+    for number in range(5):  # a pass is 12 of 24 and 9 = 2 * 4 + 1
+        drawn = Counter(order.at(number * 21, 21).tolist())
+        assert sum(count for index, count in drawn.items() if index < 24) == 12
+        assert max(count for index, count in drawn.items() if index < 24) == 1
+        assert sorted(drawn[index] for index in range(24, 28)) == [2, 2, 2, 3]
+    assert set(order.at(0, 2100).tolist()) == set(range(28))
+    assert set(Order(found.examples, [0.0, 1.0], 3).at(0, 100).tolist()) == set(range(24, 28))
+
+
+def test_a_weight_that_leaves_nothing_is_refused(source: Source, cache: PixelCache):
+    with pytest.raises(PocketiqaError, match=r"\[0\.001\]"):
+        Order(collect([source], [cache]).examples, [0.001], 0)
+
+
+def test_labels_of_mirror_images_replace_random_flips(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    mirrored = Source("mirrored", pool, texture_store(tmp_path / "mirrored", pool, view="flip"))
+    found = collect([source, mirrored], [cache, cache])
+    batch = maker(found, [cache, cache], ImageSettings(crop_size=None), per_process=48).make(0)
+    order = Order(found.examples, [1.0, 1.0], 7).at(0, 48)
+    assert found.examples.flipped.sum() == 24
+    for index, pixels in zip(order, batch.pixels.numpy(), strict=True):
+        expected = cache.read(int(found.examples.row[index]))
+        expected = expected[:, ::-1] if found.examples.flipped[index] else expected
+        np.testing.assert_array_equal(pixels[: expected.shape[0], : expected.shape[1]], expected)
+
+
+def cropped(pool: Pool, folder: Path) -> Source:
+    """Labels of one window of each image."""
+    crops = RandomCrops(0.4, 0.8)
+    views = {row: {"view": crops.of(ref.id).view} for row, ref in enumerate(pool)}
+    return Source("cropped", pool, texture_store(folder, pool, changes=views))
+
+
+def windows_of(found: Collected, cache: PixelCache) -> list[np.ndarray]:
+    """The pixels that each label is of."""
+    pixels = (cache.read(int(row)) for row in found.examples.row)
+    return [
+        RandomCrops(0.4, 0.8).of(ref.id).cut(image) if index >= len(cache.sizes) else image
+        for index, (image, ref) in enumerate(zip(pixels, found.refs, strict=True))
+    ]
+
+
+def test_labels_of_windows_are_learned_of_these_windows(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    both, caches = [source, cropped(pool, tmp_path / "cropped")], [cache, cache]
+    found = collect(both, caches)
+    shown = windows_of(found, cache)
+    batch = maker(found, caches, WHOLE, per_process=48).make(0)
+    assert batch.pixels.shape[1:3] == (96, 96)
+    for index, pixels, valid in zip(Order(found.examples, [1, 1], 7).at(0, 48), batch.pixels, batch.valid, strict=True):
+        height, width = shown[index].shape[:2]
+        np.testing.assert_array_equal(pixels[:height, :width], shown[index])
+        np.testing.assert_allclose(valid, (height / 96, width / 96), rtol=1e-6)
+    crops = maker(found, caches, ImageSettings(crop_size=64, horizontal_flip=False), per_process=48).make(0)
+    for index, pixels in zip(Order(found.examples, [1, 1], 7).at(0, 48), crops.pixels.numpy(), strict=True):
+        height, width = (min(64, side) for side in shown[index].shape[:2])
+        assert _find(shown[index], pixels[:height, :width])
+
+
+def test_windows_are_validated_as_the_runtime_sees_them(pool: Pool, cache: PixelCache, tmp_path: Path):
+    found = collect([source := cropped(pool, tmp_path / "cropped")], [cache])
+    assert len(found.examples) == len(source.pool)
+    seen: list[int] = []
+    for indices, read in whole_image_batches(found.examples, [cache], batch_size=5):
+        for index, image in zip(indices, read().numpy(), strict=True):
+            window = RandomCrops(0.4, 0.8).of(found.refs[index].id)
+            np.testing.assert_array_equal(image, window.cut(cache.read(int(found.examples.row[index]))))
+        seen += indices.tolist()
+    assert sorted(seen) == list(range(24))
+
+
+def featured(pool: Pool, folder: Path, shape: tuple[int, ...] = (5, 3, 4)) -> tuple[Source, np.ndarray]:
+    values = np.random.default_rng(0).normal(3, 2, (len(pool), *shape)).astype(np.float16).astype(np.float32)
+    return Source("featured", pool, texture_store(folder, pool, features={"map": values, "other": values * 0})), values
+
+
+def test_opinions_are_learned_with_the_features_of_a_teacher(pool: Pool, cache: PixelCache, tmp_path: Path):
+    shown, values = featured(pool, tmp_path / "labels")
+    rated, store = [pool[row].id for row in (20, 3, 9)], shown.labels
+    assert isinstance(store, LabelStore)
+    people = Source("people", pool, LabelTable(rated, [0.1, 0.2, 0.3]), features=store)
+    bare = Source("bare", pool, LabelTable(rated, [0.1, 0.2, 0.3]))
+    found = collect([people, bare], [cache, cache], "map")
+    assert (found.examples.shard >= 0).tolist() == [True] * 3 + [False] * 3
+    reader = FeatureReader([people, bare], "map", found.examples, seed=0)
+    standard = values[[3, 9, 20]]
+    mean, deviation = standard.mean((0, 2, 3), keepdims=True), standard.std((0, 2, 3), keepdims=True)
+    for index, row in enumerate((3, 9, 20)):
+        expected = (values[row] - mean[0]) / deviation[0]
+        np.testing.assert_allclose(reader.read(found.examples, index), expected, rtol=1e-3, atol=1e-4)
+        assert not reader.read(found.examples, index + 3).any()
+    assert people.describe()["features"] == store.digest
+    assert "features" not in bare.describe()
+
+
+def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache, tmp_path: Path):
+    source, values = featured(pool, tmp_path / "labels")
+    found = collect([source], [cache], "map")
+    reader = FeatureReader([source], "map", found.examples, seed=0)
+    batch = maker(found, [cache], WHOLE, per_process=24, features=reader).make(0)
+    order = Order(found.examples, [1.0], 7).at(0, 24)
+    expected = (values - values.mean((0, 2, 3), keepdims=True)) / values.std((0, 2, 3), keepdims=True)
+    assert batch.feature is not None
+    np.testing.assert_allclose(batch.feature.numpy(), expected[order], rtol=1e-4, atol=1e-5)
+    assert batch.feature_weight is not None
+    np.testing.assert_array_equal(batch.feature_weight, batch.weight)
+
+
+def test_the_map_of_a_mirrored_view_is_mirrored(pool: Pool, cache: PixelCache, tmp_path: Path):
+    source, values = featured(pool, tmp_path / "labels")
+    found = collect([source], [cache], "map")
+    reader = FeatureReader([source], "map", found.examples, seed=0)
+    batch = maker(found, [cache], WHOLE.model_copy(update={"horizontal_flip": True}), per_process=24, features=reader)
+    order = Order(found.examples, [1.0], 7).at(0, 24)
+    made = batch.make(0)
+    assert made.feature is not None
+    flips = 0
+    for index, pixels, feature in zip(order, made.pixels.numpy(), made.feature.numpy(), strict=True):
+        whole = cache.read(int(found.examples.row[index]))
+        flip = bool((pixels[: whole.shape[0], : whole.shape[1]] != whole).any())
+        expected = (values[index] - values.mean((0, 2, 3))[:, None, None]) / values.std((0, 2, 3))[:, None, None]
+        np.testing.assert_allclose(feature, expected[..., ::-1] if flip else expected, rtol=1e-4, atol=1e-5)
+        flips += flip
+    assert 4 < flips < 20
+
+
+def test_rows_without_a_feature_take_no_part_in_its_loss(pool: Pool, cache: PixelCache, tmp_path: Path):
+    source, _ = featured(pool, tmp_path / "labels")
+    people = Source("people", pool, LabelTable([pool[0].id, pool[9].id], [0.5, 0.6]))
+    found = collect([source, people], [cache, cache], "map")
+    reader = FeatureReader([source, people], "map", found.examples, seed=0)
+    batch = maker(found, [cache, cache], WHOLE, per_process=26, features=reader).make(0)
+    order = Order(found.examples, [1.0, 1.0], 7).at(0, 26)
+    assert batch.feature is not None
+    assert batch.feature_weight is not None
+    for index, feature, weight in zip(order, batch.feature, batch.feature_weight, strict=True):
+        assert (weight.item() > 0) == (index < 24) == (feature.abs().sum().item() > 0)
+
+
+def test_features_of_two_shapes_are_refused(pool: Pool, cache: PixelCache, tmp_path: Path):
+    one, _ = featured(pool, tmp_path / "one")
+    two, _ = featured(pool, tmp_path / "two", (5, 3, 3))
+    sources = [one, Source("second", pool, two.labels)]
+    found = collect(sources, [cache, cache], "map")
+    with pytest.raises(PocketiqaError, match=r"\(5, 3, 3\) in one source and \(5, 3, 4\)"):
+        FeatureReader(sources, "map", found.examples, seed=0)
+
+
+def test_validation_sees_whole_images_by_size(source: Source, cache: PixelCache):
+    found = collect([source], [cache])
+    seen: list[int] = []
+    for indices, read in whole_image_batches(found.examples, [cache], batch_size=5):
+        pixels = read().numpy()
+        assert len(pixels) <= 5
+        for index, image in zip(indices, pixels, strict=True):
+            np.testing.assert_array_equal(image, cache.read(int(found.examples.row[index])))
+        seen += indices.tolist()
+    assert sorted(seen) == list(range(24))
+
+
+def test_prefetching_is_bounded_in_order_and_ends(source: Source, cache: PixelCache):
+    batches = maker(collect([source], [cache]), [cache])
+    made: list[int] = []
+    enough = threading.Event()
+
+    def make(number: int) -> Any:
+        made.append(number)
+        if len(made) >= 4:
+            enough.set()
+        return batches.make(number)
+
+    with prefetched(make, 2, 1000, depth=3) as ready:
+        assert (next(ready).pixels == batches.make(2).pixels).all()
+        assert (next(ready).pixels == batches.make(3).pixels).all()
+        assert enough.wait(10)
+    assert made == list(range(2, 2 + len(made)))
+    assert len(made) <= 2 + 3 + 1  # taken, waiting, in hand
+    assert not any(thread.name == "pocketiqa-batches" for thread in threading.enumerate())
+
+
+def test_an_error_in_the_background_reaches_the_loop_after_the_batches_before_it(source: Source, cache: PixelCache):
+    batches = maker(collect([source], [cache]), [cache])
+
+    def make(number: int) -> Any:
+        if number == 2:
+            raise PocketiqaError("the pixel cache ends early")
+        return batches.make(number)
+
+    with prefetched(make, 0, 10) as ready:
+        next(ready)
+        next(ready)
+        with pytest.raises(PocketiqaError, match="ends early"):
+            next(ready)

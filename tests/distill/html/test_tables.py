@@ -1,0 +1,50 @@
+import pytest
+
+from distill.html import tables
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (tables.decimals, 0.84249, "0.842"),
+        (tables.decimals, -0.0004, "0.000"),
+        (tables.decimals, -0.5, "−0.500"),
+        (tables.signed, 0.0123, "+0.012"),
+        (tables.signed, -0.0123, "−0.012"),
+        (tables.signed, 0.0001, "0.000"),
+        (tables.count, 12345, "12,345"),
+        (tables.si, 2_493_504, "2.49 M"),
+        (tables.si, 14_800_000_000, "14.8 G"),
+        (tables.si, 984_120, "984 k"),
+        (tables.si, 12, "12"),
+        (tables.size, 9_981_220, "9.98 MB"),
+        (tables.size, 3_950, "3.95 kB"),
+        (tables.milliseconds, 6.4251, "6.43 ms"),
+        (tables.milliseconds, 13_050, "13.1 s"),
+        (tables.megabytes, 1890.4, "1,890 MB"),
+        (tables.percent, 0.973, "97.3 %"),
+        (tables.times, 99.7, "100×"),
+        (tables.times, 4.26, "4.3×"),
+    ],
+)
+def test_written_for_people(write: object, value: float, text: str) -> None:
+    assert write(value) == text  # type: ignore[operator]
+
+
+def test_every_number_carries_its_exact_value() -> None:
+    assert tables.data(0.1 + 0.2, tables.decimals) == '<data value="0.30000000000000004">0.300</data>'
+
+
+def test_a_missing_number_says_why() -> None:
+    assert (
+        tables.data(None, tables.decimals, why="all <equal>") == '<span class="none" title="all &lt;equal&gt;">–</span>'
+    )
+
+
+def test_interval_or_the_reason_of_its_absence() -> None:
+    found = {"value": 0.8, "low": 0.7, "high": 0.9, "reason": "", "interval_reason": ""}
+    assert 'value="0.7"' in tables.with_interval(found)
+    without = found | {"low": None, "high": None, "interval_reason": "2 groups"}
+    assert 'title="2 groups"' in tables.with_interval(without)
+    nothing = without | {"value": None, "reason": "constant"}
+    assert "interval" not in tables.with_interval(nothing)
