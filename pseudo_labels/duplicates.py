@@ -45,27 +45,29 @@ def fingerprint(rgb: np.ndarray) -> Fingerprint:
     return Fingerprint(f"{int.from_bytes(np.packbits(bits).tobytes(), 'big'):016x}", is_flat)
 
 
-def group_near(fingerprints: Sequence[Fingerprint | None], near_distance: int) -> np.ndarray:
-    """Join pictures whose hashes differ in at most ``near_distance`` bits, and pictures joined through others.
+def group_near_duplicates(fingerprints: Sequence[Fingerprint | None], near_duplicate_distance: int) -> np.ndarray:
+    """Join pictures whose hashes differ in at most so many bits, and pictures that are joined through others.
 
     Args:
         fingerprints: one a picture, in order; None takes part in nothing.
-        near_distance: 0 to ``MAX_DISTANCE`` bits of 64.
+        near_duplicate_distance: 0 to ``MAX_DISTANCE`` bits of 64.
 
     Returns:
         int64 [len(fingerprints)]: for each picture the index of the first of its group, itself if it is alone.
 
     Raises:
-        PocketiqaError: ``near_distance`` is out of range.
+        PocketiqaError: ``near_duplicate_distance`` is out of range.
     """
-    if not 0 <= near_distance <= MAX_DISTANCE:
-        raise PocketiqaError(f"near_distance is {near_distance}, but must be 0 to {MAX_DISTANCE} (of {HASH_BITS} bits)")
+    if not 0 <= near_duplicate_distance <= MAX_DISTANCE:
+        raise PocketiqaError(
+            f"near_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE} (of {HASH_BITS} bits)"
+        )
     first = np.arange(len(fingerprints))
     at = np.array([index for index, found in enumerate(fingerprints) if found and not found.is_flat], dtype=np.int64)
     hashes = np.array([int(fingerprints[index].dhash, 16) for index in at], dtype=np.uint64)
     values, which = np.unique(hashes, return_inverse=True)
     labels = np.arange(len(values))
-    for left, right in near_pairs(values, near_distance):
+    for left, right in near_duplicate_pairs(values, near_duplicate_distance):
         edges = coo_array((np.ones(len(left), dtype=bool), (labels[left], labels[right])), shape=(len(values),) * 2)
         labels = connected_components(edges, directed=False)[1][labels]
     joined = labels[which]
@@ -75,7 +77,7 @@ def group_near(fingerprints: Sequence[Fingerprint | None], near_distance: int) -
     return first
 
 
-def near_pairs(values: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def near_duplicate_pairs(values: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """All pairs of hashes within ``distance`` bits, in batches; a pair may come more than once.
 
     Hashes that differ in at most d bits agree in at least one of d + 1 bands, so only those that share a band are

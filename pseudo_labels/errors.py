@@ -1,5 +1,9 @@
 """Errors that a user can act on: the command line prints their message as one line, without a traceback."""
 
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
 
 class PocketiqaError(Exception):
     """Something the user can mend; the message names the value received and the next step."""
@@ -9,9 +13,30 @@ class OutputConflictError(PocketiqaError):
     """An output folder already holds something that this command must not mix with."""
 
 
-class TamperedError(PocketiqaError):
+class IntegrityError(PocketiqaError):
     """A file does not match the digest recorded when it was written."""
 
 
 class StorageFullError(PocketiqaError):
     """The disk or quota is full; everything committed before is still valid."""
+
+
+class RenamedWarning(FutureWarning):
+    """An old name was used; it is read in this release only."""
+
+
+def read_renamed(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """The same values under today's names.
+
+    Args:
+        values: by names that a user gave; where both the old and the new one are given, the old one stays.
+        renamed: old name to new name.
+
+    Warns:
+        RenamedWarning: for each old name; it says the new one.
+    """
+    old = [name for name in renamed if name in values and renamed[name] not in values]
+    for name in old:
+        text = f"{name!r} is called {renamed[name]!r} now; the old name is read in this release only"
+        warnings.warn(text, RenamedWarning, stacklevel=3)
+    return {renamed[name] if name in old else name: value for name, value in values.items()}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -58,7 +58,7 @@ def read_json(path: Path, *, what: str) -> Any:
     except OSError as error:
         raise PocketiqaError(f"the {what} at {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise TamperedError(f"the {what} at {path} is not valid JSON ({error}); restore it or start over") from error
+        raise IntegrityError(f"the {what} at {path} is not valid JSON ({error}); restore it or start over") from error
 
 
 @contextmanager

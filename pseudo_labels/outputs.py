@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, is_leftover, read_json, write_atomic
 
 MANIFEST = "manifest.json"
@@ -83,7 +83,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
     try:
         return Manifest(record["kind"], record["spec"], record["complete"], record["content"], record["notes"])
     except KeyError as error:
-        raise TamperedError(f"{folder / MANIFEST} lacks {error}: restore it, or make the folder anew") from error
+        raise IntegrityError(f"{folder / MANIFEST} lacks {error}: restore it, or make the folder anew") from error
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -1,14 +1,13 @@
-"""Work in several processes, with results in the order of the tasks and only a few of them in flight."""
+"""The ordered worker pool of the project: threads or processes, results in order, a bounded number in work."""
 
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from typing import Any, TypeVar
 
 from pseudo_labels.errors import PocketiqaError
@@ -19,46 +18,74 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_AHEAD = 4
+Progress = Callable[[int, int], None]
+"""Told how much of a longer work is done, and how much there is in total, in the unit of that work."""
+
 # The function of this worker process, set once when it starts.
 _work: Callable[[Any], Any] | None = None
 
 
-def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
-    """Results of ``function`` for each task, in order; with one worker in this process, else in fresh ones.
+def in_order(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    *,
+    ahead: int | None = None,
+    processes: bool = False,
+    size: Callable[[Item], int] | None = None,
+    size_ahead: int = 0,
+) -> Generator[Result, None, None]:
+    """Results of ``function`` for each item, in the order of the items, with a bounded number in work or waiting.
 
-    Fresh processes (spawn) inherit no thread and no lock, so this works whatever the caller has imported.
+    Closing the generator, or an error, cancels what has not begun and waits for what has: nobody is still writing once
+    the caller goes on.
 
     Args:
-        function: pickled once for each worker.
-        tasks: taken as they are needed.
-        workers: at least 1.
+        function: what is done; with ``processes`` it is pickled once for each worker.
+        items: taken one by one, as room becomes free.
+        workers: threads or processes; 0 works in the caller's own thread.
+        ahead: most results in work or waiting to be taken; None is four a worker.
+        processes: fresh processes (spawn), which inherit no thread and no lock, in place of threads.
+        size: of an item, in any unit; with it, items are also held back while more than ``size_ahead`` would be in
+            work or waiting. A single larger item is let through.
+        size_ahead: see ``size``.
 
     Raises:
-        PocketiqaError: a worker died; and whatever ``function`` raises.
+        PocketiqaError: a worker process died; and whatever ``function`` raises.
     """
-    if workers == 1:
-        yield from map(function, tasks)
+    if workers == 0:
+        yield from map(function, items)
         return
-    source, waiting = iter(tasks), deque[Future[Result]]()
+    executor = _process_pool(workers, function) if processes else ThreadPoolExecutor(workers, "pocketiqa-worker")
+    work = _run if processes else function
+    most = 4 * workers if ahead is None else ahead
+    waiting, size_waiting = deque[tuple[int, Future[Result]]](), 0
+    try:
+        for item in items:
+            item_size = size(item) if size else 0
+            while waiting and (len(waiting) >= most or (size and size_waiting + item_size > size_ahead)):
+                done_size, future = waiting.popleft()
+                size_waiting -= done_size
+                yield future.result()
+            waiting.append((item_size, executor.submit(work, item)))
+            size_waiting += item_size
+        while waiting:
+            yield waiting.popleft()[1].result()
+    except BrokenProcessPool as error:
+        raise PocketiqaError(
+            f"one of {workers} worker processes died (out of memory?): what was made so far is kept, "
+            "run the same command again with fewer workers"
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _process_pool(workers: int, function: Callable[[Any], Any]) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(function,)) as executor:
-        try:
-            waiting.extend(executor.submit(_run, task) for task in islice(source, _AHEAD * workers))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(executor.submit(_run, task) for task in islice(source, 1))
-        except BrokenProcessPool as error:
-            raise PocketiqaError(
-                f"one of {workers} worker processes died (out of memory?): what was made so far is kept, "
-                "run the same command again with fewer workers"
-            ) from error
-        finally:
-            # What is in work ends first: nobody may still be writing once the caller has heard of an error.
-            executor.shutdown(wait=True, cancel_futures=True)
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(function,))
 
 
 def _begin(function: Callable[[Any], Any]) -> None:

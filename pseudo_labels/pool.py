@@ -7,9 +7,8 @@ build leaves a folder without the mark of completeness, and the same command mak
 
 import hashlib
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from functools import cache, cached_property
 from itertools import islice
@@ -21,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pseudo_labels import addresses, outputs
-from pseudo_labels.duplicates import MAX_DISTANCE, Fingerprint, fingerprint, group_near
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.duplicates import MAX_DISTANCE, Fingerprint, fingerprint, group_near_duplicates
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import remove_leftovers, sha256_bytes, write_atomic
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
+from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import ImageRef, Status, id_of
 from pseudo_labels.sources import Entry, Listing, list_sources
 
@@ -37,40 +37,25 @@ class _Measured(NamedTuple):
 def measure_all(
     entries: Sequence[Entry],
     limits: DecodeLimits,
-    near_distance: int,
+    near_duplicate_distance: int,
     workers: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[ImageRef]:
     """One row for each entry, in order, whatever the number of threads.
 
     Args:
         entries: as listed.
         limits: images outside become bad rows.
-        near_distance: see ``duplicates.group_near``.
+        near_duplicate_distance: see ``duplicates.group_near_duplicates``.
         workers: threads that read and decode.
         progress: called with images done and in total.
     """
     measured: list[_Measured] = []
-    for one in _in_order(lambda entry: _measure(entry, limits), entries, workers):
+    for one in in_order(lambda entry: _measure(entry, limits), entries, workers):
         measured.append(one)
         if progress:
             progress(len(measured), len(entries))
-    return _grouped(_without_duplicates(measured), near_distance)
-
-
-def _in_order(function: Callable[[Entry], _Measured], items: Iterable[Entry], workers: int) -> Iterator[_Measured]:
-    """Results in the order of the items, with only a few in flight."""
-    waiting: deque[Future[_Measured]] = deque()
-    source = iter(items)
-    with ThreadPoolExecutor(workers) as executor:
-        try:
-            waiting.extend(executor.submit(function, item) for item in islice(source, 4 * workers))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(executor.submit(function, item) for item in islice(source, 1))
-        finally:
-            for future in waiting:
-                future.cancel()
+    return _grouped(_without_duplicates(measured), near_duplicate_distance)
 
 
 def _measure(entry: Entry, limits: DecodeLimits) -> _Measured:
@@ -100,10 +85,10 @@ def _without_duplicates(measured: Sequence[_Measured]) -> Iterator[_Measured]:
             yield _Measured(replace(ref, status=Status.DUPLICATE, reason=f"the same bytes as {earlier}"), found)
 
 
-def _grouped(measured: Iterator[_Measured], near_distance: int) -> list[ImageRef]:
+def _grouped(measured: Iterator[_Measured], near_duplicate_distance: int) -> list[ImageRef]:
     """Name each group by the id of its first image; a bad image is a group of its own."""
     rows = list(measured)
-    first = group_near([found for _, found in rows], near_distance)
+    first = group_near_duplicates([found for _, found in rows], near_duplicate_distance)
     return [replace(ref, group=rows[leader].ref.id) for (ref, _), leader in zip(rows, first.tolist(), strict=True)]
 
 
@@ -141,7 +126,7 @@ class Pool:
             raise PocketiqaError(f"{path} is missing: restore it, or make the pool again with --overwrite")
         data = path.read_bytes()
         if sha256_bytes(data) != manifest.content["sha256"]:
-            raise TamperedError(
+            raise IntegrityError(
                 f"{path} was altered since it was written: restore it, or make it anew with --overwrite"
             )
         return cls(folder, manifest, _parsed(data))
@@ -240,11 +225,11 @@ def build_pool(
     out: Path,
     *,
     limits: DecodeLimits = DEFAULT_LIMITS,
-    near_distance: int = 4,
-    max_bad_share: float = 0.5,
+    near_duplicate_distance: int = 4,
+    max_bad_fraction: float = 0.5,
     workers: int = 1,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Pool:
     """Read every image of ``sources`` once and write the pool.
 
@@ -256,8 +241,8 @@ def build_pool(
         sources: see ``sources``.
         out: the pool's folder.
         limits: images outside are bad rows.
-        near_distance: see ``duplicates.group_near``.
-        max_bad_share: above this share of bad rows the pool is not finished; its rows are written all the same, for
+        near_duplicate_distance: see ``duplicates.group_near_duplicates``.
+        max_bad_fraction: above this share of bad rows the pool is not finished; its rows are written all the same, for
             looking at. Duplicates are not bad.
         workers: threads; Pillow decodes outside Python's lock. The pool does not depend on it.
         overwrite: replace an earlier pool that was made differently.
@@ -268,19 +253,19 @@ def build_pool(
         OutputConflictError: ``out`` holds something else.
         StorageFullError: the disk is full.
     """
-    _check_arguments(near_distance, max_bad_share, workers)
+    _check_arguments(near_duplicate_distance, max_bad_fraction, workers)
     out, listing = Path(out), list_sources(sources)
-    spec = _spec(listing, limits, near_distance)
+    spec = _spec(listing, limits, near_duplicate_distance)
 
     @cache
     def measure() -> list[ImageRef]:
-        return list(measure_all(listing.entries, limits, near_distance, workers, progress))
+        return list(measure_all(listing.entries, limits, near_duplicate_distance, workers, progress))
 
     if keep_touched(out, spec, measure) or outputs.claim(out, KIND, spec, overwrite=overwrite) == outputs.Claim.DONE:
         return Pool.open(out)
     refs = measure()
     content = _write_table(out, refs)
-    _refuse_bad(refs, max_bad_share, out)
+    _refuse_bad(refs, max_bad_fraction, out)
     outputs.finish(out, content)
     return Pool.open(out)
 
@@ -309,35 +294,35 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
     return True
 
 
-def _check_arguments(near_distance: int, max_bad_share: float, workers: int) -> None:
-    if not 0 <= near_distance <= MAX_DISTANCE:
-        raise PocketiqaError(f"near_distance is {near_distance}, but must be 0 to {MAX_DISTANCE}")
-    if not 0 <= max_bad_share <= 1:
-        raise PocketiqaError(f"max_bad_share is {max_bad_share}, but must be 0 to 1")
+def _check_arguments(near_duplicate_distance: int, max_bad_fraction: float, workers: int) -> None:
+    if not 0 <= near_duplicate_distance <= MAX_DISTANCE:
+        raise PocketiqaError(f"near_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE}")
+    if not 0 <= max_bad_fraction <= 1:
+        raise PocketiqaError(f"max_bad_share is {max_bad_fraction}, but must be 0 to 1")
     if workers < 1:
         raise PocketiqaError(f"workers is {workers}, but must be at least 1")
 
 
-def _spec(listing: Listing, limits: DecodeLimits, near_distance: int) -> dict[str, Any]:
+def _spec(listing: Listing, limits: DecodeLimits, near_duplicate_distance: int) -> dict[str, Any]:
     return {
         "sources": list(listing.sources),
         "images": len(listing.entries),
         "files_digest": listing.digest,
         "limits": {**asdict(limits), "background": list(limits.background)},
-        "near_distance": near_distance,
+        "near_distance": near_duplicate_distance,
     }
 
 
-def _refuse_bad(refs: Sequence[ImageRef], max_bad_share: float, out: Path) -> None:
+def _refuse_bad(refs: Sequence[ImageRef], max_bad_fraction: float, out: Path) -> None:
     """Fail loudly when too little is left."""
     bad = [ref for ref in refs if ref.status not in (Status.OK, Status.DUPLICATE)]
-    if len(bad) < len(refs) and len(bad) <= max_bad_share * len(refs):
+    if len(bad) < len(refs) and len(bad) <= max_bad_fraction * len(refs):
         return
     common = Counter(ref.status for ref in bad).most_common(3)
     examples = {ref.status: ref.reason for ref in reversed(bad)}
     shown = "; ".join(f"{count} {status} (such as: {examples[status]})" for status, count in common)
     raise PocketiqaError(
-        f"{len(bad)} of {len(refs)} images are bad, above the limit of {max_bad_share:.0%}: {shown}. Every row with "
+        f"{len(bad)} of {len(refs)} images are bad, above the limit of {max_bad_fraction:.0%}: {shown}. Every row with "
         f"its reason is in {out / TABLE}: mend the sources and run again with --overwrite, or raise --max-bad-share"
     )
 

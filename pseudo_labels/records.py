@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pseudo_labels.crops import FULL
 from pseudo_labels.files import digest_of
-from pseudo_labels.views import FULL
 
 # A label's weight falls to a half where its spread reaches this, a tenth of the scale: about how far the mean opinions
 # of two panels of observers are apart.

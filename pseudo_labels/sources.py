@@ -191,7 +191,7 @@ def _tar(name: str, where: Path | str) -> Iterator[Entry]:
             archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
         except tarfile.TarError as error:
             raise PocketiqaError(f"{name!r} is no uncompressed tar ({error}): decompress or replace it") from error
-        damage = ""
+        distortion = ""
         try:
             while (member := archive.next()) is not None:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # else all would be kept
@@ -199,11 +199,11 @@ def _tar(name: str, where: Path | str) -> Iterator[Entry]:
                     yield _member(name, member, stamp)
             # A damaged header ends the iteration silently; a sound archive ends with zeros, or just ends.
             file.seek(archive.offset)
-            damage = "a header that cannot be read" if file.read(tarfile.BLOCKSIZE).strip(b"\0") else ""
+            distortion = "a header that cannot be read" if file.read(tarfile.BLOCKSIZE).strip(b"\0") else ""
         except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
-            damage = str(error) or type(error).__name__
-        if damage:
-            reason = f"the archive is damaged at byte {archive.offset} ({damage}): members behind it are lost"
+            distortion = str(error) or type(error).__name__
+        if distortion:
+            reason = f"the archive is damaged at byte {archive.offset} ({distortion}): members behind it are lost"
             yield Entry(name, stamp, (Status.CORRUPT, reason))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pseudo_labels import outputs, shards
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, exclusive, read_json, sha256_file, staged_folder
 from pseudo_labels.records import PseudoLabel, TeacherStamp
 from pseudo_labels.shards import ShardFault
@@ -57,7 +57,7 @@ class StoreSpec:
             raise PocketiqaError(f"{self.threads} threads: at least 1 is needed")
 
     @property
-    def of_windows(self) -> bool:
+    def of_crops(self) -> bool:
         """Whether its labels are of windows of the images (``views.RandomCrops``) and not of the whole images."""
         return "crops" in self.preprocessing
 
@@ -80,7 +80,7 @@ class StoreSpec:
             stamp = TeacherStamp(**values.pop("teacher"))
             return cls(stamp, values.pop("pool"), features=tuple(values.pop("features")), **values)
         except (KeyError, TypeError) as error:
-            raise TamperedError(f"the label store's manifest is not what pocketiqa writes ({error})") from error
+            raise IntegrityError(f"the label store's manifest is not what pocketiqa writes ({error})") from error
 
 
 class LabelStore:
@@ -294,7 +294,7 @@ class LabelStore:
         if index not in self._trusted:
             reason = self.fault(index)
             if reason:
-                raise TamperedError(
+                raise IntegrityError(
                     f"shard {index} of {self.folder} was altered or damaged ({reason}): "
                     "run the same label command again, it relabels that shard"
                 )

@@ -17,7 +17,7 @@ _MAX_WIDTH = 4096
 # Its weights are those of one architecture: its last map of stride 32, 8 channels, RGB in [0, 1].
 _DP_IQA_B7_FIELDS: dict[str, Any] = {
     "levels": (32,),
-    "grid": 32,
+    "map_stride": 32,
     "head_width": 8,
     "mean": (0.0, 0.0, 0.0),
     "std": (1.0, 1.0, 1.0),
@@ -25,6 +25,10 @@ _DP_IQA_B7_FIELDS: dict[str, Any] = {
 }
 
 Colour = tuple[float, float, float]
+
+
+# Names in files, where they differ: exported students and training folders of all versions have them.
+_STORED = {"map_stride": "grid"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class StudentConfig:
         backbone: a timm model name, any convolutional pyramid; or ``DP_IQA_B7``, of which only ``preprocess`` can be
             chosen (see ``dp_iqa_b7_config``).
         levels: strides of the feature maps used, rising. Stages behind the last one are left out of the model.
-        grid: stride of the quality map, one of ``levels``.
+        map_stride: stride of the quality map in pixels of the input, one of ``levels``; called ``grid`` on disk.
         head_width: channels of each reduced level and of the fused map.
         mean: subtracted from RGB in [0, 1]; None takes what timm states for the backbone.
         std: divides it; None likewise.
@@ -46,7 +50,7 @@ class StudentConfig:
 
     backbone: str
     levels: tuple[int, ...] = (4, 8, 16, 32)
-    grid: int = 16
+    map_stride: int = 16
     head_width: int = 64
     mean: Colour | None = None
     std: Colour | None = None
@@ -57,8 +61,8 @@ class StudentConfig:
         levels = tuple(self.levels)
         if not levels or sorted(set(levels)) != list(levels) or not set(levels) <= set(_STRIDES):
             raise PocketiqaError(f"levels is {list(levels)}, but rising strides out of {list(_STRIDES)} are needed")
-        if self.grid not in levels:
-            raise PocketiqaError(f"grid is {self.grid!r}, but it must be one of the levels {list(levels)}")
+        if self.map_stride not in levels:
+            raise PocketiqaError(f"map_stride is {self.map_stride!r}, but it must be one of the levels {list(levels)}")
         if self.pad_type not in PAD_TYPES:
             raise PocketiqaError(f"pad_type is {self.pad_type!r}, but one of {list(PAD_TYPES)} is needed")
         check_int(self.head_width, "head_width", 1, _MAX_WIDTH)
@@ -69,7 +73,7 @@ class StudentConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        record = {item.name: getattr(self, item.name) for item in fields(self)}
+        record = {_STORED.get(item.name, item.name): getattr(self, item.name) for item in fields(self)}
         for name in ("levels", "mean", "std"):
             record[name] = None if record[name] is None else list(record[name])
         return {**record, "preprocess": self.preprocess.as_dict()}
@@ -81,7 +85,9 @@ class StudentConfig:
         Raises:
             PocketiqaError: a field is missing, unknown or out of range.
         """
-        values = check_fields(record, [item.name for item in fields(cls)], "student configuration")
+        stored = {_STORED.get(item.name, item.name): item.name for item in fields(cls)}
+        checked = check_fields(record, stored, "student configuration")
+        values = {stored[name]: value for name, value in checked.items()}
         for name in ("levels", "mean", "std"):
             if values[name] is not None and not isinstance(values[name], Sequence):
                 raise PocketiqaError(f"{name} is {values[name]!r} in the student configuration: a list is needed")

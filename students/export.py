@@ -21,7 +21,7 @@ from pseudo_labels.files import write_atomic
 from students.base import Student
 from students.complexity import measure_complexity
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
-from students.session import INPUT, OUTPUTS, check_seal, seal, start_session
+from students.session import INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
@@ -274,8 +274,8 @@ def export_onnx(
         graph = halve_weights(graph)
         parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
     contract = replace(contract, parity=asdict(parity))
-    data = seal(_with_contract(graph, contract).SerializeToString())
-    digest = check_seal(data, str(out))
+    data = with_checksum(_with_contract(graph, contract).SerializeToString())
+    digest = verify_checksum(data, str(out))
     # The bytes that will be written, metadata and seal included, must be what the runtime accepts.
     start_session(data, 1, str(out))
     write_atomic(Path(out), data)

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
+from pseudo_labels.parallel import Progress
 from students.fields import check_int
 from students.runtime import MAX_WORKERS, Scorer
 
@@ -57,7 +58,7 @@ def measure_latency(
     threads: int = 1,
     warmup_images: int = 5,
     repeats: int = 3,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LatencyReport:
     """Time an exported student on real files, one after the other, files in the page cache.
 

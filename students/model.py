@@ -68,15 +68,15 @@ def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -
 
 
 class _Neck(nn.Module):
-    """Feature maps of several strides -> one map of the grid's stride.
+    """Feature maps of several strides -> one map of one stride.
 
-    Each level is reduced and rectified at its own resolution, then averaged over the cells of the grid: rectified
+    Each level is reduced and rectified at its own resolution, then averaged over the cells of that map: rectified
     first, because the mean of a linear map forgets how strongly it varies within the cell, which is what noise is.
     """
 
     def __init__(self, channels: Sequence[int], config: StudentConfig):
         super().__init__()
-        self.levels, self.grid, width = config.levels, config.grid, config.head_width
+        self.levels, self.map_stride, width = config.levels, config.map_stride, config.head_width
         self.reduce = nn.ModuleList(_conv_bn_relu(count, width) for count in channels)
         self.fuse = nn.Sequential(
             _conv_bn_relu(width * len(channels), width),
@@ -85,14 +85,14 @@ class _Neck(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        grid_size = maps[self.levels.index(self.grid)].shape[-2:]
+        map_size = maps[self.levels.index(self.map_stride)].shape[-2:]
         reduced = []
         for level, reduce, found in zip(self.levels, self.reduce, maps, strict=True):
             level_map = reduce(found)
-            if level < self.grid:
-                level_map = functional.avg_pool2d(level_map, self.grid // level)
-            if level != self.grid:
+            if level < self.map_stride:
+                level_map = functional.avg_pool2d(level_map, self.map_stride // level)
+            if level != self.map_stride:
                 # Finer maps have the right size already, save for odd images, where they may lack a row.
-                level_map = functional.interpolate(level_map, size=grid_size, mode="bilinear", align_corners=False)
+                level_map = functional.interpolate(level_map, size=map_size, mode="bilinear", align_corners=False)
             reduced.append(level_map)
         return self.fuse(torch.cat(reduced, dim=1))

@@ -6,15 +6,14 @@ print(Scorer().score("photo.jpg").score)
 
 import ctypes
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 
 import numpy as np
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, load
+from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
 from students.fields import check_int
@@ -52,7 +51,7 @@ def keep_freed_memory(kept_bytes: int = _KEPT_BYTES, block_bytes: int = _BLOCK_B
 
 MAX_WORKERS = 256
 # Images in flight for each worker: enough that none waits for the oldest one, few enough that memory stays flat.
-_WINDOW_PER_WORKER = 4
+_AHEAD_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Result:
     Attributes:
         score: in [0, 1], 1 best, on the scale named in the contract.
         quality_map: float32 [h, w] in [0, 1], on the same scale: which parts look good or bad. One cell is a square of
-            ``student.grid`` pixels of the resized image.
+            ``student.map_stride`` pixels of the resized image.
         weight_map: float32 [h, w], positive: how much each cell counts. Only ratios within one image mean something.
     """
 
@@ -162,7 +161,7 @@ class Scorer:
         paths: Iterable[str | os.PathLike[str]],
         *,
         workers: int = 1,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[Row]:
         """Score files, one row a path, in the order given; a bad file gives a row and stops nothing.
 
@@ -180,25 +179,10 @@ class Scorer:
         check_int(workers, "workers", 1, MAX_WORKERS)
         keep_freed_memory()
         total = len(paths) if isinstance(paths, Sized) else 0
-        rows = self._rows(paths, workers)
+        # With one worker the work is done where it is asked for; when the caller stops early, at most the images now in
+        # work are waited for.
+        rows = in_order(self.row, paths, workers if workers > 1 else 0, ahead=workers * _AHEAD_PER_WORKER)
         return rows if progress is None else _counted(rows, total, progress)
-
-    def _rows(self, paths: Iterable[str | os.PathLike[str]], workers: int) -> Iterator[Row]:
-        if workers == 1:
-            yield from map(self.row, paths)
-            return
-        executor = ThreadPoolExecutor(workers, thread_name_prefix="pocketiqa-score")
-        waiting: deque[Future[Row]] = deque()
-        try:
-            for path in paths:
-                waiting.append(executor.submit(self.row, path))
-                if len(waiting) >= workers * _WINDOW_PER_WORKER:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            # Also when the caller stops early: at most the images now in work are waited for.
-            executor.shutdown(wait=True, cancel_futures=True)
 
     def row(self, path: str | os.PathLike[str]) -> Row:
         """Score one file; every fault of the file becomes the row's status and reason."""
@@ -213,7 +197,7 @@ class Scorer:
             return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
 
 
-def _counted(rows: Iterator[Row], total: int, progress: Callable[[int, int], None]) -> Iterator[Row]:
+def _counted(rows: Iterator[Row], total: int, progress: Progress) -> Iterator[Row]:
     for done, row in enumerate(rows, start=1):
         progress(done, total)
         yield row

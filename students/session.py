@@ -5,12 +5,12 @@ from pathlib import Path
 
 import onnxruntime
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import sha256_bytes
 from students.contract import CONTRACT_KEY, StudentContract
 from students.shipped import NAMES
 
-SEAL_KEY = "pocketiqa.sha256"
+CHECKSUM_KEY = "pocketiqa.sha256"
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 _LENGTH_DELIMITED = 2
 _DIGEST_HEX = 64
@@ -22,19 +22,19 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _entry(digest: str) -> bytes:
-    pair = _field(_KEY, SEAL_KEY.encode()) + _field(_VALUE, digest.encode())
+    pair = _field(_KEY, CHECKSUM_KEY.encode()) + _field(_VALUE, digest.encode())
     return _field(_METADATA_PROPS, pair)
 
 
-SEAL_BYTES = len(_entry("0" * _DIGEST_HEX))
+CHECKSUM_BYTES = len(_entry("0" * _DIGEST_HEX))
 
 
-def seal(model: bytes) -> bytes:
+def with_checksum(model: bytes) -> bytes:
     """Serialised model -> the same with its seal at the end."""
     return model + _entry(sha256_bytes(model))
 
 
-def check_seal(data: bytes, name: str) -> str:
+def verify_checksum(data: bytes, name: str) -> str:
     """Verify a sealed file's bytes.
 
     Args:
@@ -47,16 +47,16 @@ def check_seal(data: bytes, name: str) -> str:
     Raises:
         TamperedError: there is no seal at the end, or it does not fit the bytes before it.
     """
-    model, tail = data[:-SEAL_BYTES], data[-SEAL_BYTES:]
+    model, tail = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
     digest = tail[-_DIGEST_HEX:]
-    if len(data) <= SEAL_BYTES or tail[:-_DIGEST_HEX] != _entry("0" * _DIGEST_HEX)[:-_DIGEST_HEX]:
-        raise TamperedError(
+    if len(data) <= CHECKSUM_BYTES or tail[:-_DIGEST_HEX] != _entry("0" * _DIGEST_HEX)[:-_DIGEST_HEX]:
+        raise IntegrityError(
             f"{name} does not end with a pocketiqa seal: it was cut, appended to or not exported by pocketiqa; "
             "fetch it again or export it with `pocketiqa export`"
         )
     actual = sha256_bytes(model)
     if digest != actual.encode():
-        raise TamperedError(
+        raise IntegrityError(
             f"{name} was altered: its seal says {digest[:12].decode('ascii', 'replace')}..., its content is "
             f"{actual[:12]}...; fetch it again or export it with `pocketiqa export`"
         )
@@ -104,10 +104,10 @@ def open_model(path: str | Path, threads: int = 1) -> OpenedModel:
     """Verify the seal, then load the model from the verified bytes.
 
     Raises:
-        PocketiqaError: the file is missing, altered (``TamperedError``), no model, or has no contract we can read.
+        PocketiqaError: the file is missing, altered (``IntegrityError``), no model, or has no contract we can read.
     """
     data = read_model(path)
-    digest = check_seal(data, str(path))
+    digest = verify_checksum(data, str(path))
     session = start_session(data, threads, str(path))
     text = session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
     if text is None:
@@ -139,7 +139,7 @@ def start_session(model: bytes, threads: int, name: str) -> onnxruntime.Inferenc
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         reason = " ".join(str(error).split())[:200]
-        raise TamperedError(f"{name} is not a model that ONNX Runtime can load: {reason}") from error
+        raise IntegrityError(f"{name} is not a model that ONNX Runtime can load: {reason}") from error
     inputs = [item.name for item in session.get_inputs()]
     outputs = [item.name for item in session.get_outputs()]
     if inputs != [INPUT] or outputs != list(OUTPUTS):

@@ -10,7 +10,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, read_json, sha256_bytes, sha256_file, staged_folder, write_atomic
 from students.base import Student
 from students.config import StudentConfig
@@ -89,7 +89,7 @@ def load_student(folder: str | Path) -> Student:
         raise PocketiqaError(f"no student weights at {path}: the file does not exist") from error
     actual = sha256_bytes(data)
     if actual != record["sha256"]:
-        raise TamperedError(
+        raise IntegrityError(
             f"{path} was altered: its record says sha256 {str(record['sha256'])[:12]}..., it is {actual[:12]}...; "
             "restore it or train the student again"
         )
@@ -107,7 +107,7 @@ def load_weights(student: Student, data: bytes, name: str) -> None:
     try:
         tensors = load_tensors(data)
     except SafetensorError as error:
-        raise TamperedError(f"{name} is not a safetensors file ({error}); restore it") from error
+        raise IntegrityError(f"{name} is not a safetensors file ({error}); restore it") from error
     own = student.state_dict()
     _refuse_names(sorted(set(own) - set(tensors)), name, "lacks", student)
     _refuse_names(sorted(set(tensors) - set(own)), name, "has the foreign", student)

@@ -15,7 +15,7 @@ from teachers.reading import Prepared
 Warn = Callable[[str], None]
 
 
-class Judge:
+class Predictor:
     """A teacher with a batch size, which shrinks for good when memory runs out.
 
     Args:

@@ -15,7 +15,7 @@ from pseudo_labels.outputs import differences
 from pseudo_labels.records import TeacherStamp
 from pseudo_labels.tensor_files import misfits
 from teachers.base import Teacher
-from teachers.sealed import read_sealed, tensor_digest, write_sealed
+from teachers.checksummed import read_checksummed, tensor_digest, write_checksummed
 
 _KIND = "fitted teacher"
 _MEND = "give a file that `pocketiqa fit-teacher` made, or fit the teacher again"
@@ -50,7 +50,7 @@ def save_trained(path: Path, trained: Trained) -> None:
     """
     refuse_lower_precision(trained.tensors)
     head = {name: value for name, value in vars(trained).items() if name != "tensors"}
-    write_sealed(path, _KIND, head, trained.tensors)
+    write_checksummed(path, _KIND, head, trained.tensors)
 
 
 def refuse_lower_precision(tensors: Mapping[str, Tensor]) -> None:
@@ -73,7 +73,7 @@ def read_trained(path: Path) -> Trained:
         PocketiqaError: not there, or not written by ``save_trained``.
         TamperedError: damaged or altered.
     """
-    head, tensors = read_sealed(path, _KIND, mend=_MEND)
+    head, tensors = read_checksummed(path, _KIND, mend=_MEND)
     return Trained(tensors=tensors, **head)
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_labels import outputs
+from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.store import KIND, LabelStore, StoreSpec
-from pseudo_labels.views import RandomCrops
 from teachers.base import Teacher
-from teachers.batched import Judge, Warn
+from teachers.batched import Predictor, Warn
 from teachers.fitted_folder import read_seen
 from teachers.launch import Launch, current_launch, torch_threads
 from teachers.reading import Preparer, read_ahead
@@ -74,8 +75,6 @@ _IMAGES_PER_SHARD = 256
 # processes, for the shards of a store never change.
 _FEWEST_SHARDS = 8
 
-Progress = Callable[[int, int], None]
-
 
 def label(
     pool_folder: Path | str,
@@ -92,7 +91,7 @@ def label(
     threads: int = 1,
     decode_workers: int = 2,
     limits: DecodeLimits = DEFAULT_LIMITS,
-    max_failed_share: float = 0.5,
+    max_failed_fraction: float = 0.5,
     overwrite: bool = False,
     progress: Progress | None = None,
     warn: Warn | None = None,
@@ -113,7 +112,7 @@ def label(
         threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
         decode_workers: threads that decode ahead.
         limits: for decoding.
-        max_failed_share: of the pool's good images; if more than this got no label, the store is not finished.
+        max_failed_fraction: of the pool's good images; if more than this got no label, the store is not finished.
         overwrite: start over, even if ``out`` holds a store that was made differently.
         progress: called with rows done and rows in all, of this process.
         warn: told of damaged shards and memory that ran out.
@@ -139,7 +138,7 @@ def label(
     launch = current_launch(device)
     teacher.to(launch.device)
     store = _claim(out, spec, pool, launch, overwrite)
-    failed = FailureLimit(pool, max_failed_share)
+    failed = FailureLimit(pool, max_failed_fraction)
     seen = read_seen(teacher_name) if unseen else frozenset[str]()
     label_pool(
         pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
@@ -201,7 +200,7 @@ def label_pool(
     rows_of = {index: len(store.shard_rows(index)) for index in mine}
     count = _Count(sum(rows_of.values()), progress)
     count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
-    judge = Judge(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
+    judge = Predictor(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
     refs = (ref for index in pending for ref in _refs(pool, store, index))
     # One stream for all shards: between two shards the decoding threads go on.
     rows = read_ahead(refs, Preparer(pool, teacher, limits, seen, crops), workers=decode_workers, batch_size=batch_size)

@@ -1,18 +1,18 @@
 """Decode ahead of the teacher: rows of a pool become teacher input in threads, in order and with bounded memory."""
 
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Container, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pseudo_labels.crops import FULL, WHOLE, Crop, RandomCrops
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DecodeLimits, ImageError
+from pseudo_labels.parallel import in_order
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.views import FULL, WHOLE, RandomCrops, Window
 from teachers.base import Item, Teacher
 
 # Decoded but not yet judged: at most this many pixels (a float32 RGB tensor of them is 770 MB) and this many images a
@@ -59,7 +59,7 @@ class Preparer:
         window = self._crops.of(ref.id)
         return replace(self._prepared(ref, window), view=window.view)
 
-    def _prepared(self, ref: ImageRef, window: Window) -> Prepared:
+    def _prepared(self, ref: ImageRef, window: Crop) -> Prepared:
         if ref.status != Status.OK:
             return Prepared(ref, None, ref.status, ref.reason)
         if ref.id in self._seen or ref.ref_id in self._seen:
@@ -99,20 +99,11 @@ def read_ahead(
     refs: Iterable[ImageRef], prepare: Preparer, *, workers: int, batch_size: int
 ) -> Generator[Prepared, None, None]:
     """Prepare rows in ``workers`` threads, some ahead of the consumer; results come in the order of ``refs``."""
-    waiting: deque[tuple[int, Future[Prepared]]] = deque()
-    limit = 2 * batch_size + _IMAGES_AHEAD * workers
-    pixels = 0
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        for ref in refs:
-            size = ref.width * ref.height
-            while waiting and (len(waiting) >= limit or pixels + size > _PIXELS_AHEAD):
-                done, future = waiting.popleft()
-                pixels -= done
-                yield future.result()
-            waiting.append((size, executor.submit(prepare, ref)))
-            pixels += size
-        while waiting:
-            yield waiting.popleft()[1].result()
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    return in_order(
+        prepare,
+        refs,
+        workers,
+        ahead=2 * batch_size + _IMAGES_AHEAD * workers,
+        size=lambda ref: ref.width * ref.height,
+        size_ahead=_PIXELS_AHEAD,
+    )

@@ -20,6 +20,7 @@ from PIL import Image
 from pseudo_labels.distort import distort, groups
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
+from pseudo_labels.parallel import Progress
 
 STEPS = 32
 LEVELS = (1, 2, 3, 4, 5)
@@ -33,7 +34,7 @@ def fit_curves(
     photographs: Iterable[tuple[str, np.ndarray]],
     metrics: Metrics,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, list[float]]:
     """Knots of each metric.
 

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from distill.commands.options import OverwriteFile, Settings, app
-from distill.recipe.stages import NEAR
 from distill.terminal import console
+from pseudo_labels.defaults import NEAR_DUPLICATE_COSINE
 
 
 @app.command()
@@ -28,7 +28,7 @@ def overlap(
     feature: Annotated[
         str | None, typer.Option(help="Which of its features.  [default: the first that it has]")
     ] = None,
-    above: Annotated[float, typer.Option(help="Cosine above which two images are near.")] = NEAR,
+    above: Annotated[float, typer.Option(help="Cosine above which two images are near.")] = NEAR_DUPLICATE_COSINE,
     split: Annotated[
         str | None, typer.Option(help="Of TESTED: test, validation, train or all.  [default: test where there is one]")
     ] = None,
@@ -49,21 +49,21 @@ def overlap(
 
     Writes overlap.html (the closest pairs), overlap.json (for `evaluate --near`), groups.csv and split.csv.
     """
-    from distill.leakage.extractors import open_describer
-    from distill.leakage.find import find_near
-    from distill.leakage.image_sets import side_of_testing, side_of_training
+    from distill.leakage.extractors import open_extractor
+    from distill.leakage.find import find_near_duplicates
+    from distill.leakage.image_sets import evaluation_image_set, training_image_set
     from distill.leakage.neighbours import check_above
     from distill.leakage.page import PAGE
     from distill.leakage.summary import left_out_lines, overlap_lines, overlap_tables
     from distill.recipe.load import parse_settings
 
     check_above(above)
-    sides = side_of_training(trained), side_of_testing(tested, split)
-    describer = open_describer(by, options=parse_settings(options or []), feature=feature, device=device)
-    with console.progress(f"overlap ({describer.name})") as report:
-        record = find_near(
+    sides = training_image_set(trained), evaluation_image_set(tested, split)
+    extractor = open_extractor(by, options=parse_settings(options or []), feature=feature, device=device)
+    with console.progress(f"overlap ({extractor.name})") as report:
+        record = find_near_duplicates(
             *sides,
-            describer,
+            extractor,
             out,
             above=above,
             validation=validation,

@@ -19,8 +19,10 @@ def pool(
         ),
     ],
     out: OutFolder,
-    near_distance: Annotated[int, typer.Option(help="dHash bits, of 64, up to which two images are one scene.")] = 4,
-    max_bad_share: Annotated[float, typer.Option(help="Fail when more than this share of files is bad.")] = 0.5,
+    near_duplicate_distance: Annotated[
+        int, typer.Option(help="dHash bits, of 64, up to which two images are one scene.")
+    ] = 4,
+    max_bad_fraction: Annotated[float, typer.Option(help="Fail when more than this share of files is bad.")] = 0.5,
     max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = 100_000_000,
     workers: Annotated[int, typer.Option(help="Images decoded at a time.")] = 2,
     overwrite: Overwrite = False,
@@ -35,8 +37,8 @@ def pool(
             sources,
             out,
             limits=DecodeLimits(max_pixels=max_pixels),
-            near_distance=near_distance,
-            max_bad_share=max_bad_share,
+            near_duplicate_distance=near_duplicate_distance,
+            max_bad_fraction=max_bad_fraction,
             workers=workers,
             overwrite=overwrite,
             progress=report,
@@ -138,7 +140,7 @@ def label(
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")] = 1,
     decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = 2,
-    max_failed_share: Annotated[
+    max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished when more than this share of good images gets no label.")
     ] = 0.5,
     overwrite: Overwrite = False,
@@ -165,7 +167,7 @@ def label(
             device=device,
             threads=threads,
             decode_workers=decode_workers,
-            max_failed_share=max_failed_share,
+            max_failed_fraction=max_failed_fraction,
             overwrite=overwrite,
             progress=report,
             warn=console.warn,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.comparison.config import Comparison, load_comparison
-from distill.comparison.evaluate import check_models, judge_rows, keep, open_target, time_rows
+from distill.comparison.evaluate import check_models, keep, open_target, predict_rows, time_rows
 from distill.comparison.plots import plot_accuracy, plot_predicted
 from distill.comparison.table import (
     RESAMPLES,
@@ -69,7 +69,7 @@ def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwri
 def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
     benchmark, targets = open_target(comparison)
     with console.progress("judge") as report:
-        judged = judge_rows(comparison, benchmark, overwrite=overwrite, report=report)
+        judged = predict_rows(comparison, benchmark, overwrite=overwrite, report=report)
     times = _times(comparison, benchmark, judged, overwrite)
     result: dict[str, Any] = {
         "name": comparison.name,

@@ -7,23 +7,26 @@ from pydantic import Field, model_validator
 
 from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
 from distill.recipe.recipe import find_recipe
-from distill.recipe.stages import Section, SplitName
+from distill.recipe.settings import Settings
+from distill.recipe.stages import SplitName
 from pseudo_labels.errors import PocketiqaError
 
 
-class Target(Section):
+class Target(Settings):
     """What all are judged by.
 
     Attributes:
-        opinions: as for ``pocketiqa evaluate --on``.
+        ratings: as for ``pocketiqa evaluate --on``.
         split: of it.
     """
 
-    opinions: str
+    RENAMED = {"opinions": "ratings"}
+
+    ratings: str
     split: SplitName = "test"
 
 
-class Published(Section):
+class Published(Settings):
     """A figure that others measured.
 
     Attributes:
@@ -37,7 +40,7 @@ class Published(Section):
     source: str
 
 
-class Row(Section):
+class Row(Settings):
     """A line of the table: measured here, or published.
 
     Attributes:
@@ -67,7 +70,7 @@ class Row(Section):
         return self
 
 
-class Gain(Section):
+class Gain(Settings):
     """Two rows that are compared image by image, seed by seed.
 
     Attributes:
@@ -79,7 +82,7 @@ class Gain(Section):
     over: str
 
 
-class Comparison(Section):
+class Comparison(Settings):
     """A comparison.
 
     Attributes:

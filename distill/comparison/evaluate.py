@@ -11,17 +11,17 @@ from typing import Any
 from distill.comparison.config import Comparison, Row
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.benchmarks.registry import Benchmark
-from distill.evaluation.predictions import Judge, Predictions, judge_samples, kind_of, open_judge
+from distill.evaluation.predictions import Predictions, Predictor, kind_of, open_predictor, predict_samples
 from distill.evaluation.samples import Sample, benchmark_samples
 from distill.evaluation.targets import Targets, targets_from_benchmark
 from distill.recipe.recipe import with_variables
 from distill.recipe.stages import expanded
 from distill.stages.benchmark import shifted
 from distill.stages.context import make_once
-from distill.terminal.console import Report
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, sha256_file
 from pseudo_labels.images import decode
+from pseudo_labels.parallel import Progress
 from students.latency import machine_name, pinned_cores
 from students.runtime import keep_freed_memory
 from teachers.launch import torch_threads
@@ -31,7 +31,7 @@ _SLOW_IMAGES = 10  # of models that take long
 _SLOW_S = 0.1
 
 
-def time_rows(comparison: Comparison, benchmark: Benchmark, report: Report | None = None) -> dict[str, Any]:
+def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | None = None) -> dict[str, Any]:
     """Time the rows that ask for it.
 
     Args:
@@ -58,11 +58,11 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Report | Non
     return {"machine": machine_name(), "rows": {name: _summary(found[_WARM_UP:]) for name, found in times.items()}}
 
 
-def _opened(row: Row) -> Judge:
-    return open_judge(expanded(row.models[0]), options=with_variables(row.options), device="cpu")
+def _opened(row: Row) -> Predictor:
+    return open_predictor(expanded(row.models[0]), options=with_variables(row.options), device="cpu")
 
 
-def _seconds(judge: Judge, sample: Sample) -> float:
+def _seconds(judge: Predictor, sample: Sample) -> float:
     data = sample.read()
     started = time.perf_counter()
     judge.score(decode(data), None)
@@ -81,7 +81,7 @@ _DECODERS = 2
 def open_target(comparison: Comparison) -> tuple[Benchmark, Targets]:
     """The benchmark, and its opinions as what to judge by."""
     split = comparison.benchmark.split
-    benchmark = load_benchmark(expanded(comparison.benchmark.opinions)).select(None if split == "all" else split)
+    benchmark = load_benchmark(expanded(comparison.benchmark.ratings)).select(None if split == "all" else split)
     return benchmark, targets_from_benchmark(benchmark)
 
 
@@ -100,8 +100,8 @@ def check_models(comparison: Comparison) -> None:
                 raise PocketiqaError(f"row {row.name!r}: {error}{hint}") from error
 
 
-def judge_rows(
-    comparison: Comparison, benchmark: Benchmark, *, overwrite: bool = False, report: Report | None = None
+def predict_rows(
+    comparison: Comparison, benchmark: Benchmark, *, overwrite: bool = False, report: Progress | None = None
 ) -> dict[str, list[Predictions]]:
     """Predictions of all models, by row.
 
@@ -122,16 +122,16 @@ def judge_rows(
 
 
 def _judged(
-    row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite: bool, report: Report | None
+    row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite: bool, report: Progress | None
 ) -> Predictions:
     kind = kind_of(model)
-    judge = open_judge(model, options=with_variables(row.options), device="cpu")
+    judge = open_predictor(model, options=with_variables(row.options), device="cpu")
     targets = digest_of([[one.id, one.score] for one in benchmark.rows])
     spec = {"model": judge.about.get("digest") or judge.about, "benchmark": benchmark.name, "targets": targets}
 
     def make(to: Path) -> dict[str, Any]:
         samples = benchmark_samples(benchmark)
-        predicted = judge_samples(judge, kind, samples, name=row.name, workers=_DECODERS, progress=report)
+        predicted = predict_samples(judge, kind, samples, name=row.name, workers=_DECODERS, progress=report)
         (to / PREDICTIONS).write_bytes(canonical_json(predicted.as_dict()))
         return {PREDICTIONS: sha256_file(to / PREDICTIONS)}
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from distill.data.pixel_cache import PixelCache
 from distill.data.split import Part, Split
+from pseudo_labels.crops import FLIP, FULL, crop_of
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status, TeacherStamp
 from pseudo_labels.store import LabelStore
-from pseudo_labels.views import FLIP, FULL, window_of
 
 Numbers = Sequence[float] | np.ndarray
 
@@ -88,9 +88,9 @@ class Source:
         return self.labels if isinstance(self.labels, LabelStore) else self.features
 
     @property
-    def of_windows(self) -> bool:
+    def of_crops(self) -> bool:
         """Whether its labels are of windows: they say nothing of whole images, which models are judged by."""
-        return isinstance(self.labels, LabelStore) and self.labels.spec.of_windows
+        return isinstance(self.labels, LabelStore) and self.labels.spec.of_crops
 
     def describe(self) -> dict[str, Any]:
         """What determines the examples, as JSON values."""
@@ -205,7 +205,7 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
                 label.score,
                 label.confidence,
                 label.view == FLIP,
-                _window(label, ref),
+                _crop(label, ref),
                 label.shard,
                 label.shard_row,
             )
@@ -286,9 +286,9 @@ def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
     return "" if label.confidence > 0 else "no confidence"
 
 
-def _window(label: _Label, ref: ImageRef) -> tuple[float, ...]:
+def _crop(label: _Label, ref: ImageRef) -> tuple[float, ...]:
     try:
-        return astuple(window_of(label.view))
+        return astuple(crop_of(label.view))
     except PocketiqaError as error:
         raise PocketiqaError(f"the label of image {ref.id} cannot be learned from: {error}") from error
 

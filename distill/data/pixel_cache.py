@@ -8,18 +8,17 @@ reads instead of memory maps: resident memory stays flat, and a truncated file i
 
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pseudo_labels import outputs
-from pseudo_labels.errors import TamperedError
+from pseudo_labels.errors import IntegrityError
 from pseudo_labels.files import canonical_json, digest_of, sha256_file, staged_folder
 from pseudo_labels.images import ImageError
+from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from students.preprocess import Preprocess
@@ -49,7 +48,9 @@ class PixelCache:
 
     def _take(self, shard: int, index: dict[str, Any] | None) -> None:
         if index is None:
-            raise TamperedError(f"the pixel cache {self._folder} is incomplete (shard {shard}): train again to mend it")
+            raise IntegrityError(
+                f"the pixel cache {self._folder} is incomplete (shard {shard}): train again to mend it"
+            )
         first = shard * SHARD_ROWS
         offset = 0
         for row, entry in enumerate(index["rows"], start=first):
@@ -75,7 +76,7 @@ class PixelCache:
         with open(path, "rb", buffering=0) as file:
             file.seek(int(self._offsets[row]) + 3 * width * top)
             if file.readinto(pixels.data) != pixels.nbytes:
-                raise TamperedError(f"the pixel cache {path} ends early: train again to mend it")
+                raise IntegrityError(f"the pixel cache {path} ends early: train again to mend it")
         return pixels
 
 
@@ -89,7 +90,7 @@ def build_pixels(
     barrier: Barrier = lambda: None,
     workers: int | None = None,
     retry_failed: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PixelCache:
     """Open the cache of ``pool`` under ``root``; build what is missing and rebuild what does not match its digest.
 
@@ -181,14 +182,7 @@ Decoded = tuple[dict[str, Any], np.ndarray | None]
 
 def _decoded(refs: Sequence[ImageRef], pool: Pool, preprocess: Preprocess, workers: int) -> Iterator[Decoded]:
     """Decode in order with a bounded number of images in flight; Pillow decodes outside Python's lock."""
-    flying: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(workers) as threads:
-        for ref in refs:
-            flying.append(threads.submit(_decode, ref, pool, preprocess))
-            if len(flying) > workers:
-                yield flying.popleft().result()
-        while flying:
-            yield flying.popleft().result()
+    return in_order(lambda ref: _decode(ref, pool, preprocess), refs, workers, ahead=workers + 1)
 
 
 def _decode(ref: ImageRef, pool: Pool, preprocess: Preprocess) -> Decoded:

@@ -5,7 +5,7 @@ A scene is what the benchmark calls one, joined with what looks alike (differenc
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -13,19 +13,17 @@ from typing import Any
 
 from distill.data.split import join_groups
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow
-from distill.evaluation.hash_overlap import NEAR_DISTANCE
+from distill.evaluation.hash_overlap import NEAR_DUPLICATE_DISTANCE
 from distill.terminal.console import is_main_process
 from pseudo_labels import outputs
 from pseudo_labels.addresses import of_path
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.images import DEFAULT_LIMITS
-from pseudo_labels.parallel import usable_cores
+from pseudo_labels.parallel import Progress, usable_cores
 from pseudo_labels.pool import KIND, Pool, keep_touched, measure_all, write_pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.sources import Entry, Listing, file_stamp
-
-Progress = Callable[[int, int], None]
 
 _WAIT_S, _LOOK_EVERY_S = 3600.0, 0.2
 
@@ -62,13 +60,13 @@ def benchmark_pool(
         "rows": len(benchmark.rows),
         "rows_digest": digest_of(stated),
         "files_digest": Listing((), tuple(entries)).digest,
-        "near_distance": NEAR_DISTANCE,
+        "near_distance": NEAR_DUPLICATE_DISTANCE,
         "limits_digest": digest_of(asdict(DEFAULT_LIMITS)),
     }
 
     @cache
     def measure() -> list[ImageRef]:
-        return list(measure_all(entries, DEFAULT_LIMITS, NEAR_DISTANCE, usable_cores(), progress))
+        return list(measure_all(entries, DEFAULT_LIMITS, NEAR_DUPLICATE_DISTANCE, usable_cores(), progress))
 
     if not is_main_process():
         _wait_for(folder, made_of)

@@ -1,7 +1,7 @@
 """Opinions of people as labels: a rated benchmark becomes a pool and a table of scores, which teaches like a store."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -15,15 +15,15 @@ from distill.evaluation.benchmarks import Benchmark, BenchmarkRow, load_benchmar
 from distill.evaluation.targets import Targets, targets_from_labels
 from distill.recipe.stages import SourceSection, expanded
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
 
-Progress = Callable[[int, int], None]
 Rated = Mapping[str, Sequence[BenchmarkRow]]
 
 
-class OpinionTable(LabelTable):
+class RatingTable(LabelTable):
     """Scores of a benchmark for images of a pool.
 
     Attributes:
@@ -56,7 +56,7 @@ def open_sources(
         overwrite: make pools of opinions anew whose images or settings changed.
 
     Raises:
-        PocketiqaError: a store, pool or benchmark is missing or unusable; see ``opinion_source``.
+        PocketiqaError: a store, pool or benchmark is missing or unusable; see ``rating_source``.
     """
     return [_open(number, section, folder, seed, progress, overwrite) for number, section in enumerate(sections)]
 
@@ -64,9 +64,9 @@ def open_sources(
 def _open(
     number: int, section: SourceSection, folder: Path, seed: int, progress: Progress | None, overwrite: bool
 ) -> Source:
-    if section.opinions is None:
+    if section.ratings is None:
         return _stored(number, section, None)
-    rated = _rated(number, section, section.opinions, folder, seed, progress, overwrite)
+    rated = _rated(number, section, section.ratings, folder, seed, progress, overwrite)
     if section.labels is None or not isinstance(rated.labels, LabelTable):
         return rated
     return _stored(number, section, frozenset(rated.labels.ids))
@@ -79,12 +79,12 @@ def _stored(number: int, section: SourceSection, only: frozenset[str] | None) ->
 
 
 def _rated(
-    number: int, section: SourceSection, opinions: str, folder: Path, seed: int, progress: Progress | None,
+    number: int, section: SourceSection, ratings: str, folder: Path, seed: int, progress: Progress | None,
     overwrite: bool,
 ) -> Source:  # fmt: skip
-    spec = expanded(opinions)
+    spec = expanded(ratings)
     out = folder / f"{number}-{spec.partition(':')[0]}"
-    source = opinion_source(
+    source = rating_source(
         spec, section.split, out,
         weight=section.weight, subsets=section.subsets, images=section.images, without_fold=section.without_fold,
         seed=seed,
@@ -94,7 +94,7 @@ def _rated(
     return replace(source, name=f"{number}-{source.name}", features=features)
 
 
-def opinion_source(
+def rating_source(
     spec: str,
     split: str | None,
     folder: Path,
@@ -137,7 +137,7 @@ def opinion_source(
     drawn |= {} if subsets is None else {"subsets": sorted(subsets)}
     drawn |= {} if without_fold is None else {"without_fold": without_fold, "seed": seed}
     pool = benchmark_pool(benchmark, Path(folder), {"split": split, **drawn}, overwrite=overwrite, progress=progress)
-    table = OpinionTable(benchmark.name, rated_rows(benchmark, pool), {**benchmark.as_dict(), "split": split})
+    table = RatingTable(benchmark.name, rated_rows(benchmark, pool), {**benchmark.as_dict(), "split": split})
     return Source(benchmark.name, pool, table, weight)
 
 
@@ -159,7 +159,7 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
     scores = np.array([score_of[id] for id in wanted], np.float64)
     groups = tuple(source.pool.by_id(id).group for id in wanted)
     near = (False,) * len(wanted)
-    if not isinstance(table, OpinionTable):
+    if not isinstance(table, RatingTable):
         return Targets(source.name, "opinions", tuple(wanted), scores, groups, ("",) * len(wanted), near)
     rows = [table.rated[id][0] for id in wanted]
     subsets, names = tuple(row.subset for row in rows), tuple(row.id for row in rows)
@@ -172,7 +172,7 @@ def left_out(sources: Iterable[Source]) -> list[str]:
 
 
 def _left_out(source: Source) -> str:
-    if not isinstance(source.labels, OpinionTable):
+    if not isinstance(source.labels, RatingTable):
         return ""
     bad = [ref for ref in source.pool if ref.status not in (Status.OK, Status.DUPLICATE)]
     if not bad:

@@ -46,7 +46,7 @@ class Split:
         for image_id in sorted(self.parts):
             ids[self.parts[image_id].value].append(image_id)
         return {
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.stored(),
             "counts": {name: len(members) for name, members in ids.items()},
             "ids": ids,
         }
@@ -132,18 +132,18 @@ def split_groups(groups: Mapping[str, str], settings: SplitSettings) -> Split:
         PocketiqaError: there are fewer groups than parts.
     """
     sizes = Counter(groups.values())
-    shares = {Part.TEST: settings.test, Part.VALIDATION: settings.validation}
-    shares = {part: share for part, share in shares.items() if share > 0}
-    if len(sizes) <= len(shares):
+    fractions = {Part.TEST: settings.test, Part.VALIDATION: settings.validation}
+    fractions = {part: fraction for part, fraction in fractions.items() if fraction > 0}
+    if len(sizes) <= len(fractions):
         raise PocketiqaError(
-            f"{len(groups)} images in {len(sizes)} groups (scenes) cannot be split into {len(shares) + 1} parts that "
-            "share no group: add photographs of other scenes"
+            f"{len(groups)} images in {len(sizes)} groups (scenes) cannot be split into {len(fractions) + 1} parts "
+            "without a common group: add photographs of other scenes"
         )
     left = sorted(sizes, key=lambda group: hashlib.sha256(f"{settings.seed}:{group}".encode()).digest())
     part_of: dict[str, Part] = {}
-    for remaining, (part, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+    for remaining, (part, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):
         # Every later part needs a group too.
-        taken = _draw(sizes, left, share * len(groups), most=len(left) - remaining)
+        taken = _draw(sizes, left, fraction * len(groups), most=len(left) - remaining)
         part_of |= dict.fromkeys(taken, part)
         left = [group for group in left if group not in part_of]
     return Split({image_id: part_of.get(group, Part.TRAIN) for image_id, group in groups.items()}, settings)

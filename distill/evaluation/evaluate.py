@@ -5,7 +5,7 @@ and has a reason beside it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.metrics.bootstrap import LEVEL, Draws, bootstrap_metrics, interval, share_above_zero
+from pseudo_labels.metrics.bootstrap import LEVEL, Draws, bootstrap_metrics, fraction_above_zero, interval
 from pseudo_labels.metrics.correlation import METRICS, MIN_IMAGES, measure
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
 
 FloatArray = NDArray[np.float64]
@@ -35,7 +36,7 @@ def evaluate(
     overlapping: Collection[str] = (),
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Judge models by the same targets.
 
@@ -81,7 +82,7 @@ def evaluate(
         "headline": CLEAN if CLEAN in selections else ALL,
         "selections": {name: {"n": int(mask.sum())} for name, mask in selections.items()},
         "excluded": {
-            "near_train": int(sum(targets.near_train)),
+            "near_train": int(sum(targets.near_training)),
             "overlapping": len(set(overlapping) & set(targets.ids)),
         },
         "versus": versus,
@@ -92,8 +93,8 @@ def evaluate(
 def select(targets: Targets, overlapping: Collection[str] = ()) -> dict[str, BoolArray]:
     """Masks of the selections, the headline first; each only where it differs from the others."""
     found = set(overlapping)
-    unmarked = ~np.array(targets.marked or targets.near_train, bool)
-    clean = ~np.array(targets.near_train, bool) & np.array([id not in found for id in targets.ids], bool)
+    unmarked = ~np.array(targets.marked or targets.near_training, bool)
+    clean = ~np.array(targets.near_training, bool) & np.array([id not in found for id in targets.ids], bool)
     selections = {} if clean.all() else {CLEAN: clean}
     selections |= {} if unmarked.all() or (unmarked == clean).all() else {UNMARKED: unmarked}
     return selections | {ALL: np.ones(len(targets.ids), bool)}
@@ -176,10 +177,10 @@ class _Comparison:
         groups, result = self.draws.groups_in(keep), {}
         for metric in METRICS:
             difference, drawn = own[metric].value - other[metric].value, own_drawn[metric] - other_drawn[metric]
-            share = share_above_zero(drawn)
+            fraction = fraction_above_zero(drawn)
             result[metric] = {
                 "difference": None if np.isnan(difference) else difference,
-                "share_above_zero": None if np.isnan(share) else share,
+                "share_above_zero": None if np.isnan(fraction) else fraction,
                 "reason": own[metric].reason or other[metric].reason,
             } | interval(drawn, groups).as_dict()
         return {"model": self.versus, "n": int(keep.sum()), "metrics": result}

@@ -3,19 +3,20 @@
 Other pictures of the same scene are invisible to both; only groups, or features of a model, can find those.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from distill.evaluation.benchmarks.records import Benchmark
-from pseudo_labels.duplicates import FLAT_BITS, HASH_BITS, fingerprint, near_pairs
+from pseudo_labels.duplicates import FLAT_BITS, HASH_BITS, fingerprint, near_duplicate_pairs
 from pseudo_labels.files import sha256_bytes
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, read_bytes
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
-NEAR_DISTANCE = 4
+NEAR_DUPLICATE_DISTANCE = 4
 _EXAMPLES = 24
 
 
@@ -62,13 +63,13 @@ class Overlap:
     Attributes:
         trained: images trained on.
         tested: images tested on.
-        near_distance: bits of 64 up to which two pictures count as near.
+        near_duplicate_distance: bits of 64 up to which two pictures count as near.
         matches: one for each test image that was found, same files first.
     """
 
     trained: int
     tested: int
-    near_distance: int
+    near_duplicate_distance: int
     matches: tuple[Match, ...] = field(default=())
 
     @property
@@ -82,7 +83,7 @@ class Overlap:
         return {
             "trained": self.trained,
             "tested": self.tested,
-            "near_distance": self.near_distance,
+            "near_distance": self.near_duplicate_distance,
             "same_file": same,
             "near": len(self.matches) - same,
             "ids": sorted(self.ids),
@@ -106,7 +107,7 @@ def benchmark_prints(
     benchmark: Benchmark,
     *,
     limits: DecodeLimits = DEFAULT_LIMITS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Print]:
     """Prints of the images of a benchmark; a file that cannot be used is left out."""
     found = []
@@ -122,25 +123,27 @@ def benchmark_prints(
     return found
 
 
-def find_overlap(trained: Sequence[Print], tested: Sequence[Print], *, near_distance: int = NEAR_DISTANCE) -> Overlap:
+def find_overlap(
+    trained: Sequence[Print], tested: Sequence[Print], *, near_duplicate_distance: int = NEAR_DUPLICATE_DISTANCE
+) -> Overlap:
     """Look for every test image among the training images.
 
     Args:
         trained: what a model was trained on.
         tested: what it is judged by.
-        near_distance: 0 to 16 bits of 64.
+        near_duplicate_distance: 0 to 16 bits of 64.
     """
     best: dict[str, Match] = {}
     by_content = {image.sha256: image for image in trained if image.sha256}
     for image in tested:
         if image.sha256 in by_content:
             best[image.id] = Match(image, by_content[image.sha256], 0)
-    for match in _near(trained, tested, near_distance):
+    for match in _near(trained, tested, near_duplicate_distance):
         known = best.get(match.tested.id)
         if known is None or (known.kind != "same file" and match.distance < known.distance):
             best[match.tested.id] = match
     order = sorted(best.values(), key=lambda match: (match.kind != "same file", match.distance, match.tested.id))
-    return Overlap(len(trained), len(tested), near_distance, tuple(order))
+    return Overlap(len(trained), len(tested), near_duplicate_distance, tuple(order))
 
 
 def _near(trained: Sequence[Print], tested: Sequence[Print], distance: int) -> Iterable[Match]:
@@ -151,7 +154,7 @@ def _near(trained: Sequence[Print], tested: Sequence[Print], distance: int) -> I
         if image.dhash:
             tested_of.setdefault(int(image.dhash, 16), []).append(image)
     values = sorted(set(trained_of) | set(tested_of))
-    for left, right in near_pairs(np.array(values, np.uint64), distance):
+    for left, right in near_duplicate_pairs(np.array(values, np.uint64), distance):
         for first, second in zip(left.tolist(), right.tolist(), strict=True):
             yield from _matches(values[first], values[second], trained_of, tested_of)
             yield from _matches(values[second], values[first], trained_of, tested_of)

@@ -4,9 +4,7 @@ Every model sees the same decoded pixels (``pseudo_labels.images``), and every i
 with the reason why it has none.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.evaluation.samples import Sample
+from pseudo_labels.crops import FULL
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_bytes
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
 from pseudo_labels.outputs import MANIFEST, read_manifest
+from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
-from pseudo_labels.views import FULL
 from students.paths import CHECKPOINT_SUFFIXES, find_student
 from students.shipped import NAMES, model_path
 
@@ -46,26 +45,20 @@ def pixels_of(sample: Sample, needs_reference: bool, limits: DecodeLimits) -> Pi
         return error
 
 
-def ahead(work: Callable[[Sample], Any], samples: Sequence[Sample], workers: int) -> Iterator[Any]:
-    """Results in order, made by threads, with at most a few waiting: memory does not grow with the samples."""
-    if workers <= 1:
-        yield from map(work, samples)
-        return
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="pocketiqa-decode")
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for sample in samples:
-            waiting.append(executor.submit(work, sample))
-            if len(waiting) >= workers * _AHEAD_PER_WORKER:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+def decoded_ahead(
+    samples: Sequence[Sample], needs_reference: bool, limits: DecodeLimits, workers: int
+) -> Iterator[Pixels | ImageError]:
+    """``pixels_of`` each sample, in order, decoded in threads; memory does not grow with the number of samples."""
+    return in_order(
+        lambda sample: pixels_of(sample, needs_reference, limits),
+        samples,
+        workers if workers > 1 else 0,
+        ahead=workers * _AHEAD_PER_WORKER,
+    )
 
 
 @dataclass(frozen=True)
-class Judge:
+class Predictor:
     """A model that is ready to score decoded images one by one.
 
     Attributes:
@@ -81,24 +74,24 @@ class Judge:
     needs_reference: bool = False
 
 
-def _onnx_judge(path: Path, threads: int) -> Judge:
+def _onnx_predictor(path: Path, threads: int) -> Predictor:
     from students.runtime import Scorer
 
     scorer = Scorer(path, threads=threads)
     about = {"contract": scorer.contract.as_dict(), "digest": scorer.digest, "file_bytes": path.stat().st_size}
-    return Judge(scorer.contract.name, about, lambda rgb, _: scorer.score(rgb).score)
+    return Predictor(scorer.contract.name, about, lambda rgb, _: scorer.score(rgb).score)
 
 
-def _student_judge(path: Path) -> Judge:
+def _student_predictor(path: Path) -> Predictor:
     from students.base import score_images
     from students.storage import open_student
 
     opened = open_student(path)
     about = {"config": opened.student.config.as_dict(), "about": opened.about, "digest": opened.digest}
-    return Judge(opened.name, about, lambda rgb, _: float(score_images(opened.student, [rgb])[0].score))
+    return Predictor(opened.name, about, lambda rgb, _: float(score_images(opened.student, [rgb])[0].score))
 
 
-def _teacher_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
+def _teacher_predictor(name: str, options: Mapping[str, Any], device: str) -> Predictor:
     import torch
 
     from teachers.base import check_output
@@ -121,7 +114,7 @@ def _teacher_judge(name: str, options: Mapping[str, Any], device: str) -> Judge:
             ) from error
         return float(check_output(output, 1, (), name).score[0])
 
-    return Judge(teacher.stamp.name, {"stamp": teacher.stamp.as_dict()}, score, teacher.needs_reference)
+    return Predictor(teacher.stamp.name, {"stamp": teacher.stamp.as_dict()}, score, teacher.needs_reference)
 
 
 def kind_of(model: str | Path) -> str:
@@ -150,9 +143,9 @@ def kind_of(model: str | Path) -> str:
     )
 
 
-def open_judge(
+def open_predictor(
     model: str | Path, *, options: Mapping[str, Any] | None = None, device: str = "auto", threads: int = 1
-) -> Judge:
+) -> Predictor:
     """Open an exported student, any that ``students.storage`` knows, or a teacher (a label store scores nothing new).
 
     Args:
@@ -166,16 +159,15 @@ def open_judge(
     """
     kind = kind_of(model)
     if kind == "onnx":
-        return _onnx_judge(model_path(model), threads)
+        return _onnx_predictor(model_path(model), threads)
     if kind == "student":
-        return _student_judge(Path(model))
+        return _student_predictor(Path(model))
     if kind == "teacher":
-        return _teacher_judge(str(model), options or {}, device)
+        return _teacher_predictor(str(model), options or {}, device)
     raise PocketiqaError(f"{model} is a label store: it holds scores of its own pool and cannot score other images")
 
 
 FloatArray = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -269,12 +261,12 @@ def predict(
     kind = kind_of(model)
     if kind == "labels":
         return _from_store(Path(model), samples, name, progress)
-    judge = open_judge(model, options=options, device=device, threads=threads)
-    return judge_samples(judge, kind, samples, name=name, workers=workers, limits=limits, progress=progress)
+    judge = open_predictor(model, options=options, device=device, threads=threads)
+    return predict_samples(judge, kind, samples, name=name, workers=workers, limits=limits, progress=progress)
 
 
-def judge_samples(
-    judge: Judge,
+def predict_samples(
+    judge: Predictor,
     kind: str,
     samples: Sequence[Sample],
     *,
@@ -285,7 +277,7 @@ def judge_samples(
 ) -> Predictions:
     """Score images with a model that is loaded already; arguments as for ``predict``."""
     rows = []
-    for pixels in ahead(lambda sample: pixels_of(sample, judge.needs_reference, limits), samples, workers):
+    for pixels in decoded_ahead(samples, judge.needs_reference, limits, workers):
         rows.append(_row(judge, pixels))
         if progress:
             progress(len(rows), len(samples))
@@ -295,7 +287,7 @@ def judge_samples(
 _Row = tuple[float, Status, str]
 
 
-def _row(judge: Judge, pixels: Pixels | ImageError) -> _Row:
+def _row(judge: Predictor, pixels: Pixels | ImageError) -> _Row:
     nothing = float("nan")
     if isinstance(pixels, ImageError):
         return nothing, pixels.status, pixels.reason

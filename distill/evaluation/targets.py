@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from distill.evaluation.benchmarks.records import Benchmark
 from pseudo_labels import addresses
+from pseudo_labels.crops import FULL
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.store import LabelStore
-from pseudo_labels.views import FULL
 
 FloatArray = NDArray[np.float64]
 
@@ -24,15 +24,15 @@ class Targets:
 
     Attributes:
         name: of the benchmark or of the labels.
-        source: ``opinions`` of people or ``teacher``.
+        source: ``ratings`` of people or ``teacher``.
         ids: of the images, distinct.
         scores: in [0, 1], 1 best.
         groups: images of one scene share it; they are resampled together.
         subsets: part that is reported separately; empty for none.
-        near_train: images known to show a scene of the training part; headline figures leave them out.
+        near_training: images known to show a scene of the training part; headline figures leave them out.
         about: facts for a report, as JSON values.
         names: of the images, for a person; the ids if empty.
-        marked: those of ``near_train`` that the benchmark itself marks; all of these if empty.
+        marked: those of ``near_training`` that the benchmark itself marks; all of these if empty.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Targets:
     scores: FloatArray
     groups: tuple[str, ...]
     subsets: tuple[str, ...]
-    near_train: tuple[bool, ...]
+    near_training: tuple[bool, ...]
     about: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     marked: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
-        lengths = {len(part) for part in (self.ids, self.scores, self.groups, self.subsets, self.near_train)}
+        lengths = {len(part) for part in (self.ids, self.scores, self.groups, self.subsets, self.near_training)}
         if len(lengths) > 1 or len(set(self.ids)) < len(self.ids):
             raise PocketiqaError(
                 f"targets {self.name!r}: ids, scores, groups and subsets must belong together, ids once"
@@ -74,7 +74,7 @@ class Targets:
             scores=self.scores[places],
             groups=tuple(self.groups[place] for place in places),
             subsets=tuple(self.subsets[place] for place in places),
-            near_train=tuple(self.near_train[place] for place in places),
+            near_training=tuple(self.near_training[place] for place in places),
             names=tuple(self.names[place] for place in places) if self.names else (),
             marked=tuple(self.marked[place] for place in places) if self.marked else (),
         )
@@ -90,9 +90,9 @@ def targets_from_benchmark(benchmark: Benchmark) -> Targets:
         np.array([row.score for row in rows], np.float64),
         tuple(row.group for row in rows),
         tuple(row.subset for row in rows),
-        tuple(row.near_train or row.near_found for row in rows),
+        tuple(row.near_training or row.near_duplicate for row in rows),
         benchmark.as_dict(),
-        marked=tuple(row.near_train for row in rows),
+        marked=tuple(row.near_training for row in rows),
     )
 
 

@@ -39,10 +39,10 @@ def tick_text(value: float, step: float) -> str:
     return f"{value:.{min(digits, 6)}f}".replace("-", "−")
 
 
-def padded(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:
+def padded(values: Sequence[float], fraction: float = 0.05) -> tuple[float, float]:
     """Range of the values and a little more; never empty."""
     low, high = min(values), max(values)
-    margin = (high - low) * share or max(abs(high) * share, 0.01)
+    margin = (high - low) * fraction or max(abs(high) * fraction, 0.01)
     return low - margin, high + margin
 
 
@@ -70,13 +70,13 @@ class Frame:
 
     def at_x(self, value: float) -> float:
         """Horizontal position."""
-        share = (value - self.x[0]) / (self.x[1] - self.x[0])
-        return round(self.left + share * (self.width - self.left - _RIGHT), 1)
+        fraction = (value - self.x[0]) / (self.x[1] - self.x[0])
+        return round(self.left + fraction * (self.width - self.left - _RIGHT), 1)
 
     def at_y(self, value: float) -> float:
         """Vertical position."""
-        share = (value - self.y[0]) / (self.y[1] - self.y[0])
-        return round(self.height - _BOTTOM - share * (self.height - _TOP - _BOTTOM), 1)
+        fraction = (value - self.y[0]) / (self.y[1] - self.y[0])
+        return round(self.height - _BOTTOM - fraction * (self.height - _TOP - _BOTTOM), 1)
 
     def axes(self) -> list[Html]:
         """Grid lines, tick numbers and labels."""
@@ -243,12 +243,14 @@ def histogram(
         mark: a value in it that gets a dashed line.
     """
     edges = np.linspace(*reach, _BINS + 1)
-    shares = [np.histogram(np.clip(one.x, *reach), edges)[0] / max(len(one.x), 1) for one in series]
-    top = max(float(share.max()) for share in shares)
+    fractions = [np.histogram(np.clip(one.x, *reach), edges)[0] / max(len(one.x), 1) for one in series]
+    top = max(float(fraction.max()) for fraction in fractions)
     frame = Frame(reach, (0, 100 * top * 1.08 or 1.0), x_label, "images, %")
     outlines = [
-        tag("path", d=_path(frame, np.repeat(edges, 2)[1:-1], np.repeat(100 * share, 2)), class_=f"outline {one.css}")
-        for one, share in zip(series, shares, strict=True)
+        tag(
+            "path", d=_path(frame, np.repeat(edges, 2)[1:-1], np.repeat(100 * fraction, 2)), class_=f"outline {one.css}"
+        )
+        for one, fraction in zip(series, fractions, strict=True)
     ]
     words = "; ".join(f"{one.label}: {len(one.x)} images, mean {decimals(float(one.x.mean()))}" for one in series)
     return frame.drawing(title, words + ".", None if mark is None else _upright(frame, mark), outlines)

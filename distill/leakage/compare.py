@@ -12,9 +12,9 @@ from distill.data.split import Part, join_groups, split_groups
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
-from distill.leakage.embeddings import Described
-from distill.leakage.extractor import Describer
-from distill.leakage.image_sets import Side
+from distill.leakage.embeddings import Embeddings
+from distill.leakage.extractor import FeatureExtractor
+from distill.leakage.image_sets import ImageSet
 from distill.leakage.neighbours import components, nearest, standardised
 from distill.leakage.record import FORMAT, KIND
 from distill.recipe.training import SplitSettings
@@ -94,8 +94,8 @@ class Compared:
         above: cosine above which two images are near.
     """
 
-    trained: Described
-    tested: Described
+    trained: Embeddings
+    tested: Embeddings
     index: NDArray[np.int64]
     cosine: NDArray[np.float32]
     scene_of: Mapping[Key, str]
@@ -107,7 +107,7 @@ class Compared:
         return self.cosine > self.above
 
 
-def compare(names: tuple[str, str], trained: Described, tested: Described, above: float) -> Compared:
+def compare(names: tuple[str, str], trained: Embeddings, tested: Embeddings, above: float) -> Compared:
     """Find the nearest trained image of every tested one, and the scenes of both.
 
     Args:
@@ -129,7 +129,9 @@ def compare(names: tuple[str, str], trained: Described, tested: Described, above
     return Compared(trained, tested, index, cosine, scene_of, above)
 
 
-def as_record(found: Compared, trained: Side, tested: Side, by: Describer, *, seed: int) -> dict[str, Any]:
+def as_record(
+    found: Compared, trained: ImageSet, tested: ImageSet, by: FeatureExtractor, *, seed: int
+) -> dict[str, Any]:
     """The content of ``overlap.json``.
 
     Args:
@@ -156,7 +158,7 @@ def as_record(found: Compared, trained: Side, tested: Side, by: Describer, *, se
     }
 
 
-def _images(found: Compared, tested: Side) -> list[dict[str, Any]]:
+def _images(found: Compared, tested: ImageSet) -> list[dict[str, Any]]:
     """A row for every tested image, in order; without a cosine where it could not be compared."""
     at = {image.sample.id: position for position, image in enumerate(found.tested.images)}
     rows = []
@@ -176,7 +178,7 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _copying(found: Compared, tested: Side, seed: int) -> tuple[dict[str, Any] | None, str]:
+def _copying(found: Compared, tested: ImageSet, seed: int) -> tuple[dict[str, Any] | None, str]:
     """The neighbour's score judged like the score of a model, or why it cannot be."""
     scores = np.array([image.score for image in found.trained.images], np.float64)[found.index]
     if tested.targets is None:
@@ -187,17 +189,17 @@ def _copying(found: Compared, tested: Side, seed: int) -> tuple[dict[str, Any] |
     reasons = tuple("its nearest trained image has no score" if np.isnan(score) else "" for score in scores)
     ids = tuple(image.sample.id for image in found.tested.images)
     copy = Predictions(COPY, "copy", ids, scores, statuses, reasons)
-    near = {id for id, is_near in zip(ids, found.near, strict=True) if is_near}
+    near = {id for id, is_near_duplicate in zip(ids, found.near, strict=True) if is_near_duplicate}
     return evaluate([copy], tested.targets, overlapping=near, seed=seed), ""
 
 
 def _marked(found: Compared, targets: Targets | None) -> dict[str, int] | None:
     """How the near images agree with those that the benchmark marks as near itself; None where it marks none."""
-    if targets is None or not any(targets.near_train):
+    if targets is None or not any(targets.near_training):
         return None
-    marked = {id for id, is_marked in zip(targets.ids, targets.near_train, strict=True) if is_marked}
+    marked = {id for id, is_marked in zip(targets.ids, targets.near_training, strict=True) if is_marked}
     ids = [image.sample.id for image in found.tested.images]
-    near = {id for id, is_near in zip(ids, found.near, strict=True) if is_near}
+    near = {id for id, is_near_duplicate in zip(ids, found.near, strict=True) if is_near_duplicate}
     return {"marked": len(marked), "found": len(near), "both": len(marked & near)}
 
 

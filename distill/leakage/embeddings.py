@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.evaluation.predictions import Pixels, ahead, pixels_of
+from distill.evaluation.predictions import Pixels, decoded_ahead
 from distill.evaluation.samples import Sample
-from distill.leakage.extractor import Describer
-from distill.leakage.image_sets import Image, Side
+from distill.leakage.extractor import FeatureExtractor
+from distill.leakage.image_sets import Image, ImageSet
 from distill.leakage.neighbours import NotComparableError
 from pseudo_labels import outputs
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
@@ -32,7 +32,7 @@ _Row = tuple[NDArray[np.float32] | None, str, str]
 
 
 @dataclass(frozen=True)
-class Described:
+class Embeddings:
     """The images of a set that have features, and why others have none.
 
     Attributes:
@@ -56,8 +56,8 @@ class Described:
 
 
 def described(
-    side: Side, by: Describer, folder: Path, *, workers: int = 2, step: Step = lambda done: None
-) -> Described:
+    side: ImageSet, by: FeatureExtractor, folder: Path, *, workers: int = 2, step: Step = lambda done: None
+) -> Embeddings:
     """Features of every image of a set; what ``folder`` holds of the same images and model is used again.
 
     Args:
@@ -109,15 +109,15 @@ def _trusted(path: Path, known: dict[str, str]) -> bytes | None:
     return data if known.get(path.name) in (None, sha256_bytes(data)) else None
 
 
-def _computed(samples: Sequence[Sample], by: Describer, workers: int, step: Step) -> list[_Row]:
+def _computed(samples: Sequence[Sample], by: FeatureExtractor, workers: int, step: Step) -> list[_Row]:
     rows = []
-    for pixels in ahead(lambda sample: pixels_of(sample, by.needs_reference, DEFAULT_LIMITS), samples, workers):
+    for pixels in decoded_ahead(samples, by.needs_reference, DEFAULT_LIMITS, workers):
         rows.append(_row(by, pixels))
         step(1)
     return rows
 
 
-def _row(by: Describer, pixels: Pixels | ImageError) -> _Row:
+def _row(by: FeatureExtractor, pixels: Pixels | ImageError) -> _Row:
     if isinstance(pixels, ImageError):
         return None, pixels.status.value, pixels.reason
     try:
@@ -153,7 +153,7 @@ def _unpacked(data: bytes) -> list[_Row]:
     return [(vector if status == Status.OK else None, status, reason) for vector, status, reason in triples]
 
 
-def _collected(side: Side, by: Describer, rows: Sequence[_Row]) -> Described:
+def _collected(side: ImageSet, by: FeatureExtractor, rows: Sequence[_Row]) -> Embeddings:
     pairs = list(zip(side.images, rows, strict=True))
     kept = [(image, row[0]) for image, row in pairs if row[0] is not None]
     without = tuple((image.sample.id, status, reason) for image, (vector, status, reason) in pairs if vector is None)
@@ -165,4 +165,4 @@ def _collected(side: Side, by: Describer, rows: Sequence[_Row]) -> Described:
             f"feature {by.feature!r} of {by.name} has {len(kept[0][1])} numbers for {kept[0][0].name}: at least 2 are "
             "needed, as many for every image; choose another --feature"
         )
-    return Described(tuple(image for image, _ in kept), np.stack([vector for _, vector in kept]), without)
+    return Embeddings(tuple(image for image, _ in kept), np.stack([vector for _, vector in kept]), without)

@@ -14,7 +14,7 @@ LAYOUT, BACKBONE, CONTENT = "layout", "backbone", "content"
 
 
 @dataclass(frozen=True)
-class Describer:
+class FeatureExtractor:
     """A model that is ready to describe decoded images one by one.
 
     Attributes:
@@ -39,7 +39,7 @@ class Describer:
 
 
 @contextmanager
-def describing_threads(by: Describer, threads: int) -> Iterator[None]:
+def extraction_threads(by: FeatureExtractor, threads: int) -> Iterator[None]:
     """Let torch use so many threads of the CPU, where it is torch that describes; as before afterwards.
 
     One is best beside other work: more of them wait for each other.
@@ -79,14 +79,14 @@ _FEATURE, _VERSION = "edges", 1
 _NOTHING = 1e-6
 
 
-def layout_describer(feature: str | None = None) -> Describer:
+def layout_extractor(feature: str | None = None) -> FeatureExtractor:
     """The description as a model.
 
     Raises:
         PocketiqaError: another feature than ``edges`` is wanted.
     """
     name = chosen(feature, (_FEATURE,), LAYOUT)
-    return Describer(LAYOUT, LAYOUT, name, {"version": _VERSION}, lambda rgb, _: edge_layout(rgb))
+    return FeatureExtractor(LAYOUT, LAYOUT, name, {"version": _VERSION}, lambda rgb, _: edge_layout(rgb))
 
 
 def edge_layout(rgb: np.ndarray) -> np.ndarray:

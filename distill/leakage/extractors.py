@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.evaluation.predictions import kind_of
-from distill.leakage.extractor import BACKBONE, CONTENT, LAYOUT, Describer
+from distill.leakage.extractor import BACKBONE, CONTENT, LAYOUT, FeatureExtractor
 from pseudo_labels.errors import PocketiqaError
 from students.shipped import model_path
 from teachers.embedded import FOLDER as EMBEDDED
@@ -15,13 +15,13 @@ from teachers.fitted_folder import read_fitted_folder
 _WITH_OPTIONS = (BACKBONE, "teacher")
 
 
-def open_describer(
+def open_extractor(
     by: str | Path = LAYOUT,
     *,
     options: Mapping[str, Any] | None = None,
     feature: str | None = None,
     device: str = "auto",
-) -> Describer:
+) -> FeatureExtractor:
     """Open whatever can describe images.
 
     Args:
@@ -42,23 +42,23 @@ def open_describer(
     if kind == "labels":
         raise PocketiqaError(f"{by} is a label store, which describes no other images: name a student or a teacher")
     if kind == LAYOUT:
-        from distill.leakage.extractor import layout_describer
+        from distill.leakage.extractor import layout_extractor
 
-        return layout_describer(feature)
+        return layout_extractor(feature)
     if kind in ("onnx", "student"):
-        from distill.leakage.network_extractors import exported_describer, student_describer
+        from distill.leakage.network_extractors import exported_extractor, student_extractor
 
-        return (exported_describer if kind == "onnx" else student_describer)(model_path(by), feature)
+        return (exported_extractor if kind == "onnx" else student_extractor)(model_path(by), feature)
     if kind in (BACKBONE, CONTENT):
-        from distill.leakage.network_extractors import backbone_describer
+        from distill.leakage.network_extractors import backbone_extractor
 
         if kind == BACKBONE:
-            return backbone_describer(given, feature, device)
-        embedded = backbone_describer(_of_embedded(), feature, device)
+            return backbone_extractor(given, feature, device)
+        embedded = backbone_extractor(_of_embedded(), feature, device)
         return replace(embedded, name="the embedded teacher's backbone")
-    from distill.leakage.network_extractors import teacher_describer
+    from distill.leakage.network_extractors import teacher_extractor
 
-    return teacher_describer(str(by), given, feature, device)
+    return teacher_extractor(str(by), given, feature, device)
 
 
 def _of_embedded() -> dict[str, Any]:

@@ -1,35 +1,33 @@
 """Looks for every tested image among the trained ones, and writes what was found into one folder."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from distill.leakage.compare import as_record, compare
-from distill.leakage.embeddings import Described, described
-from distill.leakage.extractor import Describer, describing_threads
-from distill.leakage.image_sets import Side
+from distill.leakage.embeddings import Embeddings, described
+from distill.leakage.extractor import FeatureExtractor, extraction_threads
+from distill.leakage.image_sets import ImageSet
 from distill.leakage.neighbours import NotComparableError, check_above
 from distill.leakage.page import PAGE, overlap_page
 from distill.leakage.record import FORMAT, KIND, RECORD, read_overlap
 from distill.leakage.tables import GROUPS, SPLIT, write_groups, write_split
-from distill.recipe.stages import NEAR
 from pseudo_labels import outputs
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.defaults import NEAR_DUPLICATE_COSINE
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, sha256_file, write_atomic
+from pseudo_labels.parallel import Progress
 
 VALIDATION = 0.15
 _FEWEST = 2
 
-Progress = Callable[[int, int], None]
 
-
-def find_near(
-    trained: Side,
-    tested: Side,
-    by: Describer,
+def find_near_duplicates(
+    trained: ImageSet,
+    tested: ImageSet,
+    by: FeatureExtractor,
     out: Path,
     *,
-    above: float = NEAR,
+    above: float = NEAR_DUPLICATE_COSINE,
     validation: float = VALIDATION,
     seed: int = 0,
     workers: int = 2,
@@ -73,8 +71,8 @@ def find_near(
         "validation": validation, "seed": seed, "version": FORMAT,
     }  # fmt: skip
     if _claim(out, spec, overwrite) is not outputs.Claim.DONE:
-        with describing_threads(by, threads):
-            sides = _described(
+        with extraction_threads(by, threads):
+            sides = _extracted(
                 trained, tested, by, (kept or out / "features-trained", out / "features-tested"), workers, progress
             )
         found = compare((trained.name, tested.name), *sides, above)
@@ -88,7 +86,7 @@ def find_near(
     return _read(out)
 
 
-def _check(validation: float, trained: Side, tested: Side) -> None:
+def _check(validation: float, trained: ImageSet, tested: ImageSet) -> None:
     if not 0 < validation < 1:
         raise PocketiqaError(f"validation is {validation:g}: give a share above 0 and below 1, such as {VALIDATION}")
     for side in (trained, tested):
@@ -114,9 +112,14 @@ def _claim(out: Path, spec: dict[str, Any], overwrite: bool) -> outputs.Claim:
     return found
 
 
-def _described(
-    trained: Side, tested: Side, by: Describer, folders: tuple[Path, Path], workers: int, progress: Progress | None
-) -> tuple[Described, Described]:
+def _extracted(
+    trained: ImageSet,
+    tested: ImageSet,
+    by: FeatureExtractor,
+    folders: tuple[Path, Path],
+    workers: int,
+    progress: Progress | None,
+) -> tuple[Embeddings, Embeddings]:
     done, total = 0, len(trained.images) + len(tested.images)
 
     def step(images: int) -> None:
@@ -132,5 +135,5 @@ def _described(
 def _read(out: Path) -> dict[str, Any]:
     stated = outputs.read_manifest(out, KIND).content["files"][RECORD]
     if not (out / RECORD).is_file() or sha256_file(out / RECORD) != stated:
-        raise TamperedError(f"{out / RECORD} is not what was written: add --overwrite to make it anew")
+        raise IntegrityError(f"{out / RECORD} is not what was written: add --overwrite to make it anew")
     return read_overlap(out)

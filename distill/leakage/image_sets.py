@@ -43,7 +43,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Side:
+class ImageSet:
     """A set of images.
 
     Attributes:
@@ -69,7 +69,7 @@ class Side:
         return np.array([image.score for image in self.images], np.float64)
 
 
-def side_of_training(place: str) -> Side:
+def training_image_set(place: str) -> ImageSet:
     """What was learned from.
 
     Args:
@@ -80,16 +80,16 @@ def side_of_training(place: str) -> Side:
         PocketiqaError: neither, or there is no train part.
     """
     if (Path(place) / MANIFEST).is_file():
-        return pool_side(Pool.open(Path(place)))
+        return pool_image_set(Pool.open(Path(place)))
     if place.partition(":")[0] not in BENCHMARKS:
         raise PocketiqaError(
             f"{place!r} is neither the folder of a pool (pocketiqa pool makes one) nor a benchmark NAME:FOLDER with "
             f"NAME one of {', '.join(BENCHMARKS)}"
         )
-    return _benchmark_side(load_benchmark(place).usual("train"))
+    return _benchmark_image_set(load_benchmark(place).usual("train"))
 
 
-def side_of_testing(place: str, split: str | None = None) -> Side:
+def evaluation_image_set(place: str, split: str | None = None) -> ImageSet:
     """What models are judged by.
 
     Args:
@@ -101,28 +101,28 @@ def side_of_testing(place: str, split: str | None = None) -> Side:
     """
     benchmark = load_benchmark(place)
     if split is None:
-        return _benchmark_side(benchmark.usual("test"))
-    return _benchmark_side(benchmark.select(None if split == "all" else split))
+        return _benchmark_image_set(benchmark.usual("test"))
+    return _benchmark_image_set(benchmark.select(None if split == "all" else split))
 
 
-def _benchmark_side(benchmark: Benchmark) -> Side:
+def _benchmark_image_set(benchmark: Benchmark) -> ImageSet:
     pairs = zip(benchmark_samples(benchmark), benchmark.rows, strict=True)
     images = tuple(Image(sample, row.id, row.group, row.score, row.subset, row.path) for sample, row in pairs)
     stated = [
-        [row.id, row.group, row.subset, row.score, row.near_train, file_stamp(row.path)] for row in benchmark.rows
+        [row.id, row.group, row.subset, row.score, row.near_training, file_stamp(row.path)] for row in benchmark.rows
     ]
     digest = digest_of([benchmark.name, stated])
-    return Side(benchmark.name, images, digest, targets_from_benchmark(benchmark))
+    return ImageSet(benchmark.name, images, digest, targets_from_benchmark(benchmark))
 
 
-def pool_side(
+def pool_image_set(
     pool: Pool,
     scores: Mapping[str, float] | None = None,
     *,
     ids: Collection[str] | None = None,
     name: str = "",
     targets: Targets | None = None,
-) -> Side:
+) -> ImageSet:
     """The images of a pool that are ``ok``.
 
     A photograph and its damaged copies show the same, so one of them stands for all (``shown_by``).
@@ -146,7 +146,7 @@ def pool_side(
     digest = digest_of([[ref.id, ref.group, scores.get(ref.id)] for ref in refs])
     rated = [ref.id for ref in refs if ref.id in scores]
     judged = targets.part(rated) if targets is not None and rated else None
-    return Side(name or pool.folder.name, images, digest, judged)
+    return ImageSet(name or pool.folder.name, images, digest, judged)
 
 
 def shown_by(ref: ImageRef) -> str:
@@ -168,7 +168,7 @@ def _file_of(pool: Pool, ref: ImageRef) -> str:
     return "" if path is None else str(path)
 
 
-def joined(sides: Sequence[Side]) -> Side:
+def joined(sides: Sequence[ImageSet]) -> ImageSet:
     """Several sets as one; an image that is in two of them counts once, as in the first.
 
     Args:
@@ -179,4 +179,4 @@ def joined(sides: Sequence[Side]) -> Side:
         for image in side.images:
             found.setdefault(image.sample.id, image)
     name = " and ".join(dict.fromkeys(side.name for side in sides))
-    return Side(name, tuple(found.values()), digest_of([side.digest for side in sides]))
+    return ImageSet(name, tuple(found.values()), digest_of([side.digest for side in sides]))

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
-from distill.leakage.extractor import BACKBONE, Describer, chosen
+from distill.leakage.extractor import BACKBONE, FeatureExtractor, chosen
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from students.base import Student
@@ -32,7 +32,7 @@ _REDUCTION, _HEADS = re.compile(r"/neck/reduce\.(\d+)/.*Conv$"), re.compile(r"/h
 _QUIET = 3
 
 
-def student_describer(path: Path, feature: str | None) -> Describer:
+def student_extractor(path: Path, feature: str | None) -> FeatureExtractor:
     """A student or training folder, or a checkpoint that ``students.storage`` knows.
 
     Raises:
@@ -44,7 +44,7 @@ def student_describer(path: Path, feature: str | None) -> Describer:
     known = (DEEPEST, FUSED) if isinstance(student, PocketStudent) else (FUSED,)
     name = chosen(feature, known, opened.name)
     identity = {"digest": opened.digest, "feature": name}
-    return Describer(opened.name, "student", name, identity, lambda rgb, _: _student_vector(student, rgb, name))
+    return FeatureExtractor(opened.name, "student", name, identity, lambda rgb, _: _student_vector(student, rgb, name))
 
 
 @torch.inference_mode()
@@ -57,7 +57,7 @@ def _student_vector(student: Student, rgb: np.ndarray, feature: str) -> np.ndarr
     return feature_map.float().mean((2, 3))[0].numpy()
 
 
-def exported_describer(path: Path, feature: str | None) -> Describer:
+def exported_extractor(path: Path, feature: str | None) -> FeatureExtractor:
     """An exported student, whose inner maps are made outputs; the file itself stays as it is.
 
     Raises:
@@ -74,7 +74,7 @@ def exported_describer(path: Path, feature: str | None) -> Describer:
         (found,) = session.run([maps[name]], {INPUT: preprocess.resize(rgb)[None]})
         return np.asarray(found, np.float32).mean((2, 3))[0]
 
-    return Describer(opened.contract.name, "onnx", name, {"digest": opened.digest, "feature": name}, describe)
+    return FeatureExtractor(opened.contract.name, "onnx", name, {"digest": opened.digest, "feature": name}, describe)
 
 
 def _inner_maps(graph: onnx.GraphProto) -> dict[str, str]:
@@ -106,7 +106,7 @@ def _session(model: onnx.ModelProto, tensor: str, name: str) -> onnxruntime.Infe
         ) from error
 
 
-def teacher_describer(name: str, options: Mapping[str, Any], feature: str | None, device: str) -> Describer:
+def teacher_extractor(name: str, options: Mapping[str, Any], feature: str | None, device: str) -> FeatureExtractor:
     """A teacher by its name, or a fitted one by its folder.
 
     Raises:
@@ -122,7 +122,7 @@ def teacher_describer(name: str, options: Mapping[str, Any], feature: str | None
         return pooled(check_output(output, 1, (wanted,), name).features[wanted])
 
     identity = {"stamp": teacher.stamp.digest, "feature": wanted}
-    return Describer(teacher.stamp.name, "teacher", wanted, identity, describe, teacher.needs_reference)
+    return FeatureExtractor(teacher.stamp.name, "teacher", wanted, identity, describe, teacher.needs_reference)
 
 
 def pooled(features: Tensor) -> np.ndarray:
@@ -164,13 +164,13 @@ class BackboneOptions:
     max_side_px: int = 224
 
 
-def backbone_describer(options: Mapping[str, Any], feature: str | None, device: str) -> Describer:
+def backbone_extractor(options: Mapping[str, Any], feature: str | None, device: str) -> FeatureExtractor:
     """A timm model; its features are the means of its maps over the image.
 
     Args:
         options: of ``BackboneOptions``.
         feature: name of a depth, see ``teachers.qfm_iqm.backbone.known_depths``; None for the deepest.
-        device: as for ``open_describer``.
+        device: as for ``open_extractor``.
 
     Raises:
         PocketiqaError: an option is missing or unknown, the weights cannot be had, or there is no such depth.
@@ -199,7 +199,7 @@ def backbone_describer(options: Mapping[str, Any], feature: str | None, device: 
     # A file is known by what it holds, not by where it lies.
     weights = sha256_file(Path(wanted.weights).expanduser()) if wanted.weights else "timm"
     identity = {**asdict(replace(wanted, weights=weights, mean=mean, std=std)), "timm": timm.__version__}
-    return Describer(wanted.name, BACKBONE, depth, {**identity, "feature": depth}, describe)
+    return FeatureExtractor(wanted.name, BACKBONE, depth, {**identity, "feature": depth}, describe)
 
 
 def _checked(options: Mapping[str, Any]) -> BackboneOptions:

@@ -43,9 +43,9 @@ def overlap_page(record: Mapping[str, Any], found: Compared) -> str:
 
 
 def _tiles(record: Mapping[str, Any]) -> list[Html]:
-    share = record["near"] / record["tested"]["compared"]
+    fraction = record["near"] / record["tested"]["compared"]
     tiles = [
-        _tile("near images", data(record["near"], count), f"{percent(share)} of those tested"),
+        _tile("near images", data(record["near"], count), f"{percent(fraction)} of those tested"),
         _tile("scenes on both sides", data(record["scenes"]["on_both_sides"], count), "trained and tested"),
     ]
     if record["copying"] is not None:

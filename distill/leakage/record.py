@@ -32,7 +32,7 @@ def read_overlap(path: Path) -> dict[str, Any]:
     return record
 
 
-def with_near(benchmark: Benchmark, record: Mapping[str, Any]) -> Benchmark:
+def with_near_duplicates(benchmark: Benchmark, record: Mapping[str, Any]) -> Benchmark:
     """The same benchmark with the near images marked, beside those that it marks itself: headline figures omit them.
 
     Args:
@@ -49,7 +49,7 @@ def with_near(benchmark: Benchmark, record: Mapping[str, Any]) -> Benchmark:
             f"{RECORD} says nothing of {len(strange)} of {len(benchmark.rows)} images of {benchmark.name}, such as "
             f"{strange[0]!r}: run pocketiqa overlap on the same benchmark and split"
         )
-    rows = tuple(replace(row, near_found=near[row.id]) for row in benchmark.rows)
+    rows = tuple(replace(row, near_duplicate=near[row.id]) for row in benchmark.rows)
     return replace(benchmark, rows=rows, notes=(*benchmark.notes, in_words(record)))
 
 

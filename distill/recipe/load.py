@@ -104,6 +104,9 @@ def _did_you_mean(model: Any, location: tuple[int | str, ...]) -> str:
         field = getattr(model, "model_fields", {}).get(part)
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
         model = next((item for item in candidates if hasattr(item, "model_fields")), None)
+    renamed = getattr(model, "RENAMED", {}).get(str(location[-1]))
+    if renamed:
+        return f"; it is called {renamed!r} now, and {renamed!r} is given as well: leave one out"
     names = list(getattr(model, "model_fields", {}))
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     if close:

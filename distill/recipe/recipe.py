@@ -9,16 +9,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
+from distill.recipe.settings import Settings
 from distill.recipe.stages import (
     BenchmarkSection,
     DistortSection,
     FuseSection,
     LabelSection,
-    MergeSection,
     PoolSection,
     ScoreSection,
-    Section,
     SourceSection,
+    WeightAverageSection,
     expanded,
 )
 from distill.recipe.training import FitSection, TrainConfig
@@ -28,7 +28,7 @@ from teachers.embedded import NAME as EMBEDDED
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
 
 
-class Recipe(Section):
+class Recipe(Settings):
     """All stages; a section that is left out is a stage that is not walked.
 
     Attributes:
@@ -38,7 +38,8 @@ class Recipe(Section):
         fit: fits a teacher to opinion scores; it labels the pool unless ``label`` names another.
         teachers: in place of ``fit``, several that are fitted, by names of the recipe's own; all of them label the
             pool, and ``fuse`` joins what they say.
-        merge: makes one small teacher of some of ``teachers``, beside the fused one.
+        weight_average: makes one small teacher of some of ``teachers``, the mean of their weights (a "model soup"),
+            beside the fused one.
         pool: photographs to start from.
         distort: synthetic damage of the pool.
         label: the teacher that labels the (synthetic) pool.
@@ -49,6 +50,8 @@ class Recipe(Section):
         score: the demonstration of the student with damaged copies.
     """
 
+    RENAMED = {"merge": "weight_average"}
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     out: Path
     seed: int = 0
@@ -56,7 +59,7 @@ class Recipe(Section):
     teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")], FitSection] = Field(
         default_factory=dict
     )
-    merge: MergeSection | None = None
+    weight_average: WeightAverageSection | None = None
     pool: PoolSection | None = None
     distort: DistortSection | None = None
     label: LabelSection | None = None
@@ -81,7 +84,7 @@ class Recipe(Section):
 
 def recipe_folders() -> list[Path]:
     """Where recipes that come with pocketiqa lie: beside the packages in a checkout, or as installed data files."""
-    return [Path(__file__).parents[1] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
+    return [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
 
 
 def find_recipe(name: str) -> Path:
@@ -131,9 +134,11 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
     for stage, present, needed, there in needs:
         if present is not None and there is None:
             raise PocketiqaError(f"{path}: {stage!r} needs the section {needed!r}")
-    unknown = [] if recipe.merge is None else sorted(set(recipe.merge.names) - set(recipe.teachers))
+    unknown = [] if recipe.weight_average is None else sorted(set(recipe.weight_average.names) - set(recipe.teachers))
     if unknown:
-        raise PocketiqaError(f"{path}: merge names {unknown[0]!r}: choose from {', '.join(recipe.teachers) or 'none'}")
+        raise PocketiqaError(
+            f"{path}: weight_average names {unknown[0]!r}: choose from {', '.join(recipe.teachers) or 'none'}"
+        )
     if recipe.teachers:
         _check_teachers(recipe, path)
     if recipe.label is not None and recipe.label.teacher is None and not recipe.fits:
@@ -183,14 +188,16 @@ def first_weights(init: str) -> Path:
 
     Args:
         init: the file, or a teacher that holds its backbone in a file of its own: ``embedded``, or the folder of a
-            merged one.
+            weight average.
     """
     folder = str(EMBEDDED_FOLDER) if init == EMBEDDED else init
     if not is_fitted_folder(folder):
         return Path(init)
     weights = read_fitted_folder(folder)[1].get("weights")
     if weights is None:
-        raise PocketiqaError(f"student.init is {init!r}, a teacher without a file of its backbone: merge it first")
+        raise PocketiqaError(
+            f"student.init is {init!r}, a teacher without a file of its backbone: average its weights first"
+        )
     return Path(weights)
 
 

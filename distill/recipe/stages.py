@@ -5,22 +5,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
+from distill.recipe.settings import Settings
+from pseudo_labels.crops import RandomCrops
+from pseudo_labels.defaults import NEAR_DUPLICATE_COSINE
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.keep import KeepRule
-from pseudo_labels.views import RandomCrops
 
-NEAR = 0.7
-"""Cosine above which two images are near duplicates, unless told otherwise: BIQ2021's own groups were made by it, with
-the same kind of features."""
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 SplitName = Literal["test", "validation", "train", "all"]
 
@@ -48,29 +41,25 @@ def expanded(place: str) -> str:
     return ":".join(map(os.path.expanduser, os.path.expandvars(place).split(":", 1)))
 
 
-class Section(BaseModel):
-    """A section of a recipe: unknown keys are errors, values cannot be changed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PoolSection(Section):
+class PoolSection(Settings):
     """Which photographs, and what counts as one scene.
 
     Attributes:
         sources: as for ``pocketiqa pool``; ``bundled:photographs`` are those that scikit-image, scikit-learn and
             matplotlib install, and a benchmark, as for ``pocketiqa evaluate --on``, gives the photographs of its train
             part.
-        near_distance: dHash bits, of 64, up to which two images are one scene.
-        max_bad_share: the run fails above this share of bad files.
+        near_duplicate_distance: dHash bits, of 64, up to which two images are one scene.
+        max_bad_fraction: the run fails above this share of bad files.
     """
 
+    RENAMED = {"near_distance": "near_duplicate_distance", "max_bad_share": "max_bad_fraction"}
+
     sources: Annotated[list[str], Field(min_length=1)]
-    near_distance: Annotated[int, Field(ge=0, le=32)] = 4
-    max_bad_share: Share = 0.5
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=32)] = 4
+    max_bad_fraction: Fraction = 0.5
 
 
-class DistortSection(Section):
+class DistortSection(Settings):
     """Synthetic damage of the pool.
 
     Attributes:
@@ -84,7 +73,7 @@ class DistortSection(Section):
     max_side: Annotated[int, Field(ge=64)] | None = None
 
 
-class LabelSection(Section):
+class LabelSection(Settings):
     """Who labels the pool.
 
     Attributes:
@@ -108,8 +97,8 @@ class LabelSection(Section):
     threads: Annotated[int, Field(ge=1)] = 1
 
 
-class CropSection(Section):
-    """Random windows of the images, one of each, in place of all of it (``pseudo_labels.views.RandomCrops``).
+class CropSection(Settings):
+    """Random windows of the images, one of each, in place of all of it (``pseudo_labels.crops.RandomCrops``).
 
     Attributes:
         smallest: least share of height and width.
@@ -131,8 +120,8 @@ class CropSection(Section):
         return RandomCrops(self.smallest, self.largest, self.seed)
 
 
-class MergeSection(Section):
-    """One teacher out of several fittings: the mean of their weights (``teachers.qfm_iqm.merge``).
+class WeightAverageSection(Settings):
+    """One teacher out of several fittings: the mean of their weights (``teachers.qfm_iqm.weight_average``).
 
     Attributes:
         names: of the recipe's ``teachers``; they differ in data and order alone.
@@ -149,11 +138,11 @@ class MergeSection(Section):
     crops: tuple[CropSection, ...] = ()
 
 
-class FuseSection(Section):
+class FuseSection(Settings):
     """How the labels of several teachers become one (``pseudo_labels.fusion``), or those of one are filtered.
 
     Attributes:
-        opinions: benchmark that the teachers are calibrated on, as for ``pocketiqa fuse --on``: images of the pool that
+        ratings: benchmark that the teachers are calibrated on, as for ``pocketiqa fuse --on``: images of the pool that
             they did not learn from. Null for none.
         split: of the benchmark.
         calibrate: ``auto``, ``logistic`` or ``isotonic`` with opinions; ``quantile`` or ``none`` without. Null is
@@ -166,7 +155,9 @@ class FuseSection(Section):
         features: stored feature to carry over, as ``NAME`` or ``TEACHER/NAME``.
     """
 
-    opinions: str | None = None
+    RENAMED = {"opinions": "ratings"}
+
+    ratings: str | None = None
     split: SplitName | None = None
     calibrate: Literal["auto", "logistic", "isotonic", "quantile", "none"] | None = None
     min_teachers: int | None = None
@@ -188,45 +179,49 @@ class FuseSection(Section):
         )
 
 
-class BenchmarkSection(Section):
+class BenchmarkSection(Settings):
     """A labelled benchmark to judge by, beside the held-out scenes of the pool.
 
     Attributes:
-        opinions: as for ``pocketiqa evaluate --on``.
+        ratings: as for ``pocketiqa evaluate --on``.
         split: null is ``test`` where the benchmark has one, else ``all``.
-        near: cosine above which an image is near one that was learned from, by the features of the embedded teacher
-            (see ``stages.nearness``); each figure is given without the near ones too. Costs a look at every image
-            learned from. Null looks for none.
+        near_duplicate_cosine: cosine above which an image is a near duplicate of one that was learned from, by the
+            features of the embedded teacher (see ``stages.leakage``); each figure is given without the near duplicates
+            too. Costs a look at every image learned from. Null looks for none.
     """
 
-    opinions: str
+    RENAMED = {"opinions": "ratings", "near": "near_duplicate_cosine"}
+
+    ratings: str
     split: SplitName | None = None
-    near: Annotated[float, Field(gt=-1, le=1)] | None = NEAR
+    near_duplicate_cosine: Annotated[float, Field(gt=-1, le=1)] | None = NEAR_DUPLICATE_COSINE
 
 
-class ScoreSection(Section):
+class ScoreSection(Settings):
     """The demonstration at the end: held-out originals against visibly damaged copies.
 
     Attributes:
         images: how many held-out originals.
-        damages: distortions of the copies.
+        distortions: distortions of the copies.
         level: their severity, above 0 to 5.
     """
 
+    RENAMED = {"damages": "distortions"}
+
     images: Annotated[int, Field(ge=1, le=24)] = 4
-    damages: Annotated[list[str], Field(min_length=1)] = ["gaussian_blur", "white_noise", "jpeg"]
+    distortions: Annotated[list[str], Field(min_length=1)] = ["gaussian_blur", "white_noise", "jpeg"]
     level: Annotated[float, Field(gt=0, le=5)] = 4.0
 
 
-class SourceSection(Section):
+class SourceSection(Settings):
     """Labels that exist already: a pool with a label store, or the opinions of people on a benchmark.
 
-    With ``pool``, ``labels`` and ``opinions`` it is the labels of those images alone that the opinions are of.
+    With ``pool``, ``labels`` and ``ratings`` it is the labels of those images alone that the opinions are of.
 
     Attributes:
         pool: folder of the pool.
         labels: folder of its label store.
-        opinions: a benchmark as for ``pocketiqa evaluate --on``.
+        ratings: a benchmark as for ``pocketiqa evaluate --on``.
         split: of the benchmark; null is ``train`` where it has one, else ``all``. Its test images are learned from only
             if this says ``test``.
         subsets: take only these parts of the benchmark, such as one that is to count more: named as a further source,
@@ -235,13 +230,15 @@ class SourceSection(Section):
             more. Null takes all.
         without_fold: leave out a fold of the scenes, as ``2/5``: the second of five.
         features: folder of a label store of the same images, whose features the student is compared with beside the
-            opinions (``losses.feature``): what ``merge.label`` makes, or ``pocketiqa label --features``.
+            opinions (``losses.feature``): what ``weight_average.label`` makes, or ``pocketiqa label --features``.
         weight: how much its rows count in the loss, relative to the others.
     """
 
+    RENAMED = {"opinions": "ratings"}
+
     pool: Path | None = None
     labels: Path | None = None
-    opinions: Annotated[str, Field(min_length=1)] | None = None
+    ratings: Annotated[str, Field(min_length=1)] | None = None
     split: SplitName | None = None
     subsets: tuple[str, ...] | None = None
     images: Annotated[int, Field(ge=1)] | None = None
@@ -253,12 +250,12 @@ class SourceSection(Section):
     def _is_one_of_two(self) -> Self:
         stored = {self.pool is not None, self.labels is not None}
         chosen = any(value is not None for value in (self.split, self.subsets, self.images, self.without_fold))
-        nameless = self.opinions is None and (chosen or True not in stored)
+        nameless = self.ratings is None and (chosen or True not in stored)
         if len(stored) > 1 or nameless or (True in stored and self.features is not None):
             raise ValueError(_TWO_FORMS)
         return self
 
     @property
     def store_folders(self) -> tuple[Path, Path]:
-        """Folders of the pool and of its labels, expanded; only of a source without ``opinions``."""
+        """Folders of the pool and of its labels, expanded; only of a source without ``ratings``."""
         return Path(expanded(str(self.pool))), Path(expanded(str(self.labels)))

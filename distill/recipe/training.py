@@ -3,20 +3,15 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from distill.recipe.settings import Settings
 from distill.recipe.stages import SourceSection
 from students.preprocess import LARGEST_SIDE
 
 ScoreKind = Literal["mse", "huber"]
 MarginKind = Literal["relative", "fixed"]
 Precision = Literal["no", "bf16", "fp16"]
-
-
-class Settings(BaseModel):
-    """Frozen settings; a key that is not listed is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ScoreLossSettings(Settings):
@@ -77,10 +72,11 @@ class OptimizerSettings(Settings):
 
     Attributes:
         learning_rate: at the peak.
-        rates: share of the learning rate for parameters whose names begin so, such as ``{backbone.: 0.1}``.
+        learning_rate_multipliers: factor of the learning rate for parameters whose names begin so, such as
+            ``{backbone.: 0.1}``.
         warmup_steps: linear rise before the peak, in optimiser steps.
         schedule: after the warm-up, half a ``cosine``, or ``step``: times ``step_factor`` at each of ``step_at``.
-        final_share: share of the peak that remains at the end of the cosine.
+        min_learning_rate_ratio: share of the peak that remains at the end of the cosine.
         step_factor: by which each step of the schedule multiplies the rate.
         step_at: where the steps are, as shares of the run.
         weight_decay: of matrices and kernels; norms and biases have none.
@@ -88,11 +84,13 @@ class OptimizerSettings(Settings):
         clip_norm: largest norm of the whole gradient.
     """
 
+    RENAMED = {"rates": "learning_rate_multipliers", "final_share": "min_learning_rate_ratio"}
+
     learning_rate: float = Field(default=1e-3, gt=0)
-    rates: dict[str, float] = {}
+    learning_rate_multipliers: dict[str, float] = {}
     warmup_steps: int = Field(default=20, ge=0)
     schedule: Literal["cosine", "step"] = "cosine"
-    final_share: float = Field(default=0.0, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(default=0.0, ge=0, le=1)
     step_factor: float = Field(default=0.2, gt=0, le=1)
     step_at: tuple[float, ...] = (0.5, 0.75)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -195,18 +193,20 @@ class StudentSettings(Settings):
     Attributes:
         name: preset, or any timm backbone.
         init: safetensors file with backbone weights under timm's names; in a recipe also a teacher whose backbone has
-            the student's architecture: ``embedded``, or the folder of a merged one.
+            the student's architecture: ``embedded``, or the folder of a weight average.
         pretrained: take timm's weights from its hub, which needs a network.
         freeze: parts that stay as they start, such as ``[backbone.conv_stem, backbone.blocks.0]``: what comes with good
             first weights need not be learned, and the first parts cost most of the time.
         max_side: longer side after the student's own resize, in pixels.
         levels: strides of the feature maps used.
-        grid: stride of the quality map.
+        map_stride: stride of the quality map, in pixels of the input.
         head_width: channels of the fused map.
         mean: of RGB in [0, 1].
         std: of RGB in [0, 1].
         pad_type: "same" for weights that come from TensorFlow.
     """
+
+    RENAMED = {"grid": "map_stride"}
 
     name: str = "pocket-m"
     init: Path | None = None
@@ -214,7 +214,7 @@ class StudentSettings(Settings):
     freeze: tuple[str, ...] = ()
     max_side: int | None = Field(default=None, ge=64)
     levels: tuple[int, ...] | None = None
-    grid: int | None = None
+    map_stride: int | None = None
     head_width: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -292,7 +292,7 @@ class TrainConfig(LoopSettings):
         and the stamp of the latter must be added.
         """
         elsewhere = {"student": {"init"}, "live": {"options"}}
-        return self.model_dump(mode="json", exclude={"device": True, "threads": True, "tracker": True, **elsewhere})
+        return self.stored(exclude={"device": True, "threads": True, "tracker": True, **elsewhere})
 
 
 class ViewSettings(Settings):
@@ -301,27 +301,29 @@ class ViewSettings(Settings):
     Attributes:
         max_side: larger images are shrunk to this longer side in pixels once, before all else. Where that is below the
             size of the images, label images that were shrunk alike.
-        crop_share: share of each side that a random crop has; 1 shows the whole image.
+        crop_fraction: share of each side that a random crop has; 1 shows the whole image.
         crop_size: side of a random square crop in pixels instead.
         horizontal_flip: flip half of the images.
     """
 
+    RENAMED = {"crop_share": "crop_fraction"}
+
     max_side: int = Field(default=1024, ge=64, le=LARGEST_SIDE)
-    crop_share: float = Field(default=1.0, gt=0, le=1)
+    crop_fraction: float = Field(default=1.0, gt=0, le=1)
     crop_size: int | None = Field(default=None, ge=64)
     horizontal_flip: bool = True
 
     @model_validator(mode="after")
     def _one_kind_of_crop(self) -> Self:
-        if self.crop_size is not None and self.crop_share < 1:
-            raise ValueError(f"crop_size {self.crop_size} and crop_share {self.crop_share}: give only one of them")
+        if self.crop_size is not None and self.crop_fraction < 1:
+            raise ValueError(f"crop_size {self.crop_size} and crop_share {self.crop_fraction}: give only one of them")
         return self
 
     def window(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the crop of an image."""
         if self.crop_size is not None:
             return min(height, self.crop_size), min(width, self.crop_size)
-        return max(1, round(height * self.crop_share)), max(1, round(width * self.crop_share))
+        return max(1, round(height * self.crop_fraction)), max(1, round(width * self.crop_fraction))
 
 
 class FitConfig(LoopSettings):
@@ -354,14 +356,14 @@ class FitConfig(LoopSettings):
         The teacher's options and the sources name files of this machine; the stamp of the teacher that the options give
         and what the sources hold must be added.
         """
-        return self.model_dump(mode="json", exclude={"device", "threads", "tracker", "options", "sources"})
+        return self.stored(exclude={"device", "threads", "tracker", "options", "sources"})
 
 
 class FitSection(FitConfig):
     """The section ``fit`` of a recipe.
 
     Attributes:
-        sources: opinions to fit to: ``opinions: NAME:FOLDER``, or a pool with its labels.
+        sources: opinions to fit to: ``ratings: NAME:FOLDER``, or a pool with its labels.
     """
 
     sources: tuple[SourceSection, ...] = Field(min_length=1)

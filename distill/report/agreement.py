@@ -225,8 +225,8 @@ def _differences(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> l
     for model in others:
         paired = model["selections"][selection]["versus"]
         cells = [with_interval(paired["metrics"][metric], difference=True) for metric in shown]
-        share = data(paired["metrics"]["srcc"]["share_above_zero"], percent)
-        rows.append([model_name(content, evaluation, model["name"]), data(paired["n"], count), *cells, share])
+        fraction = data(paired["metrics"]["srcc"]["share_above_zero"], percent)
+        rows.append([model_name(content, evaluation, model["name"]), data(paired["n"], count), *cells, fraction])
     header = ["model", "n", *(METRIC_LABELS[metric] for metric in shown), "resamples with higher SRCC"]
     caption = f"Difference to {versus}, image by image on the same resamples; below 0 is lower than {versus}"
     return [tag("h3", f"Differences to {versus}"), table(header, rows, caption=caption)]

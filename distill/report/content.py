@@ -230,7 +230,7 @@ def _points(inputs: ReportInputs) -> dict[str, Any]:
         "names": [plain(name) for name in targets.names or targets.ids],
         "targets": [float(score) for score in targets.scores],
         "subsets": list(targets.subsets),
-        "near_train": list(targets.near_train),
+        "near_train": list(targets.near_training),
         "scores": scores,
     }
 
@@ -273,8 +273,8 @@ def _rows(
 def _damaged(one: Any) -> dict[str, Any]:
     return {
         "name": plain(one.name),
-        "damage": one.damage,
+        "damage": one.distortion,
         "original_score": one.original_score,
-        "damaged_score": one.damaged_score,
-        "difference": one.damaged_score - one.original_score,
+        "damaged_score": one.distorted_score,
+        "difference": one.distorted_score - one.original_score,
     }

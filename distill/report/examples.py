@@ -46,8 +46,8 @@ def _card(content: Mapping[str, Any], inputs: ReportInputs, row: Mapping[str, An
 
 
 def _bar(label: str, css: str, value: float) -> list[Html]:
-    share = round(100 * min(max(value, 0.0), 1.0), 1)
-    fill = tag("i", class_=css, style=f"width:{share}%")
+    fraction = round(100 * min(max(value, 0.0), 1.0), 1)
+    fill = tag("i", class_=css, style=f"width:{fraction}%")
     return [
         tag("span", label),
         tag("span", fill, class_="bar", aria_hidden="true"),
@@ -121,8 +121,8 @@ def _before_after(one: Any) -> Html:
     pair = tag(
         "div",
         thumbnail(one.original, alt=f"{name}, original"),
-        thumbnail(one.damaged, alt=f"{name} with {one.damage}"),
+        thumbnail(one.damaged, alt=f"{name} with {one.distortion}"),
         class_="pair",
     )
-    scores = tag("span", data(one.original_score, _two), " → ", data(one.damaged_score, _two))
-    return tag("figure", pair, tag("figcaption", tag("b", name), f", {one.damage}: ", scores))
+    scores = tag("span", data(one.original_score, _two), " → ", data(one.distorted_score, _two))
+    return tag("figure", pair, tag("figcaption", tag("b", name), f", {one.distortion}: ", scores))

@@ -58,22 +58,22 @@ class MapExample:
 
 
 @dataclass(frozen=True)
-class DamagedCopy:
+class DistortedCopy:
     """A photograph, a visibly damaged copy, and the score of each.
 
     Attributes:
         name: of the photograph.
-        damage: what was done, for a person.
+        distortion: what was done, for a person.
         original_score: in [0, 1].
-        damaged_score: in [0, 1].
+        distorted_score: in [0, 1].
         original: uint8 HxWx3; None to show no picture.
         damaged: likewise.
     """
 
     name: str
-    damage: str
+    distortion: str
     original_score: float
-    damaged_score: float
+    distorted_score: float
     original: np.ndarray | None = None
     damaged: np.ndarray | None = None
 
@@ -86,13 +86,13 @@ class Fitting:
         teacher: its name.
         history: records of its ``history.jsonl``.
         kept_step: whose weights it has.
-        opinions: that it was fitted to, each as one of ``ReportInputs.pools``.
+        ratings: that it was fitted to, each as one of ``ReportInputs.pools``.
     """
 
     teacher: str
     history: Sequence[Mapping[str, Any]]
     kept_step: int
-    opinions: Sequence[Mapping[str, Any]] = ()
+    ratings: Sequence[Mapping[str, Any]] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -100,7 +100,7 @@ class Fitting:
             "teacher": self.teacher,
             "history": [dict(record) for record in self.history],
             "kept_step": self.kept_step,
-            "opinions": [dict(pool) for pool in self.opinions],
+            "opinions": [dict(pool) for pool in self.ratings],
         }
 
 
@@ -174,7 +174,7 @@ class ReportInputs:
     fitting: Sequence[Fitting] = ()
     load_image: Callable[[str], np.ndarray] | None = None
     quality_maps: Sequence[MapExample] = ()
-    damaged: Sequence[DamagedCopy] = ()
+    damaged: Sequence[DistortedCopy] = ()
     pools: Sequence[Mapping[str, Any]] = ()
     split: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     teachers: Sequence[Mapping[str, Any]] = ()

@@ -19,7 +19,7 @@ def digest(value: object) -> Html:
 
 def provenance(content: Mapping[str, Any]) -> Section | None:
     """Pools, split, teachers."""
-    body: list[object] = [_pools(content), _split(content), _teachers(content), _opinions(content)]
+    body: list[object] = [_pools(content), _split(content), _teachers(content), _ratings(content)]
     return Section("data", "Where the data comes from", body) if any(body) else None
 
 
@@ -75,7 +75,7 @@ def _digests(stamp: Mapping[str, Any]) -> Html:
     return tag("div", [tag("div", f"{words[key]} ", digest(value)) for key, value in known])
 
 
-def _opinions(content: Mapping[str, Any]) -> list[object] | None:
+def _ratings(content: Mapping[str, Any]) -> list[object] | None:
     """Where the opinions come from that the models were judged by."""
     targets = [evaluation["target"] for evaluation in evaluations(content)]
     cited = {one["name"]: one for one in targets if one["source"] == "opinions" and one["about"].get("citation")}

@@ -36,13 +36,13 @@ def fitting(content: Mapping[str, Any]) -> Section | None:
 def _one_fitting(found: Mapping[str, Any]) -> list[Html | None]:
     return [
         tag("p", tag("b", found["teacher"]), " was fitted to the opinion scores of"),
-        tag("ul", [tag("li", _opinions(pool)) for pool in found["opinions"]]),
+        tag("ul", [tag("li", _ratings(pool)) for pool in found["opinions"]]),
         _kept(found["history"], found["kept_step"]),
         tag("div", _charts(found["history"], found["kept_step"], "teacher")[:2], class_="charts"),
     ]
 
 
-def _opinions(pool: Mapping[str, Any]) -> list[object]:
+def _ratings(pool: Mapping[str, Any]) -> list[object]:
     words = f" images; {pool['licence']}" if pool.get("licence") else " images"
     return [tag("b", pool["name"]), ", ", data(pool["images"], count), words]
 

@@ -13,8 +13,8 @@ from distill.evaluation.hash_overlap import benchmark_prints, find_overlap, pool
 from distill.evaluation.predictions import Predictions, predict
 from distill.evaluation.samples import benchmark_samples
 from distill.evaluation.targets import targets_from_benchmark
-from distill.leakage.record import facts, read_overlap, with_near
-from distill.terminal.console import Report
+from distill.leakage.record import facts, read_overlap, with_near_duplicates
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
 
@@ -28,7 +28,7 @@ def evaluate_on(
     near: Path | None = None,
     device: str = "auto",
     workers: int = 2,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Judge models by the opinions of a benchmark.
 
@@ -55,7 +55,7 @@ def evaluate_on(
         split = "all" if benchmark.split_origin == "none" else "test"
     benchmark = benchmark.select(None if split == "all" else split)
     neighbours = None if near is None else read_overlap(near)
-    benchmark = benchmark if neighbours is None else with_near(benchmark, neighbours)
+    benchmark = benchmark if neighbours is None else with_near_duplicates(benchmark, neighbours)
     samples = benchmark_samples(benchmark)
     predictions = []
     for index, (model, name) in enumerate(zip_longest(models, names[: len(models)])):
@@ -81,7 +81,7 @@ def _told_apart(predictions: Sequence[Predictions], models: Sequence[str]) -> li
     ]
 
 
-def shifted(progress: Report | None, before: int, total: int) -> Report | None:
+def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
     """Progress of one part of a longer work.
 
     Args:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.recipe.recipe import Recipe
-from distill.terminal.console import Report
 from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, finish, read_manifest
+from pseudo_labels.parallel import Progress
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Run:
         return self.labels.parent / "teacher" if len(fits) > 1 else self.teacher_of(next(iter(fits)))
 
     @property
-    def merged_teacher(self) -> Path:
-        """Where the section ``merge`` makes its teacher, in the subfolder ``teacher``."""
+    def averaged_teacher(self) -> Path:
+        """Where the section ``weight_average`` makes its teacher, in the subfolder ``teacher``."""
         return self.out / "merged"
 
     @property
-    def merged_labels(self) -> Path:
-        """What the merged teacher says of the pool."""
+    def averaged_labels(self) -> Path:
+        """What the weight average says of the pool."""
         return self.out / "merged-labels"
 
-    def merged_crop(self, number: int) -> Path:
-        """What it says of a window of each image, by the number in ``merge.crops`` from 1 on."""
+    def averaged_crop(self, number: int) -> Path:
+        """What it says of a window of each image, by the number in ``weight_average.crops`` from 1 on."""
         return self.out / f"merged-crop{number}"
 
     @property
@@ -126,7 +126,7 @@ class Stage:
 
     name: str
     folder: Path
-    make: Callable[[bool, Report], str]
+    make: Callable[[bool, Progress], str]
 
 
 def is_complete(folder: Path) -> bool:

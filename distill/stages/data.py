@@ -7,13 +7,13 @@ from distill.evaluation.benchmarks import load_benchmark, names_benchmark
 from distill.recipe.stages import DistortSection, LabelSection, PoolSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
-from distill.terminal.console import Report, warn
+from distill.terminal.console import warn
 from distill.terminal.summaries import pool_line, store_line
+from pseudo_labels.crops import RandomCrops
 from pseudo_labels.distort import build_synthetic_pool
-from pseudo_labels.parallel import usable_cores
+from pseudo_labels.parallel import Progress, usable_cores
 from pseudo_labels.photos import export_photographs
 from pseudo_labels.pool import Pool, build_pool
-from pseudo_labels.views import RandomCrops
 from teachers.label import label
 
 BUNDLED = "bundled:photographs"
@@ -31,30 +31,30 @@ def data_stages(run: Run) -> list[Stage]:
             Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
             for name in recipe.labellers
         ]
-        stages += _merged_stages(run, recipe.label)
+        stages += _averaged_stages(run, recipe.label)
     return [*stages, *fusing_stages(run)]
 
 
-def _merged_stages(run: Run, section: LabelSection) -> list[Stage]:
-    """What the merged teacher says of the pool, and of windows of it, as far as the recipe asks."""
-    merge = run.recipe.merge
-    if merge is None:
+def _averaged_stages(run: Run, section: LabelSection) -> list[Stage]:
+    """What the weight average says of the pool, and of windows of it, as far as the recipe asks."""
+    average = run.recipe.weight_average
+    if average is None:
         return []
-    stores = [("merged", run.merged_labels, None)] if merge.label else []
-    stores += [(f"crop{number}", run.merged_crop(number), crop.crops) for number, crop in enumerate(merge.crops, 1)]
+    stores = [("merged", run.averaged_labels, None)] if average.label else []
+    stores += [(f"crop{number}", run.averaged_crop(number), crop.crops) for number, crop in enumerate(average.crops, 1)]
     return [
-        Stage(f"label-{name}", out, partial(_label_merged, run, section, out, crops)) for name, out, crops in stores
+        Stage(f"label-{name}", out, partial(_label_averaged, run, section, out, crops)) for name, out, crops in stores
     ]
 
 
-def _pool(run: Run, section: PoolSection, overwrite: bool, report: Report) -> str:
+def _pool(run: Run, section: PoolSection, overwrite: bool, report: Progress) -> str:
     if BUNDLED in section.sources:
         export_photographs(run.photographs)
     made = build_pool(
         [file for source in section.sources for file in _files(run, source)],
         run.pool,
-        near_distance=section.near_distance,
-        max_bad_share=section.max_bad_share,
+        near_duplicate_distance=section.near_duplicate_distance,
+        max_bad_fraction=section.max_bad_fraction,
         workers=usable_cores(),
         overwrite=overwrite,
         progress=report,
@@ -71,7 +71,7 @@ def _files(run: Run, source: str) -> list[str]:
     return [row.path for row in load_benchmark(expanded(source)).usual("train").rows]
 
 
-def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report) -> str:
+def _distort(run: Run, section: DistortSection, overwrite: bool, report: Progress) -> str:
     made = build_synthetic_pool(
         Pool.open(run.pool),
         run.synthetic,
@@ -86,21 +86,27 @@ def _distort(run: Run, section: DistortSection, overwrite: bool, report: Report)
     return pool_line(made)
 
 
-def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: Report) -> str:
+def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: Progress) -> str:
     teacher = section.teacher or str(run.teacher_of(name))
     return _labelled(run, section, teacher, run.labels_of(name), None, overwrite, report)
 
 
-def _label_merged(
-    run: Run, section: LabelSection, out: Path, crops: RandomCrops | None, overwrite: bool, report: Report
+def _label_averaged(
+    run: Run, section: LabelSection, out: Path, crops: RandomCrops | None, overwrite: bool, report: Progress
 ) -> str:
-    """What the merged teacher says of the pool, or of a window of each image, seen by it or not."""
+    """What the weight average says of the pool, or of a window of each image, seen by it or not."""
     everything = section.model_copy(update={"unseen": False, "features": True})
-    return _labelled(run, everything, str(run.merged_teacher), out, crops, overwrite, report)
+    return _labelled(run, everything, str(run.averaged_teacher), out, crops, overwrite, report)
 
 
 def _labelled(
-    run: Run, section: LabelSection, teacher: str, out: Path, crops: RandomCrops | None, overwrite: bool, report: Report
+    run: Run,
+    section: LabelSection,
+    teacher: str,
+    out: Path,
+    crops: RandomCrops | None,
+    overwrite: bool,
+    report: Progress,
 ) -> str:
     store = label(
         run.labelled_pool,

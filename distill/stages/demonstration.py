@@ -12,11 +12,11 @@ from distill.recipe.stages import ScoreSection
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.evaluation import held_out
 from distill.stages.student import label_sources
-from distill.terminal.console import Report
 from pseudo_labels import addresses
 from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json, sha256_file
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from students.runtime import Scorer
@@ -47,8 +47,8 @@ def demonstration_stages(run: Run) -> list[Stage]:
     return [Stage("score", run.demonstration, partial(_demonstrate, run, run.recipe.score))]
 
 
-def _demonstrate(run: Run, section: ScoreSection, overwrite: bool, report: Report) -> str:
-    spec = {"model": sha256_file(run.model), "settings": section.model_dump(mode="json"), "seed": run.recipe.seed}
+def _demonstrate(run: Run, section: ScoreSection, overwrite: bool, report: Progress) -> str:
+    spec = {"model": sha256_file(run.model), "settings": section.stored(), "seed": run.recipe.seed}
     make_once(run.demonstration, KIND, spec, partial(_make, run, section, report), overwrite=overwrite)
     photographs = read_demonstration(run)
     pairs = [(p.scores["original"], score) for p in photographs for n, score in p.scores.items() if n != "original"]
@@ -56,7 +56,7 @@ def _demonstrate(run: Run, section: ScoreSection, overwrite: bool, report: Repor
     return f"{lower} of {len(pairs)} damaged copies score below their original"
 
 
-def _make(run: Run, section: ScoreSection, report: Report, folder: Path) -> dict[str, Any]:
+def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> dict[str, Any]:
     out = held_out(run)
     # Several photographs of one scene would show the same thing twice.
     originals = list({ref.group: ref for ref in map(out.pool.by_id, out.ids) if not ref.ref_id}.values())
@@ -64,7 +64,7 @@ def _make(run: Run, section: ScoreSection, report: Report, folder: Path) -> dict
     for ref in originals[: section.images]:
         rgb = out.pool.load(ref)
         versions = {"original": rgb}
-        for name in section.damages:
+        for name in section.distortions:
             versions[name] = distort(rgb, name, section.level, seed=run.recipe.seed, image_id=ref.id)
         for name, pixels in versions.items():
             path = folder / f"{ref.id}-{name}.png"

@@ -20,13 +20,20 @@ from distill.recipe.stages import expanded
 from distill.stages.benchmark import evaluate_on
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.leakage import Looked, Sides, held_out_sides, near_benchmarks, near_held_out, near_ids
+from distill.stages.leakage import (
+    ImageSets,
+    Looked,
+    held_out_image_sets,
+    near_duplicate_ids,
+    near_duplicates_held_out,
+    near_duplicates_in_benchmarks,
+)
 from distill.stages.student import label_sources
-from distill.terminal.console import Report
 from distill.terminal.summaries import evaluation_line
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json, sha256_file
 from pseudo_labels.outputs import read_manifest
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
 KIND = "evaluation"
@@ -83,9 +90,9 @@ def held_out(run: Run) -> HeldOut:
     return HeldOut(pool, list(targets.ids), dict.fromkeys(seen, float("nan")) | scores, targets)
 
 
-def sides_of(out: HeldOut) -> Sides:
+def image_sets_of(out: HeldOut) -> ImageSets:
     """What the student learned from in the pool, and what it never saw."""
-    return held_out_sides(out.pool, out.trained, out.targets)
+    return held_out_image_sets(out.pool, out.trained, out.targets)
 
 
 def labels_are_unseen(run: Run) -> bool:
@@ -94,12 +101,12 @@ def labels_are_unseen(run: Run) -> bool:
     return len(run.recipe.fits) > 1 and label is not None and label.unseen
 
 
-def judging_stages(run: Run) -> list[Stage]:
+def evaluation_stages(run: Run) -> list[Stage]:
     """One stage, for the exported student, or for the fitted teacher of a recipe without student."""
     return [Stage("evaluate", run.evaluation, partial(_evaluate, run))]
 
 
-def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
+def _evaluate(run: Run, overwrite: bool, report: Progress) -> str:
     fits, student = run.recipe.fits, run.recipe.distill is not None
     fitted = [read_manifest(run.fitting_of(name)).digest for name in fits]
     spec = {
@@ -107,14 +114,14 @@ def _evaluate(run: Run, overwrite: bool, report: Report) -> str:
         "training": read_manifest(run.training).digest if student else None,
         "fitting": fitted[0] if len(fits) == 1 else fitted or None,
         "labels": [source.labels.digest for source in learned_from(run)],
-        "benchmarks": [section.model_dump(mode="json") for section in run.recipe.evaluate],
+        "benchmarks": [section.stored() for section in run.recipe.evaluate],
         "seed": run.recipe.seed,
     }
     make_once(run.evaluation, KIND, spec, partial(_judge, run, report), overwrite=overwrite)
     return evaluation_line(read_results(run)["held_out"])
 
 
-def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
+def _judge(run: Run, report: Progress, folder: Path) -> dict[str, Any]:
     out = held_out(run)
     models = _models(run)
     asked = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
@@ -123,7 +130,7 @@ def _judge(run: Run, report: Report, folder: Path) -> dict[str, Any]:
     learned = learned_from(run)
     looked = _looked(run, learned, out, folder, report)
     near = looked[0].under(folder)
-    known = set(overlap.ids) | (set() if near is None else near_ids(near, out.pool, out.ids))
+    known = set(overlap.ids) | (set() if near is None else near_duplicate_ids(near, out.pool, out.ids))
     judged = evaluate([found], out.targets, overlapping=known, seed=run.recipe.seed)
     results = {
         "held_out": judged | ({} if near is None else {"near": facts(read_overlap(near))}),
@@ -146,26 +153,26 @@ def _models(run: Run) -> dict[str, str | None]:
         models[str(run.fitted_teacher)] = None if recipe.distill else recipe.name
     if len(recipe.fits) > 1:
         models |= {str(run.teacher_of(name)): name for name in recipe.fits}
-    if recipe.merge is not None:
-        models[str(run.merged_teacher)] = "merged"
+    if recipe.weight_average is not None:
+        models[str(run.averaged_teacher)] = "merged"
     return models
 
 
-def _looked(run: Run, learned: Sequence[Source], out: HeldOut, folder: Path, report: Report) -> list[Looked]:
+def _looked(run: Run, learned: Sequence[Source], out: HeldOut, folder: Path, report: Progress) -> list[Looked]:
     """Which images show what was learned from: of the held-out part first, then of each benchmark."""
     recipe = run.recipe
-    held = near_held_out(sides_of(out), folder, seed=recipe.seed, report=report)
-    return [held, *near_benchmarks(learned, recipe.evaluate, folder, seed=recipe.seed, report=report)]
+    held = near_duplicates_held_out(image_sets_of(out), folder, seed=recipe.seed, report=report)
+    return [held, *near_duplicates_in_benchmarks(learned, recipe.evaluate, folder, seed=recipe.seed, report=report)]
 
 
 def _benchmarks(
-    run: Run, models: dict[str, str | None], learned: Sequence[Source], near: Sequence[Path | None], report: Report
+    run: Run, models: dict[str, str | None], learned: Sequence[Source], near: Sequence[Path | None], report: Progress
 ) -> list[dict[str, Any]]:
     trained_on = [source.pool.folder for source in learned]
     return [
         evaluate_on(
             list(models),
-            expanded(section.opinions),
+            expanded(section.ratings),
             names=list(models.values()),
             split=section.split,
             trained_on=trained_on,

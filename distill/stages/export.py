@@ -59,8 +59,8 @@ def _scale(about: dict[str, Any]) -> str:
     """Whose scale the scores are on: of the teachers, or of the opinions that were learned."""
     taught = [f"{stamp['name']}: {stamp['scale']}" for stamp in about.get("teachers", [])]
     rated = [(source["name"], source.get("about", {})) for source in about.get("data", [])]
-    opinions = [f"opinions of {name}, {facts['scale']}, mapped to 0 to 1" for name, facts in rated if "scale" in facts]
-    return "; ".join(taught or opinions) or "unknown"
+    ratings = [f"opinions of {name}, {facts['scale']}, mapped to 0 to 1" for name, facts in rated if "scale" in facts]
+    return "; ".join(taught or ratings) or "unknown"
 
 
 def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:

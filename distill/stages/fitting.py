@@ -6,15 +6,16 @@ from typing import Any
 
 from distill.data.examples import Source
 from distill.data.ratings import left_out, open_sources
-from distill.recipe.stages import MergeSection
+from distill.recipe.stages import WeightAverageSection
 from distill.stages.context import Run, Stage, make_once
-from distill.terminal.console import Report, warn
+from distill.terminal.console import warn
 from distill.training.teacher import fit_teacher
 from pseudo_labels.outputs import read_manifest
-from teachers.qfm_iqm.merge import merge_fitted
+from pseudo_labels.parallel import Progress
+from teachers.qfm_iqm.weight_average import average_fitted
 
-OPINIONS = "opinions"
-MERGE_KIND = "merged"
+RATINGS = "opinions"
+AVERAGE_KIND = "merged"
 
 
 def fitting_stages(run: Run) -> list[Stage]:
@@ -25,7 +26,7 @@ def fitting_stages(run: Run) -> list[Stage]:
     ]
 
 
-def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Report | None = None) -> list[Source]:
+def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Progress | None = None) -> list[Source]:
     """What a teacher is fitted to.
 
     Args:
@@ -35,7 +36,7 @@ def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Repor
         progress: called with images measured and in total, for each new pool.
     """
     fitting = run.fitting_of(name)
-    folder = fitting.with_name(f"{fitting.name}-{OPINIONS}")
+    folder = fitting.with_name(f"{fitting.name}-{RATINGS}")
     return open_sources(run.recipe.fits[name].sources, folder, run.recipe.seed, progress, overwrite=overwrite)
 
 
@@ -44,7 +45,7 @@ def all_fit_sources(run: Run) -> list[Source]:
     return [source for name in run.recipe.fits for source in fit_sources(run, name)]
 
 
-def _fit(run: Run, name: str, overwrite: bool, report: Report) -> str:
+def _fit(run: Run, name: str, overwrite: bool, report: Progress) -> str:
     section, sources = run.recipe.fits[name], fit_sources(run, name, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         warn(note)
@@ -56,20 +57,20 @@ def _fit(run: Run, name: str, overwrite: bool, report: Report) -> str:
 
 
 def merging_stages(run: Run) -> list[Stage]:
-    """One stage, if the recipe merges."""
-    section = run.recipe.merge
-    return [] if section is None else [Stage("merge", run.merged_teacher, partial(_merge, run, section))]
+    """One stage, if the recipe averages weights."""
+    section = run.recipe.weight_average
+    return [] if section is None else [Stage("merge", run.averaged_teacher, partial(_average, run, section))]
 
 
-def _merge(run: Run, section: MergeSection, overwrite: bool, report: Report) -> str:
+def _average(run: Run, section: WeightAverageSection, overwrite: bool, report: Progress) -> str:
     fitted = [read_manifest(run.fitting_of(name)).digest for name in section.names]
 
     def make(folder: Path) -> dict[str, Any]:
-        digest = merge_fitted(
+        digest = average_fitted(
             [str(run.teacher_of(name)) for name in section.names], folder / "teacher", half=section.half
         )
         report(1, 1)
         return {"fitted": digest}
 
-    make_once(run.merged_teacher, MERGE_KIND, {"fitted": fitted, "half": section.half}, make, overwrite=overwrite)
-    return f"{run.merged_teacher} from {', '.join(section.names)}"
+    make_once(run.averaged_teacher, AVERAGE_KIND, {"fitted": fitted, "half": section.half}, make, overwrite=overwrite)
+    return f"{run.averaged_teacher} from {', '.join(section.names)}"

@@ -12,7 +12,6 @@ from distill.evaluation.benchmarks.records import Benchmark
 from distill.evaluation.benchmarks.registry import load_benchmark
 from distill.recipe.stages import FuseSection, expanded
 from distill.stages.context import Run, Stage
-from distill.terminal.console import Report
 from distill.terminal.summaries import store_line
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_bytes
@@ -20,6 +19,7 @@ from pseudo_labels.fusion.fuse import fuse
 from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.fusion.report import FusionReport, read_fusion_report
 from pseudo_labels.images import ImageError, read_bytes
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import id_of
 from pseudo_labels.store import LabelStore
 from teachers.composite.fused import NAME as FUSED
@@ -38,7 +38,7 @@ def fuse_labels(
     carry: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> LabelStore:
     """Fuse label stores of one pool; see ``pseudo_labels.fusion.fuse``.
 
@@ -58,13 +58,13 @@ def fuse_labels(
     Raises:
         PocketiqaError: the test part was asked for, or as ``pseudo_labels.fusion.fuse``.
     """
-    opinions = groups = None
+    ratings = groups = None
     if on is not None:
-        opinions, groups = read_opinions(_part(load_benchmark(on), split))
+        ratings, groups = read_ratings(_part(load_benchmark(on), split))
     elif split is not None:
         raise PocketiqaError(f"split {split!r} of no benchmark: name the benchmark with --on")
     return fuse(
-        labels, out, opinions=opinions, groups=groups, calibrate=calibrate, rule=rule, carry=carry, seed=seed,
+        labels, out, ratings=ratings, groups=groups, calibrate=calibrate, rule=rule, carry=carry, seed=seed,
         overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def _part(benchmark: Benchmark, split: str | None) -> Benchmark:
     return benchmark.select(split)
 
 
-def read_opinions(benchmark: Benchmark) -> tuple[dict[str, float], dict[str, str]]:
+def read_ratings(benchmark: Benchmark) -> tuple[dict[str, float], dict[str, str]]:
     """Opinions and scenes of a benchmark by the ids that its images have in every pool; equal files are averaged.
 
     Raises:
@@ -144,13 +144,13 @@ def fusing_stages(run: Run) -> list[Stage]:
     return [] if section is None else [Stage("fuse", run.labels, partial(_fuse, run, section))]
 
 
-def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Report) -> str:
+def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Progress) -> str:
     store = fuse_labels(
         [run.labels_of(name) for name in run.recipe.labellers],
         run.labels,
-        on=None if section.opinions is None else expanded(section.opinions),
+        on=None if section.ratings is None else expanded(section.ratings),
         split=section.split,
-        calibrate=section.calibrate or ("none" if section.opinions is None else "auto"),
+        calibrate=section.calibrate or ("none" if section.ratings is None else "auto"),
         rule=section.rule,
         carry=section.features,
         seed=run.recipe.seed,

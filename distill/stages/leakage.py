@@ -16,13 +16,14 @@ from distill.data.examples import Source
 from distill.data.ratings import targets_of
 from distill.evaluation.targets import Targets
 from distill.leakage.extractor import CONTENT
-from distill.leakage.extractors import open_describer
-from distill.leakage.find import find_near
-from distill.leakage.image_sets import Side, joined, pool_side, shown_by, side_of_testing
+from distill.leakage.extractors import open_extractor
+from distill.leakage.find import find_near_duplicates
+from distill.leakage.image_sets import ImageSet, evaluation_image_set, joined, pool_image_set, shown_by
 from distill.leakage.neighbours import NotComparableError
 from distill.leakage.record import read_overlap
-from distill.recipe.stages import NEAR, BenchmarkSection, expanded
-from distill.terminal.console import Report
+from distill.recipe.stages import BenchmarkSection, expanded
+from pseudo_labels.defaults import NEAR_DUPLICATE_COSINE
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
 HELD_OUT = "Held-out part"
@@ -31,7 +32,7 @@ _TURNED_OFF = "the recipe says near: null"
 
 
 @dataclass(frozen=True)
-class Sides:
+class ImageSets:
     """What is compared.
 
     Attributes:
@@ -39,8 +40,8 @@ class Sides:
         tested: what is judged by.
     """
 
-    trained: Side
-    tested: Side
+    trained: ImageSet
+    tested: ImageSet
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ class Looked:
         return asdict(self)
 
 
-def benchmark_sides(sources: Sequence[Source], section: BenchmarkSection) -> Sides:
+def benchmark_image_sets(sources: Sequence[Source], section: BenchmarkSection) -> ImageSets:
     """All that was learned from, and a benchmark."""
-    tested = side_of_testing(expanded(section.opinions), section.split)
+    tested = evaluation_image_set(expanded(section.ratings), section.split)
     # An image that is in several sources counts with the score of the first.
-    return Sides(joined([_side(source) for source in sorted(sources, key=lambda source: source.of_windows)]), tested)
+    return ImageSets(joined([_side(source) for source in sorted(sources, key=lambda source: source.of_crops)]), tested)
 
 
-def held_out_sides(pool: Pool, trained: dict[str, float], tested: Targets) -> Sides:
+def held_out_image_sets(pool: Pool, trained: dict[str, float], tested: Targets) -> ImageSets:
     """The parts of one pool; of a photograph and its damaged copies one stands for all.
 
     Args:
@@ -81,19 +82,19 @@ def held_out_sides(pool: Pool, trained: dict[str, float], tested: Targets) -> Si
         trained: ids with their scores, NaN where there is none.
         tested: what is judged by.
     """
-    return Sides(
-        pool_side(pool, trained, ids=trained.keys(), name="training part"),
-        pool_side(pool, ids=set(tested.ids), name="held-out part", targets=tested),
+    return ImageSets(
+        pool_image_set(pool, trained, ids=trained.keys(), name="training part"),
+        pool_image_set(pool, ids=set(tested.ids), name="held-out part", targets=tested),
     )
 
 
-def near_benchmarks(
+def near_duplicates_in_benchmarks(
     sources: Sequence[Source],
     sections: Sequence[BenchmarkSection],
     evaluation: Path,
     *,
     seed: int,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> list[Looked]:
     """What ``pocketiqa overlap`` would write, for every benchmark that does not turn it off and has images enough.
 
@@ -106,22 +107,26 @@ def near_benchmarks(
     """
     found = []
     for number, section in enumerate(sections):
-        look = Looked(section.opinions.partition(":")[0], f"near-{number}")
-        if section.near is None:
+        look = Looked(section.ratings.partition(":")[0], f"near-{number}")
+        if section.near_duplicate_cosine is None:
             found.append(Looked(look.name, reason=_TURNED_OFF))
         else:
-            sides = benchmark_sides(sources, section)
+            sides = benchmark_image_sets(sources, section)
             # All benchmarks are compared with the same images: their features are made once.
-            found.append(_look(look, sides, evaluation, section.near, seed, report, evaluation / _FEATURES))
+            found.append(
+                _look(look, sides, evaluation, section.near_duplicate_cosine, seed, report, evaluation / _FEATURES)
+            )
     return found
 
 
-def near_held_out(sides: Sides, evaluation: Path, *, seed: int, report: Report | None = None) -> Looked:
+def near_duplicates_held_out(
+    sides: ImageSets, evaluation: Path, *, seed: int, report: Progress | None = None
+) -> Looked:
     """The same for the held-out part of a pool."""
-    return _look(Looked(HELD_OUT, "near-held-out"), sides, evaluation, NEAR, seed, report)
+    return _look(Looked(HELD_OUT, "near-held-out"), sides, evaluation, NEAR_DUPLICATE_COSINE, seed, report)
 
 
-def near_ids(folder: Path, pool: Pool, ids: Collection[str]) -> set[str]:
+def near_duplicate_ids(folder: Path, pool: Pool, ids: Collection[str]) -> set[str]:
     """Those of ``ids`` that show a near photograph, the original or any damaged copy."""
     near = {shown_by(pool.by_id(image["id"])) for image in read_overlap(folder)["images"] if image["near"]}
     return {id for id in ids if shown_by(pool.by_id(id)) in near}
@@ -129,24 +134,24 @@ def near_ids(folder: Path, pool: Pool, ids: Collection[str]) -> set[str]:
 
 def _look(
     look: Looked,
-    sides: Sides,
+    sides: ImageSets,
     evaluation: Path,
     above: float,
     seed: int,
-    report: Report | None,
+    report: Progress | None,
     kept: Path | None = None,
 ) -> Looked:
-    out, by = evaluation / look.folder, open_describer(CONTENT)
+    out, by = evaluation / look.folder, open_extractor(CONTENT)
     try:
-        find_near(sides.trained, sides.tested, by, out, above=above, seed=seed, kept=kept, progress=report)
+        find_near_duplicates(sides.trained, sides.tested, by, out, above=above, seed=seed, kept=kept, progress=report)
     except NotComparableError as error:
         return Looked(look.name, reason=str(error))
     return look
 
 
-def _side(source: Source) -> Side:
-    if source.of_windows:  # a score of a window is no score of the image that would be copied
-        return pool_side(source.pool, ids=source.only)
+def _side(source: Source) -> ImageSet:
+    if source.of_crops:  # a score of a window is no score of the image that would be copied
+        return pool_image_set(source.pool, ids=source.only)
     targets = targets_of(source, [ref.id for ref in source.pool.ok()])
     known = zip(targets.ids, targets.scores.tolist(), strict=True)
-    return pool_side(source.pool, {id: score for id, score in known if np.isfinite(score)}, ids=source.only)
+    return pool_image_set(source.pool, {id: score for id, score in known if np.isfinite(score)}, ids=source.only)

@@ -12,7 +12,7 @@ from torch import nn
 
 from distill.report import Cost
 from distill.stages.evaluation import HeldOut
-from distill.terminal.console import Report
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import ImageRef
 from students.complexity import count_parameters, peak_memory_bytes
 from students.contract import StudentContract
@@ -25,7 +25,7 @@ from teachers.launch import current_launch
 TIMED_IMAGES = 8
 
 
-def student_cost(model: Path, contract: StudentContract, out: HeldOut, progress: Report) -> tuple[Cost, str]:
+def student_cost(model: Path, contract: StudentContract, out: HeldOut, progress: Progress) -> tuple[Cost, str]:
     """Cost of an exported student from JPEG file to score, and what it was measured on.
 
     Args:
@@ -53,7 +53,7 @@ def student_cost(model: Path, contract: StudentContract, out: HeldOut, progress:
 
 
 def teacher_cost(
-    teacher: Teacher, out: HeldOut, ids: Sequence[str], *, fitted: Sequence[Path] = (), progress: Report | None = None
+    teacher: Teacher, out: HeldOut, ids: Sequence[str], *, fitted: Sequence[Path] = (), progress: Progress | None = None
 ) -> tuple[Cost, str]:
     """Cost of a teacher, without decoding, on a GPU if there is one, and what it was measured on.
 

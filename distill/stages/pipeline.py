@@ -8,7 +8,7 @@ from distill.recipe.recipe import load_recipe, with_places
 from distill.stages.context import Run, Stage, is_complete
 from distill.stages.data import data_stages
 from distill.stages.demonstration import demonstration_stages, read_demonstration
-from distill.stages.evaluation import judging_stages, read_all_results
+from distill.stages.evaluation import evaluation_stages, read_all_results
 from distill.stages.fitting import fitting_stages, merging_stages
 from distill.stages.reporting import PAGE, reporting_stages
 from distill.stages.student import student_stages
@@ -33,7 +33,7 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
     stages = [*fitting_stages(run), *merging_stages(run), *data_stages(run)]
     if run.recipe.distill is not None:
         stages += student_stages(run)
-    for stage in [*stages, *judging_stages(run), *demonstration_stages(run), *reporting_stages(run)]:
+    for stage in [*stages, *evaluation_stages(run), *demonstration_stages(run), *reporting_stages(run)]:
         walk(stage, overwrite=overwrite)
     _show_results(run)
 
@@ -47,8 +47,8 @@ def _show_results(run: Run) -> None:
         console.out.print(demonstration_table([(found.name, found.scores) for found in read_demonstration(run)]))
     if recipe.fits:
         console.out.print(f"teacher: {run.fitted_teacher}", markup=False)
-    if recipe.merge is not None:
-        console.out.print(f"merged: {run.merged_teacher}", markup=False)
+    if recipe.weight_average is not None:
+        console.out.print(f"merged: {run.averaged_teacher}", markup=False)
     if recipe.distill is not None:
         console.out.print(f"model:  {run.model}", markup=False)
     console.out.print(f"report: {(run.report / PAGE).resolve()}", markup=False)

@@ -8,31 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.examples import Source, teachers_of
-from distill.data.ratings import OpinionTable
+from distill.data.ratings import RatingTable
 from distill.data.split import Part, Split, join_groups, read_split
 from distill.leakage.record import read_overlap
-from distill.report import DamagedCopy, Fitting, MapExample, Neighbours, ReportInputs, build_report
+from distill.report import DistortedCopy, Fitting, MapExample, Neighbours, ReportInputs, build_report
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.data import BUNDLED
 from distill.stages.demonstration import Photograph, read_demonstration
 from distill.stages.evaluation import (
     HeldOut,
     held_out,
+    image_sets_of,
     labels_are_unseen,
     learned_from,
     read_predictions,
     read_results,
-    sides_of,
 )
 from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.leakage import Looked, Sides, benchmark_sides
+from distill.stages.leakage import ImageSets, Looked, benchmark_image_sets
 from distill.stages.measuring import student_cost, teacher_cost
 from distill.stages.student import label_sources
-from distill.terminal.console import Report
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.files import sha256_file
 from pseudo_labels.images import load
 from pseudo_labels.outputs import read_manifest
+from pseudo_labels.parallel import Progress
 from pseudo_labels.photos import photograph_licences
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
@@ -51,7 +51,7 @@ def reporting_stages(run: Run) -> list[Stage]:
     return [Stage("report", run.report, partial(_report, run))]
 
 
-def _report(run: Run, overwrite: bool, report: Report) -> str:
+def _report(run: Run, overwrite: bool, report: Progress) -> str:
     spec = {
         "evaluation": read_manifest(run.evaluation).digest,
         "demonstration": read_manifest(run.demonstration).digest if run.recipe.score else None,
@@ -65,7 +65,7 @@ def _report(run: Run, overwrite: bool, report: Report) -> str:
     return str(run.report / PAGE)
 
 
-def _inputs(run: Run, report: Report) -> ReportInputs:
+def _inputs(run: Run, report: Progress) -> ReportInputs:
     out = held_out(run)
     if run.recipe.distill is None:
         return _of_teacher(run, out, all_fit_sources(run), report)
@@ -100,21 +100,21 @@ def _neighbours(run: Run, out: HeldOut, looked: Sequence[dict[str, Any]] | None)
     """What the judging found of the held-out part and of each benchmark, or why it found nothing."""
     if looked is None:
         return []  # judged by a version that did not say
-    opening: list[Callable[[], Sides]] = [partial(sides_of, out)]
+    opening: list[Callable[[], ImageSets]] = [partial(image_sets_of, out)]
     learned = learned_from(run)
-    opening += [partial(benchmark_sides, learned, section) for section in run.recipe.evaluate]
+    opening += [partial(benchmark_image_sets, learned, section) for section in run.recipe.evaluate]
     return [_neighbour(run, Looked(**record), sides) for record, sides in zip(looked, opening, strict=True)]
 
 
-def _neighbour(run: Run, look: Looked, open_sides: Callable[[], Sides]) -> Neighbours:
+def _neighbour(run: Run, look: Looked, open_image_sets: Callable[[], ImageSets]) -> Neighbours:
     folder = look.under(run.evaluation)
     if folder is None:
         return Neighbours(look.name, reason=look.reason)
-    sides, address = open_sides(), f"../{folder.relative_to(run.out)}"
+    sides, address = open_image_sets(), f"../{folder.relative_to(run.out)}"
     return Neighbours(look.name, read_overlap(folder), sides.trained.images, sides.tested.images, address)
 
 
-def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -> ReportInputs:
+def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress) -> ReportInputs:
     scorer, first = Scorer(run.model), sources[0].labels
     teacher = first.spec.stamp.name if isinstance(first, LabelStore) else None
     demonstration = read_demonstration(run) if run.recipe.score else []
@@ -141,7 +141,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Report) -
     )
 
 
-def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Report) -> ReportInputs:
+def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Progress) -> ReportInputs:
     inputs, teacher = _of_any_model(run, out, sources), build_teacher(str(run.fitted_teacher))
     stamp, (found,) = teacher.stamp, inputs.predictions
     judged = [id for id, status in zip(found.ids, found.statuses, strict=True) if status == Status.OK]
@@ -162,7 +162,7 @@ def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Report) -
 def _labels_of(source: Source) -> str:
     if isinstance(source.labels, LabelStore):
         return f"labels of {source.labels.spec.stamp.name}"
-    return f"opinions of {source.labels.name if isinstance(source.labels, OpinionTable) else source.name}"
+    return f"opinions of {source.labels.name if isinstance(source.labels, RatingTable) else source.name}"
 
 
 def _fitting(run: Run, name: str) -> Fitting:
@@ -206,7 +206,7 @@ def _notes(run: Run, out: HeldOut, counts: Mapping[str, Mapping[str, int]]) -> l
 def _mixture(sources: Sequence[Source]) -> list[str]:
     """How much of synthetic damage and of people a model knows that learned from both."""
     damaged = {ref.group for source in sources for ref in source.pool if ref.distortion}
-    rated = {id for source in sources if isinstance(source.labels, OpinionTable) for id in source.labels.ids}
+    rated = {id for source in sources if isinstance(source.labels, RatingTable) for id in source.labels.ids}
     if not damaged or not rated:
         return []
     return [f"Its synthetic damage is that of {len(damaged):,} scenes; people rated {len(rated):,} photographs."]
@@ -223,7 +223,7 @@ def _maps(run: Run, scorer: Scorer, photographs: list[Photograph]) -> list[MapEx
     return examples
 
 
-def _damaged(run: Run, photographs: list[Photograph]) -> list[DamagedCopy]:
+def _damaged(run: Run, photographs: list[Photograph]) -> list[DistortedCopy]:
     copies = []
     for photograph in photographs:
         original = load(run.demonstration / photograph.files["original"])
@@ -231,7 +231,7 @@ def _damaged(run: Run, photographs: list[Photograph]) -> list[DamagedCopy]:
             if version != "original":
                 scores = photograph.scores["original"], photograph.scores[version]
                 damaged = load(run.demonstration / file)
-                copies.append(DamagedCopy(photograph.name, version.replace("_", " "), *scores, original, damaged))
+                copies.append(DistortedCopy(photograph.name, version.replace("_", " "), *scores, original, damaged))
     return copies
 
 
@@ -249,14 +249,14 @@ def _own_pools(run: Run) -> list[dict[str, Any]]:
 def _rated_pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """Pools that were rated or labelled before."""
     return [
-        _pool_facts(source.name + (" (windows)" if source.of_windows else ""), source.pool, _terms(source), source.only)
+        _pool_facts(source.name + (" (windows)" if source.of_crops else ""), source.pool, _terms(source), source.only)
         for source in sources
     ]
 
 
 def _terms(source: Source) -> str:
     """Citation and licence of opinions."""
-    if not isinstance(source.labels, OpinionTable):
+    if not isinstance(source.labels, RatingTable):
         return "as stated by the owners of the photographs"
     return f"{source.labels.about['citation']}; {source.labels.about['licence']}"
 

@@ -11,17 +11,18 @@ from distill.recipe.stages import SourceSection
 from distill.recipe.training import LiveSettings, TrainConfig
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.export import export_checkpoint
-from distill.terminal.console import Report, warn
+from distill.terminal.console import warn
 from distill.training.student import train
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.outputs import read_manifest
+from pseudo_labels.parallel import Progress
 
 EXPORT_KIND = "export"
-OPINIONS = "opinions"
+RATINGS = "opinions"
 
 
-def label_sources(run: Run, *, overwrite: bool = False, progress: Report | None = None) -> list[Source]:
+def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | None = None) -> list[Source]:
     """What the student learns from: the recipe's own labels first, then those that were there before.
 
     Args:
@@ -34,8 +35,8 @@ def label_sources(run: Run, *, overwrite: bool = False, progress: Report | None 
     """
     own = [] if run.recipe.label is None else [SourceSection(pool=run.labelled_pool, labels=run.labels)]
     sections = [*own, *run.recipe.sources]
-    sources = open_sources(sections, run.out / OPINIONS, run.recipe.seed, progress, overwrite=overwrite)
-    if sources and sources[0].of_windows:
+    sources = open_sources(sections, run.out / RATINGS, run.recipe.seed, progress, overwrite=overwrite)
+    if sources and sources[0].of_crops:
         raise PocketiqaError(
             f"the student is judged by its first source, but {sources[0].name!r} holds labels of windows, which say "
             "nothing of whole images: name another first, or add 'label'"
@@ -51,7 +52,7 @@ def student_stages(run: Run) -> list[Stage]:
     ]
 
 
-def _distill(run: Run, overwrite: bool, report: Report) -> str:
+def _distill(run: Run, overwrite: bool, report: Progress) -> str:
     sources = label_sources(run, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         warn(note)
@@ -83,7 +84,7 @@ def _live(run: Run, asked: LiveSettings) -> LiveSettings:
     return LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | asked.options)
 
 
-def _export(run: Run, overwrite: bool, report: Report) -> str:
+def _export(run: Run, overwrite: bool, report: Progress) -> str:
     spec = {"training": read_manifest(run.training).digest, "name": run.recipe.name}
 
     def make(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from distill.stress.ordering import Ladder, Ordering, ladders, ordering
 from distill.stress.photograph import Photograph
 from distill.stress.pointing import Pointed, Pointing, pointed, pointing
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
 
 
@@ -58,7 +59,7 @@ def stress(
     models: Sequence[str | os.PathLike[str] | None],
     photographs: Sequence[str | os.PathLike[str]],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[StressResult, ...]:
     """Measure exported students on clean photographs.
 
@@ -184,7 +185,7 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
     """Every limit with the figure that it is for, in the order in which they are told."""
     formats, odd = result.formats, result.odd_images
     return [
-        Verdict("pairs of strengths ordered rightly", result.ordering.share, limits.least_ordered, at_least=True),
+        Verdict("pairs of strengths ordered rightly", result.ordering.fraction, limits.least_ordered, at_least=True),
         Verdict("originals that their worst copy beats", result.ordering.originals_beaten, limits.most_beaten),
         Verdict("spread between sizes, mean", result.sizes.mean_spread, limits.most_size_spread),
         Verdict("turned by EXIF against upright", formats.exif, limits.most_format_difference),
@@ -193,5 +194,5 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
         Verdict("odd images out of range", odd.out_of_range, limits.most_odd_faults),
         Verdict("odd images not repeatable", odd.unrepeatable, limits.most_odd_faults),
         Verdict("odd images, between batch sizes", odd.batch_difference, limits.most_batch_difference),
-        Verdict("damaged quarters pointed at", result.pointing.share, limits.least_pointed, at_least=True),
+        Verdict("damaged quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True),
     ]

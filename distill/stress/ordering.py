@@ -8,7 +8,7 @@ from statistics import fmean
 from distill.stress.photograph import Photograph
 from students.runtime import Scorer
 
-DAMAGES = ("gaussian_blur", "white_noise", "jpeg", "jpeg2000")
+DISTORTIONS = ("gaussian_blur", "white_noise", "jpeg", "jpeg2000")
 LEVELS = (1, 2, 3, 4, 5)
 _SHOWN = 10
 
@@ -19,12 +19,12 @@ class Ladder:
 
     Attributes:
         photograph: its name.
-        damage: name in the catalogue of distortions.
+        distortion: name in the catalogue of distortions.
         scores: of the clean photograph, then of the levels 1 to 5; in [0, 1].
     """
 
     photograph: str
-    damage: str
+    distortion: str
     scores: tuple[float, ...]
 
     @property
@@ -43,16 +43,16 @@ class Ordering:
     """How well damage is ordered.
 
     Attributes:
-        share: of all neighbouring pairs that are ordered rightly.
-        share_by_damage: likewise, of each damage.
-        share_by_step: likewise, of each damage from clean against level 1 to level 4 against level 5.
+        fraction: of all neighbouring pairs that are ordered rightly.
+        fraction_by_distortion: likewise, of each damage.
+        fraction_by_step: likewise, of each damage from clean against level 1 to level 4 against level 5.
         originals_beaten: clean photographs that do not beat their worst copy, counted once a damage.
         worst: the ladders with the most faults, beaten originals first; none without a fault.
     """
 
-    share: float
-    share_by_damage: dict[str, float]
-    share_by_step: dict[str, tuple[float, ...]]
+    fraction: float
+    fraction_by_distortion: dict[str, float]
+    fraction_by_step: dict[str, tuple[float, ...]]
     originals_beaten: int
     worst: tuple[Ladder, ...]
 
@@ -65,9 +65,9 @@ def ladders(scorer: Scorer, photograph: Photograph) -> list[Ladder]:
     """
     clean = scorer.score(photograph.rgb).score
     found = []
-    for damage in DAMAGES:
-        copies = (scorer.score(photograph.damaged(damage, level)).score for level in LEVELS)
-        found.append(Ladder(photograph.name, damage, (clean, *copies)))
+    for distortion in DISTORTIONS:
+        copies = (scorer.score(photograph.damaged(distortion, level)).score for level in LEVELS)
+        found.append(Ladder(photograph.name, distortion, (clean, *copies)))
     return found
 
 
@@ -75,14 +75,14 @@ def ordering(found: Sequence[Ladder]) -> Ordering:
     """Summarise ladders, at least one of each damage that occurs."""
     steps: dict[str, list[tuple[bool, ...]]] = {}
     for ladder in found:
-        steps.setdefault(ladder.damage, []).append(ladder.steps_right)
-    by_step = {damage: tuple(map(fmean, zip(*rows, strict=True))) for damage, rows in steps.items()}
+        steps.setdefault(ladder.distortion, []).append(ladder.steps_right)
+    by_step = {distortion: tuple(map(fmean, zip(*rows, strict=True))) for distortion, rows in steps.items()}
     faulty = [ladder for ladder in found if not all(ladder.steps_right)]
     faulty.sort(key=lambda ladder: (not ladder.original_beaten, sum(ladder.steps_right)))
     return Ordering(
-        share=fmean([right for ladder in found for right in ladder.steps_right]),
-        share_by_damage={damage: fmean(shares) for damage, shares in by_step.items()},
-        share_by_step=by_step,
+        fraction=fmean([right for ladder in found for right in ladder.steps_right]),
+        fraction_by_distortion={distortion: fmean(fractions) for distortion, fractions in by_step.items()},
+        fraction_by_step=by_step,
         originals_beaten=sum(ladder.original_beaten for ladder in found),
         worst=tuple(faulty[:_SHOWN]),
     )

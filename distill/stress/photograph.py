@@ -44,19 +44,19 @@ class Photograph:
         except ImageError as error:
             raise PocketiqaError(f"{os.fspath(path)} cannot be used ({error.status}): {error.reason}") from error
 
-    def damaged(self, damage: str, level: int) -> np.ndarray:
+    def damaged(self, distortion: str, level: int) -> np.ndarray:
         """A damaged copy of ``rgb``, uint8 HxWx3, made once; not to be written into.
 
         Args:
-            damage: name in the catalogue of distortions.
+            distortion: name in the catalogue of distortions.
             level: 1 to 5.
 
         Raises:
             PocketiqaError: an unknown damage or level, or a photograph with a side below 64 pixels.
         """
-        key = damage, level
+        key = distortion, level
         if key not in self._copies:
-            self._copies[key] = distort(self.rgb, damage, level, seed=_SEED, image_id=self.name)
+            self._copies[key] = distort(self.rgb, distortion, level, seed=_SEED, image_id=self.name)
         return self._copies[key]
 
 

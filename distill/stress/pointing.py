@@ -10,7 +10,7 @@ import numpy as np
 from distill.stress.photograph import Photograph
 from students.runtime import Scorer
 
-DAMAGES = ("gaussian_blur", "white_noise")
+DISTORTIONS = ("gaussian_blur", "white_noise")
 # As in the demonstration of a recipe: a person sees it at once.
 LEVEL = 4
 QUARTERS = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "bottom right": (1, 1)}
@@ -23,7 +23,7 @@ class Pointed:
 
     Attributes:
         photograph: its name.
-        damage: name in the catalogue of distortions.
+        distortion: name in the catalogue of distortions.
         quarter: one of ``QUARTERS``.
         drop_there: by how much the mean of the quality map is lower than for the clean photograph, over the cells that
             lie in the quarter.
@@ -31,7 +31,7 @@ class Pointed:
     """
 
     photograph: str
-    damage: str
+    distortion: str
     quarter: str
     drop_there: float
     drop_elsewhere: float
@@ -47,13 +47,13 @@ class Pointing:
     """How often the map points at the damage.
 
     Attributes:
-        share: of the cases that are right; a case is a photograph, a damage and a quarter.
-        share_by_damage: likewise, of each damage.
+        fraction: of the cases that are right; a case is a photograph, a damage and a quarter.
+        fraction_by_distortion: likewise, of each damage.
         worst: wrong cases, those first in which the drop elsewhere is larger by most.
     """
 
-    share: float
-    share_by_damage: dict[str, float]
+    fraction: float
+    fraction_by_distortion: dict[str, float]
     worst: tuple[Pointed, ...]
 
 
@@ -65,11 +65,13 @@ def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
     """
     clean = scorer.score(photograph.rgb).quality_map
     found = []
-    for damage, (name, quarter) in product(DAMAGES, QUARTERS.items()):
-        picture = in_quarter(photograph.rgb, photograph.damaged(damage, LEVEL), quarter)
+    for distortion, (name, quarter) in product(DISTORTIONS, QUARTERS.items()):
+        picture = in_quarter(photograph.rgb, photograph.damaged(distortion, LEVEL), quarter)
         drop = clean.astype(np.float64) - scorer.score(picture).quality_map
         there, elsewhere = cells(drop.shape, quarter)
-        found.append(Pointed(photograph.name, damage, name, float(drop[there].mean()), float(drop[elsewhere].mean())))
+        found.append(
+            Pointed(photograph.name, distortion, name, float(drop[there].mean()), float(drop[elsewhere].mean()))
+        )
     return found
 
 
@@ -77,12 +79,12 @@ def pointing(found: Sequence[Pointed]) -> Pointing:
     """Summarise cases, at least one."""
     right: dict[str, list[bool]] = {}
     for case in found:
-        right.setdefault(case.damage, []).append(case.right)
+        right.setdefault(case.distortion, []).append(case.right)
     wrong = [case for case in found if not case.right]
     wrong.sort(key=lambda case: case.drop_there - case.drop_elsewhere)
     return Pointing(
-        share=fmean(case.right for case in found),
-        share_by_damage={damage: fmean(cases) for damage, cases in right.items()},
+        fraction=fmean(case.right for case in found),
+        fraction_by_distortion={distortion: fmean(cases) for distortion, cases in right.items()},
         worst=tuple(wrong[:_SHOWN]),
     )
 

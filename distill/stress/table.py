@@ -16,11 +16,11 @@ def stress_table(result: StressResult) -> Table:
         passed = "[green]yes[/]" if verdict.passed else "[red]no[/]"
         table.add_row(escape(verdict.check), f"{verdict.figure:.4g}", verdict.limit_words, passed)
     table.add_section()
-    _add_shares(table, "ordered rightly", result.ordering.share_by_damage)
-    _add_shares(table, "pointed at", result.pointing.share_by_damage)
+    _add_fractions(table, "ordered rightly", result.ordering.fraction_by_distortion)
+    _add_fractions(table, "pointed at", result.pointing.fraction_by_distortion)
     return table
 
 
-def _add_shares(table: Table, words: str, shares: Mapping[str, float]) -> None:
-    for damage, share in shares.items():
-        table.add_row(f"{damage}, {words}", f"{share:.4g}", "", "")
+def _add_fractions(table: Table, words: str, fractions: Mapping[str, float]) -> None:
+    for distortion, fraction in fractions.items():
+        table.add_row(f"{distortion}, {words}", f"{fraction:.4g}", "", "")

@@ -67,14 +67,14 @@ def chosen(cells: Sequence[Cell], only: str | None) -> list[Cell]:
     return found
 
 
-def judged_by(cells: Sequence[Cell]) -> Targets:
+def predicted_by(cells: Sequence[Cell]) -> Targets:
     """The opinions that all runs are judged by.
 
     Raises:
         PocketiqaError: the benchmark is not there or has no such part.
     """
     section = benchmark_of(cells[0].recipe)
-    return targets_from_benchmark(load_benchmark(expanded(section.opinions)).select(_part(section)))
+    return targets_from_benchmark(load_benchmark(expanded(section.ratings)).select(_part(section)))
 
 
 def benchmark_of(recipe: Recipe) -> BenchmarkSection:
@@ -133,8 +133,8 @@ def _check_comparable(cells: Sequence[Cell]) -> None:
         with_places(cell.recipe)
     _part(benchmark_of(cells[0].recipe))
     sections = [source for cell in cells for source in _sources(cell.recipe)]
-    for opinions in sorted({source.opinions for source in sections if source.opinions}):
-        load_benchmark(expanded(opinions))
+    for ratings in sorted({source.ratings for source in sections if source.ratings}):
+        load_benchmark(expanded(ratings))
 
 
 def _sources(recipe: Recipe) -> list[Any]:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.study.cells import Cell, cells_of, chosen, command_of, judged_by
+from distill.study.cells import Cell, cells_of, chosen, command_of, predicted_by
 from distill.study.config import Study, load_study
 from distill.study.page import study_page
 from distill.study.result import build_result
 from distill.study.sharing import SHARED
 from distill.study.tables import result_tables, verdict
-from distill.study.worker import Order, run_apart
+from distill.study.worker import RunOrder, run_apart
 from distill.terminal import console
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
@@ -44,7 +44,7 @@ def run_study(
     """
     study = load_study(name, settings, out)
     cells = cells_of(study)
-    targets, wanted = judged_by(cells), chosen(cells, only)
+    targets, wanted = predicted_by(cells), chosen(cells, only)
     outputs.claim(study.out, KIND, {"name": study.name})
     commands = {cell.name: command_of(name, settings, out, cell.name) for cell in cells}
     commands[""] = command_of(name, settings, out)
@@ -65,8 +65,8 @@ def _walk(study: Study, cells: Sequence[Cell], commands: dict[str, str], overwri
     failures = {}
     for number, cell in enumerate(cells, start=1):
         console.out.print(f"[{number}/{len(cells)}] {cell.name}", markup=False, style="bold")
-        recipe = cell.recipe.model_dump(mode="json", exclude_unset=True)
-        reason = run_apart(Order(recipe, str(study.out / SHARED), commands[cell.name], overwrite))
+        recipe = cell.recipe.stored(exclude_unset=True)
+        reason = run_apart(RunOrder(recipe, str(study.out / SHARED), commands[cell.name], overwrite))
         if reason:
             failures[cell.name] = reason
             console.warn(f"{cell.name} failed: {reason}")

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
 from distill.recipe.recipe import find_recipe
-from distill.recipe.stages import Section
+from distill.recipe.settings import Settings
 from pseudo_labels.errors import PocketiqaError
 
 # Names of arms, axes and their values become names of folders.
@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$", max_length=4
 Changes = Annotated[dict[str, Any], BeforeValidator(lambda found: {} if found is None else found)]
 
 
-class Goal(Section):
+class Goal(Settings):
     """What the study is to show.
 
     Attributes:
@@ -30,7 +30,7 @@ class Goal(Section):
     gain: float = 0.0
 
 
-class Comparison(Section):
+class Comparison(Settings):
     """Arms against one of them.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparison(Section):
     goal: Goal | None = None
 
 
-class Study(Section):
+class Study(Settings):
     """Runs of one recipe.
 
     Attributes:

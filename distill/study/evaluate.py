@@ -15,9 +15,9 @@ from distill.recipe.stages import expanded
 from distill.stages.context import Stage, is_complete, make_once
 from distill.study.sensitivity import measure
 from distill.study.sharing import CellRun
-from distill.terminal.console import Report
 from pseudo_labels.files import canonical_json, digest_of, sha256_file
 from pseudo_labels.outputs import read_manifest
+from pseudo_labels.parallel import Progress
 from teachers.fitted_folder import read_fitted_folder
 from teachers.qfm_iqm import QfmIqmTeacher
 from teachers.registry import TEACHERS, build_teacher
@@ -27,16 +27,16 @@ PREDICTIONS, RESULTS, SENSITIVITY = "predictions.json", "evaluation.json", "sens
 _DECODERS = 2
 
 
-def judging_stage(run: CellRun) -> Stage:
+def evaluation_stage(run: CellRun) -> Stage:
     """The student, or the teacher of a run without one, against the opinions of the recipe's benchmark."""
-    return Stage("judge", run.judgement, partial(_judge, run))
+    return Stage("judge", run.evaluation, partial(_judge, run))
 
 
-def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
+def _judge(run: CellRun, overwrite: bool, report: Progress) -> str:
     # Looks for no near images (``section.near``): a study compares arms on the same images, near ones in all of them,
     # and would pay for a look at every cell's training images.
     section = run.recipe.evaluate[0]
-    benchmark = load_benchmark(expanded(section.opinions)).select(section.split)
+    benchmark = load_benchmark(expanded(section.ratings)).select(section.split)
     targets = targets_from_benchmark(benchmark)
     student = run.recipe.distill is not None
     model = sha256_file(run.model) if student else _teacher_digest(run)
@@ -56,8 +56,8 @@ def _judge(run: CellRun, overwrite: bool, report: Report) -> str:
             written.append(SENSITIVITY)
         return {name: sha256_file(folder / name) for name in written}
 
-    make_once(run.judgement, KIND, spec, make, overwrite=overwrite)
-    scored = sum(score is not None for score in _record(run.judgement)["scores"])
+    make_once(run.evaluation, KIND, spec, make, overwrite=overwrite)
+    scored = sum(score is not None for score in _record(run.evaluation)["scores"])
     return f"{scored} of {len(targets.ids)} images of {targets.name} have a score"
 
 
@@ -75,13 +75,13 @@ def _teacher_digest(run: CellRun) -> str:
     return read_manifest(run.labels if len(run.recipe.fits) > 1 else run.fitting).digest
 
 
-def read_judgement(run: CellRun, targets: Targets) -> Predictions | None:
+def read_evaluation(run: CellRun, targets: Targets) -> Predictions | None:
     """Scores of the model of a run, in the order of the targets.
 
     None if there are none yet, or if those that are there are of other settings or opinions: results of before and
     after a change are not to be mixed.
     """
-    folder = run.judgement
+    folder = run.evaluation
     if not is_complete(folder):
         return None
     spec = read_manifest(folder, KIND).spec
@@ -91,15 +91,15 @@ def read_judgement(run: CellRun, targets: Targets) -> Predictions | None:
 
 
 def read_sensitivity(run: CellRun) -> dict[str, Any] | None:
-    """What ``sensitivity.measure`` found, for a run that ``read_judgement`` accepts; None if it was not measured."""
-    path = run.judgement / SENSITIVITY
+    """What ``sensitivity.measure`` found, for a run that ``read_evaluation`` accepts; None if it was not measured."""
+    path = run.evaluation / SENSITIVITY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
     """Digests of the settings, and of images, opinions and groups."""
     return {
-        "recipe": digest_of(recipe.model_dump(mode="json", exclude={"name", "out"})),
+        "recipe": digest_of(recipe.stored(exclude={"name", "out"})),
         "targets": digest_of([targets.name, targets.ids, targets.scores.tolist(), targets.groups]),
     }
 

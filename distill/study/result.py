@@ -17,7 +17,7 @@ from distill.recipe.recipe import with_places
 from distill.study.cells import Cell
 from distill.study.config import Study
 from distill.study.costs import read_costs
-from distill.study.evaluate import read_judgement, read_sensitivity
+from distill.study.evaluate import read_evaluation, read_sensitivity
 from distill.study.sensitivity import compared
 from distill.study.sharing import SHARED, CellRun
 from distill.study.worker import read_failure
@@ -49,7 +49,7 @@ def build_result(study: Study, cells: Sequence[Cell], targets: Targets, commands
         ``goal``; ``runs`` with their costs; and what it all rests on.
     """
     runs = {cell.name: cell_run(cell, study.out) for cell in cells}
-    judged = {name: found for name, run in runs.items() if (found := read_judgement(run, targets))}
+    judged = {name: found for name, run in runs.items() if (found := read_evaluation(run, targets))}
     moved = {name: found for name in judged if (found := read_sensitivity(runs[name]))}
     selection, mask = next(iter(select(targets).items()))
     table = _Table(study, cells, judged, moved, targets, mask)
@@ -147,7 +147,7 @@ def _goal(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     found = [row["differences"][goal.arm] for row in places]
     whole = all(one["n"] == len(study.axes[study.repeats]) for one in found)
     met = all(one["difference"] >= goal.gain and (one["low"] or 0.0) > 0 for one in found) if whole else None
-    return {**goal.model_dump(mode="json"), "met": met}
+    return {**goal.stored(), "met": met}
 
 
 def cell_run(cell: Cell, out: Path) -> CellRun:

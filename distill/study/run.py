@@ -11,7 +11,7 @@ from distill.stages.fitting import fitting_stages
 from distill.stages.pipeline import walk
 from distill.stages.student import student_stages
 from distill.study.costs import record_cost
-from distill.study.evaluate import judging_stage
+from distill.study.evaluate import evaluation_stage
 from distill.study.sharing import CellRun, pool_stages
 from pseudo_labels.files import write_atomic
 from pseudo_labels.outputs import MANIFEST, read_manifest
@@ -33,10 +33,10 @@ def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> 
     """
     run = CellRun(with_places(recipe), recipe.out, command, shared)
     run.out.mkdir(parents=True, exist_ok=True)
-    tree = recipe.model_dump(mode="json", exclude_unset=True)
+    tree = recipe.stored(exclude_unset=True)
     write_atomic(run.out / RECIPE, f"# {command}\n\n{yaml.safe_dump(tree, sort_keys=False)}".encode())
     student = student_stages(run) if recipe.distill else []
-    for stage in [*fitting_stages(run), *pool_stages(run), *student, judging_stage(run)]:
+    for stage in [*fitting_stages(run), *pool_stages(run), *student, evaluation_stage(run)]:
         _walk(stage, overwrite=overwrite)
 
 

@@ -5,15 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.data.ratings import OpinionTable, open_sources, opinion_source
+from distill.data.ratings import RatingTable, open_sources, rating_source
 from distill.evaluation.benchmarks import names_benchmark
 from distill.recipe.stages import PoolSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.data import data_stages
-from distill.terminal.console import Report
 from distill.terminal.summaries import pool_line
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool, write_pool
 
 SHARED = "shared"
@@ -36,11 +36,11 @@ class CellRun(Run):
 
     def _home(self, kind: str, sections: set[str], **others: Any) -> Path:
         """Folder of what depends on some sections of the recipe, and on the seed."""
-        part = {**self.recipe.model_dump(mode="json", include={"seed", *sections}), **others}
+        part = {**self.recipe.stored(include={"seed", *sections}), **others}
         return self.shared / f"{kind}-{digest_of(part)[:_DIGITS]}"
 
     def _fit(self, name: str) -> dict[str, Any] | None:
-        return self.recipe.fits[name].model_dump(mode="json") if name in self.recipe.fits else None
+        return self.recipe.fits[name].stored() if name in self.recipe.fits else None
 
     def fitting_of(self, name: str) -> Path:
         """Checkpoints and history of the fitting of one teacher."""
@@ -79,7 +79,7 @@ class CellRun(Run):
         return self._home("fused", sections, fits=[self._fit(name) for name in self.recipe.labellers]) / "labels"
 
     @property
-    def judgement(self) -> Path:
+    def evaluation(self) -> Path:
         """Scores of the benchmark's images, and how well they agree with people."""
         return self.out / "judged"
 
@@ -103,7 +103,7 @@ def pool_stages(run: CellRun) -> list[Stage]:
     return [stage if found.folder == run.pool else found for found in stages]
 
 
-def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Report) -> str:
+def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Progress) -> str:
     whole = _whole(run, section.sources[0], overwrite, report)
     rated = _rated(run, overwrite)
     left_out = sorted(ref.id for ref in whole if ref.id in rated)
@@ -121,12 +121,12 @@ def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Report) -
     return pool_line(made)
 
 
-def _whole(run: CellRun, source: str, overwrite: bool, report: Report) -> Pool:
+def _whole(run: CellRun, source: str, overwrite: bool, report: Progress) -> Pool:
     """All of the part, measured once for all runs."""
     folder = run.shared / f"part-{digest_of(source)[:12]}"
-    return opinion_source(expanded(source), None, folder, overwrite=overwrite, progress=report).pool
+    return rating_source(expanded(source), None, folder, overwrite=overwrite, progress=report).pool
 
 
 def _rated(run: CellRun, overwrite: bool) -> set[str]:
     sources = open_sources(run.recipe.sources, run.pool_home / "rated", run.recipe.seed, overwrite=overwrite)
-    return {id for source in sources if isinstance(source.labels, OpinionTable) for id in source.labels.ids}
+    return {id for source in sources if isinstance(source.labels, RatingTable) for id in source.labels.ids}

@@ -20,7 +20,7 @@ _MODULE = "distill.study.run"
 
 
 @dataclass(frozen=True)
-class Order:
+class RunOrder:
     """What a process is told to do.
 
     Attributes:
@@ -41,7 +41,7 @@ class Order:
         return Path(self.recipe["out"])
 
 
-def run_apart(order: Order) -> str:
+def run_apart(order: RunOrder) -> str:
     """Walk a run in a process of its own and wait for it.
 
     The process is forked from one that has imported all modules and done nothing else (where the system can fork), so
@@ -74,7 +74,7 @@ def _write(folder: Path, words: str) -> None:
     write_atomic(folder / FAILURE, words.encode())
 
 
-def _process(order: Order) -> BaseProcess:
+def _process(order: RunOrder) -> BaseProcess:
     name = order.recipe["name"]
     # The server that processes are forked from may be older than what the environment says now.
     arguments = (order, dict(os.environ))
@@ -85,7 +85,7 @@ def _process(order: Order) -> BaseProcess:
     return context.Process(target=_begin, args=arguments, name=name)
 
 
-def _begin(order: Order, environment: dict[str, str]) -> None:
+def _begin(order: RunOrder, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     from distill.study.run import walk_run
 

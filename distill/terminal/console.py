@@ -3,26 +3,30 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 
-from pseudo_labels.errors import PocketiqaError
-
-Report = Callable[[int, int], None]
+from pseudo_labels.errors import PocketiqaError, RenamedWarning
+from pseudo_labels.parallel import Progress
 
 # Results go to standard output; progress and errors to standard error, so that pipes stay clean.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_SHOW_WARNING = warnings.showwarning
 
 # What Typer returns for Ctrl-C, without a word.
 _INTERRUPTED = 130
 
 
 @contextmanager
-def progress(title: str, *, visible: bool = True) -> Iterator[Report]:
+def progress(title: str, *, visible: bool = True) -> Iterator[Progress]:
     """Show one bar for a long step; yields the ``(done, total)`` callback that moves it."""
     columns = (
         SpinnerColumn(),
@@ -31,7 +35,7 @@ def progress(title: str, *, visible: bool = True) -> Iterator[Report]:
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with Progress(*columns, console=err, disable=not visible) as bars:
+    with ProgressBars(*columns, console=err, disable=not visible) as bars:
         task = bars.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:
@@ -50,6 +54,13 @@ def warn(text: str) -> None:
     err.print(f"note: {text}", style="yellow", markup=False)
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    if issubclass(category, RenamedWarning):
+        warn(str(message))
+    else:
+        _SHOW_WARNING(message, category, *rest)
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -61,6 +72,7 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
     """
     import typer
 
+    warnings.showwarning = _show_warning
     debug = "--debug" in argv
     arguments = [word for word in argv if word != "--debug"]
     try:

@@ -13,9 +13,9 @@ from torch import Tensor
 from distill.data.examples import Examples, Source
 from distill.data.pixel_cache import PixelCache
 from distill.recipe.training import ImageSettings
+from pseudo_labels.crops import Crop
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.shards import FEATURES
-from pseudo_labels.views import Window
 from teachers.base import Item
 
 _STATISTICS_ROWS = 256
@@ -111,7 +111,7 @@ class Batch:
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
-class Order:
+class Sampler:
     """An endless sequence of examples: each pass is a permutation, and source weights say how often each occurs."""
 
     def __init__(self, examples: Examples, source_weights: Sequence[float], seed: int):
@@ -138,7 +138,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class View:
+class ExampleCrop:
     """What a batch shows of an example: a window of its pixels, mirrored or not.
 
     Attributes:
@@ -163,22 +163,22 @@ class View:
         return window[:, ::-1] if self.flip else window
 
 
-Sides = tuple[int, int]
+Size = tuple[int, int]
 
 
-def labelled_view(examples: Examples, caches: Sequence[PixelCache], index: int) -> View:
+def labelled_crop(examples: Examples, caches: Sequence[PixelCache], index: int) -> ExampleCrop:
     """What the label of an example is of: all of the image or a window of it, mirrored or not."""
     height, width = (int(side) for side in caches[examples.source[index]].sizes[examples.row[index]])
-    window = Window(*examples.window[index].tolist()).in_pixels(height, width)
-    return View(index, *window, bool(examples.flipped[index]))
+    window = Crop(*examples.window[index].tolist()).in_pixels(height, width)
+    return ExampleCrop(index, *window, bool(examples.flipped[index]))
 
 
-def view_pixels(examples: Examples, caches: Sequence[PixelCache], view: View) -> np.ndarray:
+def crop_pixels(examples: Examples, caches: Sequence[PixelCache], view: ExampleCrop) -> np.ndarray:
     """What a view of an example shows: uint8 [height, width, 3]."""
     return view.cut(caches[examples.source[view.index]], int(examples.row[view.index]))
 
 
-class Views:
+class CropSampler:
     """Which views of which examples the batches of one process show.
 
     Args:
@@ -194,7 +194,7 @@ class Views:
     """
 
     def __init__(
-        self, examples: Examples, caches: Sequence[PixelCache], order: Order, crop: Callable[[int, int], Sides], *,
+        self, examples: Examples, caches: Sequence[PixelCache], order: Sampler, crop: Callable[[int, int], Size], *,
         horizontal_flip: bool, per_process: int, rank: int, world: int, seed: int,
     ):  # fmt: skip
         self._examples, self._caches, self._order, self._crop = examples, caches, order, crop
@@ -203,11 +203,11 @@ class Views:
         mirrored = {id(caches[number]) for number in set(examples.source[examples.flipped].tolist())}
         self._flip = [horizontal_flip and id(cache) not in mirrored for cache in caches]
 
-    def draw(self, micro_batch: int) -> list[View]:
+    def draw(self, micro_batch: int) -> list[ExampleCrop]:
         """The views of this process in micro-batch number ``micro_batch`` of the run."""
         return self.at((micro_batch * self._world + self._rank) * self._per_process, self._per_process)
 
-    def at(self, first: int, count: int) -> list[View]:
+    def at(self, first: int, count: int) -> list[ExampleCrop]:
         """Views number ``first`` to ``first + count`` of the run, over all processes."""
         chosen = self._order.at(first, count)
         return [
@@ -215,18 +215,18 @@ class Views:
             for place, index in enumerate(chosen)
         ]
 
-    def _view(self, index: int, generator: np.random.Generator) -> View:
-        source, whole = int(self._examples.source[index]), labelled_view(self._examples, self._caches, index)
+    def _view(self, index: int, generator: np.random.Generator) -> ExampleCrop:
+        source, whole = int(self._examples.source[index]), labelled_crop(self._examples, self._caches, index)
         # Drawn whether used or not, so that every option sees the same crops.
         random_top, random_left, random_flip = generator.random(3)
         tall, wide = self._crop(whole.height, whole.width)
         flip = whole.flip ^ (self._flip[source] and bool(random_flip < 0.5))
         down, across = int(random_top * (whole.height - tall + 1)), int(random_left * (whole.width - wide + 1))
-        return View(index, whole.top + down, whole.left + across, tall, wide, flip)
+        return ExampleCrop(index, whole.top + down, whole.left + across, tall, wide, flip)
 
-    def pixels(self, view: View) -> np.ndarray:
+    def pixels(self, view: ExampleCrop) -> np.ndarray:
         """What the view shows: uint8 [height, width, 3]."""
-        return view_pixels(self._examples, self._caches, view)
+        return crop_pixels(self._examples, self._caches, view)
 
 
 class BatchMaker:
@@ -239,25 +239,25 @@ class BatchMaker:
         images: crop and flip.
         features: cached teacher features, if training compares with them.
         prepare: makes input of a live teacher of a view, uint8 [H, W, 3], if there is one.
-        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``Views``.
+        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 
     def __init__(
-        self, examples: Examples, caches: Sequence[PixelCache], order: Order, images: ImageSettings, *,
-        features: FeatureReader | None = None, prepare: Callable[[np.ndarray], Item] | None = None, **share: int,
+        self, examples: Examples, caches: Sequence[PixelCache], order: Sampler, images: ImageSettings, *,
+        features: FeatureReader | None = None, prepare: Callable[[np.ndarray], Item] | None = None, **fraction: int,
     ):  # fmt: skip
         self._examples = examples.with_mean_weight_one()
         self._features, self._prepare = features, prepare
         crop = images.crop_size
         self._canvas = (crop, crop) if crop else _largest(examples, caches)
-        self._views = Views(
-            examples, caches, order, self._window, horizontal_flip=images.horizontal_flip, **share
+        self._views = CropSampler(
+            examples, caches, order, self._crop, horizontal_flip=images.horizontal_flip, **fraction
         )  # fmt: skip
 
-    def _window(self, height: int, width: int) -> Sides:
+    def _crop(self, height: int, width: int) -> Size:
         return min(height, self._canvas[0]), min(width, self._canvas[1])
 
-    def _feature(self, features: FeatureReader, view: View) -> np.ndarray:
+    def _feature(self, features: FeatureReader, view: ExampleCrop) -> np.ndarray:
         """The cached feature of a view; mirrored where the view shows the mirror image of what was labelled."""
         feature = features.read(self._examples, view.index)
         mirrored = view.flip != bool(self._examples.flipped[view.index])
@@ -286,7 +286,7 @@ class BatchMaker:
         return Batch(*(torch.from_numpy(array) for array in tensors), items=items)
 
 
-def padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
+def padded(view: np.ndarray, canvas: Size) -> np.ndarray:
     """Fill up at the bottom and right with the mirrored image: no foreign content, no hard edge.
 
     Args:
@@ -297,9 +297,9 @@ def padded(view: np.ndarray, canvas: Sides) -> np.ndarray:
     return view if not any(missing) else np.pad(view, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
 
 
-def _largest(examples: Examples, caches: Sequence[PixelCache]) -> Sides:
+def _largest(examples: Examples, caches: Sequence[PixelCache]) -> Size:
     """Height and width that what every label is of fits into."""
-    views = [labelled_view(examples, caches, index) for index in range(len(examples))]
+    views = [labelled_crop(examples, caches, index) for index in range(len(examples))]
     return max(view.height for view in views), max(view.width for view in views)
 
 
@@ -309,9 +309,9 @@ LazyBatch = tuple[np.ndarray, Callable[[], Any]]
 
 def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[list[int]]:
     """All indices into ``examples``, in batches of one size of what their labels are of."""
-    sizes: dict[Sides, list[int]] = {}
+    sizes: dict[Size, list[int]] = {}
     for index in range(len(examples)):
-        view = labelled_view(examples, caches, index)
+        view = labelled_crop(examples, caches, index)
         sizes.setdefault((view.height, view.width), []).append(index)
     return [
         indices[start : start + batch_size]
@@ -327,5 +327,5 @@ def whole_image_batches(examples: Examples, caches: Sequence[PixelCache], batch_
 
 
 def _read_whole(examples: Examples, caches: Sequence[PixelCache], chosen: Sequence[int]) -> Tensor:
-    views = [labelled_view(examples, caches, index) for index in chosen]
-    return torch.from_numpy(np.stack([view_pixels(examples, caches, view) for view in views]))
+    views = [labelled_crop(examples, caches, index) for index in chosen]
+    return torch.from_numpy(np.stack([crop_pixels(examples, caches, view) for view in views]))

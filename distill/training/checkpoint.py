@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, sha256_bytes, staged_folder
 
 FORMAT = 1
@@ -30,7 +30,7 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunState:
     """How far a run is.
 
     Attributes:
@@ -58,7 +58,7 @@ class Progress:
 class Checkpoint:
     """A checkpoint that was read and found whole: its progress and its tensors by file (``student``, ``ema``, ...)."""
 
-    progress: Progress
+    progress: RunState
     tensors: Mapping[str, Tensors]
 
 
@@ -87,7 +87,7 @@ class Checkpoints:
         names = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
         return sorted(int(name[1]) for name in names if name)
 
-    def save(self, progress: Progress, tensors: Mapping[str, Tensors]) -> None:
+    def save(self, progress: RunState, tensors: Mapping[str, Tensors]) -> None:
         """Commit a checkpoint, then remove all but the last two and the best of both.
 
         Raises:
@@ -106,14 +106,14 @@ class Checkpoints:
             (staged / PROGRESS).write_bytes(canonical_json(record | {"digest": digest_of(record)}))
         self._prune(progress)
 
-    def _prune(self, progress: Progress) -> None:
+    def _prune(self, progress: RunState) -> None:
         # Kept for the case that the newest turns out torn: the one before it, and the best that one knows.
         kept = [step for step in self.steps() if step <= progress.step][-KEPT:]
         best = {progress.best_step}
         for step in kept[:-1]:
             try:
                 best.add(self._record(step)[0].best_step)
-            except (_TornError, TamperedError):
+            except (_TornError, IntegrityError):
                 continue
         for step in self.steps():
             if step not in {*kept, *best}:
@@ -155,7 +155,7 @@ class Checkpoints:
                 f"the checkpoint {self.path(step)} is incomplete ({error}): restore it or add --overwrite to start over"
             ) from error
 
-    def _record(self, step: int) -> tuple[Progress, dict[str, dict[str, Any]]]:
+    def _record(self, step: int) -> tuple[RunState, dict[str, dict[str, Any]]]:
         path = self.path(step) / PROGRESS
         try:
             record = json.loads(path.read_bytes())
@@ -171,7 +171,7 @@ class Checkpoints:
                 raise PocketiqaError(f"{path} has format version {record['format']!r}, this pocketiqa reads {FORMAT}")
             if record["run"] != self._run:
                 raise _altered(path, "it belongs to a run with other settings or data")
-            return Progress(**record["progress"]), record["files"]
+            return RunState(**record["progress"]), record["files"]
         except (AttributeError, KeyError, TypeError) as error:
             raise _altered(path, f"{type(error).__name__} while reading it") from error
 
@@ -196,8 +196,8 @@ def _read(path: Path, expected: Mapping[str, Any]) -> bytes:
     return data
 
 
-def _altered(path: Path, reason: str) -> TamperedError:
-    return TamperedError(
+def _altered(path: Path, reason: str) -> IntegrityError:
+    return IntegrityError(
         f"{path} was altered ({reason}): remove {path.parent} to go on from an earlier checkpoint, "
         "or add --overwrite to start over"
     )
@@ -217,7 +217,7 @@ def load_tensors(module: nn.Module, tensors: Tensors) -> None:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise TamperedError(f"the checkpoint does not fit the model it was made for: {error}") from error
+        raise IntegrityError(f"the checkpoint does not fit the model it was made for: {error}") from error
 
 
 def optimizer_tensors(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Tensors:
@@ -235,7 +235,7 @@ def load_optimizer(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter
     for key, value in tensors.items():
         name, _, quantity = key.rpartition(".")
         if name not in parameters:
-            raise TamperedError(f"the checkpoint's optimizer knows {name!r}, which is no parameter of the model")
+            raise IntegrityError(f"the checkpoint's optimizer knows {name!r}, which is no parameter of the model")
         parameter = parameters[name]
         moment = value.shape == parameter.shape and value.ndim > 0
         restored = torch.empty_like(parameter).detach().copy_(value) if moment else value.clone()

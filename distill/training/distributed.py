@@ -106,10 +106,10 @@ class SyncNorm(nn.BatchNorm2d):
         if not self.track_running_stats:
             return
         batches = cast(Tensor, self.num_batches_tracked).add_(1)
-        share = self.momentum if self.momentum is not None else 1.0 / float(batches)
+        fraction = self.momentum if self.momentum is not None else 1.0 / float(batches)
         unbiased = variance * (count / (count - 1).clamp_min(1))
-        cast(Tensor, self.running_mean).lerp_(mean, share)
-        cast(Tensor, self.running_var).lerp_(unbiased, share)
+        cast(Tensor, self.running_mean).lerp_(mean, fraction)
+        cast(Tensor, self.running_var).lerp_(unbiased, fraction)
 
 
 def _replace(module: nn.Module) -> None:

@@ -168,14 +168,14 @@ def _threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None
     if accelerator.device.type == "cpu":
         # The next step needs as much as this one.
         keep_freed_memory(MOST_BYTES, MOST_BYTES)
-        torch.set_num_threads(config.threads or _share_of_cores(accelerator))
+        torch.set_num_threads(config.threads or _fraction_of_cores(accelerator))
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _share_of_cores(accelerator: Accelerator) -> int:
+def _fraction_of_cores(accelerator: Accelerator) -> int:
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
     # Launchers set the variable to 1 for each of several processes, unasked; of a single one, it is the user's word.
     asked = os.environ.get("OMP_NUM_THREADS", "") if here == 1 else ""

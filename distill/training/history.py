@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pseudo_labels.errors import TamperedError
+from pseudo_labels.errors import IntegrityError
 from pseudo_labels.files import explain_full_disk
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
@@ -25,7 +25,7 @@ class History:
         self._path = path
         found = path.stat().st_size if path.exists() else 0
         if found < length:
-            raise TamperedError(
+            raise IntegrityError(
                 f"{path} has {found} bytes, but the checkpoint knows {length}: restore it, "
                 "or add --overwrite to start over"
             )

@@ -14,13 +14,14 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from distill.recipe.training import LoopSettings
-from distill.training.checkpoint import Checkpoint, Checkpoints, Progress, load_optimizer, optimizer_tensors
+from distill.training.checkpoint import Checkpoint, Checkpoints, RunState, load_optimizer, optimizer_tensors
 from distill.training.distributed import sum_of_ints
 from distill.training.environment import interruption, prefetched
 from distill.training.history import HISTORY, TIMINGS, History, Mean, append_line
 from distill.training.learner import Learner, MovableBatch
 from distill.training.optim import learning_rate
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.parallel import Progress
 from teachers.launch import is_out_of_memory, release_memory
 
 REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or use mixed_precision bf16 or no"
@@ -81,16 +82,16 @@ class Gradient:
             # Layers that draw random numbers draw the same ones after a resume.
             torch.manual_seed(_mixed(self._config.seed, step, micro, self._accelerator.process_index))
             with self._accelerator.accumulate(self._learner.model):
-                for share, part in self._parts(taken[micro]):
-                    for name, value in self._backward(step, share, part.to(self._accelerator.device)).items():
-                        values[name] = values.get(name, 0.0) + share * value / self._config.accumulation_steps
+                for fraction, part in self._parts(taken[micro]):
+                    for name, value in self._backward(step, fraction, part.to(self._accelerator.device)).items():
+                        values[name] = values.get(name, 0.0) + fraction * value / self._config.accumulation_steps
         return values
 
     def _parts(self, batch: MovableBatch) -> list[tuple[float, MovableBatch]]:
         cut = self._learner.cut
         return [(1.0, batch)] if self.part_images is None or cut is None else cut(batch, self.part_images)
 
-    def _backward(self, step: int, share: float, batch: Any) -> dict[str, float]:
+    def _backward(self, step: int, fraction: float, batch: Any) -> dict[str, float]:
         """Add one part's gradient; returns its losses."""
         total, terms = self._learner.losses(batch)
         # One transfer for all numbers: each one makes a GPU wait.
@@ -99,7 +100,7 @@ class Gradient:
         if not all(math.isfinite(value) for value in values.values()):
             raise NonFiniteError(f"a loss is not finite at step {step} of {self._config.steps} ({values}): {REMEDY}")
         # Each process holds its own part of the gradient of one common loss; the wrapper averages them.
-        self._accelerator.backward(total * (share * self._accelerator.num_processes))
+        self._accelerator.backward(total * (fraction * self._accelerator.num_processes))
         return values
 
     def _halve(self, step: int, error: BaseException) -> None:
@@ -142,7 +143,7 @@ class InterruptedRunError(PocketiqaError):
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunParts:
     """What a run is made of, ready for use on this process's device.
 
     Attributes:
@@ -161,11 +162,11 @@ class Parts:
 class Trainer:
     """Runs the steps of one run from wherever its last checkpoint left it."""
 
-    def __init__(self, parts: Parts, config: LoopSettings, found: Checkpoint | None, warn: Warn | None = None):
+    def __init__(self, parts: RunParts, config: LoopSettings, found: Checkpoint | None, warn: Warn | None = None):
         self._parts, self._config, self._learner = parts, config, parts.learner
         self._accelerator = parts.accelerator
         self._main = parts.accelerator.is_main_process
-        self.progress = found.progress if found else Progress(0, 0, 0)
+        self.progress = found.progress if found else RunState(0, 0, 0)
         if found:
             self._restore(found)
         self._warn = warn or _silent
@@ -191,7 +192,7 @@ class Trainer:
             return progress.step >= config.steps
         return (progress.step - progress.best_step) // config.validate_every_steps >= config.patience
 
-    def run(self, progress: Callable[[int, int], None] | None) -> None:
+    def run(self, progress: Progress | None) -> None:
         """Train until it is done, with validations and checkpoints on the way.
 
         Raises:

@@ -60,14 +60,14 @@ def plcc_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     Constant predictions have no correlation: they cost 1, with a finite gradient that pulls them apart in the right
     order.
     """
-    share = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
-    centred_target = target - (share * target).sum()
-    target_variance = (share * centred_target.square()).sum()
+    fraction = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+    centred_target = target - (fraction * target).sum()
+    target_variance = (fraction * centred_target.square()).sum()
     if target_variance <= _MIN_SPREAD**2:
         return prediction.sum() * 0.0
-    centred = prediction - (share * prediction).sum()
-    variance = (share * centred.square()).sum()
-    covariance = (share * centred * centred_target).sum()
+    centred = prediction - (fraction * prediction).sum()
+    variance = (fraction * centred.square()).sum()
+    covariance = (fraction * centred * centred_target).sum()
     return 1.0 - covariance / (variance.clamp_min(_MIN_PREDICTED_SPREAD**2) * target_variance).sqrt()
 
 
@@ -94,11 +94,11 @@ def feature_error(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().flatten(1).mean(1)
 
 
-def _scaled_distances(rows: Tensor, pairs: tuple[Tensor, Tensor], share: Tensor) -> Tensor:
+def _scaled_distances(rows: Tensor, pairs: tuple[Tensor, Tensor], fraction: Tensor) -> Tensor:
     # The root's gradient is infinite at 0; equal rows contribute a distance of (almost) 0 without a gradient.
     squared = (rows[pairs[0]] - rows[pairs[1]]).square().sum(1)
     distance = squared.clamp_min(torch.finfo(rows.dtype).tiny ** 0.5).sqrt()
-    mean = (share * distance).sum()
+    mean = (fraction * distance).sum()
     return distance / mean.clamp_min(torch.finfo(rows.dtype).eps)
 
 
@@ -121,12 +121,12 @@ def relational_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     pair_weight = weight[pairs[0]] * weight[pairs[1]]
     if pair_weight.sum() <= 0:
         return student.sum() * 0.0
-    share = pair_weight / pair_weight.sum()
-    wanted = _scaled_distances(teacher, pairs, share)
-    if (share * wanted).sum() < 0.5:  # the mean of scaled distances is 1 unless all distances vanish
+    fraction = pair_weight / pair_weight.sum()
+    wanted = _scaled_distances(teacher, pairs, fraction)
+    if (fraction * wanted).sum() < 0.5:  # the mean of scaled distances is 1 unless all distances vanish
         return student.sum() * 0.0
-    cost = functional.huber_loss(_scaled_distances(student, pairs, share), wanted, reduction="none", delta=1.0)
-    return (share * cost).sum()
+    cost = functional.huber_loss(_scaled_distances(student, pairs, fraction), wanted, reduction="none", delta=1.0)
+    return (fraction * cost).sum()
 
 
 Terms = dict[str, Tensor]

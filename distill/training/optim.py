@@ -39,10 +39,10 @@ class Average:
     def take(self, present: Mapping[str, Tensor]) -> None:
         """Take in the present tensors, under the same names; what is not floating point is copied."""
         self.updates += 1
-        share = 1.0 - min(self.decay, (1.0 - 1.0 / self.updates) ** (_GAMMA + 1))
+        fraction = 1.0 - min(self.decay, (1.0 - 1.0 / self.updates) ** (_GAMMA + 1))
         for name, average in self.tensors.items():
             if average.is_floating_point():
-                average.lerp_(present[name].to(average.dtype), share)
+                average.lerp_(present[name].to(average.dtype), fraction)
             else:
                 average.copy_(present[name])
 
@@ -78,9 +78,9 @@ def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     if settings.schedule == "step":
-        return peak * settings.step_factor ** sum(step >= share * steps for share in settings.step_at)
+        return peak * settings.step_factor ** sum(step >= fraction * steps for fraction in settings.step_at)
     progress = (step - warmup) / (steps - warmup)
-    floor = settings.final_share
+    floor = settings.min_learning_rate_ratio
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
@@ -90,17 +90,19 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
     Each group has its share of the learning rate as ``rate``; see ``set_learning_rate``.
 
     Raises:
-        PocketiqaError: a prefix of ``rates`` fits no trained parameter.
+        PocketiqaError: a prefix of ``learning_rate_multipliers`` fits no trained parameter.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    unused = [prefix for prefix in settings.rates if not any(name.startswith(prefix) for name, _ in named)]
+    unused = [
+        prefix for prefix in settings.learning_rate_multipliers if not any(name.startswith(prefix) for name, _ in named)
+    ]
     if unused:
         known = ", ".join(sorted({name.partition(".")[0] + "." for name, _ in named}))
         raise PocketiqaError(f"optimizer.rates: no trained parameter begins with {unused[0]!r}; there are {known}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((_rate_of(name, settings.rates), decay), []).append(parameter)
+        groups.setdefault((_rate_of(name, settings.learning_rate_multipliers), decay), []).append(parameter)
     return AdamW(
         [{"params": members, "weight_decay": decay, "rate": rate} for (rate, decay), members in groups.items()],
         lr=settings.learning_rate,
@@ -108,6 +110,9 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
     )
 
 
-def _rate_of(name: str, rates: dict[str, float]) -> float:
+def _rate_of(name: str, learning_rate_multipliers: dict[str, float]) -> float:
     """The share of the longest prefix that fits."""
-    return max(((len(prefix), rate) for prefix, rate in rates.items() if name.startswith(prefix)), default=(0, 1.0))[1]
+    return max(
+        ((len(prefix), rate) for prefix, rate in learning_rate_multipliers.items() if name.startswith(prefix)),
+        default=(0, 1.0),
+    )[1]

@@ -8,7 +8,7 @@ then is the same up to rounding only.
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,15 @@ from distill.training.checkpoint import Checkpoint, Checkpoints
 from distill.training.distributed import sum_of_ints
 from distill.training.history import HISTORY, read_history
 from distill.training.learner import Learner
-from distill.training.loop import Parts, Trainer, Warn
+from distill.training.loop import RunParts, Trainer, Warn
 from pseudo_labels import outputs
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, read_json, remove_leftovers, write_atomic
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from students.preprocess import Preprocess
 
 CHECKPOINTS, PIXELS, TRACKERS = "checkpoints", "pixels", "trackers"
-
-ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class TrainingRun(ABC):
         self._accelerator, self._cache = accelerator, cache
         self._main = accelerator.is_main_process
         self._spec = {**self._determining(), "sources": [source.describe() for source in sources]}
-        self._per_process = self._share_of_batch()
+        self._per_process = self._fraction_of_batch()
 
     @abstractmethod
     def _determining(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class TrainingRun(ABC):
         """Name of the cached teacher feature that takes part."""
         return None
 
-    def _share_of_batch(self) -> int:
+    def _fraction_of_batch(self) -> int:
         config, world = self._loop, self._accelerator.num_processes
         parts = world * config.accumulation_steps
         if config.batch_size % parts:
@@ -103,8 +102,8 @@ class TrainingRun(ABC):
         return config.batch_size // parts
 
     @property
-    def _share(self) -> dict[str, int]:
-        """This process's part in each micro-batch, for ``batches.Views``."""
+    def _fraction(self) -> dict[str, int]:
+        """This process's part in each micro-batch, for ``batches.CropSampler``."""
         return {
             "per_process": self._per_process,
             "rank": self._accelerator.process_index,
@@ -115,8 +114,8 @@ class TrainingRun(ABC):
     def execute(
         self,
         overwrite: bool,
-        progress: ProgressCallback | None,
-        cache_progress: ProgressCallback | None,
+        progress: Progress | None,
+        cache_progress: Progress | None,
         warn: Warn | None = None,
     ) -> Outcome:
         """Claim the folder, prepare, train, finish; a finished run is returned as it is."""
@@ -134,7 +133,7 @@ class TrainingRun(ABC):
         if self._main:
             self._clean(checkpoints, found)
         learner = self._learner(collected, split, caches)
-        trainer = Trainer(Parts(self._accelerator, learner, checkpoints, self._out), self._loop, found, warn)
+        trainer = Trainer(RunParts(self._accelerator, learner, checkpoints, self._out), self._loop, found, warn)
         self._start_trackers()
         trainer.run(progress if self._main else None)
         if self._main:
@@ -156,7 +155,7 @@ class TrainingRun(ABC):
             raise error or PocketiqaError(f"the main process could not take {self._out}: see its message")
         return claims[number - 1]
 
-    def _pixels(self, progress: ProgressCallback | None, *, retry_failed: bool) -> list[PixelCache]:
+    def _pixels(self, progress: Progress | None, *, retry_failed: bool) -> list[PixelCache]:
         """One cache for each pool; sources of one pool share it."""
         caches: dict[str, PixelCache] = {}
         for source in self._sources:

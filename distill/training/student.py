@@ -17,17 +17,18 @@ from distill.data.pixel_cache import PixelCache
 from distill.data.split import Part, Split
 from distill.recipe.training import StudentSettings, TrainConfig
 from distill.training.adapters import FeatureAdapter, TrainedStudent, teacher_embedding
-from distill.training.batches import Batch, BatchMaker, FeatureReader, Order, whole_image_batches
+from distill.training.batches import Batch, BatchMaker, FeatureReader, Sampler, whole_image_batches
 from distill.training.checkpoint import Checkpoint, Tensors, load_tensors
 from distill.training.distributed import freeze, gather_rows, synchronise
 from distill.training.environment import training_environment
 from distill.training.live_teacher import LiveTeacher
 from distill.training.losses import LossInputs, Terms, total_loss
 from distill.training.optim import Ema, build_optimizer
-from distill.training.run import TRACKERS, ProgressCallback, TrainingRun
+from distill.training.run import TRACKERS, TrainingRun
 from distill.training.validation import Validator
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from students.base import Student, freeze_parts
 from students.config import StudentConfig
@@ -150,8 +151,8 @@ def train(
     *,
     cache: Path | None = None,
     overwrite: bool = False,
-    progress: ProgressCallback | None = None,
-    cache_progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
+    cache_progress: Progress | None = None,
 ) -> TrainResult:
     """Train, or go on with a run that was interrupted; a finished run is returned as it is.
 
@@ -225,13 +226,13 @@ class _StudentRun(TrainingRun):
     def _learner(self, collected: Collected, split: Split, caches: Sequence[PixelCache]) -> StudentLearner:
         config, live = self._config, self._live
         examples, held_out = collected.of(split, Part.TRAIN), collected.of(split, Part.VALIDATION)
-        order = Order(examples, [source.weight for source in self._sources], config.seed)
+        order = Sampler(examples, [source.weight for source in self._sources], config.seed)
         if live is not None:
             live.to(self._accelerator.device)
         features = self._feature_reader(examples)
         prepare = None if live is None else live.prepare
         batches = BatchMaker(
-            examples, caches, order, config.images, features=features, prepare=prepare, **self._share
+            examples, caches, order, config.images, features=features, prepare=prepare, **self._fraction
         )  # fmt: skip
         shape = None if features is None else features.shape
         if live is not None and config.losses.needs_features:
@@ -272,7 +273,7 @@ class _StudentRun(TrainingRun):
 def _student_config(settings: StudentSettings) -> StudentConfig:
     """The preset's or backbone's configuration with the recipe's changes."""
     config = student_config(settings.name)
-    names = ("levels", "grid", "head_width", "mean", "std", "pad_type")
+    names = ("levels", "map_stride", "head_width", "mean", "std", "pad_type")
     changes = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     if settings.max_side is not None:
         changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)

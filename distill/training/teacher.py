@@ -19,7 +19,7 @@ from distill.data.examples import Collected, Source
 from distill.data.pixel_cache import PixelCache
 from distill.data.split import Part, Split, read_split
 from distill.recipe.training import FitConfig
-from distill.training.batches import Order
+from distill.training.batches import Sampler
 from distill.training.checkpoint import Checkpoint, Tensors
 from distill.training.distributed import gather_rows
 from distill.training.environment import training_environment
@@ -27,10 +27,11 @@ from distill.training.learner import Cut, MovableBatch
 from distill.training.loop import Warn
 from distill.training.losses import LossInputs, score_loss_of
 from distill.training.optim import Average, build_optimizer
-from distill.training.run import TRACKERS, ProgressCallback, TrainingRun
+from distill.training.run import TRACKERS, TrainingRun
 from distill.training.teacher_batches import Reader, TeacherBatch, TeacherBatchMaker, whole_item_batches
 from distill.training.validation import Validator
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
+from pseudo_labels.parallel import Progress
 from students.preprocess import Preprocess
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, read_seen, write_fitted_folder
 from teachers.fitting import FittableTeacher, PlainFit, check_fittable
@@ -171,7 +172,7 @@ def _looks_at_the_batch(module: nn.Module) -> bool:
 @torch.no_grad()
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     if {name: value.shape for name, value in source.items()} != {name: value.shape for name, value in target.items()}:
-        raise TamperedError("the checkpoint does not fit the teacher it was made for: fit again with --overwrite")
+        raise IntegrityError("the checkpoint does not fit the teacher it was made for: fit again with --overwrite")
     for name, value in target.items():
         value.copy_(source[name])
 
@@ -208,8 +209,8 @@ def fit_teacher(
     *,
     cache: Path | None = None,
     overwrite: bool = False,
-    progress: ProgressCallback | None = None,
-    cache_progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
+    cache_progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> FitResult:
     """Fit, or go on with a run that was interrupted; a finished run is returned as it is.
@@ -293,9 +294,9 @@ class _TeacherRun(TrainingRun):
         config, teacher = self._config, self._teacher
         examples, held_out = collected.of(split, Part.TRAIN), collected.of(split, Part.VALIDATION)
         teacher.to(self._accelerator.device)
-        order = Order(examples, [source.weight for source in self._sources], config.seed)
+        order = Sampler(examples, [source.weight for source in self._sources], config.seed)
         reader = Reader(teacher, examples, self._sources, caches)
-        batches = TeacherBatchMaker(examples, caches, order, config.images, reader, **self._share)
+        batches = TeacherBatchMaker(examples, caches, order, config.images, reader, **self._fraction)
         whole = whole_item_batches(
             held_out, caches, self._per_process, Reader(teacher, held_out, self._sources, caches)
         )  # fmt: skip

@@ -12,15 +12,15 @@ from distill.data.examples import Examples, Source
 from distill.data.pixel_cache import PixelCache
 from distill.recipe.training import ViewSettings
 from distill.training.batches import (
+    CropSampler,
+    ExampleCrop,
     LazyBatch,
-    Order,
-    Sides,
-    View,
-    Views,
+    Sampler,
+    Size,
     batches_by_size,
-    labelled_view,
+    crop_pixels,
+    labelled_crop,
     padded,
-    view_pixels,
 )
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
@@ -74,10 +74,10 @@ class Reader:
 
     def whole(self, index: int) -> Item:
         """An example as it is judged in use."""
-        view = labelled_view(self._examples, self._caches, index)
-        return self.item(view, view_pixels(self._examples, self._caches, view))
+        view = labelled_crop(self._examples, self._caches, index)
+        return self.item(view, crop_pixels(self._examples, self._caches, view))
 
-    def item(self, view: View, pixels: np.ndarray, canvas: Sides = (0, 0)) -> Item:
+    def item(self, view: ExampleCrop, pixels: np.ndarray, canvas: Size = (0, 0)) -> Item:
         """A view of an example, and the same view of its reference.
 
         Args:
@@ -131,18 +131,18 @@ class TeacherBatchMaker:
         order: which example comes when.
         images: crop and flip.
         reader: of the same examples.
-        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``Views``.
+        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 
     def __init__(
-        self, examples: Examples, caches: Sequence[PixelCache], order: Order, images: ViewSettings, reader: Reader,
-        **share: int,
+        self, examples: Examples, caches: Sequence[PixelCache], order: Sampler, images: ViewSettings, reader: Reader,
+        **fraction: int,
     ):  # fmt: skip
         self._examples, self._reader = examples.with_mean_weight_one(), reader
         # Of images smaller than the crop, which would not fit into one batch with it.
         self._canvas = (images.crop_size or 0, images.crop_size or 0)
-        self._views = Views(
-            examples, caches, order, images.window, horizontal_flip=images.horizontal_flip, **share
+        self._views = CropSampler(
+            examples, caches, order, images.window, horizontal_flip=images.horizontal_flip, **fraction
         )  # fmt: skip
 
     def make(self, micro_batch: int) -> TeacherBatch:
@@ -151,7 +151,7 @@ class TeacherBatchMaker:
         items = [self._reader.item(view, self._views.pixels(view), self._canvas) for view in views]
         different = {shapes(item): view for item, view in zip(items, views, strict=True)}
         if len(different) > 1:
-            sizes: list[Sides] = [(view.width, view.height) for view in different.values()][:2]
+            sizes: list[Size] = [(view.width, view.height) for view in different.values()][:2]
             raise PocketiqaError(
                 f"views of {sizes[0]} and {sizes[1]} pixels become inputs of different shapes, which no batch can "
                 "hold: set images.crop_size, or give the teacher a fixed input size"

@@ -162,14 +162,14 @@ def _findings(report: AuditReport) -> str:
 
 def _facts(report: AuditReport) -> str:
     stamp, scores, spread = report.teacher, report.scores, report.spread
-    damage = f"{len(report.missing)} missing, {len(report.faults)} damaged"
+    distortion = f"{len(report.missing)} missing, {len(report.faults)} damaged"
     rows: list[list[Any]] = [
         ["Store", report.folder],
         ["Teacher", f"{stamp['name']}, version {stamp['version']}, weights {stamp['weights'][:12]}"],
         ["Options", _options(report)],
         ["Scale", stamp["scale"]],
         ["Licence", stamp["licence"]],
-        ["Rows", f"{report.rows:,} in {report.shards:,} shards ({damage})"],
+        ["Rows", f"{report.rows:,} in {report.shards:,} shards ({distortion})"],
     ]
     if scores["n"]:
         texts = (f"{name} {scores[name]:.3f}" for name in ("mean", "median", "std", "min", "max"))

@@ -5,7 +5,7 @@ Only shards whose bytes verify are looked at; ``audit_page`` turns the report in
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from scipy import stats
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.stored import is_fused, read_fusion
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.shards import ShardFault
@@ -111,7 +112,7 @@ class AuditReport:
 # Below these a teacher tells images apart hardly or not at all.
 _CONSTANT_STD = 1e-3
 _NARROW_STD = 0.02
-_SAME_SCORE_SHARE = 0.5
+_SAME_SCORE_FRACTION = 0.5
 # A shard drifts if its mean is this far from the others' median, in robust deviations and on the scale.
 _DRIFT_DEVIATIONS, _DRIFT_SCORE = 5.0, 0.1
 
@@ -123,10 +124,10 @@ def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
         report: whatever ``audit`` has found so far.
         scores: of the ``ok`` rows.
     """
-    return [*_damage(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
+    return [*_distortion(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
 
 
-def _damage(report: AuditReport) -> list[str]:
+def _distortion(report: AuditReport) -> list[str]:
     found = []
     if report.faults:
         shown = "; ".join(f"shard {fault.index}: {fault.reason}" for fault in report.faults[:3])
@@ -157,9 +158,9 @@ def _degenerate(report: AuditReport, scores: np.ndarray) -> list[str]:
         )
     else:
         values, counts = np.unique(scores, return_counts=True)
-        if len(scores) > 1 and counts.max() > _SAME_SCORE_SHARE * len(scores):
-            share = counts.max() / len(scores)
-            found.append(f"{share:.0%} of the images have the same score, {values[counts.argmax()]:.4g}")
+        if len(scores) > 1 and counts.max() > _SAME_SCORE_FRACTION * len(scores):
+            fraction = counts.max() / len(scores)
+            found.append(f"{fraction:.0%} of the images have the same score, {values[counts.argmax()]:.4g}")
     return found
 
 
@@ -213,7 +214,7 @@ class _Rows:
         return np.array([status == Status.OK for status in self.status], dtype=bool)
 
 
-def audit_store(folder: Path | str, *, progress: Callable[[int, int], None] | None = None) -> AuditReport:
+def audit_store(folder: Path | str, *, progress: Progress | None = None) -> AuditReport:
     """Verify every byte of a store and summarise what it holds.
 
     Args:
@@ -252,7 +253,7 @@ def audit_store(folder: Path | str, *, progress: Callable[[int, int], None] | No
     return report
 
 
-def _read(store: LabelStore, progress: Callable[[int, int], None] | None) -> tuple[list[int], list[ShardFault], _Rows]:
+def _read(store: LabelStore, progress: Progress | None) -> tuple[list[int], list[ShardFault], _Rows]:
     missing, faults = store.missing(), []
     columns: dict[str, list[Any]] = defaultdict(list)
     for index in range(store.spec.shards):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pseudo_labels.crops import generator
 from pseudo_labels.distort import blur, camera, colour, compression, noise, spatial
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.views import generator
 
 # Raised whenever an operator or a level table changes: pools made before and after are then kept apart.
 VERSION = 1

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pseudo_labels import addresses
+from pseudo_labels.crops import generator
 from pseudo_labels.distort.catalogue import MIN_SIDE_PX, distort
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.duplicates import fingerprint
@@ -24,17 +25,16 @@ from pseudo_labels.files import digest_of, sha256_bytes, staged_folder
 from pseudo_labels.images import ImageError, decode, read_bytes
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status, id_of
-from pseudo_labels.views import generator
 
 _STRATA = 5
 # Two decimals name a file; levels closer than that look the same.
 _DECIMALS = 2
 
 
-Damage = tuple[str, float]
+Distortion = tuple[str, float]
 
 
-def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: int) -> dict[str, list[Damage]]:
+def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: int) -> dict[str, list[Distortion]]:
     """For each image the (distortion, level) pairs of its damaged versions.
 
     Names are dealt like cards from decks that hold each once: over all images no name comes more than once more often
@@ -46,7 +46,7 @@ def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: i
     levels = {name: _levels(name, seed) for name in names}
     dealt = {}
     for image_id in sorted(image_ids, key=lambda image_id: digest_of([seed, image_id])):
-        pairs: list[Damage] = []
+        pairs: list[Distortion] = []
         for name in deal.hand(per_image):
             level = next(levels[name])
             while (name, level) in pairs:
@@ -80,8 +80,8 @@ def _levels(name: str, seed: int) -> Iterator[float]:
     rng = generator("levels", seed, name)
     while True:
         for stratum in rng.permutation(_STRATA):
-            share = (stratum + rng.random()) / _STRATA
-            yield float(np.round(1 + (LEVELS - 1) * share, _DECIMALS))
+            fraction = (stratum + rng.random()) / _STRATA
+            yield float(np.round(1 + (LEVELS - 1) * fraction, _DECIMALS))
 
 
 IMAGES = "images"
@@ -90,7 +90,7 @@ _LONGEST_NAME = 60  # characters: file systems allow 255 bytes
 # PNG level 1 takes a third of the time of the usual level 6, for files a tenth larger.
 _PNG_LEVEL = 1
 
-Task = tuple[ImageRef, list[Damage]]
+Task = tuple[ImageRef, list[Distortion]]
 
 
 @dataclass(frozen=True)
@@ -119,62 +119,62 @@ class Maker:
         Raises:
             StorageFullError: the disk is full.
         """
-        ref, damages = task
-        found = self._found(ref, damages)
+        ref, distortions = task
+        found = self._found(ref, distortions)
         if found is not None:
             return found
         try:
             clean = shrink(self.pool.load(ref), self.max_side)
         except ImageError as error:
-            return self._bad(ref, damages, error)
-        return self._made(ref, damages, clean)
+            return self._bad(ref, distortions, error)
+        return self._made(ref, distortions, clean)
 
-    def _found(self, ref: ImageRef, damages: Sequence[Damage]) -> list[ImageRef] | None:
+    def _found(self, ref: ImageRef, distortions: Sequence[Distortion]) -> list[ImageRef] | None:
         """Rows from the files of an earlier run; None if they are not all there and readable."""
         folder = self.out / IMAGES / ref.id
         if not folder.is_dir():
             return None
         try:
-            encoded = [(name, read_bytes(folder / name)) for name in self._files(ref, damages)]
+            encoded = [(name, read_bytes(folder / name)) for name in self._files(ref, distortions)]
             rows = [_row(data, decode(data), _uri(ref, name)) for name, data in encoded]
         except ImageError:
             return None
-        return self._linked(ref, damages, rows)
+        return self._linked(ref, distortions, rows)
 
-    def _made(self, ref: ImageRef, damages: Sequence[Damage], clean: np.ndarray) -> list[ImageRef]:
+    def _made(self, ref: ImageRef, distortions: Sequence[Distortion], clean: np.ndarray) -> list[ImageRef]:
         rows = []
         with staged_folder(self.out / IMAGES / ref.id) as staged:
-            for name, damage in self._files(ref, damages).items():
-                rgb = clean if damage is None else distort(clean, *damage, seed=self.seed, image_id=ref.id)
+            for name, distortion in self._files(ref, distortions).items():
+                rgb = clean if distortion is None else distort(clean, *distortion, seed=self.seed, image_id=ref.id)
                 data = _png(rgb)
                 (staged / name).write_bytes(data)
                 rows.append(_row(data, rgb, _uri(ref, name)))
-        return self._linked(ref, damages, rows)
+        return self._linked(ref, distortions, rows)
 
-    def _files(self, ref: ImageRef, damages: Sequence[Damage]) -> dict[str, Damage | None]:
+    def _files(self, ref: ImageRef, distortions: Sequence[Distortion]) -> dict[str, Distortion | None]:
         """What each file holds; None is the reference."""
-        copies = {_file_name(damage): damage for damage in damages}
+        copies = {_file_name(distortion): distortion for distortion in distortions}
         return {_reference_name(ref, copies): None, **copies} if self._is_shrunk(ref) else {**copies}
 
     def _is_shrunk(self, ref: ImageRef) -> bool:
         return shrunk_size(ref.width, ref.height, self.max_side) != (ref.width, ref.height)
 
-    def _linked(self, ref: ImageRef, damages: Sequence[Damage], rows: list[ImageRef]) -> list[ImageRef]:
+    def _linked(self, ref: ImageRef, distortions: Sequence[Distortion], rows: list[ImageRef]) -> list[ImageRef]:
         """Bare rows of files, given their group, reference, distortion and level."""
         reference, copies = (rows[0], rows[1:]) if self._is_shrunk(ref) else (self._moved(ref), rows)
         linked = [
             replace(row, group=ref.group, ref_id=reference.id, distortion=name, level=level)
-            for row, (name, level) in zip(copies, damages, strict=True)
+            for row, (name, level) in zip(copies, distortions, strict=True)
         ]
         return [replace(reference, group=ref.group), *linked]
 
-    def _bad(self, ref: ImageRef, damages: Sequence[Damage], error: ImageError) -> list[ImageRef]:
+    def _bad(self, ref: ImageRef, distortions: Sequence[Distortion], error: ImageError) -> list[ImageRef]:
         reason = f"not made, its reference is {error.status.value}: {error.reason}"
         rows = [replace(self._moved(ref), status=error.status, reason=error.reason)]
-        for damage in damages:
-            uri = _uri(ref, _file_name(damage))
+        for distortion in distortions:
+            uri = _uri(ref, _file_name(distortion))
             bare = ImageRef(id_of(sha256_bytes(uri.encode())), uri, status=Status.NO_REFERENCE, reason=reason)
-            rows.append(replace(bare, group=ref.group, ref_id=ref.id, distortion=damage[0], level=damage[1]))
+            rows.append(replace(bare, group=ref.group, ref_id=ref.id, distortion=distortion[0], level=distortion[1]))
         return rows
 
     def _moved(self, ref: ImageRef) -> ImageRef:
@@ -187,8 +187,8 @@ def _reopen(folder: Path, out: Path, seed: int, max_side: int | None) -> Maker:
     return Maker(Pool.open(folder), out, seed, max_side)
 
 
-def _file_name(damage: Damage) -> str:
-    return f"{damage[0]}-{damage[1]:.2f}.png"
+def _file_name(distortion: Distortion) -> str:
+    return f"{distortion[0]}-{distortion[1]:.2f}.png"
 
 
 def _reference_name(ref: ImageRef, taken: Collection[str]) -> str:

@@ -13,7 +13,7 @@ from pseudo_labels.distort.scale import at, from_planes, to_planes, to_uint8
 # Level 0, then the levels 1 to 5.
 WHITE_VARIANCE = (0.0, 0.001, 0.002, 0.003, 0.005, 0.01)
 COMPONENT_VARIANCE = (0.0, 0.0001, 0.0005, 0.001, 0.002, 0.003)
-IMPULSE_SHARE = (0.0, 0.001, 0.005, 0.01, 0.02, 0.03)
+IMPULSE_FRACTION = (0.0, 0.001, 0.005, 0.01, 0.02, 0.03)
 MULTIPLICATIVE_VARIANCE = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05)
 DENOISED_VARIANCE = (0.0, 0.01, 0.03, 0.05, 0.1, 0.15)
 
@@ -38,11 +38,11 @@ def white_noise_color(rgb: np.ndarray, severity: float, rng: np.random.Generator
 
 def impulse_noise(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Salt and pepper: a share of all samples, each channel for itself, becomes 0 or 255 with equal chance."""
-    share = at(IMPULSE_SHARE, severity)
+    fraction = at(IMPULSE_FRACTION, severity)
     dice = rng.random(rgb.shape, dtype=np.float32)
     noisy = rgb.copy()
-    noisy[dice < share] = 255
-    noisy[dice < share / 2] = 0
+    noisy[dice < fraction] = 255
+    noisy[dice < fraction / 2] = 0
     return noisy
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pseudo_labels.crops import generator
 from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, check_image
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.files import write_atomic
-from pseudo_labels.views import generator
 
 TILE_PX = 192
 _GAP_PX = 4

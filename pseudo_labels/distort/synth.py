@@ -7,7 +7,7 @@ The folder of one clean image exists whole or not at all (see ``maker``); it is 
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pseudo_labels.distort.catalogue import MIN_SIDE_PX, VERSION, select
 from pseudo_labels.distort.maker import IMAGES, Maker, Task, plan
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import exclusive
-from pseudo_labels.parallel import in_order
+from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef, Status
 
@@ -33,7 +33,7 @@ def build_synthetic_pool(
     max_side: int | None = None,
     workers: int = 1,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Pool:
     """Make damaged copies of the clean images of a pool, and a pool of both.
 
@@ -63,8 +63,8 @@ def build_synthetic_pool(
     originals = [ref for ref in pool.ok() if not ref.ref_id]
     if not originals:
         raise PocketiqaError(f"the pool {pool.folder} holds no clean image: give one that `pocketiqa pool` made")
-    damages = plan([ref.id for ref in originals], chosen, per_image, seed)
-    tasks = [(ref, damages[ref.id]) for ref in originals]
+    distortions = plan([ref.id for ref in originals], chosen, per_image, seed)
+    tasks = [(ref, distortions[ref.id]) for ref in originals]
     spec = {
         "clean_pool": pool.digest,
         "distortions": list(chosen),
@@ -88,17 +88,17 @@ def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: i
             raise PocketiqaError(f"{name} is {value!r}, but must be a whole number of at least {least[name]}")
 
 
-def _make_all(
-    maker: Maker, tasks: Sequence[Task], workers: int, progress: Callable[[int, int], None] | None
-) -> Iterator[ImageRef]:
-    total, done = sum(len(damages) for _, damages in tasks), 0
+def _make_all(maker: Maker, tasks: Sequence[Task], workers: int, progress: Progress | None) -> Iterator[ImageRef]:
+    total, done = sum(len(distortions) for _, distortions in tasks), 0
     with exclusive(maker.out / _LOCK, what=f"the synthetic pool {maker.out}"):
         # Of writers that were killed: with the lock in hand nobody is writing them.
         for leftover in (maker.out / IMAGES).glob(".*.staged"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for (_, damages), rows in zip(tasks, in_order(maker.make, tasks, workers), strict=True):
+        for (_, distortions), rows in zip(
+            tasks, in_order(maker.make, tasks, workers if workers > 1 else 0, processes=True), strict=True
+        ):
             yield from rows
-            done += len(damages)
+            done += len(distortions)
             if progress:
                 progress(done, total)
 

@@ -92,7 +92,7 @@ def knots_map(x: ArrayLike, y: ArrayLike) -> MonotoneMap:
     return MonotoneMap("knots", {"x": _plain(x), "y": _plain(y)})
 
 
-def fit_isotonic(scores: FloatArray, opinions: FloatArray) -> MonotoneMap:
+def fit_isotonic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     """Centred isotonic regression: each plateau becomes one knot at its mean score, with straight lines between.
 
     Plain isotonic regression is a staircase that ties all scores of a plateau; centring keeps their order and is
@@ -100,33 +100,33 @@ def fit_isotonic(scores: FloatArray, opinions: FloatArray) -> MonotoneMap:
 
     Args:
         scores: [N] in [0, 1].
-        opinions: [N] in [0, 1].
+        ratings: [N] in [0, 1].
     """
     from sklearn.isotonic import isotonic_regression  # takes a second to import
 
     values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    means = np.bincount(inverse, opinions) / counts
+    means = np.bincount(inverse, ratings) / counts
     level = np.asarray(isotonic_regression(means, sample_weight=counts.astype(np.float64)))
     _, block = np.unique(level, return_inverse=True)
     size = np.bincount(block, counts)
     return knots_map(np.bincount(block, counts * values) / size, np.bincount(block, counts * level) / size)
 
 
-def fit_logistic(scores: FloatArray, opinions: FloatArray) -> MonotoneMap:
+def fit_logistic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     """Least-squares fit of the rising 4-parameter logistic of the VQEG (2003) with both plateaus within [0, 1].
 
     Args:
         scores: [N] in [0, 1], not constant.
-        opinions: [N] in [0, 1].
+        ratings: [N] in [0, 1].
     """
     mean, std = float(scores.mean()), float(scores.std())
     x = (scores - mean) / std
 
     def residuals(parameters: FloatArray) -> FloatArray:
         low, rise, middle, log_width = parameters
-        return low + (1 - low) * rise * expit((x - middle) * np.exp(-log_width)) - opinions
+        return low + (1 - low) * rise * expit((x - middle) * np.exp(-log_width)) - ratings
 
-    low, high = np.clip(np.quantile(opinions, [0.02, 0.98]), [0.01, 0.02], [0.98, 0.99])
+    low, high = np.clip(np.quantile(ratings, [0.02, 0.98]), [0.01, 0.02], [0.98, 0.99])
     rise = np.clip((high - low) / (1 - low), 0.01, 0.99)
     starts = [np.array([low, rise, middle, np.log(w)]) for middle in _START_MIDDLES for w in _START_WIDTHS]
     starts.sort(key=lambda start: float(np.sum(residuals(start) ** 2)))
@@ -235,7 +235,7 @@ def uncalibrated(map: MonotoneMap | None = None, method: str = "none") -> Calibr
 
 def calibrate(
     scores: ArrayLike,
-    opinions: ArrayLike,
+    ratings: ArrayLike,
     groups: Sequence[str] | None = None,
     *,
     spreads: ArrayLike | None = None,
@@ -251,7 +251,7 @@ def calibrate(
 
     Args:
         scores: [N] of the teacher, in [0, 1].
-        opinions: [N] of people for the same images, in [0, 1].
+        ratings: [N] of people for the same images, in [0, 1].
         groups: images of one scene share a group; None makes every image a group of its own.
         spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they foretell
             the errors found.
@@ -268,7 +268,7 @@ def calibrate(
     """
     if method not in FITTED:
         raise PocketiqaError(f"calibration {method!r} is not fitted to opinions: choose one of {', '.join(FITTED)}")
-    x, y = np.asarray(scores, np.float64), np.asarray(opinions, np.float64)
+    x, y = np.asarray(scores, np.float64), np.asarray(ratings, np.float64)
     names = [str(row) for row in range(len(x))] if groups is None else list(groups)
     _check(x, y, names, name)
     agreement = agree(x, y, names, seed=seed)
@@ -349,10 +349,10 @@ def _check_direction(agreement: Agreement, name: str) -> None:
         )
 
 
-def _chosen(held_out: Mapping[str, FloatArray], opinions: FloatArray) -> str:
+def _chosen(held_out: Mapping[str, FloatArray], ratings: FloatArray) -> str:
     chosen, *others = held_out
     for other in others:
-        gain = (held_out[chosen] - opinions) ** 2 - (held_out[other] - opinions) ** 2
+        gain = (held_out[chosen] - ratings) ** 2 - (held_out[other] - ratings) ** 2
         if gain.mean() > gain.std() / np.sqrt(len(gain)):
             chosen = other
     return chosen

@@ -11,7 +11,7 @@ FloatArray = NDArray[np.float64]
 
 # How much of the expected error may follow what varies from image to image; never all, as a label without any
 # disagreement is still not the truth.
-_SHARES = np.linspace(0.0, 0.9, 10)
+_FRACTIONS = np.linspace(0.0, 0.9, 10)
 _LEAST_VARIANCE = 1e-6  # a thousandth of the scale: no label is surer
 
 
@@ -63,20 +63,20 @@ def fit_expected_error(base: ArrayLike, extra: ArrayLike, squared_error: ArrayLi
     typical = float(extra[known].mean()) if known.any() else 0.0
     filled = np.where(known, extra, typical)
     ratio = float(base.mean()) / typical if typical > 0 else 0.0
-    share = _likely_share(base, filled * ratio, squared_error) if ratio else 0.0
-    _, scale = _fit(base, filled * ratio, squared_error, share)
-    return ExpectedError(_plain(scale * (1 - share)), _plain(scale * share * ratio), _plain(typical))
+    fraction = _likely_fraction(base, filled * ratio, squared_error) if ratio else 0.0
+    _, scale = _fit(base, filled * ratio, squared_error, fraction)
+    return ExpectedError(_plain(scale * (1 - fraction)), _plain(scale * fraction * ratio), _plain(typical))
 
 
-def _likely_share(base: FloatArray, extra: FloatArray, squared_error: FloatArray) -> float:
-    deviances = np.array([_fit(base, extra, squared_error, share)[0] for share in _SHARES])
+def _likely_fraction(base: FloatArray, extra: FloatArray, squared_error: FloatArray) -> float:
+    deviances = np.array([_fit(base, extra, squared_error, fraction)[0] for fraction in _FRACTIONS])
     likelihood = np.exp(-(deviances - deviances.min()) / 2)
-    return float(np.average(_SHARES, weights=likelihood))
+    return float(np.average(_FRACTIONS, weights=likelihood))
 
 
-def _fit(base: FloatArray, extra: FloatArray, squared_error: FloatArray, share: float) -> tuple[float, float]:
+def _fit(base: FloatArray, extra: FloatArray, squared_error: FloatArray, fraction: float) -> tuple[float, float]:
     """Deviance, but for a constant, and scale."""
-    shape = np.maximum((1 - share) * base + share * extra, 1e-12)
+    shape = np.maximum((1 - fraction) * base + fraction * extra, 1e-12)
     scale = max(float(np.mean(squared_error / shape)), 1e-12)
     return float(np.sum(np.log(scale * shape))), scale
 

@@ -20,7 +20,7 @@ from pseudo_labels.fusion.calibrate import (
     uncalibrated,
 )
 from pseudo_labels.fusion.combine import ErrorStructure, ExpectedError, combine, error_correlation, fit_expected_error
-from pseudo_labels.fusion.parts import Columns, Opinions
+from pseudo_labels.fusion.parts import Columns, Ratings
 from pseudo_labels.metrics.agreement import agree
 
 FloatArray = NDArray[np.float64]
@@ -112,7 +112,7 @@ class Ensemble:
         return digest_of(self.as_dict())
 
 
-def check_method(method: str, opinions: Mapping[str, float] | None) -> None:
+def check_method(method: str, ratings: Mapping[str, float] | None) -> None:
     """Refuse a way of calibration that is unknown, or does not go with what is given.
 
     Raises:
@@ -120,27 +120,27 @@ def check_method(method: str, opinions: Mapping[str, float] | None) -> None:
     """
     if method not in METHODS:
         raise PocketiqaError(f"calibration {method!r} is not known: choose one of {', '.join(METHODS)}")
-    if opinions is None and method in FITTED:
+    if ratings is None and method in FITTED:
         raise PocketiqaError(
             f"calibration {method!r} needs human opinions of images of the pool: give them (--on), or say --calibrate "
             "quantile to align the teachers to each other, or --calibrate none to take their scores as they are"
         )
-    if opinions is not None and method not in FITTED:
+    if ratings is not None and method not in FITTED:
         raise PocketiqaError(
-            f"calibration {method!r} uses no opinions, but {len(opinions)} were given: leave them out, or say "
+            f"calibration {method!r} uses no opinions, but {len(ratings)} were given: leave them out, or say "
             "--calibrate auto"
         )
 
 
 def fit_ensemble(
-    names: Sequence[str], columns: Columns, opinions: Opinions | None, *, method: str = "auto", seed: int = 0
+    names: Sequence[str], columns: Columns, ratings: Ratings | None, *, method: str = "auto", seed: int = 0
 ) -> tuple[Ensemble, dict[str, Any]]:
     """Calibrate every teacher, and learn how their errors hang together.
 
     Args:
         names: of the teachers.
         columns: their scores of the whole pool.
-        opinions: of people, for ``auto``, ``logistic`` and ``isotonic``.
+        ratings: of people, for ``auto``, ``logistic`` and ``isotonic``.
         method: see ``calibrate.METHODS``.
         seed: of folds and resamples.
 
@@ -151,34 +151,34 @@ def fit_ensemble(
     Raises:
         PocketiqaError: a teacher cannot be calibrated, or there are too few images that all teachers scored.
     """
-    if opinions is None:
+    if ratings is None:
         calibrations = _unfitted(names, columns, method)
         return Ensemble(tuple(names), calibrations, None, MonotoneMap(), ExpectedError(1.0, 1.0)), {}
-    scores = columns.scores[:, opinions.rows].astype(np.float64)
-    spreads = columns.spreads[:, opinions.rows].astype(np.float64)
+    scores = columns.scores[:, ratings.rows].astype(np.float64)
+    spreads = columns.spreads[:, ratings.rows].astype(np.float64)
     held_out = np.full(scores.shape, np.nan)
     calibrations = []
     for place, name in enumerate(names):
         has = np.isfinite(scores[place])
-        groups = [group for group, own in zip(opinions.groups, has, strict=True) if own]
+        groups = [group for group, own in zip(ratings.groups, has, strict=True) if own]
         fitted, held_out[place, has] = calibrate(
-            scores[place, has], opinions.scores[has], groups,
+            scores[place, has], ratings.scores[has], groups,
             spreads=spreads[place, has], method=method, name=name, seed=seed,
         )  # fmt: skip
         calibrations.append(fitted)
-    errors = ErrorStructure(error_correlation(held_out - opinions.scores), round(float(opinions.scores.var()), 9))
+    errors = ErrorStructure(error_correlation(held_out - ratings.scores), round(float(ratings.scores.var()), 9))
     variances = np.stack([own.variance(*pair) for own, *pair in zip(calibrations, scores, spreads, strict=True)])
     found = combine(held_out, variances, errors)
     last, fused = MonotoneMap(), found.score
     if len(names) > 1:
-        last, fused = _calibrated_again(fused, names, opinions, method, seed)
-    expected = fit_expected_error(found.base, found.disagreement, (fused - opinions.scores) ** 2)
+        last, fused = _calibrated_again(fused, names, ratings, method, seed)
+    expected = fit_expected_error(found.base, found.disagreement, (fused - ratings.scores) ** 2)
     ensemble = Ensemble(tuple(names), tuple(calibrations), errors, last, expected)
-    return ensemble, _on_opinions(names, held_out, fused, opinions, seed)
+    return ensemble, _on_ratings(names, held_out, fused, ratings, seed)
 
 
 def _calibrated_again(
-    joint: FloatArray, names: Sequence[str], opinions: Opinions, method: str, seed: int
+    joint: FloatArray, names: Sequence[str], ratings: Ratings, method: str, seed: int
 ) -> tuple[MonotoneMap, FloatArray]:
     """The map of the joint score to the common scale, and the held-out scores.
 
@@ -186,7 +186,7 @@ def _calibrated_again(
         PocketiqaError: together the teachers say next to nothing of the opinions.
     """
     try:
-        found, held_out = calibrate(joint, opinions.scores, opinions.groups, method=method, name="all", seed=seed)
+        found, held_out = calibrate(joint, ratings.scores, ratings.groups, method=method, name="all", seed=seed)
         check_constant(found.map(joint), "all", "together")
     except PocketiqaError as error:
         raise PocketiqaError(
@@ -208,17 +208,17 @@ def _unfitted(names: Sequence[str], columns: Columns, method: str) -> tuple[Cali
     return tuple(align_quantiles(list(columns.scores[:, common])))
 
 
-def _on_opinions(
-    names: Sequence[str], held_out: FloatArray, fused: FloatArray, opinions: Opinions, seed: int
+def _on_ratings(
+    names: Sequence[str], held_out: FloatArray, fused: FloatArray, ratings: Ratings, seed: int
 ) -> dict[str, Any]:
     """Fused score and teachers against the opinions, on the images that all of them scored."""
     common = np.isfinite(held_out).sum(axis=0) == len(names)
-    groups = [group for group, own in zip(opinions.groups, common, strict=True) if own]
+    groups = [group for group, own in zip(ratings.groups, common, strict=True) if own]
 
     def judged(scores: FloatArray) -> dict[str, Any]:
-        error = scores[common] - opinions.scores[common]
+        error = scores[common] - ratings.scores[common]
         rmse = round(float(np.sqrt(np.mean(error**2))), 9) if common.any() else None
-        return agree(scores[common], opinions.scores[common], groups, seed=seed).as_dict() | {"rmse": rmse}
+        return agree(scores[common], ratings.scores[common], groups, seed=seed).as_dict() | {"rmse": rmse}
 
     teachers = {name: judged(own) for name, own in zip(names, held_out, strict=True)}
     return {"n": int(common.sum()), "groups": len(set(groups)), "fused": judged(fused), "teachers": teachers}

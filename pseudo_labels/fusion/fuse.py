@@ -17,16 +17,16 @@ from pseudo_labels.fusion.fused_rows import FusedRows, find_examples, fuse_rows,
 from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.fusion.parts import (
     Columns,
-    Opinions,
     Part,
-    Progress,
+    Ratings,
     find_feature,
-    find_opinions,
+    find_ratings,
     open_parts,
     read_columns,
 )
 from pseudo_labels.fusion.report import FusionReport, write_fusion_report
 from pseudo_labels.metrics.agreement import srcc
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore, StoreSpec
@@ -106,7 +106,7 @@ def fuse(
     folders: Sequence[Path | str],
     out: Path | str,
     *,
-    opinions: Mapping[str, float] | None = None,
+    ratings: Mapping[str, float] | None = None,
     groups: Mapping[str, str] | None = None,
     calibrate: str = "auto",
     rule: KeepRule | None = None,
@@ -122,7 +122,7 @@ def fuse(
     Args:
         folders: of the stores; a single one is only calibrated and filtered, if ``rule.min_teachers`` is 1.
         out: folder of the fused store.
-        opinions: of people, in [0, 1] by image id, for images of the pool that the teachers did not learn from.
+        ratings: of people, in [0, 1] by image id, for images of the pool that the teachers did not learn from.
         groups: scene by image id, for the rated images; None takes those of the pool.
         calibrate: ``auto``, ``logistic`` or ``isotonic`` with opinions; ``quantile`` or ``none`` without.
         rule: which rows are kept; None keeps all with two teachers (or the only one).
@@ -140,7 +140,7 @@ def fuse(
         OutputConflictError: ``out`` holds something else.
     """
     rule = rule or KeepRule()
-    check_method(calibrate, opinions)
+    check_method(calibrate, ratings)
     parts = _open(folders, rule)
     carried = None if carry is None else find_feature(parts, carry)
     outlying = None if rule.outlier_feature is None else find_feature(parts, rule.outlier_feature)
@@ -149,8 +149,8 @@ def fuse(
     steps = _Steps(len(spans) * (4 if outlying else 2), progress)
     columns = read_columns(parts, spans, steps.within(0))
     rated = None
-    if opinions is not None:
-        rated = find_opinions(parts, spans, columns.scored_by.astype(bool), opinions, groups)
+    if ratings is not None:
+        rated = find_ratings(parts, spans, columns.scored_by.astype(bool), ratings, groups)
     plan = _Plan(parts, columns, calibrate, rule, carried, rated, seed)
     outlier = None
     if outlying:
@@ -195,7 +195,7 @@ class _Plan:
         method: str,
         rule: KeepRule,
         carried: tuple[int, str] | None,
-        rated: Opinions | None,
+        rated: Ratings | None,
         seed: int,
     ):
         self._parts, self._columns, self._method, self._rule = parts, columns, method, rule

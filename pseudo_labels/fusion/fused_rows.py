@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.ensemble import Ensemble
 from pseudo_labels.fusion.keep import DROPS, KEPT, Drop, KeepRule, Measures, reasons, words
-from pseudo_labels.fusion.parts import Columns, Part, Progress
+from pseudo_labels.fusion.parts import Columns, Part
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import PseudoLabel, Status, confidence
 
 FloatArray = NDArray[np.float64]

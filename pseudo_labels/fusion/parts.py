@@ -1,7 +1,7 @@
 """Several finished label stores of one pool, read side by side a block of rows at a time."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
+from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore
-
-Progress = Callable[[int, int], None]
 
 
 class Part:
@@ -173,7 +172,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Opinions:
+class Ratings:
     """Rows of a pool that people have rated.
 
     Attributes:
@@ -189,20 +188,20 @@ class Opinions:
     digest: str
 
 
-def find_opinions(
+def find_ratings(
     parts: Sequence[Part],
     spans: Sequence[range],
     scored: NDArray[np.bool_],
-    opinions: Mapping[str, float],
+    ratings: Mapping[str, float],
     groups: Mapping[str, str] | None = None,
-) -> Opinions:
+) -> Ratings:
     """The rated rows for which at least one teacher has a score.
 
     Args:
         parts: of one pool.
         spans: blocks of rows that cover the pool.
         scored: [rows], whether any teacher has a score.
-        opinions: in [0, 1] by image id; images that are not in the pool are left out.
+        ratings: in [0, 1] by image id; images that are not in the pool are left out.
         groups: scene by image id; None takes the pool's, and where that is gone each image is its own scene.
     """
     rows: list[int] = []
@@ -210,19 +209,19 @@ def find_opinions(
     for span in spans:
         for row, image_id in zip(span, parts[0].rows(span)["id"].to_pylist(), strict=True):
             # A duplicate has its original's id, and no score.
-            if scored[row] and image_id in opinions:
+            if scored[row] and image_id in ratings:
                 rows.append(row)
                 ids.append(image_id)
     if not rows:
         raise PocketiqaError(
-            f"none of the {len(opinions)} rated images is among those that the teachers labelled: make the pool of "
+            f"none of the {len(ratings)} rated images is among those that the teachers labelled: make the pool of "
             "the rated images and the others together, and label that"
         )
     scenes = groups if groups is not None else _pool_groups(parts[0], set(ids))
     own = tuple(scenes.get(image_id) or image_id for image_id in ids)
-    scores = [float(opinions[image_id]) for image_id in ids]
+    scores = [float(ratings[image_id]) for image_id in ids]
     identity = digest_of([ids, scores, list(own)])
-    return Opinions(np.array(rows, np.int64), np.array(scores, np.float64), own, identity)
+    return Ratings(np.array(rows, np.int64), np.array(scores, np.float64), own, identity)
 
 
 def _pool_groups(part: Part, ids: set[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import canonical_json, read_json, write_atomic
 
 REPORT = "fusion.json"
@@ -73,4 +73,4 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
             )
         return FusionReport(**record["report"])
     except (KeyError, TypeError) as error:
-        raise TamperedError(f"{path} is not what pocketiqa writes ({error}): fuse again with --overwrite") from error
+        raise IntegrityError(f"{path} is not what pocketiqa writes ({error}): fuse again with --overwrite") from error

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pseudo_labels.errors import TamperedError
+from pseudo_labels.errors import IntegrityError
 from pseudo_labels.fusion.ensemble import Ensemble
 from pseudo_labels.fusion.fuse import NAME
 from pseudo_labels.fusion.keep import KeepRule
@@ -47,9 +47,9 @@ def read_fusion(store: LabelStore) -> StoredFusion:
         rule = KeepRule(**stamp.options["keep"])
         teachers = {part["name"]: part["teacher"] for part in stamp.options[_PARTS]}
     except (KeyError, TypeError, ValueError) as error:
-        raise TamperedError(f"{store.folder / REPORT} is not what pocketiqa writes ({error}): fuse again") from error
+        raise IntegrityError(f"{store.folder / REPORT} is not what pocketiqa writes ({error}): fuse again") from error
     if ensemble.digest != stamp.weights or tuple(teachers) != ensemble.names:
-        raise TamperedError(
+        raise IntegrityError(
             f"{store.folder / REPORT} was altered or is of another store: run the same fuse command again, it writes "
             "it anew"
         )

@@ -231,7 +231,7 @@ def interval(samples: FloatArray, groups: int) -> Interval:
     return Interval(float(low), float(high), len(there))
 
 
-def share_above_zero(samples: FloatArray) -> float:
+def fraction_above_zero(samples: FloatArray) -> float:
     """Share of the resamples with a value above 0 (ties count half); NaN if the value exists in none."""
     there = samples[~np.isnan(samples)]
     return float(np.mean((there > 0) + 0.5 * (there == 0))) if len(there) else float("nan")

@@ -31,16 +31,16 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.records import TeacherStamp
 from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput
+from teachers.checksummed import tensor_digest
 from teachers.composite.items import pack, sound, unpack
 from teachers.embedded import NAME as EMBEDDED
 from teachers.reference import ReferenceTeacher, build_reference
-from teachers.sealed import tensor_digest
 
 NAME = "anchored"
 VERSION = 1
 """Raised whenever equal inner teachers give other scores."""
 
-_LEAST_SHARE = 1e-3  # below it the slope of a root is taken to be that at it: at 0 it is infinite
+_LEAST_FRACTION = 1e-3  # below it the slope of a root is taken to be that at it: at 0 it is infinite
 _REMEMBERED = 4096  # clean photographs, two numbers each
 
 Judged = tuple[float, float]
@@ -122,14 +122,14 @@ class AnchoredTeacher:
         anchors = torch.tensor([self._anchor(item) for item in clean], dtype=torch.float64)
         base, base_std = anchors[:, 0], anchors[:, 1]
         compared = left.score.double()
-        share = compared**self._exponent
-        slope = self._exponent * compared.clamp_min(_LEAST_SHARE) ** (self._exponent - 1)
-        share_std = torch.zeros_like(share) if left.score_std is None else slope * left.score_std.double()
-        spread = torch.hypot(share * base_std, base * share_std)
+        fraction = compared**self._exponent
+        slope = self._exponent * compared.clamp_min(_LEAST_FRACTION) ** (self._exponent - 1)
+        share_std = torch.zeros_like(fraction) if left.score_std is None else slope * left.score_std.double()
+        spread = torch.hypot(fraction * base_std, base * share_std)
         features: dict[str, Tensor] = {}
         if copies:
             features = sound(self._base(copies[0]), len(batch), self._name, self.feature_names).features
-        return TeacherOutput((base * share).float(), spread.float(), features)
+        return TeacherOutput((base * fraction).float(), spread.float(), features)
 
     def _anchor(self, item: Item) -> Judged:
         """What the base says of a clean photograph: asked alone, so that it does not depend on its neighbours."""

@@ -4,7 +4,8 @@ A view is the whole image, a crop of it, or either mirrored. The mean over them 
 spread: a label whose score hangs on where one looks deserves less weight than one on which all views agree.
 
 **Scale.** The inner teacher turns each view into its input by itself. One that resizes to a fixed square therefore sees
-a crop magnified by 1 / ``crop_share``; one that keeps pixels as they are sees it at the same scale, in a smaller frame.
+a crop magnified by 1 / ``crop_fraction``; one that keeps pixels as they are sees it at the same scale, in a smaller
+frame.
 
 **Places of the crops.** As shares of the free room, the image's side less the crop's: 1 is the centre, 4 are the
 corners, 5 the corners and the centre (the five patches of Krizhevsky, Sutskever and Hinton, NeurIPS 2012, section 4.1;
@@ -22,14 +23,14 @@ inner batch is never larger than the outer one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, read_renamed
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp
 from teachers.base import Teacher, TeacherOutput
@@ -52,7 +53,7 @@ class Views:
 
     Attributes:
         crops: how many crops, at most 64; see the module for their places.
-        crop_share: of each side that a crop covers, above 0 and below 1; 0.8 keeps 64 % of the area.
+        crop_fraction: of each side that a crop covers, above 0 and below 1; 0.8 keeps 64 % of the area.
         flips: whether each view is also judged mirrored left to right.
 
     Raises:
@@ -60,15 +61,15 @@ class Views:
     """
 
     crops: int = 0
-    crop_share: float = 0.8
+    crop_fraction: float = 0.8
     flips: bool = False
 
     def __post_init__(self) -> None:
         if type(self.crops) is not int or not 0 <= self.crops <= MOST_CROPS:
             raise PocketiqaError(f"views: crops is {self.crops!r}: give a whole number from 0 to {MOST_CROPS}")
-        if not isinstance(self.crop_share, float) or not 0 < self.crop_share < 1:
+        if not isinstance(self.crop_fraction, float) or not 0 < self.crop_fraction < 1:
             raise PocketiqaError(
-                f"views: crop_share is {self.crop_share!r}: give a number above 0 and below 1, such as 0.8"
+                f"views: crop_fraction is {self.crop_fraction!r}: give a number above 0 and below 1, such as 0.8"
             )
         if type(self.flips) is not bool:
             raise PocketiqaError(f"views: flips is {self.flips!r}: give true or false")
@@ -80,7 +81,8 @@ class Views:
 
     def as_dict(self) -> dict[str, Any]:
         """What changes a score, as JSON values."""
-        chosen = asdict(self) | {"version": VERSION}
+        # Stamps of labels that exist hold the old name of the fraction.
+        chosen = {"crops": self.crops, "crop_share": self.crop_fraction, "flips": self.flips, "version": VERSION}
         if not self.crops:
             del chosen["crop_share"]
         return chosen
@@ -97,6 +99,7 @@ def read_views(value: Any) -> Views:
     known = [field.name for field in fields(Views)]
     if not isinstance(value, Mapping):
         raise PocketiqaError(f"views {value!r}: give a mapping of {', '.join(known)}, as {{crops: 5, flips: true}}")
+    value = read_renamed(value, {"crop_share": "crop_fraction"})
     unknown = [str(key) for key in value if key not in known]
     if unknown:
         raise PocketiqaError(f"views: unknown {', '.join(unknown)}; choose from {', '.join(known)}")
@@ -112,9 +115,9 @@ def crop_places(crops: int) -> list[tuple[float, float]]:
     return list(zip(down, right, strict=True))
 
 
-def _stretched(shares: list[float]) -> list[float]:
-    low, high = min(shares), max(shares)
-    return [(share - low) / (high - low) for share in shares]
+def _stretched(fractions: list[float]) -> list[float]:
+    low, high = min(fractions), max(fractions)
+    return [(fraction - low) / (high - low) for fraction in fractions]
 
 
 def view_images(image: np.ndarray, views: Views) -> list[np.ndarray]:
@@ -128,7 +131,7 @@ def view_images(image: np.ndarray, views: Views) -> list[np.ndarray]:
         ``views.count`` contiguous arrays uint8 [h, w, 3]; the first is ``image`` itself if that is contiguous.
     """
     height, width = image.shape[:2]
-    down, right = (max(1, round(views.crop_share * side)) for side in (height, width))
+    down, right = (max(1, round(views.crop_fraction * side)) for side in (height, width))
     cut = [image]
     for share_down, share_right in crop_places(views.crops):
         top, left = round(share_down * (height - down)), round(share_right * (width - right))

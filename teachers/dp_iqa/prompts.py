@@ -1,7 +1,7 @@
 """The 1485 sentences that DP-IQA conditions its U-Net on (Fu et al. 2024, arXiv 2405.19996)."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of, read_json, sha256_file
-from teachers.sealed import read_sealed, write_sealed
+from pseudo_labels.parallel import Progress
+from teachers.checksummed import read_checksummed, write_checksummed
 
 TEXT_ENCODER_FILES = (
     "config.json",
@@ -104,7 +105,7 @@ class TextEncoder:
             )
 
     @torch.no_grad()
-    def features(self, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None) -> Tensor:
+    def features(self, texts: Sequence[str], *, progress: Progress | None = None) -> Tensor:
         """Features [len(texts), projection width], not normalised.
 
         A text is padded to the longest of its group only: attention is causal and the feature is read at the end
@@ -212,8 +213,6 @@ _FEATURES = "features"
 _NAME_DIGITS = 16
 _MEND = "give clip=FOLDER to make one anew, or a file that pocketiqa made"
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class PromptBank:
@@ -257,7 +256,7 @@ def prompt_bank(clip: Path, cache: Path | None = None, *, progress: Progress | N
 
 def save_bank(path: Path, bank: PromptBank) -> None:
     """Write a bank in one step; equal banks give equal bytes."""
-    write_sealed(path, _KIND, {"prompts": _prompts_digest(), "encoder": bank.encoder}, {_FEATURES: bank.features})
+    write_checksummed(path, _KIND, {"prompts": _prompts_digest(), "encoder": bank.encoder}, {_FEATURES: bank.features})
 
 
 def load_bank(path: Path) -> PromptBank:
@@ -267,7 +266,7 @@ def load_bank(path: Path) -> PromptBank:
         PocketiqaError: not there, not a bank, or one of other prompts.
         TamperedError: damaged or altered.
     """
-    head, tensors = read_sealed(path, _KIND, mend=_MEND)
+    head, tensors = read_checksummed(path, _KIND, mend=_MEND)
     features = tensors[_FEATURES]
     if head["prompts"] != _prompts_digest() or len(features) != len(PROMPTS):
         raise PocketiqaError(f"the prompt bank {path} was made of other prompts than these {len(PROMPTS)}: {_MEND}")

@@ -13,10 +13,10 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
 from teachers.base import TeacherOutput, stack
+from teachers.checksummed import tensor_digest
 from teachers.dp_iqa.model import DpIqa
 from teachers.dp_iqa.sources import Sources
 from teachers.fitting import FittableBase
-from teachers.sealed import tensor_digest
 
 INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,

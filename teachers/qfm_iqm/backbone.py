@@ -52,7 +52,7 @@ _NAME = "summary"
 _DIGITS = 16  # of a digest, in the name of a folder
 
 
-class KeptSummaries:
+class CachedSummaries:
     """One file an image, named by the digest of its pixels.
 
     Images that are not there yet pass the backbone one by one, so that a summary does not depend on the batch in which

@@ -8,13 +8,13 @@ import timm
 import torch
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.checksummed import tensor_digest
 from teachers.fitting import NEW_HEAD, head_file
 from teachers.launch import PRECISIONS, check_precision
-from teachers.qfm_iqm.backbone import Backbone, KeptSummaries, create_timm, load_local
+from teachers.qfm_iqm.backbone import Backbone, CachedSummaries, create_timm, load_local
 from teachers.qfm_iqm.model import HEAD, QfmConfig, QfmIqm, frozen_state, names_in
 from teachers.qfm_iqm.noise import QUALITY, MatchRule, NoiseSettings
 from teachers.qfm_iqm.teacher import QfmIqmTeacher
-from teachers.sealed import tensor_digest
 
 _RANDOM_LICENCE = "random weights"
 _LOCAL_LICENCE = "backbone weights from a local file, licence not stated"
@@ -131,7 +131,7 @@ def build_qfm_iqm(
     return teacher
 
 
-def _kept(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> KeptSummaries:
+def _kept(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> CachedSummaries:
     if any(value.requires_grad for value in model.backbone.parameters()):
         raise PocketiqaError(
             f"cache is {str(folder)!r}, but trainable {list(model.config.trainable)} changes the backbone:"
@@ -139,7 +139,7 @@ def _kept(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> KeptSummaries:
         )
     kept = ("pad_type", "mean", "std", "depths", "halvings", "cells", "precision", "timm")
     options = teacher.stamp_options()
-    return KeptSummaries(folder, {"base": teacher.base, **{name: options[name] for name in kept}})
+    return CachedSummaries(folder, {"base": teacher.base, **{name: options[name] for name in kept}})
 
 
 def _check_choices(backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None) -> None:

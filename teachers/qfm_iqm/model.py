@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.launch import full_precision
-from teachers.qfm_iqm.backbone import Backbone, KeptSummaries
+from teachers.qfm_iqm.backbone import Backbone, CachedSummaries
 from teachers.qfm_iqm.tokens import Quality, QualityDecoder, Tokeniser, Tokens, summary
 
 HEAD, ALL = "head", "all"
@@ -88,7 +88,7 @@ class QfmIqm(nn.Module):
             does not take.
     """
 
-    kept: KeptSummaries | None = None
+    kept: CachedSummaries | None = None
 
     def __init__(self, config: QfmConfig, backbone: Backbone):
         super().__init__()

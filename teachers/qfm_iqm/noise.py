@@ -210,7 +210,7 @@ def contrast(own: Tensor, remembered: Tensor, gap: Tensor, matches: Matches) -> 
     return too_alike(cosine, gap.gather(1, matches.index), matches.valid)
 
 
-Judge = Callable[[Tokens], Quality]
+Predictor = Callable[[Tokens], Quality]
 
 _BETA = 0.1  # of the smooth L1: changes up to a tenth of the scale count squared, larger ones linearly
 
@@ -254,7 +254,7 @@ def strongest(change: Tensor, valid: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def worst_noise(judge: Judge, tokens: Tokens, score: Tensor, candidates: Tensor, matches: Matches) -> Tensor:
+def worst_noise(judge: Predictor, tokens: Tokens, score: Tensor, candidates: Tensor, matches: Matches) -> Tensor:
     """Of each image's candidates the one that moves the prediction most; zeros where it has no match.
 
     Args:
@@ -272,7 +272,7 @@ def worst_noise(judge: Judge, tokens: Tokens, score: Tensor, candidates: Tensor,
 
 @torch.no_grad()
 def matched_noise(
-    judge: Judge, tokens: Tokens, score: Tensor, target: Tensor, memory: Entries, settings: NoiseSettings
+    judge: Predictor, tokens: Tokens, score: Tensor, target: Tensor, memory: Entries, settings: NoiseSettings
 ) -> tuple[Tensor, Tensor]:
     """Noise for each image [B, 2, levels, width], and whether it has a match, bool [B].
 

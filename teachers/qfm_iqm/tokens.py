@@ -114,8 +114,8 @@ class GateReport:
 @torch.no_grad()
 def report_gate(factors: Tensor) -> GateReport:
     """Summary of the factors [width] of a gate."""
-    share = (factors < SUPPRESSED_BELOW).float().mean()
-    return GateReport(float(share), float(factors.mean()), float(factors.min()), float(factors.max()))
+    fraction = (factors < SUPPRESSED_BELOW).float().mean()
+    return GateReport(float(fraction), float(factors.mean()), float(factors.min()), float(factors.max()))
 
 
 # The deviation of a constant channel: the root's slope at 0 is infinite.

@@ -6,12 +6,12 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.checksummed import tensor_digest
 from teachers.fitting import NEW_HEAD, head_file
 from teachers.launch import PRECISIONS, check_precision
 from teachers.sam_iqa.model import TRAINABLE, SamIqa, SamIqaConfig
 from teachers.sam_iqa.teacher import SamIqaTeacher
 from teachers.sam_iqa.variants import build_vit, load_vit
-from teachers.sealed import tensor_digest
 
 _VIT = "encoder.vit."
 _LICENCE = "SAM encoder weights: Apache-2.0, trained on SA-1B (research licence)"

@@ -23,11 +23,11 @@ import torch
 
 from distill.data.examples import Examples, Source
 from distill.training.batches import FeatureReader
+from pseudo_labels.crops import WHOLE
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
 from pseudo_labels.shards import FEATURES, LABELS
 from pseudo_labels.store import LabelStore
-from pseudo_labels.views import WHOLE
 from teachers.label import label
 from tests.bench.matrix_rate import median_s
 from tests.bench.photographs import photographs, write_jpegs
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_jpegs(folder / "photographs", IMAGES, 640, 480)
-        pool = build_pool([str(folder / "photographs")], folder / "pool", near_distance=0)
+        pool = build_pool([str(folder / "photographs")], folder / "pool", near_duplicate_distance=0)
         stores = [_tiny(case, pool, folder / case.name) for case in TINY]
         for case in FULL:
             _full(case, pool, stores[0], folder / case.name, given.get(case.name))

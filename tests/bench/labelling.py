@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_jpegs(folder / "photographs", IMAGES, 1024, 768)
-        build_pool([str(folder / "photographs")], folder / "pool", near_distance=0)
+        build_pool([str(folder / "photographs")], folder / "pool", near_duplicate_distance=0)
         started = time.perf_counter()
         label(folder / "pool", "tests.bench.labelling:build", folder / "labels", batch_size=BATCH, threads=1)
         whole = time.perf_counter() - started

@@ -44,7 +44,7 @@ def _bare_ms(config: TrainConfig) -> float:
 def _trained_ms(config: TrainConfig, folder: Path) -> tuple[float, float]:
     """Median step of a real run, and the median time that it waited for its batch."""
     write_jpegs(folder / "photographs", IMAGES, 512, 512)
-    pool = build_pool([str(folder / "photographs")], folder / "pool", near_distance=0, workers=2)
+    pool = build_pool([str(folder / "photographs")], folder / "pool", near_duplicate_distance=0, workers=2)
     ids = [ref.id for ref in pool.ok()]
     labels = LabelTable(ids, np.random.default_rng(0).random(len(ids)).tolist())
     train(config, [Source("bench", pool, labels)], folder / "run")

@@ -34,7 +34,7 @@ class Case:
         teacher: ``dp_iqa`` or ``sam_iqa``.
         variant: of it.
         side_px: of its square input.
-        goal_part: what ``goal_share`` is about, a part of ``Cost.macs``.
+        goal_part: what ``goal_fraction`` is about, a part of ``Cost.macs``.
         goal_share: of a GPU's matrix rate that is asked of it.
     """
 
@@ -42,7 +42,7 @@ class Case:
     variant: str
     side_px: int
     goal_part: str
-    goal_share: float
+    goal_fraction: float
 
     @property
     def name(self) -> str:

@@ -86,7 +86,7 @@ def _print_run(case: Case, cost: Cost, run: Run) -> None:
         print(
             f"    {part}: {seconds:.4g} s a batch, {run.batch / seconds:.4g} images/s, {reached / 1e12:.4g} TFLOP/s, "
             f"{100 * reached / matrix:.0f} % of this hardware's {matrix / 1e12:.4g} at matrix products"
-            + (f" (goal {100 * case.goal_share:.0f} %)" if with_goal else ""),
+            + (f" (goal {100 * case.goal_fraction:.0f} %)" if with_goal else ""),
             flush=True,
         )
 

@@ -112,10 +112,10 @@ def test_evaluate_on_a_csv_of_opinions(
     tmp_path: Path, finished: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
 ):
     rows = [(path, number / 10) for number, path in enumerate(sorted(photographs.glob("*.png")), start=1)]
-    opinions = tmp_path / "opinions.csv"
-    opinions.write_text("image,mos\n" + "".join(f"{path},{mos}\n" for path, mos in rows))
+    ratings = tmp_path / "opinions.csv"
+    ratings.write_text("image,mos\n" + "".join(f"{path},{mos}\n" for path, mos in rows))
     model, out = finished / "export" / "tiny-student.onnx", tmp_path / "result.json"
-    words = ("--on", f"csv:{opinions}", "--trained-on", finished / "pool", "--out", out)
+    words = ("--on", f"csv:{ratings}", "--trained-on", finished / "pool", "--out", out)
     assert pocketiqa("evaluate", model, *words) == 0
     assert "SRCC" in capsys.readouterr().out
     result = json.loads(out.read_text())
@@ -126,9 +126,9 @@ def test_evaluate_on_a_csv_of_opinions(
 def test_a_model_that_scores_nothing_is_a_failure_with_a_reason(
     tmp_path: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
 ):
-    opinions = tmp_path / "opinions.csv"
-    opinions.write_text("image,mos\n" + "".join(f"{path},0.5\n" for path in photographs.glob("*.png")))
-    assert pocketiqa("evaluate", "reference", "--on", f"csv:{opinions}") == 1
+    ratings = tmp_path / "opinions.csv"
+    ratings.write_text("image,mos\n" + "".join(f"{path},0.5\n" for path in photographs.glob("*.png")))
+    assert pocketiqa("evaluate", "reference", "--on", f"csv:{ratings}") == 1
     assert "reference has no score for 6 of 6 images" in capsys.readouterr().err
 
 

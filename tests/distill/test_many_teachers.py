@@ -31,9 +31,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pool = texture_pool(folder, scenes=8, versions=4, sizes=((64, 64),))
     lines = [f"{ref.uri},{score_of(ref)},{ref.group}" for ref in pool]
     (folder / "ratings.csv").write_text("\n".join(["image,mos,group", *lines]))
-    opinions = f"csv:{folder / 'ratings.csv'}"
+    ratings = f"csv:{folder / 'ratings.csv'}"
     fit = {
-        **STEP, "teacher": NAME, "sources": [{"opinions": opinions}], "steps": 40, "validate_every_steps": 20,
+        **STEP, "teacher": NAME, "sources": [{"ratings": ratings}], "steps": 40, "validate_every_steps": 20,
         "checkpoint_every_steps": 20, "split": {"validation": 0.25},
         "optimizer": {"learning_rate": 2e-2, "warmup_steps": 2},
     }  # fmt: skip
@@ -49,7 +49,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "validate_every_steps": 1, "checkpoint_every_steps": 1, "images": {"crop_size": 64},
             "split": {"validation": 0.4}, "optimizer": {"warmup_steps": 0},
         },
-        "evaluate": [{"opinions": opinions}],
+        "evaluate": [{"ratings": ratings}],
     }  # fmt: skip
 
 
@@ -144,6 +144,6 @@ def test_folds_give_every_rated_image_a_label_by_a_teacher_that_never_saw_it(tmp
     fused = LabelStore.open(out / "labels").labels().to_pylist()
     assert [row["status"] for row in fused] == ["ok"] * (32 + 32)
     # What is judged is the word of those that never saw an image, on all images of the first teacher.
-    (judged_model,) = page(out)["evaluation"]["models"]
-    assert judged_model["name"] == "pair-student"
+    (evaluated_model,) = page(out)["evaluation"]["models"]
+    assert evaluated_model["name"] == "pair-student"
     assert page(out)["evaluation"]["target"]["n"] == len(rated)

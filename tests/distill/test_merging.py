@@ -9,11 +9,11 @@ import yaml
 from distill.recipe.recipe import first_weights, load_recipe
 from distill.stages.pipeline import distill_only, run_recipe
 from distill.training.history import HISTORY, read_history
+from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import TeacherStamp
 from pseudo_labels.store import LabelStore
-from pseudo_labels.views import RandomCrops
 from students.storage import read_record
 from teachers.embedded import FOLDER
 from teachers.fitted_folder import read_fitted_folder
@@ -27,7 +27,7 @@ def written(folder: Path, side: int = 64, **changes: Any) -> str:
     pool = texture_pool(folder, scenes=8, versions=4, sizes=((side, side),))
     lines = [f"{ref.uri},{score_of(ref)},{ref.group}" for ref in pool]
     (folder / "ratings.csv").write_text("\n".join(["image,mos,group", *lines]))
-    opinions = f"csv:{folder / 'ratings.csv'}"
+    ratings = f"csv:{folder / 'ratings.csv'}"
     fit = {
         **STEP, "teacher": "qfm_iqm", "steps": 2, "validate_every_steps": 2, "checkpoint_every_steps": 2,
         "options": {
@@ -40,19 +40,19 @@ def written(folder: Path, side: int = 64, **changes: Any) -> str:
         "name": "started",
         "out": str(folder / "run"),
         "teachers": {
-            f"fold{n}": {**fit, "sources": [{"opinions": opinions, "without_fold": f"{n}/2"}]} for n in (1, 2)
+            f"fold{n}": {**fit, "sources": [{"ratings": ratings, "without_fold": f"{n}/2"}]} for n in (1, 2)
         },
-        "merge": {"names": ["fold1", "fold2"]},
-        "pool": {"sources": [opinions]},
+        "weight_average": {"names": ["fold1", "fold2"]},
+        "pool": {"sources": [ratings]},
         "label": {"shards": 2},
         "fuse": {},
         "distill": {
-            **STEP, "student": {"name": "test_efficientnet", "levels": [4, 8], "grid": 8, "max_side": 64,
+            **STEP, "student": {"name": "test_efficientnet", "levels": [4, 8], "map_stride": 8, "max_side": 64,
                                 "head_width": 8, "init": str(folder / "run" / "merged")},
             "steps": 2, "validate_every_steps": 2, "checkpoint_every_steps": 2, "images": {"crop_size": None},
             "optimizer": {"warmup_steps": 0},
         },
-        "evaluate": [{"opinions": opinions}],
+        "evaluate": [{"ratings": ratings}],
     } | changes  # fmt: skip
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))
@@ -75,8 +75,8 @@ def test_folds_are_merged_and_a_student_starts_from_them(tmp_path: Path, capsys:
 def test_a_student_learns_opinions_with_the_features_of_the_merged_teacher(tmp_path: Path):
     path = Path(written(tmp_path, merge={"names": ["fold1", "fold2"], "label": True}))
     recipe = yaml.safe_load(path.read_text())
-    out, opinions = tmp_path / "run", recipe["pool"]["sources"][0]
-    recipe["sources"] = [{"opinions": opinions, "features": str(out / "merged-labels")}]
+    out, ratings = tmp_path / "run", recipe["pool"]["sources"][0]
+    recipe["sources"] = [{"ratings": ratings, "features": str(out / "merged-labels")}]
     recipe["distill"]["losses"] = {"feature": 0.5, "feature_name": "pooled"}
     path.write_text(yaml.safe_dump(recipe))
     run_recipe(str(path))
@@ -108,7 +108,7 @@ def test_a_student_learns_windows_of_the_pool_from_the_merged_teacher(tmp_path: 
     about = read_record(out / "training" / "student")["about"]
     assert merged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
     assert (out / "report" / "report.html").is_file()
-    del recipe["pool"], recipe["label"], recipe["fuse"], recipe["teachers"], recipe["merge"]
+    del recipe["pool"], recipe["label"], recipe["fuse"], recipe["teachers"], recipe["weight_average"]
     path.write_text(yaml.safe_dump(recipe))
     with pytest.raises(PocketiqaError, match=r"'0-qfm_iqm' holds labels of windows.*: name another first"):
         distill_only(str(path))

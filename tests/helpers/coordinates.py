@@ -12,7 +12,7 @@ from torch import Tensor
 from distill.data.examples import Examples, LabelTable, Source, collect
 from distill.data.pixel_cache import PixelCache, build_pixels
 from distill.recipe.training import ViewSettings
-from distill.training.batches import Order
+from distill.training.batches import Sampler
 from distill.training.teacher_batches import Reader, TeacherBatchMaker
 from pseudo_labels.files import sha256_file
 from pseudo_labels.pool import Pool, write_pool
@@ -70,10 +70,10 @@ class Data:
     def reader(self, teacher: fitting.SmallTeacher | None = None, examples: Examples | None = None) -> Reader:
         return Reader(teacher or fitting.build(), examples or self.examples, [self.source], self.caches)
 
-    def maker(self, reader: Reader | None = None, *, images: ViewSettings, **share: int) -> TeacherBatchMaker:
-        order = Order(self.examples, [1.0], 0)
-        share = {"per_process": 6, "rank": 0, "world": 1, "seed": 0, **share}
-        return TeacherBatchMaker(self.examples, self.caches, order, images, reader or self.reader(), **share)
+    def maker(self, reader: Reader | None = None, *, images: ViewSettings, **fraction: int) -> TeacherBatchMaker:
+        order = Sampler(self.examples, [1.0], 0)
+        fraction = {"per_process": 6, "rank": 0, "world": 1, "seed": 0, **fraction}
+        return TeacherBatchMaker(self.examples, self.caches, order, images, reader or self.reader(), **fraction)
 
 
 def data_of(pool: Pool, folder: Path) -> Data:

@@ -194,12 +194,12 @@ def _damaged() -> Iterator[_File]:
         ("PPM", "ppm", (0.0003, 0.5, 0.99)),
     ):
         whole = encode(picture(300), kind)
-        for share in offsets:
+        for fraction in offsets:
             yield (
-                f"cut-{share:g}.{suffix}",
-                whole[: max(9, int(share * len(whole)))],
+                f"cut-{fraction:g}.{suffix}",
+                whole[: max(9, int(fraction * len(whole)))],
                 _BAD,
-                f"{kind} cut at {share:.2%}",
+                f"{kind} cut at {fraction:.2%}",
             )
     whole = encode(picture(301), "PNG")
     yield "cut-signature.png", whole[:5], _NONE, "five bytes of a PNG"

@@ -46,7 +46,7 @@ def small_config(**changes: Any) -> FitConfig:
     return FitConfig(**tree)
 
 
-def opinions(pool: Pool, name: str = "textures") -> Source:
+def ratings(pool: Pool, name: str = "textures") -> Source:
     """The pool with what its noise is worth as scores of people."""
     return Source(name, pool, LabelTable([ref.id for ref in pool], [score_of(ref) for ref in pool]))
 
@@ -61,7 +61,7 @@ def fit_folder(data: str, out: str, changes: dict[str, Any], stop_at: int | None
         if done == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    source = opinions(Pool.open(Path(data) / "pool"))
+    source = ratings(Pool.open(Path(data) / "pool"))
     return fit_teacher(small_config(**changes), [source], Path(out), progress=progress)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
 from teachers.base import Item, TeacherOutput, stack
+from teachers.checksummed import tensor_digest
 from teachers.fitting import FittableBase, PlainFit, evaluate_frozen, head_file
-from teachers.sealed import tensor_digest
 
 NAME = "tests.helpers.fitting:build"
 MEMORY = 6

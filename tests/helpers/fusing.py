@@ -91,7 +91,7 @@ def rho(first: ArrayLike, second: ArrayLike) -> float:
     return float(found.statistic)
 
 
-def opinions_of(pool: Pool, rows: range = range(0, 120), noise: float = 0.02) -> dict[str, float]:
+def ratings_of(pool: Pool, rows: range = range(0, 120), noise: float = 0.02) -> dict[str, float]:
     """Opinions on some rows: the truth, as a panel of people sees it."""
     rated = np.clip(truth(len(pool)) + np.random.default_rng(3).normal(0, noise, len(pool)), 0, 1)
     return {pool[row].id: float(rated[row]) for row in rows}
@@ -102,4 +102,4 @@ def fuse_folder(folder: str, out: str) -> None:
     pool = Pool.open(Path(folder) / "pool")
     rule = KeepRule(min_confidence=0.3, max_disagreement=0.2, outlier_feature="map", max_outlier=6.0)
     folders = [Path(folder) / "a", Path(folder) / "b"]
-    fuse(folders, out, opinions=opinions_of(pool), rule=rule, carry="map")
+    fuse(folders, out, ratings=ratings_of(pool), rule=rule, carry="map")

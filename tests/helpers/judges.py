@@ -11,7 +11,7 @@ from pseudo_labels.images import decode, load
 from students.contract import CONTRACT_KEY, StudentContract
 from students.preprocess import Preprocess
 from students.runtime import Result, Scorer
-from students.session import INPUT, OUTPUTS, seal
+from students.session import INPUT, OUTPUTS, with_checksum
 
 CELL_PX = 32
 SIDE_PX = 128
@@ -19,7 +19,7 @@ SIDE_PX = 128
 _STEEPNESS = 0.01
 
 
-class Judge(Scorer):
+class Predictor(Scorer):
     """A scorer without a network: what it says follows from the decoded pixels."""
 
     def __init__(self, say: Callable[[np.ndarray], np.ndarray]):
@@ -32,7 +32,7 @@ class Judge(Scorer):
         return Result(float(quality.mean()), quality, np.ones_like(quality))
 
 
-def knowing(clean: np.ndarray) -> Judge:
+def knowing(clean: np.ndarray) -> Predictor:
     """Compares with the clean picture, of the same size: right about everything."""
 
     def say(rgb: np.ndarray) -> np.ndarray:
@@ -41,12 +41,12 @@ def knowing(clean: np.ndarray) -> Judge:
         blocks = error[: height * CELL_PX, : width * CELL_PX].reshape(height, CELL_PX, width, CELL_PX)
         return np.exp(-_STEEPNESS * blocks.mean(axis=(1, 3)))
 
-    return Judge(say)
+    return Predictor(say)
 
 
-def constant() -> Judge:
+def constant() -> Predictor:
     """Says the same of everything."""
-    return Judge(lambda rgb: np.full((4, 4), 0.5))
+    return Predictor(lambda rgb: np.full((4, 4), 0.5))
 
 
 def write_knowing_student(path: Path, clean: np.ndarray) -> Path:
@@ -84,5 +84,5 @@ def write_knowing_student(path: Path, clean: np.ndarray) -> Path:
     contract = StudentContract("knowing", {}, preprocess, "none", parameters=0, macs=0, code_version="0")
     helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(seal(model.SerializeToString()))
+    path.write_bytes(with_checksum(model.SerializeToString()))
     return path

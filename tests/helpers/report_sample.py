@@ -9,7 +9,7 @@ import numpy as np
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
-from distill.report import Cost, DamagedCopy, Fitting, MapExample, ReportInputs
+from distill.report import Cost, DistortedCopy, Fitting, MapExample, ReportInputs
 from pseudo_labels.records import Status, TeacherStamp
 
 STUDENT, TEACHER = "pocket-m", "fused teacher"
@@ -42,7 +42,7 @@ def predictions(name: str, kind: str, targets: Targets, noise: float, seed: int,
     return Predictions(name, kind, targets.ids, scores, tuple(statuses), tuple(reasons))
 
 
-def opinions(images: int = 120, seed: int = 0, name: str = "biq2021") -> Targets:
+def ratings(images: int = 120, seed: int = 0, name: str = "biq2021") -> Targets:
     """Opinions in three subsets, two images a group, some near the training part."""
     generator = np.random.default_rng(seed)
     subsets = [f"ss0{1 + at % 3}" for at in range(images)]
@@ -85,7 +85,7 @@ def history(steps: int = 40) -> list[dict[str, Any]]:
 
 def benchmark(name: str = "koniq10k", seed: int = 5) -> dict[str, Any]:
     """Student and teacher judged by other people, with the overlap of what they learned from."""
-    targets = opinions(60, seed, name)
+    targets = ratings(60, seed, name)
     judged = [
         predictions(STUDENT, "onnx", targets, 0.12, seed),
         predictions(TEACHER, "teacher", targets, 0.05, seed + 1),
@@ -96,7 +96,7 @@ def benchmark(name: str = "koniq10k", seed: int = 5) -> dict[str, Any]:
 
 def teacher_inputs(**changes: Any) -> ReportInputs:
     """Inputs of the page of a fitted teacher: without what only students have."""
-    targets = replace(opinions(), near_train=(False,) * 120)
+    targets = replace(ratings(), near_training=(False,) * 120)
     judged = [predictions(TEACHER, "teacher", targets, 0.07, 4)]
     stamp = TeacherStamp("sam_iqa", 1, "5a" * 32, {"variant": "vit_h"}, "MOS of KonIQ-10k, 0 worst, 1 best", "research")
     inputs = ReportInputs(
@@ -128,7 +128,7 @@ def sample_inputs(images: int = 120, **changes: Any) -> ReportInputs:
 
 @cache
 def _complete(images: int) -> ReportInputs:
-    targets = opinions(images)
+    targets = ratings(images)
     judged = [
         predictions(TEACHER, "labels", targets, 0.06, 1),
         predictions(STUDENT, "onnx", targets, 0.09, 2, missing=2),
@@ -169,9 +169,9 @@ def _complete(images: int) -> ReportInputs:
             for i in (1, 2)
         ],
         damaged=[
-            DamagedCopy("kodim01.png", "Gaussian blur, level 4", 0.74, 0.31, picture(5), picture(6)),
-            DamagedCopy("kodim02.png", "JPEG, level 5", 0.69, 0.28, picture(7), picture(8)),
-            DamagedCopy("kodim03.png", "brighten, level 1", 0.66, 0.67, picture(9), picture(10)),
+            DistortedCopy("kodim01.png", "Gaussian blur, level 4", 0.74, 0.31, picture(5), picture(6)),
+            DistortedCopy("kodim02.png", "JPEG, level 5", 0.69, 0.28, picture(7), picture(8)),
+            DistortedCopy("kodim03.png", "brighten, level 1", 0.66, 0.67, picture(9), picture(10)),
         ],
         pools=[
             {

@@ -35,12 +35,12 @@ def study_tree(benchmark: str) -> dict[str, Any]:
         "recipe": {
             "pool": {"sources": [benchmark]},
             "label": {"teacher": "tests.helpers.own_teacher:build", "shards": 2},
-            "sources": [{"opinions": benchmark, "images": 6}],
+            "sources": [{"ratings": benchmark, "images": 6}],
             "distill": {
                 **step, "student": student, "keep": "last", "tracker": "none", "images": {"crop_size": 64},
                 "split": {"validation": 0.4}, "optimizer": {"warmup_steps": 0},
             },
-            "evaluate": [{"opinions": benchmark, "split": "validation"}],
+            "evaluate": [{"ratings": benchmark, "split": "validation"}],
         },
         "axes": {"seed": {0: {"seed": 0, "distill.seed": 0}, 1: {"seed": 1, "distill.seed": 1}}},
         "arms": {"alone": {"pool": None, "label": None}, "more": {}},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudo_labels.duplicates import MAX_DISTANCE, Fingerprint, fingerprint, group_near, near_pairs
+from pseudo_labels.duplicates import MAX_DISTANCE, Fingerprint, fingerprint, group_near_duplicates, near_duplicate_pairs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import decode, load
 from pseudo_labels.photos import bundled_photographs
@@ -47,7 +47,7 @@ def test_groups_equal_a_naive_search(distance: int) -> None:
     values = clustered(150, seed=distance, flips=distance + 2)
     expected = naive_groups(values, distance)
     assert 1 < len(set(expected)) < 150
-    found = group_near([Fingerprint(f"{value:016x}", False) for value in values], distance)
+    found = group_near_duplicates([Fingerprint(f"{value:016x}", False) for value in values], distance)
     assert found.tolist() == expected
 
 
@@ -64,7 +64,7 @@ def test_pairs_are_complete_however_they_are_cut(
     if not bitwise_count:
         monkeypatch.delattr(np, "bitwise_count", raising=False)  # as in numpy 1.26
     found = set[tuple[int, ...]]()
-    for left, right in near_pairs(np.array(values, dtype=np.uint64), 4):
+    for left, right in near_duplicate_pairs(np.array(values, dtype=np.uint64), 4):
         found |= {tuple(sorted(pair)) for pair in zip(left.tolist(), right.tolist(), strict=True)}
     assert found == expected
 
@@ -72,15 +72,15 @@ def test_pairs_are_complete_however_they_are_cut(
 def test_absent_and_flat_pictures_stay_alone() -> None:
     same = Fingerprint("0f1e2d3c4b5a6978", False)
     flat = same._replace(is_flat=True)
-    assert group_near([None, same, flat, None, same, flat], 10).tolist() == [0, 1, 2, 3, 1, 5]
-    assert group_near([], 4).tolist() == []
-    assert group_near([None, flat], 4).tolist() == [0, 1]
+    assert group_near_duplicates([None, same, flat, None, same, flat], 10).tolist() == [0, 1, 2, 3, 1, 5]
+    assert group_near_duplicates([], 4).tolist() == []
+    assert group_near_duplicates([None, flat], 4).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("distance", [-1, MAX_DISTANCE + 1])
 def test_distance_out_of_range_is_named(distance: int) -> None:
     with pytest.raises(PocketiqaError, match=f"{distance}, but must be 0 to {MAX_DISTANCE}"):
-        group_near([], distance)
+        group_near_duplicates([], distance)
 
 
 def test_hash_says_where_it_gets_brighter() -> None:
@@ -125,4 +125,4 @@ def test_real_scenes_are_neither_flat_nor_near() -> None:
     prints = [fingerprint(load(path)) for path in sorted(shared_data("kodak").glob("*.png"))]
     assert len(prints) == 24
     assert not any(found.is_flat for found in prints)
-    assert group_near(prints, 4).tolist() == list(range(24))
+    assert group_near_duplicates(prints, 4).tolist() == list(range(24))

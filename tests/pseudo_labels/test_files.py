@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudo_labels.errors import PocketiqaError, StorageFullError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError, StorageFullError
 from pseudo_labels.files import (
     canonical_json,
     digest_of,
@@ -58,7 +58,7 @@ def test_unreadable_json_is_explained(tmp_path: Path) -> None:
         read_json(tmp_path / "nowhere.json", what="recipe")
     for content in (b"{", b"", b"\xff\xfe", b"{'a': 1}"):
         (tmp_path / "a.json").write_bytes(content)
-        with pytest.raises(TamperedError, match=r"the recipe at .*a\.json is not valid JSON"):
+        with pytest.raises(IntegrityError, match=r"the recipe at .*a\.json is not valid JSON"):
             read_json(tmp_path / "a.json", what="recipe")
 
 

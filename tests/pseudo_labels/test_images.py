@@ -137,8 +137,8 @@ def test_alpha_is_composited_on_the_background(form: str, background: tuple[int,
         data = save(palette, "PNG", transparency=bytes(range(0, 256, 16)))
     else:
         data = encode(np.dstack([RGB, SHADE]), "PNG" if form == "rgba.png" else "TIFF")
-    share = alpha[..., None] / 255
-    expected = colour * share + np.array(background) * (1 - share)
+    fraction = alpha[..., None] / 255
+    expected = colour * fraction + np.array(background) * (1 - fraction)
     found = decode(data, DecodeLimits(background=background))
     assert np.abs(found - expected).max() <= 1
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pseudo_labels import outputs
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.files import canonical_json
 from pseudo_labels.outputs import Claim, Manifest, claim, differences, finish, read_manifest, start_over, write_manifest
 
@@ -82,7 +82,7 @@ def test_differences_are_dotted_and_short() -> None:
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (b"{", TamperedError, "not valid JSON"),
+        (b"{", IntegrityError, "not valid JSON"),
         (b"[]", PocketiqaError, "was not written by pocketiqa"),
         (b'{"kind": "pool"}', PocketiqaError, "format version None"),
         (canonical_json({"format": 99, "kind": "pool"}), PocketiqaError, "format version 99.*upgrade pocketiqa"),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pseudo_labels import addresses, outputs
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.files import sha256_bytes
 from pseudo_labels.images import DecodeLimits, ImageError, load
 from pseudo_labels.pool import KIND, TABLE, Pool, build_pool, write_pool
@@ -43,7 +43,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[CorpusItem], 
     folder = tmp_path_factory.mktemp("corpus")
     items = build_corpus(folder / "images")
     sources = [str(folder / "images"), *(str(item.path) for item in items if not os.path.lexists(item.path))]
-    return items, build_pool(sources, folder / "pool", max_bad_share=0.8, workers=3)
+    return items, build_pool(sources, folder / "pool", max_bad_fraction=0.8, workers=3)
 
 
 # --- rows
@@ -103,7 +103,7 @@ def test_near_copies_share_a_group_named_by_the_first(tmp_path: Path) -> None:
     rows = {Path(ref.uri).name: ref for ref in pool}
     assert rows["1.png"].group == rows["1-again.jpg"].group == rows["1-again.jpg"].id
     assert len({ref.group for ref in pool}) == pool.manifest.content["groups"] == 3
-    apart = build_pool([str(folder)], tmp_path / "exact", near_distance=0)
+    apart = build_pool([str(folder)], tmp_path / "exact", near_duplicate_distance=0)
     assert apart.manifest.content["groups"] in (3, 4)
     assert apart.manifest.spec["near_distance"] == 0
 
@@ -207,7 +207,7 @@ def test_files_that_were_only_touched_leave_the_pool_as_it_is(tmp_path: Path, po
         assert again.manifest.content == pool.manifest.content
         assert read == [1, 2, 3, 4, 5]  # once, and then never again
     with pytest.raises(OutputConflictError, match="near_distance"):
-        build_pool([str(tmp_path / "photos")], pool.folder, near_distance=2)
+        build_pool([str(tmp_path / "photos")], pool.folder, near_duplicate_distance=2)
 
 
 def test_files_that_have_changed_are_read_once(tmp_path: Path, pool: Pool) -> None:
@@ -231,7 +231,7 @@ def test_a_damaged_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, 
     assert list(build_pool([str(tmp_path / "photos")], pool.folder, overwrite=True)) == list(pool)
 
 
-@pytest.mark.parametrize("change", [{"near_distance": 2}, {"limits": DecodeLimits(min_side=32)}])
+@pytest.mark.parametrize("change", [{"near_duplicate_distance": 2}, {"limits": DecodeLimits(min_side=32)}])
 def test_other_settings_are_refused(tmp_path: Path, pool: Pool, change: dict) -> None:
     with pytest.raises(OutputConflictError, match="made differently"):
         build_pool([str(tmp_path / "photos")], tmp_path / "pool", **change)
@@ -269,26 +269,26 @@ def test_too_many_bad_images_fail_loudly_and_can_be_looked_at(tmp_path: Path) ->
     assert pq.read_table(out / TABLE).column("status").to_pylist() == ["ok", "ok", *["not_an_image"] * 3, "empty"]
     with pytest.raises(PocketiqaError, match="unfinished"):
         Pool.open(out)
-    assert len(build_pool([str(folder)], out, max_bad_share=0.7)) == 6
+    assert len(build_pool([str(folder)], out, max_bad_fraction=0.7)) == 6
 
 
 def test_duplicates_are_not_bad_but_nothing_good_is_a_failure(tmp_path: Path) -> None:
     folder = photographs(tmp_path / "photos", 1)
     for number in range(1, 9):
         shutil.copy(folder / "0.png", folder / f"{number}.png")
-    assert len(build_pool([str(folder)], tmp_path / "pool", max_bad_share=0).ok()) == 1
+    assert len(build_pool([str(folder)], tmp_path / "pool", max_bad_fraction=0).ok()) == 1
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/a.png").touch()
     with pytest.raises(PocketiqaError, match="1 of 1 images are bad"):
-        build_pool([str(tmp_path / "bad")], tmp_path / "bad-pool", max_bad_share=1)
+        build_pool([str(tmp_path / "bad")], tmp_path / "bad-pool", max_bad_fraction=1)
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"near_distance": 11}, "near_distance is 11, but must be 0 to 10"),
-        ({"max_bad_share": 1.5}, "max_bad_share is 1.5, but must be 0 to 1"),
-        ({"max_bad_share": float("nan")}, "max_bad_share is nan"),
+        ({"near_duplicate_distance": 11}, "near_distance is 11, but must be 0 to 10"),
+        ({"max_bad_fraction": 1.5}, "max_bad_share is 1.5, but must be 0 to 1"),
+        ({"max_bad_fraction": float("nan")}, "max_bad_share is nan"),
         ({"workers": 0}, "workers is 0, but must be at least 1"),
     ],
 )
@@ -414,7 +414,7 @@ def test_tampering_and_loss_are_refused(tmp_path: Path, pool: Pool) -> None:
     path = pool.folder / TABLE
     whole = path.read_bytes()
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    with pytest.raises(TamperedError, match="was altered"):
+    with pytest.raises(IntegrityError, match="was altered"):
         Pool.open(pool.folder)
     path.unlink()
     with pytest.raises(PocketiqaError, match="is missing"):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore, StoreSpec
@@ -161,7 +161,7 @@ def test_a_changed_byte_is_refused_and_found(tmp_path: Path, name: str):
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     fresh = LabelStore.open(store.folder)
-    with pytest.raises(TamperedError, match=r"shard 1 of .*run the same label command again"):
+    with pytest.raises(IntegrityError, match=r"shard 1 of .*run the same label command again"):
         fresh.labels()
     faults = fresh.verify()
     assert [fault.index for fault in faults] == [1]
@@ -193,7 +193,7 @@ def test_a_shard_written_anew_with_other_labels_does_not_match_the_finished_stor
     shutil.rmtree(forger.shard_folder(0))
     rows = forger.shard_rows(0)
     forger.write_shard(0, [replace(label, score=1.0) for label in labels_of(rows)], features_of(rows))
-    with pytest.raises(TamperedError, match="does not match the manifest"):
+    with pytest.raises(IntegrityError, match="does not match the manifest"):
         LabelStore.open(store.folder).labels()
 
 

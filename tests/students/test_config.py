@@ -7,7 +7,7 @@ from students.preprocess import Preprocess
 FULL = StudentConfig(
     "lcnet_035",
     levels=(4, 16),
-    grid=16,
+    map_stride=16,
     head_width=24,
     mean=(0.5, 0.4, 0.3),
     std=(0.2, 0.2, 0.2),
@@ -29,7 +29,7 @@ def test_json_round_trip(config: StudentConfig) -> None:
         ({"levels": [8, 8, 16]}, r"levels is \[8, 8, 16\]"),
         ({"levels": [5, 16]}, r"levels is \[5, 16\]"),
         ({"levels": 16}, "levels is 16"),
-        ({"grid": 8}, "grid is 8"),
+        ({"map_stride": 8}, "map_stride is 8"),
         ({"head_width": 0}, "head_width is 0"),
         ({"head_width": "64"}, "head_width is '64'"),
         ({"mean": [0.5, 0.5]}, "mean is"),

@@ -11,13 +11,13 @@ import onnx
 import pytest
 from PIL import Image
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.images import DecodeLimits, ImageError, load
 from pseudo_labels.records import Status
 from students.base import score_images
 from students.contract import CONTRACT_KEY, Calibration
 from students.runtime import Row, Scorer, keep_freed_memory
-from students.session import seal
+from students.session import with_checksum
 from tests.helpers.tiny_students import export_tiny, photographs, tiny_student
 
 
@@ -151,7 +151,7 @@ def test_model_without_a_finite_score_gives_a_failed_row(
     model = onnx.load(tiny_onnx)
     bias = next(item for item in model.graph.initializer if item.name.endswith("heads.bias"))
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(2, np.nan, np.float32), bias.name))
-    (tmp_path / "nan.onnx").write_bytes(seal(model.SerializeToString()))
+    (tmp_path / "nan.onnx").write_bytes(with_checksum(model.SerializeToString()))
     (row,) = Scorer(tmp_path / "nan.onnx").score_many(photo_files[:1])
     assert _key(row) == (str(photo_files[0]), None, Status.FAILED, "the model gave no finite score")
 
@@ -183,10 +183,10 @@ def test_damaged_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
         altered = bytearray(data)
         altered[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         broken.write_bytes(altered)
-        with pytest.raises(TamperedError, match=r"broken\.onnx"):
+        with pytest.raises(IntegrityError, match=r"broken\.onnx"):
             Scorer(broken)
         broken.write_bytes(data[: rng.randrange(len(data))])
-        with pytest.raises(TamperedError, match="does not end with a pocketiqa seal"):
+        with pytest.raises(IntegrityError, match="does not end with a pocketiqa seal"):
             Scorer(broken)
 
 
@@ -194,7 +194,7 @@ def test_damage_under_a_new_seal_is_an_error_and_no_crash(tiny_onnx: Path, tmp_p
     data, broken, rng = tiny_onnx.read_bytes(), tmp_path / "broken.onnx", random.Random(2)
     contents = [data[: rng.randrange(len(data) - 500)] for _ in range(20)] + [b"", b"text", bytes(100)]
     for content in contents:
-        broken.write_bytes(seal(content))
+        broken.write_bytes(with_checksum(content))
         with pytest.raises(PocketiqaError, match=r"broken\.onnx"):
             Scorer(broken)
 
@@ -202,11 +202,11 @@ def test_damage_under_a_new_seal_is_an_error_and_no_crash(tiny_onnx: Path, tmp_p
 def test_models_that_are_no_students_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
     model = onnx.load(tiny_onnx)
     onnx.helper.set_model_props(model, {"author": "someone"})
-    (tmp_path / "bare.onnx").write_bytes(seal(model.SerializeToString()))
+    (tmp_path / "bare.onnx").write_bytes(with_checksum(model.SerializeToString()))
     with pytest.raises(PocketiqaError, match=r"bare\.onnx holds no student contract"):
         Scorer(tmp_path / "bare.onnx")
     onnx.helper.set_model_props(model, {CONTRACT_KEY: '{"format": 1}'})
-    (tmp_path / "poor.onnx").write_bytes(seal(model.SerializeToString()))
+    (tmp_path / "poor.onnx").write_bytes(with_checksum(model.SerializeToString()))
     with pytest.raises(PocketiqaError, match="the student contract lacks"):
         Scorer(tmp_path / "poor.onnx")
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
@@ -214,7 +214,7 @@ def test_models_that_are_no_students_are_refused(tiny_onnx: Path, tmp_path: Path
     other = onnx.helper.make_model(
         onnx.helper.make_graph([node], "g", [x], [y]), opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
     )
-    (tmp_path / "other.onnx").write_bytes(seal(other.SerializeToString()))
+    (tmp_path / "other.onnx").write_bytes(with_checksum(other.SerializeToString()))
     with pytest.raises(PocketiqaError, match=r"maps \['x'\] to \['y'\], but a student"):
         Scorer(tmp_path / "other.onnx")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.files import sha256_file
 from students.dp_iqa_b7 import DpIqaB7
 from students.paths import RECORD, find_student
@@ -57,7 +57,7 @@ def test_altered_weights_are_refused(folder: Path) -> None:
     data = bytearray((folder / WEIGHTS).read_bytes())
     data[-5] ^= 1
     (folder / WEIGHTS).write_bytes(data)
-    with pytest.raises(TamperedError, match=r"was altered: its record says sha256 \w{12}"):
+    with pytest.raises(IntegrityError, match=r"was altered: its record says sha256 \w{12}"):
         load_student(folder)
 
 
@@ -83,7 +83,7 @@ def test_garbage_with_a_fitting_digest_is_refused(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(b"garbage")
     record = json.loads((folder / RECORD).read_text())
     (folder / RECORD).write_text(json.dumps({**record, "sha256": sha256_file(folder / WEIGHTS)}))
-    with pytest.raises(TamperedError, match="not a safetensors file"):
+    with pytest.raises(IntegrityError, match="not a safetensors file"):
         load_student(folder)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import sha256_file
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, read_seen, write_fitted_folder
 from teachers.registry import build_teacher
@@ -118,7 +118,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path):
     written(tmp_path / "teacher")
     path = tmp_path / "teacher" / "teacher.json"
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(TamperedError, match=r"record of a fitted teacher at .*teacher\.json is not valid JSON"):
+    with pytest.raises(IntegrityError, match=r"record of a fitted teacher at .*teacher\.json is not valid JSON"):
         read_fitted_folder(str(tmp_path / "teacher"))
     path.write_text("[1]")
     with pytest.raises(PocketiqaError, match=r"is not a record of format 1 \(format None\)"):
@@ -134,7 +134,7 @@ def test_what_was_learned_must_be_there_and_whole(tmp_path: Path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(TamperedError, match="was altered"):
+    with pytest.raises(IntegrityError, match="was altered"):
         build_teacher(str(tmp_path / "teacher"))
     path.unlink()
     with pytest.raises(PocketiqaError, match=r"no fitted teacher at .*fitted\.safetensors: give a file"):

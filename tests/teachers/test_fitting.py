@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from teachers.base import stack
 from teachers.dp_iqa import DpIqaTeacher, build_dp_iqa
 from teachers.fitting import (
@@ -295,12 +295,12 @@ def test_lower_precision_is_not_written(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_file_cut_off_is_refused(path: Path, share: float):
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.5, 0.99])
+def test_a_file_cut_off_is_refused(path: Path, fraction: float):
     data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
+    path.write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(
-        TamperedError, match=r"head.safetensors is cut off .*: give a file that .*fit-teacher"
+        IntegrityError, match=r"head.safetensors is cut off .*: give a file that .*fit-teacher"
     ) as caught:
         read_trained(path)
     assert "\n" not in str(caught.value)
@@ -332,7 +332,7 @@ def test_an_altered_head_or_tensor_is_tampering(path: Path, what: str):
     rewrite(path, lambda record, tensors: None)
     assert read_trained(path).scale == TRAINED.scale  # rewriting alone is no change
     rewrite(path, ALTERED[what])
-    with pytest.raises(TamperedError, match=r"head.safetensors was altered, .*: give a file that .*fit-teacher"):
+    with pytest.raises(IntegrityError, match=r"head.safetensors was altered, .*: give a file that .*fit-teacher"):
         read_trained(path)
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from pseudo_labels import addresses
 from pseudo_labels.audit.store import audit_store
+from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
-from pseudo_labels.views import RandomCrops
 from teachers.label import label, label_pool
 from teachers.reference import build_reference
 from tests.helpers.corpus import build_corpus
@@ -118,7 +118,7 @@ def test_two_processes_write_the_bytes_of_one_even_if_one_dies_on_the_way(
     dying = """
 import os, signal
 from pseudo_labels.store import LabelStore
-from pseudo_labels.views import RandomCrops
+from pseudo_labels.crops import RandomCrops
 from tests.helpers.labelling import label_folder
 
 write = LabelStore.write_shard
@@ -250,7 +250,7 @@ def test_bad_rows_carry_their_reason_and_what_changed_since_is_noticed(tmp_path:
 def test_every_file_of_the_corpus_gets_a_row_that_says_what_became_of_it(tmp_path: Path):
     items = build_corpus(tmp_path / "images")
     never_there = [str(item.path) for item in items if not os.path.lexists(item.path)]
-    pool = build_pool([str(tmp_path / "images"), *never_there], tmp_path / "pool", max_bad_share=0.8)
+    pool = build_pool([str(tmp_path / "images"), *never_there], tmp_path / "pool", max_bad_fraction=0.8)
     expected = {addresses.of_path(item.path): item.expected_status for item in items}
     vanished, changed = [ref for ref in pool.ok() if "turn-" in ref.uri][:2]
     os.unlink(vanished.uri)
@@ -265,7 +265,9 @@ def test_every_file_of_the_corpus_gets_a_row_that_says_what_became_of_it(tmp_pat
 
 
 def test_an_image_that_the_teacher_refuses_has_its_reason(pool: Pool, tmp_path: Path):
-    store = label(pool.folder, f"{OWN}:build", tmp_path / "labels", options={"refuse_wide": 90}, max_failed_share=1.0)
+    store = label(
+        pool.folder, f"{OWN}:build", tmp_path / "labels", options={"refuse_wide": 90}, max_failed_fraction=1.0
+    )
     wide = [ref.width > 90 for ref in pool]
     assert any(wide)
     assert [status == "failed" for status in statuses(store)] == wide
@@ -310,7 +312,7 @@ def test_too_many_failures_are_loud_and_only_they_are_tried_again(tmp_path: Path
 
 
 def test_more_failures_can_be_allowed(pool: Pool, tmp_path: Path):
-    store = label(pool.folder, f"{OWN}:always_nan", tmp_path / "labels", features=True, max_failed_share=1.0)
+    store = label(pool.folder, f"{OWN}:always_nan", tmp_path / "labels", features=True, max_failed_fraction=1.0)
     assert set(statuses(store)) == {"failed"}
     assert store.shard_features(0)["cells"].shape == (len(store.shard_rows(0)), 0)
 

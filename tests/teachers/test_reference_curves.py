@@ -27,9 +27,9 @@ def test_a_metric_is_spread_evenly_over_the_pool_that_its_curve_was_fitted_on():
     y = torch.from_numpy(clean.transpose(2, 0, 1).copy())[None].float() / 255
     for name, metric in FAST.items():
         x = torch.from_numpy(np.stack(kadid(clean, "coffee")).transpose(0, 3, 1, 2).copy()).float() / 255
-        shares = np.sort(common_scale(metric(x, y.expand_as(x)), knots[name]).numpy())
+        fractions = np.sort(common_scale(metric(x, y.expand_as(x)), knots[name]).numpy())
         # A uniform sample of 125: the distance of its distribution function from the diagonal (Kolmogorov-Smirnov).
-        assert np.abs(shares - np.arange(125) / 125).max() < 0.03
+        assert np.abs(fractions - np.arange(125) / 125).max() < 0.03
         assert len(knots[name]) == 33
 
 

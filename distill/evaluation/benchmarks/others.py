@@ -81,10 +81,10 @@ def _biq_prepared(root: Path) -> Benchmark:
                 group=row["group"],
                 split=_split(row, labels, position),
                 subset=row["subset"],
-                near_train=row["near_train"] == "1",
+                near_training=row["near_train"] == "1",
             )
         )
-    near = sum(row.near_train for row in rows)
+    near = sum(row.near_training for row in rows)
     note = f"{near} test images show a scene of the training part; headline figures leave them out"
     return Benchmark(
         "biq2021", check_rows("biq2021", rows), scale, _BIQ_CITATION, _BIQ_LICENCE, "published", (note,) if near else ()
@@ -168,7 +168,7 @@ def _own_row(path: Path, row: Row, column: str, scale: Scale, position: int) -> 
         split=_split(row, path, position),
         subset=row.get("subset", ""),
         ref=str(path.parent / reference) if reference else "",
-        near_train=row.get("near_train", "") == "1",
+        near_training=row.get("near_train", "") == "1",
     )
 
 

@@ -37,8 +37,8 @@ class Scale:
         if not self.low <= native <= self.high:
             limits = f"outside the scale {self.low:g} to {self.high:g}"
             raise PocketiqaError(f"{where}: opinion {native:g} lies {limits}; is it the published file?")
-        share = (native - self.low) / (self.high - self.low)
-        return share if self.best == "high" else 1.0 - share
+        fraction = (native - self.low) / (self.high - self.low)
+        return fraction if self.best == "high" else 1.0 - fraction
 
     def describe(self) -> str:
         """Words for a person."""
@@ -58,8 +58,8 @@ class BenchmarkRow:
         split: ``train``, ``validation`` or ``test``; empty if the source names none.
         subset: part of the benchmark to report separately (distortion, camera set, generator); empty if there is none.
         ref: path of the clean reference; empty without one.
-        near_train: known to show the scene of a training image, so headline figures leave it out.
-        near_found: found to do so by features of a model (``pocketiqa overlap``), and left out likewise.
+        near_training: known to show the scene of a training image, so headline figures leave it out.
+        near_duplicate: found to do so by features of a model (``pocketiqa overlap``), and left out likewise.
     """
 
     id: str
@@ -70,8 +70,8 @@ class BenchmarkRow:
     split: str = ""
     subset: str = ""
     ref: str = ""
-    near_train: bool = False
-    near_found: bool = False
+    near_training: bool = False
+    near_duplicate: bool = False
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def load_benchmark(spec: str) -> Benchmark:
     place, options = _options(place)
     carved = options.pop("validation", None)
     benchmark = _read(name, Path(place), options)
-    return benchmark if carved is None else carve_validation(benchmark, _share(carved, name))
+    return benchmark if carved is None else carve_validation(benchmark, _fraction(carved, name))
 
 
 def _options(place: str) -> tuple[str, dict[str, str]]:
@@ -78,7 +78,7 @@ def _read(name: str, place: Path, options: dict[str, str]) -> Benchmark:
     return BENCHMARKS[name](place)
 
 
-def _share(text: str, name: str) -> float:
+def _fraction(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError as error:

@@ -10,8 +10,8 @@ from distill.evaluation.benchmarks.records import Benchmark, BenchmarkRow
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_bytes
 
-TEST_SHARE = 0.2
-VALIDATION_SHARE = 0.1
+TEST_FRACTION = 0.2
+VALIDATION_FRACTION = 0.1
 TRAIN, VALIDATION = "train", "validation"
 
 
@@ -25,32 +25,32 @@ def derive_splits(name: str, rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]
         rows: with groups set.
     """
     groups = _ordered((row.group for row in rows), name)
-    test = max(1, round(TEST_SHARE * len(groups)))
-    validation = max(1, round(VALIDATION_SHARE * len(groups))) if len(groups) > 2 else 0
+    test = max(1, round(TEST_FRACTION * len(groups)))
+    validation = max(1, round(VALIDATION_FRACTION * len(groups))) if len(groups) > 2 else 0
     split_of = dict.fromkeys(groups, TRAIN)
     split_of |= dict.fromkeys(groups[:test], "test")
     split_of |= dict.fromkeys(groups[test : test + validation], VALIDATION)
     return [replace(row, split=split_of[row.group]) for row in rows]
 
 
-def carve_validation(benchmark: Benchmark, share: float) -> Benchmark:
+def carve_validation(benchmark: Benchmark, fraction: float) -> Benchmark:
     """The same benchmark with a validation part that is taken out of its train part, whole groups at a time.
 
     A group that has a test image too stays with training. A larger share holds all of a smaller one.
 
     Args:
         benchmark: without a validation part; all of one without splits counts as train.
-        share: of the groups of the train part, above 0 and below 1; at least one group is taken and one left.
+        fraction: of the groups of the train part, above 0 and below 1; at least one group is taken and one left.
 
     Raises:
         PocketiqaError: a share out of range, or a benchmark that this cannot be done with.
     """
     name, splits = benchmark.name, {row.split for row in benchmark.rows}
-    if not 0 < share < 1:
-        raise PocketiqaError(f"validation={share:g} is no share of benchmark {name}: give one such as 0.15")
+    if not 0 < fraction < 1:
+        raise PocketiqaError(f"validation={fraction:g} is no share of benchmark {name}: give one such as 0.15")
     if VALIDATION in splits:
         raise PocketiqaError(
-            f"benchmark {name} has a validation part of its own, so validation={share:g} carves none: leave it out"
+            f"benchmark {name} has a validation part of its own, so validation={fraction:g} carves none: leave it out"
         )
     trains = TRAIN if splits - {""} else ""
     elsewhere = {row.group for row in benchmark.rows if row.split != trains}
@@ -60,10 +60,10 @@ def carve_validation(benchmark: Benchmark, share: float) -> Benchmark:
             f"the train part of benchmark {name} has {len(groups)} groups of its own: at least 2 are needed for a "
             "validation part"
         )
-    carved = set(groups[: min(max(1, round(share * len(groups))), len(groups) - 1)])
+    carved = set(groups[: min(max(1, round(fraction * len(groups))), len(groups) - 1)])
     rows = tuple(_placed(row, trains, carved) for row in benchmark.rows)
     taken = sum(row.split == VALIDATION for row in rows)
-    note = f"{taken} images of the train part serve as validation: {share:g} of its groups, by hash"
+    note = f"{taken} images of the train part serve as validation: {fraction:g} of its groups, by hash"
     origin = benchmark.split_origin if trains else "derived"
     return replace(benchmark, rows=rows, split_origin=origin, notes=(*benchmark.notes, note))
 

@@ -155,15 +155,15 @@ def read_live(root: Path, *, include_references: bool = False) -> Benchmark:
     labels = find_file(root, ["dmos_realigned.mat", "dmos.mat"], benchmark=name, source=source)
     realigned = "realigned" in labels.name
     names = find_file(root, ["refnames_all.mat"], benchmark=name, source=source)
-    opinions = read_mat(labels, "dmos_new" if realigned else "dmos").ravel()
+    ratings = read_mat(labels, "dmos_new" if realigned else "dmos").ravel()
     copies = read_mat(labels, "orgs").ravel()
     references = read_mat(names, "refnames_all").ravel()
     files = [f"{folder}/img{number + 1}.bmp" for folder, count in _LIVE_FOLDERS.items() for number in range(count)]
-    if not len(opinions) == len(copies) == len(references) == len(files):
-        counts = f"{len(opinions)} opinions, {len(copies)} flags, {len(references)} references"
+    if not len(ratings) == len(copies) == len(references) == len(files):
+        counts = f"{len(ratings)} opinions, {len(copies)} flags, {len(references)} references"
         raise PocketiqaError(f"benchmark {name}: {counts}, but release 2 has {len(files)} of each")
     scale, rows = Scale(-3, 112, "low") if realigned else Scale(0, 100, "low"), []
-    for image, native, copy, cell in zip(files, opinions, copies, references, strict=True):
+    for image, native, copy, cell in zip(files, ratings, copies, references, strict=True):
         if copy and not include_references:
             continue
         reference = str(cell[0])
@@ -199,10 +199,10 @@ def read_csiq(root: Path) -> Benchmark:
     name = "csiq"
     source = "the CSIQ page of D. Chandler's laboratory"
     labels = find_file(root, ["csiq_label.txt", "csiq.DMOS.xlsx"], benchmark=name, source=source)
-    opinions = _csiq_text(labels) if labels.suffix == ".txt" else _csiq_sheet(labels)
+    ratings = _csiq_text(labels) if labels.suffix == ".txt" else _csiq_sheet(labels)
     found = index_files(root)
     scale, rows = Scale(0, 1, "low"), []
-    for image, native in opinions:
+    for image, native in ratings:
         reference, token = image.split(".")[0], image.split(".")[1]
         rows.append(
             BenchmarkRow(
@@ -227,18 +227,18 @@ def read_csiq(root: Path) -> Benchmark:
 
 
 def _csiq_sheet(labels: Path) -> list[tuple[str, float]]:
-    opinions = []
+    ratings = []
     for position, row in enumerate(read_sheet(labels, "all_by_image", ["image", "dst_type", "dst_lev", "dmos"])):
         if row["dst_type"] not in _CSIQ_TOKENS:
             known = ", ".join(_CSIQ_TOKENS)
             raise PocketiqaError(f"{labels}, data row {position + 1}: dst_type is {row['dst_type']!r}, known: {known}")
         image = f"{row['image']}.{_CSIQ_TOKENS[row['dst_type']]}.{row['dst_lev']}.png"
-        opinions.append((image, number(row, "dmos", path=labels, position=position)))
-    return opinions
+        ratings.append((image, number(row, "dmos", path=labels, position=position)))
+    return ratings
 
 
 def _csiq_text(labels: Path) -> list[tuple[str, float]]:
-    opinions = []
+    ratings = []
     for position, line in enumerate(labels.read_text("utf-8").splitlines()):
         fields = line.split()
         if not fields:
@@ -246,5 +246,5 @@ def _csiq_text(labels: Path) -> list[tuple[str, float]]:
         image = fields[0].removesuffix(".png") + ".png"
         if len(fields) != 2 or image.count(".") != 3:
             raise PocketiqaError(f"{labels}, line {position + 1}: {line.strip()!r} is not like '1600.AWGN.1.png 0.062'")
-        opinions.append((image, number({"dmos": fields[1]}, "dmos", path=labels, position=position)))
-    return opinions
+        ratings.append((image, number({"dmos": fields[1]}, "dmos", path=labels, position=position)))
+    return ratings

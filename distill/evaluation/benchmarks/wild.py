@@ -36,11 +36,11 @@ def read_koniq(root: Path) -> Benchmark:
     )
     images = find_folder(root, ["1024x768", "512x384", "koniq10k_1024x768", "koniq10k_512x384"], benchmark=name)
     published = "sets" in labels.name
-    opinion = "MOS" if published else "MOS_zscore"
+    rating = "MOS" if published else "MOS_zscore"
     scale = Scale(1, 100)
     rows = []
-    for position, row in enumerate(read_csv(labels, ["image_name", opinion] + ["set"] * published)):
-        image, native = row["image_name"], number(row, opinion, path=labels, position=position)
+    for position, row in enumerate(read_csv(labels, ["image_name", rating] + ["set"] * published)):
+        image, native = row["image_name"], number(row, rating, path=labels, position=position)
         split = _published_split(row["set"], labels, position) if published else ""
         rows.append(
             BenchmarkRow(
@@ -112,12 +112,12 @@ def read_livec(root: Path) -> Benchmark:
         files[array] = find_file(root, [f"Data/{array}.mat", f"{array}.mat"], benchmark=name, source=source)
     images = find_folder(root, ["Images"], benchmark=name)
     names = [_cell_text(cell) for cell in read_mat(files["AllImages_release"], "AllImages_release").ravel()]
-    opinions = [float(value) for value in read_mat(files["AllMOS_release"], "AllMOS_release").ravel()]
-    if len(names) != len(opinions):
-        raise PocketiqaError(f"benchmark {name}: {len(names)} names but {len(opinions)} opinions; get both files anew")
+    ratings = [float(value) for value in read_mat(files["AllMOS_release"], "AllMOS_release").ravel()]
+    if len(names) != len(ratings):
+        raise PocketiqaError(f"benchmark {name}: {len(names)} names but {len(ratings)} opinions; get both files anew")
     whole = len(names) == 1169
     scale, rows = Scale(0, 100), []
-    for position, (image, native) in enumerate(zip(names, opinions, strict=True)):
+    for position, (image, native) in enumerate(zip(names, ratings, strict=True)):
         if re.fullmatch(r"t\d+\.\w+", image) or (whole and position < 7):
             continue
         rows.append(

@@ -40,7 +40,7 @@ def written(folder: Path, **changes: Any) -> Path:
     tree = {
         "name": "small",
         "out": str(folder / "out"),
-        "benchmark": {"opinions": f"csv:{folder / 'ratings.csv'}", "split": "all"},
+        "benchmark": {"ratings": f"csv:{folder / 'ratings.csv'}", "split": "all"},
         "rows": [
             {"name": "contrast", "models": [OWN], "time": True},
             {"name": "students", "models": [str(folder / f"tiny-{seed}.onnx") for seed in (0, 1)], "time": True},

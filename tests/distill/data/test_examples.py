@@ -10,13 +10,13 @@ from distill.data.examples import Collected, LabelTable, Source, collect
 from distill.data.pixel_cache import PixelCache, build_pixels
 from distill.data.split import Part, join_groups, split_groups
 from distill.recipe.training import ImageSettings, SplitSettings
-from distill.training.batches import BatchMaker, FeatureReader, Order, whole_image_batches
+from distill.training.batches import BatchMaker, FeatureReader, Sampler, whole_image_batches
 from distill.training.environment import prefetched
+from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
-from pseudo_labels.views import RandomCrops
 from students.preprocess import Preprocess
 from tests.helpers.training import score_of, texture_pool, texture_store
 
@@ -52,7 +52,7 @@ def source(data: Path, pool: Pool, tmp_path: Path) -> Source:
 def maker(found: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
     defaults: dict[str, Any] = {"per_process": 4, "rank": 0, "world": 1, "seed": 7}
     weights = options.pop("weights", [1.0] * len(caches))
-    order = Order(found.examples, weights, options.get("seed", 7))
+    order = Sampler(found.examples, weights, options.get("seed", 7))
     return BatchMaker(found.examples, caches, order, images, **{**defaults, **options})
 
 
@@ -162,7 +162,7 @@ def test_two_processes_and_two_micro_batches_share_the_batch_of_one(source: Sour
 def test_crops_are_cut_from_their_image_and_half_are_mirrored(source: Source, cache: PixelCache):
     found = collect([source], [cache])
     batches = maker(found, [cache])
-    order = Order(found.examples, [1.0], 7)
+    order = Sampler(found.examples, [1.0], 7)
     mirrored = 0
     for number in range(12):
         batch = batches.make(number)
@@ -199,7 +199,7 @@ def test_images_smaller_than_the_crop_are_filled_with_their_mirror(source: Sourc
 def test_whole_images_lie_at_the_top_left_of_one_canvas(source: Source, cache: PixelCache):
     found = collect([source], [cache])
     batch = maker(found, [cache], WHOLE, per_process=24).make(0)
-    order = Order(found.examples, [1.0], 7).at(0, 24)
+    order = Sampler(found.examples, [1.0], 7).at(0, 24)
     assert tuple(batch.pixels.shape) == (24, 96, 96, 3)
     for index, pixels, valid in zip(order, batch.pixels.numpy(), batch.valid.numpy(), strict=True):
         height, width = cache.sizes[index]
@@ -219,26 +219,26 @@ def test_weights_are_confidences_with_mean_one(pool: Pool, cache: PixelCache):
 def test_source_weights_say_how_often_an_image_is_drawn(source: Source, pool: Pool, cache: PixelCache):
     people = LabelTable([pool[row].id for row in range(4)], [0.5] * 4)
     found = collect([source, Source("people", pool, people)], [cache, cache])
-    order = Order(found.examples, [0.5, 2.25], 3)
+    order = Sampler(found.examples, [0.5, 2.25], 3)
     for number in range(5):  # a pass is 12 of 24 and 9 = 2 * 4 + 1
         drawn = Counter(order.at(number * 21, 21).tolist())
         assert sum(count for index, count in drawn.items() if index < 24) == 12
         assert max(count for index, count in drawn.items() if index < 24) == 1
         assert sorted(drawn[index] for index in range(24, 28)) == [2, 2, 2, 3]
     assert set(order.at(0, 2100).tolist()) == set(range(28))
-    assert set(Order(found.examples, [0.0, 1.0], 3).at(0, 100).tolist()) == set(range(24, 28))
+    assert set(Sampler(found.examples, [0.0, 1.0], 3).at(0, 100).tolist()) == set(range(24, 28))
 
 
 def test_a_weight_that_leaves_nothing_is_refused(source: Source, cache: PixelCache):
     with pytest.raises(PocketiqaError, match=r"\[0\.001\]"):
-        Order(collect([source], [cache]).examples, [0.001], 0)
+        Sampler(collect([source], [cache]).examples, [0.001], 0)
 
 
 def test_labels_of_mirror_images_replace_random_flips(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
     mirrored = Source("mirrored", pool, texture_store(tmp_path / "mirrored", pool, view="flip"))
     found = collect([source, mirrored], [cache, cache])
     batch = maker(found, [cache, cache], ImageSettings(crop_size=None), per_process=48).make(0)
-    order = Order(found.examples, [1.0, 1.0], 7).at(0, 48)
+    order = Sampler(found.examples, [1.0, 1.0], 7).at(0, 48)
     assert found.examples.flipped.sum() == 24
     for index, pixels in zip(order, batch.pixels.numpy(), strict=True):
         expected = cache.read(int(found.examples.row[index]))
@@ -253,7 +253,7 @@ def cropped(pool: Pool, folder: Path) -> Source:
     return Source("cropped", pool, texture_store(folder, pool, changes=views))
 
 
-def windows_of(found: Collected, cache: PixelCache) -> list[np.ndarray]:
+def crops_of(found: Collected, cache: PixelCache) -> list[np.ndarray]:
     """The pixels that each label is of."""
     pixels = (cache.read(int(row)) for row in found.examples.row)
     return [
@@ -265,15 +265,17 @@ def windows_of(found: Collected, cache: PixelCache) -> list[np.ndarray]:
 def test_labels_of_windows_are_learned_of_these_windows(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
     both, caches = [source, cropped(pool, tmp_path / "cropped")], [cache, cache]
     found = collect(both, caches)
-    shown = windows_of(found, cache)
+    shown = crops_of(found, cache)
     batch = maker(found, caches, WHOLE, per_process=48).make(0)
     assert batch.pixels.shape[1:3] == (96, 96)
-    for index, pixels, valid in zip(Order(found.examples, [1, 1], 7).at(0, 48), batch.pixels, batch.valid, strict=True):
+    for index, pixels, valid in zip(
+        Sampler(found.examples, [1, 1], 7).at(0, 48), batch.pixels, batch.valid, strict=True
+    ):
         height, width = shown[index].shape[:2]
         np.testing.assert_array_equal(pixels[:height, :width], shown[index])
         np.testing.assert_allclose(valid, (height / 96, width / 96), rtol=1e-6)
     crops = maker(found, caches, ImageSettings(crop_size=64, horizontal_flip=False), per_process=48).make(0)
-    for index, pixels in zip(Order(found.examples, [1, 1], 7).at(0, 48), crops.pixels.numpy(), strict=True):
+    for index, pixels in zip(Sampler(found.examples, [1, 1], 7).at(0, 48), crops.pixels.numpy(), strict=True):
         height, width = (min(64, side) for side in shown[index].shape[:2])
         assert _find(shown[index], pixels[:height, :width])
 
@@ -319,7 +321,7 @@ def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache
     found = collect([source], [cache], "map")
     reader = FeatureReader([source], "map", found.examples, seed=0)
     batch = maker(found, [cache], WHOLE, per_process=24, features=reader).make(0)
-    order = Order(found.examples, [1.0], 7).at(0, 24)
+    order = Sampler(found.examples, [1.0], 7).at(0, 24)
     expected = (values - values.mean((0, 2, 3), keepdims=True)) / values.std((0, 2, 3), keepdims=True)
     assert batch.feature is not None
     np.testing.assert_allclose(batch.feature.numpy(), expected[order], rtol=1e-4, atol=1e-5)
@@ -332,7 +334,7 @@ def test_the_map_of_a_mirrored_view_is_mirrored(pool: Pool, cache: PixelCache, t
     found = collect([source], [cache], "map")
     reader = FeatureReader([source], "map", found.examples, seed=0)
     batch = maker(found, [cache], WHOLE.model_copy(update={"horizontal_flip": True}), per_process=24, features=reader)
-    order = Order(found.examples, [1.0], 7).at(0, 24)
+    order = Sampler(found.examples, [1.0], 7).at(0, 24)
     made = batch.make(0)
     assert made.feature is not None
     flips = 0
@@ -351,7 +353,7 @@ def test_rows_without_a_feature_take_no_part_in_its_loss(pool: Pool, cache: Pixe
     found = collect([source, people], [cache, cache], "map")
     reader = FeatureReader([source, people], "map", found.examples, seed=0)
     batch = maker(found, [cache, cache], WHOLE, per_process=26, features=reader).make(0)
-    order = Order(found.examples, [1.0, 1.0], 7).at(0, 26)
+    order = Sampler(found.examples, [1.0, 1.0], 7).at(0, 26)
     assert batch.feature is not None
     assert batch.feature_weight is not None
     for index, feature, weight in zip(order, batch.feature, batch.feature_weight, strict=True):

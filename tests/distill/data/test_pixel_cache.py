@@ -10,7 +10,7 @@ import pytest
 
 from distill.data import pixel_cache
 from distill.data.pixel_cache import PixelCache, build_pixels
-from pseudo_labels.errors import TamperedError
+from pseudo_labels.errors import IntegrityError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from students.preprocess import Preprocess
@@ -71,22 +71,22 @@ def test_two_processes_build_the_same_bytes_as_one(pool: Pool, tmp_path: Path):
     assert content[0] == content[1]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "no index", "edited index", "no shard"])
-def test_damage_is_found_and_only_that_shard_is_made_again(pool: Pool, tmp_path: Path, damage: str):
+@pytest.mark.parametrize("distortion", ["flip", "cut", "no index", "edited index", "no shard"])
+def test_damage_is_found_and_only_that_shard_is_made_again(pool: Pool, tmp_path: Path, distortion: str):
     root = tmp_path / "cache"
     build_pixels(pool, PREPROCESS, root)
     before = shards(root)
     shard = next(root.rglob("shard-00001"))
     data, index = shard / "pixels.bin", shard / "index.json"
-    if damage == "flip":
+    if distortion == "flip":
         content = bytearray(data.read_bytes())
         content[1000] ^= 1
         data.write_bytes(content)
-    elif damage == "cut":
+    elif distortion == "cut":
         os.truncate(data, 1000)
-    elif damage == "no index":
+    elif distortion == "no index":
         index.unlink()
-    elif damage == "edited index":
+    elif distortion == "edited index":
         index.write_bytes(index.read_bytes().replace(b"96", b"95", 1))
     else:
         shutil.rmtree(shard)
@@ -100,9 +100,9 @@ def test_damage_is_found_and_only_that_shard_is_made_again(pool: Pool, tmp_path:
 def test_a_file_that_shrinks_while_it_is_read_is_an_error_not_a_crash(pool: Pool, tmp_path: Path):
     cache = build_pixels(pool, PREPROCESS, tmp_path / "cache")
     os.truncate(next((tmp_path / "cache").rglob("shard-00002/pixels.bin")), 100)
-    with pytest.raises(TamperedError, match="ends early"):
+    with pytest.raises(IntegrityError, match="ends early"):
         cache.read(11)
-    with pytest.raises(TamperedError, match=r"incomplete \(shard 2\)"):
+    with pytest.raises(IntegrityError, match=r"incomplete \(shard 2\)"):
         PixelCache(next((tmp_path / "cache").glob("pixels-*")), len(pool))
 
 

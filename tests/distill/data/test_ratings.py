@@ -12,7 +12,7 @@ from PIL import Image
 
 from distill.data.examples import LabelTable, Source, collect
 from distill.data.pixel_cache import build_pixels
-from distill.data.ratings import OpinionTable, left_out, open_sources, opinion_source, targets_of
+from distill.data.ratings import RatingTable, left_out, open_sources, rating_source, targets_of
 from distill.data.split import Part, join_groups, split_groups
 from distill.recipe.stages import SourceSection
 from distill.recipe.training import SplitSettings
@@ -42,7 +42,7 @@ def csv_benchmark(folder: Path, rows: list[dict[str, object]], name: str = "rati
 def scores_of(source: Source) -> dict[str, Any]:
     """Score of each rated image by the name of its first row."""
     table = source.labels
-    assert isinstance(table, OpinionTable)
+    assert isinstance(table, RatingTable)
     pairs = zip(table.rated.values(), table.scores.tolist(), strict=True)
     return {rows[0].id: pytest.approx(score, abs=1e-6) for rows, score in pairs}
 
@@ -61,28 +61,28 @@ SPLIT_ROWS: list[dict[str, object]] = [
 
 def test_the_train_part_is_learned_from_unless_another_is_named(tmp_path: Path):
     spec = csv_benchmark(tmp_path, SPLIT_ROWS) + "?scale=1:5"
-    found = {split: scores_of(opinion_source(spec, split, tmp_path / str(split))) for split in (None, "train")}
+    found = {split: scores_of(rating_source(spec, split, tmp_path / str(split))) for split in (None, "train")}
     assert found[None] == found["train"] == {ASTRONAUT: 0.0, COFFEE: 0.25}
-    assert scores_of(opinion_source(spec, "validation", tmp_path / "v")) == {CAT: 0.75}
-    assert scores_of(opinion_source(spec, "test", tmp_path / "t")) == {ROCKET: 1.0}
+    assert scores_of(rating_source(spec, "validation", tmp_path / "v")) == {CAT: 0.75}
+    assert scores_of(rating_source(spec, "test", tmp_path / "t")) == {ROCKET: 1.0}
 
 
 def test_without_splits_all_images_are_learned_from(tmp_path: Path):
     rows = [{"image": name, "mos": 0.5} for name in (ASTRONAUT, CAT)]
     spec = csv_benchmark(tmp_path, rows)
     for split in (None, "all"):
-        assert set(scores_of(opinion_source(spec, split, tmp_path / str(split)))) == {ASTRONAUT, CAT}
+        assert set(scores_of(rating_source(spec, split, tmp_path / str(split)))) == {ASTRONAUT, CAT}
     with pytest.raises(PocketiqaError, match="ratings has no splits, so no 'train': leave the split out"):
-        opinion_source(spec, "train", tmp_path / "train")
+        rating_source(spec, "train", tmp_path / "train")
 
 
 def test_test_images_are_never_learned_from_by_accident(tmp_path: Path):
     spec = csv_benchmark(tmp_path, SPLIT_ROWS) + "?scale=1:5"
     with pytest.raises(PocketiqaError, match="'all' of benchmark ratings would learn from its 1 test images"):
-        opinion_source(spec, "all", tmp_path / "pool")
+        rating_source(spec, "all", tmp_path / "pool")
     only_test = csv_benchmark(tmp_path, SPLIT_ROWS[3:]) + "?scale=1:5"
     with pytest.raises(PocketiqaError, match="no split 'train': known splits: test"):
-        opinion_source(only_test, None, tmp_path / "pool")
+        rating_source(only_test, None, tmp_path / "pool")
     assert not (tmp_path / "pool").exists()
 
 
@@ -97,7 +97,7 @@ GROUPED: list[dict[str, object]] = [
 def test_fewer_images_are_among_more_and_scenes_stay_whole(tmp_path: Path):
     spec = csv_benchmark(tmp_path, GROUPED)
     whole = {str(row["image"]): str(row["group"]) for row in GROUPED}
-    drawn = [list(scores_of(opinion_source(spec, None, tmp_path / f"{n}", images=n, seed=3))) for n in range(1, 8)]
+    drawn = [list(scores_of(rating_source(spec, None, tmp_path / f"{n}", images=n, seed=3))) for n in range(1, 8)]
     for number, (fewer, more) in enumerate(zip(drawn, [*drawn[1:], list(whole)], strict=True), start=1):
         assert len(fewer) == number
         assert set(fewer) <= set(more)
@@ -109,13 +109,13 @@ def test_fewer_images_are_among_more_and_scenes_stay_whole(tmp_path: Path):
 def test_the_draw_follows_from_the_seed(tmp_path: Path):
     spec = csv_benchmark(tmp_path, GROUPED)
     drawn = {
-        seed: tuple(scores_of(opinion_source(spec, None, tmp_path / f"{seed}", images=3, seed=seed)))
+        seed: tuple(scores_of(rating_source(spec, None, tmp_path / f"{seed}", images=3, seed=seed)))
         for seed in range(6)
     }
-    assert tuple(scores_of(opinion_source(spec, None, tmp_path / "again", images=3, seed=2))) == drawn[2]
+    assert tuple(scores_of(rating_source(spec, None, tmp_path / "again", images=3, seed=2))) == drawn[2]
     assert len(set(drawn.values())) > 1
     with pytest.raises(PocketiqaError, match="images is 8, but this split of benchmark ratings has 7: lower it"):
-        opinion_source(spec, None, tmp_path / "more", images=8)
+        rating_source(spec, None, tmp_path / "more", images=8)
 
 
 def test_parts_of_a_benchmark_are_taken_by_name(tmp_path: Path):
@@ -124,12 +124,12 @@ def test_parts_of_a_benchmark_are_taken_by_name(tmp_path: Path):
         {"image": COFFEE, "mos": 0.2, "subset": "things"},
     ]
     spec = csv_benchmark(tmp_path, rows)
-    source = opinion_source(spec, None, tmp_path / "things", subsets=["things"])
-    assert isinstance(source.labels, OpinionTable)
+    source = rating_source(spec, None, tmp_path / "things", subsets=["things"])
+    assert isinstance(source.labels, RatingTable)
     assert [round(float(score), 3) for score in source.labels.scores] == [0.2]
     for number, subsets in enumerate(([], ["places"])):
         with pytest.raises(PocketiqaError, match=r"those of benchmark ratings are: people, things"):
-            opinion_source(spec, None, tmp_path / f"{number}", subsets=subsets)
+            rating_source(spec, None, tmp_path / f"{number}", subsets=subsets)
 
 
 def test_every_scene_is_left_out_by_one_fold(tmp_path: Path):
@@ -140,13 +140,13 @@ def test_every_scene_is_left_out_by_one_fold(tmp_path: Path):
     spec, everything = f"csv:{folder / 'ratings.csv'}", {ref.id: ref.group for ref in pool}
     left_out = []
     for number in (1, 2, 3):
-        fold = opinion_source(spec, None, tmp_path / f"{number}", without_fold=f"{number}/3", seed=1)
-        assert isinstance(fold.labels, OpinionTable)
+        fold = rating_source(spec, None, tmp_path / f"{number}", without_fold=f"{number}/3", seed=1)
+        assert isinstance(fold.labels, RatingTable)
         left_out.append({everything[id] for id in everything.keys() - set(fold.labels.ids)})
         assert not left_out[-1] & {everything[id] for id in fold.labels.ids}  # scenes stay whole
     assert sum(map(len, left_out)) == len(set().union(*left_out)) == 9
-    other = opinion_source(spec, None, tmp_path / "other", without_fold="1/3", seed=2)
-    assert isinstance(other.labels, OpinionTable)
+    other = rating_source(spec, None, tmp_path / "other", without_fold="1/3", seed=2)
+    assert isinstance(other.labels, RatingTable)
     assert {everything[id] for id in everything.keys() - set(other.labels.ids)} != left_out[0]
     for fold, words in (
         ("4/3", "give one of 1/3 to 3/3"),
@@ -154,7 +154,7 @@ def test_every_scene_is_left_out_by_one_fold(tmp_path: Path):
         ("1/90", "too few scenes"),
     ):
         with pytest.raises(PocketiqaError, match=words):
-            opinion_source(spec, None, tmp_path / "wrong", without_fold=fold, seed=5)
+            rating_source(spec, None, tmp_path / "wrong", without_fold=fold, seed=5)
 
 
 def test_a_scene_is_what_the_benchmark_says_and_what_looks_alike(tmp_path: Path):
@@ -168,7 +168,7 @@ def test_a_scene_is_what_the_benchmark_says_and_what_looks_alike(tmp_path: Path)
     ]
     spec = csv_benchmark(tmp_path, rows)
     Image.fromarray(photograph("astronaut", 96)).save(tmp_path / copy, quality=80)
-    group = group_of(opinion_source(spec, None, tmp_path / "pool"))
+    group = group_of(rating_source(spec, None, tmp_path / "pool"))
     assert {group[name] for name in (ASTRONAUT, COFFEE, copy, CAT)} == {"ratings: walk"}
     assert group[ROCKET] == "ratings: launch"
 
@@ -190,7 +190,7 @@ def kadid(folder: Path) -> str:
 
 
 def test_references_are_rows_of_the_pool_without_an_opinion(tmp_path: Path):
-    source = opinion_source(kadid(tmp_path / "kadid"), "train", tmp_path / "train")
+    source = rating_source(kadid(tmp_path / "kadid"), "train", tmp_path / "train")
     # The derived split leaves one of the two scenes to training.
     reference, *copies = source.pool
     scene = Path(reference.uri).stem
@@ -198,7 +198,7 @@ def test_references_are_rows_of_the_pool_without_an_opinion(tmp_path: Path):
     assert [ref.ref_id for ref in source.pool] == ["", reference.id, reference.id]
     assert {ref.group for ref in source.pool} == {f"kadid10k: {scene}.png"}
     assert scores_of(source) == {f"{scene}_16_01.png": 0.75, f"{scene}_16_02.png": 0.375}
-    assert isinstance(source.labels, OpinionTable)
+    assert isinstance(source.labels, RatingTable)
     assert source.labels.ids == [ref.id for ref in copies]
 
 
@@ -211,7 +211,7 @@ def test_a_rated_reference_keeps_its_opinion_and_an_undamaged_copy_is_the_refere
     spec = csv_benchmark(tmp_path, rows)
     Image.fromarray(photograph("coffee", 96) // 2).save(tmp_path / "dark.png")
     (tmp_path / "same.png").write_bytes((tmp_path / CAT).read_bytes())
-    source = opinion_source(spec, None, tmp_path / "pool")
+    source = rating_source(spec, None, tmp_path / "pool")
     refs = {Path(ref.uri).name: ref for ref in source.pool}
     assert list(refs) == [COFFEE, "dark.png", CAT, "same.png"]
     assert (refs["dark.png"].ref_id, refs[COFFEE].ref_id) == (refs[COFFEE].id, "")
@@ -229,7 +229,7 @@ def test_the_opinions_of_equal_files_are_averaged(tmp_path: Path):
     ]
     spec = csv_benchmark(tmp_path, rows)
     (tmp_path / "copy.png").write_bytes((tmp_path / ASTRONAUT).read_bytes())
-    source = opinion_source(spec, None, tmp_path / "pool")
+    source = rating_source(spec, None, tmp_path / "pool")
     assert scores_of(source) == {ASTRONAUT: 0.5, COFFEE: 0.6}
     assert source.pool.manifest.notes["averaged"] == [[ASTRONAUT, "copy.png"], [COFFEE, f"./{COFFEE}"]]
     found = collect([source], [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache")])
@@ -240,7 +240,7 @@ def test_bad_images_are_rows_with_a_reason_and_the_rest_is_learned_from(tmp_path
     rows: list[dict[str, object]] = [{"image": name, "mos": 0.4} for name in (CAT, "gone", "torn.png", ROCKET)]
     spec = csv_benchmark(tmp_path, rows)
     (tmp_path / "torn.png").write_bytes((tmp_path / COFFEE).read_bytes()[:900])
-    source = opinion_source(spec, None, tmp_path / "pool")
+    source = rating_source(spec, None, tmp_path / "pool")
     assert [ref.status for ref in source.pool] == [Status.OK, Status.MISSING, Status.CORRUPT, Status.OK]
     assert set(scores_of(source)) == {CAT, ROCKET}
     assert left_out([source]) == [
@@ -253,10 +253,10 @@ def test_bad_images_are_rows_with_a_reason_and_the_rest_is_learned_from(tmp_path
 def test_without_one_usable_image_nothing_is_left_behind(tmp_path: Path):
     spec = csv_benchmark(tmp_path, [{"image": "one.png", "mos": 0.4}, {"image": "two.png", "mos": 0.5}])
     with pytest.raises(PocketiqaError, match=r"not one rated image of benchmark ratings can be used .*'missing': 2"):
-        opinion_source(spec, None, tmp_path / "pool")
+        rating_source(spec, None, tmp_path / "pool")
     for name in ("one", "two"):
         Image.fromarray(photograph("coffee", 96)).save(tmp_path / f"{name}.png")
-    assert scores_of(opinion_source(spec, None, tmp_path / "pool")) == {"one.png": 0.45}
+    assert scores_of(rating_source(spec, None, tmp_path / "pool")) == {"one.png": 0.45}
 
 
 def test_an_unchanged_pool_is_used_again_and_a_changed_one_is_refused(tmp_path: Path):
@@ -264,7 +264,7 @@ def test_an_unchanged_pool_is_used_again_and_a_changed_one_is_refused(tmp_path: 
     spec, read = csv_benchmark(tmp_path, rows), list[int]()
 
     def again(overwrite: bool = False) -> Source:
-        return opinion_source(
+        return rating_source(
             spec, None, tmp_path / "pool", overwrite=overwrite, progress=lambda done, _: read.append(done)
         )
 
@@ -285,9 +285,9 @@ def test_an_unchanged_pool_is_used_again_and_a_changed_one_is_refused(tmp_path: 
 
 def test_new_opinions_of_the_same_images_are_new_labels_of_the_same_pool(tmp_path: Path):
     rows: list[dict[str, object]] = [{"image": name, "mos": 0.4} for name in (CAT, ROCKET)]
-    first = opinion_source(csv_benchmark(tmp_path, rows), None, tmp_path / "pool")
+    first = rating_source(csv_benchmark(tmp_path, rows), None, tmp_path / "pool")
     (tmp_path / "ratings.csv").write_text(f"image,mos\n{CAT},0.9\n{ROCKET},0.4\n")
-    again = opinion_source(f"csv:{tmp_path / 'ratings.csv'}", None, tmp_path / "pool")
+    again = rating_source(f"csv:{tmp_path / 'ratings.csv'}", None, tmp_path / "pool")
     assert again.pool.digest == first.pool.digest
     assert again.labels.digest != first.labels.digest
     assert scores_of(again) == {CAT: 0.9, ROCKET: 0.4}
@@ -308,7 +308,7 @@ print(found.pool.digest, found.labels.digest, read)
     )
     assert other.stdout is not None
     assert other.stdout.readline() == "ready\n"
-    source = opinion_source(spec, None, tmp_path / "pool")
+    source = rating_source(spec, None, tmp_path / "pool")
     said, _ = other.communicate(timeout=60)
     assert said.split(maxsplit=2) == [source.pool.digest, source.labels.digest, "[]\n"]
 
@@ -321,8 +321,8 @@ def test_a_recipe_mixes_stores_and_opinions(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     sections = [
         SourceSection(pool=Path("~/pool"), labels=tmp_path / "labels"),
-        SourceSection(opinions="csv:$RATED/ratings.csv", images=4, weight=2.5),
-        SourceSection(opinions="csv:~/data/ratings.csv"),
+        SourceSection(ratings="csv:$RATED/ratings.csv", images=4, weight=2.5),
+        SourceSection(ratings="csv:~/data/ratings.csv"),
     ]
     sources = open_sources(sections, tmp_path / "run", seed=1)
     assert [source.name for source in sources] == ["0-texture", "1-ratings", "2-ratings"]
@@ -350,8 +350,8 @@ def test_labels_of_the_images_that_opinions_are_of_are_learned_alone(tmp_path: P
     (tmp_path / "ratings.csv").write_text("\n".join(["image,mos,subset", *rows]))
     store = texture_store(tmp_path / "labels", pool)
     section = {"pool": pool.folder, "labels": store.folder}
-    opinions = {"opinions": f"csv:{tmp_path / 'ratings.csv'}"}
-    wanted = [section, section | opinions, section | opinions | {"subsets": ["a"], "weight": 2}]
+    ratings = {"ratings": f"csv:{tmp_path / 'ratings.csv'}"}
+    wanted = [section, section | ratings, section | ratings | {"subsets": ["a"], "weight": 2}]
     sources = open_sources([SourceSection.model_validate(one) for one in wanted], tmp_path / "opinions", 0)
     assert [source.name for source in sources] == ["0-texture", "1-texture", "2-texture"]
     assert len({str(source.describe()) for source in sources}) == 3
@@ -366,7 +366,7 @@ def test_a_student_is_judged_by_the_opinions_or_labels_it_learned(tmp_path: Path
     rows: list[dict[str, object]] = [
         {"image": name, "mos": mos, "subset": "dim", "group": "g"} for name, mos in ((CAT, 0.4), (ROCKET, 0.6))
     ]
-    source = opinion_source(csv_benchmark(tmp_path, rows), None, tmp_path / "opinions")
+    source = rating_source(csv_benchmark(tmp_path, rows), None, tmp_path / "opinions")
     asked = [source.pool[1].id, "0" * 24]
     found = targets_of(source, asked)
     assert (found.name, found.source, found.ids, found.names) == ("ratings", "opinions", (asked[0],), (ROCKET,))
@@ -381,7 +381,7 @@ def test_a_student_is_judged_by_the_opinions_or_labels_it_learned(tmp_path: Path
 
 def test_real_opinions_are_those_of_the_file_and_only_of_its_train_part(tmp_path: Path):
     folder = shared_data("biq2021")
-    source = opinion_source(f"biq2021:{folder}", None, tmp_path / "pool", images=60)
+    source = rating_source(f"biq2021:{folder}", None, tmp_path / "pool", images=60)
     with open(folder / "mos.csv", newline="") as file:
         listed = {row["image"]: row for row in csv.DictReader(file)}
     assert len(source.pool) == 60
@@ -402,9 +402,9 @@ def test_real_opinions_are_those_of_the_file_and_only_of_its_train_part(tmp_path
         {},
         {"pool": "p"},
         {"labels": "l"},
-        {"pool": "p", "labels": "l", "opinions": "biq2021:x", "features": "f"},
+        {"pool": "p", "labels": "l", "ratings": "biq2021:x", "features": "f"},
         {"pool": "p", "labels": "l", "features": "f"},
-        {"pool": "p", "opinions": "biq2021:x"},
+        {"pool": "p", "ratings": "biq2021:x"},
         {"pool": "p", "labels": "l", "images": 5},
         {"pool": "p", "labels": "l", "split": "train"},
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.data.ratings import opinion_source
+from distill.data.ratings import rating_source
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow, Scale, load_benchmark
 from distill.evaluation.benchmarks.splits import carve_validation, derive_splits
 from distill.recipe.stages import expanded
@@ -72,15 +72,15 @@ def hashed(group: str) -> str:
 
 def test_a_larger_share_holds_the_smaller_one():
     small, large = (
-        {row.id for row in carve_validation(benchmark(rows(60)), share).rows if row.split == "validation"}
-        for share in (0.1, 0.3)
+        {row.id for row in carve_validation(benchmark(rows(60)), fraction).rows if row.split == "validation"}
+        for fraction in (0.1, 0.3)
     )
     assert small < large
 
 
 def test_one_group_is_carved_and_one_left_at_least():
-    for share in (0.01, 0.99):
-        found = Counter(row.split for row in carve_validation(benchmark(rows(2, versions=1)), share).rows)
+    for fraction in (0.01, 0.99):
+        found = Counter(row.split for row in carve_validation(benchmark(rows(2, versions=1)), fraction).rows)
         assert found == {"train": 1, "validation": 1}
 
 
@@ -94,9 +94,9 @@ def test_one_group_is_carved_and_one_left_at_least():
         (rows(3) + rows(3, split="test"), 0.5, "has 0 groups of its own"),
     ],
 )
-def test_what_cannot_be_carved_is_refused(given: list[BenchmarkRow], share: float, message: str):
+def test_what_cannot_be_carved_is_refused(given: list[BenchmarkRow], fraction: float, message: str):
     with pytest.raises(PocketiqaError, match=message):
-        carve_validation(benchmark(given), share)
+        carve_validation(benchmark(given), fraction)
 
 
 def test_a_benchmark_without_splits_is_all_train():
@@ -138,6 +138,6 @@ def test_biq2021_has_a_validation_part_to_learn_nothing_from(tmp_path: Path):
     plain, carved = load_benchmark(f"biq2021:{root}"), load_benchmark(f"biq2021:{root}?validation=0.01")
     assert carved.select("test").rows == plain.select("test").rows
     held_out = {row.group for row in carved.select("validation").rows}
-    learned = opinion_source(f"biq2021:{root}?validation=0.01", None, tmp_path / "pool", images=16, seed=3)
+    learned = rating_source(f"biq2021:{root}?validation=0.01", None, tmp_path / "pool", images=16, seed=3)
     assert len(learned.pool) == 16
     assert held_out & {ref.group.removeprefix("biq2021: ") for ref in learned.pool} == set()

@@ -45,9 +45,9 @@ def test_biq2021_as_shared_here() -> None:
     found = load_benchmark(f"biq2021:{shared_data('biq2021')}")
     test = found.select("test")
     assert (len(found.rows), len(test.rows)) == (4721, 600)
-    assert sum(row.near_train for row in test.rows) == 92
-    assert not any(row.near_train for row in found.select("train").rows)
-    clean = {row.group for row in test.rows if not row.near_train}
+    assert sum(row.near_training for row in test.rows) == 92
+    assert not any(row.near_training for row in found.select("train").rows)
+    clean = {row.group for row in test.rows if not row.near_training}
     assert not clean & {row.group for row in found.select("train").rows}
     assert all(Path(row.path).is_file() for row in test.rows)
 
@@ -70,8 +70,8 @@ def test_own_csv_with_all_columns(tmp_path: Path) -> None:
         str(tmp_path / 'a/"x".png'),
         str(tmp_path / "clean/x.png"),
     )
-    assert (first.split, first.group, first.subset, first.near_train) == ("train", "g1", "night", False)
-    assert (second.split, second.near_train, second.score) == ("test", True, 1.0)
+    assert (first.split, first.group, first.subset, first.near_training) == ("train", "g1", "night", False)
+    assert (second.split, second.near_training, second.score) == ("test", True, 1.0)
     assert found.split_origin == "published"
 
 

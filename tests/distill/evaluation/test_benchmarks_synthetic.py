@@ -47,13 +47,13 @@ def write_tid(root: Path) -> None:
 def write_live(root: Path, *, realigned: bool) -> None:
     """982 entries; every fifth is a copy of its reference with difference 0."""
     total = sum(LIVE_FOLDERS.values())
-    opinions = np.linspace(-2.6, 111.7, total) if realigned else np.linspace(0, 100, total)
+    ratings = np.linspace(-2.6, 111.7, total) if realigned else np.linspace(0, 100, total)
     copies = (np.arange(total) % 5 == 0).astype(np.uint8)
-    opinions[copies == 1] = 0
+    ratings[copies == 1] = 0
     cells = np.empty((1, total), object)
     cells[0] = [f"ref{at % 29}.bmp" for at in range(total)]
     name, array = ("dmos_realigned.mat", "dmos_new") if realigned else ("dmos.mat", "dmos")
-    savemat(root / name, {array: opinions[None], "orgs": copies[None]})
+    savemat(root / name, {array: ratings[None], "orgs": copies[None]})
     savemat(root / "refnames_all.mat", {"refnames_all": cells})
 
 

@@ -96,14 +96,14 @@ def test_a_file_that_only_says_it_is_excel(tmp_path: Path) -> None:
         load_benchmark(f"spaq:{tmp_path}")
 
 
-def write_livec(root: Path, names: list[str], opinions: list[float]) -> None:
+def write_livec(root: Path, names: list[str], ratings: list[float]) -> None:
     """The two MATLAB files: a column of cells with names, and a row of opinions."""
     (root / "Data").mkdir()
     (root / "Images" / "trainingImages").mkdir(parents=True)
     cells = np.empty((len(names), 1), object)
     cells[:, 0] = names
     savemat(root / "Data" / "AllImages_release.mat", {"AllImages_release": cells})
-    savemat(root / "Data" / "AllMOS_release.mat", {"AllMOS_release": np.array([opinions])})
+    savemat(root / "Data" / "AllMOS_release.mat", {"AllMOS_release": np.array([ratings])})
 
 
 def test_livec_leaves_out_the_seven_images_that_trained_the_raters(tmp_path: Path) -> None:

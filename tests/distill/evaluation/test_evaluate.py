@@ -14,9 +14,9 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
 from pseudo_labels.store import LabelStore, StoreSpec
 from tests.helpers.pools import synthetic_pool
-from tests.helpers.report_sample import opinions, predictions
+from tests.helpers.report_sample import predictions, ratings
 
-TARGETS = opinions(120)
+TARGETS = ratings(120)
 GOOD = predictions("good", "onnx", TARGETS, 0.05, 1)
 BAD = predictions("bad", "onnx", TARGETS, 0.25, 2, missing=4)
 
@@ -62,7 +62,7 @@ def test_coverage_counts_images_without_a_score_and_why(result: dict) -> None:
 
 
 def test_headline_leaves_out_images_near_the_training_part(result: dict) -> None:
-    near = np.array(TARGETS.near_train)
+    near = np.array(TARGETS.near_training)
     assert result["headline"] == "clean"
     assert result["selections"] == {"clean": {"n": int((~near).sum())}, "all": {"n": 120}}
     expected = spearman(GOOD.scores[~near], TARGETS.scores[~near])
@@ -70,7 +70,7 @@ def test_headline_leaves_out_images_near_the_training_part(result: dict) -> None
 
 
 def test_overlapping_images_leave_the_headline_too() -> None:
-    everywhere = replace(TARGETS, near_train=(False,) * 120)
+    everywhere = replace(TARGETS, near_training=(False,) * 120)
     assert list(evaluate([GOOD], everywhere, resamples=20)["selections"]) == ["all"]
     found = evaluate([GOOD], everywhere, overlapping={TARGETS.ids[0], TARGETS.ids[7], "elsewhere"}, resamples=20)
     assert found["selections"] == {"clean": {"n": 118}, "all": {"n": 120}}
@@ -78,7 +78,7 @@ def test_overlapping_images_leave_the_headline_too() -> None:
 
 
 def test_what_the_benchmark_marks_alone_is_left_out_of_a_selection_that_others_can_compare_with() -> None:
-    near = np.array(TARGETS.near_train)
+    near = np.array(TARGETS.near_training)
     more = {id for id, marked in zip(TARGETS.ids, near, strict=True) if not marked}
     found = evaluate([GOOD], TARGETS, overlapping=set(sorted(more)[:5]), resamples=20)
     unmarked, total = int((~near).sum()), len(near)

@@ -52,7 +52,7 @@ def test_distance_limit_is_exact(flipped: int, found: bool) -> None:
     bits = BASE
     for position in range(flipped):
         bits ^= 1 << (3 * position)
-    result = find_overlap([image_of(BASE, "train")], [image_of(bits, "test")], near_distance=4)
+    result = find_overlap([image_of(BASE, "train")], [image_of(bits, "test")], near_duplicate_distance=4)
     assert [match.distance for match in result.matches] == ([flipped] if found else [])
 
 
@@ -69,7 +69,7 @@ def test_agrees_with_comparing_everything() -> None:
     def bits_apart(one: Print, other: Print) -> int:
         return (int(one.dhash, 16) ^ int(other.dhash, 16)).bit_count()
 
-    result = find_overlap(trained, tested, near_distance=4)
+    result = find_overlap(trained, tested, near_duplicate_distance=4)
     nearest = {one.id: min(bits_apart(one, other) for other in trained) for one in tested}
     expected = {id: distance for id, distance in nearest.items() if distance <= 4}
     assert {match.tested.id: match.distance for match in result.matches} == expected

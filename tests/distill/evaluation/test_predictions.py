@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from distill.evaluation.benchmarks import Benchmark, load_benchmark
-from distill.evaluation.predictions import Judge, Predictions, judge_samples, kind_of, open_judge, predict
+from distill.evaluation.predictions import Predictions, Predictor, kind_of, open_predictor, predict, predict_samples
 from distill.evaluation.samples import Sample, benchmark_samples, pool_samples
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
@@ -149,7 +149,7 @@ def test_label_store_knows_a_file_by_its_content(
 
 def test_a_store_cannot_judge_new_images(store: tuple[LabelStore, Pool]) -> None:
     with pytest.raises(PocketiqaError, match="is a label store"):
-        open_judge(store[0].folder)
+        open_predictor(store[0].folder)
 
 
 def test_changed_files_of_a_pool_are_not_scored(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_changed_files_of_a_pool_are_not_scored(tmp_path: Path) -> None:
 
 def test_a_student_that_comes_along_is_judged_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    judge = open_judge("pocket-s")
+    judge = open_predictor("pocket-s")
     assert (kind_of("pocket-s"), judge.name) == ("onnx", "pocket-s")
     assert judge.about["digest"] == Scorer("pocket-s").digest
 
@@ -197,7 +197,7 @@ def test_images_come_in_order_and_only_a_few_are_read_ahead() -> None:
         return float(rgb[0, 0, 0]) / 255
 
     samples = [Sample(str(number), lambda number=number: read(number)) for number in range(60)]
-    found = judge_samples(Judge("mean", {}, score), "teacher", samples, workers=3)
+    found = predict_samples(Predictor("mean", {}, score), "teacher", samples, workers=3)
     assert found.scores == pytest.approx(np.arange(60) / 255)
     assert most <= 12
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from distill.leakage.extractor import chosen, edge_layout
-from distill.leakage.extractors import open_describer
+from distill.leakage.extractors import open_extractor
 from distill.leakage.network_extractors import pooled
 from pseudo_labels.errors import PocketiqaError
 from students.base import score_images
@@ -26,14 +26,14 @@ def test_a_student_and_its_export_describe_alike(tmp_path: Path) -> None:
     save_student(student, tmp_path / "student", about={"name": "tiny"})
     export_tiny(tmp_path / "tiny.onnx", student)
     for feature in ("backbone", "map"):
-        folder = open_describer(tmp_path, feature=feature)
-        exported = open_describer(tmp_path / "tiny.onnx", feature=feature)
+        folder = open_extractor(tmp_path, feature=feature)
+        exported = open_extractor(tmp_path / "tiny.onnx", feature=feature)
         assert (folder.kind, exported.kind, folder.feature) == ("student", "onnx", feature)
         for image in photographs():
             np.testing.assert_allclose(exported.describe(image, None), folder.describe(image, None), atol=1e-4)
     fused = score_images(student, photographs()[:1])[0].features.mean((1, 2))
     np.testing.assert_allclose(folder.describe(photographs()[0], None), fused, atol=1e-6)
-    deepest = open_describer(tmp_path / "tiny.onnx")
+    deepest = open_extractor(tmp_path / "tiny.onnx")
     assert deepest.feature == "backbone"
     assert deepest.identity["digest"] == exported.identity["digest"]
 
@@ -47,21 +47,21 @@ def test_a_backbone_with_weights_from_a_file(tmp_path: Path) -> None:
     with torch.inference_mode():
         batch = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         expected = model.forward_features(batch).mean((2, 3))[0].numpy()
-    describer = open_describer("backbone", options=options)
-    np.testing.assert_allclose(describer.describe(rgb, None), expected, atol=1e-4)
-    assert describer.feature == "final"
+    extractor = open_extractor("backbone", options=options)
+    np.testing.assert_allclose(extractor.describe(rgb, None), expected, atol=1e-4)
+    assert extractor.feature == "final"
     (tmp_path / "copy.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
-    moved = open_describer("backbone", options={**options, "weights": str(tmp_path / "copy.safetensors")})
-    assert moved.identity == describer.identity
-    shallow = open_describer("backbone", options=options, feature="blocks.1")
+    moved = open_extractor("backbone", options={**options, "weights": str(tmp_path / "copy.safetensors")})
+    assert moved.identity == extractor.identity
+    shallow = open_extractor("backbone", options=options, feature="blocks.1")
     assert len(shallow.describe(rgb, None)) < len(expected)
 
 
 def test_a_teacher_by_its_feature() -> None:
-    describer, teacher, rgb = open_describer(OWN), build_teacher(OWN), photographs()[0]
+    extractor, teacher, rgb = open_extractor(OWN), build_teacher(OWN), photographs()[0]
     cells = teacher([teacher.preprocess(rgb, None)]).features["cells"]
-    np.testing.assert_array_equal(describer.describe(rgb, None), cells.flatten().numpy())
-    assert (describer.feature, describer.identity["stamp"]) == ("cells", teacher.stamp.digest)
+    np.testing.assert_array_equal(extractor.describe(rgb, None), cells.flatten().numpy())
+    assert (extractor.feature, extractor.identity["stamp"]) == ("cells", teacher.stamp.digest)
 
 
 def test_maps_and_tokens_become_vectors() -> None:
@@ -88,18 +88,18 @@ def test_what_cannot_describe_says_why(tmp_path: Path) -> None:
     with pytest.raises(PocketiqaError, match="mine gives no features to compare images by"):
         chosen(None, (), "mine")
     with pytest.raises(PocketiqaError, match="layout has no feature 'colour': choose edges"):
-        open_describer(feature="colour")
+        open_extractor(feature="colour")
     with pytest.raises(PocketiqaError, match="option 'views': layout takes none"):
-        open_describer(options={"views": 3})
+        open_extractor(options={"views": 3})
     with pytest.raises(PocketiqaError, match="'nothing' is no model"):
-        open_describer("nothing")
+        open_extractor("nothing")
     with pytest.raises(PocketiqaError, match=r"lacks --option name=TIMM_MODEL: its options are name, weights"):
-        open_describer("backbone")
+        open_extractor("backbone")
     with pytest.raises(PocketiqaError, match="has no option 'wieghts'"):
-        open_describer("backbone", options={"name": "test_efficientnet", "wieghts": "x"})
+        open_extractor("backbone", options={"name": "test_efficientnet", "wieghts": "x"})
     with pytest.raises(PocketiqaError, match="weights=None and pretrained=False"):
-        open_describer("backbone", options={"name": "test_efficientnet"})
+        open_extractor("backbone", options={"name": "test_efficientnet"})
     with pytest.raises(PocketiqaError, match="no backbone weights at"):
-        open_describer("backbone", options={"name": "test_efficientnet", "weights": str(tmp_path / "gone")})
+        open_extractor("backbone", options={"name": "test_efficientnet", "weights": str(tmp_path / "gone")})
     with pytest.raises(PocketiqaError, match="mean or std is 'grey'"):
-        open_describer("backbone", options={"name": "test_efficientnet", "weights": "x", "mean": "grey"})
+        open_extractor("backbone", options={"name": "test_efficientnet", "weights": "x", "mean": "grey"})

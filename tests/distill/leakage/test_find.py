@@ -15,30 +15,36 @@ from distill.data.examples import LabelTable, Source
 from distill.data.ratings import targets_of
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.targets import targets_from_benchmark
-from distill.leakage.extractor import Describer
-from distill.leakage.extractors import open_describer
-from distill.leakage.find import find_near
-from distill.leakage.image_sets import pool_side, side_of_testing, side_of_training
-from distill.leakage.record import closest_scenes, read_overlap, with_near
+from distill.leakage.extractor import FeatureExtractor
+from distill.leakage.extractors import open_extractor
+from distill.leakage.find import find_near_duplicates
+from distill.leakage.image_sets import evaluation_image_set, pool_image_set, training_image_set
+from distill.leakage.record import closest_scenes, read_overlap, with_near_duplicates
 from distill.recipe.stages import BenchmarkSection
 from distill.stages.benchmark import evaluate_on
-from distill.stages.leakage import Looked, held_out_sides, near_benchmarks, near_held_out, near_ids
+from distill.stages.leakage import (
+    Looked,
+    held_out_image_sets,
+    near_duplicate_ids,
+    near_duplicates_held_out,
+    near_duplicates_in_benchmarks,
+)
 from distill.terminal import console
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.pool import build_pool, write_pool
 from tests.helpers.markup import parsed
-from tests.helpers.near_scenes import AGAIN, NEW, TRAINED, rated_scenes, write_ratings
+from tests.helpers.near_duplicate_scenes import AGAIN, NEW, TRAINED, rated_scenes, write_ratings
 from tests.helpers.pools import synthetic_pool
 from tests.helpers.shared import shared_data
 from tests.helpers.tiny_students import export_tiny
 from tests.helpers.training import score_of, texture_pool
 
-NEAR = [f"again-{name}.jpg" for name in AGAIN]
+NEAR_DUPLICATE_COSINE = [f"again-{name}.jpg" for name in AGAIN]
 
 
 def found_in(out: Path, trained: str, tested: str, **options: object) -> dict:
-    sides = side_of_training(trained), side_of_testing(tested)
-    return find_near(*sides, open_describer(), out, **{"above": 0.5, **options})  # type: ignore[arg-type]
+    sides = training_image_set(trained), evaluation_image_set(tested)
+    return find_near_duplicates(*sides, open_extractor(), out, **{"above": 0.5, **options})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, benchmarks: tuple[str, str]) 
 
 def test_other_shots_of_a_trained_scene_are_near_and_new_scenes_are_not(made: Path) -> None:
     record = read_overlap(made)
-    assert [image["id"] for image in record["images"] if image["near"]] == NEAR
+    assert [image["id"] for image in record["images"] if image["near"]] == NEAR_DUPLICATE_COSINE
     assert [image["nearest"] for image in record["images"]][:3] == [f"{name}.png" for name in AGAIN]
     assert record["near"] == 3
     assert (record["trained"]["compared"], record["tested"]["compared"]) == (6, 4)
@@ -80,7 +86,7 @@ def test_groups_and_split_keep_scenes_whole(made: Path) -> None:
     assert len(set(scene_of.values())) == 7
     split = load_benchmark(f"csv:{made / 'split.csv'}")  # which refuses a group in two parts
     parts = {Path(row.path).name: row.split for row in split.rows}
-    assert {name for name, part in parts.items() if part == "test"} == {*NEAR, f"again-{NEW[0]}.jpg"}
+    assert {name for name, part in parts.items() if part == "test"} == {*NEAR_DUPLICATE_COSINE, f"again-{NEW[0]}.jpg"}
     assert {name for name, part in parts.items() if part != "test"} == {f"{name}.png" for name in TRAINED[3:]}
     assert sorted(part for part in parts.values() if part != "test") == ["train", "train", "validation"]
     assert read_overlap(made)["split"] == {
@@ -102,31 +108,37 @@ def test_the_page_shows_the_pairs_and_loads_nothing(made: Path) -> None:
 def test_the_same_call_computes_nothing_and_another_threshold_keeps_the_features(
     tmp_path: Path, benchmarks: tuple[str, str]
 ) -> None:
-    sides, calls, layout = (side_of_training(benchmarks[0]), side_of_testing(benchmarks[1])), [], open_describer()
+    sides, calls, layout = (
+        (training_image_set(benchmarks[0]), evaluation_image_set(benchmarks[1])),
+        [],
+        open_extractor(),
+    )
 
     def describe(rgb: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
         calls.append(rgb.shape)
         return layout.describe(rgb, reference)
 
-    counted = Describer("counted", "layout", "edges", {}, describe)
+    counted = FeatureExtractor("counted", "layout", "edges", {}, describe)
     steps: list[tuple[int, int]] = []
-    first = find_near(*sides, counted, tmp_path / "out", above=0.5, progress=lambda *step: steps.append(step))
+    first = find_near_duplicates(
+        *sides, counted, tmp_path / "out", above=0.5, progress=lambda *step: steps.append(step)
+    )
     assert (len(calls), steps) == (10, [(done, 10) for done in range(1, 11)])
-    assert find_near(*sides, counted, tmp_path / "out", above=0.5) == first
+    assert find_near_duplicates(*sides, counted, tmp_path / "out", above=0.5) == first
     with pytest.raises(OutputConflictError, match=r"above: 0\.5 -> 0\.99"):
-        find_near(*sides, counted, tmp_path / "out", above=0.99)
-    assert find_near(*sides, counted, tmp_path / "out", above=0.99, overwrite=True)["near"] == 0
+        find_near_duplicates(*sides, counted, tmp_path / "out", above=0.99)
+    assert find_near_duplicates(*sides, counted, tmp_path / "out", above=0.99, overwrite=True)["near"] == 0
     assert len(calls) == 10
     part = tmp_path / "out" / "features-tested" / "part-00000.npz"
     part.write_bytes(part.read_bytes()[:-1] + b"x")
-    find_near(*sides, counted, tmp_path / "out", above=0.6, overwrite=True)
+    find_near_duplicates(*sides, counted, tmp_path / "out", above=0.6, overwrite=True)
     assert len(calls) == 14  # what was damaged is described again
-    other = Describer("other", "layout", "edges", {"version": 2}, describe)
-    find_near(*sides, other, tmp_path / "out", above=0.6, overwrite=True)
+    other = FeatureExtractor("other", "layout", "edges", {"version": 2}, describe)
+    find_near_duplicates(*sides, other, tmp_path / "out", above=0.6, overwrite=True)
     assert len(calls) == 24
     (tmp_path / "out" / "overlap.json").write_text("{}")
-    with pytest.raises(TamperedError, match="not what was written"):
-        find_near(*sides, other, tmp_path / "out", above=0.6)
+    with pytest.raises(IntegrityError, match="not what was written"):
+        find_near_duplicates(*sides, other, tmp_path / "out", above=0.6)
 
 
 def test_a_pool_has_no_scores_to_copy_and_copies_stand_behind_their_originals(
@@ -162,15 +174,15 @@ def test_an_evaluation_gives_each_metric_with_and_without_the_near(
     assert {name: found["n"] for name, found in result["selections"].items()} == {"clean": 1, "all": 4}
     assert (result["headline"], result["excluded"]["near_train"]) == ("clean", 3)
     assert result["near"]["copying"]["all images"]["n"] == 4
-    near = with_near(load_benchmark(benchmarks[1]), read_overlap(made))
-    rows = tuple(replace(row, near_train=place == 3) for place, row in enumerate(near.rows))
+    near = with_near_duplicates(load_benchmark(benchmarks[1]), read_overlap(made))
+    rows = tuple(replace(row, near_training=place == 3) for place, row in enumerate(near.rows))
     targets = targets_from_benchmark(replace(near, rows=rows))
-    assert targets.near_train == tuple(row.near_found or place == 3 for place, row in enumerate(rows))
-    assert sum(row.near_found for row in rows) == 3
+    assert targets.near_training == tuple(row.near_duplicate or place == 3 for place, row in enumerate(rows))
+    assert sum(row.near_duplicate for row in rows) == 3
     assert targets.marked == (False, False, False, True)
     assert result["target"]["about"]["notes"][-1].startswith("3 of 4 images are near")
     with pytest.raises(PocketiqaError, match=r"says nothing of 6 of 6 images of trained, such as 'astronaut\.png'"):
-        with_near(load_benchmark(benchmarks[0]), read_overlap(made))
+        with_near_duplicates(load_benchmark(benchmarks[0]), read_overlap(made))
     (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(PocketiqaError, match=r"other\.json is no overlap\.json of format 1"):
         read_overlap(tmp_path / "other.json")
@@ -182,9 +194,9 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     folder = Path(benchmarks[0].partition(":")[2]).parent
     pool = build_pool([str(folder / f"{name}.png") for name in TRAINED], tmp_path / "pool")
     source = Source("own", pool, LabelTable([ref.id for ref in pool], np.linspace(0.2, 0.8, len(pool))))
-    silent = BenchmarkSection(opinions=benchmarks[1], near=None)
-    section = BenchmarkSection(opinions=benchmarks[1])
-    found = near_benchmarks([source], [silent, section], tmp_path, seed=0)
+    silent = BenchmarkSection(ratings=benchmarks[1], near_duplicate_cosine=None)
+    section = BenchmarkSection(ratings=benchmarks[1])
+    found = near_duplicates_in_benchmarks([source], [silent, section], tmp_path, seed=0)
     assert found == [Looked("csv", reason="the recipe says near: null"), Looked("csv", "near-1")]
     assert [look.under(tmp_path) for look in found] == [None, tmp_path / "near-1"]
     record = read_overlap(tmp_path / "near-1")
@@ -199,13 +211,15 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     # A second benchmark is compared with features that are there already.
     features = tmp_path / "near-features" / "manifest.json"
     before = features.stat().st_mtime_ns
-    assert near_benchmarks([source], [silent, section, section], tmp_path, seed=0)[2] == Looked("csv", "near-2")
+    assert near_duplicates_in_benchmarks([source], [silent, section, section], tmp_path, seed=0)[2] == Looked(
+        "csv", "near-2"
+    )
     assert features.stat().st_mtime_ns == before
     lone = replace(source, pool=write_pool(tmp_path / "lone", list(pool)[:1], spec={}))
-    (few,) = near_benchmarks([lone], [section], tmp_path / "few", seed=0)
+    (few,) = near_duplicates_in_benchmarks([lone], [section], tmp_path / "few", seed=0)
     assert (few.folder, few.reason.partition(":")[0]) == ("", "lone has 1 images to compare")
     gone = write_ratings(tmp_path, "gone", [("a.png", 0.5), ("b.png", 0.6)])
-    (none,) = near_benchmarks([source], [BenchmarkSection(opinions=gone)], tmp_path / "gone", seed=0)
+    (none,) = near_duplicates_in_benchmarks([source], [BenchmarkSection(ratings=gone)], tmp_path / "gone", seed=0)
     assert "describes none of the 2 images of gone" in none.reason
 
 
@@ -215,18 +229,20 @@ def test_the_held_out_part_of_a_pool_is_looked_at_once_a_photograph(tmp_path: Pa
     shown = {ref.id for ref in pool if ref.group in ("scene4", "scene5") and (ref.ref_id or ref.group == "scene5")}
     trained = {ref.id: 0.1 * int(ref.group[-1]) for ref in pool if ref.group < "scene4"}
     targets = targets_of(Source("own", pool, table), [ref.id for ref in pool if ref.id in shown])
-    sides = held_out_sides(pool, trained, targets)
+    sides = held_out_image_sets(pool, trained, targets)
     assert [len(side.images) for side in (sides.trained, sides.tested)] == [4, 2]
     # Of scene 4 only the copies are tested, so that one of them is compared; of scene 5 the original.
     assert [bool(pool.by_id(image.sample.id).ref_id) for image in sides.tested.images] == [True, False]
     assert sides.tested.targets is not None
     assert sides.tested.targets.ids == sides.tested.ids
-    assert near_held_out(sides, tmp_path, seed=0) == Looked("Held-out part", "near-held-out")
+    assert near_duplicates_held_out(sides, tmp_path, seed=0) == Looked("Held-out part", "near-held-out")
     record = read_overlap(tmp_path / "near-held-out")
     assert record["copying"]["models"][0]["coverage"]["scored"] == 2
     near = {pool.by_id(one["id"]).group for one in record["images"] if one["near"]}
-    assert near_ids(tmp_path / "near-held-out", pool, shown) == {id for id in shown if pool.by_id(id).group in near}
-    none = near_held_out(held_out_sides(pool, {}, targets), tmp_path / "none", seed=0)
+    assert near_duplicate_ids(tmp_path / "near-held-out", pool, shown) == {
+        id for id in shown if pool.by_id(id).group in near
+    }
+    none = near_duplicates_held_out(held_out_image_sets(pool, {}, targets), tmp_path / "none", seed=0)
     assert none.under(tmp_path) is None
     assert none.reason.startswith("training part has 0 images to compare: at least 2")
 
@@ -234,10 +250,12 @@ def test_the_held_out_part_of_a_pool_is_looked_at_once_a_photograph(tmp_path: Pa
 def test_a_near_photograph_takes_its_copies_along(tmp_path: Path) -> None:
     pool = texture_pool(tmp_path, scenes=3, versions=3, sizes=((64, 64),))
     copies = {ref.id for ref in pool if ref.ref_id}
-    again = pool_side(pool, ids=copies, name="copies")
-    find_near(pool_side(pool), again, open_describer(), tmp_path / "out", above=-0.99)  # everything is near
+    again = pool_image_set(pool, ids=copies, name="copies")
+    find_near_duplicates(
+        pool_image_set(pool), again, open_extractor(), tmp_path / "out", above=-0.99
+    )  # everything is near
     assert [image["near"] for image in read_overlap(tmp_path / "out")["images"]] == [True] * 3
-    assert near_ids(tmp_path / "out", pool, copies) == copies
+    assert near_duplicate_ids(tmp_path / "out", pool, copies) == copies
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, benchmarks: tuple[str, str]) -> None:
@@ -252,10 +270,10 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, benchmarks: tuple[s
     with pytest.raises(PocketiqaError, match=r"layout describes none of the 2 images of gone, such as a\.png"):
         found_in(tmp_path / "out", gone, benchmarks[1])
     with pytest.raises(PocketiqaError, match="'/nowhere' is neither the folder of a pool"):
-        side_of_training("/nowhere")
+        training_image_set("/nowhere")
     only_train = write_ratings(tmp_path, "parts", [("a.png", 0.5, "train")], "image,mos,split")
     with pytest.raises(PocketiqaError, match="benchmark parts has no split 'test': known splits: train"):
-        side_of_testing(only_train)
+        evaluation_image_set(only_train)
 
 
 def test_the_command(tmp_path: Path, benchmarks: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,8 +305,8 @@ def test_the_command(tmp_path: Path, benchmarks: tuple[str, str], capsys: pytest
 def test_near_images_of_a_real_benchmark_are_found_without_a_model(tmp_path: Path) -> None:
     benchmark = load_benchmark(f"biq2021:{shared_data('biq2021')}")
     tested = [row for row in benchmark.rows if row.split == "test" and row.subset == "ss01"]
-    near = [row for row in tested if row.near_train][:12]
-    clean = [row for row in benchmark.rows if row.split == "test" and not row.near_train][:12]
+    near = [row for row in tested if row.near_training][:12]
+    clean = [row for row in benchmark.rows if row.split == "test" and not row.near_training][:12]
     groups = {row.group for row in near}
     trained = [row for row in benchmark.rows if row.split == "train" and row.group in groups][:120]
     trained += [row for row in benchmark.rows if row.split == "train" and row.group not in groups][:120]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from distill.leakage.extractors import open_describer
-from distill.leakage.find import find_near
-from distill.leakage.image_sets import side_of_testing, side_of_training
+from distill.leakage.extractors import open_extractor
+from distill.leakage.find import find_near_duplicates
+from distill.leakage.image_sets import evaluation_image_set, training_image_set
 from distill.report import Neighbours, build_report
 from tests.helpers.markup import parsed
-from tests.helpers.near_scenes import rated_scenes
+from tests.helpers.near_duplicate_scenes import rated_scenes
 from tests.helpers.report_sample import sample_inputs, teacher_inputs
 
 SRCC = {"value": 0.4375, "low": 0.36, "high": 0.5, "reason": "", "interval_reason": ""}
@@ -43,8 +43,8 @@ def test_near_images_of_a_benchmark_stand_beside_the_equal_ones(tmp_path: Path, 
 
 def test_the_section_shows_what_was_found_and_says_why_nothing_was(tmp_path: Path) -> None:
     trained, tested = rated_scenes(tmp_path)
-    sides = side_of_training(trained), side_of_testing(tested)
-    record = find_near(*sides, open_describer(), tmp_path / "near", above=0.5)
+    sides = training_image_set(trained), evaluation_image_set(tested)
+    record = find_near_duplicates(*sides, open_extractor(), tmp_path / "near", above=0.5)
     found = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "../evaluation/near-held-out")
     neighbours = [found, Neighbours("koniq10k", reason="the recipe says near: null"), Neighbours("csiq", reason="none")]
     files = build_report(sample_inputs(neighbours=neighbours), tmp_path / "report")
@@ -70,8 +70,8 @@ def test_the_section_shows_what_was_found_and_says_why_nothing_was(tmp_path: Pat
 
 def test_without_images_left_out_no_table_repeats_itself(tmp_path: Path) -> None:
     trained, tested = rated_scenes(tmp_path)
-    sides = side_of_training(trained), side_of_testing(tested)
-    record = find_near(*sides, open_describer(), tmp_path / "near", above=1.0)
+    sides = training_image_set(trained), evaluation_image_set(tested)
+    record = find_near_duplicates(*sides, open_extractor(), tmp_path / "near", above=1.0)
     found = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "near")
     files = build_report(teacher_inputs(neighbours=[found]), tmp_path / "report")
     text = parsed(files.html.read_text("utf-8")).text

@@ -16,7 +16,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
 from tests.helpers.markup import parsed
-from tests.helpers.report_sample import STUDENT, TEACHER, opinions, predictions, sample_inputs
+from tests.helpers.report_sample import STUDENT, TEACHER, predictions, ratings, sample_inputs
 
 HOSTILE = "\"><script>alert('x')</script> & \u202egnp|`*.jpg\n# heading"
 
@@ -121,7 +121,7 @@ def test_equal_inputs_give_equal_bytes(files: ReportFiles, tmp_path: Path) -> No
 
 
 def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
-    targets = replace(opinions(40), subsets=("",) * 40, near_train=(False,) * 40, about={})
+    targets = replace(ratings(40), subsets=("",) * 40, near_training=(False,) * 40, about={})
     judged = [predictions(STUDENT, "onnx", targets, 0.1, 1)]
     bare = replace(
         sample_inputs(40),
@@ -154,7 +154,7 @@ def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
 
 def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
     targets = replace(
-        opinions(30), ids=(HOSTILE, *opinions(30).ids[1:]), subsets=(HOSTILE, "ss01", "ss02") * 10, name=HOSTILE
+        ratings(30), ids=(HOSTILE, *ratings(30).ids[1:]), subsets=(HOSTILE, "ss01", "ss02") * 10, name=HOSTILE
     )
     model = f"student {HOSTILE}"
     judged = [predictions(model, HOSTILE, targets, 0.2, 1), predictions(HOSTILE, "labels", targets, 0.1, 2, missing=1)]
@@ -170,7 +170,7 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
         teacher=HOSTILE,
         costs={model: Cost(parameters=3), HOSTILE: Cost(parameters=4)},
         machine=HOSTILE,
-        damaged=[replace(one, name=HOSTILE, damage=HOSTILE) for one in inputs.damaged],
+        damaged=[replace(one, name=HOSTILE, distortion=HOSTILE) for one in inputs.damaged],
         quality_maps=[replace(one, name=HOSTILE) for one in inputs.quality_maps],
         pools=[
             {"name": HOSTILE, "images": 1, "statuses": {HOSTILE: 1}, "licence": HOSTILE, "distortions": {HOSTILE: 2}}
@@ -200,7 +200,7 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
-    targets = replace(opinions(30), ids=("bad\udcff.jpg", *opinions(30).ids[1:]))
+    targets = replace(ratings(30), ids=("bad\udcff.jpg", *ratings(30).ids[1:]))
     judged = [predictions(STUDENT, "onnx", targets, 0.1, 1)]
     judged[0].scores[0] = 1 - round(float(targets.scores[0]))
     inputs = replace(

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from distill.cli import app
-from distill.evaluation.predictions import kind_of, open_judge
+from distill.evaluation.predictions import kind_of, open_predictor
 from distill.stages.export import export_checkpoint
 from distill.terminal.console import run_cli
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
@@ -27,7 +27,7 @@ def test_a_published_student_is_judged_exported_and_scores_alike(tmp_path: Path,
     checkpoint = write_checkpoint(published, tmp_path / "published.pth")
 
     assert kind_of(checkpoint) == "student"
-    judge = open_judge(checkpoint)
+    judge = open_predictor(checkpoint)
     assert judge.name == "dp-iqa-b7"
     assert judge.about["digest"] == sha256_file(checkpoint)
     assert [judge.score(image, None) for image in images] == pytest.approx(expected, abs=1e-6)

@@ -16,7 +16,7 @@ from distill.stress.formats import (
 )
 from distill.stress.photograph import Photograph
 from students.runtime import Result
-from tests.helpers.judges import Judge, constant
+from tests.helpers.judges import Predictor, constant
 from tests.helpers.pools import photograph
 
 CLEAN = photograph("coffee", 256)
@@ -28,7 +28,7 @@ def place_weighted(rgb: np.ndarray) -> np.ndarray:
     return np.array([[(weight * rgb).mean() / 255]])
 
 
-class FromFile(Judge):
+class FromFile(Predictor):
     """Says something of a file's own bytes, as a scorer with a decoder of its own would."""
 
     def __init__(self, look):
@@ -51,7 +51,7 @@ def test_turned_files_are_stored_turned_and_shown_upright(orientation: int):
 
 
 def test_one_that_sees_pixels_says_the_same_of_all_files():
-    found = in_formats(Judge(place_weighted), Photograph("coffee", CLEAN))
+    found = in_formats(Predictor(place_weighted), Photograph("coffee", CLEAN))
     assert found.largest < 0.001
     assert found.alpha == 0
 
@@ -80,7 +80,7 @@ def test_summary_takes_the_largest_of_each():
 
 def test_one_that_counts_pixels_is_caught():
     taken = Photograph("coffee", photograph("coffee", 512))
-    found = at_sizes(Judge(lambda rgb: np.full((1, 1), max(rgb.shape) / 1024)), taken)
+    found = at_sizes(Predictor(lambda rgb: np.full((1, 1), max(rgb.shape) / 1024)), taken)
     assert found.scores == (0.375, 0.5, 0.75, 1)
     assert found.spread == 0.625
 
@@ -89,7 +89,7 @@ def test_one_that_looks_at_the_whole_is_not():
     taken = Photograph("coffee", photograph("coffee", 512))
     assert at_sizes(constant(), taken).spread == 0
     # Lanczos keeps the mean to a grey level.
-    assert at_sizes(Judge(lambda rgb: rgb / 255), taken).spread < 1 / 255
+    assert at_sizes(Predictor(lambda rgb: rgb / 255), taken).spread < 1 / 255
 
 
 def test_each_size_is_made_from_the_original():
@@ -99,7 +99,7 @@ def test_each_size_is_made_from_the_original():
         sides.append(rgb.shape[:2])
         return np.zeros((1, 1))
 
-    at_sizes(Judge(look), Photograph("large", np.zeros((1500, 3000, 3), np.uint8)))
+    at_sizes(Predictor(look), Photograph("large", np.zeros((1500, 3000, 3), np.uint8)))
     assert sides == [(side // 2, side) for side in SIDES_PX]
 
 

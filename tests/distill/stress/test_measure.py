@@ -59,7 +59,7 @@ def test_the_json_form_has_figures_verdicts_and_worst_cases(result: StressResult
     assert len(record["verdicts"]) == 10
     assert record["verdicts"][0] == {
         "check": "pairs of strengths ordered rightly",
-        "figure": result.ordering.share,
+        "figure": result.ordering.fraction,
         "limit": "at least 0.95",
         "passed": False,
     }

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from distill.stress.photograph import Photograph
-from distill.stress.pointing import DAMAGES, QUARTERS, Pointed, cells, in_quarter, pointed, pointing
-from tests.helpers.judges import Judge, constant, knowing
+from distill.stress.pointing import DISTORTIONS, QUARTERS, Pointed, cells, in_quarter, pointed, pointing
+from tests.helpers.judges import Predictor, constant, knowing
 from tests.helpers.pools import photograph
 
 
@@ -14,20 +14,20 @@ def taken() -> Photograph:
 
 def test_one_that_knows_the_original_points_at_every_quarter(taken: Photograph):
     found = pointing(pointed(knowing(taken.rgb), taken))
-    assert (found.share, found.share_by_damage, found.worst) == (1, dict.fromkeys(DAMAGES, 1), ())
+    assert (found.fraction, found.fraction_by_distortion, found.worst) == (1, dict.fromkeys(DISTORTIONS, 1), ())
 
 
 def test_one_that_points_away_never_does(taken: Photograph):
     right = knowing(taken.rgb)
-    cases = pointed(Judge(lambda rgb: right.score(rgb).quality_map[::-1]), taken)
-    assert pointing(cases).share == 0
+    cases = pointed(Predictor(lambda rgb: right.score(rgb).quality_map[::-1]), taken)
+    assert pointing(cases).fraction == 0
     assert len(cases) == 8
 
 
 def test_a_map_that_falls_everywhere_or_nowhere_points_at_nothing(taken: Photograph):
     right = knowing(taken.rgb)
-    assert pointing(pointed(constant(), taken)).share == 0
-    assert pointing(pointed(Judge(lambda rgb: np.full((4, 4), right.score(rgb).score)), taken)).share == 0
+    assert pointing(pointed(constant(), taken)).fraction == 0
+    assert pointing(pointed(Predictor(lambda rgb: np.full((4, 4), right.score(rgb).score)), taken)).fraction == 0
 
 
 def test_to_rise_less_than_elsewhere_is_not_to_point():
@@ -43,8 +43,8 @@ def test_wrong_cases_are_told_worst_first():
         Pointed("c", "gaussian_blur", "top left", 0.1, 0),
     ]
     found = pointing(cases)
-    assert found.share == pytest.approx(1 / 3)
-    assert found.share_by_damage == {"white_noise": 0, "gaussian_blur": 1}
+    assert found.fraction == pytest.approx(1 / 3)
+    assert found.fraction_by_distortion == {"white_noise": 0, "gaussian_blur": 1}
     assert [case.photograph for case in found.worst] == ["b", "a"]
 
 

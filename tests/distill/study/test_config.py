@@ -94,10 +94,10 @@ def test_a_wrong_study_is_refused(tmp_path: Path, benchmark: str, changes: dict[
             r"run 'more-seed0' of the study: label.shards.x: 'x' lies inside a plain",
         ),
         ({"arms.more": {"evaluate": []}}, r"'more-seed0' of the study: 'evaluate' has 0 benchmarks"),
-        ({"recipe.evaluate": [{"opinions": "csv:x.csv"}]}, r"evaluate.split is not given.*name validation"),
-        ({"recipe.evaluate": [{"opinions": "csv:x.csv", "split": "test"}]}, r"evaluate.split is test"),
-        ({"arms.more": {"sources": [{"opinions": "csv:gone.csv"}]}}, r"no CSV file gone\.csv"),
-        ({"arms.more": {"evaluate": [{"opinions": "csv:x", "split": "all"}]}}, r"judged by different benchmarks"),
+        ({"recipe.evaluate": [{"ratings": "csv:x.csv"}]}, r"evaluate.split is not given.*name validation"),
+        ({"recipe.evaluate": [{"ratings": "csv:x.csv", "split": "test"}]}, r"evaluate.split is test"),
+        ({"arms.more": {"sources": [{"ratings": "csv:gone.csv"}]}}, r"no CSV file gone\.csv"),
+        ({"arms.more": {"evaluate": [{"ratings": "csv:x", "split": "all"}]}}, r"judged by different benchmarks"),
     ],
 )
 def test_wrong_settings_of_any_run_are_told_before_the_first_runs(

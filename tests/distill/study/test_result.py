@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from distill.stages.context import make_once
-from distill.study.cells import Cell, cells_of, judged_by
+from distill.study.cells import Cell, cells_of, predicted_by
 from distill.study.config import Study, load_study
 from distill.study.costs import record_cost
 from distill.study.evaluate import KIND, PREDICTIONS, basis_of
@@ -54,7 +54,7 @@ def judge(study: Study, cell: Cell, targets: Targets) -> np.ndarray:
         return {}
 
     run = cell_run(cell, study.out)
-    make_once(run.judgement, KIND, basis_of(run.recipe, targets), make, overwrite=False)
+    make_once(run.evaluation, KIND, basis_of(run.recipe, targets), make, overwrite=False)
     record_cost(run.out, "distill", 12.5, resumed=cell.values["seed"] == "2")
     return scores
 
@@ -65,12 +65,12 @@ def rank_correlation(found: np.ndarray, truth: np.ndarray) -> float:
 
 def result_of(study: Study, cells: list[Cell]) -> dict[str, Any]:
     commands = {cell.name: f"again {cell.name}" for cell in cells} | {"": "again"}
-    return build_result(study, cells, judged_by(cells), commands)
+    return build_result(study, cells, predicted_by(cells), commands)
 
 
 def test_differences_agree_with_a_bootstrap_written_out(study: Study):
     cells = cells_of(study)
-    targets = judged_by(cells)
+    targets = predicted_by(cells)
     scores = {cell.name: judge(study, cell, targets) for cell in cells}
     row = result_of(study, cells)["rows"][1]
     assert row["values"] == {"labels": "20"}
@@ -103,7 +103,7 @@ def test_differences_agree_with_a_bootstrap_written_out(study: Study):
 
 def test_the_goal_is_met_only_by_all_repeats_and_an_interval_above_zero(study: Study):
     cells = cells_of(study)
-    targets = judged_by(cells)
+    targets = predicted_by(cells)
     for cell in cells[:-1]:
         judge(study, cell, targets)
     early = result_of(study, cells)
@@ -128,7 +128,7 @@ def test_an_interval_over_zero_does_not_reach_the_goal(study: Study, monkeypatch
     monkeypatch.setitem(NOISE, "alone", 0.21)
     cells = cells_of(study)
     for cell in cells:
-        judge(study, cell, judged_by(cells))
+        judge(study, cell, predicted_by(cells))
     assert study.compare
     assert study.compare.goal
     goal = study.compare.goal.model_copy(update={"gain": -1.0})
@@ -139,7 +139,7 @@ def test_an_interval_over_zero_does_not_reach_the_goal(study: Study, monkeypatch
 
 def test_scores_of_other_settings_or_opinions_do_not_count(study: Study, tmp_path: Path):
     cells = cells_of(study)
-    judge(study, cells[0], judged_by(cells))
+    judge(study, cells[0], predicted_by(cells))
     assert result_of(study, cells)["runs"][0]["state"] == "done"
     changed = load_study(str(tmp_path / "study.yaml"), ["recipe.distill.batch_size=3"], study.out)
     assert result_of(changed, cells_of(changed))["runs"][0]["state"] == "to do"
@@ -150,7 +150,7 @@ def test_scores_of_other_settings_or_opinions_do_not_count(study: Study, tmp_pat
 
 def test_the_page_shows_curve_table_costs_failures_and_commands_and_links_nowhere(study: Study):
     cells = cells_of(study)
-    targets = judged_by(cells)
+    targets = predicted_by(cells)
     for cell in cells[:-1]:
         judge(study, cell, targets)
     cells[-1].recipe.out.mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_the_page_shows_curve_table_costs_failures_and_commands_and_links_nowher
 def test_a_study_without_numbers_on_its_axis_shows_differences_in_place_of_a_curve(study: Study):
     cells = cells_of(study)
     for cell in cells:
-        judge(study, cell, judged_by(cells))
+        judge(study, cell, predicted_by(cells))
     result = result_of(study, cells)
     for row, name in zip(result["rows"], ("few", "many"), strict=True):
         row["values"] = {"labels": name}

@@ -94,7 +94,7 @@ def test_a_benchmark_is_pooled_without_what_people_said(tmp_path: Path, benchmar
 
 
 def test_nothing_left_to_label_is_an_error(tmp_path: Path, benchmark: str):
-    tree = apply_settings(study_tree(benchmark), {"recipe.sources": [{"opinions": benchmark}]})
+    tree = apply_settings(study_tree(benchmark), {"recipe.sources": [{"ratings": benchmark}]})
     with pytest.raises(PocketiqaError, match=r"cover all of csv:.*nothing is left to be labelled"):
         run_study(write_study(tmp_path / "study.yaml", tree), out=tmp_path / "out", only="more-seed0")
 

@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from distill.training.checkpoint import Checkpoints, Progress, load_optimizer, load_tensors, optimizer_tensors
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from distill.training.checkpoint import Checkpoints, RunState, load_optimizer, load_tensors, optimizer_tensors
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 
 
 def tensors(step: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -17,7 +17,7 @@ def saved(folder: Path, *steps: int, best: int | None = None) -> Checkpoints:
     checkpoints = Checkpoints(folder / "checkpoints", "run-a")
     for step in steps:
         known = best if best is not None and best <= step else None
-        checkpoints.save(Progress(step, step * 4, step * 100, known, 0.5), tensors(step))
+        checkpoints.save(RunState(step, step * 4, step * 100, known, 0.5), tensors(step))
     return checkpoints
 
 
@@ -25,7 +25,7 @@ def test_the_newest_comes_back_as_it_was(tmp_path: Path):
     found, notes = saved(tmp_path, 10, 20).latest()
     assert notes == []
     assert found is not None
-    assert found.progress == Progress(20, 80, 2000, None, 0.5)
+    assert found.progress == RunState(20, 80, 2000, None, 0.5)
     assert torch.equal(found.tensors["student"]["w"], torch.full((3, 2), 20.0))
 
 
@@ -35,7 +35,7 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path):
 
 def test_a_best_that_only_the_one_before_knows_is_kept_too(tmp_path: Path):
     checkpoints = saved(tmp_path, 10, 20, best=10)
-    checkpoints.save(Progress(30, 120, 3000, 30, 0.9), tensors(30))
+    checkpoints.save(RunState(30, 120, 3000, 30, 0.9), tensors(30))
     assert checkpoints.steps() == [10, 20, 30]
 
 
@@ -47,15 +47,15 @@ def test_equal_states_give_equal_bytes(tmp_path: Path):
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "no progress", "cut progress"])
-def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage: str):
+@pytest.mark.parametrize("distortion", ["cut", "missing", "no progress", "cut progress"])
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, distortion: str):
     checkpoints = saved(tmp_path, 10, 20)
     student, progress = (checkpoints.path(20) / name for name in ("student.safetensors", "progress.json"))
-    if damage == "cut":
+    if distortion == "cut":
         student.write_bytes(student.read_bytes()[:-5])
-    elif damage == "missing":
+    elif distortion == "missing":
         student.unlink()
-    elif damage == "no progress":
+    elif distortion == "no progress":
         progress.unlink()
     else:
         progress.write_bytes(progress.read_bytes()[:40])
@@ -74,7 +74,7 @@ def test_every_flipped_bit_of_a_tensor_file_is_refused(tmp_path: Path):
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        with pytest.raises(TamperedError, match=r"student\.safetensors was altered \(its SHA-256"):
+        with pytest.raises(IntegrityError, match=r"student\.safetensors was altered \(its SHA-256"):
             checkpoints.latest()
 
 
@@ -82,13 +82,13 @@ def test_edited_progress_is_refused(tmp_path: Path):
     checkpoints = saved(tmp_path, 10, 20)
     path = checkpoints.path(20) / "progress.json"
     path.write_bytes(path.read_bytes().replace(b'"best_score": 0.5', b'"best_score": 0.9'))
-    with pytest.raises(TamperedError, match=r"progress\.json was altered \(its own digest"):
+    with pytest.raises(IntegrityError, match=r"progress\.json was altered \(its own digest"):
         checkpoints.latest()
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path):
     saved(tmp_path, 10)
-    with pytest.raises(TamperedError, match="other settings"):
+    with pytest.raises(IntegrityError, match="other settings"):
         Checkpoints(tmp_path / "checkpoints", "run-b").latest()
 
 
@@ -158,8 +158,8 @@ def test_optimizer_and_channels_last_model_resume_to_the_last_bit():
 
 def test_foreign_tensors_are_refused_by_name():
     model = net()
-    with pytest.raises(TamperedError, match="does not fit the model"):
+    with pytest.raises(IntegrityError, match="does not fit the model"):
         load_tensors(model, {"other": torch.zeros(1)})
     optimizer = torch.optim.AdamW(model.parameters())
-    with pytest.raises(TamperedError, match="'other'"):
+    with pytest.raises(IntegrityError, match="'other'"):
         load_optimizer(optimizer, model.named_parameters(), {"other.exp_avg": torch.zeros(1)})

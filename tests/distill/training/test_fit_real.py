@@ -73,8 +73,8 @@ def test_a_tiny_teacher_learns_32_photographs_by_heart(tmp_path: Path, changes: 
     learned = [ref for ref in source.pool if split.parts[ref.id] == Part.TRAIN]
     assert len(learned) == 32
     assert isinstance(source.labels, LabelTable)
-    opinion = dict(zip(source.labels.ids, source.labels.scores, strict=True))
-    truth = np.array([opinion[ref.id] for ref in learned])
+    rating = dict(zip(source.labels.ids, source.labels.scores, strict=True))
+    truth = np.array([rating[ref.id] for ref in learned])
     before = srcc(scores(config.teacher, source.pool, learned, **config.options), truth)
     after = srcc(scores(result.teacher, source.pool, learned), truth)
     assert abs(before) < 0.6

@@ -7,7 +7,7 @@ import torch
 from distill.data.examples import Source
 from distill.training.history import read_history
 from distill.training.teacher import fit_teacher
-from pseudo_labels.errors import OutputConflictError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError
 from pseudo_labels.pool import Pool
 from teachers.fitted_folder import read_fitted_folder
 from tests.helpers import fitting
@@ -18,7 +18,7 @@ from tests.helpers.fit_runs import (
     fit_folder,
     fitted,
     interrupted,
-    opinions,
+    ratings,
     run,
     same,
     small_config,
@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def source(data: Path) -> Source:
-    return opinions(Pool.open(data / "pool"))
+    return ratings(Pool.open(data / "pool"))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,9 @@ def test_a_checkpoint_that_does_not_fit_the_teacher_is_refused(source: Source, t
     interrupted(source, tmp_path / "run", 3, **STATEFUL)
     memory, fitting.MEMORY = fitting.MEMORY, 5
     try:
-        with pytest.raises(TamperedError, match="does not fit the teacher it was made for: fit again with --overwrite"):
+        with pytest.raises(
+            IntegrityError, match="does not fit the teacher it was made for: fit again with --overwrite"
+        ):
             run(source, tmp_path / "run", **STATEFUL)
     finally:
         fitting.MEMORY = memory

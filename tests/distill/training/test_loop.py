@@ -14,7 +14,7 @@ from pseudo_labels.files import digest_of
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.pool import Pool
 from tests.helpers import fitting
-from tests.helpers.fit_runs import checkpoint, files, fitted, interrupted, opinions, run, small_config
+from tests.helpers.fit_runs import checkpoint, files, fitted, interrupted, ratings, run, small_config
 from tests.helpers.training import texture_pool
 
 Memory = Callable[[int], None]
@@ -26,7 +26,7 @@ APART: dict[str, Any] = {"losses": {"score_kind": "mse", "plcc": 0}, "accumulati
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     folder = tmp_path_factory.mktemp("data")
     texture_pool(folder)
-    return opinions(Pool.open(folder / "pool"))
+    return ratings(Pool.open(folder / "pool"))
 
 
 @pytest.fixture(params=["forward", "backward"])

@@ -11,11 +11,11 @@ from pseudo_labels.errors import PocketiqaError
 
 
 def test_learning_rate_rises_linearly_then_follows_half_a_cosine():
-    settings = OptimizerSettings(learning_rate=2.0, warmup_steps=4, final_share=0.1)
-    rates = [learning_rate(step, 14, settings) for step in range(14)]
-    assert rates[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
-    assert rates[9] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # half way down
-    assert rates[13] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.9))))
+    settings = OptimizerSettings(learning_rate=2.0, warmup_steps=4, min_learning_rate_ratio=0.1)
+    learning_rate_multipliers = [learning_rate(step, 14, settings) for step in range(14)]
+    assert learning_rate_multipliers[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
+    assert learning_rate_multipliers[9] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # half way down
+    assert learning_rate_multipliers[13] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 0.9))))
 
 
 def test_only_matrices_are_decayed():
@@ -31,13 +31,13 @@ def test_steps_multiply_the_rate_at_their_shares_of_the_run():
     settings = OptimizerSettings(
         learning_rate=1.0, warmup_steps=2, schedule="step", step_factor=0.2, step_at=(0.5, 0.75)
     )
-    rates = [learning_rate(step, 12, settings) for step in range(12)]
-    assert rates == pytest.approx([1 / 3, 2 / 3] + [1.0] * 4 + [0.2] * 3 + [0.04] * 3)
+    learning_rate_multipliers = [learning_rate(step, 12, settings) for step in range(12)]
+    assert learning_rate_multipliers == pytest.approx([1 / 3, 2 / 3] + [1.0] * 4 + [0.2] * 3 + [0.04] * 3)
 
 
 def test_the_longest_prefix_decides_a_parameters_share_of_the_rate():
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)))
-    optimizer = build_optimizer(model, OptimizerSettings(rates={"1.": 0.1, "1.1.": 0.5}))
+    optimizer = build_optimizer(model, OptimizerSettings(learning_rate_multipliers={"1.": 0.1, "1.1.": 0.5}))
     rate = {id(p): group["rate"] for group in optimizer.param_groups for p in group["params"]}
     assert {name: rate[id(p)] for name, p in model.named_parameters() if name.endswith("weight")} == {
         "0.weight": 1.0, "1.0.weight": 0.1, "1.1.weight": 0.5,
@@ -46,7 +46,7 @@ def test_the_longest_prefix_decides_a_parameters_share_of_the_rate():
 
 def test_a_share_for_parameters_that_do_not_exist_is_refused():
     with pytest.raises(PocketiqaError, match=r"no trained parameter begins with 'head'; there are 0\."):
-        build_optimizer(nn.Sequential(nn.Linear(1, 1)), OptimizerSettings(rates={"head": 2.0}))
+        build_optimizer(nn.Sequential(nn.Linear(1, 1)), OptimizerSettings(learning_rate_multipliers={"head": 2.0}))
 
 
 def averaged(values: list[float], decay: float) -> float:

@@ -24,7 +24,7 @@ from distill.training.history import read_history
 from distill.training.loop import InterruptedRunError, NonFiniteError
 from distill.training.student import TrainResult, train
 from distill.training.validation import correlations
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError, TamperedError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 from students.base import score_images
@@ -197,14 +197,14 @@ def test_a_tampered_checkpoint_is_refused_with_the_reason(source: Source, tmp_pa
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    with pytest.raises(TamperedError, match=r"step-00000005/student\.safetensors was altered \(its SHA-256"):
+    with pytest.raises(IntegrityError, match=r"step-00000005/student\.safetensors was altered \(its SHA-256"):
         run(source, tmp_path / "run")
 
 
 def test_a_history_that_was_cut_is_refused(source: Source, tmp_path: Path):
     interrupted(source, tmp_path / "run")
     os.truncate(tmp_path / "run" / "history.jsonl", 10)
-    with pytest.raises(TamperedError, match=r"history\.jsonl has 10 bytes"):
+    with pytest.raises(IntegrityError, match=r"history\.jsonl has 10 bytes"):
         run(source, tmp_path / "run")
 
 

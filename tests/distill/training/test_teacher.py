@@ -20,7 +20,7 @@ from pseudo_labels.records import ImageRef
 from teachers.fitted_folder import read_fitted_folder
 from teachers.registry import build_teacher
 from tests.helpers import fitting
-from tests.helpers.fit_runs import STATEFUL, checkpoint, files, fit_folder, fitted, opinions, run, same, small_config
+from tests.helpers.fit_runs import STATEFUL, checkpoint, files, fit_folder, fitted, ratings, run, same, small_config
 from tests.helpers.fitting import base_filters
 from tests.helpers.training import score_of, texture_pool
 
@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def source(data: Path) -> Source:
-    return opinions(Pool.open(data / "pool"))
+    return ratings(Pool.open(data / "pool"))
 
 
 @pytest.fixture(scope="module")

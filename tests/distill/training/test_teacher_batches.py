@@ -17,7 +17,7 @@ from pseudo_labels.records import ImageRef, Status
 from students.preprocess import Preprocess
 from tests.helpers import fitting
 from tests.helpers.coordinates import SIZES, Data, Seen, comparing, coordinate_pool, data_of, seen
-from tests.helpers.fit_runs import opinions, small_config
+from tests.helpers.fit_runs import ratings, small_config
 from tests.helpers.training import texture_pool
 
 
@@ -49,7 +49,7 @@ def test_a_batch_has_scores_and_weights_of_what_it_shows(even: Data):
 
 
 def test_crops_take_their_share_of_each_side_anywhere(even: Data):
-    found = views(even.maker(images=ViewSettings(crop_share=0.9)), 60)
+    found = views(even.maker(images=ViewSettings(crop_fraction=0.9)), 60)
     assert {(view.height, view.width) for view in found} == {(72, 86)}
     assert {view.top for view in found} == set(range(80 - 72 + 1))
     assert {view.left for view in found} == set(range(96 - 86 + 1))
@@ -66,7 +66,7 @@ def test_square_crops_fit_into_every_image(data: Data):
     assert {view.left for view in found if view.number == 2} == {0}  # as wide as the crop
     wide = ViewSettings(crop_size=90)
     assert wide.window(80, 96) == (80, 90)
-    assert ViewSettings(crop_share=0.5).window(81, 3) == (40, 2)
+    assert ViewSettings(crop_fraction=0.5).window(81, 3) == (40, 2)
 
 
 def test_images_smaller_than_the_crop_are_filled_up_with_themselves_mirrored(data: Data):
@@ -80,7 +80,7 @@ def test_images_smaller_than_the_crop_are_filled_up_with_themselves_mirrored(dat
 
 
 def test_views_follow_from_the_seed_and_the_place_alone(even: Data):
-    images = ViewSettings(crop_share=0.5)
+    images = ViewSettings(crop_fraction=0.5)
     expected = views(even.maker(images=images), 4)
     again = even.maker(images=images)
     later = again.make(3)
@@ -104,7 +104,7 @@ def test_validation_shows_each_image_whole_and_once(data: Data):
 
 def test_a_reference_teacher_sees_the_same_window_of_the_reference(even: Data):
     reader = even.reader(comparing())
-    batch = even.maker(reader, images=ViewSettings(crop_share=0.6)).make(0)
+    batch = even.maker(reader, images=ViewSettings(crop_fraction=0.6)).make(0)
     images, references = ([seen(view) for view in tensor] for tensor in batch.inputs)
     assert [replace(view, number=view.number - 100) for view in references] == images
     assert len({(view.top, view.left, view.flip) for view in images}) > 3
@@ -170,14 +170,14 @@ def test_views_of_different_shapes_are_refused(data: Data):
 
 
 def test_views_smaller_than_a_patch_are_refused(even: Data):
-    maker = even.maker(even.reader(fitting.build(smallest_px=16)), images=ViewSettings(crop_share=0.15))
+    maker = even.maker(even.reader(fitting.build(smallest_px=16)), images=ViewSettings(crop_fraction=0.15))
     with pytest.raises(PocketiqaError, match=r"a view of 14x12 pixels is refused \(a patch has 16 pixels\): raise"):
         maker.make(0)
 
 
 def test_contradicting_crops_are_refused():
     with pytest.raises(ValueError, match=r"crop_size 64 and crop_share 0\.5: give only one"):
-        ViewSettings(crop_size=64, crop_share=0.5)
+        ViewSettings(crop_size=64, crop_fraction=0.5)
 
 
 # Through a whole fitting.
@@ -185,12 +185,12 @@ def test_contradicting_crops_are_refused():
 SAM_FR: dict[str, Any] = {
     "teacher": "sam_iqa", "steps": 2, "batch_size": 4, "optimizer__warmup_steps": 1, "validate_every_steps": 2,
     "options": {"variant": "tiny", "pretrained": False, "head": "new", "input_side_px": 64, "form": "fr"},
-    "images": {"crop_share": 0.8},
+    "images": {"crop_fraction": 0.8},
 }  # fmt: skip
 
 
 def test_the_full_reference_form_of_sam_is_fitted(tmp_path: Path):
-    source = opinions(texture_pool(tmp_path, scenes=5, versions=3))
+    source = ratings(texture_pool(tmp_path, scenes=5, versions=3))
     result = fit_teacher(small_config(**SAM_FR), [source], tmp_path / "run")
     assert result.validation["sources"]["textures"]["n"] == 3
     pool = coordinate_pool(tmp_path / "none", count=8)
@@ -210,6 +210,6 @@ def test_the_full_reference_form_of_sam_is_fitted(tmp_path: Path):
     ],
 )
 def test_what_the_background_thread_finds_ends_the_fitting(tmp_path: Path, changes: dict[str, Any], message: str):
-    source = opinions(texture_pool(tmp_path, scenes=4, versions=2, sizes=((80, 96), (80, 88))))
+    source = ratings(texture_pool(tmp_path, scenes=4, versions=2, sizes=((80, 96), (80, 88))))
     with pytest.raises(PocketiqaError, match=message):
         fit_teacher(small_config(**changes), [source], tmp_path / "run")

@@ -16,7 +16,7 @@ from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
-from tests.helpers.fusing import invented_pool, opinions_of, seen, teacher_store
+from tests.helpers.fusing import invented_pool, ratings_of, seen, teacher_store
 from tests.helpers.training import texture_pool
 
 TRUTH = np.random.default_rng(0).uniform(0.1, 0.9, 48)
@@ -43,8 +43,8 @@ def scores_of(name: str) -> np.ndarray:
 def store(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> LabelStore:
     folder = tmp_path_factory.mktemp("stores")
     parts = [teacher_store(folder / name[:4], pool, scores_of(name), name=name, shards=3).folder for name in NOISE]
-    opinions = {ref.id: float(opinion) for ref, opinion in zip(pool, TRUTH, strict=True)}
-    return fuse(parts, folder / "fused", opinions=opinions, rule=RULE)
+    ratings = {ref.id: float(rating) for ref, rating in zip(pool, TRUTH, strict=True)}
+    return fuse(parts, folder / "fused", ratings=ratings, rule=RULE)
 
 
 def page_of(folder: Path, out: Path) -> str:
@@ -130,7 +130,7 @@ def test_kept_and_dropped_rows_are_shown_as_pictures(pool: Pool, store: LabelSto
 def test_pictures_that_cannot_be_read_are_told_and_the_page_is_written(tmp_path: Path):
     pool = invented_pool(tmp_path / "pool")  # of files that do not exist
     parts = [teacher_store(tmp_path / str(at), pool, seen(0.1, at), name=f"t{at}").folder for at in range(2)]
-    store = fuse(parts, tmp_path / "fused", opinions=opinions_of(pool))
+    store = fuse(parts, tmp_path / "fused", ratings=ratings_of(pool))
     html = page_of(store.folder, tmp_path / "page.html")
     assert section(html, "Kept and dropped").count("<figure><p>") == 8
     assert section(html, "Kept and dropped").count("no such file") == 8
@@ -147,7 +147,7 @@ def test_teachers_without_opinions_and_one_alone_have_their_pages(tmp_path: Path
     html = page_of(aligned.folder, tmp_path / "page.html")
     assert "t0 0.100 0.500 aligned by quantiles, without opinions 0 239" in text_of(section(html, "Teachers"))
     assert "with opinions that all teachers scored" not in html
-    alone = fuse(parts[:1], tmp_path / "alone", opinions=opinions_of(pool), rule=KeepRule(min_teachers=1))
+    alone = fuse(parts[:1], tmp_path / "alone", ratings=ratings_of(pool), rule=KeepRule(min_teachers=1))
     html = page_of(alone.folder, tmp_path / "page.html")
     assert "Teacher against teacher" not in html
     assert "t0" in section(html, "Teachers")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from pseudo_labels.crops import generator
 from pseudo_labels.distort import CATALOGUE, distort, families, groups, select
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.views import generator
 
 
 def test_catalogue_holds_kadid_in_order_and_six_of_a_camera() -> None:

@@ -9,7 +9,7 @@ from skimage.restoration import denoise_wavelet
 from pseudo_labels.distort.noise import (
     COMPONENT_VARIANCE,
     DENOISED_VARIANCE,
-    IMPULSE_SHARE,
+    IMPULSE_FRACTION,
     MULTIPLICATIVE_VARIANCE,
     WHITE_VARIANCE,
     denoise,
@@ -55,7 +55,7 @@ def test_component_noise_is_white_in_ycbcr(level: int) -> None:
 def test_impulses_hit_their_share_half_black_half_white(level: int) -> None:
     noisy = impulse_noise(_gray(), level / 5, _rng())
     assert set(np.unique(noisy)) == {0, 128, 255}
-    half, spread = IMPULSE_SHARE[level] / 2, 4 * math.sqrt(IMPULSE_SHARE[level] / 2 / noisy.size)
+    half, spread = IMPULSE_FRACTION[level] / 2, 4 * math.sqrt(IMPULSE_FRACTION[level] / 2 / noisy.size)
     assert (noisy == 0).mean() == pytest.approx(half, abs=spread)
     assert (noisy == 255).mean() == pytest.approx(half, abs=spread)
 

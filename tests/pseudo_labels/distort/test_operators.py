@@ -34,7 +34,7 @@ FIXED = {
 SIZES = [(64, 64), (65, 97), (64, 301), (230, 64)]
 
 
-def _damage(clean: np.ndarray, name: str, level: float, chance: int = 0) -> float:
+def _distortion(clean: np.ndarray, name: str, level: float, chance: int = 0) -> float:
     """Mean squared error, with the same chance at every level."""
     damaged = CATALOGUE[name].apply(clean, level / 5, np.random.default_rng(chance))
     return float(np.mean((damaged.astype(float) - clean) ** 2))
@@ -76,16 +76,16 @@ def test_damage_grows_with_the_level(name: str, photo: np.ndarray, cat: np.ndarr
     """Strictly, with chance held still; several chances, so that two-sided distortions go both ways. No exceptions."""
     for chance in range(1 if name in FIXED else 4):
         for clean in (photo, cat):
-            damages = [_damage(clean, name, level, chance) for level in (1, 2, 3, 4, 5)]
-            assert damages == sorted(set(damages)), (chance, damages)
-            assert damages[0] > 0
+            distortions = [_distortion(clean, name, level, chance) for level in (1, 2, 3, 4, 5)]
+            assert distortions == sorted(set(distortions)), (chance, distortions)
+            assert distortions[0] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_levels_in_between_lie_in_between(name: str, photo: np.ndarray) -> None:
     """A tenth of slack: rounding to whole qualities, colours and patches, and resampling phases, are not monotone."""
     for low in (1, 2, 3, 4):
-        lower, middle, upper = (_damage(photo, name, level) for level in (low, low + 0.5, low + 1))
+        lower, middle, upper = (_distortion(photo, name, level) for level in (low, low + 0.5, low + 1))
         assert 0.9 * lower <= middle <= 1.1 * upper, (low, lower, middle, upper)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pseudo_labels.crops import generator
 from pseudo_labels.distort import CATALOGUE, contact_sheet, write_contact_sheet
 from pseudo_labels.distort.preview import TILE_PX
-from pseudo_labels.views import generator
 
 
 def _count(sheet: np.ndarray, tile: np.ndarray) -> int:

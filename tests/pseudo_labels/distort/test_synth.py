@@ -284,7 +284,7 @@ def test_a_pool_without_clean_images_is_refused(photos: Path, tmp_path: Path) ->
     with pytest.raises(PocketiqaError, match="images are bad"):
         build_pool([str(photos)], tmp_path / "pool")
     Image.new("RGB", (80, 80), "red").save(photos / "face.png")
-    pool = build_pool([str(photos)], tmp_path / "pool2", max_bad_share=1.0)
+    pool = build_pool([str(photos)], tmp_path / "pool2", max_bad_fraction=1.0)
     (photos / "face.png").unlink()
     assert build_synthetic_pool(pool, tmp_path / "out", per_image=1).manifest.content["statuses"] == {
         "missing": 1,

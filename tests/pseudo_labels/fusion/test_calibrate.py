@@ -207,12 +207,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("scores", "opinions", "options", "named"), REFUSED)
+@pytest.mark.parametrize(("scores", "ratings", "options", "named"), REFUSED)
 def test_what_cannot_be_calibrated_is_refused_by_name(
-    scores: FloatArray, opinions: FloatArray, options: dict[str, object], named: str
+    scores: FloatArray, ratings: FloatArray, options: dict[str, object], named: str
 ):
     with pytest.raises(PocketiqaError, match=named):
-        calibrate(scores, opinions, name="reference", **options)  # pyright: ignore[reportArgumentType]
+        calibrate(scores, ratings, name="reference", **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_teacher_that_knows_nothing_is_refused_without_being_called_reversed():

@@ -106,17 +106,17 @@ def test_teachers_with_few_common_images_are_taken_to_err_together():
     assert np.linalg.eigvalsh(error_correlation(np.tile(errors[:1], (4, 1))))[0] == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_the_expected_error_is_found_again(share: float):
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.9])
+def test_the_expected_error_is_found_again(fraction: float):
     generator = np.random.default_rng(3)
     base, extra = generator.uniform(0.005, 0.02, 4000), generator.gamma(2, 0.002, 4000)
-    truth = 1.3 * ((1 - share) * base + share * extra * base.mean() / extra.mean())
+    truth = 1.3 * ((1 - fraction) * base + fraction * extra * base.mean() / extra.mean())
     squared = generator.normal(0, np.sqrt(truth)) ** 2
     found = fit_expected_error(base, extra, squared)
     assert found(base, extra).mean() == pytest.approx(squared.mean(), rel=0.03)
     assert np.abs(found(base, extra) / truth - 1).mean() < 0.12
     # The part that follows the image, of all that is expected.
-    assert found.extra_gain * extra.mean() / found(base, extra).mean() == pytest.approx(share, abs=0.1)
+    assert found.extra_gain * extra.mean() / found(base, extra).mean() == pytest.approx(fraction, abs=0.1)
 
 
 def test_an_unknown_extra_is_taken_as_a_typical_one():

@@ -23,7 +23,7 @@ from tests.helpers.fusing import (
     fuse_folder,
     invented_pool,
     make_stores,
-    opinions_of,
+    ratings_of,
     rho,
     seen,
     teacher_store,
@@ -57,7 +57,7 @@ def agreement_of(scores: FloatArray, rows: np.ndarray = FRESH) -> float:
 
 def test_the_better_teacher_weighs_more_and_together_they_beat_each_alone(pool: Pool, make: Any, tmp_path: Path):
     noisy = {"steady": seen(0.15, 1), "shaky": seen(0.2, 2), "wild": seen(0.3, 3)}
-    store = fuse([make(scores, name) for name, scores in noisy.items()], tmp_path / "out", opinions=opinions_of(pool))
+    store = fuse([make(scores, name) for name, scores in noisy.items()], tmp_path / "out", ratings=ratings_of(pool))
     report = read_fusion_report(store.folder)
     weights = {teacher["name"]: teacher["weight"] for teacher in report.teachers}
     assert weights["steady"] > weights["shaky"] > weights["wild"] > 0.02
@@ -72,7 +72,7 @@ def test_the_better_teacher_weighs_more_and_together_they_beat_each_alone(pool: 
 
 def test_a_perfect_teacher_outweighs_a_noisy_one(pool: Pool, make: Any, tmp_path: Path):
     noisy = seen(0.2, 1)
-    store = fuse([make(seen(0, 0), "perfect"), make(noisy, "noisy")], tmp_path / "out", opinions=opinions_of(pool))
+    store = fuse([make(seen(0, 0), "perfect"), make(noisy, "noisy")], tmp_path / "out", ratings=ratings_of(pool))
     weights = {teacher["name"]: teacher["weight"] for teacher in read_fusion_report(store.folder).teachers}
     assert weights["perfect"] > 0.9
     assert agreement_of(scores_of(store)) > max(0.99, agreement_of(noisy))
@@ -84,7 +84,7 @@ def test_every_row_is_what_numpy_makes_of_the_report(pool: Pool, make: Any, tmp_
     first[50], second[60] = NAN, NAN
     spreads = np.random.default_rng(5).uniform(0.02, 0.2, ROWS)
     folders = [make(first, "a", spreads=spreads), make(second, "b", shards=3)]
-    store = fuse(folders, tmp_path / "out", opinions=opinions_of(pool), rule=KeepRule(min_teachers=1))
+    store = fuse(folders, tmp_path / "out", ratings=ratings_of(pool), rule=KeepRule(min_teachers=1))
     ensemble = read_fusion_report(store.folder).ensemble
     table = store.labels().to_pylist()
     columns = [LabelStore.open(folder).labels() for folder in folders]
@@ -142,7 +142,7 @@ def test_expected_errors_are_those_found_on_other_images(tmp_path: Path):
     for name in "abc":
         scores = np.clip(truth(2000) + generator.normal(0, hard), 0, 1)
         folders.append(teacher_store(tmp_path / name, pool, scores, name=name).folder)
-    store = fuse(folders, tmp_path / "out", opinions=opinions_of(pool, range(800)))
+    store = fuse(folders, tmp_path / "out", ratings=ratings_of(pool, range(800)))
     assert Ensemble.from_dict(read_fusion_report(store.folder).ensemble).expected.extra_gain > 0
     table = store.labels().to_pandas().iloc[800:]
     squared = (table["score"] - truth(2000)[800:]) ** 2
@@ -153,8 +153,8 @@ def test_expected_errors_are_those_found_on_other_images(tmp_path: Path):
 
 def test_the_order_of_the_stores_changes_nothing(pool: Pool, make: Any, tmp_path: Path):
     folders = [make(seen(0.1 + 0.05 * at, at), f"t{at}", shards=at + 2) for at in range(3)]
-    first = fuse(folders, tmp_path / "one", opinions=opinions_of(pool))
-    second = fuse([folders[2], folders[0], folders[1]], tmp_path / "two", opinions=opinions_of(pool))
+    first = fuse(folders, tmp_path / "one", ratings=ratings_of(pool))
+    second = fuse([folders[2], folders[0], folders[1]], tmp_path / "two", ratings=ratings_of(pool))
     assert shard_bytes(first.folder) == shard_bytes(second.folder)
     assert first.digest == second.digest
     assert read_fusion_report(first.folder) == read_fusion_report(second.folder)
@@ -163,7 +163,7 @@ def test_the_order_of_the_stores_changes_nothing(pool: Pool, make: Any, tmp_path
 def test_the_store_says_what_made_it_and_bad_rows_keep_their_reason(pool: Pool, make: Any, tmp_path: Path):
     first, second = seen(0.1, 1), seen(0.1, 2)
     first[3], first[4], second[4] = NAN, NAN, NAN
-    store = fuse([make(first, "a"), make(second, "b")], tmp_path / "out", opinions=opinions_of(pool))
+    store = fuse([make(first, "a"), make(second, "b")], tmp_path / "out", ratings=ratings_of(pool))
     rows = store.labels().to_pylist()
     assert (rows[BAD]["status"], rows[BAD]["reason"]) == ("corrupt", "cut off")
     assert (rows[4]["status"], rows[4]["reason"]) == ("failed", "no answer")
@@ -195,7 +195,7 @@ def test_the_keep_rule_drops_with_a_reason_and_the_digest_follows_it(pool: Pool,
     features["map"][220:230] += 40 * np.random.default_rng(8).normal(size=(10, 8, 1, 1))
     folders = [make(first, "a", features=features), make(second, "b", shards=2)]
     rule = KeepRule(max_disagreement=0.2, outlier_feature="map", max_outlier=5.0)
-    store = fuse(folders, tmp_path / "out", opinions=opinions_of(pool), rule=rule, carry="map")
+    store = fuse(folders, tmp_path / "out", ratings=ratings_of(pool), rule=rule, carry="map")
     rows = store.labels().to_pylist()
     dropped = {row for row, label in enumerate(rows) if label["status"] == Status.DROPPED}
     assert dropped == {*range(200, 210), *range(220, 230)}
@@ -209,17 +209,17 @@ def test_the_keep_rule_drops_with_a_reason_and_the_digest_follows_it(pool: Pool,
     expected = features["map"].astype(np.float16)
     expected[[*dropped, BAD]] = 0
     assert (found == expected).all()
-    lax = fuse(folders, tmp_path / "lax", opinions=opinions_of(pool), rule=KeepRule(min_confidence=0.01))
+    lax = fuse(folders, tmp_path / "lax", ratings=ratings_of(pool), rule=KeepRule(min_confidence=0.01))
     assert lax.spec.stamp.digest != store.spec.stamp.digest
 
 
 def test_low_confidence_is_dropped(pool: Pool, make: Any, tmp_path: Path):
     spreads = np.random.default_rng(4).uniform(0.02, 0.2, ROWS)
     folders = [make(seen(0.1, 1), "a", spreads=spreads), make(seen(0.2, 2), "b")]
-    everything = fuse(folders, tmp_path / "all", opinions=opinions_of(pool))
+    everything = fuse(folders, tmp_path / "all", ratings=ratings_of(pool))
     weights = everything.labels()["confidence"].to_numpy()
     limit = float(np.quantile(weights[weights > 0], 0.4))
-    kept = fuse(folders, tmp_path / "out", opinions=opinions_of(pool), rule=KeepRule(min_confidence=limit))
+    kept = fuse(folders, tmp_path / "out", ratings=ratings_of(pool), rule=KeepRule(min_confidence=limit))
     status = np.array(kept.labels()["status"].to_pylist())
     assert (status[weights >= limit] == "ok").all()
     assert (status[(weights < limit) & (weights > 0)] == "dropped").all()
@@ -232,9 +232,9 @@ def test_a_row_without_the_carried_feature_is_dropped(pool: Pool, make: Any, tmp
     first[100] = NAN
     folders = [make(first, "a", features={"map": np.ones((ROWS, 4))}), make(seen(0.1, 2), "b")]
     rule = KeepRule(min_teachers=1)
-    store = fuse(folders, tmp_path / "out", opinions=opinions_of(pool), rule=rule, carry="a/map")
+    store = fuse(folders, tmp_path / "out", ratings=ratings_of(pool), rule=rule, carry="a/map")
     assert "feature is carried over has none" in store.labels()["reason"][100].as_py()
-    assert scores_of(fuse(folders, tmp_path / "without", opinions=opinions_of(pool), rule=rule))[100] > 0
+    assert scores_of(fuse(folders, tmp_path / "without", ratings=ratings_of(pool), rule=rule))[100] > 0
 
 
 def test_shards_of_any_size_are_read_side_by_side(pool: Pool, tmp_path: Path):
@@ -253,8 +253,8 @@ def test_shards_of_any_size_are_read_side_by_side(pool: Pool, tmp_path: Path):
 def test_one_store_is_calibrated_if_asked(pool: Pool, make: Any, tmp_path: Path):
     folder = make(seen(0.1, 1), "only")
     with pytest.raises(PocketiqaError, match=r"only .*only to fuse: name at least two label stores"):
-        fuse([folder], tmp_path / "out", opinions=opinions_of(pool))
-    store = fuse([folder], tmp_path / "out", opinions=opinions_of(pool), rule=KeepRule(min_teachers=1))
+        fuse([folder], tmp_path / "out", ratings=ratings_of(pool))
+    store = fuse([folder], tmp_path / "out", ratings=ratings_of(pool), rule=KeepRule(min_teachers=1))
     mapped, raw = scores_of(store), seen(0.1, 1)
     known = np.isfinite(mapped)
     assert rho(mapped[known], raw[known]) == pytest.approx(1)
@@ -270,7 +270,7 @@ def test_without_opinions_teachers_are_joined_only_if_asked(method: str, pool: P
     ):
         fuse(folders, tmp_path / "out")
     with pytest.raises(PocketiqaError, match=f"'{method}' uses no opinions, but 120 were given"):
-        fuse(folders, tmp_path / "out", calibrate=method, opinions=opinions_of(pool))
+        fuse(folders, tmp_path / "out", calibrate=method, ratings=ratings_of(pool))
     store = fuse(folders, tmp_path / "out", calibrate=method)
     known = np.arange(ROWS) != BAD
     mean = (first + second) / 2
@@ -285,21 +285,21 @@ def test_without_opinions_teachers_are_joined_only_if_asked(method: str, pool: P
 
 
 def test_the_same_call_again_changes_nothing_and_mends_what_is_damaged(pool: Pool, make: Any, tmp_path: Path):
-    folders, opinions = [make(seen(0.1, 1), "a"), make(seen(0.2, 2), "b")], opinions_of(pool)
+    folders, ratings = [make(seen(0.1, 1), "a"), make(seen(0.2, 2), "b")], ratings_of(pool)
     seen_steps: list[tuple[int, int]] = []
-    store = fuse(folders, tmp_path / "out", opinions=opinions, progress=lambda *step: seen_steps.append(step))
+    store = fuse(folders, tmp_path / "out", ratings=ratings, progress=lambda *step: seen_steps.append(step))
     assert seen_steps == [(done, 10) for done in range(1, 11)]
     before, times = shard_bytes(store.folder), [path.stat().st_mtime_ns for path in store.folder.rglob("*.parquet")]
     digest = store.digest
-    again = fuse(folders, tmp_path / "out", opinions=opinions)
+    again = fuse(folders, tmp_path / "out", ratings=ratings)
     assert [path.stat().st_mtime_ns for path in store.folder.rglob("*.parquet")] == times
     (again.shard_folder(2) / "labels.parquet").write_bytes(b"damaged")
     shutil.rmtree(again.shard_folder(4))
-    assert fuse(folders, tmp_path / "out", opinions=opinions).digest == digest
+    assert fuse(folders, tmp_path / "out", ratings=ratings).digest == digest
     assert shard_bytes(store.folder) == before
     with pytest.raises(OutputConflictError, match=r"keep\.min_confidence: 0\.0 -> 0\.1"):
-        fuse(folders, tmp_path / "out", opinions=opinions, rule=KeepRule(min_confidence=0.1))
-    other = fuse(folders, tmp_path / "out", opinions=opinions, rule=KeepRule(min_confidence=0.1), overwrite=True)
+        fuse(folders, tmp_path / "out", ratings=ratings, rule=KeepRule(min_confidence=0.1))
+    other = fuse(folders, tmp_path / "out", ratings=ratings, rule=KeepRule(min_confidence=0.1), overwrite=True)
     assert other.digest != digest
 
 

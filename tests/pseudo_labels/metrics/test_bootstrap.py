@@ -4,7 +4,7 @@ from scipy import stats
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics import bootstrap
-from pseudo_labels.metrics.bootstrap import Draws, bootstrap_metrics, interval, share_above_zero
+from pseudo_labels.metrics.bootstrap import Draws, bootstrap_metrics, fraction_above_zero, interval
 from pseudo_labels.metrics.correlation import METRICS, map_to_target, plcc, rmse
 
 
@@ -118,7 +118,7 @@ def test_shared_draws_make_differences_sharper_than_separate_ones() -> None:
     separate = bootstrap_metrics(worse, target, Draws.of(150, resamples=500, seed=1))["srcc"]
     apart = bootstrap_metrics(better, target, draws)["srcc"] - separate
     assert paired.std() < 0.5 * apart.std()
-    assert share_above_zero(paired) > 0.9
+    assert fraction_above_zero(paired) > 0.9
 
 
 def test_a_constant_model_has_no_interval() -> None:
@@ -142,8 +142,8 @@ def test_nothing_kept() -> None:
 
 
 def test_share_above_zero_counts_ties_half() -> None:
-    assert share_above_zero(np.array([1.0, -1.0, 0.0, 0.0, np.nan])) == 0.5
-    assert np.isnan(share_above_zero(np.array([np.nan])))
+    assert fraction_above_zero(np.array([1.0, -1.0, 0.0, 0.0, np.nan])) == 0.5
+    assert np.isnan(fraction_above_zero(np.array([np.nan])))
 
 
 def test_mistakes_are_refused() -> None:

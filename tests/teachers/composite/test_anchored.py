@@ -80,12 +80,12 @@ def test_the_score_is_the_product_and_the_spread_that_of_a_product():
     reference = build_reference()
     left = reference([reference.preprocess(copy, clean)])
     output = teacher([teacher.preprocess(copy, clean)])
-    base, share = clean.mean() / 255, float(left.score)
+    base, fraction = clean.mean() / 255, float(left.score)
     assert left.score_std is not None
     assert output.score_std is not None
-    assert 0 < share < 0.95
-    assert float(output.score) == pytest.approx(base * share, abs=1e-6)
-    expected = np.hypot(share * 0.1, base * float(left.score_std))
+    assert 0 < fraction < 0.95
+    assert float(output.score) == pytest.approx(base * fraction, abs=1e-6)
+    expected = np.hypot(fraction * 0.1, base * float(left.score_std))
     assert float(output.score_std) == pytest.approx(expected, abs=1e-6)
 
 
@@ -99,11 +99,11 @@ def test_an_exponent_below_one_makes_damage_cost_less_in_the_same_order():
     # Numerically: how the product moves where the comparison moves by its spread.
     assert full.score_std is not None
     assert less.score_std is not None
-    share = full.score.double()[1:] / base
-    share_std = (full.score_std.double()[1:].square() - (share * 0.1).square()).sqrt() / base
+    fraction = full.score.double()[1:] / base
+    share_std = (full.score_std.double()[1:].square() - (fraction * 0.1).square()).sqrt() / base
     step = 1e-4 * share_std
-    slope = ((share + step) ** 0.25 - (share - step) ** 0.25) / (2 * step)
-    expected = torch.hypot(share**0.25 * 0.1, base * slope * share_std)
+    slope = ((fraction + step) ** 0.25 - (fraction - step) ** 0.25) / (2 * step)
+    expected = torch.hypot(fraction**0.25 * 0.1, base * slope * share_std)
     torch.testing.assert_close(less.score_std.double()[1:], expected, rtol=1e-4, atol=1e-6)
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor
 
-from distill.evaluation.predictions import open_judge
+from distill.evaluation.predictions import open_predictor
 from distill.recipe.training import LiveSettings
 from distill.training.batches import Batch
 from distill.training.live_teacher import LiveTeacher
 from pseudo_labels.distort import build_synthetic_pool
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.fusion.fuse import fuse
 from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.images import ImageError
@@ -69,7 +69,7 @@ def labelled(pool: Pool, out: Path, entry: Mapping[str, Any], features: bool = F
     )
 
 
-def opinions_of(pool: Pool, parts: list[LabelStore]) -> dict[str, float]:
+def ratings_of(pool: Pool, parts: list[LabelStore]) -> dict[str, float]:
     """Opinions between those of the teachers, so that both can be calibrated."""
     scores = np.stack([store.labels()["score"].to_numpy() for store in parts])
     known = np.isfinite(scores).all(axis=0)
@@ -82,7 +82,7 @@ def fused_store(
     out: Path, pool: Pool, parts: list[LabelStore], rule: KeepRule | None = None, carry: str | None = None
 ) -> LabelStore:
     folders = [store.folder for store in parts]
-    return fuse(folders, out, opinions=opinions_of(pool, parts), rule=rule, carry=carry)
+    return fuse(folders, out, ratings=ratings_of(pool, parts), rule=rule, carry=carry)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_it_may_judge_several_views(store: LabelStore):
 
 
 def test_evaluation_judges_by_it(pool: Pool, store: LabelStore):
-    judge = open_judge("fused", options=entry_of(store)["options"], device="cpu")
+    judge = open_predictor("fused", options=entry_of(store)["options"], device="cpu")
     assert judge.name == "fused"
     row = next(at for at, status in enumerate(store.labels()["status"].to_pylist()) if status == "ok")
     assert judge.score(pool.load(pool[row]), None) == pytest.approx(store.labels()["score"][row].as_py(), abs=1e-5)
@@ -284,7 +284,7 @@ def test_an_altered_fusion_is_refused(pool: Pool, parts: list[LabelStore], tmp_p
     record = json.loads(path.read_text())
     record["report"]["ensemble"]["expected"]["base_gain"] *= 0.5
     path.write_text(json.dumps(record))
-    with pytest.raises(TamperedError, match=r"fusion.json was altered or is of another store: run the same fuse"):
+    with pytest.raises(IntegrityError, match=r"fusion.json was altered or is of another store: run the same fuse"):
         build(store)
     path.unlink()
     with pytest.raises(PocketiqaError, match="no fusion report at"):

@@ -84,14 +84,14 @@ def corners(image: np.ndarray, views: Views) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("crops", [0, 1, 2, 3, 4, 5, 6, 9, 20, MOST_CROPS])
-@pytest.mark.parametrize("share", [0.03, 0.5, 0.8, 0.999])
-def test_crops_lie_inside_and_symmetric_about_the_centre(crops: int, share: float):
+@pytest.mark.parametrize("fraction", [0.03, 0.5, 0.8, 0.999])
+def test_crops_lie_inside_and_symmetric_about_the_centre(crops: int, fraction: float):
     for height, width in SIZES:
-        image, views = ramp(height, width), Views(crops, share)
+        image, views = ramp(height, width), Views(crops, fraction)
         cut = view_images(image, views)
         np.testing.assert_array_equal(cut[0], image)
         assert len(cut) == views.count == crops + 1
-        sides = (max(1, round(share * height)), max(1, round(share * width)))
+        sides = (max(1, round(fraction * height)), max(1, round(fraction * width)))
         assert {crop.shape[:2] for crop in cut[1:]} <= {sides}
         found = np.array(corners(image, views), int).reshape(-1, 2)
         turned = np.array([height - sides[0], width - sides[1]]) - found
@@ -348,10 +348,10 @@ def test_a_crop_that_is_too_small_is_told_as_a_view_and_keeps_its_status():
         ({"crops": 65}, "crops is 65"),
         ({"crops": True}, "crops is True"),
         ({"crops": "5"}, "crops is '5'"),
-        ({"crop_share": 0.0}, "crop_share is 0.0: give a number above 0 and below 1"),
-        ({"crop_share": 1}, "crop_share is 1"),
-        ({"crop_share": math.nan}, "crop_share is nan"),
-        ({"crop_share": "big"}, "crop_share is 'big'"),
+        ({"crop_fraction": 0.0}, "crop_fraction is 0.0: give a number above 0 and below 1"),
+        ({"crop_fraction": 1}, "crop_fraction is 1"),
+        ({"crop_fraction": math.nan}, "crop_fraction is nan"),
+        ({"crop_fraction": "big"}, "crop_fraction is 'big'"),
         ({"flips": 1}, "flips is 1: give true or false"),
         ({"crop": 5, 3: 1}, "unknown crop, 3; choose from crops, crop_share, flips"),
         (5, "views 5: give a mapping of crops, crop_share, flips, as {crops: 5, flips: true}"),

@@ -65,7 +65,7 @@ def test_half_precision_and_torch_files_are_read(folder: Path):
     assert equal(unet, tensors)
 
 
-def damage(folder: Path, how: str) -> None:
+def distortion(folder: Path, how: str) -> None:
     path = folder / UNET
     if how == "part":
         shutil.rmtree(folder / "unet")
@@ -111,7 +111,7 @@ def change(path: Path, **values: Any) -> None:
     ],
 )
 def test_a_folder_that_will_not_do_is_refused_in_one_line(folder: Path, how: str, said: str):
-    damage(folder, how)
+    distortion(folder, how)
     with pytest.raises(PocketiqaError, match=said) as caught:
         load_base(folder)
     assert "\n" not in str(caught.value)

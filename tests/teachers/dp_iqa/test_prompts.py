@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionConfig
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from teachers.dp_iqa.prompts import (
     DISTORTIONS,
     PROMPTS,
@@ -92,7 +92,7 @@ def test_an_altered_bank_is_refused_where_no_encoder_is_at_hand(bank: PromptBank
     path = tmp_path / "bank.safetensors"
     save_bank(path, bank)
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    with pytest.raises(TamperedError, match=r"bank\.safetensors was altered.*give clip=FOLDER"):
+    with pytest.raises(IntegrityError, match=r"bank\.safetensors was altered.*give clip=FOLDER"):
         load_bank(path)
 
 

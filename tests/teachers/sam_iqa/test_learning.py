@@ -12,8 +12,8 @@ from teachers.sam_iqa import build_sam_iqa
 from tests.helpers.shared import shared_data
 
 
-def spearman(scores: Tensor, opinions: Tensor) -> float:
-    return float(np.corrcoef(rankdata(scores), rankdata(opinions))[0, 1])
+def spearman(scores: Tensor, ratings: Tensor) -> float:
+    return float(np.corrcoef(rankdata(scores), rankdata(ratings))[0, 1])
 
 
 def test_the_tiny_teacher_overfits_32_photographs():
@@ -24,15 +24,15 @@ def test_the_tiny_teacher_overfits_32_photographs():
     paths = {path.name: path for path in root.rglob("*.jpg")}
     items = [teacher.preprocess(load(paths[row["image"]]), None) for row in rows]
     images = torch.stack([item for item in items if isinstance(item, torch.Tensor)])
-    opinions = torch.tensor([float(row["mos"]) for row in rows])
-    before = spearman(teacher(items).score, opinions)
+    ratings = torch.tensor([float(row["mos"]) for row in rows])
+    before = spearman(teacher(items).score, ratings)
     model = teacher.model
     with torch.no_grad():
         taps, neck = model.encoder(images)  # frozen, so once is enough
     optimiser = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=3e-3)
     for _ in range(45):
         optimiser.zero_grad()
-        (model.regression(model.branches(taps, neck)).score - opinions).square().mean().backward()
+        (model.regression(model.branches(taps, neck)).score - ratings).square().mean().backward()
         optimiser.step()
     assert before < 0.6
-    assert spearman(teacher(items).score, opinions) >= 0.95  # measured 0.99
+    assert spearman(teacher(items).score, ratings) >= 0.95  # measured 0.99

@@ -103,11 +103,11 @@ def test_code_in_a_pickle_is_refused_and_never_run(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "ran-code-of-a-checkpoint").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
-def test_half_a_download_is_refused(share: float, checkpoint: Path, tmp_path: Path):
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_half_a_download_is_refused(fraction: float, checkpoint: Path, tmp_path: Path):
     data = checkpoint.read_bytes()
     path = tmp_path / "half.pth"
-    path.write_bytes(data[: int(share * len(data))])
+    path.write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(PocketiqaError, match=r"(is cut off or damaged|is no torch checkpoint) .*: fetch it again"):
         load_vit("tiny", path)
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from pseudo_labels.crops import FLIP, FULL, WHOLE, Crop, RandomCrops, crop_of
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.views import FLIP, FULL, WHOLE, RandomCrops, Window, window_of
 
 
 def test_a_window_is_the_same_part_at_every_size():
-    window = Window(0.25, 0.5, 0.5, 0.5)
+    window = Crop(0.25, 0.5, 0.5, 0.5)
     assert window.in_pixels(80, 40) == (20, 20, 40, 20)
     assert window.in_pixels(512, 512) == (128, 256, 256, 256)
     rgb = np.arange(80 * 40 * 3, dtype=np.uint8).reshape(80, 40, 3)
@@ -26,10 +26,10 @@ def test_a_window_never_leaves_the_image(size: tuple[int, int]):
 
 
 def test_a_view_is_read_back_from_its_name():
-    assert window_of(FULL) == window_of(FLIP) == WHOLE
+    assert crop_of(FULL) == crop_of(FLIP) == WHOLE
     for number in range(200):
         window = RandomCrops(0.3, 1.0, seed=2).of(str(number))
-        assert window_of(window.view) == window
+        assert crop_of(window.view) == window
 
 
 def test_random_crops_follow_from_seed_and_image_and_fill_their_range():
@@ -37,12 +37,12 @@ def test_random_crops_follow_from_seed_and_image_and_fill_their_range():
     windows = [crops.of(str(number)) for number in range(400)]
     assert windows == [RandomCrops(0.5, 0.9, seed=1).of(str(number)) for number in range(400)]
     assert windows[0] != RandomCrops(0.5, 0.9, seed=2).of("0")
-    shares = np.array([window.height for window in windows])
-    assert shares.min() >= 0.5
-    assert shares.max() <= 0.9
-    assert abs(shares.mean() - 0.7) < 0.02
+    fractions = np.array([window.height for window in windows])
+    assert fractions.min() >= 0.5
+    assert fractions.max() <= 0.9
+    assert abs(fractions.mean() - 0.7) < 0.02
     assert all(window.height == window.width for window in windows)
-    places = np.array([[window.top, window.left] for window in windows]) / (1 - shares[:, None])
+    places = np.array([[window.top, window.left] for window in windows]) / (1 - fractions[:, None])
     assert np.abs(places.mean(axis=0) - 0.5).max() < 0.05
 
 
@@ -52,10 +52,10 @@ def test_random_crops_follow_from_seed_and_image_and_fill_their_range():
 )  # fmt: skip
 def test_other_views_are_refused(name: str):
     with pytest.raises(PocketiqaError, match=r"unknown view '.*': known are 'full', 'flip' and such as 'crop 0.1000"):
-        window_of(name)
+        crop_of(name)
 
 
 @pytest.mark.parametrize("shares", [(0.0, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
-def test_shares_out_of_range_are_refused(shares: tuple[float, float]):
+def test_shares_out_of_range_are_refused(fractions: tuple[float, float]):
     with pytest.raises(PocketiqaError, match=r"crops from .* of a side: give two shares above 0 and at most 1"):
-        RandomCrops(*shares)
+        RandomCrops(*fractions)

@@ -21,7 +21,7 @@ _CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
 
 
 @dataclass(frozen=True)
-class Window:
+class Crop:
     """A part of an image, as shares of its height and width: the same part at every size.
 
     Attributes:
@@ -43,7 +43,7 @@ class Window:
 
     def in_pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width in an image of this size; at least one pixel."""
-        tall, wide = (max(1, round(share * side)) for share, side in ((self.height, height), (self.width, width)))
+        tall, wide = (max(1, round(fraction * side)) for fraction, side in ((self.height, height), (self.width, width)))
         return min(round(self.top * height), height - tall), min(round(self.left * width), width - wide), tall, wide
 
     def cut(self, rgb: np.ndarray) -> np.ndarray:
@@ -52,10 +52,10 @@ class Window:
         return np.ascontiguousarray(rgb[top : top + height, left : left + width])
 
 
-WHOLE = Window()
+WHOLE = Crop()
 
 
-def window_of(view: str) -> Window:
+def crop_of(view: str) -> Crop:
     """What part of an image a view shows.
 
     Raises:
@@ -64,11 +64,11 @@ def window_of(view: str) -> Window:
     if view in (FULL, FLIP):
         return WHOLE
     found = _CROP.fullmatch(view)
-    window = Window(*map(float, found.groups())) if found else WHOLE
+    window = Crop(*map(float, found.groups())) if found else WHOLE
     fits = window.top + window.height < 1 + 10**-_DIGITS and window.left + window.width < 1 + 10**-_DIGITS
     if not found or not fits or not window.height * window.width:
         raise PocketiqaError(
-            f"unknown view {view!r}: known are {FULL!r}, {FLIP!r} and such as {Window(0.1, 0.2, 0.5, 0.5).view!r}"
+            f"unknown view {view!r}: known are {FULL!r}, {FLIP!r} and such as {Crop(0.1, 0.2, 0.5, 0.5).view!r}"
         )
     return window
 
@@ -97,9 +97,9 @@ class RandomCrops:
                 "the smaller first"
             )
 
-    def of(self, image_id: str) -> Window:
+    def of(self, image_id: str) -> Crop:
         """The window of an image."""
         size, down, across = generator("crop", self.seed, image_id).random(3).tolist()
-        share = max(round(self.smallest + size * (self.largest - self.smallest), _DIGITS), 10**-_DIGITS)
-        top, left = (round(place * (1 - share), _DIGITS) for place in (down, across))
-        return Window(top, left, share, share)
+        fraction = max(round(self.smallest + size * (self.largest - self.smallest), _DIGITS), 10**-_DIGITS)
+        top, left = (round(place * (1 - fraction), _DIGITS) for place in (down, across))
+        return Crop(top, left, fraction, fraction)

@@ -11,7 +11,7 @@ from students.backbone import build_backbone, load_backbone_weights
 from students.config import StudentConfig
 from teachers.fitted_folder import read_fitted_folder, read_seen, write_fitted_folder
 from teachers.qfm_iqm import QfmIqmTeacher
-from teachers.qfm_iqm.merge import BACKBONE_FILE, merge_fitted
+from teachers.qfm_iqm.weight_average import BACKBONE_FILE, average_fitted
 from teachers.registry import build_teacher
 from tests.helpers import fitting
 from tests.teachers.qfm_iqm.tiny_qfm import TINY, picture, tiny
@@ -39,7 +39,7 @@ def score(teacher: Any, image: np.ndarray) -> float:
 def test_the_mean_of_two_lies_between_them(tmp_path: Path):
     low, high = fitted(tmp_path / "low", -0.02), fitted(tmp_path / "high", 0.02)
     middle = fitted(tmp_path / "middle")
-    merge_fitted([str(tmp_path / "low"), str(tmp_path / "high")], tmp_path / "merged")
+    average_fitted([str(tmp_path / "low"), str(tmp_path / "high")], tmp_path / "merged")
     merged = build_teacher(str(tmp_path / "merged"))
     scores = [score(teacher, picture(3)) for teacher in (low, high, middle, merged)]
     assert scores[3] == pytest.approx(scores[2], abs=1e-5)
@@ -50,7 +50,7 @@ def test_the_mean_of_two_lies_between_them(tmp_path: Path):
 
 def test_one_alone_is_made_independent_and_can_be_moved(tmp_path: Path):
     alone = fitted(tmp_path / "alone", 0.02)
-    merge_fitted([str(tmp_path / "alone")], tmp_path / "merged")
+    average_fitted([str(tmp_path / "alone")], tmp_path / "merged")
     (tmp_path / "merged").rename(tmp_path / "elsewhere")
     moved = build_teacher(str(tmp_path / "elsewhere"))
     assert score(moved, picture(1)) == pytest.approx(score(alone, picture(1)), abs=1e-6)
@@ -61,7 +61,7 @@ def test_one_alone_is_made_independent_and_can_be_moved(tmp_path: Path):
 def test_half_precision_halves_the_backbone_and_hardly_moves_the_score(tmp_path: Path):
     alone = fitted(tmp_path / "alone", 0.02)
     for half in (False, True):
-        merge_fitted([str(tmp_path / "alone")], tmp_path / f"{half}", half=half)
+        average_fitted([str(tmp_path / "alone")], tmp_path / f"{half}", half=half)
     sizes = [(tmp_path / f"{half}" / BACKBONE_FILE).stat().st_size for half in (True, False)]
     assert sizes[0] < 0.6 * sizes[1]
     assert score(build_teacher(str(tmp_path / "True")), picture(1)) == pytest.approx(score(alone, picture(1)), abs=2e-3)
@@ -69,8 +69,8 @@ def test_half_precision_halves_the_backbone_and_hardly_moves_the_score(tmp_path:
 
 def test_a_student_can_start_from_the_backbone(tmp_path: Path):
     fitted(tmp_path / "alone", 0.02)
-    merge_fitted([str(tmp_path / "alone")], tmp_path / "merged", half=True)
-    backbone = build_backbone(StudentConfig(BACKBONE, levels=(4, 8, 16), grid=16))
+    average_fitted([str(tmp_path / "alone")], tmp_path / "merged", half=True)
+    backbone = build_backbone(StudentConfig(BACKBONE, levels=(4, 8, 16), map_stride=16))
     load_backbone_weights(backbone, tmp_path / "merged" / BACKBONE_FILE)
     given = load_file(tmp_path / "merged" / BACKBONE_FILE)
     torch.testing.assert_close(backbone.state_dict()["conv_stem.weight"], given["conv_stem.weight"].float())
@@ -92,5 +92,5 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path):
         ([first, str(tmp_path / "wider")], r"another width \(32\) than .* \(16\)"),
     ):
         with pytest.raises(PocketiqaError, match=message):
-            merge_fitted(members, tmp_path / "out")
+            average_fitted(members, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,8 +6,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
-from teachers.sealed import read_sealed, tensor_digest, write_sealed
+from pseudo_labels.errors import IntegrityError, PocketiqaError
+from teachers.checksummed import read_checksummed, tensor_digest, write_checksummed
 
 HEAD = {"base": "0123", "scale": "MOS", "values": [1, 2.5, None]}
 TENSORS = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros(0, 3)}
@@ -16,12 +16,12 @@ TENSORS = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "some.safetensors"
-    write_sealed(path, "test file", HEAD, TENSORS)
+    write_checksummed(path, "test file", HEAD, TENSORS)
     return path
 
 
 def read(path: Path):
-    return read_sealed(path, "test file", mend="make it anew")
+    return read_checksummed(path, "test file", mend="make it anew")
 
 
 def test_what_was_written_is_read_and_equal_content_gives_equal_bytes(path: Path):
@@ -29,7 +29,7 @@ def test_what_was_written_is_read_and_equal_content_gives_equal_bytes(path: Path
     assert head == HEAD
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     data = path.read_bytes()
-    write_sealed(path, "test file", dict(reversed(HEAD.items())), dict(reversed(TENSORS.items())))
+    write_checksummed(path, "test file", dict(reversed(HEAD.items())), dict(reversed(TENSORS.items())))
     assert path.read_bytes() == data
 
 
@@ -53,7 +53,7 @@ def test_a_changed_head_is_tampering(path: Path):
     record = json.loads(metadata["pocketiqa.test_file"])
     record["head"]["scale"] = "better MOS"
     save_file(TENSORS, path, {"pocketiqa.test_file": json.dumps(record)})
-    with pytest.raises(TamperedError, match=r"some\.safetensors was altered.*test file: make it anew"):
+    with pytest.raises(IntegrityError, match=r"some\.safetensors was altered.*test file: make it anew"):
         read(path)
 
 
@@ -61,14 +61,14 @@ def test_damaged_foreign_missing_and_newer_files_are_told_apart(path: Path, tmp_
     with pytest.raises(PocketiqaError, match=r"no test file at .*nowhere: make it anew"):
         read(tmp_path / "nowhere")
     with pytest.raises(PocketiqaError, match=r"is no other file: make it anew"):
-        read_sealed(path, "other file", mend="make it anew")
+        read_checksummed(path, "other file", mend="make it anew")
     with safe_open(path, "pt") as file:
         record = json.loads(file.metadata()["pocketiqa.test_file"])
     save_file(TENSORS, path, {"pocketiqa.test_file": json.dumps({**record, "format": 9})})
     with pytest.raises(PocketiqaError, match="has format 9, but this pocketiqa reads 1: upgrade"):
         read(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(TamperedError, match="is cut off or damaged"):
+    with pytest.raises(IntegrityError, match="is cut off or damaged"):
         read(path)
 
 

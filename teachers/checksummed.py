@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pseudo_labels.errors import PocketiqaError, TamperedError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, write_atomic
 
 
@@ -31,7 +31,7 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 FORMAT = 1
 
 
-def write_sealed(path: Path, kind: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_checksummed(path: Path, kind: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a file in one step; equal content gives equal bytes.
 
     Args:
@@ -49,8 +49,8 @@ def write_sealed(path: Path, kind: str, head: Mapping[str, Any], tensors: Mappin
     write_atomic(path, save(stored, {_key(kind): canonical_json(record).decode()}))
 
 
-def read_sealed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Head and tensors of a file that ``write_sealed`` wrote.
+def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Head and tensors of a file that ``write_checksummed`` wrote.
 
     Args:
         path: of the file.
@@ -68,13 +68,13 @@ def read_sealed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any], di
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise TamperedError(f"{path} is cut off or damaged ({error}): {mend}") from error
+        raise IntegrityError(f"{path} is cut off or damaged ({error}): {mend}") from error
     if _key(kind) not in metadata:
         raise PocketiqaError(f"{path} is no {kind}: {mend}")
     record = _record(metadata[_key(kind)], path, mend)
     head = record.get("head")
     if not isinstance(head, dict) or _digest(kind, head, tensors) != record.get("digest"):
-        raise TamperedError(f"{path} was altered, it is not what was written as a {kind}: {mend}")
+        raise IntegrityError(f"{path} was altered, it is not what was written as a {kind}: {mend}")
     return head, tensors
 
 
@@ -82,7 +82,7 @@ def _record(text: str, path: Path, mend: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except ValueError as error:
-        raise TamperedError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
+        raise IntegrityError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise PocketiqaError(f"{path} has format {found!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa")

@@ -29,7 +29,7 @@ BACKBONE_FILE = "backbone.safetensors"
 _OWN = ("weights", "pretrained", "trainable", "cache", "head")
 
 
-def merge_fitted(members: Sequence[str], out: Path, *, half: bool = False) -> str:
+def average_fitted(members: Sequence[str], out: Path, *, half: bool = False) -> str:
     """Write the mean of fitted teachers as a folder of its own, with the backbone in it.
 
     The backbone's file has timm's key names: a student can start from it (``student.init``).
