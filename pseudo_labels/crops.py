@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pseudo_labels.defaults import CROP_LARGEST, CROP_SMALLEST
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 
@@ -86,8 +87,8 @@ class RandomCrops:
         PocketiqaError: shares out of range, or the smaller one last.
     """
 
-    smallest: float = 0.5
-    largest: float = 0.9
+    smallest: float = CROP_SMALLEST
+    largest: float = CROP_LARGEST
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -3,3 +3,42 @@
 NEAR_DUPLICATE_COSINE = 0.7
 """Cosine of features above which two images are near duplicates: BIQ2021's own groups were made by it, with the same
 kind of features."""
+
+NEAR_DUPLICATE_DISTANCE = 4
+"""Bits of the 64-bit difference hash up to which two images count as one scene."""
+
+MAX_PIXELS = 100_000_000
+"""Images with more pixels (width times height) are refused before anything is decoded."""
+
+MAX_BAD_FRACTION = 0.5
+"""Fraction of bad files above which the building of a pool fails."""
+
+MAX_FAILED_FRACTION = 0.5
+"""Fraction of good images without a label above which a label store stays unfinished."""
+
+DISTORTED_PER_IMAGE = 25
+"""Distorted copies of each clean image."""
+
+DISTORTION_NAMES = ("kadid",)
+"""Names or groups of the distortions that a synthetic pool is made of."""
+
+LABEL_BATCH_SIZE = 8
+"""Images in one forward pass of a teacher."""
+
+LABEL_THREADS = 1
+"""CPU threads of a teacher; part of what determines the bytes of its labels."""
+
+DECODE_WORKERS = 2
+"""Images that are decoded ahead at a time."""
+
+CROP_SMALLEST, CROP_LARGEST = 0.5, 0.9
+"""Bounds of the fraction of height and width that a random crop shows."""
+
+MIN_CONFIDENCE = 0.0
+"""Confidence below which a fused row is dropped; 0 drops none."""
+
+MAX_OUTLIER = 4.0
+"""Robust deviations of a stored feature above which a fused row is dropped."""
+
+SEED = 0
+"""Seed of everything random, unless another is given."""

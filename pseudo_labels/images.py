@@ -43,6 +43,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import Status
 
@@ -82,7 +83,7 @@ class DecodeLimits:
         PocketiqaError: a limit is below 1, or the background is no 8-bit colour.
     """
 
-    max_pixels: int = 100_000_000
+    max_pixels: int = MAX_PIXELS
     min_side: int = 64
     background: tuple[int, int, int] = (255, 255, 255)
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pseudo_labels import addresses, outputs
+from pseudo_labels.defaults import MAX_BAD_FRACTION, NEAR_DUPLICATE_DISTANCE
 from pseudo_labels.duplicates import MAX_DISTANCE, Fingerprint, fingerprint, group_near_duplicates
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import remove_leftovers, sha256_bytes, write_atomic
@@ -225,8 +226,8 @@ def build_pool(
     out: Path,
     *,
     limits: DecodeLimits = DEFAULT_LIMITS,
-    near_duplicate_distance: int = 4,
-    max_bad_fraction: float = 0.5,
+    near_duplicate_distance: int = NEAR_DUPLICATE_DISTANCE,
+    max_bad_fraction: float = MAX_BAD_FRACTION,
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,

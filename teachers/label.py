@@ -15,6 +15,7 @@ from typing import Any
 
 from pseudo_labels import outputs
 from pseudo_labels.crops import RandomCrops
+from pseudo_labels.defaults import DECODE_WORKERS, LABEL_BATCH_SIZE, LABEL_THREADS, MAX_FAILED_FRACTION
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.parallel import Progress
@@ -86,12 +87,12 @@ def label(
     options: Mapping[str, Any] | None = None,
     unseen: bool = False,
     crops: RandomCrops | None = None,
-    batch_size: int = 8,
+    batch_size: int = LABEL_BATCH_SIZE,
     device: str = "auto",
-    threads: int = 1,
-    decode_workers: int = 2,
+    threads: int = LABEL_THREADS,
+    decode_workers: int = DECODE_WORKERS,
     limits: DecodeLimits = DEFAULT_LIMITS,
-    max_failed_fraction: float = 0.5,
+    max_failed_fraction: float = MAX_FAILED_FRACTION,
     overwrite: bool = False,
     progress: Progress | None = None,
     warn: Warn | None = None,
@@ -158,10 +159,10 @@ def label_pool(
     teacher: Teacher,
     store: LabelStore,
     *,
-    batch_size: int = 8,
+    batch_size: int = LABEL_BATCH_SIZE,
     rank: int = 0,
     world: int = 1,
-    decode_workers: int = 2,
+    decode_workers: int = DECODE_WORKERS,
     limits: DecodeLimits = DEFAULT_LIMITS,
     seen: Container[str] = (),
     crops: RandomCrops | None = None,

@@ -7,6 +7,21 @@ import typer
 
 from distill.commands.options import OutFolder, Overwrite, OverwriteFile, app
 from distill.terminal import console
+from pseudo_labels.defaults import (
+    CROP_LARGEST,
+    CROP_SMALLEST,
+    DECODE_WORKERS,
+    DISTORTED_PER_IMAGE,
+    LABEL_BATCH_SIZE,
+    LABEL_THREADS,
+    MAX_BAD_FRACTION,
+    MAX_FAILED_FRACTION,
+    MAX_OUTLIER,
+    MAX_PIXELS,
+    MIN_CONFIDENCE,
+    NEAR_DUPLICATE_DISTANCE,
+    SEED,
+)
 
 
 @app.command()
@@ -21,10 +36,10 @@ def pool(
     out: OutFolder,
     near_duplicate_distance: Annotated[
         int, typer.Option(help="dHash bits, of 64, up to which two images are one scene.")
-    ] = 4,
-    max_bad_fraction: Annotated[float, typer.Option(help="Fail when more than this share of files is bad.")] = 0.5,
-    max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = 100_000_000,
-    workers: Annotated[int, typer.Option(help="Images decoded at a time.")] = 2,
+    ] = NEAR_DUPLICATE_DISTANCE,
+    max_bad_fraction: Annotated[float, typer.Option(help="Fail above this fraction of bad files.")] = MAX_BAD_FRACTION,
+    max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = MAX_PIXELS,
+    workers: Annotated[int, typer.Option(help="Images decoded at a time.")] = DECODE_WORKERS,
     overwrite: Overwrite = False,
 ) -> None:
     """List the images of one or more sources: content hash, size, duplicates, scenes, bad files."""
@@ -50,8 +65,8 @@ def pool(
 def distort(
     pool: Annotated[Path | None, typer.Argument(help="Folder of a clean pool.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write (with --preview: a PNG file).")] = None,
-    per_image: Annotated[int, typer.Option(help="Distorted versions of each image.")] = 25,
-    seed: Annotated[int, typer.Option(help="Chooses distortions, levels and noise.")] = 0,
+    per_image: Annotated[int, typer.Option(help="Distorted versions of each image.")] = DISTORTED_PER_IMAGE,
+    seed: Annotated[int, typer.Option(help="Chooses distortions, levels and noise.")] = SEED,
     names: Annotated[
         list[str] | None, typer.Option("--only", help="kadid, camera, all, or one distortion; repeatable.")
     ] = None,
@@ -132,17 +147,19 @@ def label(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Label a random window of each image in place of all of it: smallest=0.5, largest=0.9 (shares of its "
-            "sides) and seed=0; repeatable.",
+            help=f"Label a random crop of each image in place of all of it: smallest={CROP_SMALLEST}, "
+            f"largest={CROP_LARGEST} (fractions of its sides) and seed={SEED}; repeatable.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = LABEL_BATCH_SIZE,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")] = 1,
-    decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = 2,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")
+    ] = LABEL_THREADS,
+    decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = DECODE_WORKERS,
     max_failed_fraction: Annotated[
-        float, typer.Option(help="Leave the store unfinished when more than this share of good images gets no label.")
-    ] = 0.5,
+        float, typer.Option(help="Leave the store unfinished above this fraction of good images without a label.")
+    ] = MAX_FAILED_FRACTION,
     overwrite: Overwrite = False,
 ) -> None:
     """Let a teacher score a pool. Killed or interrupted, the same command goes on where it stopped."""
@@ -193,18 +210,18 @@ def fuse(
     min_teachers: Annotated[
         int | None, typer.Option(help="Teachers that must have scored a row; 1 allows a single store.  [default: 2]")
     ] = None,
-    min_confidence: Annotated[float, typer.Option(help="Drop rows below this confidence, of 0 to 1.")] = 0.0,
+    min_confidence: Annotated[float, typer.Option(help="Drop rows below this confidence, of 0 to 1.")] = MIN_CONFIDENCE,
     max_disagreement: Annotated[
         float | None, typer.Option(help="Drop rows on which the teachers' deviation is more than this, such as 0.15.")
     ] = None,
     outlier_feature: Annotated[
         str | None, typer.Option(help="Drop rows far from all others in this stored feature, [TEACHER/]NAME.")
     ] = None,
-    max_outlier: Annotated[float, typer.Option(help="Robust deviations that count as far.")] = 4.0,
+    max_outlier: Annotated[float, typer.Option(help="Robust deviations that count as far.")] = MAX_OUTLIER,
     carry: Annotated[
         str | None, typer.Option("--features", help="Stored feature to carry over, [TEACHER/]NAME.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of cross-validation and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of cross-validation and intervals.")] = SEED,
     overwrite: Overwrite = False,
 ) -> None:
     """Join the labels of several teachers: calibrated on opinions, weighted by expected error, the good ones kept."""

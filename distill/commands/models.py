@@ -18,9 +18,9 @@ def fit_teacher(
     overwrite: Overwrite = False,
 ) -> None:
     """Fit a teacher to the opinion scores of people. Killed, the same command goes on."""
-    from distill.stages.pipeline import fit_only
+    from distill.stages.fitting import fit_recipe
 
-    fit_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
+    fit_recipe(recipe, out=out, settings=settings or [], overwrite=overwrite)
 
 
 @app.command()
@@ -31,9 +31,9 @@ def distill(
     overwrite: Overwrite = False,
 ) -> None:
     """Train the student of a recipe from labels that exist. Killed, the same command goes on."""
-    from distill.stages.pipeline import distill_only
+    from distill.stages.student import distill_recipe
 
-    distill_only(recipe, out=out, settings=settings or [], overwrite=overwrite)
+    distill_recipe(recipe, out=out, settings=settings or [], overwrite=overwrite)
 
 
 @app.command()

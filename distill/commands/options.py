@@ -1,5 +1,6 @@
 """The application, and options that several commands share."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pocketiqa {version('pocketiqa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def pocketiqa(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Options of the command itself, before the name of a subcommand."""
+
 
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start over: remove what --out holds from an earlier run.")

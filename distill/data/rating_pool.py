@@ -13,10 +13,10 @@ from typing import Any
 
 from distill.data.split import join_groups
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow
-from distill.evaluation.hash_overlap import NEAR_DUPLICATE_DISTANCE
 from distill.terminal.console import is_main_process
 from pseudo_labels import outputs
 from pseudo_labels.addresses import of_path
+from pseudo_labels.defaults import NEAR_DUPLICATE_DISTANCE
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.images import DEFAULT_LIMITS

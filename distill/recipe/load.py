@@ -8,9 +8,35 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, read_renamed
 
 Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def todays_names(model: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys with every old name of a recipe key replaced by its new one, with a note.
+
+    Args:
+        model: what the file that the settings are laid over holds.
+        settings: dotted key to value.
+    """
+    return {_todays_key(model, key): value for key, value in settings.items()}
+
+
+def _todays_key(model: Any, key: str) -> str:
+    names = []
+    for name in key.split("."):
+        (new,) = read_renamed({name: None}, getattr(model, "RENAMED", {}))
+        names.append(new)
+        model = _model_of(model, new)
+    return ".".join(names)
+
+
+def _model_of(model: Any, name: int | str) -> Any:
+    """The settings class of a section that ``model`` has under a name; None where there is none."""
+    field = getattr(model, "model_fields", {}).get(name)
+    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+    return next((item for item in candidates if hasattr(item, "model_fields")), None)
 
 
 def parse_settings(words: Iterable[str]) -> dict[str, Any]:
@@ -100,10 +126,8 @@ def _words(model: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 
 def _did_you_mean(model: Any, location: tuple[int | str, ...]) -> str:
-    for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((item for item in candidates if hasattr(item, "model_fields")), None)
+    for name in location[:-1]:
+        model = _model_of(model, name)
     renamed = getattr(model, "RENAMED", {}).get(str(location[-1]))
     if renamed:
         return f"; it is called {renamed!r} now, and {renamed!r} is given as well: leave one out"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, validated
 from distill.recipe.settings import Settings
 from distill.recipe.stages import (
     BenchmarkSection,
@@ -22,6 +22,7 @@ from distill.recipe.stages import (
     expanded,
 )
 from distill.recipe.training import FitSection, TrainConfig
+from pseudo_labels.defaults import SEED
 from pseudo_labels.errors import PocketiqaError
 from teachers.embedded import FOLDER as EMBEDDED_FOLDER
 from teachers.embedded import NAME as EMBEDDED
@@ -54,7 +55,7 @@ class Recipe(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     out: Path
-    seed: int = 0
+    seed: int = SEED
     fit: FitSection | None = None
     teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$")], FitSection] = Field(
         default_factory=dict
@@ -116,7 +117,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
         raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
     if "rows" in tree:
         raise PocketiqaError(f"{path} is a comparison of many models: make it with 'pocketiqa compare {name}'")
-    tree = apply_settings(tree, parse_settings(settings))
+    tree = apply_settings(tree, todays_names(Recipe, parse_settings(settings)))
     if out is not None:
         tree["out"] = str(out)
     recipe = validated(Recipe, tree, path)

@@ -1,5 +1,6 @@
 """The base of all settings of recipes, studies and comparisons: unknown keys are errors, old names are read."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from pseudo_labels.errors import read_renamed
+from pseudo_labels.errors import RenamedWarning, read_renamed
 
 _STORED = "stored"
 
@@ -23,15 +24,25 @@ class Settings(BaseModel):
     Attributes:
         RENAMED: old key to new key. An old key is read for one release, with a ``RenamedWarning``; in files
             on disk it stays, so that what was made before the renaming still counts as equal.
+        REMOVED: old key to why it is gone; it is passed over for one release, with a note.
+        STORED_ALSO: removed key to the value that files on disk have for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     RENAMED: ClassVar[Mapping[str, str]] = {}
+    REMOVED: ClassVar[Mapping[str, str]] = {}
+    STORED_ALSO: ClassVar[Mapping[str, Any]] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _read_old_names(cls, values: Any) -> Any:
-        return read_renamed(values, cls.RENAMED) if isinstance(values, Mapping) else values
+        if not isinstance(values, Mapping):
+            return values
+        removed = [name for name in cls.REMOVED if name in values]
+        for name in removed:
+            warnings.warn(f"{name!r} is passed over: {cls.REMOVED[name]}", RenamedWarning, stacklevel=2)
+        today = read_renamed(values, cls.RENAMED)
+        return {name: value for name, value in today.items() if name not in removed}
 
     @model_serializer(mode="wrap")
     def _with_stored_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
@@ -39,7 +50,7 @@ class Settings(BaseModel):
         if info.context is None or not info.context.get(_STORED):
             return values
         stored = {new: old for old, new in self.RENAMED.items()}
-        return {stored.get(name, name): value for name, value in values.items()}
+        return {stored.get(name, name): value for name, value in values.items()} | dict(self.STORED_ALSO)
 
     def stored(self, **choice: Any) -> dict[str, Any]:
         """The settings as JSON values under the names that files on disk have.

@@ -9,7 +9,20 @@ from pydantic import Field, model_validator
 
 from distill.recipe.settings import Settings
 from pseudo_labels.crops import RandomCrops
-from pseudo_labels.defaults import NEAR_DUPLICATE_COSINE
+from pseudo_labels.defaults import (
+    CROP_LARGEST,
+    CROP_SMALLEST,
+    DISTORTED_PER_IMAGE,
+    DISTORTION_NAMES,
+    LABEL_BATCH_SIZE,
+    LABEL_THREADS,
+    MAX_BAD_FRACTION,
+    MAX_OUTLIER,
+    MIN_CONFIDENCE,
+    NEAR_DUPLICATE_COSINE,
+    NEAR_DUPLICATE_DISTANCE,
+    SEED,
+)
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.keep import KeepRule
 
@@ -55,8 +68,8 @@ class PoolSection(Settings):
     RENAMED = {"near_distance": "near_duplicate_distance", "max_bad_share": "max_bad_fraction"}
 
     sources: Annotated[list[str], Field(min_length=1)]
-    near_duplicate_distance: Annotated[int, Field(ge=0, le=32)] = 4
-    max_bad_fraction: Fraction = 0.5
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=32)] = NEAR_DUPLICATE_DISTANCE
+    max_bad_fraction: Fraction = MAX_BAD_FRACTION
 
 
 class DistortSection(Settings):
@@ -68,8 +81,8 @@ class DistortSection(Settings):
         max_side: the clean images are shrunk to this longer side in pixels first; null keeps their size.
     """
 
-    names: Annotated[list[str], Field(min_length=1)] = ["kadid"]
-    per_image: Annotated[int, Field(ge=1)] = 25
+    names: Annotated[list[str], Field(min_length=1)] = list(DISTORTION_NAMES)
+    per_image: Annotated[int, Field(ge=1)] = DISTORTED_PER_IMAGE
     max_side: Annotated[int, Field(ge=64)] | None = None
 
 
@@ -93,8 +106,8 @@ class LabelSection(Settings):
     shards: Annotated[int, Field(ge=1)] | None = None
     features: bool = False
     unseen: bool = False
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    threads: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = LABEL_BATCH_SIZE
+    threads: Annotated[int, Field(ge=1)] = LABEL_THREADS
 
 
 class CropSection(Settings):
@@ -106,9 +119,9 @@ class CropSection(Settings):
         seed: another seed, other windows.
     """
 
-    smallest: Annotated[float, Field(gt=0, le=1)] = 0.5
-    largest: Annotated[float, Field(gt=0, le=1)] = 0.9
-    seed: int = 0
+    smallest: Annotated[float, Field(gt=0, le=1)] = CROP_SMALLEST
+    largest: Annotated[float, Field(gt=0, le=1)] = CROP_LARGEST
+    seed: int = SEED
 
     @property
     def crops(self) -> RandomCrops:
@@ -161,10 +174,10 @@ class FuseSection(Settings):
     split: SplitName | None = None
     calibrate: Literal["auto", "logistic", "isotonic", "quantile", "none"] | None = None
     min_teachers: int | None = None
-    min_confidence: float = 0.0
+    min_confidence: float = MIN_CONFIDENCE
     max_disagreement: float | None = None
     outlier_feature: str | None = None
-    max_outlier: float = 4.0
+    max_outlier: float = MAX_OUTLIER
     features: str | None = None
 
     @property

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from distill.recipe.settings import Settings
 from distill.recipe.stages import SourceSection
+from pseudo_labels.defaults import SEED
 from students.preprocess import LARGEST_SIDE
 
 ScoreKind = Literal["mse", "huber"]
@@ -58,7 +59,7 @@ class SplitSettings(Settings):
 
     validation: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.0, ge=0, lt=1)
-    seed: int = 0
+    seed: int = SEED
 
     @model_validator(mode="after")
     def _something_trains(self) -> Self:
@@ -120,7 +121,7 @@ class LoopSettings(Settings):
         tracker: name of an Accelerate tracker, or ``none``. Not compared either.
     """
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=SEED, ge=0)
     steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=32, ge=1)
     accumulation_steps: int = Field(default=1, ge=1)
@@ -230,17 +231,12 @@ class ImageSettings(Settings):
             labels hold flipped views use those instead.
     """
 
-    max_side: int = Field(default=384, ge=64)
+    # Without effect, but in the specification of every run of earlier versions: these still resume.
+    STORED_ALSO = {"max_side": 384}
+    REMOVED = {"max_side": "it resized nothing; student.max_side is the size that a student sees"}
+
     crop_size: int | None = Field(default=224, ge=64)
     horizontal_flip: bool = True
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if self.crop_size is not None and self.crop_size > self.max_side:
-            raise ValueError(
-                f"crop_size {self.crop_size} is above max_side {self.max_side}: lower it or raise max_side"
-            )
-        return self
 
 
 class LiveSettings(Settings):

@@ -1,11 +1,14 @@
 """What every stage of a run is given: the recipe, where things go, and how to make an output only once."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.recipe.recipe import Recipe
+from distill.recipe.recipe import Recipe, load_recipe, with_places
+from distill.terminal import console
+from pseudo_labels.errors import OutputConflictError
 from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, finish, read_manifest
 from pseudo_labels.parallel import Progress
 
@@ -145,3 +148,28 @@ def make_once(
     if state is Claim.DONE:
         return read_manifest(folder, kind)
     return finish(folder, make(folder))
+
+
+def open_run(name: str, out: Path | None, settings: Sequence[str]) -> Run:
+    """Read a recipe and prepare the folders of its run; arguments as for ``pipeline.run_recipe``."""
+    recipe = with_places(load_recipe(name, settings, out))
+    words = ["pocketiqa run", name, *(f"--set '{word}'" for word in settings), *([f"--out {out}"] if out else [])]
+    return Run(recipe, recipe.out, " ".join(words))
+
+
+def walk(stage: Stage, *, overwrite: bool) -> None:
+    """Do one stage under a progress bar, unless it was done before with the same settings and inputs."""
+    done_before = is_complete(stage.folder)
+    started = time.monotonic()
+    with console.progress(f"{stage.name:<9}", visible=console.is_main_process()) as report:
+        try:
+            summary = stage.make(False, report)
+        except OutputConflictError as conflict:
+            if not overwrite:
+                raise
+            console.warn(f"{stage.name} is made anew: {conflict}")
+            done_before = False
+            summary = stage.make(True, report)
+    if console.is_main_process():
+        state = "unchanged, skipped" if done_before else f"{time.monotonic() - started:.0f} s"
+        console.out.print(f"{stage.name:<9} {summary} ({state})", markup=False)

@@ -1,5 +1,6 @@
 """Opinions to teacher: fitting, and several fittings to one."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from distill.data.examples import Source
 from distill.data.ratings import left_out, open_sources
 from distill.recipe.stages import WeightAverageSection
-from distill.stages.context import Run, Stage, make_once
-from distill.terminal.console import warn
+from distill.stages.context import Run, Stage, make_once, open_run, walk
+from distill.terminal import console
 from distill.training.teacher import fit_teacher
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from teachers.qfm_iqm.weight_average import average_fitted
@@ -48,10 +50,12 @@ def all_fit_sources(run: Run) -> list[Source]:
 def _fit(run: Run, name: str, overwrite: bool, report: Progress) -> str:
     section, sources = run.recipe.fits[name], fit_sources(run, name, overwrite=overwrite, progress=report)
     for note in left_out(sources):
-        warn(note)
-    result = fit_teacher(section, sources, run.fitting_of(name), overwrite=overwrite, progress=report, warn=warn)
+        console.warn(note)
+    result = fit_teacher(
+        section, sources, run.fitting_of(name), overwrite=overwrite, progress=report, warn=console.warn
+    )
     for note in result.notes:
-        warn(note)
+        console.warn(note)
     srcc = result.validation["score"]
     return f"{section.teacher}, weights of step {result.step}, SRCC {srcc:.3f} on validation"
 
@@ -74,3 +78,24 @@ def _average(run: Run, section: WeightAverageSection, overwrite: bool, report: P
 
     make_once(run.averaged_teacher, AVERAGE_KIND, {"fitted": fitted, "half": section.half}, make, overwrite=overwrite)
     return f"{run.averaged_teacher} from {', '.join(section.names)}"
+
+
+def fit_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:
+    """Fit the teachers of a recipe to its opinions.
+
+    Raises:
+        PocketiqaError: the recipe fits no teacher, or the fitting failed; it can be resumed.
+    """
+    run = open_run(name, out, settings)
+    if not run.recipe.fits:
+        raise PocketiqaError(
+            f"recipe {name!r} has no section 'fit': choose one that fits a teacher, or add the section"
+        )
+    for stage in fitting_stages(run):
+        walk(stage, overwrite=overwrite)
+    if console.is_main_process():
+        for teacher in map(run.teacher_of, run.recipe.fits):
+            console.out.print(
+                f"teacher: {teacher}\nlabel a pool with it: pocketiqa label POOL --teacher {teacher} --out DIR",
+                markup=False,
+            )

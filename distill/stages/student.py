@@ -1,5 +1,6 @@
 """Labels to model file: training the student and exporting it."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from distill.data.ratings import left_out, open_sources
 from distill.recipe.recipe import first_weights
 from distill.recipe.stages import SourceSection
 from distill.recipe.training import LiveSettings, TrainConfig
-from distill.stages.context import Run, Stage, make_once
+from distill.stages.context import Run, Stage, make_once, open_run, walk
 from distill.stages.export import export_checkpoint
-from distill.terminal.console import warn
+from distill.terminal import console
 from distill.training.student import train
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
@@ -55,10 +56,10 @@ def student_stages(run: Run) -> list[Stage]:
 def _distill(run: Run, overwrite: bool, report: Progress) -> str:
     sources = label_sources(run, overwrite=overwrite, progress=report)
     for note in left_out(sources):
-        warn(note)
+        console.warn(note)
     result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report)
     for note in result.notes:
-        warn(note)
+        console.warn(note)
     return f"weights of step {result.step} of {_config(run).steps}"
 
 
@@ -95,3 +96,19 @@ def _export(run: Run, overwrite: bool, report: Progress) -> str:
 
     make_once(run.model.parent, EXPORT_KIND, spec, make, overwrite=overwrite)
     return f"{run.model} ({run.model.stat().st_size / 1e6:.1f} MB)"
+
+
+def distill_recipe(
+    name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False
+) -> None:
+    """Train the student of a recipe from labels that its earlier stages, or other commands, made.
+
+    Raises:
+        PocketiqaError: labels are missing, or the training failed; it can be resumed.
+    """
+    run = open_run(name, out, settings)
+    if run.recipe.distill is None:
+        raise PocketiqaError(f"recipe {name!r} has no section 'distill': 'pocketiqa fit-teacher' fits its teacher")
+    walk(student_stages(run)[0], overwrite=overwrite)
+    if console.is_main_process():
+        console.out.print(f"student: {run.training / 'student'}", markup=False)

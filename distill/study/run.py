@@ -6,9 +6,8 @@ from pathlib import Path
 import yaml
 
 from distill.recipe.recipe import Recipe, with_places
-from distill.stages.context import Stage, is_complete
+from distill.stages.context import Stage, is_complete, walk
 from distill.stages.fitting import fitting_stages
-from distill.stages.pipeline import walk
 from distill.stages.student import student_stages
 from distill.study.costs import record_cost
 from distill.study.evaluate import evaluation_stage

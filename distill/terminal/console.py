@@ -12,12 +12,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 
-from pseudo_labels.errors import PocketiqaError, RenamedWarning
+from pseudo_labels.errors import PocketiqaError, RenamedWarning, read_renamed
 from pseudo_labels.parallel import Progress
 
 # Results go to standard output; progress and errors to standard error, so that pipes stay clean.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# Old names of options, which are read in this release only.
+_RENAMED_OPTIONS = {
+    "--near-distance": "--near-duplicate-distance",
+    "--max-bad-share": "--max-bad-fraction",
+    "--max-failed-share": "--max-failed-fraction",
+}
 
 _SHOW_WARNING = warnings.showwarning
 
@@ -72,11 +79,12 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
     """
     import typer
 
-    warnings.showwarning = _show_warning
     debug = "--debug" in argv
-    arguments = [word for word in argv if word != "--debug"]
     try:
-        status = app(args=arguments, prog_name="pocketiqa", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            arguments = [_todays_option(word) for word in argv if word != "--debug"]
+            status = app(args=arguments, prog_name="pocketiqa", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     except PocketiqaError as error:
@@ -90,6 +98,13 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
     if status == _INTERRUPTED:
         return _fail("interrupted; run the same command again to resume", _INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+def _todays_option(word: str) -> str:
+    """A word of the command line, with the old name of an option replaced by its new one."""
+    name, equals, value = word.partition("=")
+    (today,) = read_renamed({name: value}, _RENAMED_OPTIONS)
+    return f"{today}{equals}{value}"
 
 
 def _describe(error: Exception) -> str:

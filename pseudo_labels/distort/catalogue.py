@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pseudo_labels.crops import generator
+from pseudo_labels.defaults import DISTORTION_NAMES
 from pseudo_labels.distort import blur, camera, colour, compression, noise, spatial
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.errors import PocketiqaError
@@ -115,7 +116,7 @@ def select(names: Sequence[str] | None = None) -> tuple[str, ...]:
     """
     wanted: set[str] = set()
     known = groups()
-    for name in ("kadid",) if names is None else names:
+    for name in DISTORTION_NAMES if names is None else names:
         if name in known:
             wanted.update(known[name])
         elif name in CATALOGUE:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pseudo_labels.defaults import MAX_OUTLIER, MIN_CONFIDENCE
 from pseudo_labels.errors import PocketiqaError
 
 
@@ -39,10 +40,10 @@ class KeepRule:
     """
 
     min_teachers: int | None = None
-    min_confidence: float = 0.0
+    min_confidence: float = MIN_CONFIDENCE
     max_disagreement: float | None = None
     outlier_feature: str | None = None
-    max_outlier: float = 4.0
+    max_outlier: float = MAX_OUTLIER
 
     def __post_init__(self) -> None:
         if self.min_teachers is not None and self.min_teachers < 1:

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from distill.recipe.recipe import first_weights, load_recipe
-from distill.stages.pipeline import distill_only, run_recipe
+from distill.stages.pipeline import run_recipe
+from distill.stages.student import distill_recipe
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
@@ -111,7 +112,7 @@ def test_a_student_learns_windows_of_the_pool_from_the_merged_teacher(tmp_path: 
     del recipe["pool"], recipe["label"], recipe["fuse"], recipe["teachers"], recipe["weight_average"]
     path.write_text(yaml.safe_dump(recipe))
     with pytest.raises(PocketiqaError, match=r"'0-qfm_iqm' holds labels of windows.*: name another first"):
-        distill_only(str(path))
+        distill_recipe(str(path))
 
 
 def test_where_a_student_may_start_from():
@@ -121,5 +122,5 @@ def test_where_a_student_may_start_from():
 
 def test_a_merge_of_unknown_teachers_is_refused(tmp_path: Path):
     path = written(tmp_path, merge={"names": ["fold1", "fold3"]})
-    with pytest.raises(PocketiqaError, match="merge names 'fold3': choose from fold1, fold2"):
+    with pytest.raises(PocketiqaError, match="weight_average names 'fold3': choose from fold1, fold2"):
         load_recipe(path)
