@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.pocketiqa-ready
 RECIPE := quickstart
 
-.PHONY: setup quickstart test lint types wheel-check check bench bench-teachers clean
+.PHONY: setup quickstart test lint types docs wheel-check check bench bench-teachers clean
 
 quickstart: $(READY)
 	$(BIN)/pocketiqa run $(RECIPE) $(if $(PHOTOS),--set 'pool.sources=["$(PHOTOS)"]' --out 'runs/$(RECIPE)-photos',)
@@ -34,6 +34,10 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/pyright
+
+# The pages that are generated: recipes key by key, the command line.
+docs: $(READY)
+	$(BIN)/python -m tests.docs.reference
 
 # Builds the wheel, installs it with the base dependencies only, and scores an image from an empty folder.
 wheel-check: $(READY)

@@ -2,11 +2,25 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+# Commands in the order of the work.
+_ORDER = (
+    *("score", "run", "pool", "distort", "fit-teacher", "label", "fuse", "audit", "distill", "export", "evaluate"),
+    *("overlap", "stress", "compare", "study", "doctor"),
+)
+
+
+class _WorkOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
 
 app = typer.Typer(
+    cls=_WorkOrder,
     help="Turn giant image-quality teachers into pocket-size models, and score photographs with them.\n\n"
     "The way through: pool, distort, fit-teacher, label, fuse, distill, evaluate, export, score. "
     "`pocketiqa run quickstart` walks all of it. Add --debug to any command for the traceback of an error.",

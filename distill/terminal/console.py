@@ -84,7 +84,8 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             arguments = [_todays_option(word) for word in argv if word != "--debug"]
-            status = app(args=arguments, prog_name="pocketiqa", standalone_mode=False)
+            # Without a word, the help is the answer and no error.
+            status = app(args=arguments or ["--help"], prog_name="pocketiqa", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     except PocketiqaError as error:
