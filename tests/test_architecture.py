@@ -27,6 +27,108 @@ def imported(file: Path) -> Iterator[str]:
             yield node.module
 
 
+NAMES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
+
+FOLDERS = (
+    *("distill", "distill/commands", "distill/study", "distill/comparison", "distill/stages", "distill/report"),
+    *("distill/stress", "distill/leakage", "distill/training", "distill/data", "distill/evaluation"),
+    *("distill/recipe", "distill/html", "distill/terminal"),
+)
+"""Folders of ``distill``, from the command line down: each may import those behind it (``docs/architecture.md``)."""
+
+BORDER = {
+    "distill/commands/comparisons.py",  # commands import what they need when they are called,
+    "distill/commands/data.py",  # so that --help and score start without torch
+    "distill/commands/doctor.py",
+    "distill/commands/models.py",
+    "distill/evaluation/predictions.py",  # an exported student is evaluated without torch
+    "distill/evaluation/targets.py",
+    "distill/leakage/extractor.py",
+    "distill/leakage/extractors.py",  # as are features without a network
+    "distill/study/worker.py",  # the process that starts the runs of a study stays small
+    "distill/terminal/summaries.py",
+    "students/registry.py",  # torchvision is imported for the published student alone
+    "students/storage.py",
+    "teachers/embedded/__init__.py",
+    "teachers/fitted_folder.py",
+    "teachers/reference_curves.py",
+    "teachers/registry.py",  # teachers are listed without torch
+}
+"""The border of torch: the only files that import ours inside a function or for type checkers alone."""
+
+
+def modules_imported(file: Path) -> set[str]:
+    """Our modules that a file imports, wherever in the file, also for type checkers alone."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (below & set(NAMES)) or {node.module}
+    return names & set(NAMES)
+
+
+def test_no_module_imports_itself_through_others():
+    """Peel off the modules that import nothing of what is left; what cannot be peeled off is a circle."""
+    left = {name: modules_imported(file) - {name} for name, file in NAMES.items()}
+    while True:
+        free = {name for name, imports in left.items() if not imports & set(left)}
+        if not free:
+            break
+        left = {name: imports for name, imports in left.items() if name not in free}
+    assert sorted(left) == []
+
+
+def test_no_arrow_of_distill_runs_back_up():
+    level = {folder: number for number, folder in enumerate(FOLDERS)}
+
+    def level_of(file: Path) -> int:
+        return level["/".join(file.relative_to(ROOT).parent.parts[:2])]
+
+    for name, file in NAMES.items():
+        if name.startswith("distill."):
+            above = [other for other in modules_imported(file) if other.startswith("distill.")]
+            assert [other for other in above if level_of(NAMES[other]) < level_of(file)] == [], name
+
+
+def test_only_the_border_of_torch_imports_late():
+    late = set()
+    for file in FILES:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node not in tree.body:
+                if (node.module or "").split(".")[0] in LAYERS:
+                    late.add(str(file.relative_to(ROOT)))
+    assert late == BORDER
+
+
+def test_no_call_has_more_than_five_positional_arguments():
+    """But of functions that are not ours, where the order is the interface (``functional.conv2d``, ``struct.pack``)."""
+    foreign = {"functional.conv2d", "tag"}  # ``tag`` takes the children of an element
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) not in foreign:
+                given = [argument for argument in node.args if not isinstance(argument, ast.Starred)]
+                assert len(given) <= 5, f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}"
+
+
+def test_the_rooms_are_neither_too_many_nor_too_small():
+    assert len(FILES) <= 235
+    lines = [line for file in FILES for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    assert len(lines) / len(FILES) >= 90
+
+
+def test_modules_have_a_test_of_their_own():
+    large = [file for file in FILES if len(file.read_text().splitlines()) > 60 and file.name != "__init__.py"]
+    bare = [
+        str(file.relative_to(ROOT))
+        for file in large
+        if not (ROOT / "tests" / file.relative_to(ROOT).with_name(f"test_{file.name}")).exists()
+    ]
+    assert len(bare) <= 0.1 * len(large), bare
+
+
 def test_no_layer_imports_one_above_it():
     for file in FILES:
         package = file.relative_to(ROOT).parts[0]
