@@ -8,14 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-LAYERS = {
-    "pseudo_labels": set(),
-    "teachers": {"pseudo_labels"},
-    "students": {"pseudo_labels"},
-    "distill": {"pseudo_labels", "teachers", "students"},
-}
-FILES = sorted(file for package in LAYERS for file in (ROOT / package).rglob("*.py"))
+from tests.helpers.imports import FILES, LAYERS, NAMES, ROOT, modules_imported
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -26,8 +19,6 @@ def imported(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
 
-
-NAMES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 
 FOLDERS = (
     *("distill", "distill/commands", "distill/study", "distill/comparison", "distill/stages", "distill/report"),
@@ -55,18 +46,6 @@ BORDER = {
     "teachers/registry.py",  # teachers are listed without torch
 }
 """The border of torch: the only files that import ours inside a function or for type checkers alone."""
-
-
-def modules_imported(file: Path) -> set[str]:
-    """Our modules that a file imports, wherever in the file, also for type checkers alone."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            below = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= (below & set(NAMES)) or {node.module}
-    return names & set(NAMES)
 
 
 def test_no_module_imports_itself_through_others():
@@ -97,9 +76,9 @@ def test_only_the_border_of_torch_imports_late():
     for file in FILES:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node not in tree.body:
-                if (node.module or "").split(".")[0] in LAYERS:
-                    late.add(str(file.relative_to(ROOT)))
+            ours = isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in LAYERS
+            if ours and node not in tree.body:
+                late.add(str(file.relative_to(ROOT)))
     assert late == BORDER
 
 

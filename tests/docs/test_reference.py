@@ -9,6 +9,7 @@ from distill.recipe.recipe import Recipe
 from distill.recipe.stages import SourceSection
 from distill.recipe.training import FitSection
 from tests.docs.reference import COMMANDS, DOCS, RECIPES, attribute_texts, commands_page, recipes_page
+from tests.helpers.imports import modules_imported
 
 ROOT = DOCS.parent
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
@@ -50,3 +51,15 @@ def test_the_readme_is_short():
     assert len(lines) <= 200
     prose = [line for line in lines if not line.startswith(("|", "    ", "![", "```"))]
     assert [line for line in prose if len(line) > 120] == []
+
+
+@pytest.mark.parametrize(("way", "most"), [("score", 8), ("label", 10), ("distill", 10)])
+def test_the_ways_of_the_architecture_page_are_those_of_the_imports(way: str, most: int):
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    headline = re.search(rf"^\*\*.*`pocketiqa {way}`.*\*\*$", page, re.M)
+    assert headline is not None
+    files = re.findall(r"^\d+\. `([\w/]+\.py)`", page[headline.end() :].split("\n\n**")[0], re.M)
+    assert 3 < len(files) <= most
+    for number, file in enumerate(files[1:], 1):
+        earlier = set.union(*(modules_imported(ROOT / other) for other in files[:number]))
+        assert file.removesuffix(".py").replace("/", ".") in earlier, f"no file before {file} imports it"
