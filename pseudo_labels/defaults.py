@@ -40,5 +40,8 @@ MIN_CONFIDENCE = 0.0
 MAX_OUTLIER = 4.0
 """Robust deviations of a stored feature above which a fused row is dropped."""
 
+VALIDATION_FRACTION = 0.15
+"""Fraction of the images, whole scenes at a time, that chooses the best checkpoint."""
+
 SEED = 0
 """Seed of everything random, unless another is given."""

@@ -1,4 +1,4 @@
-"""The command that judges many models by one benchmark."""
+"""Commands that compare: images with images, a model with its limits, many models on one benchmark."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,42 +7,43 @@ import typer
 
 from distill.commands.options import OverwriteFile, Settings, app
 from distill.terminal import console
-from pseudo_labels.defaults import NEAR_DUPLICATE_COSINE
+from pseudo_labels.defaults import DECODE_WORKERS, LABEL_THREADS, NEAR_DUPLICATE_COSINE, SEED, VALIDATION_FRACTION
 
 
 @app.command()
 def overlap(
-    trained: Annotated[
-        str, typer.Argument(help="What was learned from: folder of a pool, or NAME:FOLDER (its train part).")
-    ],
-    tested: Annotated[str, typer.Argument(help="What models are judged by: NAME:FOLDER, or csv:FILE.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; features are kept there.")] = Path("overlap"),
+    trained: Annotated[str, typer.Argument(help="Training images: folder of a pool, or NAME:FOLDER (its train part).")],
+    tested: Annotated[str, typer.Argument(help="Test images: NAME:FOLDER, or csv:FILE.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; features are cached there.")] = Path("overlap"),
     by: Annotated[
         str,
         typer.Option(
-            help="Whose features tell: content (the embedded teacher's backbone), layout (edges, no model), an .onnx "
-            "file, a student folder, a teacher, or backbone (any timm model, with --option name=... --option "
+            help="Model of the features: content (the embedded teacher's backbone), layout (edges, no model), an "
+            ".onnx file, a student folder, a teacher, or backbone (any timm model, with --option name=... --option "
             "weights=FILE)."
         ),
     ] = "content",
-    feature: Annotated[
-        str | None, typer.Option(help="Which of its features.  [default: the first that it has]")
-    ] = None,
-    above: Annotated[float, typer.Option(help="Cosine above which two images are near.")] = NEAR_DUPLICATE_COSINE,
+    feature: Annotated[str | None, typer.Option(help="Name of the feature.  [default: the first that it has]")] = None,
+    above: Annotated[
+        float, typer.Option(help="Cosine above which two images are near duplicates.")
+    ] = NEAR_DUPLICATE_COSINE,
     split: Annotated[
-        str | None, typer.Option(help="Of TESTED: test, validation, train or all.  [default: test where there is one]")
+        str | None,
+        typer.Option(help="Part of TESTED: test, validation, train or all.  [default: test where there is one]"),
     ] = None,
-    validation: Annotated[float, typer.Option(help="Share of split.csv that is its validation part.")] = 0.15,
-    seed: Annotated[int, typer.Option(help="Of that split, and of intervals.")] = 0,
+    validation: Annotated[
+        float, typer.Option(help="Fraction of split.csv that is its validation part.")
+    ] = VALIDATION_FRACTION,
+    seed: Annotated[int, typer.Option(help="Seed of that split, and of intervals.")] = SEED,
     options: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="Option of a teacher or backbone; repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads of a teacher, backbone or student folder.")] = 1,
-    workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads of a teacher, backbone or student folder.")] = LABEL_THREADS,
+    workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = DECODE_WORKERS,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make it anew; features of the same images and model are kept.")
+        bool, typer.Option("--overwrite", help="Make it anew; features of the same images and model are used again.")
     ] = False,
 ) -> None:
     """Find test images that show what was trained on: other pictures of one scene, which no hash sees.
@@ -58,11 +59,11 @@ def overlap(
     from distill.recipe.load import parse_settings
 
     check_above(above)
-    sides = training_image_set(trained), evaluation_image_set(tested, split)
+    image_sets = training_image_set(trained), evaluation_image_set(tested, split)
     extractor = open_extractor(by, options=parse_settings(options or []), feature=feature, device=device)
     with console.progress(f"overlap ({extractor.name})") as report:
         record = find_near_duplicates(
-            *sides,
+            *image_sets,
             extractor,
             out,
             above=above,
@@ -96,7 +97,7 @@ def stress(
     out: Annotated[Path | None, typer.Option("--out", help="Also write figures and worst cases as JSON.")] = None,
     overwrite: OverwriteFile = False,
 ) -> None:
-    """Measure how a model behaves: damage, sizes, formats, odd images, its map. Exit status 1 if a limit is missed."""
+    """Measure how a model behaves: distortions, sizes, formats, odd images, map. Exit status 1 if a limit is missed."""
     from distill.stress import stress as measure
     from distill.stress.table import stress_table
     from pseudo_labels.files import canonical_json, write_atomic
@@ -122,7 +123,7 @@ def compare(
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the file's]")] = None,
     settings: Settings = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Judge models again that have changed.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Evaluate models again that have changed.")] = False,
 ) -> None:
     """Many models on one benchmark: a table with intervals and milliseconds, and two plots."""
     from distill.comparison.compare import compare as walk

@@ -162,7 +162,7 @@ def label(
     ] = MAX_FAILED_FRACTION,
     overwrite: Overwrite = False,
 ) -> None:
-    """Let a teacher score a pool. Killed or interrupted, the same command goes on where it stopped."""
+    """Let a teacher score a pool. If it is killed or interrupted, the same command resumes where it stopped."""
     from distill.recipe.load import parse_settings, validated
     from distill.recipe.stages import CropSection
     from distill.terminal.summaries import store_summary
@@ -199,13 +199,13 @@ def fuse(
     out: OutFolder,
     on: Annotated[
         str | None,
-        typer.Option("--on", metavar="BENCHMARK", help="Human opinions of images of the pool, as for evaluate."),
+        typer.Option("--on", metavar="BENCHMARK", help="Ratings of images of the pool, as for evaluate."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="validation or train.  [default: validation where there is one, else train]")
     ] = None,
     calibrate: Annotated[
-        str, typer.Option(help="auto, logistic or isotonic with --on; quantile or none without opinions.")
+        str, typer.Option(help="auto, logistic or isotonic with --on; quantile or none without ratings.")
     ] = "auto",
     min_teachers: Annotated[
         int | None, typer.Option(help="Teachers that must have scored a row; 1 allows a single store.  [default: 2]")
@@ -217,14 +217,14 @@ def fuse(
     outlier_feature: Annotated[
         str | None, typer.Option(help="Drop rows far from all others in this stored feature, [TEACHER/]NAME.")
     ] = None,
-    max_outlier: Annotated[float, typer.Option(help="Robust deviations that count as far.")] = MAX_OUTLIER,
+    max_outlier: Annotated[float, typer.Option(help="Robust deviations above which a row is far.")] = MAX_OUTLIER,
     carry: Annotated[
         str | None, typer.Option("--features", help="Stored feature to carry over, [TEACHER/]NAME.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of cross-validation and intervals.")] = SEED,
+    seed: Annotated[int, typer.Option(help="Seed of cross-validation and intervals.")] = SEED,
     overwrite: Overwrite = False,
 ) -> None:
-    """Join the labels of several teachers: calibrated on opinions, weighted by expected error, the good ones kept."""
+    """Join the labels of several teachers: calibrated on ratings, weighted by expected error, doubtful ones dropped."""
     from distill.stages.fusing import fuse_labels, fusion_summary
     from pseudo_labels.fusion.keep import KeepRule
 

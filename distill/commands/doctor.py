@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pseudo_labels.parallel import usable_cores
 
-# In the order in which the stages need them.
+# In the order in which the stages of a run need them.
 _PACKAGES = (
     *("numpy", "pillow", "onnxruntime", "typer", "rich"),
     *("torch", "torchvision", "timm", "accelerate", "datasets", "fsspec", "pyarrow", "safetensors", "scipy"),
@@ -26,7 +26,7 @@ class TeacherState:
 
     Attributes:
         name: registry name.
-        summary: one line on what it is.
+        summary: the teacher in one line.
         missing: distributions that are not installed.
         files: what the user must supply besides, in words; empty if nothing.
     """
@@ -40,13 +40,13 @@ class TeacherState:
 def installed_versions() -> dict[str, str]:
     """Version of every package that pocketiqa uses; an empty string where it is not installed."""
 
-    def found(name: str) -> str:
+    def installed(name: str) -> str:
         try:
             return version(name)
         except PackageNotFoundError:
             return ""
 
-    return {name: found(name) for name in ("pocketiqa", *_PACKAGES)}
+    return {name: installed(name) for name in ("pocketiqa", *_PACKAGES)}
 
 
 def machine() -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _accelerators() -> list[str]:
 
 
 def teacher_states() -> list[TeacherState]:
-    """Every registered teacher and what it misses here."""
+    """Every registered teacher and the distributions that it misses here."""
     from teachers.registry import TEACHERS, missing_requirements
 
     return [

@@ -1,4 +1,4 @@
-"""Commands that make, judge and use models."""
+"""Commands that make, evaluate and use models."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def fit_teacher(
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fit a teacher to the opinion scores of people. Killed, the same command goes on."""
+    """Fit a teacher to ratings of people. If it is killed, the same command resumes."""
     from distill.stages.fitting import fit_recipe
 
     fit_recipe(recipe, out=out, settings=settings or [], overwrite=overwrite)
@@ -30,7 +30,7 @@ def distill(
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train the student of a recipe from labels that exist. Killed, the same command goes on."""
+    """Train the student of a recipe from labels that exist. If it is killed, the same command resumes."""
     from distill.stages.student import distill_recipe
 
     distill_recipe(recipe, out=out, settings=settings or [], overwrite=overwrite)
@@ -53,17 +53,20 @@ def evaluate(
     ] = None,
     trained_on: Annotated[
         list[Path] | None,
-        typer.Option("--trained-on", help="Pool the student learned from, to find overlap; repeatable."),
+        typer.Option(
+            "--trained-on",
+            help="Pool the student learned from; its images in the benchmark are counted and left out; repeatable.",
+        ),
     ] = None,
     near: Annotated[
         Path | None,
-        typer.Option(help="What pocketiqa overlap wrote: each metric also without the images that it found near."),
+        typer.Option(help="Folder that pocketiqa overlap wrote: each metric also without its near duplicates."),
     ] = None,
     device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers as JSON.")] = None,
     overwrite: OverwriteFile = False,
 ) -> None:
-    """Judge models by human opinions: SRCC, PLCC, KRCC, RMSE, each with n and an interval.
+    """Evaluate models by ratings of people: SRCC, PLCC, KRCC, RMSE, each with n and an interval.
 
     Exit status 1 if a model could not score a single image.
     """
@@ -173,7 +176,7 @@ def study(
 
 @app.command()
 def doctor() -> None:
-    """Show versions, devices, and which teachers can run here and what the others miss."""
+    """Show versions, devices, and which teachers can run here; of the others, what they miss."""
     from distill.commands.doctor import doctor_tables
 
     for table in doctor_tables():

@@ -58,7 +58,7 @@ class Tally:
     scored: int = 0
 
     def count(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Pass rows on and count them."""
+        """Count rows on their way through."""
         for row in rows:
             self.rows += 1
             self.scored += row.status == Status.OK

@@ -33,22 +33,22 @@ class Recipe(Settings):
     """All stages; a section that is left out is a stage that is not walked.
 
     Attributes:
-        name: of the student that comes out; the exported file bears it.
+        name: name of the student; the exported file has it too.
         out: folder of the run; each stage has a subfolder.
-        seed: of everything random in every stage.
-        fit: fits a teacher to opinion scores; it labels the pool unless ``label`` names another.
+        seed: seed of everything random in every stage.
+        fit: teacher that is fitted to ratings; it labels the pool unless ``label`` names another.
         teachers: in place of ``fit``, several that are fitted, by names of the recipe's own; all of them label the
-            pool, and ``fuse`` joins what they say.
+            pool, and ``fuse`` joins their labels.
         weight_average: makes one small teacher of some of ``teachers``, the mean of their weights (a "model soup"),
             beside the fused one.
         pool: photographs to start from.
-        distort: synthetic damage of the pool.
-        label: the teacher that labels the (synthetic) pool.
-        fuse: makes the labels of several teachers one, and drops the doubtful ones.
-        sources: labels that exist already, or opinions of people, learned from beside the recipe's own labels.
+        distort: synthetic distortions of the pool.
+        label: teacher that labels the (distorted) pool.
+        fuse: makes one store of the labels of several teachers, and drops the doubtful ones.
+        sources: labels that exist already, or ratings of people, to learn from beside the recipe's own labels.
         distill: the student and its training; without it the recipe ends with the fitted teacher, and its labels.
-        evaluate: benchmarks with human opinions, for the fitted teacher and for the student.
-        score: the demonstration of the student with damaged copies.
+        evaluate: benchmarks with ratings of people, for the fitted teacher and for the student.
+        score: demonstration of the student with distorted copies.
     """
 
     RENAMED = {"merge": "weight_average"}
@@ -148,7 +148,7 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
         raise PocketiqaError(f"{path}: nothing learns: add 'distill' for a student, or 'fit' for a teacher")
     if recipe.distill is not None and recipe.label is None and not recipe.sources:
         raise PocketiqaError(
-            f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels or opinions"
+            f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels or ratings"
         )
 
 
@@ -163,7 +163,7 @@ def _check_teachers(recipe: Recipe, path: Path) -> None:
         raise PocketiqaError(f"{path}: label.teacher = {recipe.label.teacher!r}, but all of 'teachers' label: drop it")
 
 
-def with_places(recipe: Recipe) -> Recipe:
+def with_paths_expanded(recipe: Recipe) -> Recipe:
     """The recipe with ``$VARIABLES`` in the options of its teachers and in the student's first weights replaced.
 
     Raises:
@@ -171,8 +171,8 @@ def with_places(recipe: Recipe) -> Recipe:
     """
     changes: dict[str, Any] = {}
     if recipe.fit is not None:
-        changes["fit"] = _fit_with_places(recipe.fit)
-    changes["teachers"] = {name: _fit_with_places(section) for name, section in recipe.teachers.items()}
+        changes["fit"] = _fit_expanded(recipe.fit)
+    changes["teachers"] = {name: _fit_expanded(section) for name, section in recipe.teachers.items()}
     if recipe.label is not None:
         teacher = recipe.label.teacher
         named = {"teacher": teacher and expanded(teacher), "options": with_variables(recipe.label.options)}
@@ -185,10 +185,10 @@ def with_places(recipe: Recipe) -> Recipe:
 
 
 def first_weights(init: str) -> Path:
-    """The file that a student starts from; to be asked for when it is there.
+    """The file with the first weights of a student; call it when the file exists.
 
     Args:
-        init: the file, or a teacher that holds its backbone in a file of its own: ``embedded``, or the folder of a
+        init: that file, or a teacher that holds its backbone in a file of its own: ``embedded``, or the folder of a
             weight average.
     """
     folder = str(EMBEDDED_FOLDER) if init == EMBEDDED else init
@@ -202,7 +202,7 @@ def first_weights(init: str) -> Path:
     return Path(weights)
 
 
-def _fit_with_places(section: FitSection) -> FitSection:
+def _fit_expanded(section: FitSection) -> FitSection:
     return section.model_copy(update={"options": with_variables(section.options)})
 
 

@@ -32,37 +32,37 @@ SplitName = Literal["test", "validation", "train", "all"]
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 _TWO_FORMS = (
-    "a source is either 'pool' and 'labels', or 'opinions: NAME:FOLDER' with 'features' if wanted; 'split', 'subsets', "
-    "'images' and 'without_fold' choose among opinions, or with all three, labels of the images that these are of"
+    "a source is either 'pool' and 'labels', or 'ratings: NAME:FOLDER' with 'features' if wanted; 'split', 'subsets', "
+    "'images' and 'without_fold' choose among the ratings, or with all three, labels of only the rated images"
 )
 
 
-def expanded(place: str) -> str:
+def expanded(path: str) -> str:
     """A path, or ``NAME:PATH``, with ``~`` and ``$VARIABLE`` replaced; what exists as it is written stays as it is.
 
-    Recipes are expanded where they are used, not where they are read: one that names a variable can be looked at where
-    the variable is not set.
+    Recipes are expanded when they are used, not when they are read: a recipe with a variable can be read where the
+    variable is not set.
 
     Raises:
         PocketiqaError: a variable is not set.
     """
-    if os.path.lexists(place):
-        return place
-    unset = [name for pair in _VARIABLE.findall(place) if (name := "".join(pair)) not in os.environ]
+    if os.path.lexists(path):
+        return path
+    unset = [name for pair in _VARIABLE.findall(path) if (name := "".join(pair)) not in os.environ]
     if unset:
-        raise PocketiqaError(f"the variable ${unset[0]} in {place!r} is not set: set it, or write the path out")
-    return ":".join(map(os.path.expanduser, os.path.expandvars(place).split(":", 1)))
+        raise PocketiqaError(f"the variable ${unset[0]} in {path!r} is not set: set it, or write the path out")
+    return ":".join(map(os.path.expanduser, os.path.expandvars(path).split(":", 1)))
 
 
 class PoolSection(Settings):
-    """Which photographs, and what counts as one scene.
+    """The photographs, and what counts as one scene.
 
     Attributes:
-        sources: as for ``pocketiqa pool``; ``bundled:photographs`` are those that scikit-image, scikit-learn and
-            matplotlib install, and a benchmark, as for ``pocketiqa evaluate --on``, gives the photographs of its train
-            part.
+        sources: folders and files as for ``pocketiqa pool``; ``bundled:photographs`` are those that scikit-image,
+            scikit-learn and matplotlib install, and a benchmark, as for ``pocketiqa evaluate --on``, gives the
+            photographs of its train part.
         near_duplicate_distance: dHash bits, of 64, up to which two images are one scene.
-        max_bad_fraction: the run fails above this share of bad files.
+        max_bad_fraction: fraction of bad files above which the run fails.
     """
 
     RENAMED = {"near_distance": "near_duplicate_distance", "max_bad_share": "max_bad_fraction"}
@@ -73,12 +73,12 @@ class PoolSection(Settings):
 
 
 class DistortSection(Settings):
-    """Synthetic damage of the pool.
+    """Synthetic distortions of the pool.
 
     Attributes:
-        names: ``kadid``, ``camera``, ``all`` or single distortions.
-        per_image: distorted versions of each clean image.
-        max_side: the clean images are shrunk to this longer side in pixels first; null keeps their size.
+        names: groups ``kadid``, ``camera`` or ``all``, or names of single distortions.
+        per_image: number of distorted versions of each clean image.
+        max_side: longer side in pixels to which the clean images are shrunk first; null keeps their size.
     """
 
     names: Annotated[list[str], Field(min_length=1)] = list(DISTORTION_NAMES)
@@ -87,17 +87,18 @@ class DistortSection(Settings):
 
 
 class LabelSection(Settings):
-    """Who labels the pool.
+    """The teacher that labels the pool.
 
     Attributes:
         teacher: registry name, folder of a fitted teacher, or ``package.module:function``; null is the one that the
             recipe fits.
-        options: of the teacher; for a fitted one, laid over those that it was fitted with.
-        shards: parts of the store; null chooses by size.
+        options: options of the teacher; for a fitted one, laid over those that it was fitted with.
+        shards: number of shards of the store; null chooses by size.
         features: whether the teacher's features are stored too.
         unseen: leave out the images that a fitted teacher has learned from. With teachers that were each fitted without
-            one fold of the opinions, and ``fuse: {min_teachers: 1}``, every image is labelled by those that never saw
+            one fold of the ratings, and ``fuse: {min_teachers: 1}``, every image is labelled by those that never saw
             it.
+        batch_size: images in one forward pass.
         threads: CPU threads of the teacher; part of what determines the bytes of the labels.
     """
 
@@ -111,12 +112,12 @@ class LabelSection(Settings):
 
 
 class CropSection(Settings):
-    """Random windows of the images, one of each, in place of all of it (``pseudo_labels.crops.RandomCrops``).
+    """Random crops, one of each image, in place of whole images (``pseudo_labels.crops.RandomCrops``).
 
     Attributes:
-        smallest: least share of height and width.
-        largest: largest share.
-        seed: another seed, other windows.
+        smallest: smallest fraction of height and width.
+        largest: largest fraction of height and width.
+        seed: seed of the positions and sizes.
     """
 
     smallest: Annotated[float, Field(gt=0, le=1)] = CROP_SMALLEST
@@ -125,10 +126,10 @@ class CropSection(Settings):
 
     @property
     def crops(self) -> RandomCrops:
-        """The windows.
+        """The crops.
 
         Raises:
-            PocketiqaError: the smaller share comes last.
+            PocketiqaError: ``smallest`` is above ``largest``.
         """
         return RandomCrops(self.smallest, self.largest, self.seed)
 
@@ -137,12 +138,12 @@ class WeightAverageSection(Settings):
     """One teacher out of several fittings: the mean of their weights (``teachers.qfm_iqm.weight_average``).
 
     Attributes:
-        names: of the recipe's ``teachers``; they differ in data and order alone.
-        half: keep the backbone in float16.
-        label: it labels the pool too, with its features, whether it has learned from an image or not: for students that
-            learn opinions and its features together (``SourceSection.features``).
-        crops: random windows of the pool's images that it labels too, with its features: each of these makes a store of
-            its own, ``merged-crop1`` and so on, for students that learn from more images than people rated.
+        names: names of the recipe's ``teachers`` to be averaged; they may differ in data and order alone.
+        half: whether the backbone is stored in float16.
+        label: whether it labels the pool too, with its features, also the images that it has learned from: for students
+            that learn ratings and its features together (``SourceSection.features``).
+        crops: random crops of the pool's images that it labels too, with its features: each entry makes a store of its
+            own, ``merged-crop1`` and so on, for students that learn from more images than people rated.
     """
 
     names: Annotated[list[str], Field(min_length=1)]
@@ -157,14 +158,14 @@ class FuseSection(Settings):
     Attributes:
         ratings: benchmark that the teachers are calibrated on, as for ``pocketiqa fuse --on``: images of the pool that
             they did not learn from. Null for none.
-        split: of the benchmark.
-        calibrate: ``auto``, ``logistic`` or ``isotonic`` with opinions; ``quantile`` or ``none`` without. Null is
-            ``auto`` with opinions, and takes scores as they are without.
-        min_teachers: see ``KeepRule``, as those below.
-        min_confidence: likewise.
-        max_disagreement: likewise.
-        outlier_feature: likewise; the teachers' features must be stored.
-        max_outlier: likewise.
+        split: part of the benchmark; null is ``validation`` where there is one, else ``train``.
+        calibrate: ``auto``, ``logistic`` or ``isotonic`` with ratings; ``quantile`` or ``none`` without. Null is
+            ``auto`` with ratings; without, it takes scores as they are.
+        min_teachers: smallest number of teachers that must have scored a row (``KeepRule``, as the four below).
+        min_confidence: confidence below which a row is dropped.
+        max_disagreement: deviation between the teachers above which a row is dropped.
+        outlier_feature: stored feature by which rows far from all others are dropped.
+        max_outlier: robust deviations of that feature above which a row is far.
         features: stored feature to carry over, as ``NAME`` or ``TEACHER/NAME``.
     """
 
@@ -182,7 +183,7 @@ class FuseSection(Settings):
 
     @property
     def rule(self) -> KeepRule:
-        """Which rows are kept.
+        """The rule by which rows are kept.
 
         Raises:
             PocketiqaError: a number out of range.
@@ -193,11 +194,11 @@ class FuseSection(Settings):
 
 
 class BenchmarkSection(Settings):
-    """A labelled benchmark to judge by, beside the held-out scenes of the pool.
+    """A rated benchmark for the evaluation, beside the held-out scenes of the pool.
 
     Attributes:
-        ratings: as for ``pocketiqa evaluate --on``.
-        split: null is ``test`` where the benchmark has one, else ``all``.
+        ratings: benchmark, as for ``pocketiqa evaluate --on``.
+        split: part of the benchmark; null is ``test`` where it has one, else ``all``.
         near_duplicate_cosine: cosine above which an image is a near duplicate of one that was learned from, by the
             features of the embedded teacher (see ``stages.leakage``); each figure is given without the near duplicates
             too. Costs a look at every image learned from. Null looks for none.
@@ -211,12 +212,12 @@ class BenchmarkSection(Settings):
 
 
 class ScoreSection(Settings):
-    """The demonstration at the end: held-out originals against visibly damaged copies.
+    """The demonstration at the end: held-out originals against visibly distorted copies.
 
     Attributes:
-        images: how many held-out originals.
-        distortions: distortions of the copies.
-        level: their severity, above 0 to 5.
+        images: number of held-out originals.
+        distortions: names of the distortions of the copies.
+        level: severity of the distortions, above 0, up to 5.
     """
 
     RENAMED = {"damages": "distortions"}
@@ -227,24 +228,24 @@ class ScoreSection(Settings):
 
 
 class SourceSection(Settings):
-    """Labels that exist already: a pool with a label store, or the opinions of people on a benchmark.
+    """Labels that exist already: a pool with a label store, or the ratings of a benchmark.
 
-    With ``pool``, ``labels`` and ``ratings`` it is the labels of those images alone that the opinions are of.
+    With ``pool``, ``labels`` and ``ratings`` it is the labels of only those images that are rated.
 
     Attributes:
         pool: folder of the pool.
         labels: folder of its label store.
-        ratings: a benchmark as for ``pocketiqa evaluate --on``.
-        split: of the benchmark; null is ``train`` where it has one, else ``all``. Its test images are learned from only
-            if this says ``test``.
-        subsets: take only these parts of the benchmark, such as one that is to count more: named as a further source,
-            its images come more often. Null takes all.
-        images: take only this many rated images, whole scenes first, drawn by the recipe's seed; fewer are always among
-            more. Null takes all.
-        without_fold: leave out a fold of the scenes, as ``2/5``: the second of five.
+        ratings: benchmark, as for ``pocketiqa evaluate --on``.
+        split: part of the benchmark; null is ``train`` where it has one, else ``all``. Its test images are learned from
+            only if this says ``test``.
+        subsets: subsets of the benchmark to take, such as one that should count more: named as a further source, its
+            images come more often. Null takes all.
+        images: number of rated images to take, whole scenes first, drawn by the recipe's seed; a smaller number is
+            always part of a larger one. Null takes all.
+        without_fold: fold of the scenes to leave out, as ``2/5``: the second of five.
         features: folder of a label store of the same images, whose features the student is compared with beside the
-            opinions (``losses.feature``): what ``weight_average.label`` makes, or ``pocketiqa label --features``.
-        weight: how much its rows count in the loss, relative to the others.
+            ratings (``losses.feature``): what ``weight_average.label`` makes, or ``pocketiqa label --features``.
+        weight: weight of its rows in the loss, relative to the other sources.
     """
 
     RENAMED = {"opinions": "ratings"}

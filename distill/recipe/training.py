@@ -1,4 +1,4 @@
-"""Settings that every training run has, whether a student or a teacher learns: length, batches, optimiser, split."""
+"""Settings of a training run: of every run (length, batches, optimiser, split), of a student's, of a teacher's."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from distill.recipe.settings import Settings
 from distill.recipe.stages import SourceSection
-from pseudo_labels.defaults import SEED
+from pseudo_labels.defaults import SEED, VALIDATION_FRACTION
 from students.preprocess import LARGEST_SIDE
 
 ScoreKind = Literal["mse", "huber"]
@@ -16,16 +16,16 @@ Precision = Literal["no", "bf16", "fp16"]
 
 
 class ScoreLossSettings(Settings):
-    """How much of each loss on scores, and their constants; a loss with weight 0 is not computed.
+    """Weights of the losses on scores, and their constants; a loss with weight 0 is not computed.
 
     Attributes:
         score: weight of the score regression.
-        score_kind: ``mse`` or ``huber``.
-        huber_delta: where Huber turns from quadratic to linear, in units of the score.
+        score_kind: kind of the score regression, ``mse`` or ``huber``.
+        huber_delta: difference, in units of the score, at which Huber's loss turns from quadratic to linear.
         plcc: weight of 1 - PLCC.
         ranking: weight of the margin ranking.
-        margin: see ``losses.ranking_loss``.
-        margin_kind: see ``losses.ranking_loss``.
+        margin: margin of the ranking, see ``losses.ranking_loss``.
+        margin_kind: ``relative`` to the difference of the labels, or ``fixed``; see ``losses.ranking_loss``.
     """
 
     score: float = Field(default=1.0, ge=0)
@@ -49,15 +49,15 @@ class ScoreLossSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """Shares of the images, whole groups at a time; the rest trains.
+    """Fractions of the images, whole groups (scenes) at a time; the rest trains.
 
     Attributes:
-        validation: share that selects the best checkpoint, above 0.
-        test: share that training never sees, for the evaluation.
-        seed: of the draw.
+        validation: fraction that selects the best checkpoint, above 0.
+        test: fraction that training never sees, for the evaluation.
+        seed: seed of the draw.
     """
 
-    validation: float = Field(default=0.15, gt=0, lt=1)
+    validation: float = Field(default=VALIDATION_FRACTION, gt=0, lt=1)
     test: float = Field(default=0.0, ge=0, lt=1)
     seed: int = SEED
 
@@ -72,17 +72,17 @@ class OptimizerSettings(Settings):
     """AdamW (Adam, with ``weight_decay: 0``) and its schedule.
 
     Attributes:
-        learning_rate: at the peak.
+        learning_rate: learning rate at the peak.
         learning_rate_multipliers: factor of the learning rate for parameters whose names begin so, such as
             ``{backbone.: 0.1}``.
-        warmup_steps: linear rise before the peak, in optimiser steps.
+        warmup_steps: optimiser steps of the linear rise before the peak.
         schedule: after the warm-up, half a ``cosine``, or ``step``: times ``step_factor`` at each of ``step_at``.
-        min_learning_rate_ratio: share of the peak that remains at the end of the cosine.
-        step_factor: by which each step of the schedule multiplies the rate.
-        step_at: where the steps are, as shares of the run.
-        weight_decay: of matrices and kernels; norms and biases have none.
+        min_learning_rate_ratio: learning rate at the end of the cosine, over that of the peak.
+        step_factor: factor by which each step of the schedule multiplies the learning rate.
+        step_at: positions of the steps, as fractions of the run.
+        weight_decay: weight decay of matrices and kernels; norms and biases have none.
         betas: decay of the gradient's first and second moment.
-        clip_norm: largest norm of the whole gradient.
+        clip_norm: largest norm of the whole gradient; a larger one is scaled down to it.
     """
 
     RENAMED = {"rates": "learning_rate_multipliers", "final_share": "min_learning_rate_ratio"}
@@ -100,25 +100,25 @@ class OptimizerSettings(Settings):
 
 
 class LoopSettings(Settings):
-    """One training run, whatever learns.
+    """Settings of every training run, of a student or a teacher.
 
     Attributes:
-        seed: of the weights, the order of the images, crops and flips.
-        steps: optimiser steps, at most.
+        seed: seed of the weights, the order of the images, crops and flips.
+        steps: largest number of optimiser steps.
         batch_size: images per optimiser step, over all processes and micro-batches.
         accumulation_steps: micro-batches per optimiser step. PLCC, ranking and relational losses compare the images of
             one micro-batch (over all processes) with each other.
         mixed_precision: ``no``, ``bf16``, or ``fp16`` (GPU only).
-        keep: which weights are kept in the end: ``best`` on validation, or ``last``.
+        keep: weights that are kept in the end: the ``best`` on validation, or the ``last``.
         patience: the run ends after this many validations without a better one; None trains to the last step.
-        validate_every_steps: distance of validations; the last step is always validated.
-        checkpoint_every_steps: distance of checkpoints; each new best and the last step have one too.
-        log_every_steps: distance of training records in the history.
-        split: see ``SplitSettings``.
-        optimizer: see ``OptimizerSettings``.
-        device: ``auto`` (GPUs if there are) or ``cpu``. Not compared when a run is resumed.
-        threads: CPU threads of each process; None for an equal share of the cores. Not compared either.
-        tracker: name of an Accelerate tracker, or ``none``. Not compared either.
+        validate_every_steps: steps between validations; the last step is always validated.
+        checkpoint_every_steps: steps between checkpoints; each new best and the last step have one too.
+        log_every_steps: steps between training records in the history.
+        split: fractions of the images that validate and test.
+        optimizer: AdamW and its schedule.
+        device: ``auto`` (GPUs if there are any) or ``cpu``. A resumed run may have another.
+        threads: CPU threads of each process; null divides the cores equally. A resumed run may have another number.
+        tracker: name of an Accelerate tracker, or ``none``. A resumed run may have another.
     """
 
     seed: int = Field(default=SEED, ge=0)
@@ -159,12 +159,12 @@ class LoopSettings(Settings):
 
 
 class LossSettings(ScoreLossSettings):
-    """How much of each loss of a student, and their constants; a loss with weight 0 is not computed.
+    """Weights of the losses of a student, and their constants; a loss with weight 0 is not computed.
 
     Attributes:
         feature: weight of the feature regression.
         relational: weight of the relational distance.
-        feature_name: which teacher feature these two compare with.
+        feature_name: name of the teacher's feature that these two compare with.
     """
 
     feature: float = Field(default=0.0, ge=0)
@@ -189,22 +189,22 @@ class LossSettings(ScoreLossSettings):
 
 
 class StudentSettings(Settings):
-    """Which student is trained; what is None is as the preset, or the backbone, has it (``students.config``).
+    """The student that is trained; null values are those of the preset or the backbone (``students.config``).
 
     Attributes:
-        name: preset, or any timm backbone.
+        name: name of a preset, or any timm backbone.
         init: safetensors file with backbone weights under timm's names; in a recipe also a teacher whose backbone has
             the student's architecture: ``embedded``, or the folder of a weight average.
         pretrained: take timm's weights from its hub, which needs a network.
-        freeze: parts that stay as they start, such as ``[backbone.conv_stem, backbone.blocks.0]``: what comes with good
-            first weights need not be learned, and the first parts cost most of the time.
+        freeze: parts that are not trained, such as ``[backbone.conv_stem, backbone.blocks.0]``: with good first
+            weights they need not be, and the first parts cost most of the time.
         max_side: longer side after the student's own resize, in pixels.
-        levels: strides of the feature maps used.
+        levels: strides of the feature maps that are used.
         map_stride: stride of the quality map, in pixels of the input.
         head_width: channels of the fused map.
-        mean: of RGB in [0, 1].
-        std: of RGB in [0, 1].
-        pad_type: "same" for weights that come from TensorFlow.
+        mean: mean of RGB in [0, 1] that is subtracted.
+        std: standard deviation of RGB in [0, 1] that divides.
+        pad_type: "same" padding for weights that come from TensorFlow.
     """
 
     RENAMED = {"grid": "map_stride"}
@@ -223,7 +223,7 @@ class StudentSettings(Settings):
 
 
 class ImageSettings(Settings):
-    """What the student sees of an image after its own resize.
+    """Crops and flips of the images that a student is trained on, after its own resize.
 
     Attributes:
         crop_size: side of a random square crop in pixels; None for whole images, padded to one size.
@@ -240,12 +240,12 @@ class ImageSettings(Settings):
 
 
 class LiveSettings(Settings):
-    """A teacher that judges the student's own views while it learns.
+    """A teacher that scores the student's own random crops while it learns.
 
     Attributes:
         teacher: registry name, folder of a fitted teacher, or ``package.module:function``; one that needs no reference.
             In a recipe, null is the teacher of its section ``label``, with its options.
-        options: of the teacher.
+        options: options of the teacher.
     """
 
     teacher: str | None = None
@@ -258,11 +258,11 @@ class TrainConfig(LoopSettings):
     Attributes:
         live: a teacher whose scores (and features) of each random crop are learned in place of the labels, which then
             choose the images and the best checkpoint only. None learns the labels of whole images.
-        freeze_batch_norm: keep batch normalisation at its running statistics.
-        ema_decay: largest decay of the averaged weights, per step (``ema.Ema``); these are validated and kept.
-        student: see ``StudentSettings``.
-        losses: see ``LossSettings``.
-        images: see ``ImageSettings``.
+        freeze_batch_norm: whether batch normalisation keeps its running statistics.
+        ema_decay: largest decay of the averaged weights, per step (``optim.Ema``); these are validated and kept.
+        student: the student and its first weights.
+        losses: weights of the losses.
+        images: crops and flips.
     """
 
     freeze_batch_norm: bool = False
@@ -282,22 +282,22 @@ class TrainConfig(LoopSettings):
         return self
 
     def determining(self) -> dict[str, object]:
-        """The settings that determine the result, as JSON values: what a resumed run must repeat.
+        """The settings that determine the result, as JSON values: a resumed run must repeat them.
 
-        Where the student's first weights and those of a live teacher lie is not part of it; the digest of the former
-        and the stamp of the latter must be added.
+        The paths of the student's first weights and of a live teacher are no part of it; the digest of the former and
+        the stamp of the latter must be added.
         """
         elsewhere = {"student": {"init"}, "live": {"options"}}
         return self.stored(exclude={"device": True, "threads": True, "tracker": True, **elsewhere})
 
 
 class ViewSettings(Settings):
-    """What the teacher sees of an image in training; its own resize comes after. Validation shows the whole image.
+    """Crops and flips of the images that a teacher is fitted to, before its own resize. Validation is on whole images.
 
     Attributes:
-        max_side: larger images are shrunk to this longer side in pixels once, before all else. Where that is below the
-            size of the images, label images that were shrunk alike.
-        crop_fraction: share of each side that a random crop has; 1 shows the whole image.
+        max_side: longer side in pixels to which larger images are shrunk once, before all else. If it is below the size
+            of the images, label images that were shrunk in the same way.
+        crop_fraction: height and width of a random crop over those of the image; 1 is the whole image.
         crop_size: side of a random square crop in pixels instead.
         horizontal_flip: flip half of the images.
     """
@@ -315,7 +315,7 @@ class ViewSettings(Settings):
             raise ValueError(f"crop_size {self.crop_size} and crop_share {self.crop_fraction}: give only one of them")
         return self
 
-    def window(self, height: int, width: int) -> tuple[int, int]:
+    def crop_of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the crop of an image."""
         if self.crop_size is not None:
             return min(height, self.crop_size), min(width, self.crop_size)
@@ -327,15 +327,15 @@ class FitConfig(LoopSettings):
 
     Attributes:
         teacher: registry name, or ``package.module:function``.
-        options: of the teacher; ``head: new`` starts at random, ``head: FILE`` goes on from an earlier fitting. When a
-            run is resumed, files may have moved, and what changes time and memory alone (``TeacherEntry.speed``) may
-            differ.
-        ema_decay: largest decay of averaged weights, per step (``ema.Average``); these are validated and kept. 0, as in
-            the papers, averages nothing and costs no memory.
-        losses: see ``ScoreLossSettings``.
-        images: see ``ViewSettings``.
-        scale: what 0 and 1 mean, for the file; None names the sources.
-        licence: of weights and opinions, likewise.
+        options: options of the teacher; ``head: new`` starts at random, ``head: FILE`` continues an earlier one. When
+            a run is resumed, files may have moved, and options that change time and memory alone
+            (``TeacherEntry.speed``) may differ.
+        ema_decay: largest decay of averaged weights, per step (``optim.Average``); these are validated and kept. 0, as
+            in the papers, averages nothing and costs no memory.
+        losses: weights of the losses.
+        images: crops and flips.
+        scale: meaning of 0 and 1, written into the fitted file; null names the sources.
+        licence: licence of weights and ratings, written into the fitted file; null names the sources.
     """
 
     teacher: str
@@ -359,7 +359,7 @@ class FitSection(FitConfig):
     """The section ``fit`` of a recipe.
 
     Attributes:
-        sources: opinions to fit to: ``ratings: NAME:FOLDER``, or a pool with its labels.
+        sources: ratings to fit to: ``ratings: NAME:FOLDER``, or a pool with its labels.
     """
 
     sources: tuple[SourceSection, ...] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""``pocketiqa evaluate``: any models on one benchmark, with the overlap of what they were trained on."""
+"""``pocketiqa evaluate``: any models on one benchmark, with the leakage from what they were trained on."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,22 +30,23 @@ def evaluate_on(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge models by the opinions of a benchmark.
+    """Evaluate models by the ratings of a benchmark.
 
     Args:
         models: .onnx files, student folders, label stores, fitted teachers or teacher names.
-        on: as for ``load_benchmark``.
-        names: of the models, for tables; their own where there is none.
+        on: the benchmark, as for ``load_benchmark``.
+        names: names of the models in tables; None, or a missing one, is the model's own.
         split: ``test``, ``validation``, ``train`` or ``all``; None is ``test`` where there is one, else ``all``.
-        trained_on: pools that the models learned from; overlapping images are found and left out of the headline.
-        near: what ``pocketiqa overlap`` wrote on the same images; those near are left out of the headline too.
-        device: for teachers: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
+        trained_on: pools that the models learned from; test images that are in them are left out of the headline.
+        near: folder that ``pocketiqa overlap`` wrote on the same images; its near duplicates are left out of the
+            headline too.
+        device: device of teachers: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
         workers: images decoded ahead at a time.
         progress: called with (done, total) images of all models.
 
     Returns:
-        As ``evaluation.evaluate``, with ``overlap`` if ``trained_on`` was given, and ``near`` (see
-        ``overlap.record.facts``) if that was.
+        The result of ``evaluation.evaluate``, with ``overlap`` if ``trained_on`` was given, and ``near`` (see
+        ``leakage.record.facts``) if that was.
 
     Raises:
         PocketiqaError: an unknown benchmark, split or model, or ``near`` is of other images.
@@ -54,30 +55,32 @@ def evaluate_on(
     if split is None:
         split = "all" if benchmark.split_origin == "none" else "test"
     benchmark = benchmark.select(None if split == "all" else split)
-    neighbours = None if near is None else read_overlap(near)
-    benchmark = benchmark if neighbours is None else with_near_duplicates(benchmark, neighbours)
+    overlap = None if near is None else read_overlap(near)
+    benchmark = benchmark if overlap is None else with_near_duplicates(benchmark, overlap)
     samples = benchmark_samples(benchmark)
     predictions = []
     for index, (model, name) in enumerate(zip_longest(models, names[: len(models)])):
         report = shifted(progress, index * len(samples), len(models) * len(samples))
         predictions.append(predict(model, samples, name=name, device=device, workers=workers, progress=report))
-    found = None
+    equal = None
     if trained_on:
         trained = [print_ for folder in trained_on for print_ in pool_prints(Pool.open(folder))]
-        found = find_overlap(trained, benchmark_prints(benchmark))
+        equal = find_overlap(trained, benchmark_prints(benchmark))
     result = evaluate(
-        _told_apart(predictions, models), targets_from_benchmark(benchmark), overlapping=found.ids if found else ()
+        _with_distinct_names(predictions, models),
+        targets_from_benchmark(benchmark),
+        overlapping=equal.ids if equal else (),
     )
-    result |= {"overlap": found.as_dict()} if found else {}
-    return result | ({"near": facts(neighbours)} if neighbours else {})
+    result |= {"overlap": equal.as_dict()} if equal else {}
+    return result | ({"near": facts(overlap)} if overlap else {})
 
 
-def _told_apart(predictions: Sequence[Predictions], models: Sequence[str]) -> list[Predictions]:
-    """Models of one name, such as a student and its export, get their place added to it."""
-    count = Counter(found.name for found in predictions)
-    pairs = zip(predictions, models, strict=True)
+def _with_distinct_names(predictions: Sequence[Predictions], models: Sequence[str]) -> list[Predictions]:
+    """Models of one name, such as a student and its export, get their path added to it."""
+    count = Counter(one.name for one in predictions)
     return [
-        found if count[found.name] == 1 else replace(found, name=f"{found.name} ({model})") for found, model in pairs
+        one if count[one.name] == 1 else replace(one, name=f"{one.name} ({model})")
+        for one, model in zip(predictions, models, strict=True)
     ]
 
 
@@ -85,8 +88,8 @@ def shifted(progress: Progress | None, before: int, total: int) -> Progress | No
     """Progress of one part of a longer work.
 
     Args:
-        progress: of the whole; None shows nothing.
-        before: what was done when the part began.
-        total: of the whole.
+        progress: progress of the whole work; None shows nothing.
+        before: units of work that were done when the part began.
+        total: units of the whole work.
     """
     return None if progress is None else lambda done, _: progress(before + done, total)

@@ -1,4 +1,4 @@
-"""What every stage of a run is given: the recipe, where things go, and how to make an output only once."""
+"""What every stage of a run gets: the recipe, the folders, and how an output is made only once."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.recipe.recipe import Recipe, load_recipe, with_places
+from distill.recipe.recipe import Recipe, load_recipe, with_paths_expanded
 from distill.terminal import console
 from pseudo_labels.errors import OutputConflictError
 from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, finish, read_manifest
@@ -18,9 +18,9 @@ class Run:
     """One run of a recipe.
 
     Attributes:
-        recipe: what to do.
+        recipe: the stages and their settings.
         out: folder of the run; each stage has a subfolder.
-        command: that repeats the run, for the report.
+        command: command line that repeats the run, for the report.
     """
 
     recipe: Recipe
@@ -53,11 +53,11 @@ class Run:
 
     @property
     def averaged_labels(self) -> Path:
-        """What the weight average says of the pool."""
+        """Label store of the weight average, for whole images of the pool."""
         return self.out / "merged-labels"
 
     def averaged_crop(self, number: int) -> Path:
-        """What it says of a window of each image, by the number in ``weight_average.crops`` from 1 on."""
+        """Its label store of random crops; ``number`` is the position in ``weight_average.crops``, from 1."""
         return self.out / f"merged-crop{number}"
 
     @property
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def labels(self) -> Path:
-        """The label store that is learned from."""
+        """Label store that the student learns from."""
         return self.out / "labels"
 
     @property
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def demonstration(self) -> Path:
-        """Damaged copies and their scores."""
+        """Distorted copies and their scores."""
         return self.out / "demonstration"
 
     @property
@@ -122,9 +122,10 @@ class Stage:
     """One step of a run.
 
     Attributes:
-        name: as shown on the progress bar.
-        folder: where its output is.
-        make: does the work, or returns at once if it is done; given (overwrite, progress), gives a line of summary.
+        name: name on the progress bar.
+        folder: folder of its output.
+        make: does the work, or returns at once if it is done; called with (overwrite, progress), returns one line of
+            summary.
     """
 
     name: str
@@ -140,7 +141,7 @@ def is_complete(folder: Path) -> bool:
 def make_once(
     folder: Path, kind: str, spec: dict[str, Any], make: Callable[[Path], dict[str, Any]], *, overwrite: bool
 ) -> Manifest:
-    """Let ``make`` fill ``folder`` unless the same was done before; it returns what to record as written.
+    """Let ``make`` fill ``folder`` unless the same was done before; it returns the content record of the manifest.
 
     Unfinished work is done again from the start: such stages take seconds.
     """
@@ -152,7 +153,7 @@ def make_once(
 
 def open_run(name: str, out: Path | None, settings: Sequence[str]) -> Run:
     """Read a recipe and prepare the folders of its run; arguments as for ``pipeline.run_recipe``."""
-    recipe = with_places(load_recipe(name, settings, out))
+    recipe = with_paths_expanded(load_recipe(name, settings, out))
     words = ["pocketiqa run", name, *(f"--set '{word}'" for word in settings), *([f"--out {out}"] if out else [])]
     return Run(recipe, recipe.out, " ".join(words))
 

@@ -1,4 +1,4 @@
-"""Photographs to labels: the pool, its synthetic damage, and the teacher's word on it."""
+"""Photographs to labels: the pool, its distorted copies, and the teacher's scores of them."""
 
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.parallel import Progress, usable_cores
 from pseudo_labels.photos import export_photographs
 from pseudo_labels.pool import Pool, build_pool
+from pseudo_labels.store import LabelStore
 from teachers.label import label
 
 BUNDLED = "bundled:photographs"
 
 
 def data_stages(run: Run) -> list[Stage]:
-    """Those of pool, distort, label and fuse that the recipe has."""
+    """The stages pool, distort, label and fuse, as far as the recipe has them."""
     recipe, stages = run.recipe, []
     if recipe.pool is not None:
         stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool)))
@@ -36,7 +37,7 @@ def data_stages(run: Run) -> list[Stage]:
 
 
 def _averaged_stages(run: Run, section: LabelSection) -> list[Stage]:
-    """What the weight average says of the pool, and of windows of it, as far as the recipe asks."""
+    """Labels of the weight average for the pool, and for random crops of it, as far as the recipe asks."""
     average = run.recipe.weight_average
     if average is None:
         return []
@@ -63,7 +64,7 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Progress) -> 
 
 
 def _files(run: Run, source: str) -> list[str]:
-    """What ``build_pool`` reads for a source; of a benchmark the train part, or all of one without splits."""
+    """Paths that ``build_pool`` reads for a source; of a benchmark the train part, or all of one without splits."""
     if source == BUNDLED:
         return [str(run.photographs)]
     if not names_benchmark(source):
@@ -88,27 +89,31 @@ def _distort(run: Run, section: DistortSection, overwrite: bool, report: Progres
 
 def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: Progress) -> str:
     teacher = section.teacher or str(run.teacher_of(name))
-    return _labelled(run, section, teacher, run.labels_of(name), None, overwrite, report)
+    store = _labelled(run, section, teacher, out=run.labels_of(name), overwrite=overwrite, report=report)
+    return store_line(store)
 
 
 def _label_averaged(
     run: Run, section: LabelSection, out: Path, crops: RandomCrops | None, overwrite: bool, report: Progress
 ) -> str:
-    """What the weight average says of the pool, or of a window of each image, seen by it or not."""
+    """Labels of the weight average, also of the images that it has learned from, with its features."""
     everything = section.model_copy(update={"unseen": False, "features": True})
-    return _labelled(run, everything, str(run.averaged_teacher), out, crops, overwrite, report)
+    teacher = str(run.averaged_teacher)
+    store = _labelled(run, everything, teacher, out=out, crops=crops, overwrite=overwrite, report=report)
+    return store_line(store)
 
 
 def _labelled(
     run: Run,
     section: LabelSection,
     teacher: str,
+    *,
     out: Path,
-    crops: RandomCrops | None,
     overwrite: bool,
     report: Progress,
-) -> str:
-    store = label(
+    crops: RandomCrops | None = None,
+) -> LabelStore:
+    return label(
         run.labelled_pool,
         teacher,
         out,
@@ -124,4 +129,3 @@ def _labelled(
         progress=report,
         warn=warn,
     )
-    return store_line(store)

@@ -1,4 +1,4 @@
-"""The end of the way: the CPU runtime scores held-out originals and visibly damaged copies."""
+"""The last stage before the report: the CPU runtime scores held-out originals and visibly distorted copies."""
 
 import json
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Photograph:
     """One original with the scores of its copies.
 
     Attributes:
-        name: of the file, for a person.
+        name: name of the file, for people.
         files: name of each version to its PNG; ``original`` first.
-        scores: likewise, in [0, 1].
+        scores: name of each version to its score in [0, 1].
     """
 
     name: str
@@ -52,8 +52,8 @@ def _demonstrate(run: Run, section: ScoreSection, overwrite: bool, report: Progr
     make_once(run.demonstration, KIND, spec, partial(_make, run, section, report), overwrite=overwrite)
     photographs = read_demonstration(run)
     pairs = [(p.scores["original"], score) for p in photographs for n, score in p.scores.items() if n != "original"]
-    lower = sum(original > damaged for original, damaged in pairs)
-    return f"{lower} of {len(pairs)} damaged copies score below their original"
+    lower = sum(original > distorted for original, distorted in pairs)
+    return f"{lower} of {len(pairs)} distorted copies score below their original"
 
 
 def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> di
             Image.fromarray(pixels).save(path, compress_level=1)
             files.append((ref, name, path))
     if not files:
-        raise PocketiqaError("no held-out original to demonstrate with: raise distill.data.split.test, or drop 'score'")
+        raise PocketiqaError("no held-out original to demonstrate with: raise distill.split.test, or drop 'score'")
     rows = Scorer(run.model).score_many([path for *_, path in files], progress=report)
     names, photographs = _scene_names(run), dict[str, dict[str, Any]]()
     for (ref, name, path), row in zip(files, rows, strict=True):
@@ -90,7 +90,7 @@ def _scene_names(run: Run) -> dict[str, str]:
 
 
 def read_demonstration(run: Run) -> list[Photograph]:
-    """What the stage wrote."""
+    """The photographs and scores that the stage wrote."""
     records = json.loads((run.demonstration / SCORES).read_text(encoding="utf-8"))
     return [
         Photograph(

@@ -1,4 +1,4 @@
-"""How good a student or teacher is: on held-out scenes against what it learned, on benchmarks against people."""
+"""How good a student or teacher is: on held-out scenes against its targets, on benchmarks against people."""
 
 import json
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from distill.stages.benchmark import evaluate_on
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.fitting import all_fit_sources, fit_sources
 from distill.stages.leakage import (
+    Comparison,
     ImageSets,
-    Looked,
     held_out_image_sets,
     near_duplicate_ids,
     near_duplicates_held_out,
@@ -42,13 +42,14 @@ RESULTS, PREDICTIONS = "evaluation.json", "predictions.json"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the student never saw.
+    """Images that the model never saw, and what it should score them.
 
     Attributes:
-        pool: that the images are of.
-        ids: of the images.
-        trained: ids of the images of the same pool that it was trained on, with the scores that it learned.
-        targets: the teacher's labels of ``ids``, or the opinions of people.
+        pool: pool that holds the images.
+        ids: ids of the images.
+        trained: ids of the images of the same pool that it was trained on, with the scores that it learned; NaN where
+            there is none.
+        targets: the teacher's labels of ``ids``, or the ratings of people.
     """
 
     pool: Pool
@@ -58,10 +59,10 @@ class HeldOut:
 
 
 def held_out(run: Run) -> HeldOut:
-    """The test part of what the recipe's model learned from first; validation where no test part was set aside.
+    """The test part of the first source of the recipe's model; the validation part where no test part was set aside.
 
-    Of teachers that each label what they have not seen, it is all of what the first of them learned from: there the
-    others are asked.
+    With teachers that each label only what they have not seen, it is all that the first of them learned from: those
+    images are scored by the others.
 
     Raises:
         PocketiqaError: several teachers have together seen all images.
@@ -75,14 +76,14 @@ def held_out(run: Run) -> HeldOut:
     folders = [run.fitting_of(name) for name in run.recipe.fits] if of_teacher else [run.training]
     splits = [read_split(folder) for folder in folders]
     part = Part.TEST if splits[0].count(Part.TEST) else Part.VALIDATION
-    # What one of several teachers learned from, all of them together have seen.
+    # Of several teachers in one, an image counts as seen if any of them learned from it.
     seen = [ref.id for ref in pool.ok() if any(split.parts.get(ref.id) == Part.TRAIN for split in splits)]
     known = set(seen)
     ids = [ref.id for ref in pool.ok() if splits[0].parts.get(ref.id) == part and ref.id not in known]
     if not ids:
         raise PocketiqaError(
             f"each image of {source.name!r} was learned from by one of {', '.join(run.recipe.fits)}, so none is left "
-            "to judge them together by: say label.unseen: true, or add 'distill' for a student"
+            "to evaluate them together: set label.unseen: true, or add 'distill' for a student"
         )
     targets = targets_of(source, ids)
     learned = targets_of(source, seen)
@@ -91,7 +92,7 @@ def held_out(run: Run) -> HeldOut:
 
 
 def image_sets_of(out: HeldOut) -> ImageSets:
-    """What the student learned from in the pool, and what it never saw."""
+    """The images of the pool that the model learned from, and those that it never saw."""
     return held_out_image_sets(out.pool, out.trained, out.targets)
 
 
@@ -117,34 +118,34 @@ def _evaluate(run: Run, overwrite: bool, report: Progress) -> str:
         "benchmarks": [section.stored() for section in run.recipe.evaluate],
         "seed": run.recipe.seed,
     }
-    make_once(run.evaluation, KIND, spec, partial(_judge, run, report), overwrite=overwrite)
+    make_once(run.evaluation, KIND, spec, partial(_predict_and_evaluate, run, report), overwrite=overwrite)
     return evaluation_line(read_results(run)["held_out"])
 
 
-def _judge(run: Run, report: Progress, folder: Path) -> dict[str, Any]:
+def _predict_and_evaluate(run: Run, report: Progress, folder: Path) -> dict[str, Any]:
     out = held_out(run)
     models = _models(run)
-    asked = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
-    found = predict(asked, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
+    model = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
+    predictions = predict(model, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
     overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
     learned = learned_from(run)
-    looked = _looked(run, learned, out, folder, report)
-    near = looked[0].under(folder)
+    comparisons = _leakage(run, learned, out, folder, report)
+    near = comparisons[0].under(folder)
     known = set(overlap.ids) | (set() if near is None else near_duplicate_ids(near, out.pool, out.ids))
-    judged = evaluate([found], out.targets, overlapping=known, seed=run.recipe.seed)
+    evaluation = evaluate([predictions], out.targets, overlapping=known, seed=run.recipe.seed)
     results = {
-        "held_out": judged | ({} if near is None else {"near": facts(read_overlap(near))}),
+        "held_out": evaluation | ({} if near is None else {"near": facts(read_overlap(near))}),
         "overlap": overlap.as_dict(),
-        "benchmarks": _benchmarks(run, models, learned, [look.under(folder) for look in looked[1:]], report),
-        "near": [look.as_dict() for look in looked],
+        "benchmarks": _benchmarks(run, models, learned, [one.under(folder) for one in comparisons[1:]], report),
+        "near": [one.as_dict() for one in comparisons],
     }
-    (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
+    (folder / PREDICTIONS).write_bytes(canonical_json(predictions.as_dict()))
     (folder / RESULTS).write_bytes(canonical_json(results))
     return {name: sha256_file(folder / name) for name in (PREDICTIONS, RESULTS)}
 
 
 def _models(run: Run) -> dict[str, str | None]:
-    """What is judged where people have judged, with names for tables: what the recipe ends with, then its teachers."""
+    """The models that benchmarks evaluate, with names for tables: the recipe's own result first, then its teachers."""
     recipe = run.recipe
     models: dict[str, str | None] = {}
     if recipe.distill:
@@ -158,8 +159,8 @@ def _models(run: Run) -> dict[str, str | None]:
     return models
 
 
-def _looked(run: Run, learned: Sequence[Source], out: HeldOut, folder: Path, report: Progress) -> list[Looked]:
-    """Which images show what was learned from: of the held-out part first, then of each benchmark."""
+def _leakage(run: Run, learned: Sequence[Source], out: HeldOut, folder: Path, report: Progress) -> list[Comparison]:
+    """Near duplicates of what was learned from: in the held-out part first, then in each benchmark."""
     recipe = run.recipe
     held = near_duplicates_held_out(image_sets_of(out), folder, seed=recipe.seed, report=report)
     return [held, *near_duplicates_in_benchmarks(learned, recipe.evaluate, folder, seed=recipe.seed, report=report)]
@@ -184,14 +185,14 @@ def _benchmarks(
 
 
 def learned_from(run: Run) -> list[Source]:
-    """All that any model of the run has learned from."""
+    """All sources that any model of the run has learned from."""
     return [*all_fit_sources(run), *([] if run.recipe.distill is None else label_sources(run))]
 
 
 def read_results(run: Run) -> dict[str, Any]:
     """``held_out`` and ``benchmarks``, as ``evaluation.evaluate`` gave them, and ``overlap``.
 
-    And ``near``: a ``nearness.Looked`` for the held-out part, then for each benchmark.
+    And ``near``: a ``leakage.Comparison`` of the held-out part, then of each benchmark.
     """
     return json.loads((run.evaluation / RESULTS).read_text(encoding="utf-8"))
 

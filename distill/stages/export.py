@@ -1,4 +1,4 @@
-"""``pocketiqa export``: from a training folder, a student or a published checkpoint to one sealed ONNX file."""
+"""``pocketiqa export``: a training folder, a student or a published checkpoint becomes one ONNX file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +26,10 @@ def export_checkpoint(
     """Write a student as ONNX, with the contract that its record supports.
 
     Args:
-        checkpoint: a training folder, a folder with ``student.json``, or the file of a student that others published
+        checkpoint: training folder, a folder with ``student.json``, or the file of a student that others published
             (see ``students.storage.open_student``).
         out: the .onnx file.
-        name: of the student; the one in its record if None.
+        name: name of the student; None is the one in its record.
         images: files and folders of real photographs for the parity check; the bundled ones if empty.
         half: store weights in float16, see ``students.export.export_onnx``.
         overwrite: replace an existing file.
@@ -56,17 +56,17 @@ def export_checkpoint(
 
 
 def _scale(about: dict[str, Any]) -> str:
-    """Whose scale the scores are on: of the teachers, or of the opinions that were learned."""
+    """The scale of the scores in words: that of the teachers, or of the ratings that were learned."""
     taught = [f"{stamp['name']}: {stamp['scale']}" for stamp in about.get("teachers", [])]
     rated = [(source["name"], source.get("about", {})) for source in about.get("data", [])]
-    ratings = [f"opinions of {name}, {facts['scale']}, mapped to 0 to 1" for name, facts in rated if "scale" in facts]
+    ratings = [f"ratings of {name}, {facts['scale']}, mapped to 0 to 1" for name, facts in rated if "scale" in facts]
     return "; ".join(taught or ratings) or "unknown"
 
 
 def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a reader of the contract needs of weights that others made, and of training sources.
+    """Name, digest and licence of weights that others made, and of the training sources.
 
-    Whose licence a source has, only the user can know.
+    The licence of a pool is known to the user alone.
     """
     weights = [about["weights"]] if "weights" in about else []
     sources = [

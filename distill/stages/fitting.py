@@ -1,4 +1,4 @@
-"""Opinions to teacher: fitting, and several fittings to one."""
+"""Ratings to teacher: fitting, and the weight average of several fittings."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,12 +29,12 @@ def fitting_stages(run: Run) -> list[Stage]:
 
 
 def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Progress | None = None) -> list[Source]:
-    """What a teacher is fitted to.
+    """The sources that a teacher is fitted to.
 
     Args:
-        run: whose pools of opinions are made if they are not there yet.
-        name: of one of ``recipe.fits``.
-        overwrite: make pools of opinions anew whose images or settings changed.
+        run: the run; its pools of rated images are made if they are not there yet.
+        name: key of ``recipe.fits``.
+        overwrite: make pools of rated images anew whose images or settings changed.
         progress: called with images measured and in total, for each new pool.
     """
     fitting = run.fitting_of(name)
@@ -43,7 +43,7 @@ def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Progr
 
 
 def all_fit_sources(run: Run) -> list[Source]:
-    """What the recipe's teachers are fitted to, one after another; none if it fits none."""
+    """The sources of all teachers of the recipe, one teacher after another; empty if it fits none."""
     return [source for name in run.recipe.fits for source in fit_sources(run, name)]
 
 
@@ -60,7 +60,7 @@ def _fit(run: Run, name: str, overwrite: bool, report: Progress) -> str:
     return f"{section.teacher}, weights of step {result.step}, SRCC {srcc:.3f} on validation"
 
 
-def merging_stages(run: Run) -> list[Stage]:
+def averaging_stages(run: Run) -> list[Stage]:
     """One stage, if the recipe averages weights."""
     section = run.recipe.weight_average
     return [] if section is None else [Stage("merge", run.averaged_teacher, partial(_average, run, section))]
@@ -81,7 +81,7 @@ def _average(run: Run, section: WeightAverageSection, overwrite: bool, report: P
 
 
 def fit_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False) -> None:
-    """Fit the teachers of a recipe to its opinions.
+    """Fit the teachers of a recipe to its ratings.
 
     Raises:
         PocketiqaError: the recipe fits no teacher, or the fitting failed; it can be resumed.

@@ -45,13 +45,13 @@ def fuse_labels(
     Args:
         labels: folders of the stores.
         out: folder of the fused store.
-        on: benchmark with the opinions, as for ``load_benchmark``; its images must be in the pool.
-        split: of the benchmark: ``train`` or ``validation``; None is ``validation`` where there is one, else ``train``,
-            else all of a benchmark without splits.
+        on: benchmark with the ratings, as for ``load_benchmark``; its images must be in the pool.
+        split: part of the benchmark, ``train`` or ``validation``; None is ``validation`` where there is one, else
+            ``train``, else all of a benchmark without splits.
         calibrate: see ``pseudo_labels.fusion.calibrate.METHODS``.
-        rule: which rows are kept.
+        rule: decides which rows are kept; None keeps all that enough teachers have scored.
         carry: stored feature to carry over.
-        seed: of cross-validation and intervals.
+        seed: seed of cross-validation and intervals.
         overwrite: start over.
         progress: called with blocks of rows done and in all.
 
@@ -72,7 +72,7 @@ def fuse_labels(
 def _part(benchmark: Benchmark, split: str | None) -> Benchmark:
     if split == "test":
         raise PocketiqaError(
-            f"nothing is calibrated on the test part of {benchmark.name}, which is for the last judgement alone: "
+            f"nothing is calibrated on the test part of {benchmark.name}, which is for the last evaluation alone: "
             "name validation or train"
         )
     if split is None:
@@ -82,12 +82,12 @@ def _part(benchmark: Benchmark, split: str | None) -> Benchmark:
 
 
 def read_ratings(benchmark: Benchmark) -> tuple[dict[str, float], dict[str, str]]:
-    """Opinions and scenes of a benchmark by the ids that its images have in every pool; equal files are averaged.
+    """Ratings and scenes of a benchmark by the ids that its images have in every pool; equal files are averaged.
 
     Raises:
         PocketiqaError: none of the images can be read.
     """
-    found: dict[str, list[float]] = defaultdict(list)
+    scores: dict[str, list[float]] = defaultdict(list)
     groups: dict[str, str] = {}
     failed = ""
     for row in benchmark.rows:
@@ -96,15 +96,15 @@ def read_ratings(benchmark: Benchmark) -> tuple[dict[str, float], dict[str, str]
         except ImageError as error:  # a benchmark that is not complete is still of use
             failed = f"{row.path}: {error}"
             continue
-        found[image_id].append(row.score)
+        scores[image_id].append(row.score)
         groups[image_id] = row.group
-    if not found:
+    if not scores:
         raise PocketiqaError(f"benchmark {benchmark.name}: none of {len(benchmark.rows)} images can be read ({failed})")
-    return {image_id: float(np.mean(scores)) for image_id, scores in found.items()}, groups
+    return {image_id: float(np.mean(own)) for image_id, own in scores.items()}, groups
 
 
 def fusion_summary(store: LabelStore) -> str:
-    """What a fusion did, a line a teacher."""
+    """The result of a fusion in words, one line a teacher."""
     report = read_fusion_report(store.folder)
     dropped = ", ".join(f"{count} for {reason}" for reason, count in report.dropped.items())
     lines = [f"{store.folder}: {report.kept} of {report.rows} rows kept" + (f"; dropped: {dropped}" if dropped else "")]
@@ -122,20 +122,20 @@ def fusion_summary(store: LabelStore) -> str:
     if report.labelled and report.labelled["fused"]["srcc"] is not None:
         fused = report.labelled["fused"]
         interval = "" if fused["low"] is None else f" [{fused['low']:.3f}, {fused['high']:.3f}]"
-        lines.append(f"  fused, on held-out opinions: SRCC {fused['srcc']:.3f}{interval} (n={fused['n']})")
+        lines.append(f"  fused, on held-out ratings: SRCC {fused['srcc']:.3f}{interval} (n={fused['n']})")
     return "\n".join(lines)
 
 
 def _calibrations(report: FusionReport) -> list[str]:
-    found = []
+    words = []
     for own in report.ensemble["calibrations"]:
         agreement = own["agreement"]
         if agreement is None:
-            found.append("scores as they are" if own["method"] == "none" else "aligned by quantiles, without opinions")
+            words.append("scores as they are" if own["method"] == "none" else "aligned by quantiles, without ratings")
         else:
             rmse = own["held_out_rmse"][own["method"]]
-            found.append(f"{own['method']}, off by {rmse:.3f}, SRCC {agreement['srcc']:.3f} (n={own['n']})")
-    return found
+            words.append(f"{own['method']}, off by {rmse:.3f}, SRCC {agreement['srcc']:.3f} (n={own['n']})")
+    return words
 
 
 def fusing_stages(run: Run) -> list[Stage]:
@@ -163,7 +163,7 @@ def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Progress) -> 
 
 
 def _members(run: Run) -> dict[Path, dict[str, Any]]:
-    """How each teacher is built that made a label store."""
+    """Label store to the teacher that made it: its folder and options."""
     options = {} if run.recipe.label is None else run.recipe.label.options
     return {
         run.labels_of(name): {"teacher": str(run.teacher_of(name).resolve()), "options": options}

@@ -1,8 +1,8 @@
-"""Which tested images show what the run learned from, by the features of the embedded teacher.
+"""Which tested images are near duplicates of what the run learned from, by the features of the embedded teacher.
 
-One model describes all: its deepest map knows what an image shows, it comes with the package, and its threshold means
-the same in every report, also beside models that offer no features at all. Features of the run's own model need not: a
-student of few levels sees no content.
+One model gives the features of all: its deepest map shows the content of an image, it is part of the package, and its
+threshold means the same in every report, also beside models that have no features at all. Features of the run's own
+model may not show content: a student of few levels has none.
 """
 
 from collections.abc import Collection, Sequence
@@ -28,16 +28,16 @@ from pseudo_labels.pool import Pool
 
 HELD_OUT = "Held-out part"
 _FEATURES = "near-features"
-_TURNED_OFF = "the recipe says near: null"
+_TURNED_OFF = "the recipe says near_duplicate_cosine: null"
 
 
 @dataclass(frozen=True)
 class ImageSets:
-    """What is compared.
+    """The two sets of images that are compared.
 
     Attributes:
-        trained: what was learned from.
-        tested: what is judged by.
+        trained: images that the run learned from.
+        tested: images that it is evaluated on.
     """
 
     trained: ImageSet
@@ -45,13 +45,13 @@ class ImageSets:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Where is what was found for the held-out part or a benchmark.
+class Comparison:
+    """The comparison of the held-out part, or of a benchmark, with what was learned from.
 
     Attributes:
-        name: of it, for people.
-        folder: inside the evaluation's, as ``overlap.find`` writes one; empty if nothing was compared.
-        reason: why nothing was, else empty.
+        name: name of the part or benchmark, for people.
+        folder: folder inside the evaluation's that ``leakage.find`` wrote; empty if nothing was compared.
+        reason: why nothing was compared; else empty.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Looked:
     reason: str = ""
 
     def under(self, evaluation: Path) -> Path | None:
-        """The folder itself."""
+        """Path of the folder; None if nothing was compared."""
         return evaluation / self.folder if self.folder else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,19 +68,21 @@ class Looked:
 
 
 def benchmark_image_sets(sources: Sequence[Source], section: BenchmarkSection) -> ImageSets:
-    """All that was learned from, and a benchmark."""
+    """All images that were learned from, and those of a benchmark."""
     tested = evaluation_image_set(expanded(section.ratings), section.split)
     # An image that is in several sources counts with the score of the first.
-    return ImageSets(joined([_side(source) for source in sorted(sources, key=lambda source: source.of_crops)]), tested)
+    return ImageSets(
+        joined([_image_set(source) for source in sorted(sources, key=lambda source: source.of_crops)]), tested
+    )
 
 
 def held_out_image_sets(pool: Pool, trained: dict[str, float], tested: Targets) -> ImageSets:
-    """The parts of one pool; of a photograph and its damaged copies one stands for all.
+    """Two parts of one pool; of a photograph and its distorted copies one stands for all.
 
     Args:
-        pool: of both.
+        pool: pool that holds both.
         trained: ids with their scores, NaN where there is none.
-        tested: what is judged by.
+        tested: targets of the held-out part.
     """
     return ImageSets(
         pool_image_set(pool, trained, ids=trained.keys(), name="training part"),
@@ -95,62 +97,71 @@ def near_duplicates_in_benchmarks(
     *,
     seed: int,
     report: Progress | None = None,
-) -> list[Looked]:
-    """What ``pocketiqa overlap`` would write, for every benchmark that does not turn it off and has images enough.
+) -> list[Comparison]:
+    """What ``pocketiqa overlap`` would write, for every benchmark that has enough images and does not turn it off.
 
     Args:
-        sources: what the run learned from; their scores are what copying copies.
-        sections: of the recipe.
-        evaluation: folder, in which each benchmark has ``near-N``.
-        seed: of intervals and splits.
-        report: called with images described and in total.
+        sources: sources that the run learned from; a copying model would repeat their scores.
+        sections: benchmarks of the recipe.
+        evaluation: folder of the evaluation, in which each benchmark has ``near-N``.
+        seed: seed of intervals and splits.
+        report: called with images whose features are made, and in total.
     """
-    found = []
+    comparisons = []
     for number, section in enumerate(sections):
-        look = Looked(section.ratings.partition(":")[0], f"near-{number}")
+        comparison = Comparison(section.ratings.partition(":")[0], f"near-{number}")
         if section.near_duplicate_cosine is None:
-            found.append(Looked(look.name, reason=_TURNED_OFF))
+            comparisons.append(Comparison(comparison.name, reason=_TURNED_OFF))
         else:
-            sides = benchmark_image_sets(sources, section)
+            image_sets = benchmark_image_sets(sources, section)
             # All benchmarks are compared with the same images: their features are made once.
-            found.append(
-                _look(look, sides, evaluation, section.near_duplicate_cosine, seed, report, evaluation / _FEATURES)
+            cached = evaluation / _FEATURES
+            above = section.near_duplicate_cosine
+            comparisons.append(
+                _compare(comparison, image_sets, evaluation, above=above, seed=seed, report=report, cached=cached)
             )
-    return found
+    return comparisons
 
 
 def near_duplicates_held_out(
-    sides: ImageSets, evaluation: Path, *, seed: int, report: Progress | None = None
-) -> Looked:
+    image_sets: ImageSets, evaluation: Path, *, seed: int, report: Progress | None = None
+) -> Comparison:
     """The same for the held-out part of a pool."""
-    return _look(Looked(HELD_OUT, "near-held-out"), sides, evaluation, NEAR_DUPLICATE_COSINE, seed, report)
+    comparison = Comparison(HELD_OUT, "near-held-out")
+    return _compare(comparison, image_sets, evaluation, above=NEAR_DUPLICATE_COSINE, seed=seed, report=report)
 
 
 def near_duplicate_ids(folder: Path, pool: Pool, ids: Collection[str]) -> set[str]:
-    """Those of ``ids`` that show a near photograph, the original or any damaged copy."""
+    """Those of ``ids`` that show a photograph with a near duplicate: the original or any distorted copy."""
     near = {shown_by(pool.by_id(image["id"])) for image in read_overlap(folder)["images"] if image["near"]}
     return {id for id in ids if shown_by(pool.by_id(id)) in near}
 
 
-def _look(
-    look: Looked,
-    sides: ImageSets,
+def _compare(
+    comparison: Comparison,
+    image_sets: ImageSets,
     evaluation: Path,
+    *,
     above: float,
     seed: int,
     report: Progress | None,
-    kept: Path | None = None,
-) -> Looked:
-    out, by = evaluation / look.folder, open_extractor(CONTENT)
+    cached: Path | None = None,
+) -> Comparison:
+    out, by, trained, tested = (
+        evaluation / comparison.folder,
+        open_extractor(CONTENT),
+        image_sets.trained,
+        image_sets.tested,
+    )
     try:
-        find_near_duplicates(sides.trained, sides.tested, by, out, above=above, seed=seed, kept=kept, progress=report)
+        find_near_duplicates(trained, tested, by, out, above=above, seed=seed, kept=cached, progress=report)
     except NotComparableError as error:
-        return Looked(look.name, reason=str(error))
-    return look
+        return Comparison(comparison.name, reason=str(error))
+    return comparison
 
 
-def _side(source: Source) -> ImageSet:
-    if source.of_crops:  # a score of a window is no score of the image that would be copied
+def _image_set(source: Source) -> ImageSet:
+    if source.of_crops:  # the score of a crop is no score of the image that would be copied
         return pool_image_set(source.pool, ids=source.only)
     targets = targets_of(source, [ref.id for ref in source.pool.ok()])
     known = zip(targets.ids, targets.scores.tolist(), strict=True)

@@ -29,9 +29,9 @@ def student_cost(model: Path, contract: StudentContract, out: HeldOut, progress:
     """Cost of an exported student from JPEG file to score, and what it was measured on.
 
     Args:
-        model: the exported file.
-        contract: of it.
-        out: whose first images are scored.
+        model: exported file.
+        contract: contract of that file.
+        out: held-out images, of which the first are scored.
         progress: called with (done, total) images.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -58,10 +58,10 @@ def teacher_cost(
     """Cost of a teacher, without decoding, on a GPU if there is one, and what it was measured on.
 
     Args:
-        teacher: is moved to the device.
-        out: has the images.
-        ids: of images that it can judge, of which the first are timed.
-        fitted: files of what was fitted in it, if this run has done that.
+        teacher: teacher to be timed; it is moved to the device.
+        out: held-out images.
+        ids: ids of images that it can score, of which the first are timed.
+        fitted: files of its fitted tensors, if this run fitted it.
         progress: called with (done, total) images.
     """
     device = current_launch("auto").device
@@ -98,7 +98,7 @@ def _milliseconds(teacher: Teacher, out: HeldOut, ref: ImageRef) -> float:
 
 
 def _network(teacher: Teacher) -> nn.Module | None:
-    """The teacher's own network, if it says which that is."""
+    """The teacher's own network, if it has one as ``model``."""
     inner = teacher.teacher if isinstance(teacher, MultiView) else teacher
     network = getattr(inner, "model", None)
     return network if isinstance(network, nn.Module) else None

@@ -1,4 +1,4 @@
-"""``pocketiqa run``: all stages of a recipe in order; what is unchanged is skipped, what changed is said."""
+"""``pocketiqa run``: all stages of a recipe in order; unchanged stages are skipped."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from distill.stages.context import Run, open_run, walk
 from distill.stages.data import data_stages
 from distill.stages.demonstration import demonstration_stages, read_demonstration
 from distill.stages.evaluation import evaluation_stages, read_all_results
-from distill.stages.fitting import fitting_stages, merging_stages
+from distill.stages.fitting import averaging_stages, fitting_stages
 from distill.stages.reporting import PAGE, reporting_stages
 from distill.stages.student import student_stages
 from distill.terminal import console
@@ -18,7 +18,7 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
     """Walk all stages of a recipe and print the result.
 
     Args:
-        name: of the recipe, or its path.
+        name: name of the recipe, or its path.
         out: replaces the recipe's ``out``.
         settings: ``KEY=VALUE`` words laid over the recipe.
         overwrite: redo stages whose settings or inputs changed; without it they are refused.
@@ -27,7 +27,7 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
         PocketiqaError: the recipe or a stage failed; what was finished before stays.
     """
     run = open_run(name, out, settings)
-    stages = [*fitting_stages(run), *merging_stages(run), *data_stages(run)]
+    stages = [*fitting_stages(run), *averaging_stages(run), *data_stages(run)]
     if run.recipe.distill is not None:
         stages += student_stages(run)
     for stage in [*stages, *evaluation_stages(run), *demonstration_stages(run), *reporting_stages(run)]:
@@ -41,11 +41,11 @@ def _show_results(run: Run) -> None:
         for table in evaluation_tables(result):
             console.out.print(table)
     if recipe.score is not None:
-        console.out.print(demonstration_table([(found.name, found.scores) for found in read_demonstration(run)]))
+        console.out.print(demonstration_table([(one.name, one.scores) for one in read_demonstration(run)]))
     if recipe.fits:
         console.out.print(f"teacher: {run.fitted_teacher}", markup=False)
     if recipe.weight_average is not None:
-        console.out.print(f"merged: {run.averaged_teacher}", markup=False)
+        console.out.print(f"weight average: {run.averaged_teacher}", markup=False)
     if recipe.distill is not None:
         console.out.print(f"model:  {run.model}", markup=False)
     console.out.print(f"report: {(run.report / PAGE).resolve()}", markup=False)

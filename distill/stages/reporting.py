@@ -1,4 +1,4 @@
-"""Everything the run wrote, gathered for the report page."""
+"""The report: gathers what the other stages wrote."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ from distill.stages.evaluation import (
     read_results,
 )
 from distill.stages.fitting import all_fit_sources, fit_sources
-from distill.stages.leakage import ImageSets, Looked, benchmark_image_sets
+from distill.stages.leakage import Comparison, ImageSets, benchmark_image_sets
 from distill.stages.measuring import student_cost, teacher_cost
 from distill.stages.student import label_sources
 from distill.training.history import HISTORY, read_history
@@ -73,7 +73,7 @@ def _inputs(run: Run, report: Progress) -> ReportInputs:
 
 
 def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs:
-    """What the page of a student and that of a fitted teacher have in common."""
+    """The parts that the page of a student and that of a fitted teacher have in common."""
     folder = run.fitting if run.recipe.distill is None else run.training
     results, split = read_results(run), read_split(folder)
     counts = _split_counts(split, [source.pool for source in sources])
@@ -96,22 +96,24 @@ def _of_any_model(run: Run, out: HeldOut, sources: list[Source]) -> ReportInputs
     )
 
 
-def _neighbours(run: Run, out: HeldOut, looked: Sequence[dict[str, Any]] | None) -> list[Neighbours]:
-    """What the judging found of the held-out part and of each benchmark, or why it found nothing."""
-    if looked is None:
-        return []  # judged by a version that did not say
+def _neighbours(run: Run, out: HeldOut, records: Sequence[dict[str, Any]] | None) -> list[Neighbours]:
+    """Near duplicates in the held-out part and in each benchmark, or why none were looked for."""
+    if records is None:
+        return []  # evaluated by a version without this comparison
     opening: list[Callable[[], ImageSets]] = [partial(image_sets_of, out)]
     learned = learned_from(run)
     opening += [partial(benchmark_image_sets, learned, section) for section in run.recipe.evaluate]
-    return [_neighbour(run, Looked(**record), sides) for record, sides in zip(looked, opening, strict=True)]
+    return [_neighbour(run, Comparison(**record), sets) for record, sets in zip(records, opening, strict=True)]
 
 
-def _neighbour(run: Run, look: Looked, open_image_sets: Callable[[], ImageSets]) -> Neighbours:
-    folder = look.under(run.evaluation)
+def _neighbour(run: Run, comparison: Comparison, open_image_sets: Callable[[], ImageSets]) -> Neighbours:
+    folder = comparison.under(run.evaluation)
     if folder is None:
-        return Neighbours(look.name, reason=look.reason)
-    sides, address = open_image_sets(), f"../{folder.relative_to(run.out)}"
-    return Neighbours(look.name, read_overlap(folder), sides.trained.images, sides.tested.images, address)
+        return Neighbours(comparison.name, reason=comparison.reason)
+    image_sets, address = open_image_sets(), f"../{folder.relative_to(run.out)}"
+    return Neighbours(
+        comparison.name, read_overlap(folder), image_sets.trained.images, image_sets.tested.images, address
+    )
 
 
 def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress) -> ReportInputs:
@@ -134,7 +136,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress)
         machine=f"{machine}.",
         fitting=[_fitting(run, name) for name in run.recipe.fits],
         quality_maps=_maps(run, scorer, demonstration),
-        damaged=_damaged(run, demonstration),
+        damaged=_distorted_copies(run, demonstration),
         pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],
         contract={**scorer.contract.as_dict(), "digest": scorer.digest},
         licence="Apache-2.0 for the weights, as far as the licences of photographs and teachers allow",
@@ -143,9 +145,9 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress)
 
 def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Progress) -> ReportInputs:
     inputs, teacher = _of_any_model(run, out, sources), build_teacher(str(run.fitted_teacher))
-    stamp, (found,) = teacher.stamp, inputs.predictions
-    judged = [id for id, status in zip(found.ids, found.statuses, strict=True) if status == Status.OK]
-    cost, machine = teacher_cost(teacher, out, judged, fitted=_fitted_files(run), progress=report)
+    stamp, (predictions,) = teacher.stamp, inputs.predictions
+    scored = [id for id, status in zip(predictions.ids, predictions.statuses, strict=True) if status == Status.OK]
+    cost, machine = teacher_cost(teacher, out, scored, fitted=_fitted_files(run), progress=report)
     facts = {**stamp.as_dict(), "digest": stamp.digest, "base": getattr(teacher, "base", None)}
     return replace(
         inputs,
@@ -162,11 +164,11 @@ def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Progress)
 def _labels_of(source: Source) -> str:
     if isinstance(source.labels, LabelStore):
         return f"labels of {source.labels.spec.stamp.name}"
-    return f"opinions of {source.labels.name if isinstance(source.labels, RatingTable) else source.name}"
+    return f"ratings of {source.labels.name if isinstance(source.labels, RatingTable) else source.name}"
 
 
 def _fitting(run: Run, name: str) -> Fitting:
-    """How one of the recipe's own teachers came to be."""
+    """How one of the recipe's own teachers was fitted."""
     folder = run.fitting_of(name)
     kind, _ = read_fitted_folder(str(run.teacher_of(name)))
     step = read_manifest(folder).content["step"]
@@ -175,7 +177,7 @@ def _fitting(run: Run, name: str) -> Fitting:
 
 
 def _fitted_files(run: Run) -> list[Path]:
-    """What was fitted of the recipe's own teachers."""
+    """Files with the fitted tensors of the recipe's own teachers."""
     return [run.teacher_of(name) / FITTED for name in run.recipe.fits]
 
 
@@ -184,19 +186,19 @@ def _notes(run: Run, out: HeldOut, counts: Mapping[str, Mapping[str, int]]) -> l
     recipe, notes = run.recipe, []
     learned = recipe.distill or next(iter(recipe.fits.values()))
     if out.targets.source == "teacher":
-        notes.append(f"The target is the word of {out.targets.name}: agreement with a teacher, not with people.")
+        notes.append(f"The targets are the scores of {out.targets.name}: agreement with a teacher, not with people.")
     if recipe.distill is None and labels_are_unseen(run):
         notes.append(
-            "Each held-out image was judged by the teachers that never saw it; of a new image, all of them are asked."
+            "Each held-out image was scored by the teachers that never saw it; a new image is scored by all of them."
         )
     elif Part.TEST.value not in counts and learned is not None and learned.keep == "best":
         notes.append(
-            "No test part was set aside: the held-out figures are of the validation part, by which the kept step was "
-            "chosen, and so a little kind."
+            "No test part was set aside: the held-out figures are of the validation part, on which the step was "
+            "chosen, so they are slightly too good."
         )
     if recipe.distill is not None and recipe.distort is not None and not recipe.sources:
         known = ", ".join(recipe.distort.names).replace("_", " ")
-        notes.append(f"It learned from synthetic damage alone ({known}); damage of other kinds may go unseen.")
+        notes.append(f"It learned from synthetic distortions alone ({known}); it may not see other kinds.")
     groups = counts[Part.TRAIN.value]["groups"]
     if groups < _FEW_SCENES:
         notes.append(f"It was trained on {groups} scenes: a demonstration of the method, not a model to rely on.")
@@ -204,12 +206,12 @@ def _notes(run: Run, out: HeldOut, counts: Mapping[str, Mapping[str, int]]) -> l
 
 
 def _mixture(sources: Sequence[Source]) -> list[str]:
-    """How much of synthetic damage and of people a model knows that learned from both."""
-    damaged = {ref.group for source in sources for ref in source.pool if ref.distortion}
+    """The amounts of synthetic distortions and of ratings, of a model that learned from both."""
+    distorted = {ref.group for source in sources for ref in source.pool if ref.distortion}
     rated = {id for source in sources if isinstance(source.labels, RatingTable) for id in source.labels.ids}
-    if not damaged or not rated:
+    if not distorted or not rated:
         return []
-    return [f"Its synthetic damage is that of {len(damaged):,} scenes; people rated {len(rated):,} photographs."]
+    return [f"Its synthetic distortions are of {len(distorted):,} scenes; people rated {len(rated):,} photographs."]
 
 
 def _maps(run: Run, scorer: Scorer, photographs: list[Photograph]) -> list[MapExample]:
@@ -223,20 +225,20 @@ def _maps(run: Run, scorer: Scorer, photographs: list[Photograph]) -> list[MapEx
     return examples
 
 
-def _damaged(run: Run, photographs: list[Photograph]) -> list[DistortedCopy]:
+def _distorted_copies(run: Run, photographs: list[Photograph]) -> list[DistortedCopy]:
     copies = []
     for photograph in photographs:
         original = load(run.demonstration / photograph.files["original"])
         for version, file in photograph.files.items():
             if version != "original":
                 scores = photograph.scores["original"], photograph.scores[version]
-                damaged = load(run.demonstration / file)
-                copies.append(DistortedCopy(photograph.name, version.replace("_", " "), *scores, original, damaged))
+                distorted = load(run.demonstration / file)
+                copies.append(DistortedCopy(photograph.name, version.replace("_", " "), *scores, original, distorted))
     return copies
 
 
 def _own_pools(run: Run) -> list[dict[str, Any]]:
-    """The photographs of the recipe, and their damaged copies."""
+    """The photographs of the recipe, and their distorted copies."""
     if run.recipe.pool is None:
         return []
     licence = "as stated by the owners of the photographs"
@@ -249,20 +251,20 @@ def _own_pools(run: Run) -> list[dict[str, Any]]:
 def _rated_pools(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """Pools that were rated or labelled before."""
     return [
-        _pool_facts(source.name + (" (windows)" if source.of_crops else ""), source.pool, _terms(source), source.only)
+        _pool_facts(source.name + (" (crops)" if source.of_crops else ""), source.pool, _terms(source), source.only)
         for source in sources
     ]
 
 
 def _terms(source: Source) -> str:
-    """Citation and licence of opinions."""
+    """Citation and licence of ratings."""
     if not isinstance(source.labels, RatingTable):
         return "as stated by the owners of the photographs"
     return f"{source.labels.about['citation']}; {source.labels.about['licence']}"
 
 
 def _pool_facts(name: str, pool: Pool, licence: str, only: Collection[str] | None = None) -> dict[str, Any]:
-    """What a pool is made of; ``only`` some of its images, by id, if these alone are learned from."""
+    """Counts of a pool; ``only`` are the ids of those of its images that are learned from, None for all."""
     refs = [ref for ref in pool if only is None or ref.id in only]
     return {
         "name": name,
@@ -278,7 +280,7 @@ def _pool_facts(name: str, pool: Pool, licence: str, only: Collection[str] | Non
 def _split_counts(split: Split, pools: Sequence[Pool]) -> dict[str, dict[str, int]]:
     # One scene may bear a name in each of several pools.
     scenes = join_groups(ref for pool in pools for ref in pool)
-    groups = {part: {scenes[id] for id, found in split.parts.items() if found == part} for part in Part}
+    groups = {part: {scenes[id] for id, own in split.parts.items() if own == part} for part in Part}
     return {
         part.value: {"images": split.count(part), "groups": len(groups[part])} for part in Part if split.count(part)
     }

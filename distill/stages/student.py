@@ -24,23 +24,23 @@ RATINGS = "opinions"
 
 
 def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | None = None) -> list[Source]:
-    """What the student learns from: the recipe's own labels first, then those that were there before.
+    """The sources of the student: the recipe's own labels first, then those that existed before.
 
     Args:
-        run: whose pools of opinions are made if they are not there yet.
-        overwrite: make pools of opinions anew whose images or settings changed.
+        run: the run; its pools of rated images are made if they are not there yet.
+        overwrite: make pools of rated images anew whose images or settings changed.
         progress: called with images measured and in total, for each new pool.
 
     Raises:
-        PocketiqaError: the first, by which the student is judged, holds labels of windows.
+        PocketiqaError: the first source, on which the student is evaluated, holds labels of crops.
     """
     own = [] if run.recipe.label is None else [SourceSection(pool=run.labelled_pool, labels=run.labels)]
     sections = [*own, *run.recipe.sources]
     sources = open_sources(sections, run.out / RATINGS, run.recipe.seed, progress, overwrite=overwrite)
     if sources and sources[0].of_crops:
         raise PocketiqaError(
-            f"the student is judged by its first source, but {sources[0].name!r} holds labels of windows, which say "
-            "nothing of whole images: name another first, or add 'label'"
+            f"the student is evaluated on its first source, but {sources[0].name!r} holds labels of crops, not "
+            "of whole images: name another source first, or add 'label'"
         )
     return sources
 
@@ -77,12 +77,12 @@ def _config(run: Run) -> TrainConfig:
     return config.model_copy(update=changes)
 
 
-def _live(run: Run, asked: LiveSettings) -> LiveSettings:
+def _live(run: Run, settings: LiveSettings) -> LiveSettings:
     """The teacher of the section ``label`` as the live one."""
     label = run.recipe.label
     if label is None:
         raise PocketiqaError("distill.live names no teacher, and there is no section 'label' to take it from: add one")
-    return LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | asked.options)
+    return LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | settings.options)
 
 
 def _export(run: Run, overwrite: bool, report: Progress) -> str:

@@ -14,7 +14,7 @@ import yaml
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.targets import Targets, targets_from_benchmark
 from distill.recipe.load import apply_settings
-from distill.recipe.recipe import Recipe, load_recipe, with_places
+from distill.recipe.recipe import Recipe, load_recipe, with_paths_expanded
 from distill.recipe.stages import BenchmarkSection, expanded
 from distill.study.config import Study
 from pseudo_labels.errors import PocketiqaError
@@ -25,10 +25,10 @@ class Cell:
     """One run.
 
     Attributes:
-        name: such as ``pseudo-labels250-seed0``; of its folder.
-        arm: that it belongs to.
-        values: of the axes, in their order.
-        recipe: what it does.
+        name: name of the run and of its folder, such as ``pseudo-labels250-seed0``.
+        arm: arm that it belongs to.
+        values: axis to its value, in the order of the axes.
+        recipe: the whole recipe of the run.
     """
 
     name: str
@@ -59,16 +59,16 @@ def chosen(cells: Sequence[Cell], only: str | None) -> list[Cell]:
     Raises:
         PocketiqaError: none does; lists the names.
     """
-    found = [cell for cell in cells if only is None or fnmatchcase(cell.name, only)]
-    if not found:
+    wanted = [cell for cell in cells if only is None or fnmatchcase(cell.name, only)]
+    if not wanted:
         names = [cell.name for cell in cells]
         shown = ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
         raise PocketiqaError(f"no run of the study is called {only!r}: they are {shown}; patterns such as 'arm-*' do")
-    return found
+    return wanted
 
 
-def predicted_by(cells: Sequence[Cell]) -> Targets:
-    """The opinions that all runs are judged by.
+def study_targets(cells: Sequence[Cell]) -> Targets:
+    """The ratings that all runs are evaluated on.
 
     Raises:
         PocketiqaError: the benchmark is not there or has no such part.
@@ -95,7 +95,7 @@ def _recipe(study: Study, name: str, arm: str, at: Mapping[str, str]) -> Recipe:
         for axis, value in at.items():
             tree = apply_settings(tree, study.axes[axis][value])
         tree = apply_settings(tree, study.arms[arm])
-        # A section that an arm has removed is as though it had never been.
+        # A section that an arm has removed is left out, as if the recipe had never had it.
         whole = {"name": name, "out": str(study.out / name), **{k: v for k, v in tree.items() if v is not None}}
         return _checked(whole)
     except PocketiqaError as error:
@@ -127,10 +127,10 @@ def _check_comparable(cells: Sequence[Cell]) -> None:
             )
         if cell.recipe.evaluate != cells[0].recipe.evaluate:
             raise PocketiqaError(
-                f"runs {cells[0].name!r} and {cell.name!r} of the study are judged by different benchmarks and cannot "
-                "be compared: take 'evaluate' out of axes and arms"
+                f"runs {cells[0].name!r} and {cell.name!r} of the study are evaluated on different benchmarks "
+                "and cannot be compared: take 'evaluate' out of axes and arms"
             )
-        with_places(cell.recipe)
+        with_paths_expanded(cell.recipe)
     _part(benchmark_of(cells[0].recipe))
     sections = [source for cell in cells for source in _sources(cell.recipe)]
     for ratings in sorted({source.ratings for source in sections if source.ratings}):

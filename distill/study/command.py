@@ -1,9 +1,9 @@
-"""``pocketiqa study``: all runs of a study, one after another, and what they show."""
+"""``pocketiqa study``: all runs of a study, one after another, and their comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.study.cells import Cell, cells_of, chosen, command_of, predicted_by
+from distill.study.cells import Cell, cells_of, chosen, command_of, study_targets
 from distill.study.config import Study, load_study
 from distill.study.page import study_page
 from distill.study.result import build_result
@@ -29,14 +29,14 @@ def run_study(
 ) -> None:
     """Walk the runs of a study, write ``study.json`` and ``study.html``, and print the result.
 
-    Every run is a process of its own. One that fails is reported and the others go on; those that are done are
+    Every run is a process of its own. One that fails is reported and the others continue; those that are done are
     skipped, and one that was interrupted is resumed.
 
     Args:
-        name: of the study, or its path.
+        name: name of the study, or its path.
         out: replaces the study's ``out``.
         settings: ``KEY=VALUE`` words laid over the study.
-        only: walk the runs whose names fit this shell pattern; the result tells of all that are there.
+        only: walk the runs whose names fit this shell pattern; the result has all that exist.
         overwrite: redo stages whose settings or inputs changed; without it such a run fails.
 
     Raises:
@@ -44,7 +44,7 @@ def run_study(
     """
     study = load_study(name, settings, out)
     cells = cells_of(study)
-    targets, wanted = predicted_by(cells), chosen(cells, only)
+    targets, wanted = study_targets(cells), chosen(cells, only)
     outputs.claim(study.out, KIND, {"name": study.name})
     commands = {cell.name: command_of(name, settings, out, cell.name) for cell in cells}
     commands[""] = command_of(name, settings, out)
@@ -61,11 +61,11 @@ def run_study(
 
 
 def _walk(study: Study, cells: Sequence[Cell], commands: dict[str, str], overwrite: bool) -> dict[str, str]:
-    """Why runs failed, by name."""
+    """Name of each run that failed, and why."""
     failures = {}
     for number, cell in enumerate(cells, start=1):
         console.out.print(f"[{number}/{len(cells)}] {cell.name}", markup=False, style="bold")
-        recipe = cell.recipe.stored(exclude_unset=True)
+        recipe = cell.recipe.model_dump(mode="json", exclude_unset=True)
         reason = run_apart(RunOrder(recipe, str(study.out / SHARED), commands[cell.name], overwrite))
         if reason:
             failures[cell.name] = reason

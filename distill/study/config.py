@@ -1,4 +1,4 @@
-"""Studies: a YAML file with one recipe and what its runs differ in."""
+"""Studies: a YAML file with one recipe and the differences between its runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from pseudo_labels.errors import PocketiqaError
 
 # Names of arms, axes and their values become names of folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$", max_length=40)]
-Changes = Annotated[dict[str, Any], BeforeValidator(lambda found: {} if found is None else found)]
+Changes = Annotated[dict[str, Any], BeforeValidator(lambda changes: {} if changes is None else changes)]
 
 
 class Goal(Settings):
-    """What the study is to show.
+    """The difference that the study is made to show.
 
     Attributes:
-        arm: that is to be better than the baseline.
+        arm: arm that should be better than the baseline.
         at: value of each axis but the repeats; an axis that is not named holds at all of its values.
         gain: least mean difference to the baseline; its interval must exclude 0 as well.
     """
@@ -35,8 +35,8 @@ class Comparison(Settings):
 
     Attributes:
         baseline: the arm that all others are compared with.
-        metric: of agreement with the opinions of the recipe's benchmark; higher is better.
-        goal: checked when all is done.
+        metric: metric of agreement with the ratings of the recipe's benchmark; higher is better.
+        goal: difference that is checked when all runs are done.
     """
 
     baseline: Name
@@ -48,14 +48,14 @@ class Study(Settings):
     """Runs of one recipe.
 
     Attributes:
-        name: of the study.
-        out: folder; each run has a subfolder, parts that several runs share are in ``shared``.
+        name: name of the study.
+        out: folder of the study; each run has a subfolder, outputs that several runs use are in ``shared``.
         recipe: sections as in a recipe of its own, without ``name`` and ``out``; ``evaluate`` names the one benchmark
-            that all runs are judged by.
+            that all runs are evaluated on.
         axes: for each axis the settings of each of its values, laid over the recipe; keys may be dotted.
         repeats: the axis over which results are averaged, usually of random seeds.
-        arms: what is compared: settings laid over recipe and axes; null removes a section.
-        compare: arms with each other; null shows them side by side.
+        arms: name of each arm to its settings, which are laid over recipe and axes; null removes a section.
+        compare: baseline, metric and goal of the comparison; null shows the arms side by side.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -68,7 +68,7 @@ class Study(Settings):
 
     @property
     def metric(self) -> str:
-        """By which runs are compared."""
+        """Metric by which runs are compared."""
         return self.compare.metric if self.compare else "srcc"
 
     @property

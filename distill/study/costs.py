@@ -15,10 +15,10 @@ def record_cost(home: Path, stage: str, seconds: float, *, resumed: bool) -> Non
     """Write down what a stage has just cost in this process.
 
     Args:
-        home: folder with the record: the run's own, or that of a part which runs share.
-        stage: its name.
-        seconds: since it was begun.
-        resumed: whether it went on with what an earlier process had left.
+        home: folder with the record: that of the run, or of an output that several runs use.
+        stage: name of the stage.
+        seconds: seconds since it was begun.
+        resumed: whether it continued the work of an earlier process.
     """
     cost = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes(), "resumed": resumed}
     write_atomic(home / COSTS, canonical_json({**read_costs(home), stage: cost}))

@@ -1,4 +1,4 @@
-"""How well the model of one run agrees with people: its scores of the study's benchmark, kept image by image."""
+"""How well the model of one run agrees with people: its scores of the study's benchmark, image by image."""
 
 import json
 from functools import partial
@@ -28,13 +28,13 @@ _DECODERS = 2
 
 
 def evaluation_stage(run: CellRun) -> Stage:
-    """The student, or the teacher of a run without one, against the opinions of the recipe's benchmark."""
-    return Stage("judge", run.evaluation, partial(_judge, run))
+    """The student, or the teacher of a run without one, against the ratings of the recipe's benchmark."""
+    return Stage("evaluate", run.evaluation, partial(_evaluate, run))
 
 
-def _judge(run: CellRun, overwrite: bool, report: Progress) -> str:
-    # Looks for no near images (``section.near``): a study compares arms on the same images, near ones in all of them,
-    # and would pay for a look at every cell's training images.
+def _evaluate(run: CellRun, overwrite: bool, report: Progress) -> str:
+    # No near duplicates are looked for (``section.near_duplicate_cosine``): a study compares arms on the same images,
+    # near duplicates among them, and each cell would pay for the features of its training images.
     section = run.recipe.evaluate[0]
     benchmark = load_benchmark(expanded(section.ratings)).select(section.split)
     targets = targets_from_benchmark(benchmark)
@@ -45,9 +45,9 @@ def _judge(run: CellRun, overwrite: bool, report: Progress) -> str:
     def make(folder: Path) -> dict[str, Any]:
         model = run.model if student else run.fitted_teacher
         samples = benchmark_samples(benchmark)
-        found = predict(model, samples, name=run.recipe.name, workers=_DECODERS, progress=report)
-        result = evaluate([found], targets, seed=run.recipe.seed)
-        (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
+        predictions = predict(model, samples, name=run.recipe.name, workers=_DECODERS, progress=report)
+        result = evaluate([predictions], targets, seed=run.recipe.seed)
+        (folder / PREDICTIONS).write_bytes(canonical_json(predictions.as_dict()))
         (folder / RESULTS).write_bytes(canonical_json(result))
         written = [PREDICTIONS, RESULTS]
         teacher = None if student else _qfm_iqm(model)
@@ -78,8 +78,8 @@ def _teacher_digest(run: CellRun) -> str:
 def read_evaluation(run: CellRun, targets: Targets) -> Predictions | None:
     """Scores of the model of a run, in the order of the targets.
 
-    None if there are none yet, or if those that are there are of other settings or opinions: results of before and
-    after a change are not to be mixed.
+    None if there are none yet, or if they are of other settings or ratings: results from before and after a change
+    must not be mixed.
     """
     folder = run.evaluation
     if not is_complete(folder):
@@ -91,13 +91,13 @@ def read_evaluation(run: CellRun, targets: Targets) -> Predictions | None:
 
 
 def read_sensitivity(run: CellRun) -> dict[str, Any] | None:
-    """What ``sensitivity.measure`` found, for a run that ``read_evaluation`` accepts; None if it was not measured."""
+    """The record of ``sensitivity.measure``, of a run that ``read_evaluation`` accepts; None if not measured."""
     path = run.evaluation / SENSITIVITY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
-    """Digests of the settings, and of images, opinions and groups."""
+    """Digests of the settings, and of images, ratings and groups."""
     return {
         "recipe": digest_of(recipe.stored(exclude={"name", "out"})),
         "targets": digest_of([targets.name, targets.ids, targets.scores.tolist(), targets.groups]),

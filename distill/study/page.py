@@ -9,7 +9,7 @@ from distill.html.style import CSS
 from distill.html.tables import Section, count, data, decimals, percent, signed, soft, table, with_interval
 from distill.study.tables import SENSITIVITY, arm_rows, header_of, sensitivity_rows, verdict
 
-# Classes of the report's colours; a fifth arm has the first colour again, and its name at the line's end.
+# CSS classes of the report's colours; a fifth arm has the first colour again, and its name at the end of its line.
 COLOURS = ("other", "student", "teacher", "target")
 BAND_CSS = """
 .band { fill-opacity: .16; stroke: none; fill: var(--other); }
@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT = 560, 360
 
 
 def colour_of(result: Mapping[str, Any], arm: str) -> str:
-    """Class of an arm."""
+    """CSS class of an arm."""
     return COLOURS[result["arms"].index(arm) % len(COLOURS)]
 
 
@@ -31,10 +31,10 @@ def curve(result: Mapping[str, Any]) -> Html | None:
         return None
     xs = [_number(row["values"][axes[0]]) for row in result["rows"]]
     lines = {arm: _points(result, arm, xs) for arm in result["arms"]}
-    found = [point for points in lines.values() for point in points]
-    if None in xs or not found:
+    known = [point for points in lines.values() for point in points]
+    if None in xs or not known:
         return None
-    reach = padded([x for x, *_ in found], 0.04), padded([end for _, *ends in found for end in ends])
+    reach = padded([x for x, *_ in known], 0.04), padded([end for _, *ends in known for end in ends])
     frame = Frame(*reach, axes[0], result["metric"].upper(), width=_WIDTH, height=_HEIGHT)
     marks = [_line(frame, points, colour_of(result, arm), arm) for arm, points in lines.items() if points]
     words = "; ".join(
@@ -59,12 +59,12 @@ def _number(text: str) -> float | None:
 def _points(result: Mapping[str, Any], arm: str, xs: Sequence[float | None]) -> list[_Point]:
     """x, mean, lowest and highest repeat, from left to right, where anything is known."""
     arms = [row["arms"][arm] for row in result["rows"]]
-    found = [
+    points = [
         (x, one["mean"], one["low"], one["high"])
         for x, one in zip(xs, arms, strict=True)
         if x is not None and one["mean"] is not None
     ]
-    return sorted(found)
+    return sorted(points)
 
 
 def _line(frame: Frame, points: Sequence[_Point], css: str, arm: str) -> list[Html]:
@@ -108,14 +108,14 @@ def study_page(result: Mapping[str, Any]) -> str:
 def _results(result: Mapping[str, Any]) -> Section:
     target, metric = result["target"], result["metric"].upper()
     header = header_of(result, metric)
-    rows = [[at, arm, _arm(found), _difference(gap)][: len(header)] for at, arm, found, gap in arm_rows(result)]
+    rows = [[at, arm, _arm(values), _difference(gap)][: len(header)] for at, arm, values, gap in arm_rows(result)]
     caption = f"{metric} with people, {target['n']} images of {target['name']}"
     explained = [f"Mean over {result['repeats']}, standard deviation and number of runs beneath it. "]
     if result["baseline"]:
         explained.append(
             f"Differences are paired: in each of {result['bootstrap']['resamples']} resamples of the scenes both arms "
-            f"are judged by the same images, each {result['repeats']} against the same, and the differences are "
-            "averaged. The 95 % interval is that of other images, not of other seeds, which the deviation shows."
+            f"are evaluated on the same images, each {result['repeats']} against the same, and the differences are "
+            "averaged. The 95 % interval is for other images, not for other seeds, which the deviation shows."
         )
     arms = legend([(arm, colour_of(result, arm)) for arm in result["arms"]])
     chart = curve(result) or _differences(result)
@@ -127,40 +127,40 @@ def _sensitivity(result: Mapping[str, Any]) -> Section | None:
     header = header_of(result, *SENSITIVITY)
     rows = [
         [
-            at, arm, data(found["change"], decimals), data(found["ungated"], decimals),
-            data(found["suppressed"], percent), _difference(gap),
+            at, arm, data(values["change"], decimals), data(values["ungated"], decimals),
+            data(values["suppressed"], percent), _difference(gap),
         ][: len(header)]
-        for at, arm, found, gap in sensitivity_rows(result)
+        for at, arm, values, gap in sensitivity_rows(result)
     ]  # fmt: skip
     if not rows:
         return None
     explained = (
-        "Images of similar opinions and different semantics are matched; what they differ in is added to the features "
+        "Images of similar ratings and different semantics are matched; what they differ in is added to the features "
         "at the decoder's input, the strongest of the matches. The change of the score is given in deviations of the "
         "model's own scores, mean over images; differences are paired by image, with the interval of other scenes."
     )
     return Section("sensitivity", "Moved by matched noise", [table(header, rows), soft(explained)])
 
 
-def _arm(found: Mapping[str, Any]) -> Html:
-    if found["mean"] is None:
+def _arm(values: Mapping[str, Any]) -> Html:
+    if values["mean"] is None:
         return data(None, decimals, why="no run of it is done")
-    spread = None if found["deviation"] is None else ["± ", data(found["deviation"], decimals), ", "]
-    beneath = tag("span", spread, "n=", data(found["n"], count), class_="interval")
-    return tag("span", tag("span", data(found["mean"], decimals), class_="value"), beneath, class_="measured")
+    spread = None if values["deviation"] is None else ["± ", data(values["deviation"], decimals), ", "]
+    beneath = tag("span", spread, "n=", data(values["n"], count), class_="interval")
+    return tag("span", tag("span", data(values["mean"], decimals), class_="value"), beneath, class_="measured")
 
 
-def _difference(found: Mapping[str, Any] | None) -> Html | str:
-    return "–" if found is None else with_interval(found, difference=True)
+def _difference(gap: Mapping[str, Any] | None) -> Html | str:
+    return "–" if gap is None else with_interval(gap, difference=True)
 
 
 def _differences(result: Mapping[str, Any]) -> Html | None:
     """Where no curve can be drawn: each arm's difference to the baseline, with its interval."""
     spans = [
-        Span(f"{arm} {_short(row)}".strip(), colour_of(result, arm), found["difference"], found["low"], found["high"])
+        Span(f"{arm} {_short(row)}".strip(), colour_of(result, arm), gap["difference"], gap["low"], gap["high"])
         for row in result["rows"]
-        for arm, found in row["differences"].items()
-        if found["difference"] is not None
+        for arm, gap in row["differences"].items()
+        if gap["difference"] is not None
     ]
     if not spans:
         return None
@@ -184,7 +184,7 @@ def _runs(result: Mapping[str, Any]) -> Section:
         for run in result["runs"]
     ]
     caption = (
-        "Time counts what a run shares with others (marked *) as though it had been the only one; memory is the most "
+        "Time counts stages that several runs use (marked *) as if this run were the only one; memory is the most "
         "that its largest process held"
     )
     columns = ["run", result["metric"].upper(), "time", "peak memory", "seconds by stage"]
@@ -212,12 +212,12 @@ def _origins(result: Mapping[str, Any]) -> Section:
     goal = result["goal"]
     wanted = None if goal is None else soft("Least gain that was asked for: ", data(goal["gain"], signed), ".")
     listed = tag("ul", [tag("li", fact) for fact in facts])
-    return Section("judged", f"Judged by {result['target']['name']}", [listed, wanted])
+    return Section("judged", f"Evaluated on {result['target']['name']}", [listed, wanted])
 
 
 def _repeat(result: Mapping[str, Any]) -> Section:
     note = soft(
-        "The same command goes on where it was interrupted. A run's folder holds its whole recipe as ",
+        "The same command resumes where it was interrupted. A run's folder holds its whole recipe as ",
         tag("code", "recipe.yaml"),
         ".",
     )

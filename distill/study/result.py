@@ -1,4 +1,4 @@
-"""What a study found, as one dictionary of JSON values; table and page show it and add nothing."""
+"""The result of a study as one dictionary of JSON values; table and page show it and add nothing."""
 
 import itertools
 import statistics
@@ -13,7 +13,7 @@ from distill.evaluation.evaluate import select
 from distill.evaluation.paired import mean_difference
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
-from distill.recipe.recipe import with_places
+from distill.recipe.recipe import with_paths_expanded
 from distill.study.cells import Cell
 from distill.study.config import Study
 from distill.study.costs import read_costs
@@ -26,33 +26,43 @@ from pseudo_labels.metrics.correlation import METRICS
 
 FORMAT = 1
 RESAMPLES = 1000
-_ORDER = ("fit", "pool", "distort", "label", "fuse", "distill", "export", "judge")
+_ORDER = (
+    "fit",
+    "pool",
+    "distort",
+    "label",
+    "fuse",
+    "distill",
+    "export",
+    "evaluate",
+    "judge",
+)  # "judge" in records of the first version
 _SEED = 0
 
 FloatArray = NDArray[np.float64]
-Judged = Mapping[str, Predictions]
+Scored = Mapping[str, Predictions]
 
 
 def build_result(study: Study, cells: Sequence[Cell], targets: Targets, commands: Mapping[str, str]) -> dict[str, Any]:
     """Gather what all runs have left in their folders.
 
     Args:
-        study: that they are of.
-        cells: all of them, whether they have run or not.
-        targets: what they are judged by.
-        commands: that repeat each run, by name, and the whole study under the name ``""``.
+        study: the study.
+        cells: all of its runs, whether they have run or not.
+        targets: ratings that they are evaluated on.
+        commands: name of a run to the command line that repeats it; ``""`` to that of the whole study.
 
     Returns:
         ``rows``: for each combination of values of the axes but the repeats, of each arm the metric of every repeat,
         their mean, standard deviation and number, and of each arm but the baseline the paired difference; and
         ``sensitivity``, see ``sensitivity.compared``;
-        ``goal``; ``runs`` with their costs; and what it all rests on.
+        ``goal``; ``runs`` with their costs; and the facts on data and bootstrap.
     """
     runs = {cell.name: cell_run(cell, study.out) for cell in cells}
-    judged = {name: found for name, run in runs.items() if (found := read_evaluation(run, targets))}
-    moved = {name: found for name in judged if (found := read_sensitivity(runs[name]))}
+    scored = {name: own for name, run in runs.items() if (own := read_evaluation(run, targets))}
+    moved = {name: own for name in scored if (own := read_sensitivity(runs[name]))}
     selection, mask = next(iter(select(targets).items()))
-    table = _Table(study, cells, judged, moved, targets, mask)
+    table = _Table(study, cells, scored, moved=moved, targets=targets, mask=mask)
     rows = [table.row(dict(zip(study.shown_axes, at, strict=True))) for at in _combinations(study)]
     return {
         "format": FORMAT,
@@ -79,17 +89,17 @@ class _Table:
     """Metrics and differences of a study's runs."""
 
     def __init__(
-        self, study: Study, cells: Sequence[Cell], judged: Judged, moved: Mapping[str, Any], targets: Targets,
+        self, study: Study, cells: Sequence[Cell], scored: Scored, *, moved: Mapping[str, Any], targets: Targets,
         mask: NDArray[np.bool_],
     ):  # fmt: skip
-        self._study, self._targets, self._mask, self.judged, self._moved = study, targets, mask, judged, moved
+        self._study, self._targets, self._mask, self.scored, self._moved = study, targets, mask, scored, moved
         self._at = {(cell.arm, *cell.values.values()): cell for cell in cells}
         self._draws = Draws.of(len(targets.ids), targets.groups, resamples=RESAMPLES, seed=_SEED)
 
     def value(self, cell: Cell) -> float | None:
         """The metric of one run; None if it has none."""
-        found = self.judged.get(cell.name)
-        return None if found is None else _number(self._metric(found, self._mask & np.isfinite(found.scores)))
+        own = self.scored.get(cell.name)
+        return None if own is None else _number(self._metric(own, self._mask & np.isfinite(own.scores)))
 
     def row(self, values: Mapping[str, str]) -> dict[str, Any]:
         """All arms at one combination of values."""
@@ -113,15 +123,15 @@ class _Table:
 
     def _arm(self, arm: str, values: Mapping[str, str]) -> dict[str, Any]:
         repeats = self._study.axes[self._study.repeats]
-        found = {repeat: self.value(self._cell(arm, values, repeat)) for repeat in repeats}
-        known = [value for value in found.values() if value is not None]
+        by_repeat = {repeat: self.value(self._cell(arm, values, repeat)) for repeat in repeats}
+        known = [value for value in by_repeat.values() if value is not None]
         return {
             "mean": statistics.fmean(known) if known else None,
             "deviation": statistics.stdev(known) if len(known) > 1 else None,
             "low": min(known, default=None),
             "high": max(known, default=None),
             "n": len(known),
-            "repeats": found,
+            "repeats": by_repeat,
         }
 
     def _difference(self, arm: str, baseline: str, values: Mapping[str, str]) -> dict[str, Any]:
@@ -129,30 +139,30 @@ class _Table:
         pairs = []
         for repeat in self._study.axes[self._study.repeats]:
             names = (self._cell(own, values, repeat).name for own in (arm, baseline))
-            own, other = (self.judged.get(name) for name in names)
+            own, other = (self.scored.get(name) for name in names)
             if own is not None and other is not None:
                 pairs.append((own, other))
         return mean_difference(pairs, self._targets.scores, self._mask, self._draws, self._study.metric)
 
-    def _metric(self, found: Predictions, keep: NDArray[np.bool_]) -> float:
-        return METRICS[self._study.metric](found.scores[keep], self._targets.scores[keep])
+    def _metric(self, predictions: Predictions, keep: NDArray[np.bool_]) -> float:
+        return METRICS[self._study.metric](predictions.scores[keep], self._targets.scores[keep])
 
 
 def _goal(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Whether the gain was reached wherever it is to be; null until all of it has been measured."""
+    """Whether the gain was reached at all of the values that the goal names; null until all runs there are done."""
     goal = study.compare.goal if study.compare else None
     if goal is None:
         return None
-    places = [row for row in rows if all(row["values"][axis] == value for axis, value in goal.at.items())]
-    found = [row["differences"][goal.arm] for row in places]
-    whole = all(one["n"] == len(study.axes[study.repeats]) for one in found)
-    met = all(one["difference"] >= goal.gain and (one["low"] or 0.0) > 0 for one in found) if whole else None
+    wanted = [row for row in rows if all(row["values"][axis] == value for axis, value in goal.at.items())]
+    differences = [row["differences"][goal.arm] for row in wanted]
+    whole = all(one["n"] == len(study.axes[study.repeats]) for one in differences)
+    met = all(one["difference"] >= goal.gain and (one["low"] or 0.0) > 0 for one in differences) if whole else None
     return {**goal.stored(), "met": met}
 
 
 def cell_run(cell: Cell, out: Path) -> CellRun:
     """The folders of a run."""
-    return CellRun(with_places(cell.recipe), cell.recipe.out, "", out / SHARED)
+    return CellRun(with_paths_expanded(cell.recipe), cell.recipe.out, "", out / SHARED)
 
 
 def _run(cell: Cell, run: CellRun, table: _Table, commands: Mapping[str, str]) -> dict[str, Any]:
@@ -161,7 +171,7 @@ def _run(cell: Cell, run: CellRun, table: _Table, commands: Mapping[str, str]) -
         "name": cell.name,
         "arm": cell.arm,
         "values": dict(cell.values),
-        "state": "failed" if failed else "done" if cell.name in table.judged else "to do",
+        "state": "failed" if failed else "done" if cell.name in table.scored else "to do",
         "reason": failed,
         "value": table.value(cell),
         "stages": costs,
@@ -173,18 +183,18 @@ def _run(cell: Cell, run: CellRun, table: _Table, commands: Mapping[str, str]) -
 
 
 def _costs(run: CellRun) -> dict[str, dict[str, Any]]:
-    """Of every stage in order, those of shared parts as though the run had been the only one."""
+    """Costs of every stage in order; those of outputs that several runs use, as if the run were the only one."""
     recipe = run.recipe
     homes = [(name, run.fitting_of(name).parent) for name in recipe.fits]
     homes += [("", run.pool_home)] if recipe.pool else []
     homes += [(name, run.labels_of(name).parent) for name in recipe.labellers]
     homes += [("", run.labels.parent)] if recipe.fuse else []
-    found = {
+    costs = {
         f"{stage}-{name}" if name else stage: {**cost, "shared": home != run.out}
         for name, home in [*homes, ("", run.out)]
         for stage, cost in read_costs(home).items()
     }
-    return {stage: found[stage] for stage in sorted(found, key=lambda stage: _ORDER.index(stage.partition("-")[0]))}
+    return {stage: costs[stage] for stage in sorted(costs, key=lambda stage: _ORDER.index(stage.partition("-")[0]))}
 
 
 def _number(value: float) -> float | None:

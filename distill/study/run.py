@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from distill.recipe.recipe import Recipe, with_places
+from distill.recipe.recipe import Recipe, with_paths_expanded
 from distill.stages.context import Stage, is_complete, walk
 from distill.stages.fitting import fitting_stages
 from distill.stages.student import student_stages
@@ -19,20 +19,20 @@ RECIPE = "recipe.yaml"
 
 
 def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> None:
-    """Fit, label, train, export and judge, as far as the recipe says; what is unchanged is skipped.
+    """Fit, label, train, export and evaluate, as far as the recipe says; unchanged stages are skipped.
 
     Args:
-        recipe: of the run.
-        shared: folder of what runs share.
-        command: that repeats the run.
+        recipe: recipe of the run.
+        shared: folder of the outputs that several runs use.
+        command: command line that repeats the run.
         overwrite: redo stages whose settings or inputs changed; without it they are refused.
 
     Raises:
         PocketiqaError: a stage failed; what was finished before stays.
     """
-    run = CellRun(with_places(recipe), recipe.out, command, shared)
+    run = CellRun(with_paths_expanded(recipe), recipe.out, command, shared)
     run.out.mkdir(parents=True, exist_ok=True)
-    tree = recipe.stored(exclude_unset=True)
+    tree = recipe.model_dump(mode="json", exclude_unset=True)
     write_atomic(run.out / RECIPE, f"# {command}\n\n{yaml.safe_dump(tree, sort_keys=False)}".encode())
     student = student_stages(run) if recipe.distill else []
     for stage in [*fitting_stages(run), *pool_stages(run), *student, evaluation_stage(run)]:
@@ -46,7 +46,7 @@ def _walk(stage: Stage, *, overwrite: bool) -> None:
     started = time.monotonic()
     walk(stage, overwrite=overwrite)
     if _digest(stage.folder) != before:
-        # Of several teachers each has a home of its own, which runs with it alone share.
+        # Each of several teachers has a folder of its own, which only runs with this teacher use.
         record_cost(stage.folder.parent, stage.name.partition("-")[0], time.monotonic() - started, resumed=resumed)
 
 

@@ -1,7 +1,7 @@
 """How far matched images move the scores of a study's QFM-IQM teachers: measured, then compared in pairs.
 
-Each change is divided by the deviation of the model's own scores: a model that says the same of all images is moved by
-none, and is no better for it.
+Each change is divided by the deviation of the model's own scores: a model that gives all images the same score is moved
+by no match, and is no better for it.
 """
 
 import math
@@ -25,13 +25,13 @@ def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets)
     """Score changes of a teacher under matched noise, as JSON values.
 
     Args:
-        teacher: on its device.
-        samples: images, in any order; those that it cannot judge are left out.
-        targets: their opinions, by which images are matched.
+        teacher: teacher on its device.
+        samples: images, in any order; those that it cannot score are left out.
+        targets: ratings of the images, by which images are matched.
 
     Returns:
         ``change`` and ``ungated`` (without the feature selection) by image id, in deviations of the scores, null
-        where an image has no match; ``suppressed``, the share of channels that the selection closes.
+        where an image has no match; ``suppressed``, the fraction of channels that the selection closes.
     """
     score_of = dict(zip(targets.ids, targets.scores.tolist(), strict=True))
     ids, items = [], []
@@ -39,11 +39,11 @@ def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets)
         try:
             items.append(teacher.preprocess(decode(sample.read()), None))
             ids.append(sample.id)
-        except ImageError:  # the judgement says of each what is wrong with it
+        except ImageError:  # the evaluation has the reason for each
             continue
-    found = teacher.sensitivity(items, [score_of[id] for id in ids])
-    columns = {"change": found.change, "ungated": found.ungated}
-    spread = found.deviation or math.nan
+    changes = teacher.sensitivity(items, [score_of[id] for id in ids])
+    columns = {"change": changes.change, "ungated": changes.ungated}
+    spread = changes.deviation or math.nan
     by_id = {
         name: {id: _number(value / spread) for id, value in zip(ids, column.tolist(), strict=True)}
         for name, column in columns.items()
@@ -52,57 +52,60 @@ def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets)
 
 
 Record = Mapping[str, Any]
-"""What ``measure`` gave."""
+"""The record that ``measure`` returns."""
 
 
 def compared(
     repeats: Mapping[str, Mapping[str, Record]], baseline: str | None, targets: Targets, draws: Draws
 ) -> dict[str, Any] | None:
-    """What one combination of values says of sensitivity; None if no arm was measured.
+    """Sensitivity of the arms at one combination of values; None if no arm was measured.
 
     Args:
-        repeats: of each arm the records by repeat, as far as there are any.
+        repeats: arm to repeat to its record, as far as there are any.
         baseline: the arm that others are compared with.
-        targets: order of the images.
-        draws: of their scenes.
+        targets: gives the order of the images.
+        draws: resamples of their scenes.
 
     Returns:
         ``arms``: of each measured arm the means over images and repeats of ``change`` and ``ungated``, and
         ``suppressed``. ``differences``: of each to the baseline, of ``change``, with their interval over scenes.
     """
-    measured = {arm: found for arm, found in repeats.items() if found}
+    measured = {arm: records for arm, records in repeats.items() if records}
     if not measured:
         return None
     base = measured.get(baseline or "", {})
     differences = {
-        arm: _paired([(found[at], base[at]) for at in found if at in base], targets.ids, draws)
-        for arm, found in measured.items()
-        if arm != baseline and found.keys() & base.keys()
+        arm: _paired([(records[at], base[at]) for at in records if at in base], targets.ids, draws)
+        for arm, records in measured.items()
+        if arm != baseline and records.keys() & base.keys()
     }
-    return {"arms": {arm: _means(found, targets.ids) for arm, found in measured.items()}, "differences": differences}
+    return {
+        "arms": {arm: _means(records, targets.ids) for arm, records in measured.items()},
+        "differences": differences,
+    }
 
 
-def _means(found: Mapping[str, Record], ids: Sequence[str]) -> dict[str, Any]:
-    columns = {name: [_column(one, name, ids) for one in found.values()] for name in ("change", "ungated")}
+def _means(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str, Any]:
+    columns = {name: [_column(one, name, ids) for one in records.values()] for name in ("change", "ungated")}
     means = {name: float(np.nanmean(column)) for name, column in columns.items()}
-    return {**means, "suppressed": statistics.fmean(one["suppressed"] for one in found.values()), "n": len(found)}
+    return {**means, "suppressed": statistics.fmean(one["suppressed"] for one in records.values()), "n": len(records)}
 
 
-def _column(found: Record, name: str, ids: Sequence[str]) -> FloatArray:
+def _column(record: Record, name: str, ids: Sequence[str]) -> FloatArray:
     """[images], NaN where there is none."""
-    return np.array([found[name].get(id) for id in ids], np.float64)
+    return np.array([record[name].get(id) for id in ids], np.float64)
 
 
 def _paired(pairs: Sequence[tuple[Record, Record]], ids: Sequence[str], draws: Draws) -> dict[str, Any]:
     """Mean difference over images, each its mean over the repeats, in the given and in resampled sets of scenes."""
     each = np.array([_column(own, "change", ids) - _column(other, "change", ids) for own, other in pairs])
-    there = np.asarray(np.isfinite(each).any(axis=0))
-    known = np.nanmean(each[:, there], axis=0)
-    counts = np.concatenate([chunk[:, there] for chunk in draws.counts()])
+    measured = np.asarray(np.isfinite(each).any(axis=0))
+    known = np.nanmean(each[:, measured], axis=0)
+    counts = np.concatenate([chunk[:, measured] for chunk in draws.counts()])
     total = counts.sum(axis=1)
     samples = (counts @ known) / np.where(total > 0, total, np.nan)
-    found = interval(samples, draws.groups_in(there)).as_dict()
-    return {"difference": float(known.mean()), "reason": "", "n": int(there.sum()), **found}
+    ends = interval(samples, draws.groups_in(measured)).as_dict()
+    return {"difference": float(known.mean()), "reason": "", "n": int(measured.sum()), **ends}
 
 
 def _number(value: float) -> float | None:

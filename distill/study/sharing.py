@@ -1,4 +1,4 @@
-"""One run of a study as a ``Run`` whose teacher and labels lie where other runs with the same settings find them."""
+"""One run of a study: its teacher and labels lie in folders that other runs with the same settings use as well."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -22,20 +22,20 @@ _DIGITS = 12  # of a digest, in the names of folders
 
 @dataclass(frozen=True)
 class CellRun(Run):
-    """A run whose fittings and labels are shared.
+    """A run that uses fittings and labels together with other runs.
 
-    Runs with equal settings of a fitting (and of the seed, which draws the opinions) have one fitting, and those that
-    pool and label alike with the same teacher have one pool and one label store. Training, export and judgement are
-    the run's own.
+    Runs with equal settings of a fitting (and of the seed, which draws the rated images) have one fitting. Those with
+    equal pool and label settings and the same teacher have one pool and one label store. Training, export and
+    evaluation belong to the run alone.
 
     Attributes:
-        shared: folder of what is shared.
+        shared: folder of the outputs that several runs use.
     """
 
     shared: Path
 
     def _home(self, kind: str, sections: set[str], **others: Any) -> Path:
-        """Folder of what depends on some sections of the recipe, and on the seed."""
+        """Folder of an output that depends on some sections of the recipe, and on the seed."""
         part = {**self.recipe.stored(include={"seed", *sections}), **others}
         return self.shared / f"{kind}-{digest_of(part)[:_DIGITS]}"
 
@@ -48,7 +48,7 @@ class CellRun(Run):
 
     @property
     def pool_home(self) -> Path:
-        """Folder of the pools; the opinions of ``sources`` are left out of them."""
+        """Folder of the pools; the images that ``sources`` have ratings of are left out."""
         return self._home("pool", {"pool", "distort", "sources"})
 
     def labels_of(self, name: str) -> Path:
@@ -72,7 +72,7 @@ class CellRun(Run):
 
     @property
     def labels(self) -> Path:
-        """The label store that is learned from."""
+        """Label store that the student learns from."""
         if self.recipe.fuse is None:
             return self.labels_of(next(iter(self.recipe.labellers), ""))
         sections = {"pool", "distort", "sources", "label", "fuse"}
@@ -80,15 +80,15 @@ class CellRun(Run):
 
     @property
     def evaluation(self) -> Path:
-        """Scores of the benchmark's images, and how well they agree with people."""
+        """Scores of the benchmark's images, and their agreement with people."""
         return self.out / "judged"
 
 
 def pool_stages(run: CellRun) -> list[Stage]:
     """Pool, distort and label; a source of the pool may be a benchmark, as for ``pocketiqa evaluate --on``.
 
-    Of a benchmark it is the train part that is pooled (all of one without splits), without its scores, and without the
-    images that the recipe's ``sources`` have opinions of: these need no teacher.
+    The train part of a benchmark is pooled (all of one without splits), without its scores, and without the images
+    that the recipe's ``sources`` have ratings of: these need no teacher.
     """
     section, stages = run.recipe.pool, data_stages(run)
     rated = [] if section is None else [source for source in section.sources if names_benchmark(source)]
@@ -100,7 +100,7 @@ def pool_stages(run: CellRun) -> list[Stage]:
             " name the benchmark alone"
         )
     stage = Stage("pool", run.pool, partial(_make, run, section))
-    return [stage if found.folder == run.pool else found for found in stages]
+    return [stage if one.folder == run.pool else one for one in stages]
 
 
 def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Progress) -> str:
@@ -115,7 +115,7 @@ def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Progress)
     )
     if not made.ok():
         raise PocketiqaError(
-            f"the opinions of {run.recipe.name!r} cover all of {section.sources[0]}: nothing is left to be labelled; "
+            f"the ratings of {run.recipe.name!r} cover all of {section.sources[0]}: nothing is left to be labelled; "
             "take fewer images, or leave pool and label out"
         )
     return pool_line(made)

@@ -9,7 +9,7 @@ from distill.html.tables import decimals, signed
 
 
 def result_tables(result: Mapping[str, Any]) -> list[Table]:
-    """Arms at every combination of values with their differences, and what each run cost."""
+    """Arms at every combination of values with their differences, and the cost of each run."""
     moved = [_sensitivity(result)] if any(row["sensitivity"] for row in result["rows"]) else []
     return [_arms(result), *moved, _runs(result)]
 
@@ -26,32 +26,32 @@ def verdict(result: Mapping[str, Any]) -> str:
         f"{goal['arm']} to gain at least {decimals(goal['gain'])} {result['metric'].upper()} over "
         f"{result['baseline']} at {where}, with an interval above 0"
     )
-    found = "; ".join(
+    measured = "; ".join(
         difference_words(row["differences"][goal["arm"]])
         for row in result["rows"]
         if all(row["values"][axis] == value for axis, value in goal["at"].items())
     )
     if goal["met"] is None:
-        return f"Not known yet ({progress}): {wanted}. So far: {found}."
-    return f"{'Reached' if goal['met'] else 'Not reached'}: {wanted}. Found: {found}."
+        return f"Not known yet ({progress}): {wanted}. So far: {measured}."
+    return f"{'Reached' if goal['met'] else 'Not reached'}: {wanted}. Measured: {measured}."
 
 
-def difference_words(found: Mapping[str, Any]) -> str:
+def difference_words(gap: Mapping[str, Any]) -> str:
     """A paired difference with its interval, in words."""
-    if found["difference"] is None:
-        return f"none ({found['reason']})"
+    if gap["difference"] is None:
+        return f"none ({gap['reason']})"
     ends = "no interval"
-    if found["low"] is not None:
-        ends = f"{signed(found['low'])} to {signed(found['high'])}"
-    return f"{signed(found['difference'])} ({ends})"
+    if gap["low"] is not None:
+        ends = f"{signed(gap['low'])} to {signed(gap['high'])}"
+    return f"{signed(gap['difference'])} ({ends})"
 
 
-def arm_words(found: Mapping[str, Any]) -> str:
+def arm_words(values: Mapping[str, Any]) -> str:
     """Mean and standard deviation over the repeats, and their number."""
-    if found["mean"] is None:
+    if values["mean"] is None:
         return "–"
-    spread = "" if found["deviation"] is None else f" ± {decimals(found['deviation'])}"
-    return f"{decimals(found['mean'])}{spread} (n={found['n']})"
+    spread = "" if values["deviation"] is None else f" ± {decimals(values['deviation'])}"
+    return f"{decimals(values['mean'])}{spread} (n={values['n']})"
 
 
 def seconds_words(run: Mapping[str, Any]) -> str:
@@ -73,15 +73,15 @@ def value_words(row: Mapping[str, Any]) -> str:
 
 
 Row = tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]
-"""Values, arm, what was measured of it, and its difference to the baseline where there is one."""
+"""Values of the axes, arm, its figures, and its difference to the baseline where there is one."""
 
 
 def arm_rows(result: Mapping[str, Any]) -> list[Row]:
     """Every arm at every combination of values."""
     return [
-        (value_words(row), arm, found, row["differences"].get(arm))
+        (value_words(row), arm, values, row["differences"].get(arm))
         for row in result["rows"]
-        for arm, found in row["arms"].items()
+        for arm, values in row["arms"].items()
     ]
 
 
@@ -94,7 +94,7 @@ def _arms(result: Mapping[str, Any]) -> Table:
     target = result["target"]
     title = f"{result['name']}: {result['metric'].upper()} with people, {target['n']} images of {target['name']}"
     caption = f"mean ± standard deviation over n values of {result['repeats']}; differences with 95 % interval"
-    rows = [[at, arm, arm_words(found), _difference(gap)] for at, arm, found, gap in arm_rows(result)]
+    rows = [[at, arm, arm_words(values), _difference(gap)] for at, arm, values, gap in arm_rows(result)]
     return _table(title, caption, header_of(result, result["metric"].upper()), rows)
 
 
@@ -110,10 +110,10 @@ def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[Seque
 def sensitivity_rows(result: Mapping[str, Any]) -> list[Row]:
     """Every arm whose sensitivity was measured."""
     return [
-        (value_words(row), arm, found, row["sensitivity"]["differences"].get(arm))
+        (value_words(row), arm, values, row["sensitivity"]["differences"].get(arm))
         for row in result["rows"]
         if row["sensitivity"]
-        for arm, found in row["sensitivity"]["arms"].items()
+        for arm, values in row["sensitivity"]["arms"].items()
     ]
 
 
@@ -125,16 +125,16 @@ def _sensitivity(result: Mapping[str, Any]) -> Table:
     caption = "mean change of a score, in deviations of the scores; differences with 95 % interval"
     rows = [
         [
-            at, arm, decimals(found["change"]), decimals(found["ungated"]), f"{100 * found['suppressed']:.0f} %",
+            at, arm, decimals(values["change"]), decimals(values["ungated"]), f"{100 * values['suppressed']:.0f} %",
             _difference(gap),
         ]
-        for at, arm, found, gap in sensitivity_rows(result)
+        for at, arm, values, gap in sensitivity_rows(result)
     ]  # fmt: skip
     return _table("Moved by matched noise", caption, header_of(result, *SENSITIVITY), rows)
 
 
-def _difference(found: Mapping[str, Any] | None) -> str:
-    return "–" if found is None or found["difference"] is None else difference_words(found)
+def _difference(gap: Mapping[str, Any] | None) -> str:
+    return "–" if gap is None or gap["difference"] is None else difference_words(gap)
 
 
 def _runs(result: Mapping[str, Any]) -> Table:

@@ -21,12 +21,12 @@ _MODULE = "distill.study.run"
 
 @dataclass(frozen=True)
 class RunOrder:
-    """What a process is told to do.
+    """The work of one process.
 
     Attributes:
-        recipe: of the run, as JSON values; its ``out`` is the run's folder.
-        shared: folder of what runs share.
-        command: that repeats the run.
+        recipe: recipe of the run as JSON values; its ``out`` is the run's folder.
+        shared: folder of the outputs that several runs use.
+        command: command line that repeats the run.
         overwrite: redo stages whose settings or inputs changed.
     """
 
@@ -37,7 +37,7 @@ class RunOrder:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """Folder of the run."""
         return Path(self.recipe["out"])
 
 
@@ -59,7 +59,7 @@ def run_apart(order: RunOrder) -> str:
     if process.exitcode is not None and process.exitcode < 0:
         name = signal.Signals(-process.exitcode).name
         _write(order.folder, f"its process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}")
-    return read_failure(order.folder) or "its process ended without a word"
+    return read_failure(order.folder) or "its process ended without a message"
 
 
 def read_failure(folder: Path) -> str:
@@ -76,7 +76,7 @@ def _write(folder: Path, words: str) -> None:
 
 def _process(order: RunOrder) -> BaseProcess:
     name = order.recipe["name"]
-    # The server that processes are forked from may be older than what the environment says now.
+    # The server that processes are forked from may be older than today's environment variables.
     arguments = (order, dict(os.environ))
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
@@ -93,14 +93,14 @@ def _begin(order: RunOrder, environment: dict[str, str]) -> None:
     recipe = Recipe.model_validate(order.recipe)
     try:
         walk_run(recipe, Path(order.shared), order.command, overwrite=order.overwrite)
-    except KeyboardInterrupt:  # the study hears of it too, and says so
+    except KeyboardInterrupt:  # the study gets the same signal and reports it
         raise SystemExit(130) from None
-    except Exception as error:  # whatever it was, the study goes on with the next run
-        _tell(order.folder, error)
+    except Exception as error:  # whatever it was, the study continues with the next run
+        _write_failure(order.folder, error)
         raise SystemExit(1) from None
 
 
-def _tell(folder: Path, error: Exception) -> None:
+def _write_failure(folder: Path, error: Exception) -> None:
     words = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, PocketiqaError):
         words = f"unexpected {type(error).__name__}: {words} (traceback in {folder / FAILURE})"
@@ -108,7 +108,7 @@ def _tell(folder: Path, error: Exception) -> None:
 
 
 def _follow_parent() -> None:
-    """End with the study, even if it was killed and could tell nobody: its next life resumes the same run."""
+    """End with the study, even if it was killed without a signal to us: when it is started again it resumes the run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

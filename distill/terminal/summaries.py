@@ -71,9 +71,9 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
         table = Table("model", "n", *_METRICS.values(), title=escape(title), title_justify="left")
         table.columns[0].overflow = "fold"
         for model in result["models"]:
-            found = model["selections"][selection]
-            values = [_value(found["metrics"][metric]) for metric in _METRICS]
-            table.add_row(escape(model["name"]), str(found["n"]), *map(escape, values))
+            own = model["selections"][selection]
+            values = [_value(own["metrics"][metric]) for metric in _METRICS]
+            table.add_row(escape(model["name"]), str(own["n"]), *map(escape, values))
         tables.append(table)
     return tables
 
@@ -90,7 +90,7 @@ def coverage_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def demonstration_table(photographs: Sequence[tuple[str, Mapping[str, float]]]) -> Table:
-    """Originals against damaged copies: for each photograph its name, and the score of each version."""
+    """Originals against distorted copies: for each photograph its name, and the score of each version."""
     versions = list(photographs[0][1])
     title = "held-out photographs, scored by the exported model on the CPU (1 is best)"
     table = Table("photograph", *(name.replace("_", " ") for name in versions), title=title, title_justify="left")
@@ -100,7 +100,7 @@ def demonstration_table(photographs: Sequence[tuple[str, Mapping[str, float]]]) 
 
 
 def export_summary(report: "ExportReport") -> str:
-    """What was exported, in two lines."""
+    """An export in two lines: size, cost and parity."""
     contract, parity = report.contract, report.parity
     return (
         f"{report.path}: {report.size_bytes / 1e6:.2f} MB, {contract.parameters / 1e6:.2f} M parameters, "
@@ -110,7 +110,7 @@ def export_summary(report: "ExportReport") -> str:
 
 
 def audit_summary(report: "AuditReport") -> str:
-    """What an audit found, a line each."""
+    """An audit, one line for each fact."""
     state = "without fault" if report.ok else "NOT in order"
     lines = [f"{report.folder}: {report.rows} rows in {report.shards} shards, {state}"]
     for fault in report.faults:
@@ -118,10 +118,10 @@ def audit_summary(report: "AuditReport") -> str:
     if report.missing:
         lines.append(f"  {len(report.missing)} shards are missing")
     if not report.ok:
-        lines.append("  run the same label command again: it labels missing and damaged shards anew")
-    for status, found in report.coverage.items():
-        example = found["reasons"][0]["reason"] if found.get("reasons") else ""
-        lines.append(f"  {found['count']} {status}" + (f", such as: {example}" if example else ""))
+        lines.append("  run the same label command again: it labels missing and corrupt shards anew")
+    for status, rows in report.coverage.items():
+        example = rows["reasons"][0]["reason"] if rows.get("reasons") else ""
+        lines.append(f"  {rows['count']} {status}" + (f", such as: {example}" if example else ""))
     if report.scores.get("n"):
         lines.append("  scores: " + ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items()))
     if report.fusion:

@@ -142,7 +142,7 @@ class TeacherBatchMaker:
         # Of images smaller than the crop, which would not fit into one batch with it.
         self._canvas = (images.crop_size or 0, images.crop_size or 0)
         self._views = CropSampler(
-            examples, caches, order, images.window, horizontal_flip=images.horizontal_flip, **fraction
+            examples, caches, order, images.crop_of, horizontal_flip=images.horizontal_flip, **fraction
         )  # fmt: skip
 
     def make(self, micro_batch: int) -> TeacherBatch:

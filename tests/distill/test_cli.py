@@ -108,11 +108,11 @@ def test_distill_trains_from_labels_that_are_there(tmp_path: Path, finished: Pat
     assert pocketiqa("export", tmp_path / "out" / "training", "--out", exported, "--overwrite") == 0
 
 
-def test_evaluate_on_a_csv_of_opinions(
+def test_evaluate_on_a_csv_of_ratings(
     tmp_path: Path, finished: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
 ):
     rows = [(path, number / 10) for number, path in enumerate(sorted(photographs.glob("*.png")), start=1)]
-    ratings = tmp_path / "opinions.csv"
+    ratings = tmp_path / "ratings.csv"
     ratings.write_text("image,mos\n" + "".join(f"{path},{mos}\n" for path, mos in rows))
     model, out = finished / "export" / "tiny-student.onnx", tmp_path / "result.json"
     words = ("--on", f"csv:{ratings}", "--trained-on", finished / "pool", "--out", out)
@@ -126,7 +126,7 @@ def test_evaluate_on_a_csv_of_opinions(
 def test_a_model_that_scores_nothing_is_a_failure_with_a_reason(
     tmp_path: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
 ):
-    ratings = tmp_path / "opinions.csv"
+    ratings = tmp_path / "ratings.csv"
     ratings.write_text("image,mos\n" + "".join(f"{path},0.5\n" for path in photographs.glob("*.png")))
     assert pocketiqa("evaluate", "reference", "--on", f"csv:{ratings}") == 1
     assert "reference has no score for 6 of 6 images" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Recipes that fit a teacher to real opinions, as a user runs them: with a student after it, and without one."""
+"""Recipes that fit a teacher to real ratings, as a user runs them: with a student after it, and without one."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from teachers.registry import build_teacher
 from tests.helpers.pools import write_photographs
 from tests.helpers.shared import shared_data
 
-RATED = 'fit.sources=[{opinions: "biq2021:$POCKETIQA_SHARED_DATA/biq2021", images: 16}]'
+RATED = 'fit.sources=[{ratings: "biq2021:$POCKETIQA_SHARED_DATA/biq2021", images: 16}]'
 SMALL = (RATED, "fit.steps=2", "fit.batch_size=4", "fit.validate_every_steps=1", "distill.steps=2")
 NO_STUDENT = (RATED, *SMALL[1:4], "distill=null", "score=null", "pool=null", "label=null")
 STAGES = {
@@ -55,12 +55,12 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def benchmark(photographs: Path) -> str:
     """Opinions on the photographs."""
     rows = [f"{path},{number / 10}\n" for number, path in enumerate(sorted(photographs.glob("*.png")), start=1)]
-    (photographs / "opinions.csv").write_text("image,mos\n" + "".join(rows))
-    return f"csv:{photographs / 'opinions.csv'}"
+    (photographs / "ratings.csv").write_text("image,mos\n" + "".join(rows))
+    return f"csv:{photographs / 'ratings.csv'}"
 
 
 def with_student(photographs: Path, benchmark: str) -> tuple[str, ...]:
-    return (*SMALL, f'pool.sources=["{photographs}"]', f'evaluate=[{{opinions: "{benchmark}"}}]')
+    return (*SMALL, f'pool.sources=["{photographs}"]', f'evaluate=[{{ratings: "{benchmark}"}}]')
 
 
 @pytest.fixture(scope="module", params=list(STAGES))
@@ -123,7 +123,7 @@ def test_a_recipe_without_student_ends_with_the_page_of_its_teacher(
 ):
     assert sorted(path.name for path in fitted.iterdir()) == ["fit", "fit-opinions"]
     before = (fitted / "fit" / "manifest.json").stat().st_mtime_ns
-    settings = (*NO_STUDENT, f'evaluate=[{{opinions: "{benchmark}"}}]')
+    settings = (*NO_STUDENT, f'evaluate=[{{ratings: "{benchmark}"}}]')
     assert pocketiqa("run", "sam_iqa_tiny", "--out", fitted, settings=settings) == 0
     printed = capsys.readouterr().out
     assert printed.count("unchanged, skipped") == 1  # the fit
@@ -131,7 +131,7 @@ def test_a_recipe_without_student_ends_with_the_page_of_its_teacher(
     assert "report.html" in printed
     assert "model:" not in printed
     twin, page = twin_of_page(fitted), page_of(fitted)
-    assert twin["title"] == "sam-iqa-tiny: sam_iqa fitted to opinions of biq2021"
+    assert twin["title"] == "sam-iqa-tiny: sam_iqa fitted to ratings of biq2021"
     assert (twin["kind"], twin["teacher"], twin["contract"], twin["fitting"]) == ("teacher", None, None, [])
     split = json.loads((fitted / "fit" / "split.json").read_text())
     assert sorted(twin["points"]["ids"]) == split["ids"]["validation"]
@@ -148,7 +148,7 @@ def test_a_recipe_without_student_ends_with_the_page_of_its_teacher(
 
 
 def test_what_the_page_says_of_the_teacher_is_what_was_fitted(fitted: Path, benchmark: str):
-    settings = (*NO_STUDENT, f'evaluate=[{{opinions: "{benchmark}"}}]')
+    settings = (*NO_STUDENT, f'evaluate=[{{ratings: "{benchmark}"}}]')
     assert pocketiqa("run", "sam_iqa_tiny", "--out", fitted, settings=settings) == 0
     twin, teacher = twin_of_page(fitted), build_teacher(str(fitted / "fit" / "teacher"))
     manifest = json.loads((fitted / "fit" / "manifest.json").read_text())

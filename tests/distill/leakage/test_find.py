@@ -23,7 +23,7 @@ from distill.leakage.record import closest_scenes, read_overlap, with_near_dupli
 from distill.recipe.stages import BenchmarkSection
 from distill.stages.benchmark import evaluate_on
 from distill.stages.leakage import (
-    Looked,
+    Comparison,
     held_out_image_sets,
     near_duplicate_ids,
     near_duplicates_held_out,
@@ -197,7 +197,10 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     silent = BenchmarkSection(ratings=benchmarks[1], near_duplicate_cosine=None)
     section = BenchmarkSection(ratings=benchmarks[1])
     found = near_duplicates_in_benchmarks([source], [silent, section], tmp_path, seed=0)
-    assert found == [Looked("csv", reason="the recipe says near: null"), Looked("csv", "near-1")]
+    assert found == [
+        Comparison("csv", reason="the recipe says near_duplicate_cosine: null"),
+        Comparison("csv", "near-1"),
+    ]
     assert [look.under(tmp_path) for look in found] == [None, tmp_path / "near-1"]
     record = read_overlap(tmp_path / "near-1")
     assert (record["by"]["kind"], record["by"]["feature"], record["above"]) == ("backbone", "final", 0.7)
@@ -211,7 +214,7 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     # A second benchmark is compared with features that are there already.
     features = tmp_path / "near-features" / "manifest.json"
     before = features.stat().st_mtime_ns
-    assert near_duplicates_in_benchmarks([source], [silent, section, section], tmp_path, seed=0)[2] == Looked(
+    assert near_duplicates_in_benchmarks([source], [silent, section, section], tmp_path, seed=0)[2] == Comparison(
         "csv", "near-2"
     )
     assert features.stat().st_mtime_ns == before
@@ -235,7 +238,7 @@ def test_the_held_out_part_of_a_pool_is_looked_at_once_a_photograph(tmp_path: Pa
     assert [bool(pool.by_id(image.sample.id).ref_id) for image in sides.tested.images] == [True, False]
     assert sides.tested.targets is not None
     assert sides.tested.targets.ids == sides.tested.ids
-    assert near_duplicates_held_out(sides, tmp_path, seed=0) == Looked("Held-out part", "near-held-out")
+    assert near_duplicates_held_out(sides, tmp_path, seed=0) == Comparison("Held-out part", "near-held-out")
     record = read_overlap(tmp_path / "near-held-out")
     assert record["copying"]["models"][0]["coverage"]["scored"] == 2
     near = {pool.by_id(one["id"]).group for one in record["images"] if one["near"]}

@@ -94,7 +94,7 @@ def test_a_bare_no_is_a_precision_and_not_a_truth_value():
         (["distill=null", "score=null"], r"nothing learns: add 'distill' for a student, or 'fit' for a teacher"),
         (["fit.sources=[]", "fit.teacher=x"], r"fit.sources = \[\]"),
         (
-            ["fit.sourcez=[]", "fit.teacher=x", "fit.sources=[{opinions: a}]"],
+            ["fit.sourcez=[]", "fit.teacher=x", "fit.sources=[{ratings: a}]"],
             r"unknown key 'fit.sourcez'; did you mean 'sources'",
         ),
         (["name=a/b"], r"name = 'a/b'"),

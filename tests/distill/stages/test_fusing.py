@@ -19,7 +19,7 @@ from tests.helpers.training import score_of, texture_pool
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pool of textures, two noisy teachers, and a table of opinions with a train and a test part."""
+    """A pool of textures, two noisy teachers, and a table of ratings with a train and a test part."""
     folder = tmp_path_factory.mktemp("data")
     pool = texture_pool(folder, scenes=10, versions=4, sizes=((64, 64),))
     generator = np.random.default_rng(0)
@@ -74,11 +74,11 @@ def test_the_summary_tells_weights_agreement_and_what_was_dropped(fused: LabelSt
     assert "39 of 40 rows kept; dropped: 1 for no_score" in text
     assert "near: weight 0." in text
     assert "far and near: SRCC 0." in text
-    assert "fused, on held-out opinions: SRCC 0.9" in text
+    assert "fused, on held-out ratings: SRCC 0.9" in text
 
 
-def test_summaries_without_opinions_say_so(data: Path, tmp_path: Path):
-    for method, words in (("none", "scores as they are"), ("quantile", "aligned by quantiles, without opinions")):
+def test_summaries_without_ratings_say_so(data: Path, tmp_path: Path):
+    for method, words in (("none", "scores as they are"), ("quantile", "aligned by quantiles, without ratings")):
         assert words in fusion_summary(fuse_labels([data / "near", data / "far"], tmp_path / method, calibrate=method))
 
 

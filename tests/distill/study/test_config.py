@@ -97,7 +97,7 @@ def test_a_wrong_study_is_refused(tmp_path: Path, benchmark: str, changes: dict[
         ({"recipe.evaluate": [{"ratings": "csv:x.csv"}]}, r"evaluate.split is not given.*name validation"),
         ({"recipe.evaluate": [{"ratings": "csv:x.csv", "split": "test"}]}, r"evaluate.split is test"),
         ({"arms.more": {"sources": [{"ratings": "csv:gone.csv"}]}}, r"no CSV file gone\.csv"),
-        ({"arms.more": {"evaluate": [{"ratings": "csv:x", "split": "all"}]}}, r"judged by different benchmarks"),
+        ({"arms.more": {"evaluate": [{"ratings": "csv:x", "split": "all"}]}}, r"evaluated on different benchmarks"),
     ],
 )
 def test_wrong_settings_of_any_run_are_told_before_the_first_runs(

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from distill.stages.context import make_once
-from distill.study.cells import Cell, cells_of, predicted_by
+from distill.study.cells import Cell, cells_of, study_targets
 from distill.study.config import Study, load_study
 from distill.study.costs import record_cost
 from distill.study.evaluate import KIND, PREDICTIONS, basis_of
@@ -40,8 +40,8 @@ def study(tmp_path: Path) -> Study:
     return load_study(write_study(tmp_path / "study.yaml", tree), out=tmp_path / "out")
 
 
-def judge(study: Study, cell: Cell, targets: Targets) -> np.ndarray:
-    """Scores of a run, as its process would leave them: the opinions under noise, and one image without a score."""
+def score(study: Study, cell: Cell, targets: Targets) -> np.ndarray:
+    """Scores of a run, as its process would leave them: the ratings under noise, and one image without a score."""
     spread = NOISE[cell.arm] * (2 if cell.values["labels"] == "10" else 1)
     generator = np.random.default_rng([list(NOISE).index(cell.arm), int(cell.values["seed"])])
     scores = targets.scores + generator.normal(0, spread, IMAGES)
@@ -65,13 +65,13 @@ def rank_correlation(found: np.ndarray, truth: np.ndarray) -> float:
 
 def result_of(study: Study, cells: list[Cell]) -> dict[str, Any]:
     commands = {cell.name: f"again {cell.name}" for cell in cells} | {"": "again"}
-    return build_result(study, cells, predicted_by(cells), commands)
+    return build_result(study, cells, study_targets(cells), commands)
 
 
 def test_differences_agree_with_a_bootstrap_written_out(study: Study):
     cells = cells_of(study)
-    targets = predicted_by(cells)
-    scores = {cell.name: judge(study, cell, targets) for cell in cells}
+    targets = study_targets(cells)
+    scores = {cell.name: score(study, cell, targets) for cell in cells}
     row = result_of(study, cells)["rows"][1]
     assert row["values"] == {"labels": "20"}
     pairs = [(scores[f"more-labels20-seed{s}"], scores[f"alone-labels20-seed{s}"]) for s in range(3)]
@@ -103,15 +103,15 @@ def test_differences_agree_with_a_bootstrap_written_out(study: Study):
 
 def test_the_goal_is_met_only_by_all_repeats_and_an_interval_above_zero(study: Study):
     cells = cells_of(study)
-    targets = predicted_by(cells)
+    targets = study_targets(cells)
     for cell in cells[:-1]:
-        judge(study, cell, targets)
+        score(study, cell, targets)
     early = result_of(study, cells)
     assert early["goal"] == {**GOAL, "at": {"labels": "20"}, "met": None}
     assert verdict(early).startswith(
         "Not known yet (11 of 12 runs are done): more to gain at least 0.050 SRCC over alone"
     )
-    judge(study, cells[-1], targets)
+    score(study, cells[-1], targets)
     late = result_of(study, cells)
     difference = late["rows"][1]["differences"]["more"]
     assert difference["low"] > 0
@@ -128,7 +128,7 @@ def test_an_interval_over_zero_does_not_reach_the_goal(study: Study, monkeypatch
     monkeypatch.setitem(NOISE, "alone", 0.21)
     cells = cells_of(study)
     for cell in cells:
-        judge(study, cell, predicted_by(cells))
+        score(study, cell, study_targets(cells))
     assert study.compare
     assert study.compare.goal
     goal = study.compare.goal.model_copy(update={"gain": -1.0})
@@ -137,9 +137,9 @@ def test_an_interval_over_zero_does_not_reach_the_goal(study: Study, monkeypatch
     assert found["goal"]["met"] is False
 
 
-def test_scores_of_other_settings_or_opinions_do_not_count(study: Study, tmp_path: Path):
+def test_scores_of_other_settings_or_ratings_do_not_count(study: Study, tmp_path: Path):
     cells = cells_of(study)
-    judge(study, cells[0], predicted_by(cells))
+    score(study, cells[0], study_targets(cells))
     assert result_of(study, cells)["runs"][0]["state"] == "done"
     changed = load_study(str(tmp_path / "study.yaml"), ["recipe.distill.batch_size=3"], study.out)
     assert result_of(changed, cells_of(changed))["runs"][0]["state"] == "to do"
@@ -150,9 +150,9 @@ def test_scores_of_other_settings_or_opinions_do_not_count(study: Study, tmp_pat
 
 def test_the_page_shows_curve_table_costs_failures_and_commands_and_links_nowhere(study: Study):
     cells = cells_of(study)
-    targets = predicted_by(cells)
+    targets = study_targets(cells)
     for cell in cells[:-1]:
-        judge(study, cell, targets)
+        score(study, cell, targets)
     cells[-1].recipe.out.mkdir(parents=True)
     (cells[-1].recipe.out / FAILURE).write_text("the <teacher> was ill\n\nTraceback: here\n")
     result = result_of(study, cells)
@@ -175,7 +175,7 @@ def test_the_page_shows_curve_table_costs_failures_and_commands_and_links_nowher
 def test_a_study_without_numbers_on_its_axis_shows_differences_in_place_of_a_curve(study: Study):
     cells = cells_of(study)
     for cell in cells:
-        judge(study, cell, predicted_by(cells))
+        score(study, cell, study_targets(cells))
     result = result_of(study, cells)
     for row, name in zip(result["rows"], ("few", "many"), strict=True):
         row["values"] = {"labels": name}

@@ -84,7 +84,7 @@ def test_a_benchmark_is_pooled_without_what_people_said(tmp_path: Path, benchmar
     (pool,) = map(Pool.open, out.glob("shared/pool-*/pool"))
     (part,) = map(Pool.open, out.glob("shared/part-*"))
     (rated,) = map(Pool.open, out.glob("shared/pool-*/rated/0-csv"))
-    # 6 scenes of 3 pictures train or validate, half of them train; of these people have judged 6 pictures.
+    # 6 scenes of 3 pictures train or validate, half of them train; people have rated 6 pictures of these.
     assert (len(part), len(rated), len(pool)) == (9, 6, 3)
     assert {ref.id for ref in pool} == {ref.id for ref in part} - {ref.id for ref in rated}
     states = {run["name"]: run["state"] for run in result_of(out)["runs"]}
@@ -119,7 +119,9 @@ def test_the_tiny_study_shows_a_curve_of_real_images(
     assert result["goal"]["met"] in (True, False)
     assert result["target"]["n"] == 32
     fitted = [run for run in result["runs"] if run["arm"] == "pseudo"]
-    assert all(list(run["stages"]) == sorted(["fit", "pool", "label", "distill", "export", "judge"]) for run in fitted)
+    assert all(
+        list(run["stages"]) == sorted(["fit", "pool", "label", "distill", "export", "evaluate"]) for run in fitted
+    )
     assert all(run["peak_memory_bytes"] > 100e6 and run["seconds"] > 0 for run in result["runs"])
     page = (tmp_path / "study.html").read_text()
     assert "SRCC over labels" in page
@@ -136,7 +138,7 @@ def test_the_ablation_tells_how_far_matched_noise_moves_each_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("POCKETIQA_SHARED_DATA", str(shared_data()))
-    few = '[{opinions: "biq2021:$POCKETIQA_SHARED_DATA/biq2021?validation=0.01", images: 16}]'
+    few = '[{ratings: "biq2021:$POCKETIQA_SHARED_DATA/biq2021?validation=0.01", images: 16}]'
     settings = [
         f"recipe.fit.sources={few}", f"recipe.evaluate={few.replace('images: 16', 'split: validation')}",
         "recipe.fit.options.square_px=96", "recipe.fit.options.cells=2", "recipe.fit.options.halvings=0",
@@ -155,5 +157,5 @@ def test_the_ablation_tells_how_far_matched_noise_moves_each_teacher(
     page = (tmp_path / "out" / "study.html").read_text()
     assert "Moved by matched noise" in page
     assert "channels closed" in capsys.readouterr().out
-    # The frozen backbone saw each image once: 16 to fit to and 32 to judge by, for both teachers.
+    # The frozen backbone saw each image once: 16 to fit to and 32 for the evaluation, for both teachers.
     assert len(list((tmp_path / "features").rglob("*.safetensors"))) == 16 + 32

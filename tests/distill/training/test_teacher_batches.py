@@ -65,8 +65,8 @@ def test_square_crops_fit_into_every_image(data: Data):
     assert len(lefts) > 25
     assert {view.left for view in found if view.number == 2} == {0}  # as wide as the crop
     wide = ViewSettings(crop_size=90)
-    assert wide.window(80, 96) == (80, 90)
-    assert ViewSettings(crop_fraction=0.5).window(81, 3) == (40, 2)
+    assert wide.crop_of(80, 96) == (80, 90)
+    assert ViewSettings(crop_fraction=0.5).crop_of(81, 3) == (40, 2)
 
 
 def test_images_smaller_than_the_crop_are_filled_up_with_themselves_mirrored(data: Data):

@@ -60,58 +60,60 @@ def written(folder: Path, side: int = 64, **changes: Any) -> str:
     return str(path)
 
 
-def test_folds_are_merged_and_a_student_starts_from_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_folds_are_averaged_and_a_student_starts_from_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run_recipe(written(tmp_path))
     out = tmp_path / "run"
     said = capsys.readouterr().out
     assert "merged from fold1, fold2" in said.replace("\n", "")
-    merged = build_teacher(str(out / "merged"))
-    assert merged.stamp.scale.startswith("opinions of 0-ratings")
+    averaged = build_teacher(str(out / "merged"))
+    assert averaged.stamp.scale.startswith("opinions of 0-ratings")
     assert len(Pool.open(out / "pool")) == 32  # the benchmark's images
     assert first_weights(str(out / "merged")) == out / "merged" / "teacher" / "backbone.safetensors"
     run_recipe(str(tmp_path / "recipe.yaml"))
     assert capsys.readouterr().out.count("unchanged, skipped") == 11
 
 
-def test_a_student_learns_opinions_with_the_features_of_the_merged_teacher(tmp_path: Path):
-    path = Path(written(tmp_path, merge={"names": ["fold1", "fold2"], "label": True}))
+def test_a_student_learns_ratings_with_the_features_of_the_weight_average(tmp_path: Path):
+    path = Path(written(tmp_path, weight_average={"names": ["fold1", "fold2"], "label": True}))
     recipe = yaml.safe_load(path.read_text())
     out, ratings = tmp_path / "run", recipe["pool"]["sources"][0]
     recipe["sources"] = [{"ratings": ratings, "features": str(out / "merged-labels")}]
     recipe["distill"]["losses"] = {"feature": 0.5, "feature_name": "pooled"}
     path.write_text(yaml.safe_dump(recipe))
     run_recipe(str(path))
-    store, merged = LabelStore.open(out / "merged-labels"), build_teacher(str(out / "merged"))
-    assert store.spec.stamp == merged.stamp
-    assert set(store.spec.features) == set(merged.feature_names)
+    store, averaged = LabelStore.open(out / "merged-labels"), build_teacher(str(out / "merged"))
+    assert store.spec.stamp == averaged.stamp
+    assert set(store.spec.features) == set(averaged.feature_names)
     assert all(row["status"] == "ok" for row in store.labels().to_pylist())  # those it learned from included
     about = read_record(out / "training" / "student")["about"]
-    assert merged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
+    assert averaged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
     steps = [record for record in read_history(out / "training" / HISTORY) if record["kind"] == "train"]
     assert all(record["feature"] > 0 for record in steps)
 
 
-def test_a_student_learns_windows_of_the_pool_from_the_merged_teacher(tmp_path: Path):
+def test_a_student_learns_crops_of_the_pool_from_the_weight_average(tmp_path: Path):
     crops = [{"smallest": 0.7, "seed": 1}, {"smallest": 0.8, "largest": 0.8}]
-    path = Path(written(tmp_path, side=96, merge={"names": ["fold1", "fold2"], "crops": crops}))
+    path = Path(written(tmp_path, side=96, weight_average={"names": ["fold1", "fold2"], "crops": crops}))
     recipe, out = yaml.safe_load(path.read_text()), tmp_path / "run"
     recipe["sources"] = [{"pool": str(out / "pool"), "labels": str(out / f"merged-crop{n}")} for n in (1, 2)]
     recipe["distill"]["losses"] = {"feature": 0.5, "feature_name": "pooled"}
     path.write_text(yaml.safe_dump(recipe))
     run_recipe(str(path))
-    merged = build_teacher(str(out / "merged"))
+    averaged = build_teacher(str(out / "merged"))
     for number, windows in ((1, RandomCrops(0.7, seed=1)), (2, RandomCrops(0.8, 0.8))):
         store = LabelStore.open(out / f"merged-crop{number}")
-        assert store.spec.stamp == merged.stamp
-        assert set(store.spec.features) == set(merged.feature_names)
+        assert store.spec.stamp == averaged.stamp
+        assert set(store.spec.features) == set(averaged.feature_names)
         for row in store.labels().to_pylist():
             assert (row["view"], row["status"]) == (windows.of(row["id"]).view, "ok")
     about = read_record(out / "training" / "student")["about"]
-    assert merged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
+    assert averaged.stamp.digest in [TeacherStamp(**stamp).digest for stamp in about["teachers"]]
     assert (out / "report" / "report.html").is_file()
     del recipe["pool"], recipe["label"], recipe["fuse"], recipe["teachers"], recipe["weight_average"]
     path.write_text(yaml.safe_dump(recipe))
-    with pytest.raises(PocketiqaError, match=r"'0-qfm_iqm' holds labels of windows.*: name another first"):
+    with pytest.raises(
+        PocketiqaError, match=r"'0-qfm_iqm' holds labels of crops, not of whole images: name another source first"
+    ):
         distill_recipe(str(path))
 
 
@@ -120,7 +122,7 @@ def test_where_a_student_may_start_from():
     assert first_weights("embedded") == FOLDER / "backbone.safetensors" == read_fitted_folder(str(FOLDER))[1]["weights"]
 
 
-def test_a_merge_of_unknown_teachers_is_refused(tmp_path: Path):
-    path = written(tmp_path, merge={"names": ["fold1", "fold3"]})
+def test_a_weight_average_of_unknown_teachers_is_refused(tmp_path: Path):
+    path = written(tmp_path, weight_average={"names": ["fold1", "fold3"]})
     with pytest.raises(PocketiqaError, match="weight_average names 'fold3': choose from fold1, fold2"):
         load_recipe(path)
