@@ -1,0 +1,57 @@
+"""From labels to the exported student: sources, settings, refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.stages.context import Run, open_run
+from distill.stages.student import distill_recipe, label_sources, student_stages
+from pseudo_labels.crops import RandomCrops
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.store import LabelStore
+from students.runtime import Scorer
+from teachers.label import label
+
+
+def test_training_and_export_are_the_stages_of_a_student(tiny_run: Run):
+    assert [stage.name for stage in student_stages(tiny_run)] == ["distill", "export"]
+    assert Scorer(tiny_run.model).contract.name == "tiny-student"
+
+
+def test_the_own_labels_come_first(tiny_run: Run):
+    (source,) = label_sources(tiny_run)
+    assert isinstance(source.labels, LabelStore)
+    assert (source.pool.folder, source.labels.folder) == (tiny_run.synthetic, tiny_run.labels)
+
+
+def test_a_first_source_of_crops_is_refused(tiny_run: Run, tmp_path: Path):
+    crops = label(tiny_run.pool, "tests.helpers.own_teacher:build", tmp_path / "crops", crops=RandomCrops())
+    source = f"{{pool: {tiny_run.pool}, labels: {crops.folder}}}"
+    settings = [f"sources=[{source}]", "label=null", "pool=null", "distort=null", "score=null"]
+    with pytest.raises(PocketiqaError, match="holds labels of crops, not of whole images: name another source first"):
+        label_sources(open_run("tiny", tmp_path / "run", settings))
+
+
+def test_a_live_teacher_without_a_name_is_that_of_the_labels(tmp_path: Path):
+    settings = [
+        "distill.live={}",
+        "label=null",
+        "pool=null",
+        "distort=null",
+        "score=null",
+        "sources=[{ratings: 'csv:x'}]",
+    ]
+    run = open_run("tiny", tmp_path / "run", settings)
+    with pytest.raises(PocketiqaError, match=r"csv"):  # the ratings are read before the teacher
+        student_stages(run)[0].make(False, lambda done, total: None)
+
+
+def test_a_recipe_without_student_is_not_distilled(tmp_path: Path):
+    fit = "fit={teacher: qfm_iqm, sources: [{ratings: 'csv:x.csv'}]}"
+    with pytest.raises(PocketiqaError, match="has no section 'distill'"):
+        distill_recipe("tiny", out=tmp_path, settings=["distill=null", "score=null", fit])
+
+
+def test_an_export_is_made_again_when_the_file_was_changed(tiny_run: Run):
+    export = student_stages(tiny_run)[1]
+    assert export.make(False, lambda done, total: None).startswith(str(tiny_run.model))
