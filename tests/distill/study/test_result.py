@@ -1,71 +1,24 @@
-"""Means, paired differences, goal and page, of runs whose scores are written down."""
+"""Means, paired differences and goal of runs whose scores are written down."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from distill.evaluation.predictions import Predictions
-from distill.evaluation.targets import Targets
-from distill.stages.context import make_once
-from distill.study.cells import Cell, cells_of, study_targets
+from distill.study.cells import cells_of, study_targets
 from distill.study.config import Study, load_study
-from distill.study.costs import record_cost
-from distill.study.evaluate import KIND, PREDICTIONS, basis_of
-from distill.study.page import study_page
-from distill.study.result import build_result, cell_run
-from distill.study.tables import result_tables, verdict
-from distill.study.worker import FAILURE
-from pseudo_labels.files import canonical_json
-from pseudo_labels.records import Status
-from tests.helpers.markup import parsed
-from tests.helpers.studies import study_tree, write_study
-
-IMAGES, SCENES = 90, 30
-NOISE = {"alone": 0.5, "more": 0.2}
-GOAL = {"arm": "more", "at": {"labels": 20}, "gain": 0.05}
+from distill.study.tables import verdict
+from tests.helpers.written_study import GOAL, IMAGES, NOISE, SCENES, result_of, score, written_study
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """Two arms, two numbers of labels, three seeds."""
-    generator = np.random.default_rng(5)
-    lines = [f"{row}.png,{generator.random()},scene{row % SCENES},validation" for row in range(IMAGES)]
-    (tmp_path / "ratings.csv").write_text("\n".join(["image,mos,group,split", *lines]))
-    tree = study_tree(f"csv:{tmp_path / 'ratings.csv'}")
-    tree["axes"] = {"labels": {10: {}, 20: {}}, "seed": {0: {}, 1: {}, 2: {}}}
-    tree["compare"]["goal"] = GOAL
-    return load_study(write_study(tmp_path / "study.yaml", tree), out=tmp_path / "out")
-
-
-def score(study: Study, cell: Cell, targets: Targets) -> np.ndarray:
-    """Scores of a run, as its process would leave them: the ratings under noise, and one image without a score."""
-    spread = NOISE[cell.arm] * (2 if cell.values["labels"] == "10" else 1)
-    generator = np.random.default_rng([list(NOISE).index(cell.arm), int(cell.values["seed"])])
-    scores = targets.scores + generator.normal(0, spread, IMAGES)
-    scores[int(cell.values["seed"])] = np.nan
-    statuses = tuple(Status.FAILED if np.isnan(score) else Status.OK for score in scores)
-    found = Predictions(cell.name, "onnx", targets.ids, scores, statuses, ("",) * IMAGES)
-
-    def make(folder: Path) -> dict[str, Any]:
-        (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
-        return {}
-
-    run = cell_run(cell, study.out)
-    make_once(run.evaluation, KIND, basis_of(run.recipe, targets), make, overwrite=False)
-    record_cost(run.out, "distill", 12.5, resumed=cell.values["seed"] == "2")
-    return scores
+    return written_study(tmp_path)
 
 
 def rank_correlation(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.corrcoef(rankdata(found), rankdata(truth))[0, 1])
-
-
-def result_of(study: Study, cells: list[Cell]) -> dict[str, Any]:
-    commands = {cell.name: f"again {cell.name}" for cell in cells} | {"": "again"}
-    return build_result(study, cells, study_targets(cells), commands)
 
 
 def test_differences_agree_with_a_bootstrap_written_out(study: Study):
@@ -146,46 +99,3 @@ def test_scores_of_other_settings_or_ratings_do_not_count(study: Study, tmp_path
     ratings = tmp_path / "ratings.csv"
     ratings.write_text(ratings.read_text().replace("scene7,", "scene8,"))
     assert result_of(study, cells)["runs"][0]["state"] == "to do"
-
-
-def test_the_page_shows_curve_table_costs_failures_and_commands_and_links_nowhere(study: Study):
-    cells = cells_of(study)
-    targets = study_targets(cells)
-    for cell in cells[:-1]:
-        score(study, cell, targets)
-    cells[-1].recipe.out.mkdir(parents=True)
-    (cells[-1].recipe.out / FAILURE).write_text("the <teacher> was ill\n\nTraceback: here\n")
-    result = result_of(study, cells)
-    page = study_page(result)
-    found = parsed(page)
-    assert "http" not in page
-    assert not [attributes for _, attributes in found.tags if {"src", "href"} & set(attributes)]
-    assert "SRCC over labels" in found.text
-    assert [attributes["class"] for tag, attributes in found.tags if tag == "path"] == [
-        "band other", "curve other", "band student", "curve student",
-    ]  # fmt: skip
-    assert "the <teacher> was ill" in found.text
-    assert all(f"again {cell.name}" in found.text for cell in cells)
-    assert "more than 12 s" in found.text  # of seed 2, which was resumed
-    numbers = {attributes["value"] for tag, attributes in found.tags if tag == "data"}
-    assert repr(result["rows"][0]["differences"]["more"]["difference"]) in numbers
-    assert page == study_page(result_of(study, cells))
-
-
-def test_a_study_without_numbers_on_its_axis_shows_differences_in_place_of_a_curve(study: Study):
-    cells = cells_of(study)
-    for cell in cells:
-        score(study, cell, study_targets(cells))
-    result = result_of(study, cells)
-    for row, name in zip(result["rows"], ("few", "many"), strict=True):
-        row["values"] = {"labels": name}
-    found = parsed(study_page(result))
-    assert "difference in SRCC to alone" in found.text
-    assert "SRCC over labels" not in found.text
-
-
-def test_before_the_first_run_there_is_a_page_and_a_table(study: Study):
-    result = result_of(study, cells_of(study))
-    assert "0 of 12 runs are done" in study_page(result)
-    assert [table.row_count for table in result_tables(result)] == [4, 12]
-    assert result["rows"][0]["differences"]["more"]["reason"] == "no repeat has both"
