@@ -312,7 +312,9 @@ class ViewSettings(Settings):
     @model_validator(mode="after")
     def _one_kind_of_crop(self) -> Self:
         if self.crop_size is not None and self.crop_fraction < 1:
-            raise ValueError(f"crop_size {self.crop_size} and crop_share {self.crop_fraction}: give only one of them")
+            raise ValueError(
+                f"crop_size {self.crop_size} and crop_fraction {self.crop_fraction}: give only one of them"
+            )
         return self
 
     def crop_of(self, height: int, width: int) -> tuple[int, int]:

@@ -1,3 +1,5 @@
+"""What a study file may hold, and what is refused before the first run."""
+
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +7,6 @@ import pytest
 
 from distill.recipe.load import apply_settings
 from distill.study import run_study
-from distill.study.cells import cells_of, chosen, command_of
 from distill.study.config import load_study
 from pseudo_labels.errors import PocketiqaError
 from tests.helpers.studies import rated_textures, study_tree, write_study
@@ -18,47 +19,6 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def study_of(folder: Path, benchmark: str, **changes: Any) -> str:
     return write_study(folder / "study.yaml", apply_settings(study_tree(benchmark), changes))
-
-
-def test_every_arm_meets_every_value_with_its_settings_on_top(tmp_path: Path, benchmark: str):
-    axes = {"size": {"small": None, "large": {"distill.steps": 7}}, "seed": {0: {"seed": 0}, 1: {"seed": 1}}}
-    arms = {"alone": {"pool": None, "label": None, "distill.batch_size": 1}, "more": None}
-    study = load_study(study_of(tmp_path, benchmark, axes=axes, arms=arms), [], tmp_path / "out")
-    cells = cells_of(study)
-    assert [cell.name for cell in cells] == [
-        f"{arm}-size{size}-seed{seed}" for size in ("small", "large") for seed in (0, 1) for arm in ("alone", "more")
-    ]
-    found = {cell.name: cell.recipe for cell in cells}
-    one, other = found["alone-sizelarge-seed1"], found["more-sizesmall-seed0"]
-    assert one.distill
-    assert (one.distill.steps, one.distill.batch_size, one.seed, one.pool, one.label) == (7, 1, 1, None, None)
-    assert other.distill
-    assert (other.distill.steps, other.distill.batch_size, other.seed) == (1, 2, 0)
-    assert other.label is not None
-    assert one.out == tmp_path / "out" / "alone-sizelarge-seed1"
-    assert one.name == "alone-sizelarge-seed1"
-
-
-def test_settings_are_laid_over_the_study(tmp_path: Path, benchmark: str):
-    name = study_of(tmp_path, benchmark)
-    study = load_study(name, ["recipe.distill.steps=3", "axes.seed={5: {seed: 5}}", "compare=null"])
-    assert [cell.name for cell in cells_of(study)] == ["alone-seed5", "more-seed5"]
-    assert all(cell.recipe.distill and cell.recipe.distill.steps == 3 for cell in cells_of(study))
-
-
-def test_runs_are_chosen_by_name_or_pattern(tmp_path: Path, benchmark: str):
-    cells = cells_of(load_study(study_of(tmp_path, benchmark)))
-    assert [cell.name for cell in chosen(cells, "more-*")] == ["more-seed0", "more-seed1"]
-    assert [cell.name for cell in chosen(cells, "alone-seed1")] == ["alone-seed1"]
-    with pytest.raises(
-        PocketiqaError, match=r"no run of the study is called 'alone': they are alone-seed0, more-seed0"
-    ):
-        chosen(cells, "alone")
-
-
-def test_a_command_can_be_pasted_into_a_shell():
-    command = command_of("my study.yaml", ["a=[1, 2]"], Path("x y"), "more-seed0")
-    assert command == "pocketiqa study 'my study.yaml' --set 'a=[1, 2]' --out 'x y' --only more-seed0"
 
 
 @pytest.mark.parametrize(
