@@ -64,10 +64,10 @@ def crop_of(view: str) -> Crop:
     """
     if view in (FULL, FLIP):
         return WHOLE
-    found = _CROP.fullmatch(view)
-    window = Crop(*map(float, found.groups())) if found else WHOLE
+    match = _CROP.fullmatch(view)
+    window = Crop(*map(float, match.groups())) if match else WHOLE
     fits = window.top + window.height < 1 + 10**-_DIGITS and window.left + window.width < 1 + 10**-_DIGITS
-    if not found or not fits or not window.height * window.width:
+    if not match or not fits or not window.height * window.width:
         raise PocketiqaError(
             f"unknown view {view!r}: known are {FULL!r}, {FLIP!r} and such as {Crop(0.1, 0.2, 0.5, 0.5).view!r}"
         )

@@ -63,7 +63,7 @@ def group_near_duplicates(fingerprints: Sequence[Fingerprint | None], near_dupli
             f"near_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE} (of {HASH_BITS} bits)"
         )
     first = np.arange(len(fingerprints))
-    at = np.array([index for index, found in enumerate(fingerprints) if found and not found.is_flat], dtype=np.int64)
+    at = np.array([index for index, print_ in enumerate(fingerprints) if print_ and not print_.is_flat], dtype=np.int64)
     hashes = np.array([int(fingerprints[index].dhash, 16) for index in at], dtype=np.uint64)
     values, which = np.unique(hashes, return_inverse=True)
     labels = np.arange(len(values))

@@ -163,10 +163,10 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise ImageError(Status.MISSING, f"not a possible file name ({error})") from error
 
 
-def _refuse_special(found: os.stat_result) -> None:
-    if stat.S_ISDIR(found.st_mode):
+def _refuse_special(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(Status.UNREADABLE, "a folder, not a file")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ImageError(Status.UNREADABLE, "not a regular file (pipe, device or socket)")
 
 

@@ -120,25 +120,25 @@ def claim(
         return Claim.NEW
     if not (folder / MANIFEST).exists():
         raise OutputConflictError(f"{folder} is not empty and was not written by pocketiqa: choose another --out")
-    found = read_manifest(folder)
-    if found.kind != kind:
-        raise OutputConflictError(f"{folder} already holds {found.kind!r}, not {kind!r}: choose another --out")
-    changed = differences(found.spec, spec)
+    manifest = read_manifest(folder)
+    if manifest.kind != kind:
+        raise OutputConflictError(f"{folder} already holds {manifest.kind!r}, not {kind!r}: choose another --out")
+    changed = differences(manifest.spec, spec)
     if changed:
         shown = "; ".join(changed[:3]) + ("; ..." if len(changed) > 3 else "")
         raise OutputConflictError(
             f"{folder} was made differently ({shown}): choose another --out, repeat the earlier settings "
             "to resume, or add --overwrite to start over"
         )
-    return Claim.DONE if found.complete else Claim.RESUME
+    return Claim.DONE if manifest.complete else Claim.RESUME
 
 
 def finish(folder: Path, content: dict[str, Any]) -> Manifest:
     """Mark the work in ``folder`` as complete and record what was written; said twice, nothing is touched."""
-    found = read_manifest(folder)
-    if found.complete and found.content == content:
-        return found
-    done = Manifest(found.kind, found.spec, True, content, found.notes)
+    manifest = read_manifest(folder)
+    if manifest.complete and manifest.content == content:
+        return manifest
+    done = Manifest(manifest.kind, manifest.spec, True, content, manifest.notes)
     write_manifest(folder, done)
     return done
 

@@ -39,16 +39,16 @@ def bundled_photographs() -> dict[str, Path]:
     Raises:
         PocketiqaError: none of the packages is installed.
     """
-    found = {}
+    photographs = {}
     for name, (package, folder, file, _) in sorted(_PHOTOGRAPHS.items()):
         installed = _package_folder(package)
         if installed and (installed / folder / file).is_file():
-            found[name] = installed / folder / file
-    if not found:
+            photographs[name] = installed / folder / file
+    if not photographs:
         raise PocketiqaError(
             "no bundled photographs: install scikit-image or scikit-learn, or name a folder of your own"
         )
-    return found
+    return photographs
 
 
 def photograph_licences() -> dict[str, str]:

@@ -71,25 +71,25 @@ def _measure(entry: Entry, limits: DecodeLimits) -> _Measured:
         rgb = decode(data, limits)
     except ImageError as error:
         return _Measured(replace(bare, status=error.status, reason=error.reason), None)
-    found = fingerprint(rgb)
-    return _Measured(replace(bare, dhash=found.dhash, width=rgb.shape[1], height=rgb.shape[0]), found)
+    print_ = fingerprint(rgb)
+    return _Measured(replace(bare, dhash=print_.dhash, width=rgb.shape[1], height=rgb.shape[0]), print_)
 
 
 def _without_duplicates(measured: Sequence[_Measured]) -> Iterator[_Measured]:
     """Good images with the bytes of an earlier one become ``duplicate`` rows."""
     first: dict[str, str] = {}
-    for ref, found in measured:
+    for ref, print_ in measured:
         earlier = first.setdefault(ref.sha256, ref.uri) if ref.status == Status.OK else ref.uri
         if earlier == ref.uri:
-            yield _Measured(ref, found)
+            yield _Measured(ref, print_)
         else:
-            yield _Measured(replace(ref, status=Status.DUPLICATE, reason=f"the same bytes as {earlier}"), found)
+            yield _Measured(replace(ref, status=Status.DUPLICATE, reason=f"the same bytes as {earlier}"), print_)
 
 
 def _grouped(measured: Iterator[_Measured], near_duplicate_distance: int) -> list[ImageRef]:
     """Name each group by the id of its first image; a bad image is a group of its own."""
     rows = list(measured)
-    first = group_near_duplicates([found for _, found in rows], near_duplicate_distance)
+    first = group_near_duplicates([print_ for _, print_ in rows], near_duplicate_distance)
     return [replace(ref, group=rows[leader].ref.id) for (ref, _), leader in zip(rows, first.tolist(), strict=True)]
 
 
@@ -287,11 +287,11 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
         pool = Pool.open(folder)
     except PocketiqaError:
         return False
-    found = pool.manifest
-    changed = {name for name in {*found.spec, *spec} if found.spec.get(name) != spec.get(name)}
+    manifest = pool.manifest
+    changed = {name for name in {*manifest.spec, *spec} if manifest.spec.get(name) != spec.get(name)}
     if changed != {"files_digest"} or list(pool) != list(measure()):
         return False
-    outputs.write_manifest(folder, replace(found, spec=dict(spec)))
+    outputs.write_manifest(folder, replace(manifest, spec=dict(spec)))
     return True
 
 

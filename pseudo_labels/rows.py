@@ -106,8 +106,8 @@ def stamp_of(path: Path | str) -> str:
     if not isinstance(path, Path):
         return ""
     with open_regular(path) as file:  # a pipe would block Arrow
-        found = os.fstat(file.fileno())
-    return f"{found.st_size}-{found.st_mtime_ns}"
+        status = os.fstat(file.fileno())
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def parquet_length(where: Path | str) -> int:
@@ -162,8 +162,8 @@ def image_column(schema: pa.Schema, where: str) -> str:
     if len(able) == 1:
         return able[0]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    found = f"{len(able)} columns that can hold images ({', '.join(able)})" if able else "no column with image bytes"
-    raise PocketiqaError(f"{where} has {found}: name the one to use 'image'; its columns are {columns}")
+    problem = f"{len(able)} columns that can hold images ({', '.join(able)})" if able else "no column with image bytes"
+    raise PocketiqaError(f"{where} has {problem}: name the one to use 'image'; its columns are {columns}")
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -146,11 +146,11 @@ def find_fault(folder: Path, *, index: int, spec_digest: str, rows: int, feature
     """Why the shard in ``folder`` cannot be trusted; empty if every byte is as written."""
     try:
         marker = read_json(folder / MARKER, what="shard marker")
-        found = (marker["index"], marker["spec"], marker["rows"])
+        written = (marker["index"], marker["spec"], marker["rows"])
         digests = dict(marker["files"])
     except (PocketiqaError, OSError, KeyError, TypeError, ValueError) as error:
         return f"{MARKER} cannot be read ({type(error).__name__})"
-    if found != (index, spec_digest, rows):
+    if written != (index, spec_digest, rows):
         return f"{MARKER} belongs to another shard or store"
     expected = {LABELS, STATS} | ({FEATURES} if features else set())
     if set(digests) != expected:

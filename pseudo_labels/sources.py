@@ -86,9 +86,9 @@ def list_sources(sources: Sequence[str]) -> Listing:
     names = []
     for source in sources:
         try:
-            name, found = _entries_of(os.fspath(source))
+            name, own = _entries_of(os.fspath(source))
             names.append(name)
-            for entry in found:
+            for entry in own:
                 entries.setdefault(entry.address, entry)
         except ImageError as error:
             raise PocketiqaError(f"the source {source!r} cannot be opened: {error.reason}") from error
@@ -139,12 +139,12 @@ def _folder(root: Path) -> list[Entry]:
     while folders or links:
         folder = (folders or links).popleft()
         try:
-            found = os.stat(folder)
-            if (found.st_dev, found.st_ino) in visited:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
                 if _leads_up(folder):
                     entries.append(_broken(folder, "a link that leads back to a folder it is in"))
                 continue
-            visited.add((found.st_dev, found.st_ino))
+            visited.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as scan:
                 children = sorted(scan, key=lambda child: child.name)
         except OSError as error:
@@ -178,10 +178,10 @@ def _broken(path: str, reason: str) -> Entry:
 def file_stamp(path: str | Path) -> str:
     """Size and time of a file; empty where it cannot be looked at, which will be said when it is read."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return ""
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _tar(name: str, where: Path | str) -> Iterator[Entry]:
@@ -246,14 +246,14 @@ def _remote(source: str) -> tuple[str, Iterable[Entry]]:
             raise FileNotFoundError(root)
         if not system.isdir(root):
             return name, _file(name, name)
-        found = system.find(root, detail=True)
+        files = system.find(root, detail=True)
     except PocketiqaError:
         raise
     except Exception as error:  # each file system has errors of its own
         text = " ".join(str(error).split())
         raise PocketiqaError(f"the source {source!r} cannot be opened: {text} ({type(error).__name__})") from error
-    images = [file for file in sorted(found) if is_image_name(file)]
-    return name, [Entry(system.unstrip_protocol(file), _remote_stamp(found[file])) for file in images]
+    images = [file for file in sorted(files) if is_image_name(file)]
+    return name, [Entry(system.unstrip_protocol(file), _remote_stamp(files[file])) for file in images]
 
 
 def _remote_stamp(info: dict[str, Any]) -> str:

@@ -118,8 +118,8 @@ def tensors_only(content: Any, where: str) -> dict[str, Tensor]:
     """
     if isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values()):
         return {str(name): value for name, value in content.items()}
-    found = f"the entries {some(list(content))}" if isinstance(content, Mapping) else type(content).__name__
-    raise PocketiqaError(f"{where} holds {found}, not tensors by name: give the state dict of the model")
+    given = f"the entries {some(list(content))}" if isinstance(content, Mapping) else type(content).__name__
+    raise PocketiqaError(f"{where} holds {given}, not tensors by name: give the state dict of the model")
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

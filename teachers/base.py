@@ -149,8 +149,8 @@ def check_output(output: Any, rows: int, features: Sequence[str], name: str) -> 
 
 def _column(value: Any, rows: int, what: str, name: str) -> Tensor:
     if not isinstance(value, Tensor) or tuple(value.shape) != (rows,):
-        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        given = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise PocketiqaError(
-            f"teacher {name!r} gave a {what} of {found} for {rows} images: a tensor [{rows}] is needed"
+            f"teacher {name!r} gave a {what} of {given} for {rows} images: a tensor [{rows}] is needed"
         )
     return value.detach().to("cpu", torch.float32)

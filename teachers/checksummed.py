@@ -83,9 +83,9 @@ def _record(text: str, path: Path, mend: str) -> dict[str, Any]:
         record = json.loads(text)
     except ValueError as error:
         raise IntegrityError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
-    found = record.get("format") if isinstance(record, dict) else None
-    if found != FORMAT:
-        raise PocketiqaError(f"{path} has format {found!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa")
+    version = record.get("format") if isinstance(record, dict) else None
+    if version != FORMAT:
+        raise PocketiqaError(f"{path} has format {version!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa")
     return record
 
 

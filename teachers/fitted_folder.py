@@ -91,10 +91,10 @@ def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
     if folder is None:
         raise PocketiqaError(f"{name} is no folder of a fitted teacher: it has no {RECORD}")
     record = read_json(folder / RECORD, what="record of a fitted teacher")
-    found = record.get("format") if isinstance(record, dict) else None
-    if found != FORMAT or not isinstance(record.get("options"), dict) or not isinstance(record.get("teacher"), str):
+    version = record.get("format") if isinstance(record, dict) else None
+    if version != FORMAT or not isinstance(record.get("options"), dict) or not isinstance(record.get("teacher"), str):
         raise PocketiqaError(
-            f"{folder / RECORD} is not a record of format {FORMAT} (format {found!r}): fit the teacher again, or "
+            f"{folder / RECORD} is not a record of format {FORMAT} (format {version!r}): fit the teacher again, or "
             "upgrade pocketiqa"
         )
     placed = {"head": folder / FITTED} if "fitted" in record else {}

@@ -40,8 +40,8 @@ class FailureLimit:
     def _failures(self, store: LabelStore, index: int) -> tuple[int, list[str]]:
         """Number of good images in a shard, and status and reason of those without label."""
         table = store.shard_labels(index)
-        found = zip(store.shard_rows(index), table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
-        good = [(status, reason) for row, status, reason in found if self._good[row] and status != Status.SEEN]
+        rows = zip(store.shard_rows(index), table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
+        good = [(status, reason) for row, status, reason in rows if self._good[row] and status != Status.SEEN]
         return len(good), [f"{status}: {reason}" for status, reason in good if status != Status.OK]
 
     def of_shard(self, store: LabelStore, index: int) -> str:
@@ -59,9 +59,9 @@ class FailureLimit:
         """Refuse to finish a store in which too many failed."""
         good, failures = 0, Counter[str]()
         for index in range(store.spec.shards):
-            more, found = self._failures(store, index)
+            more, reasons = self._failures(store, index)
             good += more
-            failures.update(found)
+            failures.update(reasons)
         if failures.total() > self._limit * good:
             worst = failures.most_common(1)[0][0]
             raise PocketiqaError(
@@ -237,9 +237,9 @@ def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None
 def _shard_count(out: Path, rows: int, overwrite: bool) -> int:
     """The number that the store in ``out`` has, if it may be gone on with; else a good one."""
     if not overwrite and (out / outputs.MANIFEST).is_file():
-        found = outputs.read_manifest(out)
-        if found.kind == KIND and found.spec.get("rows") == rows:
-            return int(found.spec["shards"])
+        manifest = outputs.read_manifest(out)
+        if manifest.kind == KIND and manifest.spec.get("rows") == rows:
+            return int(manifest.spec["shards"])
     return max(1, min(rows, max(_FEWEST_SHARDS, math.ceil(rows / _IMAGES_PER_SHARD))))
 
 

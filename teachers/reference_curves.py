@@ -56,7 +56,7 @@ def fit_curves(
                 values[metric].append(value)
         if progress:
             progress(done, 0)
-    return {metric: _knots(metric, np.array(found)) for metric, found in values.items()}
+    return {metric: _knots(metric, np.array(curve)) for metric, curve in values.items()}
 
 
 def _kadid(photograph: np.ndarray, name: str) -> Iterator[np.ndarray]:

@@ -136,10 +136,10 @@ def missing_requirements(name: str) -> list[str]:
         module = name.partition(":")[0]
         _look_in_current_folder()
         try:
-            found = importlib.util.find_spec(module)
+            spec = importlib.util.find_spec(module)
         except (ImportError, ValueError):
-            found = None
-        return [] if found else [module]
+            spec = None
+        return [] if spec else [module]
     return [distribution for distribution in _entry(name).requires if not _installed(distribution)]
 
 

@@ -45,8 +45,8 @@ class Brisque:
 
     def __call__(self, batch: list[Tensor]) -> TeacherOutput:
         """Judge one after another; there is no spread."""
-        found = [float(self._judge.compute(item.numpy())[0]) for item in batch]
-        return TeacherOutput(torch.tensor([1 - value / _WORST for value in found]).clamp(0, 1))
+        scores = [float(self._judge.compute(item.numpy())[0]) for item in batch]
+        return TeacherOutput(torch.tensor([1 - value / _WORST for value in scores]).clamp(0, 1))
 
 
 def build_brisque(*, model: str | Path, range: str | Path) -> Brisque:

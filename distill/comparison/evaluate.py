@@ -55,7 +55,7 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | N
                     times[name].append(_seconds(judge, sample))
             if report is not None:
                 report(done, len(samples))
-    return {"machine": machine_name(), "rows": {name: _summary(found[_WARM_UP:]) for name, found in times.items()}}
+    return {"machine": machine_name(), "rows": {name: _summary(seconds[_WARM_UP:]) for name, seconds in times.items()}}
 
 
 def _opened(row: Row) -> Predictor:
@@ -112,13 +112,13 @@ def predict_rows(
         report: called with images judged and in total.
     """
     asked = [(row, model) for row in comparison.rows for model in row.models]
-    found: dict[str, list[Predictions]] = {row.name: [] for row in comparison.rows if row.models}
+    predictions: dict[str, list[Predictions]] = {row.name: [] for row in comparison.rows if row.models}
     total = len(asked) * len(benchmark.rows)
     for number, (row, model) in enumerate(asked):
-        folder = comparison.out / "rows" / f"{_slug(row.name)}-{len(found[row.name])}"
+        folder = comparison.out / "rows" / f"{_slug(row.name)}-{len(predictions[row.name])}"
         part = shifted(report, number * len(benchmark.rows), total)
-        found[row.name].append(_judged(row, expanded(model), benchmark, folder, overwrite, part))
-    return found
+        predictions[row.name].append(_judged(row, expanded(model), benchmark, folder, overwrite, part))
+    return predictions
 
 
 def _judged(

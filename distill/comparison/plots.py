@@ -157,8 +157,8 @@ def plot_predicted(judged: Mapping[str, Predictions], targets: Targets, path: Pa
     """Opinion against prediction on the headline images, a panel a model, coloured by subset, with the fitted curve."""
     figure = Figure(figsize=(3.9 * len(judged), 4.3), layout="constrained")
     panels = figure.subplots(1, len(judged), squeeze=False, sharey=True)[0]
-    for axes, (name, found) in zip(panels, judged.items(), strict=True):
-        _panel(axes, name, found, targets)
+    for axes, (name, predictions) in zip(panels, judged.items(), strict=True):
+        _panel(axes, name, predictions, targets)
     panels[0].set_ylabel("mean opinion of people")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
@@ -167,9 +167,9 @@ def plot_predicted(judged: Mapping[str, Predictions], targets: Targets, path: Pa
     figure.savefig(path, dpi=_DPI)
 
 
-def _panel(axes: Axes, name: str, found: Predictions, targets: Targets) -> None:
-    used = next(iter(select(targets).values())) & np.isfinite(found.scores)
-    x, y = found.scores[used], targets.scores[used]
+def _panel(axes: Axes, name: str, predictions: Predictions, targets: Targets) -> None:
+    used = next(iter(select(targets).values())) & np.isfinite(predictions.scores)
+    x, y = predictions.scores[used], targets.scores[used]
     axes.plot([0, 1], [0, 1], color="#9aa3aa", linewidth=0.9, linestyle="--")
     own = np.array(targets.subsets)[used]
     for number, subset in enumerate(sorted(set(targets.subsets))):

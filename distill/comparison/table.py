@@ -37,18 +37,20 @@ def lines_of(
     ]  # fmt: skip
 
 
-def _measured(row: Row, found: Sequence[Predictions], targets: Targets, times: Mapping[str, Any]) -> dict[str, Any]:
-    results = [evaluate([one], targets, resamples=RESAMPLES, seed=SEED) for one in found]
+def _measured(
+    row: Row, predictions: Sequence[Predictions], targets: Targets, times: Mapping[str, Any]
+) -> dict[str, Any]:
+    results = [evaluate([one], targets, resamples=RESAMPLES, seed=SEED) for one in predictions]
     headline = results[0]["headline"]
     selections = [result["models"][0]["selections"] for result in results]
     values = [one[headline]["metrics"][METRIC]["value"] for one in selections]
     known = [value for value in values if value is not None]
     return {
         "name": row.name,
-        "parameters": row.parameters or found[0].about.get("contract", {}).get("parameters"),
+        "parameters": row.parameters or predictions[0].about.get("contract", {}).get("parameters"),
         "models": [
             {"kind": one.kind, "about": one.about, "selections": parts}
-            for one, parts in zip(found, selections, strict=True)
+            for one, parts in zip(predictions, selections, strict=True)
         ],
         "headline": headline,
         METRIC: {"mean": statistics.fmean(known), "low": min(known), "high": max(known)} if known else None,
@@ -109,14 +111,14 @@ def cells(line: Mapping[str, Any], columns: int, selected: str) -> list[str]:
     """The texts of one row; ``selected`` is the headline selection."""
     size = NOTHING if line["parameters"] is None else si(line["parameters"])
     if "published" in line:
-        found = line["published"]
+        published = line["published"]
         # Measured on all images, near ones included: it stands in that column where there is one.
         gap = [] if selected == ALL else [NOTHING]
         row = [
-            f"{line['name']} (published: {found['source']})",
+            f"{line['name']} (published: {published['source']})",
             size,
             *gap,
-            f"{found['srcc']:.3g} on {found['images']}",
+            f"{published['srcc']:.3g} on {published['images']}",
         ]
         return row + [NOTHING] * (columns - len(row))
     several = len(line["models"]) > 1
@@ -135,14 +137,14 @@ def cells(line: Mapping[str, Any], columns: int, selected: str) -> list[str]:
 
 
 def _main(line: Mapping[str, Any], headline: Sequence[Mapping[str, Any]]) -> str:
-    found = line["srcc"]
-    if found is None:
+    srcc = line["srcc"]
+    if srcc is None:
         return "no score"
     if len(headline) > 1:
-        return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f} over seeds)"
+        return f"{srcc['mean']:.3f} ({srcc['low']:.3f} to {srcc['high']:.3f} over seeds)"
     metric = headline[0]["metrics"]["srcc"]
     span = NOTHING if metric["low"] is None else f" [{metric['low']:.3f}, {metric['high']:.3f}]"
-    return f"{found['mean']:.3f}{span}"
+    return f"{srcc['mean']:.3f}{span}"
 
 
 def _mean(values: Sequence[float | None]) -> str:

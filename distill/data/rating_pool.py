@@ -145,8 +145,8 @@ def _wait_for(folder: Path, made_of: dict[str, Any]) -> None:
 def _is_made(folder: Path, made_of: dict[str, Any]) -> bool:
     if not (folder / outputs.MANIFEST).is_file():
         return False
-    found = outputs.read_manifest(folder, KIND)
-    return found.complete and found.spec == made_of
+    manifest = outputs.read_manifest(folder, KIND)
+    return manifest.complete and manifest.spec == made_of
 
 
 def _joined(benchmark: Benchmark, measured: Sequence[ImageRef]) -> list[ImageRef]:

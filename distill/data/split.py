@@ -38,7 +38,7 @@ class Split:
 
     def count(self, part: Part) -> int:
         """Number of images in ``part``."""
-        return sum(found == part for found in self.parts.values())
+        return sum(own == part for own in self.parts.values())
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form: the settings, the counts, and the sorted ids of each part."""

@@ -67,29 +67,29 @@ def times(value: float) -> str:
     return f"{value:.2g}×" if value < 10 else f"{value:,.0f}×"
 
 
-def counted(found: Mapping[str, int]) -> list[Html]:
+def counted(counts: Mapping[str, int]) -> list[Html]:
     """Names with their counts, separated by commas."""
     return [
         tag("span", ", " if at else "", f"{name} ", data(number, count))
-        for at, (name, number) in enumerate(found.items())
+        for at, (name, number) in enumerate(counts.items())
     ]
 
 
-def with_interval(found: Mapping[str, Any], *, difference: bool = False) -> Html:
+def with_interval(metric: Mapping[str, Any], *, difference: bool = False) -> Html:
     """A metric with its 95 % interval beneath.
 
     Args:
-        found: ``value`` (or ``difference``), ``low``, ``high`` and ``reason`` of an evaluation.
+        metric: ``value`` (or ``difference``), ``low``, ``high`` and ``reason`` of an evaluation.
         difference: whether it is one, so that its sign is always shown.
     """
     write = signed if difference else decimals
-    value = found["difference" if difference else "value"]
+    value = metric["difference" if difference else "value"]
     ends = None
-    if found["low"] is not None and value is not None:
-        ends = tag("span", data(found["low"], write), " to ", data(found["high"], write), class_="interval")
+    if metric["low"] is not None and value is not None:
+        ends = tag("span", data(metric["low"], write), " to ", data(metric["high"], write), class_="interval")
     elif value is not None:
-        ends = tag("span", "no interval", class_="interval none", title=found["interval_reason"])
-    return tag("span", tag("span", data(value, write, why=found["reason"]), class_="value"), ends, class_="measured")
+        ends = tag("span", "no interval", class_="interval none", title=metric["interval_reason"])
+    return tag("span", tag("span", data(value, write, why=metric["reason"]), class_="value"), ends, class_="measured")
 
 
 @dataclass(frozen=True)

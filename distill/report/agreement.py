@@ -74,10 +74,16 @@ def _residuals(content: Mapping[str, Any], name: str) -> Html:
     difference = scores - targets
     series = Series(name, role(content, name), targets, difference)
     drawing = residuals(series, names=names, x_label=target_label(content))
-    found = content["residuals"][name]
-    caption = [tag("b", name), ", n = ", data(found["n"], count), ". Mean error ", data(found["mean"], decimals)]
+    figures = content["residuals"][name]
+    caption = [
+        tag("b", name),
+        ", n = ",
+        data(figures["n"], count),
+        ". Mean error ",
+        data(figures["mean"], decimals),
+    ]
     return tag(
-        "figure", drawing, tag("figcaption", caption, ", standard deviation ", data(found["std"], decimals), ".")
+        "figure", drawing, tag("figcaption", caption, ", standard deviation ", data(figures["std"], decimals), ".")
     )
 
 
@@ -151,29 +157,29 @@ def benchmarks(content: Mapping[str, Any]) -> Section | None:
 
 
 def _known_before(evaluation: Mapping[str, Any]) -> Html | None:
-    found = evaluation.get("overlap")
-    if found is None:
+    overlap = evaluation.get("overlap")
+    if overlap is None:
         return None
     return soft(
-        *(data(found["same_file"], count), " of its images are among those learned from as the same file, "),
-        *(data(found["near"], count), " as nearly the same picture."),
+        *(data(overlap["same_file"], count), " of its images are among those learned from as the same file, "),
+        *(data(overlap["near"], count), " as nearly the same picture."),
         _neighbours(evaluation),
     )
 
 
 def _neighbours(evaluation: Mapping[str, Any]) -> list[object] | None:
     """Images that show what was learned from, by features of a model; None where nobody looked."""
-    found = evaluation.get("near")
-    if found is None:
+    near = evaluation.get("near")
+    if near is None:
         return None
     words: list[object] = [
-        *(" ", data(found["near"], count), " of ", data(found["tested"]["compared"], count)),
-        f" show what was learned from, by feature {found['by']['feature']!r} of {found['by']['name']} (cosine above ",
-        *(data(found["above"], lambda value: f"{value:g}"), ")"),
+        *(" ", data(near["near"], count), " of ", data(near["tested"]["compared"], count)),
+        f" show what was learned from, by feature {near['by']['feature']!r} of {near['by']['name']} (cosine above ",
+        *(data(near["above"], lambda value: f"{value:g}"), ")"),
     ]
-    if found["copying"] is None:
+    if near["copying"] is None:
         return [*words, "."]
-    copying = found["copying"][ALL_IMAGES]["srcc"]
+    copying = near["copying"][ALL_IMAGES]["srcc"]
     return [*words, "; copying the score of the nearest gives SRCC ", data(copying["value"], decimals), "."]
 
 
@@ -192,10 +198,10 @@ def _judged(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[o
 def _interval_chart(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Html | None:
     spans = []
     for model in evaluation["models"]:
-        found = model["selections"][evaluation["headline"]]["metrics"]["srcc"]
-        if found["value"] is not None:
+        srcc = model["selections"][evaluation["headline"]]["metrics"]["srcc"]
+        if srcc["value"] is not None:
             css = role(content, model["name"], model["kind"])
-            spans.append(Span(model["name"], css, found["value"], found["low"], found["high"]))
+            spans.append(Span(model["name"], css, srcc["value"], srcc["low"], srcc["high"]))
     if len(spans) < 2:
         return None
     n = evaluation["selections"][evaluation["headline"]]["n"]
@@ -207,9 +213,9 @@ def _metrics_table(content: Mapping[str, Any], evaluation: Mapping[str, Any], se
     header = ["model", "n", *METRIC_LABELS.values()]
     rows = []
     for model in evaluation["models"]:
-        found = model["selections"][selection]
-        metrics = [with_interval(found["metrics"][metric]) for metric in METRIC_LABELS]
-        rows.append([model_name(content, evaluation, model["name"]), data(found["n"], count), *metrics])
+        own = model["selections"][selection]
+        metrics = [with_interval(own["metrics"][metric]) for metric in METRIC_LABELS]
+        rows.append([model_name(content, evaluation, model["name"]), data(own["n"], count), *metrics])
     target, groups = evaluation["target"]["name"], evaluation["models"][0]["selections"][selection]["groups"]
     label = SELECTION_LABELS[selection].capitalize()
     return table(header, rows, caption=f"{label}, judged by {target}, in {groups} groups (scenes)")
@@ -250,20 +256,20 @@ def _coverage(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list
     """Images without a score and why; nothing if every model scored every image."""
     rows, reasons = [], []
     for model in evaluation["models"]:
-        found = model["coverage"]
-        if found["scored"] == found["images"]:
+        coverage = model["coverage"]
+        if coverage["scored"] == coverage["images"]:
             continue
-        why = counted(found["without"])
+        why = counted(coverage["without"])
         rows.append(
             [
                 model_name(content, evaluation, model["name"]),
-                data(found["scored"], count),
-                data(found["images"], count),
+                data(coverage["scored"], count),
+                data(coverage["images"], count),
                 why,
             ]
         )
         reasons += [
-            tag("li", tag("code", one["id"]), f": {one['status']}, {one['reason']}") for one in found["examples"]
+            tag("li", tag("code", one["id"]), f": {one['status']}, {one['reason']}") for one in coverage["examples"]
         ]
     if not rows:
         return None
@@ -285,8 +291,8 @@ def _by_subset(evaluation: Mapping[str, Any]) -> list[object] | None:
     names = list(judged[0]["selections"][selection]["subsets"])
     rows: list[list[object]] = []
     for name in names:
-        found = [model["selections"][selection]["subsets"][name] for model in judged]
-        rows.append([name, data(found[0]["n"], count), *(with_interval(one["metrics"]["srcc"]) for one in found)])
+        subsets = [model["selections"][selection]["subsets"][name] for model in judged]
+        rows.append([name, data(subsets[0]["n"], count), *(with_interval(one["metrics"]["srcc"]) for one in subsets)])
     means = [model["selections"][selection]["subset_mean"] for model in judged]
     total = judged[0]["selections"][selection]["n"]
     rows.append(["mean of subsets", data(total, count), *(with_interval(one["metrics"]["srcc"]) for one in means)])

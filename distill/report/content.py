@@ -46,10 +46,10 @@ _MOST_BENCHMARKS = 2
 
 def tiles(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The few numbers a reader wants first: ``label``, ``value``, ``kind`` of number, ``note``."""
-    found = [*_agreement_tiles(content), *_cost_tiles(content)]
+    figures = [*_agreement_tiles(content), *_cost_tiles(content)]
     return [
         {"label": label, "value": value, "kind": kind, "note": note}
-        for label, value, kind, note in found
+        for label, value, kind, note in figures
         if value is not None
     ]
 
@@ -61,17 +61,17 @@ def _agreement_tiles(content: Mapping[str, Any]) -> list[_Tile]:
     evaluation = content["evaluation"]
     source = "its teacher" if _among_teachers(content) else "people"
     note = f"SRCC with {source}, n\u00a0=\u00a0{_images(evaluation)}"
-    found = []
+    figures = []
     for label, name in ((content["kind"].capitalize(), content["model"]), ("Teacher", content["teacher"])):
         metrics = headline_metrics(evaluation, name)
         if metrics is not None:
-            found.append((label, metrics["srcc"]["value"], "metric", note))
+            figures.append((label, metrics["srcc"]["value"], "metric", note))
     for benchmark in content["benchmarks"][:_MOST_BENCHMARKS]:
         metrics = headline_metrics(benchmark, benchmark["models"][0]["name"])
         if metrics is not None:
             words = f"SRCC on {benchmark['target']['name']}, n\u00a0=\u00a0{_images(benchmark)}"
-            found.append(("Benchmark", metrics["srcc"]["value"], "metric", words))
-    return found
+            figures.append(("Benchmark", metrics["srcc"]["value"], "metric", words))
+    return figures
 
 
 def _cost_tiles(content: Mapping[str, Any]) -> list[_Tile]:
@@ -223,8 +223,8 @@ def _points(inputs: ReportInputs) -> dict[str, Any]:
     scores = {}
     for prediction in inputs.predictions:
         if prediction.name in known:
-            found = prediction.aligned(targets.ids).scores
-            scores[prediction.name] = [None if np.isnan(score) else float(score) for score in found]
+            aligned = prediction.aligned(targets.ids).scores
+            scores[prediction.name] = [None if np.isnan(score) else float(score) for score in aligned]
     return {
         "ids": [plain(id) for id in targets.ids],
         "names": [plain(name) for name in targets.names or targets.ids],

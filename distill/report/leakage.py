@@ -18,32 +18,32 @@ def overlap(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
     """The held-out part and each benchmark, looked for in what was learned from."""
     body = _same_pictures(content)
     if content["neighbours"]:
-        for found, one, evaluation in zip(content["neighbours"], inputs.neighbours, evaluations(content), strict=True):
-            body += [tag("h3", found["name"]), *_same_scenes(found, one, evaluation)]
+        for record, one, evaluation in zip(content["neighbours"], inputs.neighbours, evaluations(content), strict=True):
+            body += [tag("h3", record["name"]), *_same_scenes(record, one, evaluation)]
     return Section("overlap", "Overlap of training and test", body) if body else None
 
 
-def _same_scenes(found: Mapping[str, Any], one: Neighbours, evaluation: Mapping[str, Any]) -> list[object]:
+def _same_scenes(record: Mapping[str, Any], one: Neighbours, evaluation: Mapping[str, Any]) -> list[object]:
     """What an evaluation by hash cannot see: other pictures of what was learned from."""
-    if found["reason"]:
-        return [tag("p", f"Not compared by features: {found['reason']}.")]
-    pictures = gallery(found["pairs"], one.trained, one.tested)
+    if record["reason"]:
+        return [tag("p", f"Not compared by features: {record['reason']}.")]
+    pictures = gallery(record["pairs"], one.trained, one.tested)
     summary = tag("summary", "The closest pair of each scene, tested on the left")
     return [
-        tag("p", found["words"], "."),
-        _copying(found),
+        tag("p", record["words"], "."),
+        _copying(record),
         _with_and_without(evaluation),
-        _files(found),
-        tag("details", summary, pictures, open="") if found["pairs"] else None,
+        _files(record),
+        tag("details", summary, pictures, open="") if record["pairs"] else None,
     ]
 
 
-def _copying(found: Mapping[str, Any]) -> Html:
+def _copying(copying: Mapping[str, Any]) -> Html:
     """What a model that knows the scenes by heart would get for free."""
-    if found["copying"] is None:
-        return soft(f"Copying the neighbour's score was not measured: {found['copying_reason']}.")
+    if copying["copying"] is None:
+        return soft(f"Copying the neighbour's score was not measured: {copying['copying_reason']}.")
     rows = []
-    for name, part in found["copying"].items():
+    for name, part in copying["copying"].items():
         why = soft(part["srcc"]["reason"]) if part["srcc"]["reason"] else None
         rows.append([name, data(part["n"], count), tag("div", with_interval(part["srcc"]), why)])
     caption = "Each image given the score of its nearest trained image, and nothing else"
@@ -64,38 +64,38 @@ def _with_and_without(evaluation: Mapping[str, Any]) -> Html:
     return table(["model", "images", "n", *_METRICS.values()], rows, caption=caption)
 
 
-def _files(found: Mapping[str, Any]) -> Html:
+def _files(record: Mapping[str, Any]) -> Html:
     """Where scenes, splits and all pairs are."""
-    scenes, split = found["scenes"], found["split"]
+    scenes, split = record["scenes"], record["split"]
     words: list[object] = [
         data(scenes["on_both_sides"], count), " of ", data(scenes["scenes"], count), " scenes are on both sides; ",
-        _link(found, "groups.csv"), " names the scene of every image. ",
+        _link(record, "groups.csv"), " names the scene of every image. ",
     ]  # fmt: skip
     if split["reason"]:
         words.append(f"No split was made of them: {split['reason']}. ")
     else:
-        words += [_link(found, "split.csv"), " keeps them whole, to learn from: ", counted(split["images"]), ". "]
-    return tag("p", words, _link(found, "overlap.html"), " shows more pairs.")
+        words += [_link(record, "split.csv"), " keeps them whole, to learn from: ", counted(split["images"]), ". "]
+    return tag("p", words, _link(record, "overlap.html"), " shows more pairs.")
 
 
-def _link(found: Mapping[str, Any], file: str) -> Html:
-    return tag("a", file, href=f"{found['folder']}/{file}")
+def _link(record: Mapping[str, Any], file: str) -> Html:
+    return tag("a", file, href=f"{record['folder']}/{file}")
 
 
 def _same_pictures(content: Mapping[str, Any]) -> list[object]:
     """By file and by difference hash."""
-    found = content["overlap"]
-    if found is None:
+    overlap = content["overlap"]
+    if overlap is None:
         return []
     words = [
-        data(found["tested"], count),
+        data(overlap["tested"], count),
         " test images were looked for among ",
-        data(found["trained"], count),
+        data(overlap["trained"], count),
         " training images: ",
-        data(found["same_file"], count),
+        data(overlap["same_file"], count),
         " found as the same file (sha256), ",
-        data(found["near"], count),
-        f" as nearly the same picture (difference hash, at most {found['near_distance']} of 64 bits apart).",
+        data(overlap["near"], count),
+        f" as nearly the same picture (difference hash, at most {overlap['near_distance']} of 64 bits apart).",
     ]
     limit = "Other pictures of the same scene are invisible to both tests: for these, features are compared."
     rows = [
@@ -105,7 +105,7 @@ def _same_pictures(content: Mapping[str, Any]) -> list[object]:
             tag("code", shortened(m["trained_name"])),
             data(m["bits"], count),
         ]
-        for m in found["examples"]
+        for m in overlap["examples"]
     ]
     listed = table(["test image", "kind", "training image", "bits apart"], rows, caption="Examples") if rows else None
     return [tag("p", words), soft(limit), listed]

@@ -141,11 +141,11 @@ def _result(evaluation: Mapping[str, Any], model: Mapping[str, Any], selection: 
     return f"{model['name']} on {evaluation['target']['name']}{which}, n = {part['n']}: {'; '.join(written)}."
 
 
-def _measured(found: Mapping[str, Any]) -> str:
-    if found["value"] is None:
-        return f"does not exist ({found['reason']})"
-    ends = "" if found["low"] is None else f" ({decimals(found['low'])} to {decimals(found['high'])})"
-    return decimals(found["value"]) + ends
+def _measured(metric: Mapping[str, Any]) -> str:
+    if metric["value"] is None:
+        return f"does not exist ({metric['reason']})"
+    ends = "" if metric["low"] is None else f" ({decimals(metric['low'])} to {decimals(metric['high'])})"
+    return decimals(metric["value"]) + ends
 
 
 def _cost(content: Mapping[str, Any]) -> list[str]:
@@ -199,7 +199,7 @@ def _limits(content: Mapping[str, Any]) -> list[str]:
     if overlap is None:
         points.append("Overlap of training and test images was not examined.")
     else:
-        found = overlap["same_file"] + overlap["near"]
-        points.append(f"{found} of {overlap['tested']} test images were found in the training data.")
+        equal = overlap["same_file"] + overlap["near"]
+        points.append(f"{equal} of {overlap['tested']} test images were found in the training data.")
     points += [f"{one['name']}: {one['words']}." for one in content["neighbours"] if not one["reason"]]
     return points

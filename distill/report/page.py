@@ -68,19 +68,19 @@ def build_report(inputs: ReportInputs, out: Path) -> ReportFiles:
 
 def _residual_figures(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Mean and spread of prediction minus target of every model."""
-    targets, found = np.array(content["points"]["targets"], np.float64), {}
+    targets, figures = np.array(content["points"]["targets"], np.float64), {}
     for name, scores in content["points"]["scores"].items():
         known = np.array([np.nan if score is None else score for score in scores], np.float64)
         difference = (known - targets)[~np.isnan(known)]
         if len(difference):
-            found[name] = {"n": len(difference), "mean": float(difference.mean()), "std": float(difference.std())}
-    return found
+            figures[name] = {"n": len(difference), "mean": float(difference.mean()), "std": float(difference.std())}
+    return figures
 
 
 def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) -> str:
     """The page as text."""
     card_note = tag("p", "The same text as ", tag("code", "model_card.md"), ".", class_="soft")
-    found = [
+    sections = [
         agreement(content),
         subsets(content),
         benchmarks(content),
@@ -96,7 +96,7 @@ def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) 
         Section("card", "Model card", [card_note, to_html(parts)]),
         repeat(content),
     ]
-    sections = [section for section in found if section is not None]
+    sections = [section for section in sections if section is not None]
     links = [tag("li", tag("a", section.title, href=f"#{section.id}")) for section in sections]
     body = tag(
         "main",

@@ -26,19 +26,19 @@ def training(content: Mapping[str, Any]) -> Section | None:
 
 def fitting(content: Mapping[str, Any]) -> Section | None:
     """How the teachers of a student were fitted to opinions."""
-    found = content["fitting"]
-    if not found:
+    fittings = content["fitting"]
+    if not fittings:
         return None
-    title = "Fitting of the teacher" if len(found) == 1 else "Fitting of the teachers"
-    return Section("fitting", title, [part for one in found for part in _one_fitting(one)])
+    title = "Fitting of the teacher" if len(fittings) == 1 else "Fitting of the teachers"
+    return Section("fitting", title, [part for one in fittings for part in _one_fitting(one)])
 
 
-def _one_fitting(found: Mapping[str, Any]) -> list[Html | None]:
+def _one_fitting(record: Mapping[str, Any]) -> list[Html | None]:
     return [
-        tag("p", tag("b", found["teacher"]), " was fitted to the opinion scores of"),
-        tag("ul", [tag("li", _ratings(pool)) for pool in found["opinions"]]),
-        _kept(found["history"], found["kept_step"]),
-        tag("div", _charts(found["history"], found["kept_step"], "teacher")[:2], class_="charts"),
+        tag("p", tag("b", record["teacher"]), " was fitted to the opinion scores of"),
+        tag("ul", [tag("li", _ratings(pool)) for pool in record["opinions"]]),
+        _kept(record["history"], record["kept_step"]),
+        tag("div", _charts(record["history"], record["kept_step"], "teacher")[:2], class_="charts"),
     ]
 
 
@@ -54,9 +54,9 @@ def _kept(history: Sequence[Mapping[str, Any]], step: int | None) -> Html | None
     if step is None or record is None:
         return None
     words: list[object] = ["Kept: the weights of step ", data(step, count)]
-    for name, found in record["sources"].items():
-        agreed = data(found["srcc"], decimals, why="all scores or all targets are equal")
-        words += ["; on validation images of ", tag("b", name), " SRCC ", agreed, ", n = ", data(found["n"], count)]
+    for name, figures in record["sources"].items():
+        agreed = data(figures["srcc"], decimals, why="all scores or all targets are equal")
+        words += ["; on validation images of ", tag("b", name), " SRCC ", agreed, ", n = ", data(figures["n"], count)]
     return tag("p", words, ".")
 
 
@@ -76,13 +76,13 @@ def _charts(history: Sequence[Mapping[str, Any]], kept: int | None, kind: str) -
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Numbers of a nested record under dotted names."""
-    found: dict[str, float] = {}
+    terms: dict[str, float] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            terms |= flat(value, f"{prefix}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
-            found[prefix + key] = float(value)
-    return found
+            terms[prefix + key] = float(value)
+    return terms
 
 
 def _last(name: str) -> str:

@@ -57,13 +57,13 @@ def at_sizes(scorer: Scorer, photograph: Photograph) -> SizeScores:
     return SizeScores(photograph.name, tuple(scorer.score(picture).score for picture in pictures))
 
 
-def sizes(found: Sequence[SizeScores]) -> Sizes:
+def sizes(photographs: Sequence[SizeScores]) -> Sizes:
     """Summarise photographs, at least one."""
-    columns = zip(*(one.scores for one in found), strict=True)
+    columns = zip(*(one.scores for one in photographs), strict=True)
     return Sizes(
-        mean_spread=fmean(one.spread for one in found),
+        mean_spread=fmean(one.spread for one in photographs),
         mean_score=tuple(map(fmean, columns)),
-        worst=tuple(sorted(found, key=lambda one: -one.spread)[:_SHOWN]),
+        worst=tuple(sorted(photographs, key=lambda one: -one.spread)[:_SHOWN]),
     )
 
 
@@ -127,13 +127,13 @@ def in_formats(scorer: Scorer, photograph: Photograph) -> FormatDifferences:
     return FormatDifferences(photograph.name, exif, abs(jpeg - png), abs(alpha - png))
 
 
-def formats(found: Sequence[FormatDifferences]) -> Formats:
+def formats(photographs: Sequence[FormatDifferences]) -> Formats:
     """Summarise photographs, at least one."""
     return Formats(
-        exif=max(one.exif for one in found),
-        jpeg=max(one.jpeg for one in found),
-        alpha=max(one.alpha for one in found),
-        worst=tuple(sorted(found, key=lambda one: -one.largest)[:_SHOWN]),
+        exif=max(one.exif for one in photographs),
+        jpeg=max(one.jpeg for one in photographs),
+        alpha=max(one.alpha for one in photographs),
+        worst=tuple(sorted(photographs, key=lambda one: -one.largest)[:_SHOWN]),
     )
 
 

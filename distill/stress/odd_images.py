@@ -82,28 +82,28 @@ def odd_images(scorer: Scorer, fresh: Scorer) -> OddImages:
     # Of one size, so that they fit into one batch.
     inputs = np.stack([scorer.contract.preprocess.resize(picture) for picture in pictures])
     together = _in_batches(scorer, inputs)
-    found = []
+    faults = []
     for index, name in enumerate(names):
         alone, again = (session.infer(inputs[index : index + 1]) for session in (scorer, fresh))
-        found.append(_judged(name, alone, again, together[index]))
+        faults.append(_judged(name, alone, again, together[index]))
     return OddImages(
-        out_of_range=sum(not one.in_range for one in found),
-        unrepeatable=sum(not one.repeatable for one in found),
-        batch_difference=float(np.max([one.batch_difference for one in found])),
-        images=tuple(found),
+        out_of_range=sum(not one.in_range for one in faults),
+        unrepeatable=sum(not one.repeatable for one in faults),
+        batch_difference=float(np.max([one.batch_difference for one in faults])),
+        images=tuple(faults),
     )
 
 
 def _in_batches(scorer: Scorer, inputs: np.ndarray) -> list[Outputs]:
     """The outputs of each picture as one of ``BATCH``; the last batch overlaps the one before, to be whole."""
-    found: dict[int, Outputs] = {}
+    outputs: dict[int, Outputs] = {}
     for start in range(0, len(inputs), BATCH):
         first = min(start, len(inputs) - BATCH)
         score, quality, weight = scorer.infer(inputs[first : first + BATCH])
         for place in range(BATCH):
             one = slice(place, place + 1)
-            found[first + place] = score[one], quality[one], weight[one]
-    return [found[index] for index in range(len(inputs))]
+            outputs[first + place] = score[one], quality[one], weight[one]
+    return [outputs[index] for index in range(len(inputs))]
 
 
 def _judged(name: str, alone: Outputs, again: Outputs, batched: Outputs) -> OddImage:

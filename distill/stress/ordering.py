@@ -64,25 +64,25 @@ def ladders(scorer: Scorer, photograph: Photograph) -> list[Ladder]:
         ImageError: the model gives no finite score.
     """
     clean = scorer.score(photograph.rgb).score
-    found = []
+    scored = []
     for distortion in DISTORTIONS:
         copies = (scorer.score(photograph.damaged(distortion, level)).score for level in LEVELS)
-        found.append(Ladder(photograph.name, distortion, (clean, *copies)))
-    return found
+        scored.append(Ladder(photograph.name, distortion, (clean, *copies)))
+    return scored
 
 
-def ordering(found: Sequence[Ladder]) -> Ordering:
+def ordering(scored: Sequence[Ladder]) -> Ordering:
     """Summarise ladders, at least one of each damage that occurs."""
     steps: dict[str, list[tuple[bool, ...]]] = {}
-    for ladder in found:
+    for ladder in scored:
         steps.setdefault(ladder.distortion, []).append(ladder.steps_right)
     by_step = {distortion: tuple(map(fmean, zip(*rows, strict=True))) for distortion, rows in steps.items()}
-    faulty = [ladder for ladder in found if not all(ladder.steps_right)]
+    faulty = [ladder for ladder in scored if not all(ladder.steps_right)]
     faulty.sort(key=lambda ladder: (not ladder.original_beaten, sum(ladder.steps_right)))
     return Ordering(
-        fraction=fmean([right for ladder in found for right in ladder.steps_right]),
+        fraction=fmean([right for ladder in scored for right in ladder.steps_right]),
         fraction_by_distortion={distortion: fmean(fractions) for distortion, fractions in by_step.items()},
         fraction_by_step=by_step,
-        originals_beaten=sum(ladder.original_beaten for ladder in found),
+        originals_beaten=sum(ladder.original_beaten for ladder in scored),
         worst=tuple(faulty[:_SHOWN]),
     )

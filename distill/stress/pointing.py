@@ -64,26 +64,26 @@ def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
         ImageError: the model gives no finite score.
     """
     clean = scorer.score(photograph.rgb).quality_map
-    found = []
+    quarters = []
     for distortion, (name, quarter) in product(DISTORTIONS, QUARTERS.items()):
         picture = in_quarter(photograph.rgb, photograph.damaged(distortion, LEVEL), quarter)
         drop = clean.astype(np.float64) - scorer.score(picture).quality_map
         there, elsewhere = cells(drop.shape, quarter)
-        found.append(
+        quarters.append(
             Pointed(photograph.name, distortion, name, float(drop[there].mean()), float(drop[elsewhere].mean()))
         )
-    return found
+    return quarters
 
 
-def pointing(found: Sequence[Pointed]) -> Pointing:
+def pointing(quarters: Sequence[Pointed]) -> Pointing:
     """Summarise cases, at least one."""
     right: dict[str, list[bool]] = {}
-    for case in found:
+    for case in quarters:
         right.setdefault(case.distortion, []).append(case.right)
-    wrong = [case for case in found if not case.right]
+    wrong = [case for case in quarters if not case.right]
     wrong.sort(key=lambda case: case.drop_there - case.drop_elsewhere)
     return Pointing(
-        fraction=fmean(case.right for case in found),
+        fraction=fmean(case.right for case in quarters),
         fraction_by_distortion={distortion: fmean(cases) for distortion, cases in right.items()},
         worst=tuple(wrong[:_SHOWN]),
     )

@@ -22,7 +22,7 @@ def resample(features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         [B, C, *size]: bilinear; maps that are at least twice as fine are averaged first.
     """
-    factors = [max(1, found // wanted) for found, wanted in zip(features.shape[-2:], size, strict=True)]
+    factors = [max(1, given // wanted) for given, wanted in zip(features.shape[-2:], size, strict=True)]
     if max(factors) > 1:
         features = functional.avg_pool2d(features, factors)
     # In the coordinates of grid_sample the map reaches from -1 to 1: x -> share * (x + 1) - 1.

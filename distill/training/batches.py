@@ -293,7 +293,7 @@ def padded(view: np.ndarray, canvas: Size) -> np.ndarray:
         view: uint8 [h, w, 3].
         canvas: height and width of the result; a side that is longer already stays.
     """
-    missing = [max(0, side - found) for side, found in zip(canvas, view.shape[:2], strict=True)]
+    missing = [max(0, side - given) for side, given in zip(canvas, view.shape[:2], strict=True)]
     return view if not any(missing) else np.pad(view, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
 
 

@@ -23,10 +23,10 @@ class History:
             TamperedError: the file is shorter than that.
         """
         self._path = path
-        found = path.stat().st_size if path.exists() else 0
-        if found < length:
+        written = path.stat().st_size if path.exists() else 0
+        if written < length:
             raise IntegrityError(
-                f"{path} has {found} bytes, but the checkpoint knows {length}: restore it, "
+                f"{path} has {written} bytes, but the checkpoint knows {length}: restore it, "
                 "or add --overwrite to start over"
             )
         with explain_full_disk(path), open(path, "ab") as file:

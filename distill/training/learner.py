@@ -69,6 +69,6 @@ class Learner(Protocol):
         """All that changes in training beside the optimiser, by file of the checkpoint."""
         ...
 
-    def restore(self, found: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Inverse of ``state``."""
         ...

@@ -84,9 +84,9 @@ class LiveTeacher:
             weight[places] = answered * _confidences(output)
             if self._standard is not None:
                 mean, scale = (value.to(device) for value in self._standard)
-                found = (output.features[self._features[0]].float().to(device) - mean) * scale
-                feature = found.new_zeros(len(items), *found.shape[1:]) if feature is None else feature
-                feature[places] = found
+                own = (output.features[self._features[0]].float().to(device) - mean) * scale
+                feature = own.new_zeros(len(items), *own.shape[1:]) if feature is None else feature
+                feature[places] = own
         moved = weight.to(device)
         return replace(
             batch,

@@ -162,13 +162,13 @@ class RunParts:
 class Trainer:
     """Runs the steps of one run from wherever its last checkpoint left it."""
 
-    def __init__(self, parts: RunParts, config: LoopSettings, found: Checkpoint | None, warn: Warn | None = None):
+    def __init__(self, parts: RunParts, config: LoopSettings, checkpoint: Checkpoint | None, warn: Warn | None = None):
         self._parts, self._config, self._learner = parts, config, parts.learner
         self._accelerator = parts.accelerator
         self._main = parts.accelerator.is_main_process
-        self.progress = found.progress if found else RunState(0, 0, 0)
-        if found:
-            self._restore(found)
+        self.progress = checkpoint.progress if checkpoint else RunState(0, 0, 0)
+        if checkpoint:
+            self._restore(checkpoint)
         self._warn = warn or _silent
         self._gradient = Gradient(parts.accelerator, parts.learner, config, self.progress.part_images)
         self._means = Mean(self.progress.means)
@@ -178,11 +178,11 @@ class Trainer:
     def _raw_optimizer(self) -> Optimizer:
         return getattr(self._learner.optimizer, "optimizer", self._learner.optimizer)
 
-    def _restore(self, found: Checkpoint) -> None:
-        self._learner.restore(found)
-        load_optimizer(self._raw_optimizer, self._learner.module.named_parameters(), found.tensors["optimizer"])
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self._learner.restore(checkpoint)
+        load_optimizer(self._raw_optimizer, self._learner.module.named_parameters(), checkpoint.tensors["optimizer"])
         if self._accelerator.scaler is not None:
-            self._accelerator.scaler.load_state_dict(found.progress.scaler)
+            self._accelerator.scaler.load_state_dict(checkpoint.progress.scaler)
 
     @property
     def done(self) -> bool:
@@ -266,11 +266,11 @@ class Trainer:
         )
 
     def _validate(self, step: int) -> bool:
-        found = self._learner.validate()
-        better = self.progress.best_score is None or found["score"] > self.progress.best_score
+        validation = self._learner.validate()
+        better = self.progress.best_score is None or validation["score"] > self.progress.best_score
         if better:
-            self._advance(best_step=step, best_score=found["score"])
-        self._record({"kind": "validation", "best": better, **found})
+            self._advance(best_step=step, best_score=validation["score"])
+        self._record({"kind": "validation", "best": better, **validation})
         return better
 
     def _advance(self, **changes: Any) -> None:

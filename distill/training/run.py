@@ -84,7 +84,7 @@ class TrainingRun(ABC):
         """What is trained, with its data."""
 
     @abstractmethod
-    def _keep(self, learner: Any, found: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
+    def _keep(self, learner: Any, checkpoint: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
         """Write what a checkpoint holds as the result; returns what the manifest should say of it."""
 
     def _feature(self) -> str | None:
@@ -128,12 +128,12 @@ class TrainingRun(ABC):
         collected = collect(self._sources, caches, self._feature())
         split = self._split(collected)
         checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
-        found, notes = checkpoints.latest()
+        checkpoint, notes = checkpoints.latest()
         self._accelerator.wait_for_everyone()
         if self._main:
-            self._clean(checkpoints, found)
+            self._clean(checkpoints, checkpoint)
         learner = self._learner(collected, split, caches)
-        trainer = Trainer(RunParts(self._accelerator, learner, checkpoints, self._out), self._loop, found, warn)
+        trainer = Trainer(RunParts(self._accelerator, learner, checkpoints, self._out), self._loop, checkpoint, warn)
         self._start_trackers()
         trainer.run(progress if self._main else None)
         if self._main:
@@ -185,9 +185,9 @@ class TrainingRun(ABC):
             write_atomic(path, canonical_json(split.as_dict()))
         return split
 
-    def _clean(self, checkpoints: Checkpoints, found: Checkpoint | None) -> None:
+    def _clean(self, checkpoints: Checkpoints, checkpoint: Checkpoint | None) -> None:
         """Remove what a killed process left behind."""
-        checkpoints.clean(found.progress.step if found else 0)
+        checkpoints.clean(checkpoint.progress.step if checkpoint else 0)
         remove_leftovers(self._out)
 
     def _start_trackers(self) -> None:
@@ -195,12 +195,12 @@ class TrainingRun(ABC):
             (self._out / TRACKERS).mkdir(exist_ok=True)
             self._accelerator.init_trackers("pocketiqa")
 
-    def _finish(self, learner: Learner, found: Checkpoint, skipped: dict[str, int]) -> None:
+    def _finish(self, learner: Learner, checkpoint: Checkpoint, skipped: dict[str, int]) -> None:
         """Keep the weights of a checkpoint and mark the run as complete."""
-        step = found.progress.step
+        step = checkpoint.progress.step
         records = (r for r in read_history(self._out / HISTORY) if r["kind"] == "validation" and r["step"] == step)
         validation = next({"score": record["score"], "sources": record["sources"]} for record in records)
-        kept = self._keep(learner, found, self._about(step, validation))
+        kept = self._keep(learner, checkpoint, self._about(step, validation))
         outputs.finish(self._out, {"step": step, "validation": validation, "skipped": skipped, **kept})
         self._drop_pixels()
 

@@ -96,13 +96,13 @@ class StudentLearner:
             files["adapters"] = self.module.adapter.state_dict()
         return files
 
-    def restore(self, found: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Take over what ``state`` gave."""
-        load_tensors(self.module.student, found.tensors["student"])
-        load_tensors(self.ema.model, found.tensors["ema"])
+        load_tensors(self.module.student, checkpoint.tensors["student"])
+        load_tensors(self.ema.model, checkpoint.tensors["ema"])
         if self.module.adapter is not None:
-            load_tensors(self.module.adapter, found.tensors["adapters"])
-        self.ema.updates = found.progress.step
+            load_tensors(self.module.adapter, checkpoint.tensors["adapters"])
+        self.ema.updates = checkpoint.progress.step
 
 
 def _over_all_processes(batch: Batch, score: Tensor, error: Tensor | None, embedding: Tensor | None) -> LossInputs:
@@ -262,10 +262,10 @@ class _StudentRun(TrainingRun):
             adapter = FeatureAdapter(self._student.head_width, feature_shape)
         return TrainedStudent(student, adapter, embeds=config.losses.relational > 0), ema
 
-    def _keep(self, learner: StudentLearner, found: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
+    def _keep(self, learner: StudentLearner, checkpoint: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
         """Save the averaged weights as the student."""
         student = learner.ema.model
-        load_tensors(student, found.tensors["ema"])
+        load_tensors(student, checkpoint.tensors["ema"])
         save_student(student, self._out / STUDENT, about=about)
         return {"student": sha256_file(self._out / STUDENT / WEIGHTS)}
 

@@ -149,16 +149,16 @@ class TeacherLearner:
         own = {id(value) for value in self._teacher.model.buffers()}
         return {name: value for name, value in self.module.named_buffers() if id(value) not in own}
 
-    def restore(self, found: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Take over what ``state`` gave."""
         for name, tensors in self.state().items():
-            _copy(found.tensors.get(name, {}), tensors)
+            _copy(checkpoint.tensors.get(name, {}), tensors)
         if self._average is not None:
-            self._average.updates = found.progress.step
+            self._average.updates = checkpoint.progress.step
 
-    def take_result(self, found: Checkpoint) -> None:
+    def take_result(self, checkpoint: Checkpoint) -> None:
         """Give the teacher the weights of a checkpoint that are to be kept."""
-        _copy(found.tensors["teacher" if self._average is None else "average"], self._teacher.trained_state())
+        _copy(checkpoint.tensors["teacher" if self._average is None else "average"], self._teacher.trained_state())
 
 
 def _cut(batch: TeacherBatch, most: int) -> list[tuple[float, MovableBatch]]:
@@ -303,9 +303,9 @@ class _TeacherRun(TrainingRun):
         validator = Validator(held_out, self._sources, whole, self._accelerator.device)
         return TeacherLearner(teacher, batches, validator, config, self._accelerator)
 
-    def _keep(self, learner: TeacherLearner, found: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
+    def _keep(self, learner: TeacherLearner, checkpoint: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
         """Write the fitted teacher's folder."""
-        learner.take_result(found)
+        learner.take_result(checkpoint)
         config, facts = self._config, [entry["about"] for entry in about["data"]]
         scales = [f"opinions of {entry['name']} ({entry['about'].get('scale', '0 to 1')})" for entry in about["data"]]
         licences = [fact["licence"] for fact in facts if "licence" in fact]

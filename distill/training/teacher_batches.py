@@ -104,7 +104,7 @@ class Reader:
 
 def _reference_rows(examples: Examples, sources: Sequence[Source], caches: Sequence[PixelCache]) -> np.ndarray:
     """Row of each example's reference in its pool; an original that others were made from is its own reference."""
-    found = np.array(examples.row)
+    references = np.array(examples.row)
     for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
         refs = list(source.pool)
         rows = {ref.id: row for row, ref in enumerate(refs) if ref.status == Status.OK}  # rather than its duplicates
@@ -113,13 +113,13 @@ def _reference_rows(examples: Examples, sources: Sequence[Source], caches: Seque
             row = int(examples.row[index])
             ref = refs[row]
             own = row if ref.id in originals else -1
-            found[index] = rows.get(ref.ref_id, -1) if ref.ref_id else own
-            if found[index] < 0 or tuple(cache.sizes[found[index]]) != tuple(cache.sizes[row]):
+            references[index] = rows.get(ref.ref_id, -1) if ref.ref_id else own
+            if references[index] < 0 or tuple(cache.sizes[references[index]]) != tuple(cache.sizes[row]):
                 raise PocketiqaError(
                     f"image {ref.uri} of {source.name!r} has no readable reference of its size: leave it out, restore "
                     "the reference, or fit a teacher that needs none"
                 )
-    return found
+    return references
 
 
 class TeacherBatchMaker:

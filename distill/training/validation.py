@@ -21,8 +21,8 @@ def correlations(predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        found = {"srcc": stats.spearmanr, "plcc": stats.pearsonr} if len(x) > 1 else {}
-        values = {name: float(function(x, y)[0]) for name, function in found.items()}
+        metrics = {"srcc": stats.spearmanr, "plcc": stats.pearsonr} if len(x) > 1 else {}
+        values = {name: float(function(x, y)[0]) for name, function in metrics.items()}
     finite = {name: values.get(name) if np.isfinite(values.get(name, np.nan)) else None for name in ("srcc", "plcc")}
     return {"n": len(x), **finite, "rmse": float(np.sqrt(np.mean((x - y) ** 2)))}
 

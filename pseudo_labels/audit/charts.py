@@ -115,14 +115,14 @@ def charts(report: AuditReport) -> str:
     """Histograms, levels and shards; empty if nothing has a score."""
     if not report.scores["n"]:
         return ""
-    found = [_histogram(name, own) for name, own in report.histograms.items()]
-    found += [_levels(report)] if report.levels else []
-    return f'<h2>Scores</h2><div class="charts">{"".join([*found, _shards(report)])}</div>'
+    drawings = [_histogram(name, own) for name, own in report.histograms.items()]
+    drawings += [_levels(report)] if report.levels else []
+    return f'<h2>Scores</h2><div class="charts">{"".join([*drawings, _shards(report)])}</div>'
 
 
-def _histogram(name: str, found: Mapping[str, Any]) -> str:
+def _histogram(name: str, histogram: Mapping[str, Any]) -> str:
     title, label = _HISTOGRAMS[name]
-    counts, high = found["counts"], found["high"]
+    counts, high = histogram["counts"], histogram["high"]
     width = high / len(counts)
 
     def draw(axes: Axes) -> None:
@@ -134,8 +134,8 @@ def _histogram(name: str, found: Mapping[str, Any]) -> str:
 
 def _levels(report: AuditReport) -> str:
     def draw(axes: Axes) -> None:
-        for found in report.distortions.values():
-            levels, means = [int(level) for level in found["levels"]], list(found["levels"].values())
+        for distortion in report.distortions.values():
+            levels, means = [int(level) for level in distortion["levels"]], list(distortion["levels"].values())
             axes.plot(levels, means, color=_GREY, lw=0.8, alpha=0.7)
         axes.plot([int(level) for level in report.levels], list(report.levels.values()), "o-", color=_BLUE, lw=2)
         axes.set(title="Mean score by level (grey: single distortions)", xlabel="level", ylim=(0, 1))
@@ -176,12 +176,12 @@ def scatter_matrix(names: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> 
         names: of the teachers.
         pairs: of ``FusionReport``.
     """
-    found = {(pair["first"], pair["second"]): pair for pair in pairs}
+    by_names = {(pair["first"], pair["second"]): pair for pair in pairs}
     side = min(_SIZE_IN[0], max(_SMALLEST_IN, _PAGE_IN / max(1, len(names) - 1)))
     cells = []
     for row, second in enumerate(names[1:], start=1):
         for column, first in enumerate(names[:-1]):
-            cells.append(_scatter(found[first, second], side) if column < row else '<div class="none"></div>')
+            cells.append(_scatter(by_names[first, second], side) if column < row else '<div class="none"></div>')
     count = len(names) - 1
     columns = f"grid-template-columns: repeat({count}, minmax(170px, 1fr)); max-width: {count * _WIDEST_PX}px"
     return f'<div class="wide"><div class="matrix" style="{columns}">{"".join(cells)}</div></div>'

@@ -54,16 +54,16 @@ def _words(fusion: Mapping[str, Any]) -> dict[str, str]:
 
 def _rows(fusion: Mapping[str, Any]) -> str:
     words, total, dropped = _words(fusion), fusion["rows"], fusion["dropped"]
-    found = [["kept", fusion["kept"], ""]]
-    found += [["dropped", dropped[reason], why] for reason, why in words.items() if reason in dropped]
-    return table(["Rows", "", "Share", "Why"], [[name, n, f"{n / total:.1%}", why] for name, n, why in found])
+    rows = [["kept", fusion["kept"], ""]]
+    rows += [["dropped", dropped[reason], why] for reason, why in words.items() if reason in dropped]
+    return table(["Rows", "", "Share", "Why"], [[name, n, f"{n / total:.1%}", why] for name, n, why in rows])
 
 
 def _teachers(fusion: Mapping[str, Any]) -> str:
     names = fusion["ensemble"]["names"]
-    found = [Calibration.from_dict(own) for own in fusion["ensemble"]["calibrations"]]
+    calibrations = [Calibration.from_dict(own) for own in fusion["ensemble"]["calibrations"]]
     rows = []
-    for own, teacher in zip(found, fusion["teachers"], strict=True):
+    for own, teacher in zip(calibrations, fusion["teachers"], strict=True):
         rank = "" if own.agreement is None else _interval(own.agreement.as_dict())
         how = _UNFITTED.get(own.method, own.method)
         rows.append([teacher["name"], rank, _expected_error(own), teacher["weight"], how, own.n, teacher["scored"]])
@@ -73,7 +73,7 @@ def _teachers(fusion: Mapping[str, Any]) -> str:
         "the score; found on scenes that the calibration did not see, or taken as a tenth where there are no opinions. "
         "Weight: mean over the kept rows."
     )
-    curves = f'<div class="charts">{calibration_curves(names, [own.map for own in found])}</div>'
+    curves = f'<div class="charts">{calibration_curves(names, [own.map for own in calibrations])}</div>'
     return f'<h3>Teachers</h3>{table(head, rows)}<p class="note">{note}</p>{curves}'
 
 
@@ -83,11 +83,11 @@ def _expected_error(own: Calibration) -> float:
     return float(np.sqrt(own.expected(1.0, np.nan)))
 
 
-def _interval(found: Mapping[str, Any]) -> str:
-    if found["srcc"] is None:
+def _interval(metric: Mapping[str, Any]) -> str:
+    if metric["srcc"] is None:
         return "none"
-    ends = "" if found["low"] is None else f" [{found['low']:.3f}, {found['high']:.3f}]"
-    return f"{found['srcc']:.3f}{ends}"
+    ends = "" if metric["low"] is None else f" [{metric['low']:.3f}, {metric['high']:.3f}]"
+    return f"{metric['srcc']:.3f}{ends}"
 
 
 def _together(labelled: Mapping[str, Any]) -> str:
@@ -108,9 +108,9 @@ def _dropped_pictures(fusion: Mapping[str, Any], pool: Pool | None) -> str:
     titles = {"kept": "Kept, the surest"} | {reason: f"Dropped: {why}" for reason, why in _words(fusion).items()}
     names = fusion["ensemble"]["names"]
     for reason, title in titles.items():
-        found = fusion["examples"].get(reason, [])
-        figures = "".join(picture(pool, own["row"], own["uri"], _caption(own, names)) for own in found)
-        parts.append(f'<p><b>{escape(title)}</b></p><div class="row">{figures}</div>' if found else "")
+        examples = fusion["examples"].get(reason, [])
+        figures = "".join(picture(pool, own["row"], own["uri"], _caption(own, names)) for own in examples)
+        parts.append(f'<p><b>{escape(title)}</b></p><div class="row">{figures}</div>' if examples else "")
     return "".join(parts)
 
 
@@ -182,27 +182,27 @@ def _facts(report: AuditReport) -> str:
 
 def _options(report: AuditReport) -> str:
     told = _TOLD_BELOW if report.fusion is not None else ()
-    found = {name: value for name, value in report.teacher["options"].items() if name not in told}
-    shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+    options = {name: value for name, value in report.teacher["options"].items() if name not in told}
+    shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
     return _DIGEST.sub(r"\1…", ", ".join(f"{name} = {value}" for name, value in shown.items())) or "none"
 
 
 def _coverage(report: AuditReport) -> str:
     rows = []
-    for status, found in report.coverage.items():
-        rows.append([status, found["count"], "", ""])
-        rows += [["", own["count"], own["reason"], Path(own["example"]).name] for own in found["reasons"]]
+    for status, counted in report.coverage.items():
+        rows.append([status, counted["count"], "", ""])
+        rows += [["", one["count"], one["reason"], Path(one["example"]).name] for one in counted["reasons"]]
     return "<h2>Coverage</h2>" + table(["Status", "Rows", "Reason, of an example", "Example"], rows)
 
 
 def _distortions(report: AuditReport) -> str:
     if not report.distortions:
         return ""
-    names = sorted({level for found in report.distortions.values() for level in found["levels"]})
+    names = sorted({level for distortion in report.distortions.values() for level in distortion["levels"]})
     rows = [
-        [name, found["n"], found["mean"], "" if found["srcc"] is None else found["srcc"]]
-        + [found["levels"].get(level, "") for level in names]
-        for name, found in sorted(report.distortions.items(), key=lambda item: item[1]["mean"])
+        [name, distortion["n"], distortion["mean"], "" if distortion["srcc"] is None else distortion["srcc"]]
+        + [distortion["levels"].get(level, "") for level in names]
+        for name, distortion in sorted(report.distortions.items(), key=lambda item: item[1]["mean"])
     ]
     head = ["Distortion", "Images", "Mean", "SRCC with level", *(f"Level {name}" for name in names)]
     return "<h2>Distortions</h2>" + table(head, rows)

@@ -49,8 +49,8 @@ def find_fusion(
             f"{counts.get('ok', 0)}; run the same fuse command again"
         )
     examples = {
-        name: [own | dict(zip(("uri", "reason"), labels.get(own["row"], ("", "")), strict=True)) for own in found]
-        for name, found in report.examples.items()
+        name: [own | dict(zip(("uri", "reason"), labels.get(own["row"], ("", "")), strict=True)) for own in chosen]
+        for name, chosen in report.examples.items()
     }
     return report.as_dict() | {"examples": examples}, ""
 
@@ -124,53 +124,55 @@ def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
         report: whatever ``audit`` has found so far.
         scores: of the ``ok`` rows.
     """
-    return [*_distortion(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
+    return [*_corruption(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
 
 
-def _distortion(report: AuditReport) -> list[str]:
-    found = []
+def _corruption(report: AuditReport) -> list[str]:
+    warnings = []
     if report.faults:
         shown = "; ".join(f"shard {fault.index}: {fault.reason}" for fault in report.faults[:3])
         more = "; ..." if len(report.faults) > 3 else ""
-        found.append(
-            f"{len(report.faults)} of {report.shards} shards are damaged ({shown}{more}): "
+        warnings.append(
+            f"{len(report.faults)} of {report.shards} shards are corrupt ({shown}{more}): "
             "run the same label command again, it relabels them"
         )
     if report.missing:
-        found.append(
+        warnings.append(
             f"{len(report.missing)} of {report.shards} shards are missing: "
-            "run the same label command again, it goes on where it stopped"
+            "run the same label command again, it resumes where it stopped"
         )
     elif not report.finished:
-        found.append("the store is not finished: run the same label command again")
-    return found
+        warnings.append("the store is not finished: run the same label command again")
+    return warnings
 
 
 def _degenerate(report: AuditReport, scores: np.ndarray) -> list[str]:
     if not len(scores):
         return ["no image has a score"]
-    found = []
+    warnings = []
     if report.scores["std"] < _CONSTANT_STD:
-        found.append(f"the teacher is constant: {len(scores)} scores with a standard deviation of {scores.std():.2g}")
+        warnings.append(
+            f"the teacher is constant: {len(scores)} scores with a standard deviation of {scores.std():.2g}"
+        )
     elif report.scores["std"] < _NARROW_STD:
-        found.append(
-            f"the teacher hardly tells images apart: its scores have a standard deviation of {scores.std():.2g}"
+        warnings.append(
+            f"the teacher gives nearly all images the same score: its scores have a standard deviation of {scores.std():.2g}"
         )
     else:
         values, counts = np.unique(scores, return_counts=True)
         if len(scores) > 1 and counts.max() > _SAME_SCORE_FRACTION * len(scores):
             fraction = counts.max() / len(scores)
-            found.append(f"{fraction:.0%} of the images have the same score, {values[counts.argmax()]:.4g}")
-    return found
+            warnings.append(f"{fraction:.0%} of the images have the same score, {values[counts.argmax()]:.4g}")
+    return warnings
 
 
 def _trends(report: AuditReport) -> list[str]:
-    rising = [name for name, found in report.distortions.items() if found["srcc"] is not None and found["srcc"] > 0]
-    found = [f"scores rise with the level of {', '.join(rising)}: they should fall"] if rising else []
+    rising = [name for name, trend in report.distortions.items() if trend["srcc"] is not None and trend["srcc"] > 0]
+    warnings = [f"scores rise with the level of {', '.join(rising)}: they should fall"] if rising else []
     means = [mean for _, mean in sorted(report.levels.items())]
     if len(means) > 1 and means[-1] >= means[0]:
-        found.append("severe levels score no lower than mild ones: is the teacher's scale reversed?")
-    return found
+        warnings.append("severe levels score no lower than mild ones: is the teacher's scale reversed?")
+    return warnings
 
 
 def _drift(report: AuditReport) -> list[str]:
@@ -281,11 +283,11 @@ def _fusion(store: LabelStore, rows: _Rows) -> tuple[dict[str, Any] | None, str]
 
 
 def _coverage(rows: _Rows) -> dict[str, Any]:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
     example: dict[tuple[str, str], tuple[str, str]] = {}
     for uri, status, reason in zip(rows.uri, rows.status, rows.reason, strict=True):
         kind = _NUMBER.sub("#", reason)
-        found[status][kind] += 1
+        reasons[status][kind] += 1
         example.setdefault((status, kind), (reason, uri))
     return {
         status: {
@@ -296,7 +298,7 @@ def _coverage(rows: _Rows) -> dict[str, Any]:
                 if status != Status.OK
             ],
         }
-        for status, kinds in sorted(found.items())
+        for status, kinds in sorted(reasons.items())
     }
 
 
@@ -349,18 +351,18 @@ def _levels(store: LabelStore, rows: _Rows) -> tuple[dict[str, float], dict[str,
     if set(pairs) <= {""}:
         return {}, {}, ""
     distortions = {}
-    for name, found in sorted(pairs.items()):
+    for name, own in sorted(pairs.items()):
         if name:
-            mean = float(np.mean([score for _, score in found]))
-            distortions[name] = {"n": len(found), "mean": mean, "levels": _by_level(found), "srcc": _srcc(found)}
-    return _by_level(pair for found in pairs.values() for pair in found), distortions, ""
+            mean = float(np.mean([score for _, score in own]))
+            distortions[name] = {"n": len(own), "mean": mean, "levels": _by_level(own), "srcc": _srcc(own)}
+    return _by_level(pair for own in pairs.values() for pair in own), distortions, ""
 
 
 def _by_level(pairs: Iterable[tuple[float, float]]) -> dict[str, float]:
-    found: dict[int, list[float]] = defaultdict(list)
+    by_level: dict[int, list[float]] = defaultdict(list)
     for level, score in pairs:
-        found[round(level)].append(score)
-    return {str(level): float(np.mean(scores)) for level, scores in sorted(found.items())}
+        by_level[round(level)].append(score)
+    return {str(level): float(np.mean(scores)) for level, scores in sorted(by_level.items())}
 
 
 def _srcc(pairs: list[tuple[float, float]]) -> float | None:
@@ -384,7 +386,7 @@ def _examples(rows: _Rows) -> dict[str, list[dict[str, Any]]]:
     doubted = scored[np.isfinite(rows.score_std[scored])]
     doubted = doubted[np.argsort(-rows.score_std[doubted], kind="stable")]
     chosen = {"lowest": order[:_EXAMPLES], "highest": order[::-1][:_EXAMPLES], "uncertain": doubted[:_EXAMPLES]}
-    return {name: [_example(rows, int(at)) for at in found] for name, found in chosen.items()}
+    return {name: [_example(rows, int(at)) for at in positions] for name, positions in chosen.items()}
 
 
 def _example(rows: _Rows, at: int) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def families() -> dict[str, list[Distortion]]:
 def groups() -> dict[str, tuple[str, ...]]:
     """Names that stand for several distortions: ``all``, ``kadid`` and the families, ``camera`` being one of them."""
     kadid = tuple(name for name, distortion in CATALOGUE.items() if distortion.family != "camera")
-    members = {family: tuple(one.name for one in found) for family, found in families().items()}
+    members = {family: tuple(one.name for one in own) for family, own in families().items()}
     return {"all": tuple(CATALOGUE), "kadid": kadid} | members
 
 
@@ -142,8 +142,8 @@ def check_image(rgb: np.ndarray) -> np.ndarray:
         PocketiqaError: it is not uint8 HxWx3, or a side is below 64 pixels.
     """
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        found = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-        raise PocketiqaError(f"distortions need a uint8 RGB array HxWx3, not {found}")
+        given = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+        raise PocketiqaError(f"distortions need a uint8 RGB array HxWx3, not {given}")
     if min(rgb.shape[:2]) < MIN_SIDE_PX:
         size = f"{rgb.shape[1]}x{rgb.shape[0]}"
         raise PocketiqaError(f"distortions need sides of at least {MIN_SIDE_PX} pixels, not {size}: use a larger image")

@@ -120,9 +120,9 @@ class Maker:
             StorageFullError: the disk is full.
         """
         ref, distortions = task
-        found = self._found(ref, distortions)
-        if found is not None:
-            return found
+        rows = self._found(ref, distortions)
+        if rows is not None:
+            return rows
         try:
             clean = shrink(self.pool.load(ref), self.max_side)
         except ImageError as error:

@@ -131,8 +131,8 @@ def fit_logistic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     starts = [np.array([low, rise, middle, np.log(w)]) for middle in _START_MIDDLES for w in _START_WIDTHS]
     starts.sort(key=lambda start: float(np.sum(residuals(start) ** 2)))
     box = ([0.0, 0.0, -_MIDDLE, np.log(_WIDTH[0])], [1.0, 1.0, _MIDDLE, np.log(_WIDTH[1])])
-    found = [least_squares(residuals, start, bounds=box, max_nfev=200) for start in starts[:_BEST_STARTS]]
-    low, rise, middle, log_width = min(found, key=lambda result: result.cost).x
+    fits = [least_squares(residuals, start, bounds=box, max_nfev=200) for start in starts[:_BEST_STARTS]]
+    low, rise, middle, log_width = min(fits, key=lambda result: result.cost).x
     values = {
         "low": low,
         "high": low + (1 - low) * rise,
@@ -275,7 +275,7 @@ def calibrate(
     _check_direction(agreement, name)
     fold = _folds(names, seed)
     held_out = {each: _held_out(each, x, y, fold) for each in (_FITS if method == "auto" else [method])}
-    rmse = {each: float(np.sqrt(np.mean((found - y) ** 2))) for each, found in held_out.items()}
+    rmse = {each: float(np.sqrt(np.mean((predicted - y) ** 2))) for each, predicted in held_out.items()}
     chosen = _chosen(held_out, y)
     map = _FITS[chosen](x, y)
     own = np.full(len(x), np.nan) if spreads is None else map.spread(x, spreads) ** 2
@@ -366,11 +366,11 @@ def _folds(groups: Sequence[str], seed: int) -> NDArray[np.int64]:
 
 
 def _held_out(method: str, x: FloatArray, y: FloatArray, fold: NDArray[np.int64]) -> FloatArray:
-    found = np.empty(len(x))
+    predicted = np.empty(len(x))
     for number in range(_FOLDS):
         own = fold == number
         rest = ~own
         # One scene may hold nearly all images: what is left can then be constant, and the mean is all there is to say.
         useful = rest.sum() > 1 and np.ptp(x[rest]) > 0
-        found[own] = _FITS[method](x[rest], y[rest])(x[own]) if useful else y[rest].mean()
-    return found
+        predicted[own] = _FITS[method](x[rest], y[rest])(x[own]) if useful else y[rest].mean()
+    return predicted

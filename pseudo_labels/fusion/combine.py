@@ -181,16 +181,16 @@ def _regression_weights(variances: FloatArray, there: NDArray[np.bool_], errors:
     total, deviations = errors.variance, np.sqrt(variances)
     useful = there & (total - variances > _LEAST_EXPLAINED * total)
     explained = np.where(useful, total - variances, 0.0)
-    found = explained / np.maximum(explained.sum(axis=0), 1e-12)
+    weights = explained / np.maximum(explained.sum(axis=0), 1e-12)
     for _ in range(_SWEEPS):
         for i in range(len(variances)):
             shared = errors.correlation[i][:, None] * deviations[i] * deviations + total - variances[i] - variances
             shared[i] = 0.0
-            left = explained[i] - (shared * found).sum(axis=0)
+            left = explained[i] - (shared * weights).sum(axis=0)
             # The ridge shares the weight evenly between teachers that say the same.
             step = left / np.where(useful[i], (1 + _RIDGE) * explained[i], 1.0)
-            found[i] = np.where(useful[i], np.clip(step, 0.0, 1.0), 0.0)
-    return found
+            weights[i] = np.where(useful[i], np.clip(step, 0.0, 1.0), 0.0)
+    return weights
 
 
 def error_correlation(errors: FloatArray) -> FloatArray:
@@ -202,14 +202,14 @@ def error_correlation(errors: FloatArray) -> FloatArray:
     Args:
         errors: [T, L] on held-out images, NaN where a teacher has no score.
     """
-    found = np.ones((len(errors), len(errors)))
+    correlation = np.ones((len(errors), len(errors)))
     for first in range(len(errors)):
         for second in range(first):
             common = np.isfinite(errors[first]) & np.isfinite(errors[second])
             a, b = errors[first, common], errors[second, common]
             if len(a) >= _MIN_COMMON and np.ptp(a) > 0 and np.ptp(b) > 0:
                 value = float(np.clip(np.corrcoef(a, b)[0, 1], 0.0, 1.0))
-                found[first, second] = found[second, first] = value
-    least = float(np.linalg.eigvalsh(found)[0])
+                correlation[first, second] = correlation[second, first] = value
+    least = float(np.linalg.eigvalsh(correlation)[0])
     drawn = max(0.0, (_LEAST_EIGENVALUE - least) / (1 - least)) if least < 1 else 0.0
-    return np.round((1 - drawn) * found + drawn * np.eye(len(errors)), 9)  # part of digests
+    return np.round((1 - drawn) * correlation + drawn * np.eye(len(errors)), 9)  # part of digests

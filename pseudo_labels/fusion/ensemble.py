@@ -79,9 +79,9 @@ class Ensemble:
         pairs = list(zip(self.calibrations, x, s, strict=True))
         calibrated = np.stack([own.map(values) for own, values, _ in pairs])
         variances = np.stack([own.variance(values, spread) for own, values, spread in pairs])
-        found = combine(calibrated, variances, self.errors)
-        score_std = np.sqrt(self.expected(found.base, found.disagreement))
-        return Fused(self.last(found.score), score_std, np.sqrt(found.disagreement), found.weights, calibrated)
+        combined = combine(calibrated, variances, self.errors)
+        score_std = np.sqrt(self.expected(combined.base, combined.disagreement))
+        return Fused(self.last(combined.score), score_std, np.sqrt(combined.disagreement), combined.weights, calibrated)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -168,11 +168,11 @@ def fit_ensemble(
         calibrations.append(fitted)
     errors = ErrorStructure(error_correlation(held_out - ratings.scores), round(float(ratings.scores.var()), 9))
     variances = np.stack([own.variance(*pair) for own, *pair in zip(calibrations, scores, spreads, strict=True)])
-    found = combine(held_out, variances, errors)
-    last, fused = MonotoneMap(), found.score
+    combined = combine(held_out, variances, errors)
+    last, fused = MonotoneMap(), combined.score
     if len(names) > 1:
         last, fused = _calibrated_again(fused, names, ratings, method, seed)
-    expected = fit_expected_error(found.base, found.disagreement, (fused - ratings.scores) ** 2)
+    expected = fit_expected_error(combined.base, combined.disagreement, (fused - ratings.scores) ** 2)
     ensemble = Ensemble(tuple(names), tuple(calibrations), errors, last, expected)
     return ensemble, _on_ratings(names, held_out, fused, ratings, seed)
 
@@ -186,14 +186,14 @@ def _calibrated_again(
         PocketiqaError: together the teachers say next to nothing of the opinions.
     """
     try:
-        found, held_out = calibrate(joint, ratings.scores, ratings.groups, method=method, name="all", seed=seed)
-        check_constant(found.map(joint), "all", "together")
+        calibration, held_out = calibrate(joint, ratings.scores, ratings.groups, method=method, name="all", seed=seed)
+        check_constant(calibration.map(joint), "all", "together")
     except PocketiqaError as error:
         raise PocketiqaError(
             f"{', '.join(names)} together do not follow the opinions: fuse teachers that were fitted, or give more "
             f"opinions ({error})"
         ) from error
-    return found.map, held_out
+    return calibration.map, held_out
 
 
 def _unfitted(names: Sequence[str], columns: Columns, method: str) -> tuple[Calibration, ...]:

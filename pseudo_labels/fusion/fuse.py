@@ -46,14 +46,14 @@ def check_teachers(names: Sequence[str], columns: Columns) -> None:
 
 def compare_teachers(names: Sequence[str], columns: Columns) -> list[dict[str, Any]]:
     """Each two teachers: ``first``, ``second``, ``n`` images in common, and ``srcc`` (None where there is none)."""
-    found = []
+    pairs = []
     for first in range(len(names)):
         for second in range(first + 1, len(names)):
             common = columns.scored[first] & columns.scored[second]
             value = srcc(columns.scores[first, common], columns.scores[second, common])
             rounded = None if np.isnan(value) else round(value, 9)
-            found.append({"first": names[first], "second": names[second], "n": int(common.sum()), "srcc": rounded})
-    return found
+            pairs.append({"first": names[first], "second": names[second], "n": int(common.sum()), "srcc": rounded})
+    return pairs
 
 
 def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, calibrated: bool) -> None:

@@ -75,11 +75,11 @@ class OutlierMeasure:
         return ((features - self._mean) / self._scale) @ self._axes
 
     def _distances(self, points: FloatArray, own: NDArray[np.int64]) -> FloatArray:
-        found = [
+        nearest = [
             self._block(points[start : start + _POINTS_AT_ONCE], own[start : start + _POINTS_AT_ONCE])
             for start in range(0, len(points), _POINTS_AT_ONCE)
         ]
-        return np.concatenate([np.empty(0), *found])
+        return np.concatenate([np.empty(0), *nearest])
 
     def _block(self, points: FloatArray, own: NDArray[np.int64]) -> FloatArray:
         squares = (points**2).sum(axis=1)[:, None] + (self._sample**2).sum(axis=1) - 2 * points @ self._sample.T
@@ -180,8 +180,8 @@ def fuse_rows(
     score, score_std, disagreement = (np.full(rows, np.nan, np.float32) for _ in range(3))
     for start in range(0, rows, _ROWS_AT_ONCE):
         here = slice(start, start + _ROWS_AT_ONCE)
-        found = ensemble(columns.scores[:, here], columns.spreads[:, here])
-        score[here], score_std[here], disagreement[here] = found.score, found.score_std, found.disagreement
+        block = ensemble(columns.scores[:, here], columns.spreads[:, here])
+        score[here], score_std[here], disagreement[here] = block.score, block.score_std, block.disagreement
     certain = np.array([0.0 if np.isnan(s) else confidence(float(s)) for s in score_std])
     measures = Measures(columns.scored_by, certain, disagreement.astype(np.float64), featured, outlier)
     min_teachers = min(2, teachers) if rule.min_teachers is None else rule.min_teachers
@@ -220,7 +220,7 @@ def measure_outliers(
     place = np.full(len(scored), -1, np.int64)
     place[chosen] = np.arange(len(chosen))
     sample: list[NDArray[np.float64]] = []
-    found = np.full(len(scored), np.nan)
+    distances = np.full(len(scored), np.nan)
     measure: OutlierMeasure | None = None
     for done, span in enumerate([*spans, *spans], start=1):
         here = np.arange(span.start, span.stop)[scored[span.start : span.stop]]
@@ -230,10 +230,10 @@ def measure_outliers(
             sample += [] if features is None else [features]
         elif features is not None:
             measure = measure or OutlierMeasure(np.concatenate(sample), name)
-            found[wanted] = measure(features, place[wanted])
+            distances[wanted] = measure(features, place[wanted])
         if progress:
             progress(done, 2 * len(spans))
-    return found
+    return distances
 
 
 def mean_weights(ensemble: Ensemble, columns: Columns, kept: NDArray[np.bool_]) -> list[float]:
@@ -247,18 +247,18 @@ def mean_weights(ensemble: Ensemble, columns: Columns, kept: NDArray[np.bool_]) 
 
 def find_examples(fused: FusedRows, ensemble: Ensemble, columns: Columns) -> dict[str, list[dict[str, Any]]]:
     """The surest kept rows, and for each reason those that it fits best; see ``FusionReport.examples``."""
-    found = fused.measures
-    outlier = np.zeros(len(found.count)) if found.outlier is None else found.outlier
+    measures = fused.measures
+    outlier = np.zeros(len(measures.count)) if measures.outlier is None else measures.outlier
     clearest = {
-        Drop.TEACHERS: found.count,
-        Drop.CONFIDENCE: found.confidence,
-        Drop.DISAGREEMENT: -found.disagreement,
+        Drop.TEACHERS: measures.count,
+        Drop.CONFIDENCE: measures.confidence,
+        Drop.DISAGREEMENT: -measures.disagreement,
         Drop.OUTLIER: -outlier,
     }
-    wanted = {"kept": _first(-found.confidence, fused.kept)}
+    wanted = {"kept": _first(-measures.confidence, fused.kept)}
     for drop, rows in fused.dropped().items():
         if drop is not Drop.NO_SCORE:
-            wanted[str(drop)] = _first(clearest.get(drop, found.count), rows)
+            wanted[str(drop)] = _first(clearest.get(drop, measures.count), rows)
     return {name: _examples(fused, ensemble, columns, rows) for name, rows in wanted.items()}
 
 

@@ -79,41 +79,41 @@ class Measures:
     outlier: NDArray[np.float64] | None = None
 
 
-def reasons(rule: KeepRule, min_teachers: int, found: Measures) -> NDArray[np.int8]:
+def reasons(rule: KeepRule, min_teachers: int, measures: Measures) -> NDArray[np.int8]:
     """Why each row is dropped, [N]: place in ``DROPS``, or -1 for a row that is kept.
 
     Args:
         rule: see there.
         min_teachers: that must have a score.
-        found: of all rows.
+        measures: of all rows.
     """
-    never = np.zeros(len(found.count), bool)
+    never = np.zeros(len(measures.count), bool)
     limit = np.inf if rule.max_disagreement is None else rule.max_disagreement
     holds = {
-        Drop.NO_SCORE: found.count == 0,
-        Drop.TEACHERS: found.count < min_teachers,
-        Drop.FEATURE: never if found.featured is None else ~found.featured,
-        Drop.CONFIDENCE: found.confidence < rule.min_confidence,
-        Drop.DISAGREEMENT: found.disagreement > limit,
+        Drop.NO_SCORE: measures.count == 0,
+        Drop.TEACHERS: measures.count < min_teachers,
+        Drop.FEATURE: never if measures.featured is None else ~measures.featured,
+        Drop.CONFIDENCE: measures.confidence < rule.min_confidence,
+        Drop.DISAGREEMENT: measures.disagreement > limit,
         # Where the feature is missing the distance is NaN, which is within no limit.
-        Drop.OUTLIER: never if found.outlier is None else ~(found.outlier <= rule.max_outlier),
+        Drop.OUTLIER: never if measures.outlier is None else ~(measures.outlier <= rule.max_outlier),
     }
     # The first that holds is taken.
     return np.select([holds[reason] for reason in DROPS], np.arange(len(DROPS)), KEPT).astype(np.int8)
 
 
-def words(reason: Drop, rule: KeepRule, min_teachers: int, found: Measures, row: int, score: float) -> str:
+def words(reason: Drop, rule: KeepRule, min_teachers: int, measures: Measures, row: int, score: float) -> str:
     """Why a row was dropped, for a person."""
     had = f" (fused score {score:.3f})" if np.isfinite(score) else ""
     if reason is Drop.TEACHERS:
-        return f"a score from {found.count[row]} of the teachers, {min_teachers} are needed{had}"
+        return f"a score from {measures.count[row]} of the teachers, {min_teachers} are needed{had}"
     if reason is Drop.FEATURE:
         return f"the teacher whose feature is carried over has none of this image{had}"
     if reason is Drop.CONFIDENCE:
-        return f"confidence {found.confidence[row]:.3f} is below {rule.min_confidence:g}{had}"
+        return f"confidence {measures.confidence[row]:.3f} is below {rule.min_confidence:g}{had}"
     if reason is Drop.DISAGREEMENT:
-        return f"the teachers disagree by {found.disagreement[row]:.3f}, more than {rule.max_disagreement:g}{had}"
-    measured = np.nan if found.outlier is None else found.outlier[row]
+        return f"the teachers disagree by {measures.disagreement[row]:.3f}, more than {rule.max_disagreement:g}{had}"
+    measured = np.nan if measures.outlier is None else measures.outlier[row]
     if np.isnan(measured):
         return f"feature {rule.outlier_feature!r} is missing, so it cannot be told from an outlier{had}"
     return f"{measured:.1f} deviations from the usual in {rule.outlier_feature!r}, more than {rule.max_outlier:g}{had}"

@@ -48,13 +48,13 @@ class Part:
 
     def _pieces(self, span: range) -> list[tuple[int, int, int]]:
         """Shard, first row in it and number of rows, for each shard that ``span`` touches."""
-        spec, found = self.store.spec, []
+        spec, pieces = self.store.spec, []
         for index in range(spec.shards):
             own = shard_rows(spec.rows, spec.shards, index)
             start, stop = max(own.start, span.start), min(own.stop, span.stop)
             if start < stop:
-                found.append((index, start - own.start, stop - start))
-        return found
+                pieces.append((index, start - own.start, stop - start))
+        return pieces
 
     def _table(self, index: int) -> pa.Table:
         if self._held is None or self._held[0] != index:
@@ -161,11 +161,11 @@ def find_feature(parts: Sequence[Part], wanted: str) -> tuple[int, str]:
         PocketiqaError: no part stores it, or more than one.
     """
     known = {f"{part.name}/{name}": (at, name) for at, part in enumerate(parts) for name in part.store.spec.features}
-    found = [place for full, place in known.items() if wanted in (full, place[1])]
-    if len(found) != 1:
-        state = "is stored by several teachers" if found else "is not stored"
+    matches = [place for full, place in known.items() if wanted in (full, place[1])]
+    if len(matches) != 1:
+        state = "is stored by several teachers" if matches else "is not stored"
         raise PocketiqaError(f"feature {wanted!r} {state}: choose one of {', '.join(known) or 'none at all'}")
-    return found[0]
+    return matches[0]
 
 
 FloatArray = NDArray[np.float64]

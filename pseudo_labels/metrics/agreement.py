@@ -67,14 +67,14 @@ def agree(first: ArrayLike, second: ArrayLike, groups: Sequence[str] | None = No
         seed: of the resamples.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    found = srcc(a, b)
-    if np.isnan(found):
+    correlation = srcc(a, b)
+    if np.isnan(correlation):
         return Agreement(len(a), None)
     samples = _resampled(a, b, _group_numbers(len(a), groups), seed)
     if len(samples) < _RESAMPLES / 2:
-        return Agreement(len(a), _rounded(found))
+        return Agreement(len(a), _rounded(correlation))
     low, high = np.quantile(samples, [_TAIL, 1 - _TAIL])
-    return Agreement(len(a), _rounded(found), _rounded(low), _rounded(high))
+    return Agreement(len(a), _rounded(correlation), _rounded(low), _rounded(high))
 
 
 def _group_numbers(images: int, groups: Sequence[str] | None) -> NDArray[np.int64]:
@@ -93,8 +93,8 @@ def _resampled(a: FloatArray, b: FloatArray, groups: NDArray[np.int64], seed: in
         drawn = generator.integers(0, number, (_AT_ONCE, number)) + number * np.arange(_AT_ONCE)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=_AT_ONCE * number).reshape(_AT_ONCE, number)[:, groups]
         samples.append(_weighted_pearson(counts, _weighted_ranks(a, counts), _weighted_ranks(b, counts)))
-    found = np.concatenate(samples)
-    return found[~np.isnan(found)]
+    correlations = np.concatenate(samples)
+    return correlations[~np.isnan(correlations)]
 
 
 def _weighted_ranks(values: FloatArray, counts: NDArray[np.int64]) -> FloatArray:

@@ -170,16 +170,16 @@ class _Kept:
         # All groups of a resample may lie outside the kept images: no metric exists for it.
         counts, total = np.where(total == 0, np.nan, counts), np.where(total == 0, np.nan, total)[:, 0]
         unit_x, unit_y = _unit(self.x), _unit(self.y)
-        found = {
+        intervals = {
             "srcc": _weighted_pearson(counts, self.ranks[0].ranks(counts), self.ranks[1].ranks(counts)),
             "plcc": _weighted_pearson(counts, unit_x, unit_y),
             "krcc": _weighted_kendall(counts, self.x, self.y, self.ranks),
             "rmse": np.sqrt(counts @ (self.x - self.y) ** 2 / total),
         }
         if self.mapped is not None:
-            found["plcc_logistic4"] = _weighted_pearson(counts, _unit(self.mapped), unit_y)
-            found["rmse_logistic4"] = np.sqrt(counts @ (self.mapped - self.y) ** 2 / total)
-        return found
+            intervals["plcc_logistic4"] = _weighted_pearson(counts, _unit(self.mapped), unit_y)
+            intervals["rmse_logistic4"] = np.sqrt(counts @ (self.mapped - self.y) ** 2 / total)
+        return intervals
 
 
 def _unit(values: FloatArray) -> FloatArray:

@@ -150,7 +150,7 @@ def measure(prediction: ArrayLike, target: ArrayLike) -> tuple[dict[str, Measure
     first, second = paired_arrays(prediction, target)
     mapped, fit = map_to_target(first, second)
     plain = undefined(first, second)
-    found: dict[str, Measured] = {}
+    metrics: dict[str, Measured] = {}
     for name, metric in METRICS.items():
         if name in NEEDS_MAPPING:
             reason = fit.reason
@@ -160,5 +160,5 @@ def measure(prediction: ArrayLike, target: ArrayLike) -> tuple[dict[str, Measure
             value = metric(first, second)
         if np.isnan(value) and not reason:
             reason = "the fitted mapping is constant"
-        found[name] = Measured(value, len(first), reason)
-    return found, fit
+        metrics[name] = Measured(value, len(first), reason)
+    return metrics, fit

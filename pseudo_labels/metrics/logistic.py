@@ -108,11 +108,11 @@ def fit_logistic4(prediction: FloatArray, target: FloatArray) -> LogisticFit:
     y_mean, y_std = float(target.mean()), float(target.std())
     x, y = (prediction - x_mean) / x_std, (target - y_mean) / y_std
     box = ([-_MIDDLE, np.log(_WIDTH[0])], [_MIDDLE, np.log(_WIDTH[1])])
-    found = [least_squares(_residuals, start, bounds=box, args=(x, y), max_nfev=200) for start in _starts(x, y)]
-    found = [result for result in found if result.success and np.isfinite(result.cost)]
-    if not found:
+    fits = [least_squares(_residuals, start, bounds=box, args=(x, y), max_nfev=200) for start in _starts(x, y)]
+    fits = [result for result in fits if result.success and np.isfinite(result.cost)]
+    if not fits:
         return LogisticFit.failed("the 4-parameter logistic did not converge")
-    best = min(found, key=lambda result: result.cost)
+    best = min(fits, key=lambda result: result.cost)
     intercept, gain = _plateaus(_shape(best.x, x), y)
     middle, width = float(best.x[0]), float(np.exp(best.x[1]))
     return LogisticFit(

@@ -139,9 +139,9 @@ class FusedTeacher:
                 scores[at] = output.score.numpy()
                 if output.score_std is not None:
                     spreads[at] = np.where(np.isfinite(scores[at]), output.score_std.numpy(), np.nan)
-        found = self._ensemble(scores, spreads)
-        kept = torch.from_numpy(self._kept(found, np.isfinite(scores)))
-        score, score_std = (torch.from_numpy(own.astype(np.float32)) for own in (found.score, found.score_std))
+        fused = self._ensemble(scores, spreads)
+        kept = torch.from_numpy(self._kept(fused, np.isfinite(scores)))
+        score, score_std = (torch.from_numpy(own.astype(np.float32)) for own in (fused.score, fused.score_std))
         featured = None if self._featured is None else said[self._featured]
         features = {} if featured is None else {name: _masked(own, kept) for name, own in featured.features.items()}
         return TeacherOutput(score.where(kept, torch.nan), score_std.where(kept, torch.nan), features)
@@ -158,10 +158,10 @@ class FusedTeacher:
             said.append(sound(own.teacher(list(items)), len(batch), own.name, wanted))
         return said
 
-    def _kept(self, found: Fused, scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _kept(self, fused: Fused, scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Where the rule keeps the score; rounded first, as ``fused_rows.fuse_rows`` does."""
-        certain = [0.0 if np.isnan(std) else confidence(float(std)) for std in found.score_std.astype(np.float32)]
-        disagreement = found.disagreement.astype(np.float32).astype(np.float64)
+        certain = [0.0 if np.isnan(std) else confidence(float(std)) for std in fused.score_std.astype(np.float32)]
+        disagreement = fused.disagreement.astype(np.float32).astype(np.float64)
         featured = None if self._featured is None else scored[self._featured]
         measures = Measures(scored.sum(axis=0, dtype=np.int64), np.array(certain), disagreement, featured)
         return reasons(self._rule, self._needed, measures) == KEPT

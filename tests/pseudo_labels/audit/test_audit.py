@@ -108,7 +108,7 @@ def test_damaged_and_missing_shards_are_named_and_the_others_still_read(pool: Po
     assert report.missing == [6]
     assert not report.ok
     assert report.scores["n"] == len(pool) - len(store.shard_rows(1)) - len(store.shard_rows(6))
-    assert "1 of 8 shards are damaged (shard 1: labels.parquet" in report.warnings[0]
+    assert "1 of 8 shards are corrupt (shard 1: labels.parquet" in report.warnings[0]
     assert report.warnings[0].endswith("run the same label command again, it relabels them")
     assert "1 of 8 shards are missing" in report.warnings[1]
 
@@ -153,7 +153,7 @@ def silent(pool: Pool) -> list[float]:
     ("scores", "warning"),
     [
         (constant, "the teacher is constant: 30 scores"),
-        (narrow, "hardly tells images apart"),
+        (narrow, "gives nearly all images the same score"),
         (tied, r"\d+% of the images have the same score, 0.4"),
         (reversed_scale, "is the teacher's scale reversed"),
         (rising_noise, "scores rise with the level of white_noise: they should fall"),
