@@ -8,11 +8,15 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, load
+from pseudo_labels.errors import IntegrityError, PocketiqaError
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, decode_pil, load
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
@@ -54,9 +58,14 @@ MAX_WORKERS = 256
 _AHEAD_PER_WORKER = 4
 
 
-@dataclass(frozen=True)
+ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | Image.Image
+"""One image: the path of a file, the encoded content of a file, decoded uint8 HxWx3 RGB, or a Pillow image."""
+_ACCEPTED = "a path, the bytes of an image file, a uint8 HxWx3 array (RGB) or a PIL image"
+
+
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What a student says of one image.
+    """A student's score of one image, with the maps it was made from.
 
     Attributes:
         score: in [0, 1], 1 best, on the scale named in the contract.
@@ -68,6 +77,11 @@ class Result:
     score: float
     quality_map: np.ndarray
     weight_map: np.ndarray
+
+    def __repr__(self) -> str:
+        # One line also in a notebook: the maps hold hundreds of numbers.
+        height, width = self.quality_map.shape
+        return f"Result(score={self.score:.4f}, quality_map and weight_map of {height}x{width} cells)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,9 @@ class Row:
 class Scorer:
     """An exported student on the CPU. Thread-safe; scores do not depend on batch, order or number of workers.
 
+    It can be copied, pickled and sent to other processes of this machine. What travels is the path of the model file
+    and its digest: whoever receives it opens the file anew, and a file that was replaced meanwhile is an error.
+
     Attributes:
         contract: what the model file promises: preprocessing, scale, teachers, data, metrics.
         digest: hex SHA-256 that identifies the model.
@@ -109,21 +126,40 @@ class Scorer:
         Raises:
             PocketiqaError: the file is missing, was altered, or is not an exported student.
         """
-        opened = open_model(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS))
+        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits)
+
+    def _open(self, path: Path, threads: int, limits: DecodeLimits) -> None:
+        opened = open_model(path, threads)
         self.contract: StudentContract = opened.contract
         self.digest = opened.digest
         self._session = opened.session
         self._limits = limits
+        self._threads = threads
+        # Absolute, for a process that is started later may have another current folder.
+        self._path = path.absolute()
 
-    def score(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Result:
+    def __getstate__(self) -> dict[str, Any]:
+        # ONNX Runtime's session cannot travel; it is made anew from the file.
+        return {"path": self._path, "digest": self.digest, "threads": self._threads, "limits": self._limits}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._open(state["path"], state["threads"], state["limits"])
+        if self.digest != state["digest"]:
+            raise IntegrityError(
+                f"{state['path']} was replaced: the scorer was made from model {state['digest'][:12]}..., the file now "
+                f"holds {self.digest[:12]}...; make a new Scorer, or put the earlier file back"
+            )
+
+    def score(self, image: ImageInput) -> Result:
         """Score one image.
 
         Args:
-            image: path, encoded file content, or decoded uint8 HxWx3 RGB (which ``limits`` do not concern).
+            image: path, encoded file content, Pillow image (scored as its file would be: upright, without alpha), or
+                decoded uint8 HxWx3 RGB (which ``limits`` do not concern).
 
         Raises:
             ImageError: the file cannot be used; ``status`` and ``reason`` say why.
-            PocketiqaError: an array of another type or shape.
+            PocketiqaError: an array of another type or shape, or something that is no image.
         """
         rgb = self.contract.preprocess.resize(self._pixels(image))
         score, quality, weight = self.infer(rgb[None])
@@ -131,10 +167,18 @@ class Scorer:
             raise ImageError(Status.FAILED, "the model gave no finite score")
         return Result(float(score[0]), quality[0], weight[0])
 
-    def _pixels(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
+    def _pixels(self, image: ImageInput) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
-        return decode(image, self._limits) if isinstance(image, bytes) else load(image, self._limits)
+        if isinstance(image, Image.Image):
+            return decode_pil(image, self._limits)
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode(bytes(image), self._limits)
+        # Checked by type: the system would take an integer for an open file.
+        if isinstance(image, str | os.PathLike):
+            return load(image, self._limits)
+        many = "; score several files with Scorer.score_many" if isinstance(image, Iterable) else ""
+        raise PocketiqaError(f"an image is {type(image).__name__}, but {_ACCEPTED} is needed{many}")
 
     def infer(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Run the network on images of one size that are resized already (``contract.preprocess.resize``).
@@ -174,9 +218,11 @@ class Scorer:
             progress: called with (done, total) after each row; the total is 0 if ``paths`` has no length.
 
         Raises:
-            PocketiqaError: ``workers`` is out of range.
+            PocketiqaError: ``workers`` is out of range, or ``paths`` is a single path or image; and, when its turn
+                comes, an item that is no path.
         """
         check_int(workers, "workers", 1, MAX_WORKERS)
+        _check_many(paths)
         keep_freed_memory()
         total = len(paths) if isinstance(paths, Sized) else 0
         # With one worker the work is done where it is asked for; when the caller stops early, at most the images now in
@@ -185,7 +231,15 @@ class Scorer:
         return rows if progress is None else _counted(rows, total, progress)
 
     def row(self, path: str | os.PathLike[str]) -> Row:
-        """Score one file; every fault of the file becomes the row's status and reason."""
+        """Score one file; every fault of the file becomes the row's status and reason.
+
+        Raises:
+            PocketiqaError: ``path`` is no path: the fault of the program, not of a file.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise PocketiqaError(
+                f"a path is {type(path).__name__}, but str or Path is needed; score other images with Scorer.score"
+            )
         name = os.fsdecode(path)
         try:
             return Row(name, self.score(path).score, Status.OK, "")
@@ -195,6 +249,52 @@ class Scorer:
             return Row(name, None, Status.FAILED, "memory did not suffice to score it")
         except Exception as error:  # ONNX Runtime's exceptions share no public base class; one image stops no folder
             return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
+
+
+@lru_cache(maxsize=2)
+def _scorer(path: Path, limits: DecodeLimits, state: tuple[int, ...]) -> Scorer:
+    del state  # only part of the key: a file that was written anew is opened anew
+    return Scorer(path, limits=limits)
+
+
+def score(
+    image: ImageInput, model: str | os.PathLike[str] | None = None, *, limits: DecodeLimits = DEFAULT_LIMITS
+) -> Result:
+    """Score one image: ``Scorer(model, limits=limits).score(image)``, but the model stays loaded for the next call.
+
+    Args:
+        image: as for ``Scorer.score``.
+        model: as for ``Scorer``.
+        limits: which files are accepted.
+
+    Raises:
+        ImageError: the file cannot be used; ``status`` and ``reason`` say why.
+        PocketiqaError: something that is no image, or no usable model.
+    """
+    path = model_path(model).absolute()
+    try:
+        file = path.stat()
+    except OSError:
+        return Scorer(path, limits=limits).score(image)  # which says what is wrong with the file
+    return _scorer(path, limits, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)).score(image)
+
+
+_NOT_MANY = (bytes, bytearray, memoryview, Image.Image)
+
+
+def _check_many(paths: object) -> None:
+    if isinstance(paths, str | os.PathLike):
+        raise PocketiqaError(
+            f"paths is one path, {os.fspath(paths)!r}, but several are needed: give [path], or take Scorer.score for "
+            "one image"
+        )
+    # Arrays of paths come from tables; arrays of numbers are pixels.
+    is_image = paths.dtype.kind not in "OU" if isinstance(paths, np.ndarray) else isinstance(paths, _NOT_MANY)
+    if is_image or not isinstance(paths, Iterable):
+        raise PocketiqaError(
+            f"paths is {type(paths).__name__}, but an iterable of paths is needed: give [path], or take Scorer.score "
+            "for one image"
+        )
 
 
 def _counted(rows: Iterator[Row], total: int, progress: Progress) -> Iterator[Row]:

@@ -14,6 +14,7 @@ LAYERS = {
     "teachers": {"pseudo_labels"},
     "students": {"pseudo_labels"},
     "distill": {"pseudo_labels", "teachers", "students"},
+    "pocketiqa": {"pseudo_labels", "teachers", "students", "distill"},
 }
 FILES = sorted(file for package in LAYERS for file in (ROOT / package).rglob("*.py"))
 
@@ -70,9 +71,10 @@ HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pya
          "yaml", "onnx", "matplotlib", "pandas", "fsspec", "safetensors", "imagehash", "piq")  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "module", ["students.runtime", "pseudo_labels.images", "distill.cli", "distill.commands.scoring"]
-)
+BASE_INSTALL = ["students.runtime", "pseudo_labels.images", "distill.cli", "distill.commands.scoring", "pocketiqa"]
+
+
+@pytest.mark.parametrize("module", BASE_INSTALL)
 def test_the_base_install_suffices(module: str):
     # An import of anything heavy fails, as it would where only the base dependencies are installed.
     program = f"""

@@ -19,3 +19,14 @@ def model_path(model: str | os.PathLike[str] | None = None) -> Path:
     name = os.fspath(DEFAULT if model is None else model)
     is_name = name in NAMES and (model is None or not os.path.exists(name))
     return FOLDER / f"{name}.onnx" if is_name else Path(name)
+
+
+def list_models() -> dict[str, str]:
+    """The students that come with the package: each name with one line on its accuracy and cost, from its card."""
+    return {name: _first_paragraph(FOLDER / f"{name}.md") for name in NAMES}
+
+
+def _first_paragraph(card: Path) -> str:
+    _, text, *_ = card.read_text(encoding="utf-8").split("\n\n", 2)
+    # A backslash keeps Markdown from reading the sign that follows.
+    return " ".join(text.replace("\\", "").split())

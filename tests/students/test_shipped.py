@@ -11,7 +11,7 @@ from students.export import MAX_HALF_DIFFERENCE
 from students.registry import PARAMETER_LIMITS, student_config
 from students.runtime import Scorer
 from students.session import OUTPUTS
-from students.shipped import DEFAULT, FOLDER, NAMES, model_path
+from students.shipped import DEFAULT, FOLDER, NAMES, list_models, model_path
 
 MOST_BYTES = 12_000_000
 HEADINGS = ("Results", "Cost", "Training data and teachers", "Limits", "How to repeat")
@@ -88,3 +88,12 @@ def test_names_stand_for_files_unless_there_is_a_file_of_that_name(tmp_path: Pat
     with pytest.raises(PocketiqaError, match=r"no model at pocket-x: .*\(pocket-m, pocket-s\)"):
         Scorer("pocket-x")
     assert os.listdir(tmp_path) == ["pocket-s"]
+
+
+def test_list_models_gives_each_name_with_the_first_paragraph_of_its_card():
+    models = list_models()
+    assert tuple(models) == NAMES
+    for name, facts in models.items():
+        assert facts in card(name).splitlines()
+        assert name in facts
+        assert "SRCC" in facts
