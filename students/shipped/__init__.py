@@ -1,4 +1,4 @@
-"""The exported students that come with the package, each with a model card beside it. Finding one needs no package."""
+"""The exported students of the package, each with a model card beside it. Needs the standard library only."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,10 @@ DEFAULT = NAMES[0]
 
 
 def model_path(model: str | os.PathLike[str] | None = None) -> Path:
-    """The file that a model is in.
+    """The file of a model.
 
-    A name that is neither is taken for a path, and whoever opens it says which names there are.
+    Any other name is taken for a path; if there is no such file, the error of ``students.session.read_model`` lists
+    ``NAMES``.
 
     Args:
         model: a path; one of ``NAMES``, unless there is a file of that name; or None for ``DEFAULT``.

@@ -58,7 +58,7 @@ def test_the_published_checkpoint_computes_what_the_fact_sheet_says(state: dict[
     student = load_official_student({f"module.{name}": value for name, value in state.items()}, max_side=64)
     rgb = photograph_batch()
     with torch.no_grad():
-        found = student(rgb)
+        output = student(rgb)
         maps = functional.conv_transpose2d(
             features(rgb.permute(0, 3, 1, 2) / 255),
             state["conv_transpose.weight"],
@@ -75,9 +75,9 @@ def test_the_published_checkpoint_computes_what_the_fact_sheet_says(state: dict[
     assert not student.training
     assert 0 < float(x.min()) < float(x.max()) - 1e-4 < 1
     assert float(maps.std(0).max()) > 1e-3
-    torch.testing.assert_close(found.features, maps, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.score, x[:, 0], rtol=0, atol=2e-6)
-    torch.testing.assert_close((found.quality_map * found.weight_map).mean((1, 2)), found.score)
+    torch.testing.assert_close(output.features, maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.score, x[:, 0], rtol=0, atol=2e-6)
+    torch.testing.assert_close((output.quality_map * output.weight_map).mean((1, 2)), output.score)
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def test_file_repeats_torch_at_any_size_and_batch(pad_type: str, tmp_path: Path)
             batch = _batch(*size, count)
             with torch.inference_mode():
                 expected = student(torch.from_numpy(batch))
-            found = session.run(["score", "quality_map", "weight_map"], {"rgb": batch})
-            for ours, theirs in zip(expected[:3], found, strict=True):
+            outputs = session.run(["score", "quality_map", "weight_map"], {"rgb": batch})
+            for ours, theirs in zip(expected[:3], outputs, strict=True):
                 # Worst seen 2e-5: the images are noise.
                 np.testing.assert_allclose(np.asarray(theirs), ours.numpy(), rtol=0, atol=1e-4)
 
@@ -218,8 +218,8 @@ def test_weights_that_float16_cannot_reach_stay_as_they_are(calm: Student, tmp_p
     big = next(one for one in graph.graph.initializer if one.name == name)
     big.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(big) * np.float32(1e8), name))
     before = graph.SerializeToString()
-    kept = next(one for one in halve_weights(graph).graph.initializer if one.name == name)
-    assert kept == big
+    untouched = next(one for one in halve_weights(graph).graph.initializer if one.name == name)
+    assert untouched == big
     assert graph.SerializeToString() == before
 
 

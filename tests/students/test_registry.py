@@ -61,8 +61,8 @@ def test_the_published_student_starts_from_no_backbone_of_timm() -> None:
 
 def test_the_module_of_the_published_student_is_loaded_only_to_build_one() -> None:
     for file in (Path(__file__).parents[2] / "students").glob("*.py"):
-        found = {node.module for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)}
-        assert "students.dp_iqa_b7" not in found, file
+        modules = {node.module for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)}
+        assert "students.dp_iqa_b7" not in modules, file
 
 
 def test_timm_names_and_configurations_build() -> None:

@@ -196,11 +196,11 @@ def test_strange_images_give_scores_in_range_and_the_same_twice(
 def test_calibration_is_applied_to_score_and_map(tmp_path: Path, scorer: Scorer, photo_files: list[Path]) -> None:
     knots = ((0.0, 0.0), (0.5, 0.8), (1.0, 1.0))
     calibrated = Scorer(export_tiny(tmp_path / "c.onnx", calibration=Calibration(knots)).path)
-    raw, found = scorer.score(photo_files[0]), calibrated.score(photo_files[0])
+    raw, mapped = scorer.score(photo_files[0]), calibrated.score(photo_files[0])
     xs, ys = zip(*knots, strict=True)
-    assert found.score == pytest.approx(np.interp(raw.score, xs, ys), abs=1e-6)
-    np.testing.assert_allclose(found.quality_map, np.interp(raw.quality_map, xs, ys), atol=1e-6)
-    assert np.array_equal(found.weight_map, raw.weight_map)
+    assert mapped.score == pytest.approx(np.interp(raw.score, xs, ys), abs=1e-6)
+    np.testing.assert_allclose(mapped.quality_map, np.interp(raw.quality_map, xs, ys), atol=1e-6)
+    assert np.array_equal(mapped.weight_map, raw.weight_map)
 
 
 def test_bad_images_raise_with_their_status(scorer: Scorer, mixed_files: list[Path]) -> None:
@@ -292,7 +292,7 @@ def test_numbers_out_of_range_are_refused(tiny_onnx: Path, scorer: Scorer) -> No
         Scorer(tiny_onnx, threads=0)
 
 
-def test_damaged_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_altered_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
     data, broken, rng = tiny_onnx.read_bytes(), tmp_path / "broken.onnx", random.Random(1)
     for _ in range(30):
         altered = bytearray(data)
@@ -301,11 +301,11 @@ def test_damaged_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match=r"broken\.onnx"):
             Scorer(broken)
         broken.write_bytes(data[: rng.randrange(len(data))])
-        with pytest.raises(IntegrityError, match="does not end with a pocketiqa seal"):
+        with pytest.raises(IntegrityError, match="does not end with a pocketiqa checksum"):
             Scorer(broken)
 
 
-def test_damage_under_a_new_seal_is_an_error_and_no_crash(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_corrupt_models_with_a_new_checksum_are_an_error_and_no_crash(tiny_onnx: Path, tmp_path: Path) -> None:
     data, broken, rng = tiny_onnx.read_bytes(), tmp_path / "broken.onnx", random.Random(2)
     contents = [data[: rng.randrange(len(data) - 500)] for _ in range(20)] + [b"", b"text", bytes(100)]
     for content in contents:

@@ -74,8 +74,8 @@ def check_import(commands: Path, photograph: Path, empty: Path, expected: float)
 
 def check_no_torch(commands: Path, empty: Path) -> None:
     """The base install must not bring torch along."""
-    found = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
-    if found.strip() != "None":
+    spec = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
+    if spec.strip() != "None":
         sys.exit("the base install pulled torch in")
 
 
