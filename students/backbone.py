@@ -15,7 +15,8 @@ from torch.nn import functional
 from pseudo_labels.errors import PocketiqaError
 from students.config import Colour, StudentConfig
 
-# Height and width in pixels of the image that tries out a new backbone: oblong, as a swap of the sides would show.
+# Height and width in pixels of the image that tries out a new backbone: multiples of every stride, and not equal, so
+# that a backbone which confuses them is noticed.
 _PROBE = (64, 128)
 _HINT = "choose a convolutional backbone, such as mobilenetv4_conv_small (`timm.list_models()` names them all)"
 
@@ -128,8 +129,7 @@ def _check_any_size(backbone: Any, config: StudentConfig) -> None:
     finally:
         backbone.train(was_training)
     for level, channels, feature_map in zip(config.levels, channel_counts(backbone), maps, strict=True):
-        # Sides that the stride does not divide are rounded up.
-        expected = (1, channels, -(-_PROBE[0] // level), -(-_PROBE[1] // level))
+        expected = (1, channels, _PROBE[0] // level, _PROBE[1] // level)
         if tuple(feature_map.shape) != expected:
             reason = f"stride {level} has the shape {tuple(feature_map.shape)}, not {expected}"
             raise _no_pyramid(config, ValueError(reason))

@@ -62,7 +62,7 @@ def test_new_presets_export_within_the_limit(name: str, megabytes: int, tmp_path
     assert report.size_bytes < 1e6 * megabytes
 
 
-def test_report_and_contract_tell_what_was_measured(tmp_path: Path) -> None:
+def test_report_and_contract_hold_what_was_measured(tmp_path: Path) -> None:
     report = export_tiny(tmp_path / "s.onnx", teachers=[{"name": "reference"}], metrics={"srcc": 0.5})
     contract = report.contract
     assert report.size_bytes == report.path.stat().st_size
@@ -163,7 +163,7 @@ def _export_half(student: Student, out: Path) -> ExportReport:
     return export_onnx(student, contract, out, images=photographs()[:2], half=True)
 
 
-def test_half_stores_weights_in_float16_with_seal_and_contract(calm: Student, tmp_path: Path) -> None:
+def test_half_stores_weights_in_float16_with_checksum_and_contract(calm: Student, tmp_path: Path) -> None:
     whole, half = export_tiny(tmp_path / "whole.onnx", calm), _export_half(calm, tmp_path / "half.onnx")
     contract = Scorer(half.path).contract
     assert Scorer(half.path).digest == half.digest != whole.digest
@@ -223,7 +223,7 @@ def test_weights_that_float16_cannot_reach_stay_as_they_are(calm: Student, tmp_p
     assert graph.SerializeToString() == before
 
 
-def test_a_student_that_rounding_changes_is_refused_in_half_and_told_the_way(tmp_path: Path) -> None:
+def test_a_student_that_rounding_changes_is_refused_in_half_with_the_next_step(tmp_path: Path) -> None:
     student = tiny_student()
     with torch.no_grad():
         student.heads.weight *= 50

@@ -76,7 +76,7 @@ def test_timm_names_and_configurations_build() -> None:
 @pytest.mark.parametrize(
     ("name", "message"), [("pocket-x", "take a preset: pocket-s"), ("lcnet_03", "did you mean lcnet_0")]
 )
-def test_unknown_names_are_answered(name: str, message: str) -> None:
+def test_unknown_names_are_refused_with_similar_ones(name: str, message: str) -> None:
     with pytest.raises(PocketiqaError, match=message):
         build_student(name)
 

@@ -58,7 +58,7 @@ def test_together_they_are_small():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_has_a_card_that_tells_what_a_user_must_know(name: str):
+def test_each_card_has_what_a_user_must_know(name: str):
     headings = re.findall(r"^## (.+)$", card(name), re.MULTILINE)
     assert [heading for heading in HEADINGS if heading not in headings] == []
     assert f"pocketiqa run biq2021_{name.replace('-', '_')}" in card(name)
