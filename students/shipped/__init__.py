@@ -1,7 +1,9 @@
-"""The exported students of the package, each with a model card beside it. Needs the standard library only."""
+"""The exported students of the package, each with a model card beside it. Imports the standard library and our errors only."""
 
 import os
 from pathlib import Path
+
+from pseudo_labels.errors import PocketiqaError
 
 FOLDER = Path(__file__).parent
 NAMES = ("pocket-m", "pocket-s")
@@ -16,7 +18,14 @@ def model_path(model: str | os.PathLike[str] | None = None) -> Path:
 
     Args:
         model: a path; one of ``NAMES``, unless there is a file of that name; or None for ``DEFAULT``.
+
+    Raises:
+        PocketiqaError: ``model`` is neither str nor Path.
     """
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise PocketiqaError(
+            f"a model is {type(model).__name__}, but the path of an ONNX file or one of {', '.join(NAMES)} is needed"
+        )
     name = os.fspath(DEFAULT if model is None else model)
     is_name = name in NAMES and (model is None or not os.path.exists(name))
     return FOLDER / f"{name}.onnx" if is_name else Path(name)

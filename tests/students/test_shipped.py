@@ -1,6 +1,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -88,6 +89,13 @@ def test_names_stand_for_files_unless_there_is_a_file_of_that_name(tmp_path: Pat
     with pytest.raises(PocketiqaError, match=r"no model at pocket-x: .*\(pocket-m, pocket-s\)"):
         Scorer("pocket-x")
     assert os.listdir(tmp_path) == ["pocket-s"]
+
+
+@pytest.mark.parametrize("model", [5, b"pocket-m", ["pocket-m"]])
+def test_what_is_no_path_of_a_model_is_named(model: Any):
+    message = f"^a model is {type(model).__name__}, but the path of an ONNX file or one of pocket-m, pocket-s is needed"
+    with pytest.raises(PocketiqaError, match=message):
+        Scorer(model)
 
 
 def test_list_models_gives_each_name_with_the_first_paragraph_of_its_card():
