@@ -1,4 +1,4 @@
-"""The exported students of the package, each with a model card beside it. Imports the standard library and our errors only."""
+"""The exported students of the package, each with a model card beside it. Imports nothing but our errors."""
 
 import os
 from pathlib import Path
