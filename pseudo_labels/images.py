@@ -66,6 +66,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Pillow hands 16-bit samples of these over in its mode of 32 bits. In other such images nothing says what white is.
+_DECLARES_WHITE_OF_32_BITS = (PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile, TiffImagePlugin.TiffImageFile)
 _PIL_COMPLAINT = ("ignore", None, UserWarning, re.compile(r"PIL\.\w+Plugin"), 0)
 
 
@@ -203,12 +205,36 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
     with _as_image_error(f"{name} header"):
         image = plugin(io.BytesIO(data))
     with image:
-        _check_size(image.width, image.height, limits)
-        with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
-            image.load()
-            turn = _UPRIGHT.get(_orientation(image))
-            rgb = _as_rgb(image, limits.background)
-            return np.array(rgb if turn is None else rgb.transpose(turn))
+        return _upright_rgb(image, name, limits)
+
+
+def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """The pixels of a Pillow image, by the rules of ``decode``: those of its file where ``Image.open`` made it.
+
+    Args:
+        image: in any mode; loaded if it was not, never closed or altered. Of several frames the current one is taken.
+        limits: see ``DecodeLimits``.
+
+    Returns:
+        uint8 HxWx3 RGB, C-contiguous and writable, upright.
+
+    Raises:
+        ImageError: NOT_AN_IMAGE, CORRUPT (its file was closed, for one), TOO_LARGE or TOO_SMALL.
+    """
+    if image.mode == "I" and not isinstance(image, _DECLARES_WHITE_OF_32_BITS):
+        raise ImageError(Status.NOT_AN_IMAGE, _no_white("32-bit integer samples"))
+    _silence_complaints()
+    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits)
+
+
+def _upright_rgb(image: Image.Image, name: str, limits: DecodeLimits) -> np.ndarray:
+    _check_size(image.width, image.height, limits)
+    with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
+        # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        rgb = _as_rgb(image, limits.background)
+        return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
@@ -308,7 +334,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _as_rgb(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
+def _as_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return _deep_gray(image, background)
     if image.mode == "La":
@@ -322,7 +348,7 @@ def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Imag
     return canvas.convert("RGB")
 
 
-def _deep_gray(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
+def _deep_gray(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Gray of more than 8 bits: scaled to 8, never clipped."""
     samples = np.asarray(image)
     gray = _scaled_float(samples) if image.mode == "F" else _scaled_integer(samples, _white(image))
@@ -335,7 +361,7 @@ def _deep_gray(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> 
     return Image.fromarray(rgb)
 
 
-def _white(image: ImageFile.ImageFile) -> int:
+def _white(image: Image.Image) -> int:
     """The sample value of white; Pillow hands 12-bit TIFF samples over unscaled."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
@@ -345,7 +371,7 @@ def _white(image: ImageFile.ImageFile) -> int:
     return 65535
 
 
-def _is_white_zero(image: ImageFile.ImageFile) -> bool:
+def _is_white_zero(image: Image.Image) -> bool:
     """Pillow inverts "white is zero" up to 8 bits, but not above."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False

@@ -1,4 +1,4 @@
-"""Any timm backbone by name, cut to the feature levels that a student uses."""
+"""Any timm backbone by name, cut to the feature levels that a student uses and made ready for any image size."""
 
 import difflib
 from collections.abc import Sequence
@@ -15,108 +15,10 @@ from torch.nn import functional
 from pseudo_labels.errors import PocketiqaError
 from students.config import Colour, StudentConfig
 
-Pads = tuple[int, int, int, int]
-
-
-class _PaddedConv(torch.autograd.Function):
-    """A convolution with one-sided padding. PyTorch's has none, ONNX's has; used while exporting only."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pads: Pads, conv: nn.Conv2d) -> Tensor:
-        return _padded_conv(x, weight, bias, pads, conv)
-
-    @staticmethod
-    def symbolic(graph: Any, x: Any, weight: Any, bias: Any, pads: Pads, conv: nn.Conv2d) -> Any:
-        inputs = [x, weight] if conv.bias is None else [x, weight, bias]
-        return graph.op(
-            "Conv",
-            *inputs,
-            pads_i=list(pads),
-            strides_i=list(conv.stride),
-            dilations_i=list(conv.dilation),
-            kernel_shape_i=list(conv.kernel_size),
-            group_i=conv.groups,
-        )
-
-
-def _padded_conv(x: Tensor, weight: Tensor, bias: Tensor | None, pads: Pads, conv: nn.Conv2d) -> Tensor:
-    top, left, bottom, right = pads
-    padded = functional.pad(x, (left, right, top, bottom))
-    return functional.conv2d(padded, weight, bias, conv.stride, 0, conv.dilation, conv.groups)
-
-
-class EvenSameConv2d(nn.Conv2d):
-    """A strided convolution padded as TensorFlow pads an input of even size."""
-
-    @property
-    def pads(self) -> Pads:
-        """Top, left, bottom, right."""
-        total = [
-            max(dilation * (kernel - 1) + 1 - stride, 0)
-            for kernel, stride, dilation in zip(self.kernel_size, self.stride, self.dilation, strict=True)
-        ]
-        before = [amount // 2 for amount in total]
-        return before[0], before[1], total[0] - before[0], total[1] - before[1]
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve [B, C, H, W]; the output has ``H // stride`` rows (for kernels not smaller than the stride)."""
-        if torch.onnx.is_in_onnx_export():
-            return _PaddedConv.apply(input, self.weight, self.bias, self.pads, self)
-        return _padded_conv(input, self.weight, self.bias, self.pads, self)
-
-
-def use_even_same(module: nn.Module) -> None:
-    """Replace timm's ``Conv2dSame`` within ``module`` by ``EvenSameConv2d`` with the same weights."""
-    for name, child in module.named_children():
-        if type(child).__name__ == "Conv2dSame" and isinstance(child, nn.Conv2d):
-            setattr(module, name, _even_same(child))
-        else:
-            use_even_same(child)
-
-
-def _even_same(conv: nn.Conv2d) -> EvenSameConv2d:
-    new = EvenSameConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        (conv.kernel_size[0], conv.kernel_size[1]),
-        (conv.stride[0], conv.stride[1]),
-        0,
-        (conv.dilation[0], conv.dilation[1]),
-        conv.groups,
-        conv.bias is not None,
-    )
-    new.weight, new.bias = conv.weight, conv.bias
-    return new
-
-
+# Height and width in pixels of the image that tries out a new backbone: multiples of every stride, and not equal, so
+# that a backbone which confuses them is noticed.
 _PROBE = (64, 128)
 _HINT = "choose a convolutional backbone, such as mobilenetv4_conv_small (`timm.list_models()` names them all)"
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that timm does not know.
-
-    Raises:
-        PocketiqaError: with the nearest known names.
-    """
-    # timm reads names with a colon or a slash as addresses, and would fetch them.
-    if not set(name) & set(":/") and timm.is_model(name):
-        return
-    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all"
-    raise PocketiqaError(f"timm has no backbone {name!r}: {hint}")
-
-
-def stated_colours(name: str) -> tuple[Colour, Colour]:
-    """Mean and standard deviation of RGB in [0, 1] that timm states for a backbone's pretrained weights."""
-    stated = timm.get_pretrained_cfg(name)
-    mean, std = (stated.mean, stated.std) if stated else ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return _colour(mean), _colour(std)
-
-
-def _colour(values: Sequence[float]) -> Colour:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
 
 
 def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Module:
@@ -133,7 +35,7 @@ def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Mod
             f"{config.backbone} has feature maps of the strides {sorted(set(strides))}, but levels asks for {missing}: "
             f"change levels, or {_HINT}"
         )
-    # Where several maps have one stride, the deepest says most.
+    # Where several maps have one stride, the deepest has seen the largest part of the image: dict keeps the last.
     last = {stride: index for index, stride in enumerate(strides)}
     indices = [last[stride] for stride in config.levels]
     backbone = _create_pretrained(config, indices) if pretrained else _create(config, out_indices=indices)
@@ -155,7 +57,7 @@ def _create(config: StudentConfig, **options: Any) -> Any:
 
 
 def _create_pretrained(config: StudentConfig, indices: list[int]) -> Any:
-    """The same with weights from timm's hub; the architecture is known to be fit, so what fails is the fetching."""
+    """``_create`` with weights from timm's hub; the architecture was built once before, so only fetching can fail."""
     try:
         return timm.create_model(
             config.backbone, features_only=True, pretrained=True, out_indices=indices, **_options(config)
@@ -170,6 +72,32 @@ def _create_pretrained(config: StudentConfig, indices: list[int]) -> Any:
 
 def _options(config: StudentConfig) -> dict[str, Any]:
     return {"pad_type": config.pad_type} if config.pad_type else {}
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        PocketiqaError: timm has no such model; the message gives the most similar names.
+    """
+    # timm reads names with a colon or a slash as addresses, and would fetch them.
+    if not set(name) & set(":/") and timm.is_model(name):
+        return
+    similar = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(similar)}?" if similar else "`timm.list_models()` names them all"
+    raise PocketiqaError(f"timm has no backbone {name!r}: {hint}")
+
+
+def stated_colours(name: str) -> tuple[Colour, Colour]:
+    """Mean and standard deviation of RGB in [0, 1] that timm states for a backbone's pretrained weights."""
+    stated = timm.get_pretrained_cfg(name)
+    mean, std = (stated.mean, stated.std) if stated else ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return _colour(mean), _colour(std)
+
+
+def _colour(values: Sequence[float]) -> Colour:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 def channel_counts(backbone: Any) -> list[int]:
@@ -200,10 +128,10 @@ def _check_any_size(backbone: Any, config: StudentConfig) -> None:
         raise _no_pyramid(config, error) from error
     finally:
         backbone.train(was_training)
-    for level, channels, found in zip(config.levels, channel_counts(backbone), maps, strict=True):
-        expected = (1, channels, -(-_PROBE[0] // level), -(-_PROBE[1] // level))
-        if tuple(found.shape) != expected:
-            reason = f"stride {level} has the shape {tuple(found.shape)}, not {expected}"
+    for level, channels, feature_map in zip(config.levels, channel_counts(backbone), maps, strict=True):
+        expected = (1, channels, _PROBE[0] // level, _PROBE[1] // level)
+        if tuple(feature_map.shape) != expected:
+            reason = f"stride {level} has the shape {tuple(feature_map.shape)}, not {expected}"
             raise _no_pyramid(config, ValueError(reason))
 
 
@@ -211,7 +139,7 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
     """Start from weights with timm's key names; those of the head and of stages that were cut off are ignored.
 
     Raises:
-        PocketiqaError: the file is missing, not safetensors, or lacks tensors or has others shapes.
+        PocketiqaError: the file is missing, not safetensors, or lacks tensors or has tensors of another shape.
     """
     try:
         given = load_file(path)
@@ -222,24 +150,104 @@ def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
     # timm's feature wrappers spell "stages.0" as "stages_0".
     by_name = {name.replace(".", "_"): tensor for name, tensor in given.items()}
     state = backbone.state_dict()
-    found = {name: by_name[name.replace(".", "_")] for name in state if name.replace(".", "_") in by_name}
+    tensors = {name: by_name[name.replace(".", "_")] for name in state if name.replace(".", "_") in by_name}
     # Files without batch normalisation's counter are common, and only training with momentum None reads it.
-    missing = [name for name in state if name not in found and not name.endswith("num_batches_tracked")]
+    missing = [name for name in state if name not in tensors and not name.endswith("num_batches_tracked")]
     if missing:
         raise PocketiqaError(
             f"{path} lacks {len(missing)} of the {len(state)} tensors of the backbone, first {missing[0]!r}: "
             "it was made for another model, or does not have timm's key names"
         )
-    _copy(state, found, path)
+    _copy(state, tensors, path)
 
 
-def _copy(state: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
-    for name, tensor in found.items():
+def _copy(state: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
+    # All shapes first: an error leaves the backbone as it was.
+    for name, tensor in tensors.items():
         if state[name].shape != tensor.shape:
             raise PocketiqaError(
                 f"{path} has the shape {tuple(tensor.shape)} for {name!r}, but the backbone needs "
                 f"{tuple(state[name].shape)}: it was made for another model"
             )
     with torch.no_grad():
-        for name, tensor in found.items():
+        for name, tensor in tensors.items():
             state[name].copy_(tensor)
+
+
+Pads = tuple[int, int, int, int]
+
+
+class EvenSameConv2d(nn.Conv2d):
+    """A strided convolution padded as TensorFlow pads an input whose sides the stride divides.
+
+    TensorFlow's padding ("same") depends on the size of the input, and timm computes it anew for each. Here it is
+    fixed, so that the exported graph takes any size; where the stride does not divide a side, it differs from timm's.
+    """
+
+    @property
+    def pads(self) -> Pads:
+        """Padding in pixels: top, left, bottom, right."""
+        # What TensorFlow adds to a side that the stride divides; where it is odd, the larger half comes last.
+        total = [
+            max(dilation * (kernel - 1) + 1 - stride, 0)
+            for kernel, stride, dilation in zip(self.kernel_size, self.stride, self.dilation, strict=True)
+        ]
+        before = [amount // 2 for amount in total]
+        return before[0], before[1], total[0] - before[0], total[1] - before[1]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve [B, C, H, W]; the output has ``H // stride`` rows (for kernels not smaller than the stride)."""
+        if torch.onnx.is_in_onnx_export():
+            return _PaddedConv.apply(input, self.weight, self.bias, self.pads, self)
+        return _padded_conv(input, self.weight, self.bias, self.pads, self)
+
+
+def use_even_same(module: nn.Module) -> None:
+    """Replace timm's ``Conv2dSame`` within ``module`` by ``EvenSameConv2d`` with the same weights."""
+    for name, child in module.named_children():
+        if type(child).__name__ == "Conv2dSame" and isinstance(child, nn.Conv2d):
+            setattr(module, name, _even_same(child))
+        else:
+            use_even_same(child)
+
+
+def _even_same(conv: nn.Conv2d) -> EvenSameConv2d:
+    new = EvenSameConv2d(
+        conv.in_channels,
+        conv.out_channels,
+        kernel_size=(conv.kernel_size[0], conv.kernel_size[1]),
+        stride=(conv.stride[0], conv.stride[1]),
+        dilation=(conv.dilation[0], conv.dilation[1]),
+        groups=conv.groups,
+        bias=conv.bias is not None,
+    )
+    new.weight, new.bias = conv.weight, conv.bias
+    return new
+
+
+def _padded_conv(x: Tensor, weight: Tensor, bias: Tensor | None, pads: Pads, conv: nn.Conv2d) -> Tensor:
+    top, left, bottom, right = pads
+    padded = functional.pad(x, (left, right, top, bottom))
+    return functional.conv2d(padded, weight, bias, stride=conv.stride, dilation=conv.dilation, groups=conv.groups)
+
+
+class _PaddedConv(torch.autograd.Function):
+    """A convolution whose padding differs from side to side: one ONNX node, used while exporting only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pads: Pads, conv: nn.Conv2d) -> Tensor:
+        return _padded_conv(x, weight, bias, pads, conv)
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, weight: Any, bias: Any, pads: Pads, conv: nn.Conv2d) -> Any:
+        # PyTorch's convolution has no such padding; traced as it is computed, each would become a Pad and a Conv node.
+        inputs = [x, weight] if conv.bias is None else [x, weight, bias]
+        return graph.op(
+            "Conv",
+            *inputs,
+            pads_i=list(pads),
+            strides_i=list(conv.stride),
+            dilations_i=list(conv.dilation),
+            kernel_shape_i=list(conv.kernel_size),
+            group_i=conv.groups,
+        )

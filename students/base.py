@@ -1,4 +1,4 @@
-"""What every student is to those that train, store, score or export it, and what all students share."""
+"""The interface of every student, for training, storage, scoring and export, and the code that all students share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from students.config import Colour, StudentConfig
 
 
 class StudentOutput(NamedTuple):
-    """What a student says of a batch; without the first dimension where one image is spoken of.
+    """A student's output for a batch of images; for a single image, without the first dimension.
 
     Attributes:
         score: float32 [B] in [0, 1], 1 best: the mean of ``quality_map`` weighted by ``weight_map``.
@@ -32,8 +32,8 @@ class Student(nn.Module, ABC):
     """A no-reference quality model that takes uint8 images and needs nothing else.
 
     Attributes:
-        config: rebuilds the architecture, and says how images are resized.
-        normalise: uint8 pixels to the floats that the network computes with.
+        config: architecture and resize of the images; rebuilds the student without its weights.
+        normalise: maps uint8 pixels to the floats that the network computes with.
     """
 
     config: StudentConfig
@@ -69,8 +69,8 @@ class Normalise(nn.Module):
     """uint8 [B, H, W, 3] -> float [B, 3, H, W]. The constants are no weights, so they stay out of the state dict.
 
     Args:
-        mean: subtracted from RGB in [0, 1].
-        std: divides it.
+        mean: mean of each colour, subtracted from RGB in [0, 1].
+        std: standard deviation of each colour, in the same unit; it divides the difference.
     """
 
     shift: Tensor
@@ -78,7 +78,7 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: Colour, std: Colour):
         super().__init__()
-        # x / 255 / std - mean / std, computed in float64 once.
+        # (x / 255 - mean) / std as one product and one difference, the constants rounded once, from float64.
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         shift = torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
         self.register_buffer("scale", scale.float().view(1, 3, 1, 1), persistent=False)
@@ -93,15 +93,16 @@ def freeze_parts(student: nn.Module, names: Sequence[str]) -> None:
     """Exclude parts from training.
 
     Args:
-        student: any.
-        names: of its modules, such as ``backbone.blocks.0``.
+        student: any module.
+        names: names of its submodules, such as ``backbone.blocks.0``.
 
     Raises:
-        PocketiqaError: it has no such part.
+        PocketiqaError: a name that no submodule has; the message gives the names that can be frozen.
     """
     parts = {name: part for name, part in student.named_modules() if name}
     for name in names:
         if name not in parts:
+            # Deeper names would fill the screen.
             known = [name for name, part in parts.items() if name.count(".") < 3 and _learns(part)]
             raise PocketiqaError(f"freeze names {name!r}, but the student's parts are {', '.join(known)}")
         parts[name].requires_grad_(False)
@@ -115,9 +116,9 @@ def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: 
     """Score images of any sizes, those of one size in batches, without gradients and in evaluation mode.
 
     Args:
-        student: left in the mode it was in.
+        student: on any device; its mode (training or evaluation) is restored.
         images: uint8 HxWx3; resized here as the student's configuration says.
-        batch_size: at most so many at once; the scores do not depend on it.
+        batch_size: largest number of images in one call of the network; scores do not depend on it.
 
     Returns:
         One output an image, in order, without the batch dimension, on the CPU.
@@ -128,6 +129,7 @@ def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: 
     if batch_size < 1:
         raise PocketiqaError(f"batch_size is {batch_size}, but at least 1 is needed")
     resized = [student.config.preprocess.resize(image) for image in images]
+    # Padding to a common size would change the scores.
     by_size: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(resized):
         by_size.setdefault(image.shape, []).append(index)
@@ -137,8 +139,8 @@ def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: 
     try:
         for indices in by_size.values():
             for start in range(0, len(indices), batch_size):
-                some = indices[start : start + batch_size]
-                outputs |= zip(some, _score_batch(student, [resized[index] for index in some]), strict=True)
+                chunk = indices[start : start + batch_size]
+                outputs |= zip(chunk, _score_batch(student, [resized[index] for index in chunk]), strict=True)
     finally:
         student.train(was_training)
     return [outputs[index] for index in range(len(images))]

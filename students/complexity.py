@@ -1,4 +1,4 @@
-"""What a student costs: parameters, multiply-accumulates, file size, and memory while it scores."""
+"""The costs of a student: parameters, multiply-accumulates, and peak memory while it scores."""
 
 import os
 import subprocess
@@ -35,10 +35,10 @@ class Complexity:
     """The static costs of a student.
 
     Attributes:
-        parameters: trained values; batch statistics are not counted.
+        parameters: number of trained values, without batch statistics.
         macs: multiply-accumulates of convolutions and matrix products for one image.
-        height: of that image, in pixels.
-        width: likewise.
+        height: height of that image in pixels.
+        width: width of that image in pixels.
     """
 
     parameters: int
@@ -48,7 +48,7 @@ class Complexity:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trained values of a module."""
+    """Number of trained values of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -72,7 +72,7 @@ def peak_memory_bytes(model: Path, images: list[Path]) -> int:
     """Peak resident memory of a fresh process that loads an exported model and scores images one by one.
 
     Raises:
-        PocketiqaError: the process failed; its last line says why.
+        PocketiqaError: the process failed; the message holds the last line it wrote.
     """
     command = [sys.executable, "-c", _PEAK_PROGRAM, str(model), *map(str, images)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_with_our_packages())

@@ -14,7 +14,7 @@ DP_IQA_B7 = "dp-iqa-b7"
 PAD_TYPES = ("", "same")
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
 _MAX_WIDTH = 4096
-# Its weights are those of one architecture: its last map of stride 32, 8 channels, RGB in [0, 1].
+# Published weights fit one architecture only: the last map has stride 32 and 8 channels, the input is RGB in [0, 1].
 _DP_IQA_B7_FIELDS: dict[str, Any] = {
     "levels": (32,),
     "map_stride": 32,
@@ -25,9 +25,9 @@ _DP_IQA_B7_FIELDS: dict[str, Any] = {
 }
 
 Colour = tuple[float, float, float]
+"""Red, green, blue."""
 
-
-# Names in files, where they differ: exported students and training folders of all versions have them.
+# Field name -> name in files, where they differ: exported students and training folders already have it.
 _STORED = {"map_stride": "grid"}
 
 
@@ -41,8 +41,8 @@ class StudentConfig:
         levels: strides of the feature maps used, rising. Stages behind the last one are left out of the model.
         map_stride: stride of the quality map in pixels of the input, one of ``levels``; called ``grid`` on disk.
         head_width: channels of each reduced level and of the fused map.
-        mean: subtracted from RGB in [0, 1]; None takes what timm states for the backbone.
-        std: divides it; None likewise.
+        mean: mean of each colour, subtracted from RGB in [0, 1]; None takes what timm states for the backbone.
+        std: standard deviation of each colour, by which the difference is divided; None takes what timm states.
         pad_type: padding of strided convolutions: "" as in PyTorch, "same" as in TensorFlow, for weights that come
             from there (EfficientNet and MobileNet families of timm only).
         preprocess: the resize before the network.
@@ -99,7 +99,7 @@ def dp_iqa_b7_config(max_side: int = 512) -> StudentConfig:
     """The configuration of the student that DP-IQA's authors published.
 
     Args:
-        max_side: of the square that it sees, in pixels; 512 is what it was trained on.
+        max_side: side of its square input in pixels; it was trained on 512.
 
     Raises:
         PocketiqaError: ``max_side`` is out of range.

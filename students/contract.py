@@ -1,4 +1,4 @@
-"""What an exported student promises, as JSON inside the model file; read by the runtime without torch."""
+"""The contract of an exported student: JSON inside the model file, read by the runtime without torch."""
 
 import json
 import math
@@ -12,6 +12,23 @@ import numpy as np
 from pseudo_labels.errors import PocketiqaError
 from students.fields import check_fields
 from students.preprocess import Preprocess
+
+CONTRACT_KEY = "pocketiqa.contract"
+"""Key of the contract among the model file's metadata."""
+FORMAT = 1
+SCORE_MEANING = "perceived quality, 0 worst, 1 best"
+# JSON types of the fields that are stored without conversion.
+_PLAIN: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "meaning": str,
+    "scale": str,
+    "student": dict,
+    "parameters": int,
+    "macs": int,
+    "code_version": str,
+    "metrics": dict,
+    "parity": (dict, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -63,44 +80,25 @@ def _rises(values: Sequence[float]) -> bool:
     return all(low < high for low, high in pairwise(values))
 
 
-CONTRACT_KEY = "pocketiqa.contract"
-"""Key of the contract among the model file's metadata."""
-
-FORMAT = 1
-SCORE_MEANING = "perceived quality, 0 worst, 1 best"
-
-# JSON types of the fields that are kept as they are.
-_PLAIN: dict[str, type | tuple[type, ...]] = {
-    "name": str,
-    "meaning": str,
-    "scale": str,
-    "student": dict,
-    "parameters": int,
-    "macs": int,
-    "code_version": str,
-    "metrics": dict,
-    "parity": (dict, type(None)),
-}
-
-
 @dataclass(frozen=True)
 class StudentContract:
     """Everything a user of the file must know to trust and repeat its scores.
 
     Attributes:
-        name: of the student, such as ``pocket-m``.
+        name: name of the student, such as ``pocket-m``.
         student: the architecture, ``StudentConfig.as_dict()``.
-        preprocess: how an image becomes the input; also part of ``student``, repeated for readers without torch.
-        scale: whose scale the score is on, such as "reference teacher" or "MOS of BIQ2021, (MOS - 1) / 4".
-        meaning: what 0 and 1 mean.
+        preprocess: resize from image to input; also part of ``student``, repeated for readers without torch.
+        scale: scale of the score, such as "reference teacher" or "MOS of BIQ2021, (MOS - 1) / 4".
+        meaning: what scores of 0 and 1 mean.
         calibration: raw score -> score, or None if the raw score is the score.
         teachers: ``TeacherStamp.as_dict()`` of each.
-        data: what it was trained on, each with ``name``, ``digest`` and ``licence``.
+        data: data sets it was trained on, each with ``name``, ``digest`` and ``licence``.
         parameters: number of trained values.
         macs: multiply-accumulates of one square image of ``preprocess.max_side``.
-        code_version: of pocketiqa, when it was exported.
+        code_version: version of pocketiqa that exported it.
         metrics: results of the evaluation, JSON values.
-        parity: how far the exported file is from the torch model, see ``students.export``; None before the export.
+        parity: differences between the exported file and the torch model (``students.export.Parity`` as a dict); None
+            before the export.
     """
 
     name: str
@@ -146,6 +144,7 @@ class StudentContract:
         Raises:
             PocketiqaError: another format version, or a field that is missing, unknown or of a wrong type.
         """
+        # First: other versions may have other fields, and "upgrade" helps more than "unknown field".
         _check_format(record)
         names = {item.name for item in fields(cls)} | {"format", "score_range"}
         record = check_fields(record, names, "student contract")
@@ -181,14 +180,15 @@ class StudentContract:
 
 
 def _check_format(record: Any) -> None:
-    found = record.get("format") if isinstance(record, Mapping) else None
-    if found != FORMAT:
+    version = record.get("format") if isinstance(record, Mapping) else None
+    if version != FORMAT:
         raise PocketiqaError(
-            f"the student contract has format version {found!r}, but this pocketiqa reads {FORMAT}: "
+            f"the student contract has format version {version!r}, but this pocketiqa reads {FORMAT}: "
             "upgrade pocketiqa or export the model anew"
         )
 
 
 def _check_type(value: Any, kind: type | tuple[type, ...], name: str) -> None:
+    # To Python a bool is an int, to JSON it is not.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise PocketiqaError(f"the student contract has {type(value).__name__} as {name}; export the model anew")

@@ -5,8 +5,8 @@ of stride 2 to 8 channels, ReLU, nearest neighbours to 64x64, which imitates the
 layers as in the teacher. Input 512x512 in [0, 1]; 81,012,185 parameters, 27 GMACs.
 
 Ours, because it is not known: the transposed convolution doubles each side exactly (padding 1, output padding 1), so
-that every cell is repeated alike on the 64x64 grid; and the square is made in two steps, the resize of every student to
-at most 512 pixels, its aspect kept, then a bilinear stretch of the shorter side inside the model.
+that each cell is repeated equally often in the 64x64 map; and the square is made in two steps, the resize of every
+student to at most 512 pixels, its aspect kept, then a bilinear stretch of the shorter side inside the model.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,11 @@ OFFICIAL: dict[str, Any] = {
         "licence": "CC BY-NC-SA 4.0 (not for commercial use)",
     },
 }
-"""What is known of the authors' weights, to be kept with a student that was made of them."""
+"""Facts on the authors' weights, stored with each student that is made from them (``about``)."""
 
 _FEATURES = 2560
-_GRID = 64
+# Side of the feature map behind the upsampling: as large as the teacher's.
+_MAP_SIDE = 64
 _HIDDEN = 512
 _COUNTER = ".num_batches_tracked"
 
@@ -57,13 +58,16 @@ class DpIqaB7(Student):
         self.base_model = nn.ModuleDict({"features": efficientnet_b7(weights=None).features})
         width = config.head_width
         self.conv_transpose = nn.ConvTranspose2d(_FEATURES, width, 3, stride=2, padding=1, output_padding=1)
-        self.fc1 = nn.Linear(width * _GRID**2, _HIDDEN)
+        self.fc1 = nn.Linear(width * _MAP_SIDE**2, _HIDDEN)
         self.fc2 = nn.Linear(_HIDDEN, _HIDDEN)
         self.fc3 = nn.Linear(_HIDDEN, 1)
-        nn.init.constant_(self.fc3.bias, 0.5)  # a new student says about 0.5, as ours do
+        nn.init.constant_(self.fc3.bias, 0.5)  # a new student scores about 0.5, as ours do
 
     def forward(self, rgb: Tensor) -> StudentOutput:
-        """Score uint8 [B, H, W, 3]; the score is clamped to [0, 1], save in training: beyond, it had no gradient.
+        """Score a batch of images of one size.
+
+        Args:
+            rgb: uint8 [B, H, W, 3].
 
         Raises:
             PocketiqaError: another type or number of dimensions.
@@ -72,9 +76,10 @@ class DpIqaB7(Student):
         side = self.config.preprocess.max_side
         square = functional.interpolate(self.normalise(rgb), size=(side, side), mode="bilinear", align_corners=False)
         small = functional.relu(self.conv_transpose(self.base_model["features"](square)))
-        features = functional.interpolate(small, size=(_GRID, _GRID), mode="nearest").float()
+        features = functional.interpolate(small, size=(_MAP_SIDE, _MAP_SIDE), mode="nearest").float()
         hidden = functional.relu(self.fc2(functional.relu(self.fc1(features.flatten(1)))))
         score = self.fc3(hidden).float()
+        # Not in training: a clamped score has no gradient, so a score outside [0, 1] would never come back.
         if not self.training:
             score = score.clamp(0, 1)
         quality = score[:, :, None]
@@ -86,23 +91,25 @@ def load_official_student(checkpoint: str | Path | Mapping[str, Tensor], *, max_
 
     Args:
         checkpoint: a ``.pth`` or safetensors file, or its state dict.
-        max_side: of the input; 512 is what it was trained on.
+        max_side: side of the square input in pixels; it was trained on 512.
 
     Returns:
         The student in evaluation mode, float32.
 
     Raises:
-        PocketiqaError: the file is missing, damaged or not tensors alone; an entry is missing, foreign or misshapen.
+        PocketiqaError: the file is missing, corrupt or holds more than tensors; a tensor is missing, unknown or of
+            another shape.
     """
     is_file = isinstance(checkpoint, str | Path)
     where = str(checkpoint) if is_file else "the state dict"
     content = read_tensors(Path(checkpoint)) if is_file else tensors_only(checkpoint, where)
     given = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    # Without memory for random weights, which the file's replace.
     with torch.device("meta"):
         student = DpIqaB7(dp_iqa_b7_config(max_side))
-    student.normalise = _unit_range()  # whose constants no state dict holds
+    student.normalise = _unit_range()  # its constants are in no state dict, so they would stay on "meta"
     own = student.state_dict()
-    # Only training with momentum None reads the counter of batches; files may lack it.
+    # Files may lack batch normalisation's counter, which only training with momentum None reads.
     given |= {name: torch.tensor(0) for name in own if name.endswith(_COUNTER) and name not in given}
     mismatch = misfits(own, given)
     if mismatch:

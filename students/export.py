@@ -1,4 +1,4 @@
-"""A student -> one sealed ONNX file with its contract inside, or a refusal where ONNX Runtime and torch disagree."""
+"""A student -> one ONNX file with contract and checksum inside, or an error where ONNX Runtime and torch disagree."""
 
 import copy
 import tempfile
@@ -23,62 +23,39 @@ from students.complexity import measure_complexity
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
 from students.session import INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
 
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
+OPSET = 17
+MAX_DIFFERENCE = 1e-4
+"""Largest accepted absolute difference of score, quality map and weight map; the scores span 0 to 1."""
+MAX_HALF_DIFFERENCE = 1e-2
+"""Largest accepted difference where weights were rounded to float16; before rounding, ``MAX_DIFFERENCE`` holds.
 
-
-def halve_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Round the weights to float16, each with a cast back to float32 before it is used; the argument stays as it is.
-
-    ONNX Runtime casts once, while it loads the model, so the network runs as before. Biases and constants stay in
-    float32: they are few, and an error in them does not average out. So do weights that float16 cannot reach.
-    """
-    model = onnx.ModelProto()
-    model.CopyFrom(graph)
-    weights = {node.input[1] for node in model.graph.node if node.op_type in _WEIGHTED}
-    casts = []
-    for initializer in model.graph.initializer:
-        if initializer.name in weights and _fits(initializer):
-            casts.append(_halve(initializer))
-    # A node must stand behind those that it depends on.
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return model
-
-
-def _fits(initializer: onnx.TensorProto) -> bool:
-    if initializer.data_type != onnx.TensorProto.FLOAT:
-        return False
-    return bool(np.abs(numpy_helper.to_array(initializer)).max(initial=0) <= np.finfo(np.float16).max)
-
-
-def _halve(initializer: onnx.TensorProto) -> onnx.NodeProto:
-    """Round it in place; the cast takes over its name, so that no other node changes."""
-    name = initializer.name
-    stored = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}.float16")
-    initializer.CopyFrom(stored)
-    return onnx.helper.make_node("Cast", [stored.name], [name], f"{name}.to_float32", to=onnx.TensorProto.FLOAT)
-
-
+Rounding errs by up to 1/2048 of each weight, and the errors of some fifty layers add up. Measured on the bundled
+photographs with pocket-m and pocket-s trained on BIQ2021: scores moved by up to 0.001, cells of the maps by 0.004.
+"""
+# Height and width of the traced image: sides differ, so that the exporter cannot take one for the other.
+_TRACED_SIZE = (96, 64)
+# Sizes of the batches compared: one, and several, where a frozen batch size fails.
 _BATCHES = (1, 3)
-_ADVICE = "look for exploding activations, or try another version of onnxruntime"
-# Odd and oblong sizes beside the images' own: where a size was frozen while tracing, they fail.
+# Height and width of further images: odd and oblong, where a size that was frozen while tracing fails.
 _ODD_SIZES = ((64, 64), (65, 97), (127, 71))
+_ADVICE = "look for exploding activations, or try another version of onnxruntime"
+_HALF_ADVICE = "its weights do not bear rounding to float16: export it without --half"
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the exported file is from the torch model on the CPU.
+    """Differences between the exported file in ONNX Runtime and the torch model, on the CPU.
 
     Attributes:
         score: largest absolute difference of a score.
-        quality_map: of a cell of the quality map.
-        weight_map: of a cell of the weight map.
-        limit: above which the export is refused.
+        quality_map: largest absolute difference of a cell of the quality map.
+        weight_map: largest absolute difference of a cell of the weight map.
+        limit: difference above which the export is refused.
         cases: number of batches compared.
-        images: number of images in them.
-        sizes: height and width of the images compared, each once.
-        versions: of torch, onnx and onnxruntime.
+        images: number of images in these batches.
+        sizes: height and width in pixels of the images compared, each once.
+        versions: versions of torch, onnx and onnxruntime, by package.
     """
 
     score: float
@@ -96,97 +73,16 @@ class Parity:
         return float(np.max([self.score, self.quality_map, self.weight_map]))
 
 
-def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Batches of one and more images, resized as in use, and cut to odd sizes."""
-    if not images:
-        raise PocketiqaError("no images to compare ONNX Runtime with torch: give at least one photograph")
-    resized = [student.config.preprocess.resize(image) for image in images]
-    cases = [image[None] for image in resized]
-    for index, (height, width) in enumerate(_ODD_SIZES):
-        parts = [np.ascontiguousarray(_part(image, height, width, index)) for image in resized]
-        cases += [np.stack([parts[at % len(parts)] for at in range(count)]) for count in _BATCHES]
-    return cases
-
-
-def _part(image: np.ndarray, height: int, width: int, index: int) -> np.ndarray:
-    """A window of the image; a side that is too short is filled by repeating it."""
-    rows = (np.arange(height) + index * 16) % image.shape[0]
-    columns = (np.arange(width) + index * 16) % image.shape[1]
-    return image[rows][:, columns]
-
-
-def compare(
-    student: Student, model: bytes, cases: Sequence[np.ndarray], limit: float, *, advice: str = _ADVICE
-) -> Parity:
-    """Run both on each batch.
-
-    Args:
-        student: on the CPU, in evaluation mode.
-        model: serialised ONNX.
-        cases: uint8 [N, H, W, 3] each, see ``parity_cases``.
-        limit: of the absolute difference.
-        advice: what the error says to do next.
-
-    Raises:
-        PocketiqaError: a difference above ``limit``, or a number that is not finite.
-    """
-    session = start_session(model, 1, "the exported graph")
-    worst = np.zeros(len(OUTPUTS))
-    for batch in cases:
-        with torch.inference_mode():
-            expected = student(torch.from_numpy(batch))[: len(OUTPUTS)]
-        found = [np.asarray(value) for value in session.run(list(OUTPUTS), {INPUT: batch})]
-        worst = np.maximum(worst, [_difference(a.numpy(), b) for a, b in zip(expected, found, strict=True)])
-    parity = Parity(
-        *map(float, worst),
-        limit=limit,
-        cases=len(cases),
-        images=sum(len(batch) for batch in cases),
-        sizes=tuple(sorted({(batch.shape[1], batch.shape[2]) for batch in cases})),
-        versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-    )
-    # Written so that a NaN is refused as well.
-    if not parity.worst <= limit:
-        raise PocketiqaError(
-            f"the export was refused: ONNX Runtime differs from torch by {parity.worst:.2g} of the score range, the "
-            f"limit is {limit:g} (score {parity.score:.2g}, quality map {parity.quality_map:.2g}, weight map "
-            f"{parity.weight_map:.2g}); {advice}"
-        )
-    return parity
-
-
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
-    if expected.shape != found.shape:
-        raise PocketiqaError(
-            f"the export was refused: ONNX Runtime gives the shape {found.shape} where torch gives {expected.shape}"
-        )
-    return float(np.max(np.abs(expected.astype(np.float64) - found)))
-
-
-OPSET = 17
-MAX_DIFFERENCE = 1e-4
-"""Largest accepted absolute difference of score, quality map and weight map; the scores span 0 to 1."""
-MAX_HALF_DIFFERENCE = 1e-2
-"""The same where the weights were rounded to float16, after the graph with the unrounded ones kept ``MAX_DIFFERENCE``.
-
-Rounding errs by up to 1/2048 of each weight, and the errors of some fifty layers add up. Measured on the bundled
-photographs with pocket-m and pocket-s trained on BIQ2021: scores moved by up to 0.001, cells of the maps by 0.004.
-"""
-
-_TRACED_SIZE = (96, 64)
-_HALF_ADVICE = "its weights do not bear rounding to float16: export it without --half"
-
-
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """A written export.
 
     Attributes:
-        path: of the ONNX file.
-        size_bytes: of it.
-        digest: hex SHA-256 from its seal.
-        contract: as stored inside.
-        parity: as measured.
+        path: path of the ONNX file.
+        size_bytes: size of the file in bytes.
+        digest: hex SHA-256 of the model, the checksum in the file.
+        contract: contract stored in the file.
+        parity: measured differences from the torch model.
     """
 
     path: Path
@@ -206,15 +102,15 @@ def draft_contract(
     data: Sequence[Mapping[str, Any]] = (),
     metrics: Mapping[str, Any] | None = None,
 ) -> StudentContract:
-    """The contract of a student before its export: what only the student knows is filled in here.
+    """The contract of a student before its export; architecture and costs are read from the student.
 
     Args:
-        student: to be exported.
-        name: such as ``pocket-m``.
-        scale: whose scale the scores are on.
-        calibration: raw score -> score.
-        teachers: ``TeacherStamp.as_dict()`` of each.
-        data: what it was trained on, each with ``name``, ``digest`` and ``licence``.
+        student: student to be exported.
+        name: name of the student, such as ``pocket-m``.
+        scale: scale of the scores, see ``StudentContract``.
+        calibration: raw score -> score; None where the raw score is the score.
+        teachers: ``TeacherStamp.as_dict()`` of each teacher.
+        data: data sets it was trained on, each with ``name``, ``digest`` and ``licence``.
         metrics: results of the evaluation, JSON values.
     """
     complexity = measure_complexity(student)
@@ -257,32 +153,36 @@ def export_onnx(
     Args:
         student: on any device, in any mode; it is left as it is.
         contract: see ``draft_contract``; its parity is measured here.
-        out: the file; an earlier one is replaced in one step.
-        images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in parts of odd sizes.
+        out: path of the file; an earlier one is replaced in one step.
+        images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in crops of odd sizes.
         max_difference: see ``MAX_DIFFERENCE``.
-        half: store weights in float16, see ``students.export``; then ``MAX_HALF_DIFFERENCE`` must be kept as well.
+        half: store weights in float16, see ``halve_weights``; differences may then reach ``MAX_HALF_DIFFERENCE``.
 
     Raises:
         PocketiqaError: no images, a contract of another student, or the outputs differ too much.
     """
     if contract.student != student.config.as_dict() or contract.preprocess != student.config.preprocess:
         raise PocketiqaError(f"the contract describes a {contract.backbone} that is not this student: draft it anew")
+    # A copy: the caller's student may be on a GPU, in half precision or in the middle of its training.
     frozen = copy.deepcopy(student).to("cpu", torch.float32).eval()
     graph, cases = _trace(frozen), parity_cases(student, images)
     parity = compare(frozen, graph.SerializeToString(), cases, max_difference)
     if half:
+        # Compared twice, so that an error of the exporter cannot hide behind the wider limit of rounding.
         graph = halve_weights(graph)
         parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
     contract = replace(contract, parity=asdict(parity))
     data = with_checksum(_with_contract(graph, contract).SerializeToString())
     digest = verify_checksum(data, str(out))
-    # The bytes that will be written, metadata and seal included, must be what the runtime accepts.
+    # The bytes that will be written, with metadata and checksum, must be what the runtime accepts.
     start_session(data, 1, str(out))
     write_atomic(Path(out), data)
     return ExportReport(Path(out), len(data), digest, contract, parity)
 
 
 class _Outputs(nn.Module):
+    """A student without its features, which the runtime does not need."""
+
     def __init__(self, student: Student):
         super().__init__()
         self.student = student
@@ -295,7 +195,7 @@ class _Outputs(nn.Module):
 def _trace(student: Student) -> onnx.ModelProto:
     """The graph with normalisation inside, batch normalisation folded, batch and size free.
 
-    torch's older exporter: it takes a second, and "same" padding makes the newer one run for minutes.
+    By torch's older exporter: it takes a second, and "same" padding makes the newer one run for minutes.
     """
     maps = {0: "batch", 1: "map_height", 2: "map_width"}
     axes = {INPUT: {0: "batch", 1: "height", 2: "width"}, OUTPUTS[0]: {0: "batch"}, OUTPUTS[1]: maps, OUTPUTS[2]: maps}
@@ -322,3 +222,116 @@ def _with_contract(graph: onnx.ModelProto, contract: StudentContract) -> onnx.Mo
     onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Batches to compare on: each image alone, resized as in use, and batches of crops of odd sizes.
+
+    Args:
+        student: its configuration resizes the images.
+        images: uint8 HxWx3, at least one.
+
+    Returns:
+        uint8 [N, H, W, 3] each.
+
+    Raises:
+        PocketiqaError: no images.
+    """
+    if not images:
+        raise PocketiqaError("no images to compare ONNX Runtime with torch: give at least one photograph")
+    resized = [student.config.preprocess.resize(image) for image in images]
+    cases = [image[None] for image in resized]
+    for index, (height, width) in enumerate(_ODD_SIZES):
+        crops = [np.ascontiguousarray(_crop(image, height, width, offset=index * 16)) for image in resized]
+        cases += [np.stack([crops[position % len(crops)] for position in range(count)]) for count in _BATCHES]
+    return cases
+
+
+def _crop(image: np.ndarray, height: int, width: int, *, offset: int) -> np.ndarray:
+    """A crop whose upper left corner is ``offset`` pixels down and right; beyond the border the image is repeated."""
+    rows = (np.arange(height) + offset) % image.shape[0]
+    columns = (np.arange(width) + offset) % image.shape[1]
+    return image[rows][:, columns]
+
+
+def compare(
+    student: Student, model: bytes, cases: Sequence[np.ndarray], limit: float, *, advice: str = _ADVICE
+) -> Parity:
+    """Run torch and ONNX Runtime on each batch and compare their outputs.
+
+    Args:
+        student: on the CPU, in evaluation mode.
+        model: serialised ONNX.
+        cases: uint8 [N, H, W, 3] each, see ``parity_cases``.
+        limit: largest accepted absolute difference.
+        advice: next step that the error gives.
+
+    Raises:
+        PocketiqaError: a difference above ``limit``, or a number that is not finite.
+    """
+    session = start_session(model, 1, "the exported graph")
+    worst = np.zeros(len(OUTPUTS))
+    for batch in cases:
+        with torch.inference_mode():
+            expected = student(torch.from_numpy(batch))[: len(OUTPUTS)]
+        outputs = [np.asarray(value) for value in session.run(list(OUTPUTS), {INPUT: batch})]
+        worst = np.maximum(worst, [_difference(a.numpy(), b) for a, b in zip(expected, outputs, strict=True)])
+    parity = Parity(
+        *map(float, worst),
+        limit=limit,
+        cases=len(cases),
+        images=sum(len(batch) for batch in cases),
+        sizes=tuple(sorted({(batch.shape[1], batch.shape[2]) for batch in cases})),
+        versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+    )
+    # Not ``worst > limit``: that is false for NaN, which must be refused as well.
+    if not parity.worst <= limit:
+        raise PocketiqaError(
+            f"the export was refused: ONNX Runtime differs from torch by {parity.worst:.2g} of the score range, the "
+            f"limit is {limit:g} (score {parity.score:.2g}, quality map {parity.quality_map:.2g}, weight map "
+            f"{parity.weight_map:.2g}); {advice}"
+        )
+    return parity
+
+
+def _difference(expected: np.ndarray, output: np.ndarray) -> float:
+    if expected.shape != output.shape:
+        raise PocketiqaError(
+            f"the export was refused: ONNX Runtime gives the shape {output.shape} where torch gives {expected.shape}"
+        )
+    return float(np.max(np.abs(expected.astype(np.float64) - output)))
+
+
+def halve_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Round the weights to float16, each with a cast back to float32 before it is used; the argument stays as it is.
+
+    ONNX Runtime casts once, while it loads the model, so the network runs as before. Biases and constants stay in
+    float32: they are few, and an error in them does not average out. So do tensors with a value beyond float16's range.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    # The second input of these operators is the weight (ONNX operator specification).
+    weights = {node.input[1] for node in model.graph.node if node.op_type in _WEIGHTED}
+    casts = []
+    for initializer in model.graph.initializer:
+        if initializer.name in weights and _fits(initializer):
+            casts.append(_halve(initializer))
+    # ONNX wants nodes in an order in which each comes after those it depends on.
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _fits(initializer: onnx.TensorProto) -> bool:
+    if initializer.data_type != onnx.TensorProto.FLOAT:
+        return False
+    return bool(np.abs(numpy_helper.to_array(initializer)).max(initial=0) <= np.finfo(np.float16).max)
+
+
+def _halve(initializer: onnx.TensorProto) -> onnx.NodeProto:
+    """Round a weight in place; the cast takes over its name, so that no other node changes."""
+    name = initializer.name
+    stored = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}.float16")
+    initializer.CopyFrom(stored)
+    return onnx.helper.make_node("Cast", [stored.name], [name], f"{name}.to_float32", to=onnx.TensorProto.FLOAT)

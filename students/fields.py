@@ -1,4 +1,4 @@
-"""Strict reading of JSON records: a missing, unknown or ill-typed field is an error that names it."""
+"""Strict reading of JSON records: a missing or unknown field, or a number out of range, is an error that names it."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from pseudo_labels.errors import PocketiqaError
 
 
 def check_fields(record: Any, required: Collection[str], what: str, optional: Collection[str] = ()) -> dict[str, Any]:
-    """Return ``record`` as a dict if it has all ``required`` fields and none that is not known.
+    """Return ``record`` as a dict if it has all ``required`` fields and none besides these and ``optional``.
 
     Raises:
-        PocketiqaError: it is not a mapping, lacks a field, or has one too many; ``what`` names the record.
+        PocketiqaError: it is not a mapping, lacks a field, or has an unknown one; ``what`` names the record.
     """
     if not isinstance(record, Mapping):
         raise PocketiqaError(f"the {what} is {type(record).__name__}, but a mapping of fields is needed")
@@ -30,6 +30,7 @@ def check_int(value: Any, name: str, low: int, high: int) -> int:
     Raises:
         PocketiqaError: it is not; ``name`` says which value.
     """
+    # To Python True is an integer; here it is a mistake.
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise PocketiqaError(f"{name} is {value!r}, but an integer from {low} to {high} is needed")
     return value

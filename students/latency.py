@@ -22,7 +22,7 @@ STEPS = ("decode", "resize", "network", "total")
 
 @dataclass(frozen=True)
 class StepLatency:
-    """Milliseconds of one step for one image, over all images and repeats."""
+    """Milliseconds of one step for one image: median and 95th percentile over all images and repeats."""
 
     median_ms: float
     p95_ms: float
@@ -30,14 +30,14 @@ class StepLatency:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """How long scoring takes.
+    """Duration of scoring an image file.
 
     Attributes:
-        steps: of ``decode`` (file to pixels), ``resize``, ``network`` (with calibration) and ``total``.
+        steps: latency of ``decode`` (file to pixels), ``resize``, ``network`` (with calibration) and ``total``.
         images: number of files measured.
-        repeats: how often each was.
-        threads: of the network, and cores the process was pinned to.
-        machine: processor architecture and model, as far as the system tells.
+        repeats: number of measurements of each file.
+        threads: number of threads of the network, and of cores that the process was pinned to.
+        machine: processor architecture and model, where the system names them.
     """
 
     steps: dict[str, StepLatency]
@@ -65,9 +65,9 @@ def measure_latency(
     Args:
         model: ONNX file.
         images: files that can be scored.
-        threads: of the network; the process is pinned to as many cores while it measures (Linux).
-        warmup_images: scored before the clock counts.
-        repeats: passes over the images.
+        threads: threads of the network; the process is pinned to as many cores while it measures (Linux).
+        warmup_images: number of images scored first, without being measured.
+        repeats: number of passes over the images.
         progress: called with (done, total) images, warm-up included.
 
     Raises:
@@ -78,21 +78,23 @@ def measure_latency(
     check_int(threads, "threads", 1, MAX_WORKERS)
     check_int(repeats, "repeats", 1, 1_000_000)
     check_int(warmup_images, "warmup_images", 0, 1_000_000)
-    order = [images[index % len(images)] for index in range(warmup_images)] + list(images) * repeats
+    # The first runs allocate memory and fill the caches; whoever scores a folder pays for them once.
+    paths = [images[index % len(images)] for index in range(warmup_images)] + list(images) * repeats
     times_ms = []
     # The session's own threads inherit the pinning, so it starts inside.
     with pinned_cores(threads):
         scorer = Scorer(model, threads=threads)
-        for done, path in enumerate(order, start=1):
+        for done, path in enumerate(paths, start=1):
             times_ms.append(_time_one(scorer, path))
             if progress is not None:
-                progress(done, len(order))
+                progress(done, len(paths))
     columns = np.array(times_ms[warmup_images:]).T
     steps = {name: _summary(column) for name, column in zip(STEPS, columns, strict=True)}
     return LatencyReport(steps, len(images), repeats, threads, machine_name())
 
 
 def _time_one(scorer: Scorer, path: str | Path) -> tuple[float, float, float, float]:
+    # The steps of ``Scorer.score``, with the clock between them.
     start = time.perf_counter()
     rgb = load(path)
     decoded = time.perf_counter()
@@ -112,7 +114,7 @@ def pinned_cores(count: int) -> Iterator[None]:
     """Keep this thread, and those it starts, on ``count`` cores; where the system cannot, do nothing.
 
     Raises:
-        PocketiqaError: fewer cores may be used.
+        PocketiqaError: this process may use fewer than ``count`` cores.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield

@@ -13,6 +13,7 @@ from students.config import StudentConfig
 
 # Every cell counts a little, so the weights never sum up to zero.
 _LEAST_WEIGHT = 1e-3
+# Standard deviation of the heads' first weights: small, so that the sigmoids start where their slope is largest.
 _HEAD_STD = 1e-3
 
 
@@ -20,7 +21,7 @@ class PocketStudent(Student):
     """A compact no-reference quality model, fully convolutional: any size from 64 pixels up.
 
     Attributes:
-        config: rebuilds the architecture; ``mean`` and ``std`` are resolved.
+        config: architecture, with ``mean`` and ``std`` filled in; rebuilds the student without its weights.
     """
 
     def __init__(self, config: StudentConfig, *, pretrained: bool = False):
@@ -36,7 +37,7 @@ class PocketStudent(Student):
         self.normalise = Normalise(self.config.mean or mean, self.config.std or std)
         self.neck = _Neck(channel_counts(self.backbone), config)
         self.heads = nn.Conv2d(config.head_width, 2, 1)
-        # A new student says about 0.5 everywhere, and weighs all cells about alike.
+        # A new student scores about 0.5 everywhere, and gives all cells about the same weight.
         nn.init.normal_(self.heads.weight, std=_HEAD_STD)
         if self.heads.bias is not None:
             nn.init.zeros_(self.heads.bias)
@@ -52,6 +53,7 @@ class PocketStudent(Student):
         """
         check_batch(rgb)
         features = self.neck(self.backbone(self.normalise(rgb)))
+        # float32 from here on, also under autocast: in bfloat16, scores near 1 would move in steps of 0.004.
         logits = self.heads(features).float()
         quality = logits[:, 0].sigmoid()
         weight = logits[:, 1].sigmoid() + _LEAST_WEIGHT
@@ -87,8 +89,8 @@ class _Neck(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         map_size = maps[self.levels.index(self.map_stride)].shape[-2:]
         reduced = []
-        for level, reduce, found in zip(self.levels, self.reduce, maps, strict=True):
-            level_map = reduce(found)
+        for level, reduce, feature_map in zip(self.levels, self.reduce, maps, strict=True):
+            level_map = reduce(feature_map)
             if level < self.map_stride:
                 level_map = functional.avg_pool2d(level_map, self.map_stride // level)
             if level != self.map_stride:

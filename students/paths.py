@@ -1,4 +1,4 @@
-"""What paths name: the image files to score, each once, in a stable order; and where a student lies. Without torch.
+"""From paths to files: the images to score, each once, in a stable order; and the files of a student. Without torch.
 
 The rules for images are those of ``pseudo_labels.sources``, which has more kinds of sources and needs more packages.
 """
@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = frozenset(
 
 RECORD = "student.json"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
-"""Of files that are read as the checkpoint of DP-IQA's authors, see ``students.dp_iqa_b7``."""
+"""Suffixes of files that are read as the checkpoint of DP-IQA's authors, see ``students.dp_iqa_b7``."""
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False) -> list[Path]:
@@ -33,17 +33,18 @@ def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False
 
     Returns:
         Paths in the order of ``paths``, within a folder by name, files before folders below; a file met twice comes
-        once, at its first place.
+        once, where it was met first.
     """
     visited: set[str] = set()
     unique: dict[str, Path] = {}
     for path in map(Path, paths):
-        for found in _walk(path, recursive, visited) if path.is_dir() else (path,):
-            unique.setdefault(_place(found), found)
+        for file in _walk(path, recursive, visited) if path.is_dir() else (path,):
+            unique.setdefault(_address(file), file)
     return list(unique.values())
 
 
 def _walk(root: Path, recursive: bool, visited: set[str]) -> Iterator[Path]:
+    # Real folders before linked ones: what is below ``root`` is then named by its own path, not through a link.
     folders, links = [root], list[Path]()
     while folders or links:
         folder = folders.pop() if folders else links.pop()
@@ -56,10 +57,11 @@ def _walk(root: Path, recursive: bool, visited: set[str]) -> Iterator[Path]:
         try:
             children = [folder / name for name in sorted(os.listdir(folder))]
         except OSError:
-            yield folder
+            yield folder  # becomes a row that gives the reason
             continue
         yield from filter(_is_wanted, children)
         if recursive:
+            # Reversed, as the last is taken first.
             below = [child for child in reversed(children) if child.is_dir()]
             links.extend(child for child in below if child.is_symlink())
             folders.extend(child for child in below if not child.is_symlink())
@@ -74,13 +76,13 @@ def _leads_up(path: Path, real: str) -> bool:
     return path.is_symlink() and Path(real) in Path(os.path.realpath(path.parent), "_").parents
 
 
-def _place(path: Path) -> str:
-    """Where the name itself lies: links in the folders are resolved, a link to a file stays a name of its own."""
+def _address(path: Path) -> str:
+    """Absolute address of the name itself: links in the folders are resolved, a link to a file stays its own file."""
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def find_student(path: str | Path) -> Path | None:
-    """What ``open_student`` would read: ``path``, its ``student`` folder, or None if there is no student."""
+    """The path that ``open_student`` would read: ``path``, its ``student`` folder, or None if there is no student."""
     path = Path(path)
     if path.is_file() and path.suffix in CHECKPOINT_SUFFIXES:
         return path

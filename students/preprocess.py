@@ -29,8 +29,8 @@ class Preprocess:
     beyond ``max_side``: only images more slender than ``max_side : min_side`` (such as 64x5000) lose their aspect.
 
     Attributes:
-        max_side: pixels of the longer side, at most.
-        min_side: pixels of the shorter side, at least.
+        max_side: largest length of the longer side in pixels.
+        min_side: smallest length of the shorter side in pixels.
     """
 
     max_side: int = 384

@@ -1,4 +1,4 @@
-"""Students by name: three presets of ours, a published one, or any timm backbone."""
+"""Students by name: three presets of ours, a published student, or one around any timm backbone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,9 @@ POCKET_PRESETS: dict[str, StudentConfig] = {
     "pocket-l": StudentConfig("mobilenetv4_conv_medium", head_width=128, preprocess=Preprocess(max_side=512)),
 }
 PRESETS: dict[str, StudentConfig] = {**POCKET_PRESETS, DP_IQA_B7: dp_iqa_b7_config()}
-"""All names: the pocket presets, and the published student to compare them with (``students.dp_iqa_b7``)."""
+"""All presets: ours, and the published student to compare them with (``students.dp_iqa_b7``)."""
 
-# Of the pocket presets: a published student is as large as it is.
+# Trained values that each pocket preset may have at most; the published student is as large as it is.
 PARAMETER_LIMITS = {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
 DEFAULT_PRESET = "pocket-m"
 
@@ -31,7 +31,7 @@ def student_config(name: str) -> StudentConfig:
     """The configuration of a preset, or the default one around a timm backbone.
 
     Raises:
-        PocketiqaError: neither knows the name; the nearest names are given.
+        PocketiqaError: neither has the name; the message gives the most similar ones.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -55,9 +55,9 @@ def build_student(
     Args:
         student: preset, timm backbone or configuration.
         init: safetensors file with weights of the backbone under timm's key names; not for ``DP_IQA_B7``.
-        pretrained: take timm's weights from its hub, which needs a network; never without being asked, and likewise.
-        max_side: replaces ``preprocess.max_side`` of the configuration.
-        seed: of the random weights.
+        pretrained: fetch the backbone's weights from timm's hub, which needs a network; not for ``DP_IQA_B7``.
+        max_side: replaces ``preprocess.max_side`` of the configuration, in pixels.
+        seed: seed of the random weights.
 
     Raises:
         PocketiqaError: an unknown name, an unfit backbone, or weights that do not fit it.
@@ -73,10 +73,10 @@ def build_student(
 
 
 def check_start(config: StudentConfig, *, init: str | Path | None = None, pretrained: bool = False) -> None:
-    """Refuse first weights that a student cannot have.
+    """Refuse initial weights that a student cannot have.
 
     Args:
-        config: of the student.
+        config: configuration of the student.
         init: file with weights of the backbone.
         pretrained: whether timm's weights are wanted.
 
@@ -94,7 +94,7 @@ def check_start(config: StudentConfig, *, init: str | Path | None = None, pretra
 
 
 def new_student(config: StudentConfig, *, seed: int = 0, pretrained: bool = False) -> Student:
-    """Build a student from a seed of its own: equal arguments give equal weights, the global generator is untouched.
+    """Build a student from its own seed: equal arguments give equal weights, torch's global generator is untouched.
 
     Raises:
         PocketiqaError: see ``PocketStudent`` and ``check_start``.
@@ -103,6 +103,7 @@ def new_student(config: StudentConfig, *, seed: int = 0, pretrained: bool = Fals
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.backbone == DP_IQA_B7:
+            # Imported only where such a student is built: few ever are.
             from students.dp_iqa_b7 import DpIqaB7
 
             return DpIqaB7(config)

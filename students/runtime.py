@@ -8,11 +8,15 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, load
+from pseudo_labels.errors import IntegrityError, PocketiqaError
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, decode_pil, load
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
@@ -21,45 +25,23 @@ from students.preprocess import check_rgb
 from students.session import INPUT, OUTPUTS, open_model
 from students.shipped import model_path
 
-# Numbers of malloc.h. Blocks below the one bound come from the heap, whose free end is kept up to the other.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_BLOCK_BYTES = 32 << 20
-_KEPT_BYTES = 128 << 20
-MOST_BYTES = (1 << 31) - 1
-"""The largest bound that malloc takes."""
-_USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
-
-
-def keep_freed_memory(kept_bytes: int = _KEPT_BYTES, block_bytes: int = _BLOCK_BYTES) -> bool:
-    """Let this process keep freed memory, from now on.
-
-    Args:
-        kept_bytes: at most so much, up to ``MOST_BYTES``.
-        block_bytes: blocks from this size on are given back all the same.
-
-    Returns:
-        Whether it was done: not without glibc, nor where the user has tuned or replaced the allocator.
-    """
-    if any(name in os.environ for name in _USERS_OWN):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, block_bytes) and mallopt(_M_TRIM_THRESHOLD, kept_bytes))
-
-
 MAX_WORKERS = 256
-# Images in flight for each worker: enough that none waits for the oldest one, few enough that memory stays flat.
+# Images in work or done for each worker: enough that none waits for a slow oldest one, few enough for flat memory.
 _AHEAD_PER_WORKER = 4
 
+ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | Image.Image
+"""One image: the path of a file, the encoded content of a file, decoded uint8 HxWx3 RGB, or a Pillow image."""
+_ACCEPTED = "a path, the bytes of an image file, a uint8 HxWx3 array (RGB) or a PIL image"
+# Types that can be iterated, or look as if, but are one image.
+_NOT_MANY = (bytes, bytearray, memoryview, Image.Image)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What a student says of one image.
+    """A student's score of one image, with the maps it was made from.
 
     Attributes:
-        score: in [0, 1], 1 best, on the scale named in the contract.
+        score: quality in [0, 1], 1 best, on the scale named in the contract.
         quality_map: float32 [h, w] in [0, 1], on the same scale: which parts look good or bad. One cell is a square of
             ``student.map_stride`` pixels of the resized image.
         weight_map: float32 [h, w], positive: how much each cell counts. Only ratios within one image mean something.
@@ -69,16 +51,21 @@ class Result:
     quality_map: np.ndarray
     weight_map: np.ndarray
 
+    def __repr__(self) -> str:
+        # One line also in a notebook: the maps hold hundreds of numbers.
+        height, width = self.quality_map.shape
+        return f"Result(score={self.score:.4f}, quality_map and weight_map of {height}x{width} cells)"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a folder's result.
+    """The result of one file of many.
 
     Attributes:
-        path: as it was given.
-        score: as in ``Result``; None unless ``ok``.
-        status: see ``Status``.
-        reason: words for a person; empty if ``ok``.
+        path: path of the file, as it was given.
+        score: quality in [0, 1], see ``Result``; None unless ``status`` is ``ok``.
+        status: ``ok``, or the kind of fault, see ``Status``.
+        reason: description of the fault for a person; empty if ``status`` is ``ok``.
     """
 
     path: str
@@ -90,9 +77,12 @@ class Row:
 class Scorer:
     """An exported student on the CPU. Thread-safe; scores do not depend on batch, order or number of workers.
 
+    It can be copied, pickled and sent to other processes of this machine. What travels is the path of the model file
+    and its digest: whoever receives it opens the file anew, and a file that was replaced meanwhile is an error.
+
     Attributes:
-        contract: what the model file promises: preprocessing, scale, teachers, data, metrics.
-        digest: hex SHA-256 that identifies the model.
+        contract: preprocessing, scale, teachers, data and metrics of the model, as its file states them.
+        digest: hex SHA-256 of the model.
     """
 
     def __init__(
@@ -103,27 +93,46 @@ class Scorer:
         Args:
             model: ONNX file made by ``pocketiqa export``, or the name of one that comes with the package; None is the
                 default one (see ``students.shipped``).
-            threads: that one image may use; folders are better served by ``score_many(workers=...)``.
-            limits: which files are accepted.
+            threads: number of threads for one image; for many images, ``score_many(workers=...)`` is faster.
+            limits: largest and smallest image accepted, and the background of transparent pixels.
 
         Raises:
             PocketiqaError: the file is missing, was altered, or is not an exported student.
         """
-        opened = open_model(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS))
+        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits)
+
+    def _open(self, path: Path, threads: int, limits: DecodeLimits) -> None:
+        opened = open_model(path, threads)
         self.contract: StudentContract = opened.contract
         self.digest = opened.digest
         self._session = opened.session
         self._limits = limits
+        self._threads = threads
+        # Absolute, for a process that is started later may have another current folder.
+        self._path = path.absolute()
 
-    def score(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> Result:
+    def __getstate__(self) -> dict[str, Any]:
+        # ONNX Runtime's session cannot travel; it is made anew from the file.
+        return {"path": self._path, "digest": self.digest, "threads": self._threads, "limits": self._limits}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._open(state["path"], state["threads"], state["limits"])
+        if self.digest != state["digest"]:
+            raise IntegrityError(
+                f"{state['path']} was replaced: the scorer was made from model {state['digest'][:12]}..., the file now "
+                f"holds {self.digest[:12]}...; make a new Scorer, or put the earlier file back"
+            )
+
+    def score(self, image: ImageInput) -> Result:
         """Score one image.
 
         Args:
-            image: path, encoded file content, or decoded uint8 HxWx3 RGB (which ``limits`` do not concern).
+            image: path, encoded file content, Pillow image (scored as its file would be: upright, without alpha), or
+                decoded uint8 HxWx3 RGB (which ``limits`` do not concern).
 
         Raises:
             ImageError: the file cannot be used; ``status`` and ``reason`` say why.
-            PocketiqaError: an array of another type or shape.
+            PocketiqaError: an array of another type or shape, or something that is no image.
         """
         rgb = self.contract.preprocess.resize(self._pixels(image))
         score, quality, weight = self.infer(rgb[None])
@@ -131,10 +140,18 @@ class Scorer:
             raise ImageError(Status.FAILED, "the model gave no finite score")
         return Result(float(score[0]), quality[0], weight[0])
 
-    def _pixels(self, image: str | os.PathLike[str] | bytes | np.ndarray) -> np.ndarray:
+    def _pixels(self, image: ImageInput) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
-        return decode(image, self._limits) if isinstance(image, bytes) else load(image, self._limits)
+        if isinstance(image, Image.Image):
+            return decode_pil(image, self._limits)
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode(bytes(image), self._limits)
+        # Checked by type: the system would take an integer for an open file.
+        if isinstance(image, str | os.PathLike):
+            return load(image, self._limits)
+        many = "; score several files with Scorer.score_many" if isinstance(image, Iterable) else ""
+        raise PocketiqaError(f"an image is {type(image).__name__}, but {_ACCEPTED} is needed{many}")
 
     def infer(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Run the network on images of one size that are resized already (``contract.preprocess.resize``).
@@ -150,7 +167,7 @@ class Scorer:
         """
         _check_batch(batch, self.contract.preprocess.min_side)
         score, quality, weight = (np.asarray(value) for value in self._session.run(list(OUTPUTS), {INPUT: batch}))
-        # A mean of numbers below 1 may round to just above it.
+        # In float32 a weighted mean of numbers up to 1 may round to just above 1.
         score = np.clip(score, 0.0, 1.0)
         if self.contract.calibration is not None:
             score, quality = self.contract.calibration(score), self.contract.calibration(quality)
@@ -165,36 +182,88 @@ class Scorer:
     ) -> Iterator[Row]:
         """Score files, one row a path, in the order given; a bad file gives a row and stops nothing.
 
-        Memory does not grow with the number of paths: a few images a worker are in flight, and rows are not kept. The
-        process keeps up to 128 MB of freed memory from then on (see ``students.runtime``).
+        Memory does not grow with the number of paths: a few images per worker are in work, and rows are not stored. The
+        process retains up to 128 MiB of freed memory from then on (see ``keep_freed_memory``).
 
         Args:
-            paths: files (folders: see ``students.paths.find_images``); read as the work proceeds.
-            workers: threads that decode, resize and run the network, each on an image of its own.
+            paths: files (for folders see ``students.paths.find_images``); taken one by one as the work proceeds.
+            workers: number of threads; each decodes, resizes and scores one image at a time.
             progress: called with (done, total) after each row; the total is 0 if ``paths`` has no length.
 
         Raises:
-            PocketiqaError: ``workers`` is out of range.
+            PocketiqaError: ``workers`` is out of range, or ``paths`` is a single path or image; and, when its turn
+                comes, an item that is no path.
         """
         check_int(workers, "workers", 1, MAX_WORKERS)
+        _check_many(paths)
         keep_freed_memory()
         total = len(paths) if isinstance(paths, Sized) else 0
-        # With one worker the work is done where it is asked for; when the caller stops early, at most the images now in
-        # work are waited for.
+        # A single worker is the caller's own thread. A caller that stops early waits for the images in work only.
         rows = in_order(self.row, paths, workers if workers > 1 else 0, ahead=workers * _AHEAD_PER_WORKER)
         return rows if progress is None else _counted(rows, total, progress)
 
     def row(self, path: str | os.PathLike[str]) -> Row:
-        """Score one file; every fault of the file becomes the row's status and reason."""
+        """Score one file; every fault of the file becomes the row's status and reason.
+
+        Raises:
+            PocketiqaError: ``path`` is no path: the fault of the program, not of a file.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise PocketiqaError(
+                f"a path is {type(path).__name__}, but str or Path is needed; score other images with Scorer.score"
+            )
         name = os.fsdecode(path)
         try:
             return Row(name, self.score(path).score, Status.OK, "")
         except ImageError as error:
             return Row(name, None, error.status, error.reason)
         except MemoryError:
-            return Row(name, None, Status.FAILED, "memory did not suffice to score it")
+            return Row(name, None, Status.FAILED, "there was not enough memory to score it")
         except Exception as error:  # ONNX Runtime's exceptions share no public base class; one image stops no folder
             return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
+
+
+def score(
+    image: ImageInput, model: str | os.PathLike[str] | None = None, *, limits: DecodeLimits = DEFAULT_LIMITS
+) -> Result:
+    """Score one image: ``Scorer(model, limits=limits).score(image)``, but the model stays loaded for the next call.
+
+    Args:
+        image: as for ``Scorer.score``.
+        model: as for ``Scorer``.
+        limits: as for ``Scorer``.
+
+    Raises:
+        ImageError: the file cannot be used; ``status`` and ``reason`` say why.
+        PocketiqaError: something that is no image, or no usable model.
+    """
+    path = model_path(model).absolute()
+    try:
+        file = path.stat()
+    except OSError:
+        return Scorer(path, limits=limits).score(image)  # which says what is wrong with the file
+    return _scorer(path, limits, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)).score(image)
+
+
+@lru_cache(maxsize=2)
+def _scorer(path: Path, limits: DecodeLimits, state: tuple[int, ...]) -> Scorer:
+    del state  # only part of the key: a file that was written anew is opened anew
+    return Scorer(path, limits=limits)
+
+
+def _check_many(paths: object) -> None:
+    if isinstance(paths, str | os.PathLike):
+        raise PocketiqaError(
+            f"paths is one path, {os.fspath(paths)!r}, but several are needed: give [path], or take Scorer.score for "
+            "one image"
+        )
+    # Arrays of paths come from tables; arrays of numbers are pixels.
+    is_image = paths.dtype.kind not in "OU" if isinstance(paths, np.ndarray) else isinstance(paths, _NOT_MANY)
+    if is_image or not isinstance(paths, Iterable):
+        raise PocketiqaError(
+            f"paths is {type(paths).__name__}, but an iterable of paths is needed: give [path], or take Scorer.score "
+            "for one image"
+        )
 
 
 def _counted(rows: Iterator[Row], total: int, progress: Progress) -> Iterator[Row]:
@@ -212,3 +281,32 @@ def _check_batch(batch: np.ndarray, min_side: int) -> None:
         raise PocketiqaError(
             f"a batch has {batch.shape[1]}x{batch.shape[2]} pixels, but sides of {min_side} are needed"
         )
+
+
+# Numbers of glibc's malloc.h. Blocks below the second bound come from the heap, whose free end is returned to the
+# system only above the first. By default both are low (128 KiB) and adapt, so each photograph takes new pages.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_BLOCK_BYTES = 32 << 20
+_RETAINED_BYTES = 128 << 20
+MOST_BYTES = (1 << 31) - 1
+"""The largest bound that malloc takes, an int of C."""
+_USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def keep_freed_memory(kept_bytes: int = _RETAINED_BYTES, block_bytes: int = _BLOCK_BYTES) -> bool:
+    """Let this process reuse freed memory instead of returning it to the system, from now on.
+
+    Args:
+        kept_bytes: largest amount of freed memory that is retained, at most ``MOST_BYTES``.
+        block_bytes: size from which on a block is returned to the system in any case, at most ``MOST_BYTES``.
+
+    Returns:
+        Whether it was set: not without glibc, nor where the user has tuned or replaced the allocator.
+    """
+    if any(name in os.environ for name in _USERS_OWN):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, block_bytes) and mallopt(_M_TRIM_THRESHOLD, kept_bytes))

@@ -1,4 +1,8 @@
-"""A sealed model file -> an ONNX Runtime session and its contract, or one clear error."""
+"""A model file -> its verified checksum, an ONNX Runtime session and its contract, or one clear error.
+
+The checksum is the last entry of the model's metadata and has a fixed length: the file is valid ONNX for every reader,
+and is verified here before anything parses it. Both are done on bytes, as the runtime has neither onnx nor protobuf.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,62 +14,15 @@ from pseudo_labels.files import sha256_bytes
 from students.contract import CONTRACT_KEY, StudentContract
 from students.shipped import NAMES
 
-CHECKSUM_KEY = "pocketiqa.sha256"
-_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
-_LENGTH_DELIMITED = 2
-_DIGEST_HEX = 64
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """One length-delimited protobuf field; both numbers here are below 128, so each takes one byte."""
-    return bytes([number << 3 | _LENGTH_DELIMITED, len(content)]) + content
-
-
-def _entry(digest: str) -> bytes:
-    pair = _field(_KEY, CHECKSUM_KEY.encode()) + _field(_VALUE, digest.encode())
-    return _field(_METADATA_PROPS, pair)
-
-
-CHECKSUM_BYTES = len(_entry("0" * _DIGEST_HEX))
-
-
-def with_checksum(model: bytes) -> bytes:
-    """Serialised model -> the same with its seal at the end."""
-    return model + _entry(sha256_bytes(model))
-
-
-def verify_checksum(data: bytes, name: str) -> str:
-    """Verify a sealed file's bytes.
-
-    Args:
-        data: the whole file.
-        name: what the error calls it.
-
-    Returns:
-        The hex digest in the seal, which identifies the file's content.
-
-    Raises:
-        TamperedError: there is no seal at the end, or it does not fit the bytes before it.
-    """
-    model, tail = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    digest = tail[-_DIGEST_HEX:]
-    if len(data) <= CHECKSUM_BYTES or tail[:-_DIGEST_HEX] != _entry("0" * _DIGEST_HEX)[:-_DIGEST_HEX]:
-        raise IntegrityError(
-            f"{name} does not end with a pocketiqa seal: it was cut, appended to or not exported by pocketiqa; "
-            "fetch it again or export it with `pocketiqa export`"
-        )
-    actual = sha256_bytes(model)
-    if digest != actual.encode():
-        raise IntegrityError(
-            f"{name} was altered: its seal says {digest[:12].decode('ascii', 'replace')}..., its content is "
-            f"{actual[:12]}...; fetch it again or export it with `pocketiqa export`"
-        )
-    return actual
-
-
 INPUT = "rgb"
 OUTPUTS = ("score", "quality_map", "weight_map")
+# Lowest severity that ONNX Runtime prints: errors, no warnings.
 _ERRORS_ONLY = 3
+CHECKSUM_KEY = "pocketiqa.sha256"
+_DIGEST_HEX = 64
+# Field numbers of ModelProto.metadata_props and of StringStringEntryProto (onnx.proto), and protobuf's wire type.
+_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+_LENGTH_DELIMITED = 2
 
 
 @dataclass(frozen=True)
@@ -73,14 +30,34 @@ class OpenedModel:
     """A model ready to run.
 
     Attributes:
-        session: thread-safe.
-        contract: what the model promises.
-        digest: hex SHA-256 of the model, from its verified seal.
+        session: ONNX Runtime's session; thread-safe.
+        contract: preprocessing, scale, teachers, data and metrics of the model.
+        digest: hex SHA-256 of the model, its verified checksum.
     """
 
     session: onnxruntime.InferenceSession
     contract: StudentContract
     digest: str
+
+
+def open_model(path: str | Path, threads: int = 1) -> OpenedModel:
+    """Verify the checksum, then load the model from the verified bytes.
+
+    Args:
+        path: model file.
+        threads: number of threads for one image.
+
+    Raises:
+        PocketiqaError: the file is missing, altered (``IntegrityError``), no model, or has no contract of this version.
+    """
+    # Read once: the file may be replaced between a check and a second reading.
+    data = read_model(path)
+    digest = verify_checksum(data, str(path))
+    session = start_session(data, threads, str(path))
+    text = session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
+    if text is None:
+        raise PocketiqaError(f"{path} holds no student contract: export it with `pocketiqa export`")
+    return OpenedModel(session, StudentContract.from_json(text), digest)
 
 
 def read_model(path: str | Path) -> bytes:
@@ -93,45 +70,30 @@ def read_model(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise PocketiqaError(
-            f"no model at {path}: check the path, take one that comes along ({', '.join(NAMES)}), or make one with "
+            f"no model at {path}: check the path, take a model of the package ({', '.join(NAMES)}), or make one with "
             "`pocketiqa export`"
         ) from error
     except OSError as error:
         raise PocketiqaError(f"the model at {path} cannot be read ({error.strerror}): check the path") from error
 
 
-def open_model(path: str | Path, threads: int = 1) -> OpenedModel:
-    """Verify the seal, then load the model from the verified bytes.
-
-    Raises:
-        PocketiqaError: the file is missing, altered (``IntegrityError``), no model, or has no contract we can read.
-    """
-    data = read_model(path)
-    digest = verify_checksum(data, str(path))
-    session = start_session(data, threads, str(path))
-    text = session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
-    if text is None:
-        raise PocketiqaError(f"{path} holds no student contract: export it with `pocketiqa export`")
-    return OpenedModel(session, StudentContract.from_json(text), digest)
-
-
 def start_session(model: bytes, threads: int, name: str) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU that leaves the other cores alone.
 
     Args:
-        model: a serialised ONNX model.
-        threads: for one run; runs may overlap.
-        name: what an error calls the model.
+        model: serialised ONNX model.
+        threads: number of threads of one run; runs may overlap.
+        name: name of the model in an error.
 
     Raises:
-        TamperedError: ONNX Runtime does not accept the bytes.
+        IntegrityError: ONNX Runtime does not accept the bytes.
         PocketiqaError: the inputs or outputs are not those of a student.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
-    # Waiting threads sleep instead of spinning: decoding needs the cores.
+    # Waiting threads sleep in place of spinning: decoding needs the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Memory plans are kept for every input size ever seen, and photographs have many.
     options.enable_mem_pattern = False
@@ -148,3 +110,53 @@ def start_session(model: bytes, threads: int, name: str) -> onnxruntime.Inferenc
             "export it with `pocketiqa export`"
         )
     return session
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """One length-delimited protobuf field; both numbers here are below 128, so each takes one byte."""
+    return bytes([number << 3 | _LENGTH_DELIMITED, len(content)]) + content
+
+
+def _entry(digest: str) -> bytes:
+    pair = _field(_KEY, CHECKSUM_KEY.encode()) + _field(_VALUE, digest.encode())
+    return _field(_METADATA_PROPS, pair)
+
+
+CHECKSUM_BYTES = len(_entry("0" * _DIGEST_HEX))
+
+
+def with_checksum(model: bytes) -> bytes:
+    """Serialised model -> the same with its checksum at the end.
+
+    Appending bytes suffices: protobuf joins the entries of a repeated field, wherever in the message they are.
+    """
+    return model + _entry(sha256_bytes(model))
+
+
+def verify_checksum(data: bytes, name: str) -> str:
+    """Verify the checksum of a model file.
+
+    Args:
+        data: content of the whole file.
+        name: name of the file in an error.
+
+    Returns:
+        The hex SHA-256 of the model, which identifies it.
+
+    Raises:
+        IntegrityError: there is no checksum at the end, or it is not that of the bytes before it.
+    """
+    model, tail = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    digest = tail[-_DIGEST_HEX:]
+    if len(data) <= CHECKSUM_BYTES or tail[:-_DIGEST_HEX] != _entry("0" * _DIGEST_HEX)[:-_DIGEST_HEX]:
+        raise IntegrityError(
+            f"{name} does not end with a pocketiqa checksum: it was cut, appended to or not exported by pocketiqa; "
+            "fetch it again or export it with `pocketiqa export`"
+        )
+    actual = sha256_bytes(model)
+    if digest != actual.encode():
+        raise IntegrityError(
+            f"{name} was altered: its checksum is {digest[:12].decode('ascii', 'replace')}..., that of its content is "
+            f"{actual[:12]}...; fetch it again or export it with `pocketiqa export`"
+        )
+    return actual

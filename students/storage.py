@@ -32,19 +32,21 @@ def save_student(student: Student, folder: str | Path, *, about: Mapping[str, An
 
     Args:
         student: on any device.
-        folder: made if needed.
-        about: JSON values kept with the student: teachers, data, metrics.
+        folder: folder to write; made if needed.
+        about: JSON values stored with the student: teachers, data, metrics.
 
     Raises:
         OutputConflictError: the folder holds something else.
         StorageFullError: the disk is full; an earlier student is untouched.
     """
     folder = Path(folder)
+    # An earlier student may be replaced; somebody's folder of photographs may not.
     others = (
         sorted(path.name for path in folder.iterdir() if path.name not in (WEIGHTS, RECORD)) if folder.exists() else []
     )
     if others:
         raise OutputConflictError(f"{folder} holds {others[0]!r}, which is no part of a student: choose another folder")
+    # Weights and record are exchanged together with the folder: a kill in between leaves the earlier pair.
     weights = weight_bytes(student)
     record = {
         "format": FORMAT,
@@ -62,14 +64,14 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         PocketiqaError: missing, of another format version, or with missing or unknown fields.
-        TamperedError: not JSON.
+        IntegrityError: not JSON.
     """
     path = Path(folder) / RECORD
     record = read_json(path, what="student record")
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
+        version = record.get("format") if isinstance(record, dict) else None
         raise PocketiqaError(
-            f"{path} has format version {found!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa"
+            f"{path} has format version {version!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa"
         )
     return check_fields(record, ("format", "config", "sha256", "about"), f"student record at {path}")
 
@@ -79,7 +81,7 @@ def load_student(folder: str | Path) -> Student:
 
     Raises:
         PocketiqaError: a file or field is missing, or the weights are not those of the architecture.
-        TamperedError: the weights are not those that were saved.
+        IntegrityError: the weights are not those that were saved.
     """
     record = read_record(folder)
     path = Path(folder) / WEIGHTS
@@ -102,13 +104,15 @@ def load_weights(student: Student, data: bytes, name: str) -> None:
     """Put safetensors bytes into a student.
 
     Raises:
-        PocketiqaError: not safetensors, or tensors are missing, foreign or of another shape; ``name`` says where.
+        PocketiqaError: not safetensors (``IntegrityError``), or tensors are missing, unknown or of another shape or
+            type; ``name`` names the file.
     """
     try:
         tensors = load_tensors(data)
     except SafetensorError as error:
         raise IntegrityError(f"{name} is not a safetensors file ({error}); restore it") from error
     own = student.state_dict()
+    # Checked here, not by ``load_state_dict(strict=True)``: its error lists every tensor and knows no file.
     _refuse_names(sorted(set(own) - set(tensors)), name, "lacks", student)
     _refuse_names(sorted(set(tensors) - set(own)), name, "has the foreign", student)
     for key, tensor in tensors.items():
@@ -134,12 +138,12 @@ def _check_tensor(key: str, own: Tensor, given: Tensor, where: str) -> None:
 
 @dataclass(frozen=True)
 class OpenedStudent:
-    """A student and what is known of it.
+    """A student and the facts stored with it.
 
     Attributes:
-        student: in evaluation mode, on the CPU.
-        name: as its record has it, else that of the folder.
-        about: JSON values, see ``save_student``; where others made the weights, with ``scale`` and ``weights`` (name,
+        student: student in evaluation mode, on the CPU.
+        name: name in its record, else the name of the folder.
+        about: JSON values, see ``save_student``; for published weights of others, with ``scale`` and ``weights`` (name,
             digest, licence).
         digest: hex SHA-256 of the file with the weights.
     """
@@ -151,22 +155,22 @@ class OpenedStudent:
 
 
 def open_student(path: str | Path) -> OpenedStudent:
-    """Read a student from wherever it lies.
+    """Read a student from a folder or a published checkpoint.
 
     Args:
         path: a training folder, a folder that ``save_student`` wrote, or the checkpoint of DP-IQA's authors' student.
 
     Raises:
-        PocketiqaError: none of these, or it is damaged or of another architecture.
-        TamperedError: the weights of a folder are not those that were saved.
+        PocketiqaError: none of these, or it is corrupt or of another architecture.
+        IntegrityError: the weights of a folder are not those that were saved.
     """
-    found = find_student(path)
-    if found is None:
+    location = find_student(path)
+    if location is None:
         raise PocketiqaError(
             f"{path} holds no finished student: give a training folder whose training is finished, a folder with "
             f"{RECORD}, or the checkpoint of DP-IQA's published student ({', '.join(CHECKPOINT_SUFFIXES)})"
         )
-    return _open_official(found) if found.is_file() else _open_folder(found)
+    return _open_official(location) if location.is_file() else _open_folder(location)
 
 
 def _open_folder(folder: Path) -> OpenedStudent:
@@ -176,6 +180,7 @@ def _open_folder(folder: Path) -> OpenedStudent:
 
 
 def _open_official(checkpoint: Path) -> OpenedStudent:
+    # Imported only where such a student is read: few ever are.
     from students.dp_iqa_b7 import OFFICIAL, load_official_student
 
     student, digest = load_official_student(checkpoint), sha256_file(checkpoint)

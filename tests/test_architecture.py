@@ -28,6 +28,7 @@ FOLDERS = (
 """Folders of ``distill``, from the command line down: each may import those behind it (``docs/architecture.md``)."""
 
 BORDER = {
+    "pocketiqa/__init__.py",  # the public face imports what a name needs when it is asked for
     "distill/commands/comparisons.py",  # commands import what they need when they are called,
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
@@ -151,9 +152,10 @@ HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pya
          "yaml", "onnx", "matplotlib", "pandas", "fsspec", "safetensors", "imagehash", "piq")  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "module", ["students.runtime", "pseudo_labels.images", "distill.cli", "distill.commands.scoring"]
-)
+BASE_INSTALL = ["students.runtime", "pseudo_labels.images", "distill.cli", "distill.commands.scoring", "pocketiqa"]
+
+
+@pytest.mark.parametrize("module", BASE_INSTALL)
 def test_the_base_install_suffices(module: str):
     # An import of anything heavy fails, as it would where only the base dependencies are installed.
     program = f"""

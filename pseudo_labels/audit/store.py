@@ -156,7 +156,8 @@ def _degenerate(report: AuditReport, scores: np.ndarray) -> list[str]:
         )
     elif report.scores["std"] < _NARROW_STD:
         warnings.append(
-            f"the teacher gives nearly all images the same score: its scores have a standard deviation of {scores.std():.2g}"
+            "the teacher gives nearly all images the same score: its scores have a standard deviation of "
+            f"{scores.std():.2g}"
         )
     else:
         values, counts = np.unique(scores, return_counts=True)

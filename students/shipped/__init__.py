@@ -1,7 +1,9 @@
-"""The exported students that come with the package, each with a model card beside it. Finding one needs no package."""
+"""The exported students of the package, each with a model card beside it. Imports nothing but our errors."""
 
 import os
 from pathlib import Path
+
+from pseudo_labels.errors import PocketiqaError
 
 FOLDER = Path(__file__).parent
 NAMES = ("pocket-m", "pocket-s")
@@ -9,13 +11,32 @@ DEFAULT = NAMES[0]
 
 
 def model_path(model: str | os.PathLike[str] | None = None) -> Path:
-    """The file that a model is in.
+    """The file of a model.
 
-    A name that is neither is taken for a path, and whoever opens it says which names there are.
+    Any other name is taken for a path; if there is no such file, the error of ``students.session.read_model`` lists
+    ``NAMES``.
 
     Args:
         model: a path; one of ``NAMES``, unless there is a file of that name; or None for ``DEFAULT``.
+
+    Raises:
+        PocketiqaError: ``model`` is neither str nor Path.
     """
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise PocketiqaError(
+            f"a model is {type(model).__name__}, but the path of an ONNX file or one of {', '.join(NAMES)} is needed"
+        )
     name = os.fspath(DEFAULT if model is None else model)
     is_name = name in NAMES and (model is None or not os.path.exists(name))
     return FOLDER / f"{name}.onnx" if is_name else Path(name)
+
+
+def list_models() -> dict[str, str]:
+    """The students that come with the package: each name with one line on its accuracy and cost, from its card."""
+    return {name: _first_paragraph(FOLDER / f"{name}.md") for name in NAMES}
+
+
+def _first_paragraph(card: Path) -> str:
+    _, text, *_ = card.read_text(encoding="utf-8").split("\n\n", 2)
+    # A backslash keeps Markdown from reading the sign that follows.
+    return " ".join(text.replace("\\", "").split())

@@ -1,6 +1,6 @@
-"""What the models that come with the package promise of their behaviour, on photographs that none of them has seen.
+"""The limits of the shipped models' behaviour, on photographs that none of them has seen.
 
-All 24 Kodak photographs, each decoded and damaged once for both models: about 40 seconds of one core.
+All 24 Kodak photographs, each decoded and distorted once for both models: about 40 seconds of one core.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from students.shipped import NAMES
 from tests.helpers.shared import shared_data
 
 
-# One test, not one a limit: processes of pytest-xdist share no fixtures, and each would measure everything again.
+# One test, not one per limit: processes of pytest-xdist share no fixtures, and each would measure everything again.
 def test_every_limit_is_kept_on_the_kodak_photographs():
     photographs = sorted(shared_data("kodak").glob("*.png"))
     assert len(photographs) == 24
@@ -23,6 +23,6 @@ def test_every_limit_is_kept_on_the_kodak_photographs():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_images_are_in_range_and_repeatable_also_without_the_photographs(name: str):
-    found = odd_images(Scorer(name), Scorer(name))
-    assert (found.out_of_range, found.unrepeatable) == (LIMITS.most_odd_faults, LIMITS.most_odd_faults)
-    assert found.batch_difference <= LIMITS.most_batch_difference
+    odd = odd_images(Scorer(name), Scorer(name))
+    assert (odd.out_of_range, odd.unrepeatable) == (LIMITS.most_odd_faults, LIMITS.most_odd_faults)
+    assert odd.batch_difference <= LIMITS.most_batch_difference

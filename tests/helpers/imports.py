@@ -9,6 +9,7 @@ LAYERS = {
     "teachers": {"pseudo_labels"},
     "students": {"pseudo_labels"},
     "distill": {"pseudo_labels", "teachers", "students"},
+    "pocketiqa": {"pseudo_labels", "teachers", "students", "distill"},
 }
 FILES = sorted(file for package in LAYERS for file in (ROOT / package).rglob("*.py"))
 NAMES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}

@@ -1,4 +1,4 @@
-"""DP-IQA's published student around EfficientNet-B0, the little sister of its B7: the same code in less time."""
+"""DP-IQA's published student around EfficientNet-B0 in place of B7: the same code on a faster backbone."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ def take_b0(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def photograph_batch() -> Tensor:
-    """Parts of photographs, uint8 [18, 64, 64, 3]."""
-    parts = [image[y : y + 64, x : x + 64] for image in photographs() for y in (0, 60, 120) for x in (20, 140)]
-    return torch.from_numpy(np.stack(parts))
+    """Crops of photographs, uint8 [18, 64, 64, 3]."""
+    crops = [image[y : y + 64, x : x + 64] for image in photographs() for y in (0, 60, 120) for x in (20, 140)]
+    return torch.from_numpy(np.stack(crops))
 
 
 def settle(features: nn.Module) -> nn.Module:
-    """Give batch normalisation the statistics of photographs, or nothing is left of them behind the last layer."""
+    """Give batch normalisation the statistics of photographs; without them the features vanish with depth."""
     features.eval()  # stochastic depth would leave out blocks
     for module in features.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -54,7 +54,7 @@ def settled_student(max_side: int = 64) -> DpIqaB7:
 
 
 def raw_score(student: DpIqaB7, image: np.ndarray) -> float:
-    """Before it is clamped."""
+    """The student's score before it is clamped to [0, 1]."""
     features = score_images(student, [image])[0].features
     with torch.no_grad():
         hidden = student.fc2(student.fc1(features.flatten()).relu()).relu()
@@ -62,6 +62,6 @@ def raw_score(student: DpIqaB7, image: np.ndarray) -> float:
 
 
 def write_checkpoint(student: DpIqaB7, path: Path) -> Path:
-    """A file as DP-IQA's authors publish theirs."""
+    """Save a student in the format of the checkpoints of DP-IQA's authors."""
     torch.save({f"module.{name}": value for name, value in student.state_dict().items()}, path)
     return path

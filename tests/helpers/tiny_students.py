@@ -22,8 +22,8 @@ TINY = StudentConfig("test_efficientnet", head_width=8, preprocess=Preprocess(ma
 @cache
 def photographs() -> tuple[np.ndarray, ...]:
     """Three real photographs of different sizes (two landscape, one square), at most 320 pixels wide."""
-    found = (skimage.data.astronaut()[::2, ::2], skimage.data.coffee()[::2, ::2], skimage.data.chelsea())
-    return tuple(np.ascontiguousarray(image[:, :320]) for image in found)
+    images = (skimage.data.astronaut()[::2, ::2], skimage.data.coffee()[::2, ::2], skimage.data.chelsea())
+    return tuple(np.ascontiguousarray(image[:, :320]) for image in images)
 
 
 def settle(student: Student) -> PocketStudent:

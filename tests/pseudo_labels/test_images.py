@@ -1,5 +1,6 @@
 """The decoder against numpy arithmetic, the corpus and noise."""
 
+import io
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from PIL import Image
 
 from pseudo_labels import images
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.images import DecodeLimits, ImageError, decode, load, read_bytes
+from pseudo_labels.images import DecodeLimits, ImageError, decode, decode_pil, load, read_bytes
 from pseudo_labels.records import Status
 from tests.helpers.corpus import UPRIGHT, CorpusItem, build_corpus
 from tests.helpers.encoders import encode, exif_turn, pack_12_bits, picture, png, png_chunk, save, stored_for, tiff_gray
@@ -351,3 +352,57 @@ def test_needs_the_base_install_only() -> None:
         "print(sorted({'torch', 'pyarrow', 'scipy', 'fsspec', 'datasets', 'imagehash'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+# --- images that Pillow has opened
+
+
+def test_opened_images_have_the_pixels_of_their_files(corpus: list[CorpusItem]) -> None:
+    compared = 0
+    for item in corpus:
+        if item.expected_status != Status.OK:
+            continue
+        try:
+            image = Image.open(item.path)
+        except (OSError, ValueError):  # Pillow's own limits, or a file that only ``decode`` recognises
+            continue
+        with image:
+            np.testing.assert_array_equal(decode_pil(image), load(item.path), err_msg=item.name)
+        compared += 1
+    assert compared >= 20
+
+
+@pytest.mark.parametrize("turn", [3, 6])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_opened_images_are_turned_once_and_stay_as_they_were(kind: str, turn: int) -> None:
+    data = encode(stored_for(UPRIGHT, turn), kind, exif=exif_turn(turn))
+    image = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(decode_pil(image), decode(data))
+    mode, pixels = image.mode, np.array(image)
+    # The same again: nothing was turned, converted or closed for the caller.
+    np.testing.assert_array_equal(decode_pil(image), decode(data))
+    assert image.mode == mode
+    np.testing.assert_array_equal(np.array(image), pixels)
+
+
+def test_images_in_memory_follow_the_rules_of_files() -> None:
+    np.testing.assert_array_equal(decode_pil(Image.fromarray(RGB)), RGB)
+    np.testing.assert_array_equal(gray_of(decode_pil(Image.fromarray(RAMP))), np.rint(RAMP / 257))
+    clear = Image.fromarray(np.dstack([RGB, np.zeros(RGB.shape[:2], np.uint8)]))
+    assert (decode_pil(clear, DecodeLimits(background=(1, 2, 3))) == (1, 2, 3)).all()
+
+
+def test_images_in_memory_without_a_white_are_refused() -> None:
+    with pytest.raises(ImageError, match="32-bit integer samples have no declared white") as caught:
+        decode_pil(Image.fromarray(RAMP.astype(np.int32)))
+    assert caught.value.status == Status.NOT_AN_IMAGE
+    with pytest.raises(ImageError, match=r"float samples outside \[0, 1\]"):
+        decode_pil(Image.fromarray(RAMP.astype(np.float32)))
+
+
+def test_closed_images_give_an_image_error() -> None:
+    image = Image.open(io.BytesIO(encode(RGB, "PNG")))
+    image.close()
+    with pytest.raises(ImageError, match=r"Pillow image \(mode RGB\) of 96x80 pixels") as caught:
+        decode_pil(image)
+    assert caught.value.status == Status.CORRUPT

@@ -31,7 +31,7 @@ TINY = StudentConfig("test_efficientnet")
 def test_any_convolutional_pyramid_works(name: str) -> None:
     backbone = build_backbone(StudentConfig(name)).eval()
     maps = backbone(torch.zeros(2, 3, 64, 160))
-    assert [tuple(found.shape) for found in maps] == [
+    assert [tuple(feature_map.shape) for feature_map in maps] == [
         (2, channels, 64 // stride, 160 // stride)
         for channels, stride in zip(channel_counts(backbone), (4, 8, 16, 32), strict=True)
     ]
@@ -71,7 +71,7 @@ def test_stages_behind_the_last_level_are_left_out_and_change_nothing() -> None:
     assert sum(p.numel() for p in part.parameters()) < sum(p.numel() for p in whole.parameters())
     x = torch.randn(1, 3, 64, 96)
     torch.testing.assert_close(list(part(x)), [whole(x)[0], whole(x)[2]], rtol=0, atol=0)
-    torch.stack([found.sum() for found in part.train()(x)]).sum().backward()
+    torch.stack([feature_map.sum() for feature_map in part.train()(x)]).sum().backward()
     assert all(p.grad is not None for p in part.parameters())
 
 
@@ -116,9 +116,9 @@ def test_half_precision_file_without_counters_loads(tmp_path: Path) -> None:
     half = {name: value.half() for name, value in backbone.state_dict().items() if "num_batches" not in name}
     save_file(half, tmp_path / "half.safetensors")
     load_backbone_weights(backbone, tmp_path / "half.safetensors")
-    found = backbone.state_dict()
-    assert all(torch.equal(found[name], value.float()) for name, value in half.items())
-    assert found["conv_stem.weight"].dtype == torch.float32
+    state = backbone.state_dict()
+    assert all(torch.equal(state[name], value.float()) for name, value in half.items())
+    assert state["conv_stem.weight"].dtype == torch.float32
 
 
 def test_stated_colours_are_those_of_the_weights() -> None:
@@ -159,9 +159,9 @@ def test_odd_sizes_lose_no_pixel() -> None:
     conv = nn.Sequential(same)
     use_even_same(conv)
     x = torch.ones(1, 1, 65, 97, requires_grad=True)
-    found = conv(x)
-    assert found.shape == (1, 1, 32, 48)
-    found.sum().backward()
+    output = conv(x)
+    assert output.shape == (1, 1, 32, 48)
+    output.sum().backward()
     assert x.grad is not None
     assert float(x.grad.min()) >= 1
 

@@ -10,7 +10,7 @@ from tests.helpers.tiny_students import TINY
 
 
 def _macs_by_hooks(height: int, width: int) -> int:
-    """Counted from the shapes of each convolution: outputs x inputs in the kernel's window."""
+    """Counted from the shapes of each convolution: outputs x inputs under the kernel."""
     student = build_student(TINY).eval()
     total = 0
 
@@ -27,19 +27,19 @@ def _macs_by_hooks(height: int, width: int) -> int:
 
 
 def test_macs_agree_with_a_count_by_layers() -> None:
-    found = measure_complexity(build_student(TINY), 96, 160)
-    assert found.macs == _macs_by_hooks(96, 160)
-    assert (found.height, found.width) == (96, 160)
+    complexity = measure_complexity(build_student(TINY), 96, 160)
+    assert complexity.macs == _macs_by_hooks(96, 160)
+    assert (complexity.height, complexity.width) == (96, 160)
 
 
 def test_default_size_is_the_largest_input_and_the_mode_stays() -> None:
     student = build_student(TINY).train()
-    found = measure_complexity(student)
-    assert (found.height, found.width) == (128, 128)
+    complexity = measure_complexity(student)
+    assert (complexity.height, complexity.width) == (128, 128)
     assert student.training
     expected = sum(value.numel() for name, value in student.state_dict().items() if "running" not in name)
     counters = sum(name.endswith("num_batches_tracked") for name in student.state_dict())
-    assert found.parameters == count_parameters(student) == expected - counters
+    assert complexity.parameters == count_parameters(student) == expected - counters
 
 
 def test_peak_memory_is_that_of_scoring_alone(tiny_onnx: Path, photo_files: list[Path]) -> None:

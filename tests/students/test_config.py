@@ -29,7 +29,8 @@ def test_json_round_trip(config: StudentConfig) -> None:
         ({"levels": [8, 8, 16]}, r"levels is \[8, 8, 16\]"),
         ({"levels": [5, 16]}, r"levels is \[5, 16\]"),
         ({"levels": 16}, "levels is 16"),
-        ({"map_stride": 8}, "map_stride is 8"),
+        ({"grid": 8}, "map_stride is 8"),  # as files spell it
+        ({"map_stride": 8}, "unknown field 'map_stride'; known are backbone, grid"),
         ({"head_width": 0}, "head_width is 0"),
         ({"head_width": "64"}, "head_width is '64'"),
         ({"mean": [0.5, 0.5]}, "mean is"),

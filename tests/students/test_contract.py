@@ -77,16 +77,16 @@ KNOTS = ((0.0, 0.1), (0.25, 0.2), (1.0, 0.8))
 def test_values_between_knots_lie_on_the_line() -> None:
     raw = np.array([0.0, 0.125, 0.25, 0.625, 1.0], np.float32)
     expected = [0.1, 0.15, 0.2, 0.5, 0.8]  # by hand
-    found = Calibration(KNOTS)(raw)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-7)
+    calibrated = Calibration(KNOTS)(raw)
+    assert calibrated.dtype == np.float32
+    np.testing.assert_allclose(calibrated, expected, atol=1e-7)
 
 
 def test_ranks_are_kept_and_maps_keep_their_shape() -> None:
     raw = np.random.default_rng(0).random((2, 5, 7)).astype(np.float32)
-    found = Calibration(KNOTS)(raw)
-    assert found.shape == raw.shape
-    assert np.array_equal(np.argsort(found.ravel()), np.argsort(raw.ravel()))
+    calibrated = Calibration(KNOTS)(raw)
+    assert calibrated.shape == raw.shape
+    assert np.array_equal(np.argsort(calibrated.ravel()), np.argsort(raw.ravel()))
 
 
 def test_nan_stays_nan() -> None:

@@ -54,11 +54,11 @@ def test_parameters_and_multiply_accumulates_are_those_of_the_fact_sheet(weightl
     assert tuple(output.features.shape) == (1, 8, 64, 64)
 
 
-def test_the_published_checkpoint_computes_what_the_fact_sheet_says(state: dict[str, Tensor], features: nn.Module):
+def test_the_published_checkpoint_computes_what_the_fact_sheet_states(state: dict[str, Tensor], features: nn.Module):
     student = load_official_student({f"module.{name}": value for name, value in state.items()}, max_side=64)
     rgb = photograph_batch()
     with torch.no_grad():
-        found = student(rgb)
+        output = student(rgb)
         maps = functional.conv_transpose2d(
             features(rgb.permute(0, 3, 1, 2) / 255),
             state["conv_transpose.weight"],
@@ -75,13 +75,13 @@ def test_the_published_checkpoint_computes_what_the_fact_sheet_says(state: dict[
     assert not student.training
     assert 0 < float(x.min()) < float(x.max()) - 1e-4 < 1
     assert float(maps.std(0).max()) > 1e-3
-    torch.testing.assert_close(found.features, maps, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.score, x[:, 0], rtol=0, atol=2e-6)
-    torch.testing.assert_close((found.quality_map * found.weight_map).mean((1, 2)), found.score)
+    torch.testing.assert_close(output.features, maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.score, x[:, 0], rtol=0, atol=2e-6)
+    torch.testing.assert_close((output.quality_map * output.weight_map).mean((1, 2)), output.score)
 
 
 @pytest.mark.parametrize(
-    ("missing", "extra", "said"),
+    ("missing", "extra", "message"),
     [
         ("fc2.bias", {}, "lacks fc2.bias"),
         ("base_model.features.0.0.weight", {}, "lacks base_model.features.0.0.weight"),
@@ -89,11 +89,11 @@ def test_the_published_checkpoint_computes_what_the_fact_sheet_says(state: dict[
         ("", {"fc3.bias": torch.ones(2)}, "has fc3.bias of shape [2] instead of [1]"),
     ],
 )
-def test_all_but_the_very_entries_is_refused(
-    state: dict[str, Tensor], missing: str, extra: dict[str, Tensor], said: str
+def test_missing_unknown_and_misshapen_entries_are_refused(
+    state: dict[str, Tensor], missing: str, extra: dict[str, Tensor], message: str
 ):
     changed = {name: value for name, value in state.items() if name != missing} | extra
-    with pytest.raises(PocketiqaError, match=rf"is not the student of DP-IQA's authors: it {re.escape(said)};"):
+    with pytest.raises(PocketiqaError, match=rf"is not the student of DP-IQA's authors: it {re.escape(message)};"):
         load_official_student(changed)
 
 
@@ -113,14 +113,14 @@ def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path):
     torch.save({"fc1.weight": torch.ones(99)}, tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-100])
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{")
-    for name, said in (
+    for name, message in (
         ("evil.pth", "was refused: it holds more than tensors"),
         ("other.pth", "holds the entries epoch, not tensors by name"),
         ("cut.pth", "is cut off or damaged"),
         ("cut.safetensors", "is cut off or damaged"),
         ("nowhere.pth", "the file does not exist"),
     ):
-        with pytest.raises(PocketiqaError, match=said) as caught:
+        with pytest.raises(PocketiqaError, match=message) as caught:
             load_official_student(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)

@@ -49,8 +49,8 @@ def test_file_repeats_torch_at_any_size_and_batch(pad_type: str, tmp_path: Path)
             batch = _batch(*size, count)
             with torch.inference_mode():
                 expected = student(torch.from_numpy(batch))
-            found = session.run(["score", "quality_map", "weight_map"], {"rgb": batch})
-            for ours, theirs in zip(expected[:3], found, strict=True):
+            outputs = session.run(["score", "quality_map", "weight_map"], {"rgb": batch})
+            for ours, theirs in zip(expected[:3], outputs, strict=True):
                 # Worst seen 2e-5: the images are noise.
                 np.testing.assert_allclose(np.asarray(theirs), ours.numpy(), rtol=0, atol=1e-4)
 
@@ -62,7 +62,7 @@ def test_new_presets_export_within_the_limit(name: str, megabytes: int, tmp_path
     assert report.size_bytes < 1e6 * megabytes
 
 
-def test_report_and_contract_tell_what_was_measured(tmp_path: Path) -> None:
+def test_report_and_contract_hold_what_was_measured(tmp_path: Path) -> None:
     report = export_tiny(tmp_path / "s.onnx", teachers=[{"name": "reference"}], metrics={"srcc": 0.5})
     contract = report.contract
     assert report.size_bytes == report.path.stat().st_size
@@ -163,7 +163,7 @@ def _export_half(student: Student, out: Path) -> ExportReport:
     return export_onnx(student, contract, out, images=photographs()[:2], half=True)
 
 
-def test_half_stores_weights_in_float16_with_seal_and_contract(calm: Student, tmp_path: Path) -> None:
+def test_half_stores_weights_in_float16_with_checksum_and_contract(calm: Student, tmp_path: Path) -> None:
     whole, half = export_tiny(tmp_path / "whole.onnx", calm), _export_half(calm, tmp_path / "half.onnx")
     contract = Scorer(half.path).contract
     assert Scorer(half.path).digest == half.digest != whole.digest
@@ -218,12 +218,12 @@ def test_weights_that_float16_cannot_reach_stay_as_they_are(calm: Student, tmp_p
     big = next(one for one in graph.graph.initializer if one.name == name)
     big.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(big) * np.float32(1e8), name))
     before = graph.SerializeToString()
-    kept = next(one for one in halve_weights(graph).graph.initializer if one.name == name)
-    assert kept == big
+    untouched = next(one for one in halve_weights(graph).graph.initializer if one.name == name)
+    assert untouched == big
     assert graph.SerializeToString() == before
 
 
-def test_a_student_that_rounding_changes_is_refused_in_half_and_told_the_way(tmp_path: Path) -> None:
+def test_a_student_that_rounding_changes_is_refused_in_half_with_the_next_step(tmp_path: Path) -> None:
     student = tiny_student()
     with torch.no_grad():
         student.heads.weight *= 50

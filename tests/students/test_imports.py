@@ -19,7 +19,7 @@ class Refuse:
             raise ModuleNotFoundError(f"refused: {name}", name=name)
 
 sys.meta_path.insert(0, Refuse())
-import students.contract, students.contract, students.latency, students.paths, students.preprocess, students.session
+import students.contract, students.latency, students.paths, students.preprocess, students.session
 from students.runtime import Scorer
 for path in sys.argv[2:]:
     print(Scorer(sys.argv[1]).score(path).score)

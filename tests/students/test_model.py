@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pseudo_labels.errors import PocketiqaError
-from students.base import Student, score_images
+from students.base import Student
 from students.config import StudentConfig
 from students.model import PocketStudent
-from students.preprocess import Preprocess
 from students.registry import new_student
 from tests.helpers.tiny_students import TINY, photographs, tiny_student
 
@@ -46,14 +44,6 @@ def test_score_is_the_weighted_mean_of_the_map(student: Student) -> None:
     expected = [np.average(quality[index], weights=weight[index]) for index in range(3)]
     np.testing.assert_allclose(output.score.numpy(), expected, atol=1e-6)
     assert np.ptp(expected) > 0.01
-
-
-def test_normalisation_is_that_of_the_configuration() -> None:
-    mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
-    normalise = new_student(replace(TINY, mean=mean, std=std)).normalise
-    rgb = torch.randint(0, 256, (2, 8, 9, 3), dtype=torch.uint8)
-    expected = (rgb.numpy() / 255.0 - np.array(mean)) / np.array(std)
-    np.testing.assert_allclose(normalise(rgb).permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
 
 
 def test_configuration_without_colours_is_resolved() -> None:
@@ -110,35 +100,3 @@ def test_autocast_keeps_scores_in_full_precision(student: Student) -> None:
     with torch.inference_mode():
         # bfloat16 has 8 bits; worst seen 0.004.
         torch.testing.assert_close(mixed.score, student(batch).score, rtol=0, atol=0.03)
-
-
-def test_images_of_mixed_sizes_keep_their_order(student: Student) -> None:
-    images = [*photographs(), photographs()[0][:100, :70], *photographs()[::-1]]
-    outputs = score_images(student, images, batch_size=2)
-    for image, output in zip(images, outputs, strict=True):
-        with torch.inference_mode():
-            alone = student(torch.from_numpy(Preprocess(128).resize(image))[None])
-        assert output.score.shape == ()
-        assert output.quality_map.shape == alone.quality_map.shape[1:]
-        torch.testing.assert_close(output.score, alone.score[0], rtol=0, atol=1e-5)
-        torch.testing.assert_close(output.features, alone.features[0], rtol=0, atol=1e-4)
-
-
-def test_scoring_uses_evaluation_mode_and_restores_the_mode() -> None:
-    student = tiny_student()
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    expected = score_images(student, photographs())[0].score
-    student.train()
-    assert torch.equal(score_images(student, photographs())[0].score, expected)
-    assert student.training
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-
-
-def test_wrong_input_is_named(student: Student) -> None:
-    assert score_images(student, []) == []
-    with pytest.raises(PocketiqaError, match="float64 of shape"):
-        score_images(student, [np.zeros((64, 64, 3))])
-    with pytest.raises(PocketiqaError, match=r"a batch is torch.float32 of shape \(1, 3, 64, 64\)"):
-        student(torch.zeros(1, 3, 64, 64))
-    with pytest.raises(PocketiqaError, match="batch_size is 0"):
-        score_images(student, photographs(), batch_size=0)

@@ -21,8 +21,8 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def _names(root: Path, found: list[Path]) -> list[str]:
-    return [str(path.relative_to(root)) for path in found]
+def _names(root: Path, files: list[Path]) -> list[str]:
+    return [str(path.relative_to(root)) for path in files]
 
 
 def test_folder_without_recursion(tree: Path) -> None:
@@ -31,21 +31,21 @@ def test_folder_without_recursion(tree: Path) -> None:
 
 
 def test_recursion_ends_and_finds_what_a_pool_finds(tree: Path) -> None:
-    found = find_images([tree], recursive=True)
+    files = find_images([tree], recursive=True)
     below = ["a.jpg/5.tif", "b/3.webp", "b/self.jpg", "b/deep/4.heic", "b/loop"]
-    assert _names(tree, found) == [*_names(tree, find_images([tree])), *below]
+    assert _names(tree, files) == [*_names(tree, find_images([tree])), *below]
     addresses = {entry.address for entry in list_sources([str(tree)]).entries}
-    assert len(addresses) == len(found)
+    assert len(addresses) == len(files)
     assert set(SUFFIXES) == IMAGE_SUFFIXES
 
 
 def test_files_are_kept_as_named_and_come_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree)
     given = ["missing.jpg", "notes.txt", "2.PNG", tree / "2.PNG", "b/../2.PNG", ".", "b", "b"]
-    found = find_images(given)
-    assert found[:3] == [Path("missing.jpg"), Path("notes.txt"), Path("2.PNG")]
-    assert [path.name for path in found].count("2.PNG") == 1
-    assert [path.name for path in found].count("3.webp") == 1
+    files = find_images(given)
+    assert files[:3] == [Path("missing.jpg"), Path("notes.txt"), Path("2.PNG")]
+    assert [path.name for path in files].count("2.PNG") == 1
+    assert [path.name for path in files].count("3.webp") == 1
 
 
 def test_two_links_to_one_folder_are_entered_once(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_the_published_student_starts_from_no_backbone_of_timm() -> None:
 
 def test_the_module_of_the_published_student_is_loaded_only_to_build_one() -> None:
     for file in (Path(__file__).parents[2] / "students").glob("*.py"):
-        found = {node.module for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)}
-        assert "students.dp_iqa_b7" not in found, file
+        modules = {node.module for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)}
+        assert "students.dp_iqa_b7" not in modules, file
 
 
 def test_timm_names_and_configurations_build() -> None:
@@ -76,7 +76,7 @@ def test_timm_names_and_configurations_build() -> None:
 @pytest.mark.parametrize(
     ("name", "message"), [("pocket-x", "take a preset: pocket-s"), ("lcnet_03", "did you mean lcnet_0")]
 )
-def test_unknown_names_are_answered(name: str, message: str) -> None:
+def test_unknown_names_are_refused_with_similar_ones(name: str, message: str) -> None:
     with pytest.raises(PocketiqaError, match=message):
         build_student(name)
 

@@ -1,10 +1,14 @@
+import copy
+import io
 import itertools
+import pickle
 import platform
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,11 +17,13 @@ from PIL import Image
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.images import DecodeLimits, ImageError, load
+from pseudo_labels.parallel import in_order
 from pseudo_labels.records import Status
 from students.base import score_images
 from students.contract import CONTRACT_KEY, Calibration
-from students.runtime import Row, Scorer, keep_freed_memory
+from students.runtime import Row, Scorer, keep_freed_memory, score
 from students.session import with_checksum
+from tests.helpers.encoders import encode, exif_turn, stored_for
 from tests.helpers.tiny_students import export_tiny, photographs, tiny_student
 
 
@@ -47,11 +53,120 @@ def test_scores_are_those_of_torch(scorer: Scorer, photo_files: list[Path]) -> N
         assert ours.quality_map.dtype == np.float32
 
 
-def test_path_string_bytes_and_array_give_the_same_bits(scorer: Scorer, photo_files: list[Path]) -> None:
+def test_every_form_of_an_image_gives_the_same_bits(scorer: Scorer, photo_files: list[Path]) -> None:
     path = photo_files[1]
-    results = [scorer.score(form) for form in (path, str(path), path.read_bytes(), load(path), path)]
+    data = path.read_bytes()
+    forms = (path, str(path), data, bytearray(data), memoryview(data), load(path), Image.open(path), path)
+    results = [scorer.score(form) for form in forms]
     assert len({result.score for result in results}) == 1
     assert all(np.array_equal(result.quality_map, results[0].quality_map) for result in results)
+
+
+def test_pillow_images_are_scored_as_their_files_would_be(scorer: Scorer) -> None:
+    rgb = photographs()[0]
+    turned = encode(stored_for(rgb, 6), "PNG", exif=exif_turn(6))
+    alpha = np.dstack([rgb, np.full(rgb.shape[:2], 90, np.uint8)])
+    for data in (turned, encode(alpha, "PNG"), encode(rgb, "GIF"), encode(rgb[..., 0], "PNG")):
+        assert scorer.score(Image.open(io.BytesIO(data))).score == scorer.score(data).score
+    assert scorer.score(Image.open(io.BytesIO(turned))).score == scorer.score(rgb).score
+
+
+def test_pillow_images_meet_the_limits_of_files(tiny_onnx: Path) -> None:
+    strict = Scorer(tiny_onnx, limits=DecodeLimits(max_pixels=1000))
+    with pytest.raises(ImageError, match="above the limit of 1000") as caught:
+        strict.score(Image.new("RGB", (64, 64)))
+    assert caught.value.status == Status.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(None, "NoneType"), (3, "int"), (0.5, "float"), (["a.jpg"], "list"), (object(), "object")]
+)
+def test_what_is_no_image_is_named(scorer: Scorer, value: Any, kind: str) -> None:
+    with pytest.raises(PocketiqaError, match=f"^an image is {kind}, but a path, the bytes of an image file, a uint8"):
+        scorer.score(value)
+    with pytest.raises(PocketiqaError, match=f"^a path is {kind}, but str or Path"):
+        list(scorer.score_many([value]))
+
+
+def test_a_list_of_images_hints_at_score_many(scorer: Scorer) -> None:
+    with pytest.raises(PocketiqaError, match=r"list.*Scorer\.score_many"):
+        scorer.score(["a.jpg"])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("one", ["photo.jpg", Path("photo.jpg")])
+def test_one_path_in_place_of_many_is_refused(scorer: Scorer, one: Any) -> None:
+    with pytest.raises(PocketiqaError, match=r"one path, 'photo\.jpg', .*give \[path\], or take Scorer\.score"):
+        scorer.score_many(one)
+
+
+@pytest.mark.parametrize("one", [b"\xff\xd8", bytearray(3), np.zeros((64, 64, 3), np.uint8), None, 7])
+def test_an_image_in_place_of_many_paths_is_refused(scorer: Scorer, one: Any) -> None:
+    with pytest.raises(PocketiqaError, match=rf"paths is {type(one).__name__}, but an iterable of paths"):
+        scorer.score_many(one)
+
+
+def test_an_array_of_paths_is_many(scorer: Scorer, photo_files: list[Path]) -> None:
+    (row,) = scorer.score_many(np.array([str(photo_files[0])], dtype=object))  # pyright: ignore[reportArgumentType]
+    assert row.score == scorer.score(photo_files[0]).score
+
+
+def test_a_result_is_shown_in_one_line(scorer: Scorer) -> None:
+    result = scorer.score(photographs()[0])
+    height, width = result.quality_map.shape
+    assert repr(result) == f"Result(score={result.score:.4f}, quality_map and weight_map of {height}x{width} cells)"
+
+
+@pytest.mark.parametrize("made", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies_and_pickles_score_to_the_same_bits(tiny_onnx: Path, photo_files: list[Path], made: Any) -> None:
+    first = Scorer(tiny_onnx, threads=2, limits=DecodeLimits(max_pixels=200_000))
+    other = made(first)
+    assert other.digest == first.digest
+    assert other.contract == first.contract
+    assert other.score(photo_files[0]).score == first.score(photo_files[0]).score
+    with pytest.raises(ImageError, match="above the limit of 200000"):
+        other.score(Image.new("RGB", (1000, 1000)))
+
+
+def test_a_scorer_travels_to_spawned_processes(
+    tiny_onnx: Path, photo_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # From a relative path: what travels must not depend on the folder.
+    monkeypatch.chdir(tiny_onnx.parent)
+    relative = Scorer(tiny_onnx.name)
+    monkeypatch.chdir(tiny_onnx.parents[1])
+    rows = list(in_order(relative.row, photo_files, 1, processes=True))
+    assert [_key(row) for row in rows] == [_key(relative.row(path)) for path in photo_files]
+    assert {row.status for row in rows} == {Status.OK}
+
+
+def test_a_pickle_whose_model_changed_meanwhile_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny_onnx.read_bytes())
+    scorer = Scorer(path)
+    pickled = pickle.dumps(scorer)
+    export_tiny(path, metrics={"srcc": 1})
+    with pytest.raises(IntegrityError, match=rf"model\.onnx was replaced: .* {scorer.digest[:12]}\.\.\., the file now"):
+        pickle.loads(pickled)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(IntegrityError, match="does not end with a pocketiqa"):
+        pickle.loads(pickled)
+    path.unlink()
+    with pytest.raises(PocketiqaError, match=r"no model at .*model\.onnx"):
+        pickle.loads(pickled)
+
+
+def test_score_equals_the_scorers_and_notices_a_new_model(tiny_onnx: Path, photo_files: list[Path], tmp_path: Path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny_onnx.read_bytes())
+    assert score(photo_files[0], path).score == score(photo_files[0], path).score
+    assert score(photo_files[0], path).score == Scorer(path).score(photo_files[0]).score
+    export_tiny(path, calibration=Calibration(((0.0, 0.0), (0.5, 0.9), (1.0, 1.0))))
+    assert score(photo_files[0], path).score == Scorer(path).score(photo_files[0]).score
+    assert score(photo_files[0], path).score != Scorer(tiny_onnx).score(photo_files[0]).score
+    with pytest.raises(ImageError, match="a side is below the limit of 4000"):
+        score(photo_files[0], path, limits=DecodeLimits(min_side=4000))
+    with pytest.raises(PocketiqaError, match=r"no model at .*nowhere\.onnx"):
+        score(photo_files[0], tmp_path / "nowhere.onnx")
 
 
 def test_scores_do_not_depend_on_the_batch(scorer: Scorer) -> None:
@@ -81,11 +196,11 @@ def test_strange_images_give_scores_in_range_and_the_same_twice(
 def test_calibration_is_applied_to_score_and_map(tmp_path: Path, scorer: Scorer, photo_files: list[Path]) -> None:
     knots = ((0.0, 0.0), (0.5, 0.8), (1.0, 1.0))
     calibrated = Scorer(export_tiny(tmp_path / "c.onnx", calibration=Calibration(knots)).path)
-    raw, found = scorer.score(photo_files[0]), calibrated.score(photo_files[0])
+    raw, mapped = scorer.score(photo_files[0]), calibrated.score(photo_files[0])
     xs, ys = zip(*knots, strict=True)
-    assert found.score == pytest.approx(np.interp(raw.score, xs, ys), abs=1e-6)
-    np.testing.assert_allclose(found.quality_map, np.interp(raw.quality_map, xs, ys), atol=1e-6)
-    assert np.array_equal(found.weight_map, raw.weight_map)
+    assert mapped.score == pytest.approx(np.interp(raw.score, xs, ys), abs=1e-6)
+    np.testing.assert_allclose(mapped.quality_map, np.interp(raw.quality_map, xs, ys), atol=1e-6)
+    assert np.array_equal(mapped.weight_map, raw.weight_map)
 
 
 def test_bad_images_raise_with_their_status(scorer: Scorer, mixed_files: list[Path]) -> None:
@@ -177,7 +292,7 @@ def test_numbers_out_of_range_are_refused(tiny_onnx: Path, scorer: Scorer) -> No
         Scorer(tiny_onnx, threads=0)
 
 
-def test_damaged_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_altered_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
     data, broken, rng = tiny_onnx.read_bytes(), tmp_path / "broken.onnx", random.Random(1)
     for _ in range(30):
         altered = bytearray(data)
@@ -186,11 +301,11 @@ def test_damaged_models_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match=r"broken\.onnx"):
             Scorer(broken)
         broken.write_bytes(data[: rng.randrange(len(data))])
-        with pytest.raises(IntegrityError, match="does not end with a pocketiqa seal"):
+        with pytest.raises(IntegrityError, match="does not end with a pocketiqa checksum"):
             Scorer(broken)
 
 
-def test_damage_under_a_new_seal_is_an_error_and_no_crash(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_corrupt_models_with_a_new_checksum_are_an_error_and_no_crash(tiny_onnx: Path, tmp_path: Path) -> None:
     data, broken, rng = tiny_onnx.read_bytes(), tmp_path / "broken.onnx", random.Random(2)
     contents = [data[: rng.randrange(len(data) - 500)] for _ in range(20)] + [b"", b"text", bytes(100)]
     for content in contents:

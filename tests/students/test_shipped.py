@@ -1,6 +1,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from students.export import MAX_HALF_DIFFERENCE
 from students.registry import PARAMETER_LIMITS, student_config
 from students.runtime import Scorer
 from students.session import OUTPUTS
-from students.shipped import DEFAULT, FOLDER, NAMES, model_path
+from students.shipped import DEFAULT, FOLDER, NAMES, list_models, model_path
 
 MOST_BYTES = 12_000_000
 HEADINGS = ("Results", "Cost", "Training data and teachers", "Limits", "How to repeat")
@@ -58,9 +59,9 @@ def test_together_they_are_small():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_has_a_card_that_tells_what_a_user_must_know(name: str):
-    found = re.findall(r"^## (.+)$", card(name), re.MULTILINE)
-    assert [heading for heading in HEADINGS if heading not in found] == []
+def test_each_card_has_what_a_user_must_know(name: str):
+    headings = re.findall(r"^## (.+)$", card(name), re.MULTILINE)
+    assert [heading for heading in HEADINGS if heading not in headings] == []
     assert f"pocketiqa run biq2021_{name.replace('-', '_')}" in card(name)
     for word in ("licence", "BIQ2021", "teacher"):
         assert word in card(name)
@@ -88,3 +89,19 @@ def test_names_stand_for_files_unless_there_is_a_file_of_that_name(tmp_path: Pat
     with pytest.raises(PocketiqaError, match=r"no model at pocket-x: .*\(pocket-m, pocket-s\)"):
         Scorer("pocket-x")
     assert os.listdir(tmp_path) == ["pocket-s"]
+
+
+@pytest.mark.parametrize("model", [5, b"pocket-m", ["pocket-m"]])
+def test_what_is_no_path_of_a_model_is_named(model: Any):
+    message = f"^a model is {type(model).__name__}, but the path of an ONNX file or one of pocket-m, pocket-s is needed"
+    with pytest.raises(PocketiqaError, match=message):
+        Scorer(model)
+
+
+def test_list_models_gives_each_name_with_the_first_paragraph_of_its_card():
+    models = list_models()
+    assert tuple(models) == NAMES
+    for name, facts in models.items():
+        assert facts in card(name).splitlines()
+        assert name in facts
+        assert "SRCC" in facts

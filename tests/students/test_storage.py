@@ -132,17 +132,17 @@ def test_the_authors_checkpoint_and_the_folder_made_of_it(tmp_path: Path, monkey
     assert opened.about["weights"]["licence"].startswith("CC BY-NC-SA 4.0")
     assert opened.about["weights"]["digest"] == opened.digest == sha256_file(file)
 
-    save_student(opened.student, tmp_path / "kept", about=opened.about)
-    kept = open_student(tmp_path / "kept")
-    assert isinstance(kept.student, DpIqaB7)
-    assert (kept.name, kept.about) == ("dp-iqa-b7", opened.about)
-    assert kept.student.config == opened.student.config
+    save_student(opened.student, tmp_path / "saved", about=opened.about)
+    reopened = open_student(tmp_path / "saved")
+    assert isinstance(reopened.student, DpIqaB7)
+    assert (reopened.name, reopened.about) == ("dp-iqa-b7", opened.about)
+    assert reopened.student.config == opened.student.config
     expected = published.state_dict()
-    assert kept.student.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in kept.student.state_dict().items())
+    assert reopened.student.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in reopened.student.state_dict().items())
 
 
-def test_everything_else_is_told_with_what_would_be_a_student(tmp_path: Path):
+def test_anything_else_is_refused_with_what_a_student_would_be(tmp_path: Path):
     (tmp_path / "notes.txt").touch()
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     for path in (tmp_path / "notes.txt", tmp_path / "run", tmp_path / "nowhere.pth"):
@@ -153,7 +153,7 @@ def test_everything_else_is_told_with_what_would_be_a_student(tmp_path: Path):
             open_student(path)
 
 
-def test_our_own_weights_without_their_folder_are_told(tmp_path: Path):
+def test_our_own_weights_without_their_folder_are_refused(tmp_path: Path):
     save_student(tiny_student(), tmp_path / "student")
     with pytest.raises(PocketiqaError, match=r"it lacks base_model.*and a student of pocketiqa as its folder"):
         open_student(tmp_path / "student" / WEIGHTS)

@@ -51,9 +51,9 @@ def make_photograph(folder: Path) -> Path:
     return photograph
 
 
-def check_score(commands: Path, photograph: Path, empty: Path) -> list[float]:
-    """Score from an empty folder with the model that the wheel holds; returns the seconds of each of five runs."""
-    seconds = []
+def check_score(commands: Path, photograph: Path, empty: Path) -> tuple[float, list[float]]:
+    """Score from an empty folder with the model in the wheel; returns the score and the seconds of five runs."""
+    seconds, record = [], {}
     for _ in range(5):
         started = time.perf_counter()
         words = (commands / "pocketiqa", "score", photograph, "--format", "jsonl")
@@ -61,13 +61,21 @@ def check_score(commands: Path, photograph: Path, empty: Path) -> list[float]:
         seconds.append(time.perf_counter() - started)
         if record["status"] != "ok" or not 0 <= record["score"] <= 1:
             sys.exit(f"the installed wheel did not score the photograph: {record}")
-    return seconds
+    return record["score"], seconds
+
+
+def check_import(commands: Path, photograph: Path, empty: Path, expected: float) -> None:
+    """The documented import gives the score of the command line, from an empty folder."""
+    program = "import sys; from pocketiqa import Scorer; print(Scorer().score(sys.argv[1]).score)"
+    score = float(run(commands / "python", "-c", program, photograph, cwd=empty))
+    if score != expected:
+        sys.exit(f"pocketiqa.Scorer gives {score}, but `pocketiqa score` gives {expected}")
 
 
 def check_no_torch(commands: Path, empty: Path) -> None:
     """The base install must not bring torch along."""
-    found = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
-    if found.strip() != "None":
+    spec = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
+    if spec.strip() != "None":
         sys.exit("the base install pulled torch in")
 
 
@@ -79,7 +87,8 @@ def main() -> None:
         commands = base_install(build_wheel(folder / "wheel"), folder / "environment")
         check_no_torch(commands, folder / "empty")
         photograph = make_photograph(folder)
-        seconds = check_score(commands, photograph, folder / "empty")
+        score, seconds = check_score(commands, photograph, folder / "empty")
+        check_import(commands, photograph, folder / "empty", score)
         run(commands / "pocketiqa", "--help", cwd=folder / "empty")
         run(commands / "pocketiqa", "doctor", cwd=folder / "empty")
     print(f"wheel check passed; cold start of score, median of 5: {sorted(seconds)[2]:.2f} s")
