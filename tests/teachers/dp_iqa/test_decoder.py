@@ -6,7 +6,7 @@ from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.base_weights import official_name
 from teachers.dp_iqa.decoder import DecoderSizes, QualityDecoder
 
-SIZES = DecoderSizes(width=16, reduction=4, narrow=(12, 10, 8), hidden=9, grid=16)
+SIZES = DecoderSizes(width=16, reduction=4, narrow=(12, 10, 8), hidden=9, map_side=16)
 CHANNELS = (20, 18, 14, 10)
 
 
@@ -23,7 +23,7 @@ def taps() -> list[torch.Tensor]:
 
 
 def by_hand(
-    weights: dict[str, torch.Tensor], taps: list[torch.Tensor], grid: int = 16
+    weights: dict[str, torch.Tensor], taps: list[torch.Tensor], map_side: int = 16
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The decoder once more, written down from the fact sheet, with the published names."""
 
@@ -35,7 +35,7 @@ def by_hand(
         return functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
 
     coarsest, coarse, fine, finest = (
-        functional.interpolate(tap, size=(grid, grid), mode="bicubic", align_corners=False) for tap in taps
+        functional.interpolate(tap, size=(map_side, map_side), mode="bicubic", align_corners=False) for tap in taps
     )
     maps = [
         excite(convolve(tap, f"QFD.conv{number}", 1), f"QFD.se{number}")
@@ -51,30 +51,30 @@ def by_hand(
     return y[:, 0], x
 
 
-def test_it_computes_what_the_fact_sheet_says(decoder: QualityDecoder, taps: list[torch.Tensor]):
+def test_scores_and_maps_are_those_of_the_fact_sheet(decoder: QualityDecoder, taps: list[torch.Tensor]):
     weights = {official_name(f"decoder.{name}"): value for name, value in decoder.state_dict().items()}
     with torch.no_grad():
         score, feature_map = by_hand(weights, taps)
-        found = decoder(taps)
-    torch.testing.assert_close(found.feature_map, feature_map, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(found.score, score, atol=1e-6, rtol=1e-5)
-    assert tuple(found.feature_map.shape) == (3, 8, 16, 16)
+        quality = decoder(taps)
+    torch.testing.assert_close(quality.feature_map, feature_map, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(quality.score, score, atol=1e-6, rtol=1e-5)
+    assert tuple(quality.feature_map.shape) == (3, 8, 16, 16)
     assert feature_map.min() == 0 < feature_map.max()
 
 
 def test_the_tail_scores_a_feature_map_alone(decoder: QualityDecoder, taps: list[torch.Tensor]):
     with torch.no_grad():
         quality = decoder(taps)
-        assert torch.equal(decoder.judge(quality.feature_map).score, quality.score)
+        assert torch.equal(decoder.score_map(quality.feature_map).score, quality.score)
 
 
 def test_the_score_is_computed_in_full_precision_under_autocast(decoder: QualityDecoder, taps: list[torch.Tensor]):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = decoder(taps)
+        quality = decoder(taps)
     with torch.no_grad():
-        exact = decoder.judge(found.feature_map)
-    assert found.feature_map.dtype == found.score.dtype == torch.float32
-    assert torch.equal(found.score, exact.score)
+        exact = decoder.score_map(quality.feature_map)
+    assert quality.feature_map.dtype == quality.score.dtype == torch.float32
+    assert torch.equal(quality.score, exact.score)
 
 
 def test_another_number_of_taps_is_decoded_too():
