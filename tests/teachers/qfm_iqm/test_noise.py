@@ -64,15 +64,15 @@ def test_the_candidate_that_moves_the_score_most_is_taken():
     model, own, memory = remembered()
     target = torch.tensor([0.2, 0.5, 0.8])
     settings = NoiseSettings(scale=1.0, rule=ANY_SCORE)
-    noise, matched = matched_noise(model.judge, own, model.judge(own).score, target, memory, settings)
+    noise, matched = matched_noise(model.decode, own, model.decode(own).score, target, memory, settings)
     matches = match(own.semantics, target, memory, ANY_SCORE)
     with torch.no_grad():
-        plain = model.judge(own).score
+        plain = model.decode(own).score
         for image in range(3):
             changes = {}
             for row in matches.index[image][matches.valid[image]].tolist():
                 one = memory.features[row] - own.features
-                changes[float((model.judge(own.with_noise(one)).score - plain)[image].abs())] = one[image]
+                changes[float((model.decode(own.with_noise(one)).score - plain)[image].abs())] = one[image]
             assert len(changes) > 1
             torch.testing.assert_close(noise[image], changes[max(changes)])
     assert matched.all()
@@ -83,7 +83,7 @@ def test_an_image_without_a_match_gets_no_noise():
     candidates = torch.rand(3, 2, *own.features.shape[1:])
     valid = torch.tensor([[True, False], [False, False], [True, True]])
     noise = worst_noise(
-        model.judge, own, model.judge(own).score, candidates, Matches(torch.zeros(3, 2, dtype=torch.long), valid)
+        model.decode, own, model.decode(own).score, candidates, Matches(torch.zeros(3, 2, dtype=torch.long), valid)
     )
     assert torch.equal(noise[0], candidates[0, 0])
     assert not noise[1].any()
@@ -115,9 +115,9 @@ def test_sensitivity_is_the_change_of_the_score_and_nan_without_a_match():
     settings = NoiseSettings(scale=1.0, rule=MatchRule(score_gap=0.3, similarity=0.9))
     found = noise_sensitivity(model, own, target, memory, settings)
     with torch.no_grad():
-        plain = model.judge(own).score
-        noise, _ = matched_noise(model.judge, own, plain, target, memory, settings)
-        change = (model.judge(own.with_noise(noise)).score - plain).abs()
+        plain = model.decode(own).score
+        noise, _ = matched_noise(model.decode, own, plain, target, memory, settings)
+        change = (model.decode(own.with_noise(noise)).score - plain).abs()
     torch.testing.assert_close(found.change[:2], change[:2])
     assert found.change.isnan().tolist() == found.ungated.isnan().tolist() == [False, False, True]
     assert found.mean == pytest.approx(float(change[:2].mean()))

@@ -98,11 +98,11 @@ def test_a_closed_channel_does_not_reach_the_score():
         noise = torch.zeros_like(tokens.features)
         noise[..., :8] = 1.0
         disturbed = tokens.with_noise(noise)
-        plain, noisy = teacher.model.judge(tokens), teacher.model.judge(disturbed)
+        plain, noisy = teacher.model.decode(tokens), teacher.model.decode(disturbed)
         assert torch.equal(plain.score, noisy.score)
         assert not plain.map[:, :8].any()
         assert plain.map[:, 8:].any()
-        bare = [teacher.model.judge(one, gated=False).score for one in (tokens, disturbed)]
+        bare = [teacher.model.decode(one, gated=False).score for one in (tokens, disturbed)]
         assert not torch.equal(bare[0], bare[1])
 
 
