@@ -218,7 +218,7 @@ def fourier_convolution(x: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
     wide = x if x.dtype == torch.float64 else x.float()
     spectrum = torch.fft.rfft2(wide, norm="ortho")
     mixed = mix(torch.cat((spectrum.real, spectrum.imag), dim=1)).to(wide.dtype)
-    # In two steps: for the spectrum of no real image, a joint two-dimensional inverse depends on the FFT library, so that
+    # In two steps: for a spectrum of no real image, a joint two-dimensional inverse depends on the FFT library, so that
     # devices could differ.
     columns = torch.fft.ifft(torch.complex(*mixed.chunk(2, dim=1)), dim=-2, norm="ortho")
     return torch.fft.irfft(columns, n=x.shape[-1], dim=-1, norm="ortho").to(x.dtype)
