@@ -53,6 +53,7 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int):
         super().__init__()
+        # Without biases, as in the published checkpoint.
         self.layers = nn.Sequential(
             nn.Linear(channels, channels // reduction, bias=False),
             nn.ReLU(),
@@ -77,6 +78,8 @@ class QualityDecoder(nn.Module):
         super().__init__()
         self.sizes, self.channels = sizes, tuple(channels)
         width = sizes.width
+        # The layers' attribute names are those of the tensors in fitted files, and must not change.
+        #
         # From the finest tap to the coarsest: the published ``conv1`` reads the finest, and ``fuse`` concatenates in
         # this order, so another order would give the same shapes and wrong scores.
         self.reduce = nn.ModuleList(nn.Conv2d(count, width, 3, padding=1) for count in reversed(channels))

@@ -87,6 +87,7 @@ class TextAdapter(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
         self.gamma = nn.Parameter(torch.full((width,), _FIRST_GAMMA))
+        # Identity adds no tensor, so that models of equal widths have exactly the published ones.
         self.widen = nn.Identity() if width == context_width else nn.Linear(width, context_width, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class SharedContextAttention(AttnProcessor2_0):
         """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         images, heads = hidden_states.shape[0], attn.heads
-        layers: Any = attn
+        layers: Any = attn  # diffusers types the projections as optional
         query = _heads(layers.to_q(hidden_states), heads)
         key = _heads(layers.to_k(context), heads).expand(images, -1, -1, -1)
         value = _heads(layers.to_v(context), heads).expand(images, -1, -1, -1)
@@ -295,6 +296,7 @@ class DpIqa(nn.Module):
             PocketiqaError: another shape, or a side that is no multiple of ``patch_px``.
         """
         self._check_images(images)
+        # The authors pass [0, 1], although the autoencoder was trained on [-1, 1].
         pixels = images * 2 - 1 if self.conditioning.scale_input else images
         posterior = self.vae.encode(pixels.to(self.vae.dtype), return_dict=False)[0]
         if self.conditioning.posterior == "mode":
@@ -340,6 +342,7 @@ class DpIqa(nn.Module):
                 "DP-IQA has no prompt features: give prompts=[1485, width], for which see teachers.dp_iqa.prompts"
             )
         dtype = self.unet.dtype
+        # One row for the whole batch, see ``SharedContextAttention``.
         context = self.text_adapter(prompts.to(dtype))[None]
         if not self._shared_context:
             context = context.expand(len(latents), -1, -1)
@@ -381,7 +384,10 @@ class DpIqa(nn.Module):
         self._shared_context = False
 
     def lower_precision(self, dtype: torch.dtype) -> None:
-        """Compute in ``dtype`` up to the feature map; the layers from there to the score stay in float32."""
+        """Compute in ``dtype`` up to the feature map, and in float32 from there to the score.
+
+        All weights are rounded to ``dtype``, those of the last layers too.
+        """
         self.to(dtype)
         self.decoder.tail.to(torch.float32)
 
@@ -432,5 +438,6 @@ def meta_model(
     trainable: str = "all",
 ) -> DpIqa:
     """A model of a variant's sizes on the meta device: names and shapes without memory, to be filled or counted."""
+    # A device context reaches the modules of diffusers too, which take no device themselves.
     with torch.device("meta"):
         return random_model(variant_named(variant), prompts=prompts, conditioning=conditioning, trainable=trainable)

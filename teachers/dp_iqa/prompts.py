@@ -91,7 +91,7 @@ DEFAULT_CACHE = Path("~/.cache/pocketiqa/prompts")
 _KIND = "prompt bank"
 _FEATURES = "features"
 _NAME_DIGITS = 16
-_MEND = "give clip=FOLDER to make one anew, or a file that pocketiqa made"
+_MEND = "give clip=FOLDER to compute one, or a file that pocketiqa wrote"
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Sources:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # All contradictions are refused before anything is read: loading takes minutes.
         variant_named(self.variant)
         named = {"weights": self.weights, "official": self.official, "pretrained=False": not self.pretrained}
         given = [name for name, value in named.items() if value]
@@ -109,6 +110,7 @@ class Sources:
             PocketiqaError: weights or prompts are missing, corrupt or of another model.
         """
         if self.official:
+            # The authors' file has all weights but no text encoder.
             checkpoint = Path(self.official).expanduser()
             prompts = self._bank(None).features
             return load_official(checkpoint, prompts=prompts, variant=self.variant, **options).model

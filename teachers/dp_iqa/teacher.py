@@ -71,6 +71,7 @@ class DpIqaTeacher(FittableBase[DpIqa]):
             raise PocketiqaError(
                 f"input_side_px is {image_input.side_px}, but a multiple of {patch} is needed, 0 for the native size"
             )
+        # Settings that a head was fitted with: a file with others is refused. Precision and speed are not among them.
         fitted_with = {
             "variant": sources.variant,
             "trainable": model.trainable,
@@ -116,6 +117,7 @@ class DpIqaTeacher(FittableBase[DpIqa]):
                 Status.TOO_SMALL, f"{width}x{height} pixels: a latent of DP-IQA covers {smallest}x{smallest}"
             )
         side = self._input.side_px
+        # The only resampling; Pillow returns the pixels unchanged where the image has the size of the input.
         resized = Image.fromarray(image).resize((side, side), INTERPOLATIONS[self._input.interpolation])
         return torch.from_numpy(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / np.float32(255))
 

@@ -62,6 +62,7 @@ def _vae(widths: tuple[int, ...], **others: Any) -> dict[str, Any]:
 
 VARIANTS: dict[str, Variant] = {
     "sd15": Variant(
+        # In the configurations of Stable Diffusion 1.x, ``attention_head_dim`` is the number of heads.
         unet=_unet((320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8),
         vae=_vae((128, 256, 512, 512), layers_per_block=2),
         text_width=768,

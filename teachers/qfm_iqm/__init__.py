@@ -11,7 +11,7 @@ loss: ``matching="opposite"``.
 Our own choices, where the paper leaves something open:
 
 * **Backbone**: any timm model, read at several depths, at full size and at half of it (``halvings``): on BIQ2021 the
-  statistics of two sizes say more than those of one.
+  statistics of two sizes predict MOS better than those of one.
 * **Tokens**: each depth's map, averaged over cells and projected to one width; and one token for mean and deviation of
   its channels over the whole image.
 * **Decoder**: a gate for each channel (the learned feature selection), one transformer decoder layer with one quality

@@ -108,7 +108,7 @@ def build_qfm_iqm(
             pad_type=pad_type,
             mean=tuple(mean or stated.mean),
             std=tuple(std or stated.std),
-            depths=taps.depths,
+            depths=taps.depths,  # by name even where all were taken, so that a fitted file says which were read
             halvings=halvings,
             max_side_px=max_side_px,
             square_px=square_px,
@@ -146,6 +146,7 @@ def _summary_cache(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> Cache
 
 
 def _check_choices(backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None) -> None:
+    # Nothing random without a word of the caller: a forgotten option would give scores that mean nothing.
     if head is None and pretrained is not False:
         raise PocketiqaError(
             "qfm_iqm has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "

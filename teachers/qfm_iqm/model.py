@@ -56,7 +56,7 @@ class QfmConfig:
     def __post_init__(self) -> None:
         for name in ("max_side_px", "cells", "width", "heads"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if type(value) is not int or value < 1:  # not ``isinstance``: True is an int, too
                 raise PocketiqaError(f"{name} {value!r}: a whole number, at least 1, is needed")
         if self.square_px is not None and (type(self.square_px) is not int or self.square_px < 1):
             raise PocketiqaError(f"square_px {self.square_px!r}: a whole number, at least 1, or none is needed")
@@ -98,7 +98,7 @@ class QfmIqm(nn.Module):
                 f"{config.backbone} takes {width}x{height} pixels only: choose halvings=0 and leave square_px out"
             )
         self.config, self.backbone = config, backbone
-        sizes = 1 + config.halvings
+        sizes = 1 + config.halvings  # of the image; each is read at all depths
         self.tokeniser = Tokeniser(backbone.channels * sizes, len(backbone.depths), config.width, config.cells)
         self.decoder = QualityDecoder(len(backbone.depths) * sizes, config.cells, config.width, config.heads)
         self._freeze()
@@ -147,6 +147,7 @@ class QfmIqm(nn.Module):
 def frozen_state(model: QfmIqm) -> dict[str, Tensor]:
     """The tensors that a score depends on and fitting does not change: the backbone's, without those it trains."""
     trained = {name for name, value in model.backbone.model.named_parameters() if value.requires_grad}
+    # Of the state dict, not of the parameters: the statistics of batch normalisation change a score too.
     return {name: value for name, value in model.backbone.model.state_dict().items() if name not in trained}
 
 

@@ -1,7 +1,7 @@
 """Sensitivity to semantic noise: how much matched images can change a score.
 
-Fitting with noise, and the gate, are meant to make it small. Compare two models only with the standard deviation of
-their scores beside it: a model that gives all images the same score has no sensitivity at all.
+Fitting with noise, and the gate, are meant to make it small. Compare two models only together with the standard
+deviation of their scores: a model that gives all images the same score has no sensitivity at all.
 """
 
 from collections.abc import Iterable
@@ -88,7 +88,7 @@ def sensitivity_among(model: QfmIqm, batches: Iterable[tuple[Tensor, Tensor]], s
         torch.cat([one.features for one in entries]),
         torch.cat([one.score for one in entries]),
     )
-    # Split anew: batches of the caller may be single images, and the decoder is faster with many.
+    # Joined and split again: batches of the caller may be single images, and the decoder is faster with many.
     names = ("cells", "whole", "semantics")
     columns = [torch.cat([getattr(one, name) for one, _ in parts]).split(_AT_ONCE) for name in names]
     chunks = zip(map(Tokens, *columns), memory.score.split(_AT_ONCE), strict=True)

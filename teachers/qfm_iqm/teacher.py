@@ -81,6 +81,7 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
     def __call__(self, batch: list[Any]) -> TeacherOutput:
         """Score items of ``preprocess``; one forward pass gives no standard deviation of a score."""
         quality = self.model(*stack(batch, self.model.backbone.mean.device))
+        # Clamped here and not in the network: beyond the scale, a clamped score would have no gradient to fit with.
         return TeacherOutput(quality.score.clamp(0, 1), None, {"map": quality.map, "pooled": quality.pooled})
 
     def fitting_module(self) -> QfmFit:

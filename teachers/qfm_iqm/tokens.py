@@ -283,7 +283,8 @@ class QualityDecoder(nn.Module):
 
     def __init__(self, levels: int, cells: int, width: int, heads: int):
         super().__init__()
-        # Names of parameters are part of fitted files (``place_embedding`` is that of the cells).
+        # The attribute names are those of the tensors in fitted files, and must not change (``place_embedding`` is that
+        # of the cells).
         self.cells = cells
         self.gate = ChannelGate(width)
         self.query = nn.Parameter(0.02 * torch.randn(1, 1, width))

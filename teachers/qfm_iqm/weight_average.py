@@ -25,7 +25,7 @@ from teachers.qfm_iqm.teacher import QfmIqmTeacher
 NAME = "qfm_iqm"
 BACKBONE_FILE = "backbone.safetensors"
 
-# Options that members may differ in. They say where files are and what was fitted; the average has its own.
+# Options in which members may differ: locations of files, and what was fitted. The average has its own.
 _OWN = ("weights", "pretrained", "trainable", "cache", "head")
 
 

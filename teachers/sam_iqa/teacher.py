@@ -40,6 +40,7 @@ class SamIqaTeacher(FittableBase[SamIqa]):
 
     def __init__(self, model: SamIqa, *, base: str, precision: str, licence: str, head: Path | None = None):
         super().__init__("sam_iqa", model, fitted_with=model.config.as_dict(), base=base, licence=licence, head=head)
+        # Of the teacher, not of the class: the two forms are one class.
         self.needs_reference = model.config.form == "fr"
         self._precision = precision
 
@@ -86,7 +87,9 @@ class SamIqaTeacher(FittableBase[SamIqa]):
 
     def _square(self, image: np.ndarray) -> Tensor:
         side = self.model.config.input_side_px
+        # The only resampling; Pillow returns the pixels unchanged where the image has the size of the input.
         resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+        # A copy, because torch needs memory that it may write to, and batches are faster from contiguous images.
         return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
 
     @torch.inference_mode()

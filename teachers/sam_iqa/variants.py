@@ -139,6 +139,7 @@ def build_vit(variant: SamVariant) -> ImageEncoderViT:
         depth=variant.depth,
         num_heads=variant.num_heads,
         out_chans=variant.neck_width,
+        # As in the official builder; with torch's own epsilon, 1e-5, all features would differ slightly.
         norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type] - typed as a class, called as a factory
         use_rel_pos=True,
         window_size=variant.window,
@@ -229,6 +230,7 @@ def _encoder_part(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         actual = f"the entries {some(content)}" if isinstance(content, Mapping) else type(content).__name__
         raise PocketiqaError(f"{path} holds {actual}, not SAM's tensors by name: give an official SAM checkpoint")
+    # A file with anything else is of another model, even if some of its names happen to fit.
     foreign = [key for key in content if not key.startswith((_PREFIX, *_OTHER_PARTS))]
     encoder = {key.removeprefix(_PREFIX): value for key, value in content.items() if key.startswith(_PREFIX)}
     if foreign or not encoder:
@@ -244,6 +246,7 @@ def _check_fit(tensors: Mapping[str, Tensor], vit: ImageEncoderViT, name: str, p
     reason = misfits(vit.state_dict(), tensors)
     if not reason:
         return
+    # A variant and a file of different sizes are the most likely mistake, and easily named.
     for other, variant in VARIANTS.items():
         if not misfits(meta_vit(variant).state_dict(), tensors):
             raise PocketiqaError(f"{path} holds SAM {other}, not {name}: give variant={other!r} or {_file_of(name)}")

@@ -19,7 +19,7 @@ def _same_numbers_in_every_run():
 
 
 def write_tokenizer(folder: Path) -> int:
-    """A byte-pair tokenizer that knows the words of the prompts, whole; returns the size of its vocabulary."""
+    """Write a byte-pair tokenizer with one token for each word of the prompts; returns the size of its vocabulary."""
     words = sorted({word for prompt in PROMPTS for word in prompt.replace(",", " ").replace("_", " ").split()})
     letters = sorted({letter for word in words for letter in word} | set(",_"))
     tokens = [*letters, *(letter + WORD_END for letter in letters)]
@@ -67,5 +67,5 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prompt_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Banks made by one test serve the others."""
+    """Folder of cached prompt banks, shared by all tests."""
     return tmp_path_factory.mktemp("prompts")

@@ -270,7 +270,7 @@ def test_taps_are_the_outputs_of_the_up_blocks(unet: UNet2DConditionModel, input
     latents, context, residuals = inputs
     with torch.no_grad():
         taps = UNetTaps(unet)(latents, 1, context, residuals)
-        # The layers that diffusers puts behind the last block, applied to the last tap, give its own output.
+        # The layers that diffusers puts after the last block, applied to the last tap, give its own output.
         norm, act = unet.conv_norm_out, unet.conv_act
         assert norm is not None
         assert act is not None

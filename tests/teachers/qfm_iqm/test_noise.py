@@ -42,7 +42,7 @@ def test_noise_moves_the_tokens_mean_by_itself():
     _, own, memory = remembered()
     noise = differences(own.features, memory.features[:1][None].expand(3, -1, -1, -1, -1), 0.5)[:, 0]
     torch.testing.assert_close(own.with_noise(noise).features, own.features + noise)
-    # Every cell of a level is moved alike.
+    # Every cell of a level is moved by the same noise.
     moved = own.with_noise(noise).cells - own.cells
     torch.testing.assert_close(moved, noise[:, 0, :, None].expand_as(moved), atol=1e-5, rtol=0)
 
@@ -88,7 +88,7 @@ def test_the_loss_of_moved_scores_is_zero_where_nothing_moves_or_matches():
     loss.sum().backward()
     assert score.grad is not None
     assert noisy.grad is not None
-    assert torch.equal(score.grad, -noisy.grad)  # what moves both alike is left alone
+    assert torch.equal(score.grad, -noisy.grad)  # a change of both by the same amount has no gradient
 
 
 def test_features_may_be_as_similar_as_the_scores():
@@ -225,10 +225,10 @@ def test_matches_are_those_that_a_search_of_all_pairs_finds(form: str, seed: int
         allowed = []
         for other in range(LENGTH):
             gap = abs(float(score[image] - memory.score[other]))
-            alike = cosine(arrays[0][image], arrays[1][other], arrays[1])
-            fits = gap < 0.1 and alike < 0.3 if form == "quality" else gap >= 0.1 and alike >= 0.3
+            similarity = cosine(arrays[0][image], arrays[1][other], arrays[1])
+            fits = gap < 0.1 and similarity < 0.3 if form == "quality" else gap >= 0.1 and similarity >= 0.3
             if fits:
-                allowed.append((gap if form == "quality" else -alike, other))
+                allowed.append((gap if form == "quality" else -similarity, other))
         expected = [other for _, other in sorted(allowed)[:4]]
         assert matches.index[image][matches.valid[image]].tolist() == expected
         assert int(matches.valid[image].sum()) == len(expected)
@@ -245,11 +245,11 @@ def test_the_opposite_form_wants_the_opposite_of_both_conditions():
 
 
 def test_nothing_matches_where_nothing_may_and_all_where_all_may():
-    gap, alike = torch.rand(3, 6), torch.rand(3, 6)
-    none = find_matches(gap + 1, alike, MatchRule())
+    gap, similarity = torch.rand(3, 6), torch.rand(3, 6)
+    none = find_matches(gap + 1, similarity, MatchRule())
     assert not none.valid.any()
     assert none.index.tolist() == [[0] * 4] * 3
-    everything = find_matches(gap * 0, alike * 0, MatchRule(matches=9))
+    everything = find_matches(gap * 0, similarity * 0, MatchRule(matches=9))
     assert everything.index.tolist() == [list(range(6))] * 3
 
 
@@ -259,7 +259,7 @@ def test_similarity_does_not_depend_on_the_channels_offsets_and_scales():
     plain = similarities(own, others)
     scale, offset = torch.rand(8, generator=generator) + 0.5, 100 * torch.rand(8, generator=generator)
     torch.testing.assert_close(similarities(own * scale + offset, others * scale + offset), plain, atol=1e-3, rtol=0)
-    # Without standardising, the offset would make all of them alike.
+    # Without standardising, the offset would make all of them similar.
     assert plain.min() < -0.3
     assert similarities(others[:3], others).argmax(1).tolist() == [0, 1, 2]
 
