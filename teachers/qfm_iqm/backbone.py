@@ -46,8 +46,8 @@ def create_timm(name: str, *, pad_type: str = "", pretrained: bool = False) -> n
     """
     _check_name(name)
     options: dict[str, Any] = {"num_classes": 0} | ({"pad_type": pad_type} if pad_type else {})
-    # timm has no list of the options that a model takes, so the option is tried. It is tried without pretrained weights,
-    # so that a TypeError is about an option and not about a download.
+    # timm has no list of the options that a model takes, so the option is tried. Without pretrained weights here, so
+    # that a TypeError is about an option and not about a download.
     try:
         model = timm.create_model(name, dynamic_img_size=True, **options)
         options["dynamic_img_size"] = True
