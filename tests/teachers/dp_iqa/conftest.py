@@ -18,6 +18,13 @@ def _same_numbers_in_every_run():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_weights_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Messages about missing weights must not depend on the folders of whoever runs the tests."""
+    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
 def write_tokenizer(folder: Path) -> int:
     """Write a byte-pair tokenizer with one token for each word of the prompts; returns the size of its vocabulary."""
     words = sorted({word for prompt in PROMPTS for word in prompt.replace(",", " ").replace("_", " ").split()})

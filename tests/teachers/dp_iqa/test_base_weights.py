@@ -12,8 +12,8 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.base_weights import find_folder, load_base, load_official, refuse_other_families
 from teachers.dp_iqa.model import DpIqa
-from teachers.dp_iqa.variants import VARIANTS, build_unet, build_vae
-from tests.teachers.dp_iqa.test_decoder import by_hand
+from teachers.dp_iqa.variants import VARIANTS, build_unet
+from tests.teachers.dp_iqa.official import by_hand, published
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -153,12 +153,6 @@ def test_a_distilled_unet_with_fewer_blocks_and_no_middle_is_taken(folder: Path)
 NAME = "owner/some-model"
 
 
-@pytest.fixture(autouse=True)
-def _empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
 def find(name: str | Path, **options) -> Path:
     return find_folder(name, option="weights", patterns=("unet/*", "vae/*"), **options)
 
@@ -204,49 +198,6 @@ def test_a_file_and_nonsense_are_refused(tmp_path: Path):
         find(path)
     with pytest.raises(PocketiqaError, match="'no such thing': no such folder, and no repository name"):
         find("no such thing")
-
-
-def published(variant: str) -> dict[str, Tensor]:
-    """A state dict with the names and shapes of the published one, made without the code under test."""
-    sizes = VARIANTS[variant]
-    text, (first, second, third, fourth) = sizes.text_width, sizes.unet["block_out_channels"]
-    width, reduction = sizes.decoder.width, sizes.decoder.reduction
-    shapes: dict[str, tuple[int, ...]] = {"gamma": (text,)}
-
-    def layer(name: str, *shape: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = shape
-        if bias:
-            shapes[f"{name}.bias"] = shape[:1]
-
-    layer("text_adapter.fc.0", text, text)
-    layer("text_adapter.fc.2", text, text)
-    layer("img_adapter.conv_in", first, 3 * 64, 3, 3)
-    previous = first
-    for block, count in enumerate((first, second, third, fourth)):
-        if count != previous:
-            layer(f"img_adapter.body.{block}.in_conv", count, previous, 1, 1)
-        for unit in (0, 1):
-            layer(f"img_adapter.body.{block}.resnets.{unit}.block1", count, count, 3, 3)
-            layer(f"img_adapter.body.{block}.resnets.{unit}.block2", count, count, 1, 1)
-        previous = count
-    # The up blocks give the widths of the down blocks in reverse: conv1 reads the finest.
-    for number, count in enumerate((first, second, third, fourth), start=1):
-        layer(f"QFD.conv{number}", width, count, 3, 3)
-    for name in ("se1", "se2", "se3", "se4", "se_fuse"):
-        layer(f"QFD.{name}.fc.0", width // reduction, width, bias=False)
-        layer(f"QFD.{name}.fc.2", width, width // reduction, bias=False)
-    layer("QFD.fuse_conv", width, 4 * width, 3, 3)
-    counts = (width, *sizes.decoder.narrow)
-    for number in (1, 2, 3):
-        layer(f"QFD.conv_score{number}", counts[number], counts[number - 1], 1, 1)
-    hidden, cells = sizes.decoder.hidden, sizes.decoder.map_side**2
-    for number, shape in enumerate(((hidden, counts[-1] * cells), (hidden, hidden), (1, hidden)), start=1):
-        layer(f"QFD.fc{number}", *shape)
-    layer("QFD.classifier_dist", 24, 512)
-    shapes |= {f"QFD.bnc1.{name}": (512,) for name in ("weight", "bias", "running_mean", "running_var")}
-    state = {name: torch.randn(shape) * 0.05 for name, shape in shapes.items()}
-    state |= {f"vae.{name}": value for name, value in build_vae(sizes.vae).state_dict().items()}
-    return state | {f"unet.{name}": value for name, value in build_unet(sizes.unet).state_dict().items()}
 
 
 @pytest.fixture(scope="module")

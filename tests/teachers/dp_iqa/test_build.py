@@ -12,13 +12,7 @@ from teachers.dp_iqa import DpIqaTeacher, build_dp_iqa, load_bank, prompt_bank
 from teachers.dp_iqa.prompts import save_bank, stand_in_bank
 from teachers.dp_iqa.variants import VARIANTS, build_unet
 from teachers.registry import build_teacher
-from tests.teachers.dp_iqa.test_base_weights import published
-
-
-@pytest.fixture(autouse=True)
-def _nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+from tests.teachers.dp_iqa.official import published
 
 
 def build(folder: Path, cache: Path, **options: Any) -> DpIqaTeacher:

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.base_weights import official_name
 from teachers.dp_iqa.decoder import DecoderSizes, QualityDecoder
+from tests.teachers.dp_iqa.official import by_hand
 
 SIZES = DecoderSizes(width=16, reduction=4, narrow=(12, 10, 8), hidden=9, map_side=16)
 CHANNELS = (20, 18, 14, 10)
@@ -20,35 +20,6 @@ def decoder() -> QualityDecoder:
 def taps() -> list[torch.Tensor]:
     torch.manual_seed(6)
     return [torch.randn(3, count, side, side) for count, side in zip(CHANNELS, (4, 8, 16, 16), strict=True)]
-
-
-def by_hand(
-    weights: dict[str, torch.Tensor], taps: list[torch.Tensor], map_side: int = 16
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The decoder once more, written down from the fact sheet, with the published names."""
-
-    def excite(x: torch.Tensor, name: str) -> torch.Tensor:
-        hidden = torch.relu(x.mean((2, 3)) @ weights[f"{name}.fc.0.weight"].T)
-        return x * torch.sigmoid(hidden @ weights[f"{name}.fc.2.weight"].T)[..., None, None]
-
-    def convolve(x: torch.Tensor, name: str, padding: int) -> torch.Tensor:
-        return functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
-
-    coarsest, coarse, fine, finest = (
-        functional.interpolate(tap, size=(map_side, map_side), mode="bicubic", align_corners=False) for tap in taps
-    )
-    maps = [
-        excite(convolve(tap, f"QFD.conv{number}", 1), f"QFD.se{number}")
-        for number, tap in enumerate((finest, fine, coarse, coarsest), start=1)
-    ]
-    x = excite(convolve(torch.cat(maps, 1), "QFD.fuse_conv", 1), "QFD.se_fuse")
-    for number in (1, 2, 3):
-        x = convolve(x, f"QFD.conv_score{number}", 0).clamp(min=0)
-    y = x.reshape(len(x), -1)
-    for number in (1, 2, 3):
-        y = y @ weights[f"QFD.fc{number}.weight"].T + weights[f"QFD.fc{number}.bias"]
-        y = y.clamp(min=0) if number < 3 else y
-    return y[:, 0], x
 
 
 def test_scores_and_maps_are_those_of_the_fact_sheet(decoder: QualityDecoder, taps: list[torch.Tensor]):

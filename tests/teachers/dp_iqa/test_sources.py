@@ -11,13 +11,7 @@ from teachers.dp_iqa.model import Conditioning
 from teachers.dp_iqa.prompts import prompt_bank, save_bank, stand_in_bank
 from teachers.dp_iqa.sources import Sources
 from teachers.dp_iqa.variants import VARIANTS
-from tests.teachers.dp_iqa.test_base_weights import published
-
-
-@pytest.fixture(autouse=True)
-def _nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+from tests.teachers.dp_iqa.official import published
 
 
 def copy_parts(folder: Path, copied: Path, names: tuple[str, ...] = ("unet", "vae")) -> Path:
