@@ -57,6 +57,7 @@ def average_fitted(members: Sequence[str], out: Path, *, half: bool = False) -> 
         # of the averaged teacher is a fitted part.
         averaged = build_qfm_iqm(**options, weights=backbone, trainable=HEAD, head=NEW_HEAD)
         _fill(averaged, _mean([one.model.state_dict() for one in teachers]))
+        # ``merged`` is a key in folders on disk, and keeps its name.
         return write_fitted_folder(
             out, averaged, name=NAME, options={**options, "weights": backbone, "trainable": HEAD},
             scale=teachers[0].scale, licence=teachers[0].licence,
