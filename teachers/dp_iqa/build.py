@@ -1,4 +1,4 @@
-"""From options to a teacher."""
+"""Builds a DP-IQA teacher from its options."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,16 @@ from teachers.launch import PRECISIONS, check_precision
 
 @dataclass(frozen=True)
 class Speed:
-    """How the model is run.
+    """Settings of speed and memory; only ``precision`` changes scores by more than rounding.
 
     Attributes:
-        precision: ``fp32`` or ``bf16``; the last layers compute in fp32 always. Fit in ``fp32``, with autocast.
-        channels_last: memory layout of the convolutions, faster on GPUs with tensor cores.
-        attention_slicing: ``auto``, ``max`` or a number of heads, for devices without memory-efficient attention.
+        precision: ``fp32`` or ``bf16``; the layers from the feature map to the score always compute in float32. Fit in
+            ``fp32``, with autocast.
+        channels_last: use the channels-last memory layout for convolutions, faster on GPUs with tensor cores.
+        attention_slicing: ``auto``, ``max`` or a number of heads, for devices without memory-efficient attention; None
+            computes attention at once.
         compile: ``torch.compile`` the autoencoder's encoder and the U-Net.
-        checkpoint_blocks: save memory while fitting, by computing blocks twice.
+        checkpoint_blocks: save memory during fitting by computing the U-Net's blocks again in the backward pass.
     """
 
     precision: str = "fp32"
@@ -33,10 +35,10 @@ class Speed:
         check_precision(self.precision)
 
     def apply(self, model: DpIqa) -> None:
-        """Prepare a model that has all its weights.
+        """Change how a model computes, once all its weights are loaded.
 
         Raises:
-            PocketiqaError: ``attention_slicing`` is not possible.
+            PocketiqaError: ``attention_slicing`` is no setting that the U-Net can use.
         """
         if self.precision != "fp32":
             model.lower_precision(PRECISIONS[self.precision])
@@ -46,7 +48,7 @@ class Speed:
             model.slice_attention(self.attention_slicing)
         if self.checkpoint_blocks:
             model.checkpoint_blocks()
-        if self.compile:
+        if self.compile:  # last: what is compiled must be what runs
             model.compile_parts()
 
 
@@ -77,21 +79,34 @@ def build_dp_iqa(
 ) -> DpIqaTeacher:
     """Build a DP-IQA teacher on the CPU; equal options give equal weights.
 
-    The options up to ``seed`` are those of ``Sources``; ``trainable`` is a key of ``model.TRAINABLE``: ``all`` but the
-    autoencoder, or the ``head``, which is adapters and decoder; ``input_side_px`` (0 means the variant's) and
-    ``interpolation`` are those of ``Input``; ``timestep`` to ``scale_input`` those of ``Conditioning``; the others
-    those of ``Speed``.
+    Four classes explain the options: ``Sources`` those up to ``seed``, ``Input`` ``input_side_px`` (0 means the
+    variant's) and ``interpolation``, ``Conditioning`` those from ``timestep`` to ``scale_input``, and ``Speed`` the
+    others. ``trainable`` is a key of ``model.TRAINABLE``: ``all`` for everything but the autoencoder, ``head`` for
+    adapters and decoder.
 
     Raises:
-        PocketiqaError: an unknown choice, no head, or weights that are missing, damaged or of another model.
+        PocketiqaError: an unknown choice, no head, or weights that are missing, corrupt or of another model.
     """
-    sources = Sources(variant, weights, head, official, clip, prompts, prompt_cache, pretrained, download, seed)
+    sources = Sources(
+        variant=variant,
+        weights=weights,
+        head=head,
+        official=official,
+        clip=clip,
+        prompts=prompts,
+        prompt_cache=prompt_cache,
+        pretrained=pretrained,
+        download=download,
+        seed=seed,
+    )
     speed = Speed(precision, channels_last, attention_slicing, compile, checkpoint_blocks)
     conditioning = Conditioning(timestep, posterior, posterior_seed, scale_input)
     image_input = Input(input_side_px or sources.sizes.input_side_px, interpolation)
+    # New adapters and decoders are drawn from torch's global generator: seeded here, and put back for the caller.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = sources.model(conditioning=conditioning, trainable=trainable)
+    # Before the precision is lowered: the stamp and a fitted head are about the float32 weights.
     teacher = DpIqaTeacher(model, image_input, sources, precision)
     speed.apply(model)
     return teacher

@@ -1,4 +1,9 @@
-"""The assembled network: image -> latents -> U-Net conditioned on prompts and on the image -> quality."""
+"""The DP-IQA network and its parts: image -> latents -> U-Net conditioned on prompts and on the image -> quality.
+
+``Conditioning`` holds the settings of the forward pass. The parts are the text adapter, the image adapter, attention
+that projects the prompts once per batch, and the reader of the U-Net's up blocks. ``DpIqa`` joins them with the
+decoder; ``assemble``, ``random_model`` and ``meta_model`` build it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,163 +22,38 @@ from teachers.dp_iqa.decoder import DecoderSizes, Quality, QualityDecoder
 from teachers.dp_iqa.variants import Variant, build_unet, build_vae, variant_named
 from teachers.fitting import evaluate_frozen
 
-_FIRST_GAMMA = 1e-4
-
-
-class TextAdapter(nn.Module):
-    """``e + gamma * MLP(e)`` on each prompt feature, gamma one factor a channel, starting near zero.
-
-    Ours: where the U-Net's cross-attention has another width than the text features (Stable Diffusion 2.x has 1024,
-    CLIP ViT-L/14 gives 768), a linear map without bias follows. It starts at random, so such a model must be fitted.
-
-    Args:
-        width: of the text features.
-        context_width: that the U-Net expects.
-    """
-
-    def __init__(self, width: int, context_width: int):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-        self.gamma = nn.Parameter(torch.full((width,), _FIRST_GAMMA))
-        self.widen = nn.Identity() if width == context_width else nn.Linear(width, context_width, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[prompts, width] to [prompts, context_width]."""
-        return self.widen(features + self.gamma * self.layers(features))
-
-
-def build_image_adapter(channels: Sequence[int], downscale: int) -> T2IAdapter:
-    """The full T2I adapter of diffusers: image [B, 3, H, W] -> one residual for each down block of the U-Net.
-
-    Args:
-        channels: of the U-Net's down blocks.
-        downscale: pixels a latent, 8 for Stable Diffusion.
-    """
-    return T2IAdapter(channels=list(channels), downscale_factor=downscale, adapter_type="full_adapter")
-
-
-class UNetTaps:
-    """Runs a U-Net and returns the outputs of its up blocks.
-
-    The hooks are set once, before anything is compiled, because ``torch.compile`` does not look for later ones. One
-    call at a time: the outputs pass through this object.
-
-    Args:
-        unet: kept by reference; it is not a part of this object.
-    """
-
-    def __init__(self, unet: UNet2DConditionModel):
-        self._unet = unet
-        self._outputs: list[Tensor] = []
-        for block in unet.up_blocks:
-            block.register_forward_hook(self._keep)
-
-    def _keep(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self._outputs.append(output)
-
-    def __call__(self, latents: Tensor, timestep: int, context: Tensor, residuals: Sequence[Tensor]) -> list[Tensor]:
-        """Run the U-Net on latents that carry no diffusion noise.
-
-        Args:
-            latents: [B, channels, h, w].
-            timestep: that the U-Net is told.
-            context: [1 or B, tokens, width], what cross-attention sees.
-            residuals: one for each down block, added at its end, before its downsampler.
-
-        Returns:
-            [B, channels, height, width] for each up block, from the coarsest.
-        """
-        self._outputs.clear()
-        try:
-            # diffusers empties the list that it is given.
-            self._unet(
-                latents,
-                timestep,
-                encoder_hidden_states=context,
-                down_intrablock_additional_residuals=list(residuals),
-                return_dict=False,
-            )
-            return list(self._outputs)
-        finally:
-            self._outputs.clear()  # or the last batch would keep its memory
-
-
-class SharedContextAttention(AttnProcessor2_0):
-    """Attention whose keys and values are projected once a batch instead of once an image.
-
-    All images are conditioned on the same 1485 prompts: their projections in the 16 cross-attentions take 28 of the
-    U-Net's 461 GMACs for the first image of a batch, and nothing for the others. A context of one row is expanded
-    without a copy; one of B rows is attended to image by image, as by diffusers' own processor.
-    """
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Attend; the names are those that diffusers calls a processor with.
-
-        Args:
-            attn: the module with the projections.
-            hidden_states: [B, positions, channels].
-            encoder_hidden_states: [1 or B, tokens, context channels].
-            attention_mask: not used, all prompts count.
-            temb: not used.
-            args: not used.
-            kwargs: not used.
-        """
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        images, heads = hidden_states.shape[0], attn.heads
-        layers: Any = attn
-        query = _heads(layers.to_q(hidden_states), heads)
-        key = _heads(layers.to_k(context), heads).expand(images, -1, -1, -1)
-        value = _heads(layers.to_v(context), heads).expand(images, -1, -1, -1)
-        mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        project, dropout = layers.to_out
-        return dropout(project(mixed))
-
-
-def _heads(tokens: Tensor, heads: int) -> Tensor:
-    """[B, N, heads * C] to [B, heads, N, C]."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def share_context(unet: UNet2DConditionModel) -> None:
-    """Let every cross-attention of ``unet`` accept a context of one row for the whole batch."""
-    own = SharedContextAttention()
-    processors = unet.attn_processors
-    unet.set_attn_processor({name: own if ".attn2." in name else found for name, found in processors.items()})
-
-
 POSTERIORS = ("mode", "sample")
 TRAINABLE: dict[str, tuple[str, ...]] = {
     "all": ("unet.", "text_adapter.", "image_adapter.", "decoder."),
     "head": ("text_adapter.", "image_adapter.", "decoder."),
 }
-"""What is fitted: everything but the autoencoder, as in the paper, or only what is not Stable Diffusion's (ours)."""
+"""Choice of what is fitted -> prefixes of parameter names.
 
-# Behind the last tap, or the way back from latents to images: no score depends on them, no gradient reaches them.
-_NO_PART = ("unet.conv_norm_out.", "unet.conv_out.", "vae.decoder.", "vae.post_quant_conv.")
+``all`` is everything but the autoencoder, as in the paper; ``head`` is only what is not Stable Diffusion's (ours).
+"""
+
+# Layers after the last tap, and the autoencoder's way back from latents to images: no score depends on them and no
+# gradient reaches them. An optimiser or a digest that held them would only take memory and change for no reason.
+_UNUSED = ("unet.conv_norm_out.", "unet.conv_out.", "vae.decoder.", "vae.post_quant_conv.")
 _LAST_TIMESTEP = 999
+_FIRST_GAMMA = 1e-4
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the forward pass may be told beside the image; the defaults are the paper's, save ``posterior``.
+    """Settings of the forward pass; the defaults are the paper's, except ``posterior``.
 
     Attributes:
-        timestep: that the U-Net is told, 0 to 999; no noise is added.
-        posterior: ``mode`` takes the mean of the autoencoder's posterior; ``sample`` draws from it, as the authors'
-            code does, which makes scores random.
-        seed: of the draw. Every image gets the same noise, so that its score does not depend on the batch; only in
-            training mode each gets its own.
-        scale_input: give the autoencoder [-1, 1], as Stable Diffusion was trained, instead of [0, 1] (ours). The image
-            adapter gets [0, 1] either way, as T2I adapters were trained.
+        timestep: diffusion timestep that conditions the U-Net, 0 to 999; no noise is added to the latents.
+        posterior: ``mode`` takes the mean of the autoencoder's posterior; ``sample`` draws from it, as the authors do,
+            which makes scores random.
+        seed: seed of the draw. Every image gets the same noise, so that its score does not depend on the batch; only in
+            training mode each image gets its own.
+        scale_input: scale the autoencoder's input to [-1, 1], as in Stable Diffusion's training, instead of [0, 1]
+            (ours). The image adapter gets [0, 1] either way, as T2I adapters were trained.
+
+    Raises:
+        PocketiqaError: the timestep is out of range, or the posterior is unknown.
     """
 
     timestep: int = 1
@@ -192,20 +72,156 @@ class Conditioning:
             raise PocketiqaError(f"posterior is {self.posterior!r}: choose {' or '.join(POSTERIORS)}")
 
 
-class DpIqa(nn.Module):
-    """DP-IQA, made of built parts.
+class TextAdapter(nn.Module):
+    """``e + gamma * MLP(e)`` on each prompt feature e; gamma is one factor per channel and starts near zero.
 
-    ``encode``, ``taps`` and ``decoder`` are the steps of the forward pass, each callable alone.
+    Ours: where the U-Net's cross-attention has another width than the text features (Stable Diffusion 2.x has 1024,
+    CLIP ViT-L/14 gives 768), a linear map without bias follows. It starts at random, so such a model must be fitted.
 
     Args:
-        unet: its cross-attention is changed to share the prompts among the images of a batch.
-        vae: frozen, always.
-        text_adapter: prompt features -> context of the U-Net.
-        image_adapter: gives one residual for each down block.
-        decoder: for the taps of ``unet``.
-        prompts: features [prompts, width] for ``text_adapter``; None if they come with each call of ``taps``.
-        conditioning: see there.
+        width: channels of a text feature.
+        context_width: channels of the U-Net's context.
+    """
+
+    def __init__(self, width: int, context_width: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.gamma = nn.Parameter(torch.full((width,), _FIRST_GAMMA))
+        # Identity adds no tensor, so that models of equal widths have exactly the published ones.
+        self.widen = nn.Identity() if width == context_width else nn.Linear(width, context_width, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[prompts, width] to [prompts, context_width]."""
+        return self.widen(features + self.gamma * self.layers(features))
+
+
+def build_image_adapter(channels: Sequence[int], downscale: int) -> T2IAdapter:
+    """The full T2I adapter of diffusers: image [B, 3, H, W] -> one residual for each down block of the U-Net.
+
+    Args:
+        channels: number of channels of each down block of the U-Net, in order.
+        downscale: side of a latent in pixels, 8 for Stable Diffusion.
+    """
+    return T2IAdapter(channels=list(channels), downscale_factor=downscale, adapter_type="full_adapter")
+
+
+class SharedContextAttention(AttnProcessor2_0):
+    """Attention whose keys and values are projected once per batch instead of once per image.
+
+    All images are conditioned on the same 1485 prompts: their projections in the 16 cross-attentions take 28 of the
+    U-Net's 461 GMACs for the first image of a batch, and nothing for the others. A context of one row is expanded
+    without a copy; with a context of B rows, image i attends to row i, as in diffusers' own processor.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Attend; diffusers passes the arguments by these names.
+
+        Args:
+            attn: module with the projections.
+            hidden_states: [B, positions, channels].
+            encoder_hidden_states: [1 or B, tokens, context channels]; None for self-attention.
+            attention_mask: not used, all prompts count.
+            temb: not used.
+            args: not used.
+            kwargs: not used.
+        """
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        images, heads = hidden_states.shape[0], attn.heads
+        layers: Any = attn  # diffusers types the projections as optional
+        query = _heads(layers.to_q(hidden_states), heads)
+        key = _heads(layers.to_k(context), heads).expand(images, -1, -1, -1)
+        value = _heads(layers.to_v(context), heads).expand(images, -1, -1, -1)
+        mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        project, dropout = layers.to_out
+        return dropout(project(mixed))
+
+
+def _heads(tokens: Tensor, heads: int) -> Tensor:
+    """[B, N, heads * C] to [B, heads, N, C]."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def share_context(unet: UNet2DConditionModel) -> None:
+    """Let every cross-attention of ``unet`` accept a context of one row for the whole batch."""
+    shared = SharedContextAttention()
+    processors = unet.attn_processors
+    # diffusers calls self-attention attn1 and cross-attention attn2.
+    unet.set_attn_processor({name: shared if ".attn2." in name else own for name, own in processors.items()})
+
+
+class UNetTaps:
+    """Runs a U-Net and returns the outputs of its up blocks.
+
+    Not for several threads at once: the outputs pass through this object.
+
+    Args:
+        unet: the U-Net to run; this object holds a reference, no copy.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel):
+        self._unet = unet
+        self._outputs: list[Tensor] = []
+        # Set once, before anything is compiled, because ``torch.compile`` does not look for later hooks. Bound methods,
+        # not closures: a deep copy of the model then has hooks that write to the copy's own list.
+        for block in unet.up_blocks:
+            block.register_forward_hook(self._keep)
+
+    def _keep(self, _block: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._outputs.append(output)
+
+    def __call__(self, latents: Tensor, timestep: int, context: Tensor, residuals: Sequence[Tensor]) -> list[Tensor]:
+        """Run the U-Net on latents that carry no diffusion noise.
+
+        Args:
+            latents: [B, channels, h, w].
+            timestep: diffusion timestep, 0 to 999.
+            context: [1 or B, tokens, width], the tokens that cross-attention reads.
+            residuals: one tensor for each down block, added to its output before its downsampler.
+
+        Returns:
+            [B, channels, height, width] for each up block, from the coarsest.
+        """
+        self._outputs.clear()
+        try:
+            # A copy of the residuals, because diffusers empties the list that it gets.
+            self._unet(
+                latents,
+                timestep,
+                encoder_hidden_states=context,
+                down_intrablock_additional_residuals=list(residuals),
+                return_dict=False,
+            )
+            return list(self._outputs)
+        finally:
+            self._outputs.clear()  # otherwise the last batch's maps would stay in memory
+
+
+class DpIqa(nn.Module):
+    """DP-IQA, assembled from built parts.
+
+    ``encode``, ``taps`` and ``decoder`` are the steps of the forward pass and can be called alone.
+
+    Args:
+        unet: U-Net; its cross-attention is changed in place to share the prompts among the images of a batch.
+        vae: autoencoder, always frozen.
+        text_adapter: turns prompt features into the U-Net's context.
+        image_adapter: turns images into one residual for each down block.
+        decoder: decoder built for the channels of ``unet``'s up blocks.
+        prompts: features [prompts, width] for ``text_adapter``; None if they are passed to each call of ``taps``.
+        conditioning: settings of the forward pass; None means the defaults.
         trainable: key of ``TRAINABLE``.
+
+    Raises:
+        PocketiqaError: ``trainable`` is unknown.
     """
 
     prompts: Tensor | None
@@ -229,7 +245,7 @@ class DpIqa(nn.Module):
         self.text_adapter, self.image_adapter, self.decoder = text_adapter, image_adapter, decoder
         self.conditioning = conditioning or Conditioning()
         self.trainable = trainable
-        # Made by a text encoder and kept in a bank: no part of a checkpoint.
+        # Computed by a text encoder and cached in a prompt bank: no part of a checkpoint, but part of the digest.
         self.register_buffer("prompts", prompts, persistent=False)
         share_context(unet)
         self._shared_context = True
@@ -241,7 +257,7 @@ class DpIqa(nn.Module):
     def _trained_names(self) -> set[str]:
         prefixes = TRAINABLE[self.trainable]
         names = (name for name, _ in self.named_parameters())
-        return {name for name in names if name.startswith(prefixes) and not name.startswith(_NO_PART)}
+        return {name for name in names if name.startswith(prefixes) and not name.startswith(_UNUSED)}
 
     @property
     def latent_px(self) -> int:
@@ -250,33 +266,37 @@ class DpIqa(nn.Module):
 
     @property
     def patch_px(self) -> int:
-        """What both sides of the input must be a multiple of: a cell of the coarsest tap, 64 for Stable Diffusion."""
+        """Side in pixels of a cell of the U-Net's coarsest level, 64 for Stable Diffusion.
+
+        Both sides of the input must be multiples of it.
+        """
         return self.latent_px * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
 
     def train(self, mode: bool = True) -> "DpIqa":
-        """As of any module, but what is frozen stays in evaluation mode."""
+        """Set the mode of the fitted parts; frozen parts stay in evaluation mode."""
         super().train(mode)
         evaluate_frozen(self)
         return self
 
     def forward(self, images: Tensor) -> Quality:
-        """Judge RGB images [B, 3, H, W] in [0, 1], resized without regard to their aspect; see ``encode``."""
+        """Score RGB images [B, 3, H, W] in [0, 1], H and W multiples of ``patch_px``; errors as in ``encode``."""
         return self.decoder(self.taps(self.encode(images), images))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images -> latents [B, 4, H / 8, W / 8], times the autoencoder's scaling factor; never with a gradient.
 
-        In training mode ``posterior: sample`` draws the noise anew for each image, from torch's own generator of the
-        device; in evaluation mode all images of all calls share one noise.
+        In training mode ``posterior: sample`` draws new noise for each image, from torch's default generator of the
+        device; in evaluation mode all images of all calls get the same noise.
 
         Args:
-            images: [B, 3, H, W] in [0, 1].
+            images: RGB [B, 3, H, W] in [0, 1].
 
         Raises:
-            PocketiqaError: another shape, or sides that the U-Net cannot halve often enough.
+            PocketiqaError: another shape, or a side that is no multiple of ``patch_px``.
         """
         self._check_images(images)
+        # The authors pass [0, 1], although the autoencoder was trained on [-1, 1].
         pixels = images * 2 - 1 if self.conditioning.scale_input else images
         posterior = self.vae.encode(pixels.to(self.vae.dtype), return_dict=False)[0]
         if self.conditioning.posterior == "mode":
@@ -289,7 +309,7 @@ class DpIqa(nn.Module):
     def _noise(self, shape: Sequence[int], device: torch.device) -> Tensor:
         if self.training:
             return torch.randn(shape, device=device)
-        # Drawn on the CPU, so that every device gets the same.
+        # Drawn on the CPU, so that every device uses the same noise.
         seeded = torch.Generator().manual_seed(self.conditioning.seed)
         return torch.randn((1, *shape[1:]), generator=seeded).to(device)
 
@@ -305,16 +325,16 @@ class DpIqa(nn.Module):
         """Outputs of the U-Net's up blocks.
 
         Args:
-            latents: of ``encode``.
-            images: [B, 3, H, W] in [0, 1], for the image adapter.
-            prompts: features [prompts, width] instead of the model's own.
+            latents: output of ``encode``.
+            images: the same images, [B, 3, H, W] in [0, 1], for the image adapter.
+            prompts: features [prompts, width] to use instead of the model's own.
 
         Returns:
             From the coarsest; at 512x512 with Stable Diffusion 1.5: [B, 1280, 16, 16], [B, 1280, 32, 32],
             [B, 640, 64, 64], [B, 320, 64, 64].
 
         Raises:
-            PocketiqaError: there are no prompts.
+            PocketiqaError: neither the model nor the call has prompts.
         """
         prompts = self.prompts if prompts is None else prompts
         if prompts is None:
@@ -322,6 +342,7 @@ class DpIqa(nn.Module):
                 "DP-IQA has no prompt features: give prompts=[1485, width], for which see teachers.dp_iqa.prompts"
             )
         dtype = self.unet.dtype
+        # One row for the whole batch, see ``SharedContextAttention``.
         context = self.text_adapter(prompts.to(dtype))[None]
         if not self._shared_context:
             context = context.expand(len(latents), -1, -1)
@@ -329,29 +350,29 @@ class DpIqa(nn.Module):
         return self._unet_taps(latents.to(dtype), self.conditioning.timestep, context, residuals)
 
     def frozen_state(self) -> dict[str, Tensor]:
-        """What a score depends on and fitting does not change: the other parameters and the prompts."""
+        """The tensors that a score depends on and that fitting does not change: frozen parameters, and the prompts."""
         trained = self._trained_names()
         others: dict[str, Tensor] = {
             name: parameter
             for name, parameter in self.named_parameters()
-            if name not in trained and not name.startswith(_NO_PART)
+            if name not in trained and not name.startswith(_UNUSED)
         }
         return others if self.prompts is None else {**others, "prompts": self.prompts}
 
     def checkpoint_blocks(self) -> None:
-        """Compute the U-Net's blocks again in the backward pass instead of keeping them: slower, less memory."""
+        """Compute the U-Net's blocks again in the backward pass instead of storing activations: less memory, slower."""
         self.unet.enable_gradient_checkpointing()
 
     def slice_attention(self, size: str | int) -> None:
-        """Compute attention in slices, as diffusers does it: less memory, slower, the same up to rounding.
+        """Compute attention in diffusers' slices: less memory, slower, equal up to rounding.
 
         Only for devices without memory-efficient attention; the prompts are then projected for each image.
 
         Args:
-            size: ``auto`` halves the heads, ``max`` takes one at a time, or a number of heads.
+            size: ``auto`` takes half of the heads at a time, ``max`` one head, a number that many heads.
 
         Raises:
-            PocketiqaError: not one of these.
+            PocketiqaError: ``size`` is none of these, or more heads than the U-Net has.
         """
         if size not in ("auto", "max") and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise PocketiqaError(f"attention_slicing is {size!r}: choose auto, max or a number of heads from 1")
@@ -359,17 +380,21 @@ class DpIqa(nn.Module):
             self.unet.set_attention_slice(size)
         except ValueError as error:
             raise PocketiqaError(f"attention_slicing is {size!r}: {' '.join(str(error).split())}") from error
+        # diffusers has put its own processors in place of ours, and these need one row of context per image.
         self._shared_context = False
 
     def lower_precision(self, dtype: torch.dtype) -> None:
-        """Compute in ``dtype`` up to the feature map; the layers from there to the score stay in float32."""
+        """Compute in ``dtype`` up to the feature map, and in float32 from there to the score.
+
+        All weights are rounded to ``dtype``, those of the last layers too.
+        """
         self.to(dtype)
         self.decoder.tail.to(torch.float32)
 
     def compile_parts(self, backend: str = "inductor") -> None:
-        """Compile the autoencoder's encoder and the U-Net, where nearly all time goes; the first batches are slow.
+        """Compile the autoencoder's encoder and the U-Net, which take nearly all of the time.
 
-        Scores change by rounding only. Names of parameters stay as they are.
+        The first batches are slow. Scores change by rounding only. Names of parameters stay as they are.
         """
         self.vae.encoder.compile(backend=backend)
         self.unet.compile(backend=backend)
@@ -381,11 +406,11 @@ def assemble(
     """Build adapters and decoder, with random weights, around a U-Net and its autoencoder.
 
     Args:
-        unet: any that ``base_weights.refuse_other_families`` lets pass.
-        vae: its own.
-        sizes: of the decoder.
-        text_width: of the prompt features.
-        options: the other arguments of ``DpIqa``.
+        unet: a U-Net that ``base_weights.refuse_other_families`` accepts.
+        vae: autoencoder of the same model.
+        sizes: sizes of the decoder.
+        text_width: channels of a prompt feature.
+        options: ``prompts``, ``conditioning`` and ``trainable`` of ``DpIqa``.
     """
     widths = tuple(unet.config["block_out_channels"])
     downscale = 2 ** (len(vae.config["block_out_channels"]) - 1)
@@ -412,6 +437,7 @@ def meta_model(
     conditioning: Conditioning | None = None,
     trainable: str = "all",
 ) -> DpIqa:
-    """The same without memory for its weights: names and shapes, to be filled or counted."""
+    """A model of a variant's sizes on the meta device: names and shapes without memory, to be filled or counted."""
+    # A device context reaches the modules of diffusers too, which take no device themselves.
     with torch.device("meta"):
         return random_model(variant_named(variant), prompts=prompts, conditioning=conditioning, trainable=trainable)

@@ -1,4 +1,4 @@
-"""Where weights and prompts come from, and the model that is made of them."""
+"""Where weights and prompt features come from, and the model that is built from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,24 +27,27 @@ _RANDOM_LICENCE = "random weights"
 
 @dataclass(frozen=True)
 class Sources:
-    """Where everything that a score depends on comes from.
+    """Origin of everything that a score depends on.
 
     Attributes:
-        variant: ``sd15``, the paper's sizes, or ``tiny`` for tests. U-Net and autoencoder have the sizes that
-            ``weights`` says, so any Stable Diffusion 1.x or 2.x checkpoint can be given.
-        weights: folder in the diffusers layout, or name of a repository on the hub; None means that of the variant.
-        head: file that ``pocketiqa fit-teacher`` made, or ``new`` for random adapters and decoder that are to be
-            fitted. May be left out with ``official`` or random weights only.
-        official: the authors' checkpoint instead of ``weights`` and ``head``; with a file as ``head``, that file is
-            what was fitted from there on.
-        clip: folder or repository of the text encoder; None looks for one with a projection in ``weights``, then for
-            that of the variant.
-        prompts: a prompt bank's file instead of a text encoder.
-        prompt_cache: folder where banks are kept.
-        pretrained: False takes random weights (and random prompt features unless some are named), for tests and
+        variant: ``sd15``, the paper's sizes, or ``tiny`` for tests. U-Net and autoencoder get their sizes from
+            ``weights``, so any Stable Diffusion 1.x or 2.x checkpoint can be given.
+        weights: folder in the diffusers layout, or ``owner/name`` of a repository on the hub; None means the variant's.
+        head: file that ``pocketiqa fit-teacher`` made, or ``new`` for random adapters and a random decoder, to be
+            fitted. May be left out only with ``official`` or with random weights.
+        official: file of the authors' checkpoint, instead of ``weights`` and ``head``. A file as ``head`` is then a
+            fit that started from this checkpoint.
+        clip: folder or hub repository of the text encoder; None means the one in ``weights`` if it has a projection,
+            else the variant's.
+        prompts: file of a prompt bank, instead of a text encoder.
+        prompt_cache: folder where prompt banks are cached; None means ``~/.cache/pocketiqa/prompts``.
+        pretrained: False takes random weights (and random prompt features unless some are given), for tests and
             measurements.
-        download: fetch what is missing from the hub.
-        seed: of random weights.
+        download: fetch missing files from the hub.
+        seed: seed of random weights.
+
+    Raises:
+        PocketiqaError: an unknown variant, two origins that exclude each other, or no head.
     """
 
     variant: str = "sd15"
@@ -59,11 +62,12 @@ class Sources:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # All contradictions are refused before anything is read: loading takes minutes.
         variant_named(self.variant)
         named = {"weights": self.weights, "official": self.official, "pretrained=False": not self.pretrained}
         given = [name for name, value in named.items() if value]
         if len(given) > 1:
-            raise PocketiqaError(f"{' and '.join(given)} are given, but only one can say what to start from")
+            raise PocketiqaError(f"{' and '.join(given)} are given, but a model has one origin: drop all but one")
         if self.official and str(self.head) == NEW_HEAD:
             raise PocketiqaError(
                 f"official and head={NEW_HEAD!r} are given, but the official checkpoint has a head: drop one"
@@ -76,43 +80,44 @@ class Sources:
 
     @property
     def sizes(self) -> Variant:
-        """Of the variant."""
+        """Sizes and default repositories of the variant."""
         return variant_named(self.variant)
 
     @property
     def fitted_head(self) -> Path | None:
-        """The file to be loaded into the model, if there is one."""
+        """File of a fitted head to load into the model; None for ``new`` and for no head."""
         return head_file(self.head)
 
     @property
     def scale(self) -> str:
-        """What 0 and 1 mean, before a fitted head says more."""
+        """Meaning of the scores 0 and 1, before a fitted head brings its own."""
         return _OFFICIAL_SCALE if self.official else UNFITTED
 
     @property
     def licence(self) -> str:
-        """Of the weights, likewise."""
+        """Licence of the weights, before a fitted head adds its own."""
         if self.official:
             return _OFFICIAL_LICENCE
         return _LICENCE if self.pretrained else _RANDOM_LICENCE
 
     def model(self, **options: Any) -> DpIqa:
-        """The model in float32 on the CPU, without a fitted head; random parts from the current generator.
+        """The model in float32 on the CPU, without a fitted head; random parts come from torch's global generator.
 
         Args:
             options: ``conditioning`` and ``trainable`` of ``DpIqa``.
 
         Raises:
-            PocketiqaError: weights or prompts are missing, damaged or of another model.
+            PocketiqaError: weights or prompts are missing, corrupt or of another model.
         """
         if self.official:
+            # The authors' file has all weights but no text encoder.
             checkpoint = Path(self.official).expanduser()
             prompts = self._bank(None).features
             return load_official(checkpoint, prompts=prompts, variant=self.variant, **options).model
         if not self.pretrained:
             return random_model(self.sizes, prompts=self._bank(None).features, **options)
         folder = self._base_folder()
-        base_weights.check_folder(folder)  # before the text encoder is asked for, which may take minutes
+        base_weights.check_folder(folder)  # before the text encoder runs, which may take minutes
         prompts = self._bank(folder).features
         unet, vae = base_weights.load_base(folder)
         return assemble(unet, vae, self.sizes.decoder, prompts.shape[1], prompts=prompts, **options)
@@ -131,6 +136,8 @@ class Sources:
         if not self.pretrained and not self.clip:
             return stand_in_bank(self.sizes.text_width, self.seed)
         cache = Path(self.prompt_cache) if self.prompt_cache else None
+        # Repositories of Stable Diffusion ship CLIP's text encoder without its projection, which DP-IQA's features
+        # need: such a folder is passed over, and the whole CLIP is looked for.
         if base is not None and not self.clip and has_projection(base):
             return prompt_bank(base, cache)
         clip = self.clip or self.sizes.clip

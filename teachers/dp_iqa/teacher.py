@@ -1,4 +1,4 @@
-"""DP-IQA behind the interface of all teachers: pixels in, scores and feature maps out."""
+"""DP-IQA with the interface of all teachers: pixels in, scores and feature maps out."""
 
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -27,12 +27,12 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Input:
-    """How an image becomes the network's input.
+    """How an image is resized to the network's input.
 
     Attributes:
-        side_px: of the square that it is resized to, its aspect not kept.
-        interpolation: key of ``INTERPOLATIONS``, Pillow's, antialiased when they shrink. Which one the authors used is
-            not known to us; bicubic is ours.
+        side_px: side in pixels of the square that images are resized to, without keeping their aspect ratio.
+        interpolation: key of ``INTERPOLATIONS``, filters of Pillow, antialiased when an image shrinks. The authors'
+            filter is not known; bicubic is our choice.
     """
 
     side_px: int = 512
@@ -46,16 +46,19 @@ class Input:
 
 
 class DpIqaTeacher(FittableBase[DpIqa]):
-    """A model with what a teacher needs around it.
+    """A DP-IQA model as a teacher.
 
-    Scores are the network's output clamped to [0, 1]: nothing bounds the last linear layer. Feature: ``feature_map``, F
-    of the paper, [8, 64, 64].
+    Scores are the network's output clamped to [0, 1]: nothing bounds the last linear layer. The one feature is
+    ``feature_map``, F of the paper, float32 [8, 64, 64] for ``sd15``.
 
     Args:
-        model: of ``sources``, in float32 still, so that its digest does not depend on the precision.
+        model: model of ``sources``, still in float32, so that its digest does not depend on the precision.
         image_input: how images are resized.
-        sources: a fitted head that they name is loaded here.
-        precision: that the model will compute in, for the stamp.
+        sources: origin of the weights; a fitted head that it names is loaded here.
+        precision: precision that the model will compute in, ``fp32`` or ``bf16``; recorded in the stamp.
+
+    Raises:
+        PocketiqaError: the input side is no multiple of ``model.patch_px``, or the head does not belong to the model.
     """
 
     version = 1
@@ -68,6 +71,7 @@ class DpIqaTeacher(FittableBase[DpIqa]):
             raise PocketiqaError(
                 f"input_side_px is {image_input.side_px}, but a multiple of {patch} is needed, 0 for the native size"
             )
+        # Settings that a head was fitted with: a file with others is refused. Precision and speed are not among them.
         fitted_with = {
             "variant": sources.variant,
             "trainable": model.trainable,
@@ -87,8 +91,9 @@ class DpIqaTeacher(FittableBase[DpIqa]):
         self._input, self._variant, self._precision = image_input, sources.variant, precision
 
     def stamp_options(self) -> dict[str, Any]:
-        """The input, the conditioning, and what computes."""
+        """Input, conditioning, precision and version of diffusers, as JSON values."""
         conditioning = asdict(self.model.conditioning)
+        # The mode draws nothing: with a seed in the stamp, equal scores would count as those of different teachers.
         if conditioning["posterior"] == "mode":
             del conditioning["seed"]
         return {
@@ -100,10 +105,10 @@ class DpIqaTeacher(FittableBase[DpIqa]):
         }
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None = None) -> Tensor:
-        """Resize to the square input: float32 [3, side, side] in [0, 1].
+        """Resize uint8 RGB [H, W, 3] to the square input, float32 [3, side, side] in [0, 1].
 
         Raises:
-            ImageError: a side is smaller than the pixels of one latent.
+            ImageError: a side is shorter than one latent, 8 pixels for Stable Diffusion.
         """
         height, width = image.shape[:2]
         smallest = self.model.latent_px
@@ -112,12 +117,13 @@ class DpIqaTeacher(FittableBase[DpIqa]):
                 Status.TOO_SMALL, f"{width}x{height} pixels: a latent of DP-IQA covers {smallest}x{smallest}"
             )
         side = self._input.side_px
+        # The only resampling; Pillow returns the pixels unchanged where the image has the size of the input.
         resized = Image.fromarray(image).resize((side, side), INTERPOLATIONS[self._input.interpolation])
         return torch.from_numpy(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / np.float32(255))
 
     @torch.inference_mode()
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``; the score has no spread of its own."""
+        """Score items of ``preprocess``; one forward pass gives no standard deviation of a score."""
         (images,) = stack(batch, self.model.unet.device)
         quality = self.model(images)
         return TeacherOutput(quality.score.clamp(0, 1), None, {"feature_map": quality.feature_map})

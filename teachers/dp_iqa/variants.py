@@ -1,4 +1,4 @@
-"""Sizes: Stable Diffusion 1.5 with the paper's decoder, and the same graph small for tests."""
+"""Sizes of DP-IQA: Stable Diffusion 1.5 with the paper's decoder, and a small model of the same structure for tests."""
 
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,16 +15,19 @@ _CROSS_UP = "CrossAttnUpBlock2D"
 
 @dataclass(frozen=True)
 class Variant:
-    """Numbers of a model that no folder of weights says.
+    """Sizes and default sources of a model.
+
+    ``unet``, ``vae`` and ``text_width`` are used for random weights and for the authors' checkpoint. A folder of
+    weights in the diffusers layout has its own.
 
     Attributes:
-        unet: of ``UNet2DConditionModel``, for random and official weights; a folder has its own.
-        vae: of ``AutoencoderKL``, likewise.
-        text_width: of the prompt features, likewise.
+        unet: configuration of ``UNet2DConditionModel``.
+        vae: configuration of ``AutoencoderKL``.
+        text_width: channels of a prompt feature.
         decoder: sizes of the quality feature decoder.
-        input_side_px: side of the square input.
-        repository: on the hub, taken when no weights are named; empty if there is none.
-        clip: repository of the text encoder, likewise.
+        input_side_px: default side of the square input, in pixels.
+        repository: ``owner/name`` on the hub of the weights that are used when none are given; empty if there are none.
+        clip: ``owner/name`` on the hub of the text encoder that is used when none is given; empty if there is none.
     """
 
     unet: dict[str, Any]
@@ -37,6 +40,7 @@ class Variant:
 
 
 def _unet(widths: tuple[int, ...], **others: Any) -> dict[str, Any]:
+    # Stable Diffusion has cross-attention at all sizes but the coarsest, on both sides of the U.
     coarse = len(widths) - 1
     return {
         "block_out_channels": widths,
@@ -58,6 +62,7 @@ def _vae(widths: tuple[int, ...], **others: Any) -> dict[str, Any]:
 
 VARIANTS: dict[str, Variant] = {
     "sd15": Variant(
+        # In the configurations of Stable Diffusion 1.x, ``attention_head_dim`` is the number of heads.
         unet=_unet((320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8),
         vae=_vae((128, 256, 512, 512), layers_per_block=2),
         text_width=768,
@@ -70,17 +75,17 @@ VARIANTS: dict[str, Variant] = {
         ),
         vae=_vae((8, 8, 16, 16), layers_per_block=1, norm_num_groups=4),
         text_width=32,
-        decoder=DecoderSizes(width=16, reduction=4, narrow=(16, 16, 8), hidden=64, grid=16),
+        decoder=DecoderSizes(width=16, reduction=4, narrow=(16, 16, 8), hidden=64, map_side=16),
         input_side_px=64,
     ),
 }
 
 
 def variant_named(name: str) -> Variant:
-    """Look a variant up.
+    """The variant of this name.
 
     Raises:
-        PocketiqaError: there is none of this name.
+        PocketiqaError: ``name`` is no key of ``VARIANTS``; lists them.
     """
     if name not in VARIANTS:
         raise PocketiqaError(
@@ -90,10 +95,10 @@ def variant_named(name: str) -> Variant:
 
 
 def build_unet(config: dict[str, Any]) -> UNet2DConditionModel:
-    """The U-Net of diffusers with random weights, on the current default device (``meta`` costs nothing)."""
+    """The U-Net of diffusers with random weights, on the current default device (``meta`` takes no memory)."""
     return cast(UNet2DConditionModel, UNet2DConditionModel.from_config(config))
 
 
 def build_vae(config: dict[str, Any]) -> AutoencoderKL:
-    """The autoencoder of diffusers, likewise."""
+    """The autoencoder of diffusers with random weights, on the current default device (``meta`` takes no memory)."""
     return cast(AutoencoderKL, AutoencoderKL.from_config(config))

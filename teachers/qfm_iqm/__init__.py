@@ -1,29 +1,29 @@
-"""QFM-IQM: quality from a backbone's features, taught to ignore what images show.
+"""QFM-IQM: quality from a backbone's features, fitted to ignore what images show.
 
 Source: Li et al., "Adaptive Feature Selection for No-Reference Image Quality Assessment by Mitigating Semantic Noise
-Sensitivity", ICML 2024, arXiv 2312.06158. From the paper: images near in feature space can be far in quality, because
-features of a backbone trained to recognise things carry much that quality does not depend on. While fitting, a memory
-of features and scores is searched for images of similar score and different semantics; what they differ in is added
-to the features as noise at the decoder's input, and the score shall stay. Judging uses the features as they are. The
-first version (December 2023) matched similar semantics with different scores instead, contrastively:
-``matching="opposite"``.
+Sensitivity", ICML 2024, arXiv 2312.06158. From the paper: images with similar features can have different quality,
+because a backbone trained for recognition computes much that quality does not depend on. During fitting, a memory of
+features and scores is searched for images of similar score and different semantics; their difference is added to the
+features as noise at the decoder's input, and the loss keeps the score from changing. Scoring uses the features without
+noise. The first version (December 2023) matched similar semantics with different scores instead, in a contrastive
+loss: ``matching="opposite"``.
 
-Ours, because the paper leaves it open:
+Our own choices, where the paper leaves something open:
 
 * **Backbone**: any timm model, read at several depths, at full size and at half of it (``halvings``): on BIQ2021 the
-  statistics of two sizes say more than those of one.
-* **Tokens**: each depth's map, averaged to a grid and projected to one width; and one token for mean and deviation of
+  statistics of two sizes predict MOS better than those of one.
+* **Tokens**: each depth's map, averaged over cells and projected to one width; and one token for mean and deviation of
   its channels over the whole image.
 * **Decoder**: a gate for each channel (the learned feature selection), one transformer decoder layer with one quality
-  query, and a short way from the whole image's tokens to the score, which is linear in both and clamped only where
-  it leaves the teacher.
-* **Semantics** are compared at the deepest map's means, standardised by those in the memory.
-* **Noise** is a share of the difference between the features of the match and the image's own, constant over the
-  cells; of several matches, the one counts that moves the score most. Its loss is smooth L1 between the scores with
+  query, and a short path from the whole image's tokens to the score. The score is linear in the output of both, and
+  only the teacher clamps it.
+* **Semantics** are the means of the deepest map, standardised by those in the memory.
+* **Noise** is a fraction of the difference between the features of the match and the image's own, constant over the
+  cells; of several matches, the one is used that moves the score most. Its loss is smooth L1 between the scores with
   and without noise.
-* **Contrast** (the first version): features of a match may be as alike as its score is near.
-* **Input**: the whole image, its aspect kept, shrunk where it is larger than ``max_side_px`` and never enlarged, except
-  for backbones of one fixed size.
+* **Contrast** (the first version): the more the scores of two images differ, the less similar their features may be.
+* **Input**: the whole image with its aspect ratio, shrunk if it is larger than ``max_side_px`` and never enlarged,
+  except for backbones of one fixed size and with ``square_px``.
 
 The backbone is frozen unless ``trainable`` names parts of it, and its batch norms always keep their statistics.
 """

@@ -1,4 +1,4 @@
-"""From options to a teacher: the one place where weights, sizes and precision meet."""
+"""Builds a QFM-IQM teacher from its options: loads weights, checks sizes, sets the precision."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,43 +51,43 @@ def build_qfm_iqm(
     """Build a QFM-IQM teacher on the CPU; equal arguments give equal weights.
 
     Args:
-        backbone: any timm model that gives feature maps, convolutional or of tokens.
-        weights: safetensors file under timm's key names.
-        pretrained: without such a file: True takes timm's weights, fetched from its hub unless they are in its cache;
-            False a random backbone, for tests and measurements.
-        pad_type: of the backbone's convolutions, as timm knows them; ``same`` for weights that come from TensorFlow.
-        mean: of RGB in [0, 1], as the weights expect it; left out, what timm states for the backbone.
-        std: likewise.
+        backbone: timm's name of any model that gives feature maps, convolutional or of tokens.
+        weights: safetensors file of the backbone under timm's key names.
+        pretrained: without such a file, True takes timm's weights, fetched from its hub unless they are in its cache;
+            False takes a random backbone, for tests and measurements.
+        pad_type: timm's padding of the backbone's convolutions; ``same`` for weights that come from TensorFlow.
+        mean: mean of R, G and B in [0, 1] that the weights expect; None takes timm's value for the backbone.
+        std: standard deviation of R, G and B that the weights expect; None takes timm's value for the backbone.
         head: file that ``pocketiqa fit-teacher`` made, or ``new`` for random weights to be fitted. May be left out
             only with a random backbone.
-        depths: where the backbone is read, as a list or with commas between, see ``backbone.known_depths``; none takes
-            all stages of a convolutional model, four blocks of a token model.
-        halvings: how often the backbone also looks at the image at half the size; 1 costs a quarter more.
-        max_side_px: larger images are shrunk until the longer side has as many pixels.
-        square_px: in place of that, every image is brought to a square of this side, its aspect not kept, so that
-            images of any sizes can be fitted to together without crops.
-        cells: rows and columns of the grid of tokens at each depth.
-        width: of the tokens.
-        heads: of the attention; they divide the width.
-        trainable: ``head``, ``all``, or names of the backbone's parts, as a list or with commas between, such as
+        depths: names of the depths that are read, as a list or separated by commas, see ``backbone.known_depths``;
+            empty takes all stages of a convolutional model, or four blocks of a token model.
+        halvings: number of times that the image is also read at half its last size; 1 costs a quarter more.
+        max_side_px: largest longer side of an input; larger images are shrunk to it.
+        square_px: side of the square that every image is resized to instead, without keeping the aspect ratio, so that
+            images of any size can be fitted in one batch without crops.
+        cells: rows and columns of cells at each level.
+        width: channels of a token.
+        heads: number of attention heads; divides the width.
+        trainable: ``head``, ``all``, or names of the backbone's modules, as a list or separated by commas, such as
             ``blocks.5,blocks.6,conv_head,bn2``.
-        noise_weight: of the matched noise (or contrast) in the loss; 0 leaves plain fitting. 1 was the best of 0, 0.3,
-            1 and 3 on BIQ2021 (``configs/ablation.yaml``): least sensitive to noise, and no less accurate.
-        noise_scale: share of the difference to a matched image that is added as noise.
-        memory_length: images that are remembered.
-        matching: ``quality`` or ``opposite``, see ``matching``.
-        matches: the most that an image gets.
-        score_threshold: scores nearer than this are similar.
-        semantic_threshold: semantics with a smaller cosine are different.
-        precision: of the backbone, ``fp32`` or ``bf16``; the rest always computes in fp32. Fit in ``fp32`` where the
-            backbone is trained, with autocast for speed.
-        cache: folder that keeps what a frozen backbone says of each image (see ``kept``), at four bytes for each of
-            (cells * cells + 2) * channels of all depths, times 1 + ``halvings``. It pays where the same images come
-            again: for fitting without random crops, for studies, for labelling what was fitted to.
-        seed: of random weights.
+        noise_weight: weight of the matched noise (or contrast) in the loss; 0 fits without it. 1 was the best of 0,
+            0.3, 1 and 3 on BIQ2021 (``configs/ablation.yaml``): least sensitive to noise, and no less accurate.
+        noise_scale: fraction of the difference to a matched image that is added as noise.
+        memory_length: number of images in the memory.
+        matching: ``quality`` or ``opposite``, see ``noise.MatchRule``.
+        matches: largest number of matches of an image.
+        score_threshold: scores that differ by less than this are similar.
+        semantic_threshold: semantics with a cosine below this are different.
+        precision: precision of the backbone, ``fp32`` or ``bf16``; the rest always computes in float32. Fit in ``fp32``
+            where the backbone is trained, with autocast for speed.
+        cache: folder for summaries of a frozen backbone (see ``backbone.CachedSummaries``). An image takes four bytes
+            for each of (cells * cells + 2) * channels of all depths, times 1 + ``halvings``. It saves time where the
+            same images come again: fitting without random crops, studies, labelling the images of a fit.
+        seed: seed of random weights.
 
     Raises:
-        PocketiqaError: an unknown choice, a number out of range, no head, or weights that are missing, damaged or of
+        PocketiqaError: an unknown choice, a number out of range, no head, or weights that are missing, corrupt or of
             another model.
     """
     _check_choices(backbone, weights, pretrained, head)
@@ -95,6 +95,7 @@ def build_qfm_iqm(
     settings = NoiseSettings(
         noise_weight, noise_scale, memory_length, MatchRule(matching, matches, score_threshold, semantic_threshold)
     )
+    # Random weights are drawn from torch's global generator: seeded here, and put back for the caller.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = create_timm(backbone, pad_type=pad_type, pretrained=bool(pretrained))
@@ -107,7 +108,7 @@ def build_qfm_iqm(
             pad_type=pad_type,
             mean=tuple(mean or stated.mean),
             std=tuple(std or stated.std),
-            depths=taps.depths,
+            depths=taps.depths,  # by name even where all were taken, so that a fitted file says which were read
             halvings=halvings,
             max_side_px=max_side_px,
             square_px=square_px,
@@ -125,24 +126,27 @@ def build_qfm_iqm(
         licence=_licence(stated, weights, pretrained),
         head=head_file(head),
     )
+    # After the digest and the head, which are those of the float32 weights.
     network.to(PRECISIONS[precision])
     if cache is not None:
-        model.kept = _kept(model, teacher, Path(cache).expanduser())
+        model.summary_cache = _summary_cache(model, teacher, Path(cache).expanduser())
     return teacher
 
 
-def _kept(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> CachedSummaries:
+def _summary_cache(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> CachedSummaries:
     if any(value.requires_grad for value in model.backbone.parameters()):
         raise PocketiqaError(
             f"cache is {str(folder)!r}, but trainable {list(model.config.trainable)} changes the backbone:"
             " leave cache out, or fit the head alone"
         )
-    kept = ("pad_type", "mean", "std", "depths", "halvings", "cells", "precision", "timm")
+    # Only what a summary depends on: teachers with other decoders or input sizes can use the same files.
+    relevant = ("pad_type", "mean", "std", "depths", "halvings", "cells", "precision", "timm")
     options = teacher.stamp_options()
-    return CachedSummaries(folder, {"base": teacher.base, **{name: options[name] for name in kept}})
+    return CachedSummaries(folder, {"base": teacher.base, **{name: options[name] for name in relevant}})
 
 
 def _check_choices(backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None) -> None:
+    # Nothing random without a word of the caller: a forgotten option would give scores that mean nothing.
     if head is None and pretrained is not False:
         raise PocketiqaError(
             "qfm_iqm has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "

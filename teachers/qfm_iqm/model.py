@@ -1,4 +1,4 @@
-"""The whole model: backbone at one or more sizes of the image, tokens, decoder."""
+"""The QFM-IQM network: a backbone at one or more sizes of the image, tokens, and a decoder."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,22 +19,22 @@ _BACKBONE = "backbone.model."
 
 @dataclass(frozen=True)
 class QfmConfig:
-    """What a fitted model must share with the one that it is loaded into.
+    """Settings that must be equal in a fitted file and in the model that it is loaded into.
 
     Attributes:
-        backbone: timm's name.
-        pad_type: timm's padding of convolutions, empty for the model's own.
-        mean: of RGB in [0, 1], as the backbone's weights expect it.
-        std: likewise.
-        depths: names, see ``backbone.known_depths``.
-        halvings: the backbone also looks at the image at half the size, and again, so many times.
-        max_side_px: larger images are shrunk until the longer side has as many pixels.
-        square_px: every image is brought to a square of this side instead; None keeps the aspect.
-        cells: rows and columns of the grid of tokens at each level.
-        width: of the tokens.
-        heads: of the attention; they divide the width.
-        trainable: names of the backbone's modules that are fitted; ``all`` for all, ``head`` for no more than the head,
-            which always is.
+        backbone: timm's name of the model.
+        pad_type: timm's padding of convolutions; empty for the model's own.
+        mean: mean of R, G and B in [0, 1] that the backbone's weights expect.
+        std: standard deviation of R, G and B that the backbone's weights expect, in the same unit.
+        depths: names of the depths that are read, see ``backbone.known_depths``.
+        halvings: number of times that the image is also read at half its last size, 0 to 3.
+        max_side_px: largest longer side of an input; larger images are shrunk to it.
+        square_px: side of the square that every image is resized to instead; None keeps the aspect ratio.
+        cells: rows and columns of cells at each level.
+        width: channels of a token.
+        heads: number of attention heads; divides the width.
+        trainable: names of the backbone's modules that are fitted besides the head; ``all`` for all of them, ``head``
+            for none.
 
     Raises:
         PocketiqaError: a number out of range.
@@ -56,7 +56,7 @@ class QfmConfig:
     def __post_init__(self) -> None:
         for name in ("max_side_px", "cells", "width", "heads"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if type(value) is not int or value < 1:  # not ``isinstance``: True is an int, too
                 raise PocketiqaError(f"{name} {value!r}: a whole number, at least 1, is needed")
         if self.square_px is not None and (type(self.square_px) is not int or self.square_px < 1):
             raise PocketiqaError(f"square_px {self.square_px!r}: a whole number, at least 1, or none is needed")
@@ -66,29 +66,29 @@ class QfmConfig:
             raise PocketiqaError(f"halvings {self.halvings!r}: choose 0 to {MOST_HALVINGS}")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
+        """The settings as JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 class QfmIqm(nn.Module):
     """Backbone, tokens and decoder.
 
-    Under autocast only the backbone is in lower precision: the rest costs little, and a score in bfloat16 would know no
-    more than 256 steps.
+    Under autocast only the backbone computes in lower precision: the rest costs little, and a score in bfloat16 would
+    have no more than 256 steps.
 
     Args:
-        config: decides the sizes and what is trainable.
-        backbone: of the config, weights loaded.
+        config: sizes, and the parts that are trainable.
+        backbone: backbone of the config, weights loaded.
 
     Attributes:
-        kept: where summaries of images are kept, if they are; only with a frozen backbone.
+        summary_cache: cache of summaries, only for a frozen backbone; None computes them each time.
 
     Raises:
         PocketiqaError: ``trainable`` names a module that the backbone does not have, or ``halvings`` an input that it
             does not take.
     """
 
-    kept: CachedSummaries | None = None
+    summary_cache: CachedSummaries | None = None
 
     def __init__(self, config: QfmConfig, backbone: Backbone):
         super().__init__()
@@ -98,7 +98,7 @@ class QfmIqm(nn.Module):
                 f"{config.backbone} takes {width}x{height} pixels only: choose halvings=0 and leave square_px out"
             )
         self.config, self.backbone = config, backbone
-        sizes = 1 + config.halvings
+        sizes = 1 + config.halvings  # of the image; each is read at all depths
         self.tokeniser = Tokeniser(backbone.channels * sizes, len(backbone.depths), config.width, config.cells)
         self.decoder = QualityDecoder(len(backbone.depths) * sizes, config.cells, config.width, config.heads)
         self._freeze()
@@ -112,18 +112,20 @@ class QfmIqm(nn.Module):
                 f"trainable {unknown[0]!r}: {self.config.backbone} has no such part; choose {HEAD}, {ALL}, or names "
                 f"such as {', '.join(self.backbone.depths)}"
             )
+        # With the dot, so that blocks.1 does not name blocks.10 too; "" is a prefix of every name.
         prefixes = tuple("" if name == ALL else f"{name}." for name in trained)
         for name, parameter in self.backbone.model.named_parameters():
             parameter.requires_grad_(name.startswith(prefixes) if prefixes else False)
 
     def encode(self, rgb: Tensor) -> Tokens:
         """Uint8 RGB [B, 3, H, W] to the decoder's input."""
-        summed = self.summarise(rgb) if self.kept is None else self.kept.of(rgb, self.summarise)
+        cache = self.summary_cache
+        summed = self.summarise(rgb) if cache is None else cache.of(rgb, self.summarise)
         with full_precision(rgb.device.type):
             return self.tokeniser(summed)
 
     def summarise(self, rgb: Tensor) -> Tensor:
-        """Uint8 RGB [B, 3, H, W] to what the tokens are made of, see ``tokens.summary``."""
+        """Uint8 RGB [B, 3, H, W] to the summary [B, D] that tokens are computed from, see ``tokens.summary``."""
         maps: list[Tensor] = []
         image = rgb.float()
         for halving in range(1 + self.config.halvings):
@@ -132,23 +134,24 @@ class QfmIqm(nn.Module):
         with full_precision(rgb.device.type):
             return summary(maps, self.config.cells)
 
-    def judge(self, tokens: Tokens, *, gated: bool = True) -> Quality:
-        """Judge the decoder's input; ``gated=False`` leaves the feature selection out."""
+    def decode(self, tokens: Tokens, *, gated: bool = True) -> Quality:
+        """Compute scores from the decoder's input; ``gated=False`` leaves the feature selection out."""
         with full_precision(tokens.whole.device.type):
             return self.decoder(tokens, gated=gated)
 
     def forward(self, rgb: Tensor) -> Quality:
-        """Judge uint8 RGB images [B, 3, H, W], without any noise."""
-        return self.judge(self.encode(rgb))
+        """Score uint8 RGB images [B, 3, H, W], without any noise."""
+        return self.decode(self.encode(rgb))
 
 
 def frozen_state(model: QfmIqm) -> dict[str, Tensor]:
-    """What a score depends on and fitting leaves alone: the backbone's tensors without those that are trained."""
+    """The tensors that a score depends on and fitting does not change: the backbone's, without those it trains."""
     trained = {name for name, value in model.backbone.model.named_parameters() if value.requires_grad}
+    # Of the state dict, not of the parameters: the statistics of batch normalisation change a score too.
     return {name: value for name, value in model.backbone.model.state_dict().items() if name not in trained}
 
 
 def names_in(value: str | Sequence[Any]) -> tuple[str, ...]:
-    """Names given as a list, or in one text with commas between."""
+    """Names from a list, or from one string separated by commas; empty ones are dropped."""
     names = value.split(",") if isinstance(value, str) else value
     return tuple(text for name in names if (text := str(name).strip()))

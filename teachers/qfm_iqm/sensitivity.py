@@ -1,7 +1,7 @@
-"""How far matched images can move a score: what fitting with noise is to make small, and what the gate is for.
+"""Sensitivity to semantic noise: how much matched images can change a score.
 
-Two models are compared fairly only with their scores' deviation beside it: a model that says the same of all images is
-moved by none.
+Fitting with noise, and the gate, are meant to make it small. Compare two models only together with the standard
+deviation of their scores: a model that gives all images the same score has no sensitivity at all.
 """
 
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ from teachers.qfm_iqm.model import QfmIqm
 from teachers.qfm_iqm.noise import QUALITY, Entries, NoiseSettings, matched_noise
 from teachers.qfm_iqm.tokens import Tokens
 
-_AT_ONCE = 64  # images that the decoder judges under all their candidates
+_AT_ONCE = 64  # images per pass of the decoder; each comes with one noise per match
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Score changes under matched noise, of images one by one, so that two models can be compared in pairs.
+    """Score changes of B images under matched noise, one by one, so that two models can be compared in pairs.
 
     Attributes:
-        change: size of the change with the feature selection, NaN where an image has no match; [B].
-        ungated: the same without the selection, all channels let through.
-        score: without noise; [B].
+        change: absolute score changes, [B]; NaN where an image has no match.
+        ungated: absolute score changes without the feature selection, [B]; NaN where ``change`` is.
+        score: scores without noise, [B].
     """
 
     change: Tensor
@@ -34,7 +34,7 @@ class Sensitivity:
 
     @property
     def deviation(self) -> float:
-        """Of the scores without noise, which changes are to be seen against."""
+        """Standard deviation of the scores without noise, the scale to compare changes with."""
         return float(self.score.std(correction=0))
 
     @property
@@ -44,7 +44,7 @@ class Sensitivity:
 
     @property
     def mean_ungated(self) -> float:
-        """The same without the selection."""
+        """Mean change without the feature selection; NaN if no image has a match."""
         return float(self.ungated.nanmean())
 
 
@@ -55,40 +55,42 @@ def noise_sensitivity(
     """Measure the change of each image's score under the strongest noise of its matches.
 
     Args:
-        model: with and without the selection it gets the noise that is strongest with it.
-        tokens: of ``model.encode``, B images.
-        score: opinion scores by which images are matched, [B].
-        memory: images of the same model; the very same image is no match, its semantics being equal.
-        settings: their rule's conditions in the form ``quality``, whichever form it has, and their scale.
+        model: the model to measure.
+        tokens: output of ``model.encode`` for B images.
+        score: MOS of the images in [0, 1], by which they are matched, [B].
+        memory: images to match with, of the same model. An image does not match itself: its semantics are equal.
+        settings: thresholds of a match and scale of the noise; the form of the rule is always ``quality``.
     """
     settings = replace(settings, rule=replace(settings.rule, form=QUALITY))
-    plain, bare = model.judge(tokens).score, model.judge(tokens, gated=False).score
-    noise, matched = matched_noise(model.judge, tokens, plain, score, memory, settings)
+    plain, plain_ungated = model.decode(tokens).score, model.decode(tokens, gated=False).score
+    # Without the selection the same noise is used, the strongest one with it: only the selection differs.
+    noise, matched = matched_noise(model.decode, tokens, score=plain, target=score, memory=memory, settings=settings)
     disturbed = tokens.with_noise(noise)
-    change = (model.judge(disturbed).score - plain).abs()
-    ungated = (model.judge(disturbed, gated=False).score - bare).abs()
-    moved, bare_moved = (one.masked_fill(~matched, torch.nan).cpu() for one in (change, ungated))
-    return Sensitivity(moved, bare_moved, plain.cpu())
+    change = (model.decode(disturbed).score - plain).abs()
+    ungated = (model.decode(disturbed, gated=False).score - plain_ungated).abs()
+    change, ungated = (values.masked_fill(~matched, torch.nan).cpu() for values in (change, ungated))
+    return Sensitivity(change, ungated, plain.cpu())
 
 
 @torch.inference_mode()
 def sensitivity_among(model: QfmIqm, batches: Iterable[tuple[Tensor, Tensor]], settings: NoiseSettings) -> Sensitivity:
-    """The same for a set of images that are matched with each other.
+    """Measure ``noise_sensitivity`` of a set of images that are matched with each other.
 
     Args:
-        model: on the device of the images.
-        batches: uint8 RGB [B, 3, H, W] with scores [B].
-        settings: of the noise.
+        model: the model to measure, on the device of the images.
+        batches: uint8 RGB images [B, 3, H, W] with their MOS [B].
+        settings: thresholds of a match and scale of the noise.
     """
     parts = [(model.encode(rgb), score) for rgb, score in batches]
-    kept = [entries_of(tokens, score, torch.ones_like(score, dtype=torch.bool)) for tokens, score in parts]
+    entries = [entries_of(tokens, score, torch.ones_like(score, dtype=torch.bool)) for tokens, score in parts]
     memory = Entries(
-        torch.cat([one.semantics for one in kept]),
-        torch.cat([one.features for one in kept]),
-        torch.cat([one.score for one in kept]),
+        torch.cat([one.semantics for one in entries]),
+        torch.cat([one.features for one in entries]),
+        torch.cat([one.score for one in entries]),
     )
+    # Joined and split again: batches of the caller may be single images, and the decoder is faster with many.
     names = ("cells", "whole", "semantics")
     columns = [torch.cat([getattr(one, name) for one, _ in parts]).split(_AT_ONCE) for name in names]
     chunks = zip(map(Tokens, *columns), memory.score.split(_AT_ONCE), strict=True)
-    found = [noise_sensitivity(model, tokens, score, memory, settings) for tokens, score in chunks]
-    return Sensitivity(*(torch.cat([getattr(one, name) for one in found]) for name in ("change", "ungated", "score")))
+    results = [noise_sensitivity(model, tokens, score, memory, settings) for tokens, score in chunks]
+    return Sensitivity(*(torch.cat([getattr(one, name) for one in results]) for name in ("change", "ungated", "score")))

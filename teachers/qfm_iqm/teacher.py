@@ -1,4 +1,4 @@
-"""QFM-IQM behind the interface of all teachers: pixels in, scores and features out."""
+"""QFM-IQM with the interface of all teachers: pixels in, scores and features out."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -18,18 +18,21 @@ from teachers.qfm_iqm.tokens import GateReport, frame, report_gate
 
 
 class QfmIqmTeacher(FittableBase[QfmIqm]):
-    """A model with what a teacher needs around it.
+    """A QFM-IQM model as a teacher.
 
-    Features: ``map`` [width, cells, cells], what was selected at each place, and ``pooled`` [2 * width], of which the
-    score is a linear function.
+    Scores are the network's output clamped to [0, 1]. Features: ``map`` [width, cells, cells], the selected features of
+    each cell, and ``pooled`` [2 * width], of which the score is a linear function.
 
     Args:
-        model: built, in full precision still.
-        settings: of the noise while fitting; they change no score.
-        base: digest of what is frozen.
-        precision: that the backbone will compute in, for the stamp.
-        licence: of the backbone's weights.
-        head: file of a fitted part.
+        model: the model, still in float32.
+        settings: settings of the noise during fitting; they change no score.
+        base: digest of the frozen weights.
+        precision: precision that the backbone will compute in, ``fp32`` or ``bf16``; recorded in the stamp.
+        licence: licence of the backbone's weights.
+        head: file of a fitted part; None for random weights.
+
+    Raises:
+        PocketiqaError: the head does not belong to the model.
     """
 
     version = 1
@@ -50,18 +53,19 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
         self.settings, self._precision = settings, precision
 
     def stamp_options(self) -> dict[str, Any]:
-        """The sizes, the input, and what computes."""
+        """Sizes, input, precision and version of timm, as JSON values."""
         config = self.model.config.as_dict()
-        # What is trained is told by the weights, and a depth left out by the shapes in them.
+        # ``trainable`` changes no score by itself: the digest of the weights, also in the stamp, shows what was fitted.
         options = {name: value for name, value in config.items() if name != "trainable"}
         return {**options, "precision": self._precision, "timm": metadata.version("timm")}
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
-        """Shrink and cut the image to what the backbone takes: uint8 [3, H, W].
+        """Shrink and cut a uint8 RGB image [H, W, 3] to a size that the backbone takes, uint8 [3, h, w].
 
         Raises:
-            ImageError: too small.
+            ImageError: the image is too small for the backbone.
         """
+        # Each halving divides the size by 2 before the backbone sees it.
         backbone, config = self.model.backbone, self.model.config
         factor = 2**config.halvings
         square = None if config.square_px is None else (config.square_px, config.square_px)
@@ -75,20 +79,21 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
 
     @torch.inference_mode()
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``; the score has no spread of its own."""
+        """Score items of ``preprocess``; one forward pass gives no standard deviation of a score."""
         quality = self.model(*stack(batch, self.model.backbone.mean.device))
+        # Clamped here and not in the network: beyond the scale, a clamped score would have no gradient to fit with.
         return TeacherOutput(quality.score.clamp(0, 1), None, {"map": quality.map, "pooled": quality.pooled})
 
     def fitting_module(self) -> QfmFit:
-        """The model with an empty memory and the settings of its noise."""
+        """The module to fit: the model with an empty memory and the settings of its noise."""
         return QfmFit(self.model, self.settings)
 
     def sensitivity(self, items: Sequence[Item], scores: Sequence[float]) -> Sensitivity:
-        """How far matched noise moves the scores of images that are matched with each other.
+        """Measure how much matched noise moves the scores of images that are matched with each other.
 
         Args:
-            items: of ``preprocess``.
-            scores: opinions, by which images are matched; [0, 1].
+            items: images, as ``preprocess`` returns them; of any sizes.
+            scores: MOS of the images in [0, 1], by which they are matched.
         """
         device = self.model.backbone.mean.device
         pairs = zip(items, scores, strict=True)
@@ -96,5 +101,5 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
         return sensitivity_among(self.model, batches, self.settings)
 
     def gate_report(self) -> GateReport:
-        """What the learned feature selection does."""
+        """Statistics of the learned feature selection."""
         return report_gate(self.model.decoder.gate.factors)

@@ -1,4 +1,9 @@
-"""Feature maps of any size to a fixed number of tokens of one width."""
+"""From an image to the backbone's input, and from the backbone's maps to tokens, a score and a quality map.
+
+``frame`` shrinks and cuts an image. ``summary`` turns maps of any size into a fixed number of values without learned
+weights, ``Tokeniser`` projects these to tokens, and ``QualityDecoder`` selects channels of the tokens (``ChannelGate``)
+and computes the score.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +16,23 @@ from torch import Tensor, nn
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
 
+SUPPRESSED_BELOW = 0.5
+"""A channel with a smaller factor counts as suppressed."""
+
+# A new gate is open, sigmoid(1) = 0.73: fitting has to close channels, not to open them.
+_START = 1.0
+# Adam's steps have the same size for all weights, a small one for a fitted backbone: at a learning rate of 1e-4, a
+# gate's logit would move by 0.03 in 300 steps. This factor makes one step of the parameter 50 of the logit.
+_SPEED = 50.0
+
+# Added to a variance before its root is taken, whose slope at 0 is infinite: some channels are constant.
+_LEAST_VARIANCE = 1e-8
+_MIDDLE = 0.5  # score of a new head: the middle of the scale
+_HEAD_DEVIATION = 0.01  # deviation of a new head's weights, so small that all images start close to the middle
+
 
 def fitted_size(height: int, width: int, max_side_px: int) -> tuple[int, int]:
-    """Height and width with the longer side at most ``max_side_px``; an image that is not larger keeps its own."""
+    """Height and width in pixels, shrunk with their ratio so that the longer is at most ``max_side_px``."""
     longer = max(height, width)
     if longer <= max_side_px:
         return height, width
@@ -21,17 +40,16 @@ def fitted_size(height: int, width: int, max_side_px: int) -> tuple[int, int]:
 
 
 def cut_to_multiple(image: np.ndarray, multiple_px: int) -> np.ndarray:
-    """The middle of an image [H, W, 3] whose sides are the largest multiples: at most ``multiple_px`` - 1 are lost.
-
-    Cutting leaves pixels as they are; scaling by a few per cent would blur, and padding would add borders.
-    """
+    """The centre of an image [H, W, 3], its sides cut to the largest multiples of ``multiple_px`` that fit."""
+    # Cutting loses less than ``multiple_px`` pixels and leaves the others as they are. Scaling by a few per cent would
+    # blur them, and padding would add borders.
     height, width = image.shape[:2]
     top, left = height % multiple_px // 2, width % multiple_px // 2
     return image[top : top + height - height % multiple_px, left : left + width - width % multiple_px]
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image [H, W, 3] at another size, by Pillow's antialiased bicubic filter; as it is if of that size."""
+    """An image [H, W, 3] at another size, by Pillow's antialiased bicubic filter; unchanged if it has that size."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
@@ -40,20 +58,23 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def frame(
     image: np.ndarray, *, max_side_px: int, multiple_px: int, smallest_px: int, fixed_px: tuple[int, int] | None
 ) -> Tensor:
-    """Uint8 RGB [H, W, 3] to [3, h, w].
+    """Shrink and cut an image to a size that the backbone takes.
 
     Args:
-        image: of any size.
-        max_side_px: of the longer side.
-        multiple_px: of both sides.
-        smallest_px: that the shorter side must have afterwards.
-        fixed_px: height and width, where the backbone takes only these: then the aspect is not kept, and small images
-            are enlarged.
+        image: uint8 RGB [H, W, 3].
+        max_side_px: the most that the longer side may have; larger images are shrunk with their aspect ratio.
+        multiple_px: both sides are cut to multiples of this.
+        smallest_px: the least that the shorter side must have after shrinking.
+        fixed_px: height and width to resize to instead, without keeping the aspect ratio; small images are enlarged.
+
+    Returns:
+        uint8 [3, h, w].
 
     Raises:
-        ImageError: TOO_SMALL.
+        ImageError: the shorter side is too short; status TOO_SMALL.
     """
     height, width = fixed_px or fitted_size(image.shape[0], image.shape[1], max_side_px)
+    # The original's sides count too: a small image that is enlarged to a fixed size has no more detail for it.
     shorter = min(*image.shape[:2], height, width)
     if shorter < smallest_px:
         size = f"{image.shape[1]}x{image.shape[0]}"
@@ -64,66 +85,8 @@ def frame(
     return torch.from_numpy(cut.transpose(2, 0, 1).copy())
 
 
-# A new gate is open, sigmoid(1) = 0.73, so that fitting has to find what to close.
-_START = 1.0
-# Optimisers take steps of equal size for all weights, small ones for a fitted backbone: at a learning rate of 1e-4, a
-# gate's logit would move by 0.03 in 300 steps. Here one step counts as many.
-_SPEED = 50.0
-SUPPRESSED_BELOW = 0.5
-"""A channel with a smaller factor counts as suppressed."""
-
-
-class ChannelGate(nn.Module):
-    """Factors for the channels of tokens [..., width], the same for all tokens and images.
-
-    Args:
-        width: number of channels.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(width))
-
-    @property
-    def factors(self) -> Tensor:
-        """[width], in [0, 1]; 0 removes a channel."""
-        return (_START + _SPEED * self.shift).sigmoid()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens with each channel multiplied by its factor."""
-        return tokens * self.factors
-
-
-@dataclass(frozen=True)
-class GateReport:
-    """What the selection does to the channels.
-
-    Attributes:
-        suppressed: share of channels with a factor below ``SUPPRESSED_BELOW``.
-        mean: of all factors.
-        least: the smallest factor.
-        most: the largest factor.
-    """
-
-    suppressed: float
-    mean: float
-    least: float
-    most: float
-
-
-@torch.no_grad()
-def report_gate(factors: Tensor) -> GateReport:
-    """Summary of the factors [width] of a gate."""
-    fraction = (factors < SUPPRESSED_BELOW).float().mean()
-    return GateReport(float(fraction), float(factors.mean()), float(factors.min()), float(factors.max()))
-
-
-# The deviation of a constant channel: the root's slope at 0 is infinite.
-_LEAST_VARIANCE = 1e-8
-
-
 def averaging(size: int, cells: int) -> Tensor:
-    """Matrix [cells, size] that averages a line of ``size`` values into cells, as adaptive average pooling does.
+    """Matrix [cells, size] that averages a row of ``size`` values into cells, as adaptive average pooling does.
 
     Cell i covers the values from floor(i * size / cells) to ceil((i + 1) * size / cells): cells overlap where size is
     no multiple of their number, and repeat values where there are fewer of them.
@@ -136,10 +99,8 @@ def averaging(size: int, cells: int) -> Tensor:
 
 
 def cell_means(features: Tensor, cells: int) -> Tensor:
-    """Map [B, C, h, w] to means over a grid, [B, C, cells, cells].
-
-    As products of matrices, because the gradient of torch's adaptive pooling differs from run to run on a GPU.
-    """
+    """Map [B, C, h, w] to its means over cells x cells parts of the image, [B, C, cells, cells]."""
+    # As matrix products, because the gradient of torch's adaptive pooling differs from run to run on a GPU.
     rows = averaging(features.shape[2], cells).to(features)
     columns = averaging(features.shape[3], cells).to(features)
     return rows @ features @ columns.T
@@ -152,10 +113,14 @@ def mean_and_deviation(features: Tensor) -> Tensor:
 
 
 def summary(maps: Sequence[Tensor], cells: int) -> Tensor:
-    """What the tokens are made of: maps [B, C, h, w] to [B, sum of C * (cells * cells + 2)].
+    """Summary of an image's maps that tokens are computed from: [B, sum over maps of C * (cells * cells + 2)].
 
-    Level by level the means over a grid, then mean and deviation of the whole. Nothing in it is learned, so that of a
-    frozen backbone it needs to be computed once for each image (``kept``).
+    Map by map, the means of its cells, then its mean and deviation over the whole image. Nothing in it is learned, so
+    the summary of a frozen backbone is computed only once per image (``backbone.CachedSummaries``).
+
+    Args:
+        maps: one [B, C, h, w] per level, C, h and w as they come.
+        cells: rows and columns of cells.
     """
     parts = [(cell_means(one, cells).flatten(1), mean_and_deviation(one).flatten(1)) for one in maps]
     return torch.cat([part for pair in parts for part in pair], 1)
@@ -163,12 +128,12 @@ def summary(maps: Sequence[Tensor], cells: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The decoder's input for B images; levels are the depths of the backbone, once for each size of the image.
+    """The decoder's input for B images; a level is one depth of the backbone at one size of the image.
 
     Attributes:
-        cells: [B, levels, cells * cells, width], the image's places, row by row.
-        whole: [B, levels, width], from mean and deviation over the whole image.
-        semantics: [B, channels of the deepest level], its mean over the image at full size.
+        cells: [B, levels, cells * cells, width], one token per cell of the image, row by row.
+        whole: [B, levels, width], one token per level, from mean and deviation over the whole image.
+        semantics: [B, C], mean of the deepest map over the image at full size: what the image shows.
     """
 
     cells: Tensor
@@ -177,20 +142,20 @@ class Tokens:
 
     @property
     def features(self) -> Tensor:
-        """[B, 2, levels, width]: mean of the cells, and the whole; what a memory keeps and noise is made of."""
+        """[B, 2, levels, width]: mean of the cell tokens, and the whole's token; the memory stores these."""
         return torch.stack((self.cells.mean(2), self.whole), 1)
 
     def with_noise(self, noise: Tensor) -> "Tokens":
-        """Noise [B, 2, levels, width] added: its first half to every cell of a level, its second to the whole."""
+        """Tokens plus noise [B, 2, levels, width]: its first half on every cell of a level, its second on the whole."""
         return Tokens(self.cells + noise[:, 0, :, None], self.whole + noise[:, 1], self.semantics)
 
 
 class LevelTokens(nn.Module):
-    """One level's part of the summary to tokens.
+    """Turns one level's part of the summary into tokens.
 
     Args:
-        channels: of the map.
-        width: of the tokens.
+        channels: number of channels of the level's map.
+        width: channels of a token.
     """
 
     def __init__(self, channels: int, width: int):
@@ -200,55 +165,101 @@ class LevelTokens(nn.Module):
         self.mean_norm, self.deviation_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.whole = nn.Linear(2 * channels, width)
 
-    def forward(self, places: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Means of the cells [B, C, cells * cells], and mean and deviation of the whole [B, 2, C], to tokens.
+    def forward(self, cells: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Project a level.
+
+        Args:
+            cells: means of the cells, [B, C, cells * cells].
+            whole: mean and deviation over the whole image, [B, 2, C].
 
         Returns:
             Tokens of the cells [B, cells * cells, width] and of the whole image [B, width].
         """
         mean, deviation = whole.unbind(1)
         normed = torch.cat((self.mean_norm(mean), self.deviation_norm(deviation)), 1)
-        return self.project(self.norm(places.transpose(1, 2))), self.whole(normed)
+        return self.project(self.norm(cells.transpose(1, 2))), self.whole(normed)
 
 
 class Tokeniser(nn.Module):
-    """The summary of all levels to tokens.
+    """Turns the summary of all levels into tokens.
 
     Args:
-        channels: of each level's map, full size first, from shallow to deep.
-        depths: number of levels at full size; the last of them shows semantics.
-        width: of the tokens.
-        cells: of the grid's sides.
+        channels: number of channels of each level's map, full size first, from shallow to deep.
+        depths: number of levels at full size; the last of them gives the semantics.
+        width: channels of a token.
+        cells: rows and columns of cells.
     """
 
     def __init__(self, channels: Sequence[int], depths: int, width: int, cells: int):
         super().__init__()
-        self.depths, self.channels, self.places = depths, tuple(channels), cells * cells
+        self.depths, self.channels, self.cell_count = depths, tuple(channels), cells * cells
         self.levels = nn.ModuleList(LevelTokens(count, width) for count in channels)
 
     def forward(self, summed: Tensor) -> Tokens:
-        """Tokens of images of which ``summary`` says ``summed``, [B, sum of C * (cells * cells + 2)]."""
-        sizes = [size for count in self.channels for size in (count * self.places, 2 * count)]
+        """Tokens of images with the output of ``summary``, [B, sum of C * (cells * cells + 2)]."""
+        sizes = [size for count in self.channels for size in (count * self.cell_count, 2 * count)]
         parts = summed.split(sizes, 1)
-        places = [part.unflatten(1, (-1, self.places)) for part in parts[::2]]
+        means = [part.unflatten(1, (-1, self.cell_count)) for part in parts[::2]]
         wholes = [part.unflatten(1, (2, -1)) for part in parts[1::2]]
-        pairs = [level(*found) for level, *found in zip(self.levels, places, wholes, strict=True)]
+        pairs = [level(*inputs) for level, *inputs in zip(self.levels, means, wholes, strict=True)]
         cells, whole = (torch.stack(tokens, 1) for tokens in zip(*pairs, strict=True))
+        # The first half of a whole is the mean; the level is the deepest one at full size.
         return Tokens(cells, whole, wholes[self.depths - 1][:, 0])
 
 
-_MIDDLE = 0.5  # of the scale, where a new head starts
-_HEAD_DEVIATION = 0.01  # so that it starts near there for all images
+class ChannelGate(nn.Module):
+    """The learned feature selection: one factor per channel of the tokens, the same for all tokens and images.
+
+    Args:
+        width: channels of a token.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(width))
+
+    @property
+    def factors(self) -> Tensor:
+        """Factors [width] in [0, 1]; 0 removes a channel."""
+        return (_START + _SPEED * self.shift).sigmoid()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [..., width] with each channel multiplied by its factor."""
+        return tokens * self.factors
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """Statistics of a gate's factors, all in [0, 1].
+
+    Attributes:
+        suppressed: fraction of channels with a factor below ``SUPPRESSED_BELOW``.
+        mean: mean of all factors.
+        least: smallest factor.
+        most: largest factor.
+    """
+
+    suppressed: float
+    mean: float
+    least: float
+    most: float
+
+
+@torch.no_grad()
+def report_gate(factors: Tensor) -> GateReport:
+    """Statistics of a gate's factors [width]."""
+    fraction = (factors < SUPPRESSED_BELOW).float().mean()
+    return GateReport(float(fraction), float(factors.mean()), float(factors.min()), float(factors.max()))
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What the model says of B images.
+    """The decoder's output for B images.
 
     Attributes:
-        score: [B], about 0 to 1, not clamped.
-        pooled: [B, 2 * width], what the score is a linear function of.
-        map: [B, width, cells, cells], selected features of the places, mean over the levels.
+        score: [B], fitted to [0, 1], 1 best; not clamped.
+        pooled: [B, 2 * width], features of the whole image; the score is a linear function of them.
+        map: [B, width, cells, cells], selected features of the cells, mean over the levels.
     """
 
     score: Tensor
@@ -259,19 +270,21 @@ class Quality:
 class QualityDecoder(nn.Module):
     """Feature selection, one transformer decoder layer with one query, and a linear score.
 
-    The selected tokens of the whole image also reach the score by a short way, summed over the levels and through one
-    hidden layer: mean and deviation at several depths are a strong measure by themselves, and attention only has to add
-    to it.
+    The selected tokens of the whole image also reach the score by a short path, summed over the levels and through one
+    hidden layer: mean and deviation at several depths predict quality well by themselves, and attention only has to
+    add to them.
 
     Args:
-        levels: of the tokens.
-        cells: of the grid's sides.
-        width: of the tokens.
-        heads: of the attention.
+        levels: number of levels of the tokens.
+        cells: rows and columns of cells.
+        width: channels of a token.
+        heads: number of attention heads; divides the width.
     """
 
     def __init__(self, levels: int, cells: int, width: int, heads: int):
         super().__init__()
+        # The attribute names are those of the tensors in fitted files, and must not change (``place_embedding`` is that
+        # of the cells).
         self.cells = cells
         self.gate = ChannelGate(width)
         self.query = nn.Parameter(0.02 * torch.randn(1, 1, width))
@@ -287,15 +300,15 @@ class QualityDecoder(nn.Module):
         nn.init.constant_(self.head.bias, _MIDDLE)
 
     def forward(self, tokens: Tokens, *, gated: bool = True) -> Quality:
-        """Judge tokens; ``gated=False`` lets all channels through, to see what the selection does."""
+        """Decode tokens; ``gated=False`` passes all channels, to measure the effect of the selection."""
         select = self.gate if gated else nn.Identity()
         cells, whole = select(tokens.cells), select(tokens.whole)
-        places = (cells + self.level_embedding + self.place_embedding).flatten(1, 2)
-        seen = torch.cat((places, whole + self.level_embedding[:, 0]), 1)
-        query = self.query.expand(len(seen), -1, -1)
-        decoded = self.norm(self.layer(query, seen)).squeeze(1)
-        # Over the root of their number, so that the sum is as large as one of them, whatever their number.
-        together = whole.sum(1) / whole.shape[1] ** 0.5
-        pooled = torch.cat((decoded, self.short(together)), 1)
-        grid = cells.mean(1).transpose(1, 2).unflatten(2, (self.cells, self.cells))
-        return Quality(self.head(pooled).squeeze(1), pooled, grid)
+        located = (cells + self.level_embedding + self.place_embedding).flatten(1, 2)
+        sequence = torch.cat((located, whole + self.level_embedding[:, 0]), 1)
+        query = self.query.expand(len(sequence), -1, -1)
+        decoded = self.norm(self.layer(query, sequence)).squeeze(1)
+        # Divided by the root of the number of levels: the sum then varies as much as one level, however many there are.
+        summed = whole.sum(1) / whole.shape[1] ** 0.5
+        pooled = torch.cat((decoded, self.short(summed)), 1)
+        quality_map = cells.mean(1).transpose(1, 2).unflatten(2, (self.cells, self.cells))
+        return Quality(self.head(pooled).squeeze(1), pooled, quality_map)

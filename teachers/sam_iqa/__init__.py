@@ -5,24 +5,24 @@ released. From the paper: SAM's encoder extracts features; standard convolutions
 them; a regression block gives the score; in the full-reference form, it gets the L1 differences of the two images'
 spatial and frequency features instead.
 
-Ours, because the paper leaves it open:
+Our own choices, where the paper leaves something open:
 
 * **Taps**: the outputs of the last three global-attention blocks, each reduced by a 1x1 convolution to 256 channels;
   SAM's neck is added to the last one.
 * **Branches**, per tap: a 3x3 convolution, and the Fourier unit of Chi et al. 2020, each with group normalisation and a
   residual.
-* **Regression block**: 1x1 convolutions to 64 channels (the map given out as a feature), mean and deviation over the
-  image, two linear layers, sigmoid.
-* **Input**: the whole image, resized to a square by Pillow's antialiased bicubic filter, its aspect not kept. Resizing
-  is itself a distortion (shrinking hides noise and slight blur), so there is exactly one, none for an image of the
-  input's size, and large photographs are better judged as crops. SAM's own way, to pad the shorter side, keeps the
-  aspect but was not taken: the border of the padding would show in every frequency of the Fourier branch, the padding
-  would dilute the pooled statistics and cost its share of the time, and maps would not lie over the student's.
+* **Regression block**: 1x1 convolutions to 64 channels (the map that is returned as a feature), mean and deviation over
+  the image, two linear layers, sigmoid.
+* **Input**: the whole image, resized to a square by Pillow's antialiased bicubic filter, without keeping the aspect
+  ratio. Resizing is itself a distortion (shrinking hides noise and slight blur), so there is exactly one, none for an
+  image of the input's size, and large photographs are better scored as crops. SAM itself pads the shorter side, which
+  keeps the aspect ratio. We do not: the edge of the padding would show in every frequency of the Fourier branch, the
+  padding would change the pooled statistics and cost time, and maps would not align with the student's.
 * **Smaller inputs** (512): the absolute position embedding is interpolated. The relative ones of the global blocks are
   stretched by segment-anything itself.
-* **Attention** is computed by torch's fused kernel: the same values in less time and memory.
+* **Attention** is computed by torch's fused kernel: equal values in less time and memory.
 
-The encoder is frozen unless ``trainable`` says ``neck`` or ``all``.
+The encoder is frozen unless ``trainable`` is ``neck`` or ``all``.
 """
 
 from teachers.sam_iqa.build import build_sam_iqa

@@ -1,4 +1,4 @@
-"""From options to a teacher: the one place where weights, sizes and precision meet."""
+"""Builds a SAM-IQA teacher from its options: loads weights, checks sizes, sets the precision."""
 
 from pathlib import Path
 
@@ -36,21 +36,22 @@ def build_sam_iqa(
 
     Args:
         variant: ``vit_b``, ``vit_l``, ``vit_h``, or ``tiny`` for tests.
-        form: ``nr`` judges an image alone; ``fr`` compares it with its reference, for synthetic pools.
+        form: ``nr`` scores an image alone; ``fr`` compares it with its reference, for synthetic pools.
         head: file that ``pocketiqa fit-teacher`` made, or ``new`` for random weights to be fitted. May be left out
             only with random encoder weights.
-        weights: official ``.pth`` file or its folder; see ``weights.load_vit``.
+        weights: official ``.pth`` file or its folder; see ``variants.load_vit``.
         pretrained: False takes a random encoder, for tests and measurements.
-        input_side_px: side of the square input; 0 means the native one. 512 costs a quarter of 1024.
-        trainable: ``head``, ``neck`` or ``all``.
-        precision: of the encoder, ``fp32`` or ``bf16``; the head always computes in fp32. Fit in ``fp32`` where the
-            encoder is trained, with autocast for speed.
-        checkpoint_blocks: compute blocks again in the backward pass instead of keeping them; for ``trainable: all``.
+        input_side_px: side of the square input in pixels; 0 means the native one. 512 costs a quarter of 1024.
+        trainable: ``head``, ``neck`` or ``all``, see ``SamIqaConfig``.
+        precision: precision of the encoder, ``fp32`` or ``bf16``; the head always computes in float32. Fit in ``fp32``
+            where the encoder is trained, with autocast for speed.
+        checkpoint_blocks: compute blocks again in the backward pass instead of storing activations; for
+            ``trainable: all``.
         compile: ``torch.compile`` the encoder; the first batches are slow, scores change by rounding only.
-        seed: of random weights.
+        seed: seed of random weights.
 
     Raises:
-        PocketiqaError: an unknown choice, no head, or weights that are missing, damaged or of another model.
+        PocketiqaError: an unknown choice, no head, or weights that are missing, corrupt or of another model.
     """
     config = SamIqaConfig(variant, form, input_side_px, trainable)
     check_precision(precision)
@@ -61,13 +62,15 @@ def build_sam_iqa(
         )
     if not pretrained and weights is not None:
         raise PocketiqaError(f"pretrained is False and weights is {str(weights)!r}: only one can hold")
+    # Random weights are drawn from torch's global generator: seeded here, and put back for the caller.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vit = load_vit(variant, weights) if pretrained else build_vit(config.sizes)
-        base = frozen_digest(vit, trainable)
+        base = frozen_digest(vit, trainable)  # before ``SamIqa`` resizes the encoder's position embedding
         model = SamIqa(config, vit)
     licence = _LICENCE if pretrained else _RANDOM_LICENCE
     teacher = SamIqaTeacher(model, base=base, precision=precision, licence=licence, head=head_file(head))
+    # After the teacher has loaded its head: fitted files hold float32.
     if checkpoint_blocks:
         model.encoder.checkpoint_blocks()
     model.encoder.vit.to(PRECISIONS[precision])
@@ -77,7 +80,7 @@ def build_sam_iqa(
 
 
 def frozen_digest(vit: ImageEncoderViT, trainable: str) -> str:
-    """Identity of what stays frozen: as in the checkpoint, before any resizing or rounding."""
+    """Digest of the encoder's frozen tensors as in the checkpoint, before any resizing or rounding."""
     trained = TRAINABLE[trainable]
     return tensor_digest(
         {key: value for key, value in vit.state_dict().items() if not (_VIT + key).startswith(trained)}

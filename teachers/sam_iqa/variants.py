@@ -1,4 +1,8 @@
-"""The sizes of SAM's image encoder, every number in one place, and how an encoder is built from them."""
+"""SAM's image encoder: its sizes, and encoders with random weights or with those of an official checkpoint.
+
+``VARIANTS`` holds all sizes. ``build_vit`` and ``meta_vit`` build an encoder from them, and ``load_vit`` reads one of
+Meta's checkpoints into it.
+"""
 
 import hashlib
 import os
@@ -16,7 +20,13 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.tensor_files import misfits, read_torch_file, some
 
 TAPS = 3
-"""Feature maps that the head sees: the outputs of the last three global-attention blocks (our choice)."""
+"""Number of feature maps that the head reads: the outputs of the last three global-attention blocks (our choice)."""
+
+WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
+_DEFAULT_FOLDER = Path("~/.cache/pocketiqa/weights")
+# Names of tensors in a checkpoint of a whole SAM begin with one of these.
+_PREFIX = "image_encoder."
+_OTHER_PARTS = ("prompt_encoder.", "mask_decoder.")
 
 
 @dataclass(frozen=True)
@@ -25,13 +35,13 @@ class SamVariant:
 
     Attributes:
         embed_dim: channels of a token.
-        depth: transformer blocks.
-        num_heads: attention heads.
-        global_blocks: blocks that attend to the whole image; the others attend within windows.
-        checkpoint: official file name; empty where Meta published none.
-        md5: of the official file, hex; its first digits are in the file's name.
-        native_side_px: side of the square input that it was trained on.
-        patch_px: side of a patch.
+        depth: number of transformer blocks.
+        num_heads: attention heads of a block.
+        global_blocks: indices of the blocks that attend to the whole image; the others attend within windows.
+        checkpoint: name of the official file; empty where Meta published none.
+        md5: MD5 of the official file, hex; its first digits are in the file's name.
+        native_side_px: side of the square input in training, in pixels.
+        patch_px: side of a patch, in pixels.
         window: side of an attention window, in patches.
         neck_width: channels of the encoder's output.
     """
@@ -49,18 +59,17 @@ class SamVariant:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """Indices of the blocks whose outputs the head sees."""
+        """Indices of the blocks whose outputs the head reads."""
         return self.global_blocks[-TAPS:]
 
     def check_side(self, side_px: int) -> None:
         """Refuse an input size that this encoder cannot take.
 
-        Below one window, windowed attention would look at more padding than image; above the native size the position
-        embeddings would have to be extrapolated.
-
         Raises:
-            PocketiqaError: not a multiple of the patch, or out of range.
+            PocketiqaError: ``side_px`` is no multiple of the patch, or out of range.
         """
+        # Below one window, attention within windows would read more padding than image. Above the native size, the
+        # position embeddings would have to be extrapolated.
         least = self.window * self.patch_px
         if not isinstance(side_px, int) or side_px % self.patch_px or not least <= side_px <= self.native_side_px:
             raise PocketiqaError(
@@ -70,19 +79,51 @@ class SamVariant:
 
 
 VARIANTS: dict[str, SamVariant] = {
-    "vit_b": SamVariant(768, 12, 12, (2, 5, 8, 11), "sam_vit_b_01ec64.pth", "01ec64d29a2fca3f0661936605ae66f8"),
-    "vit_l": SamVariant(1024, 24, 16, (5, 11, 17, 23), "sam_vit_l_0b3195.pth", "0b3195507c641ddb6910d2bb5adee89c"),
-    "vit_h": SamVariant(1280, 32, 16, (7, 15, 23, 31), "sam_vit_h_4b8939.pth", "4b8939a88964f0f4ff5f5b2642c598a6"),
-    # The same graph for tests: windows that need padding (16 patches in windows of 5), four global blocks of eight.
-    "tiny": SamVariant(48, 8, 3, (1, 3, 5, 7), "", "", native_side_px=128, patch_px=8, window=5, neck_width=32),
+    "vit_b": SamVariant(
+        embed_dim=768,
+        depth=12,
+        num_heads=12,
+        global_blocks=(2, 5, 8, 11),
+        checkpoint="sam_vit_b_01ec64.pth",
+        md5="01ec64d29a2fca3f0661936605ae66f8",
+    ),
+    "vit_l": SamVariant(
+        embed_dim=1024,
+        depth=24,
+        num_heads=16,
+        global_blocks=(5, 11, 17, 23),
+        checkpoint="sam_vit_l_0b3195.pth",
+        md5="0b3195507c641ddb6910d2bb5adee89c",
+    ),
+    "vit_h": SamVariant(
+        embed_dim=1280,
+        depth=32,
+        num_heads=16,
+        global_blocks=(7, 15, 23, 31),
+        checkpoint="sam_vit_h_4b8939.pth",
+        md5="4b8939a88964f0f4ff5f5b2642c598a6",
+    ),
+    # The same structure for tests: windows that need padding (16 patches in windows of 5), four global blocks of eight.
+    "tiny": SamVariant(
+        embed_dim=48,
+        depth=8,
+        num_heads=3,
+        global_blocks=(1, 3, 5, 7),
+        checkpoint="",
+        md5="",
+        native_side_px=128,
+        patch_px=8,
+        window=5,
+        neck_width=32,
+    ),
 }
 
 
 def variant_named(name: str) -> SamVariant:
-    """Look a variant up.
+    """The variant of this name.
 
     Raises:
-        PocketiqaError: there is none of this name.
+        PocketiqaError: ``name`` is no key of ``VARIANTS``; lists them.
     """
     if name not in VARIANTS:
         raise PocketiqaError(f"unknown SAM variant {name!r}: choose {', '.join(VARIANTS)}")
@@ -90,7 +131,7 @@ def variant_named(name: str) -> SamVariant:
 
 
 def build_vit(variant: SamVariant) -> ImageEncoderViT:
-    """segment-anything's own encoder, with random weights, on the current default device (``meta`` costs nothing)."""
+    """segment-anything's own encoder, with random weights, on the current default device (``meta`` takes no memory)."""
     return ImageEncoderViT(
         img_size=variant.native_side_px,
         patch_size=variant.patch_px,
@@ -98,7 +139,8 @@ def build_vit(variant: SamVariant) -> ImageEncoderViT:
         depth=variant.depth,
         num_heads=variant.num_heads,
         out_chans=variant.neck_width,
-        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type] - a factory of one
+        # As in the official builder; with torch's own epsilon, 1e-5, all features would differ slightly.
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type] - typed as a class, called as a factory
         use_rel_pos=True,
         window_size=variant.window,
         global_attn_indexes=variant.global_blocks,
@@ -106,52 +148,47 @@ def build_vit(variant: SamVariant) -> ImageEncoderViT:
 
 
 def meta_vit(variant: SamVariant) -> ImageEncoderViT:
-    """The encoder without memory for its weights: names and shapes only."""
+    """The encoder on the meta device: names and shapes without memory for weights."""
     with torch.device("meta"):
         return build_vit(variant)
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of parameters, trained or not."""
+    """Number of parameters, frozen ones too."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
-_DEFAULT_FOLDER = Path("~/.cache/pocketiqa/weights")
-_PREFIX = "image_encoder."
-_OTHER_PARTS = ("prompt_encoder.", "mask_decoder.")
-
-
 def load_vit(name: str, weights: str | Path | None) -> ImageEncoderViT:
-    """The encoder ``name`` with the weights of an official checkpoint, in float32 on the CPU.
+    """An encoder with the weights of an official checkpoint, in float32 on the CPU.
 
     Args:
         name: key of ``VARIANTS``.
-        weights: the file, or a folder that holds it under its official name; None looks into the folder that
-            ``POCKETIQA_WEIGHTS`` names, else into ``~/.cache/pocketiqa/weights``.
+        weights: the file, or a folder with the file under its official name; None means the folder
+            ``$POCKETIQA_WEIGHTS``, by default ``~/.cache/pocketiqa/weights``.
 
     Raises:
-        PocketiqaError: not there, damaged, not only tensors, or not of this encoder.
+        PocketiqaError: the file is missing, corrupt, holds more than tensors, or is of another encoder.
     """
     path = find_checkpoint(name, weights)
     tensors = _encoder_part(read_checkpoint(path), path)
     vit = meta_vit(VARIANTS[name])
     _check_fit(tensors, vit, name, path)
+    # Assigned, not copied: the meta encoder has no memory to copy into.
     vit.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
     return vit
 
 
 def find_checkpoint(name: str, weights: str | Path | None) -> Path:
-    """Where the checkpoint is.
+    """Path of the checkpoint; arguments as in ``load_vit``.
 
     Raises:
-        PocketiqaError: there is none; says which file to fetch and where to put it.
+        PocketiqaError: there is no such file; the message names the file to fetch and its folder.
     """
     official = VARIANTS[name].checkpoint
     if weights is None and not official:
         raise PocketiqaError(f"SAM variant {name!r} has no official weights: give weights=FILE, or pretrained=False")
-    place = Path(weights or os.environ.get(WEIGHTS_VARIABLE) or _DEFAULT_FOLDER).expanduser()
-    path = place / official if official and (weights is None or place.is_dir()) else place
+    location = Path(weights or os.environ.get(WEIGHTS_VARIABLE) or _DEFAULT_FOLDER).expanduser()
+    path = location / official if official and (weights is None or location.is_dir()) else location
     if path.is_file():
         return path
     raise PocketiqaError(
@@ -161,17 +198,18 @@ def find_checkpoint(name: str, weights: str | Path | None) -> Path:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """The content of a ``.pth`` file; nothing in it is ever run.
+    """The content of a ``.pth`` file; code in its pickle is never run.
 
     Raises:
-        PocketiqaError: it cannot be opened, is cut off or no checkpoint, or holds more than tensors.
+        PocketiqaError: the file cannot be read, is cut off, is no checkpoint, or holds more than tensors.
     """
-    _refuse_damaged(path)
+    _refuse_corrupt(path)
     return read_torch_file(path)
 
 
-def _refuse_damaged(path: Path) -> None:
-    """Refuse a file with an official name and other content: torch checks no sums of what it reads."""
+def _refuse_corrupt(path: Path) -> None:
+    """Refuse a file that has an official name but not the official content."""
+    # torch verifies no checksums: altered numbers in a file of the right length would load without an error.
     official = next((variant.md5 for variant in VARIANTS.values() if variant.checkpoint == path.name), "")
     if not official:
         return
@@ -179,19 +217,20 @@ def _refuse_damaged(path: Path) -> None:
         with open(path, "rb") as file:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
-        raise PocketiqaError(f"{path} cannot be read ({error.strerror}): mend that, or fetch it again") from error
+        raise PocketiqaError(f"{path} cannot be read ({error.strerror}): correct that, or fetch it again") from error
     if md5 != official:
         raise PocketiqaError(
-            f"{path} is damaged or half downloaded: its MD5 is {md5}, the official one {official}; fetch it again, "
+            f"{path} is corrupt or half downloaded: its MD5 is {md5}, the official one {official}; fetch it again, "
             "or rename it if it is another file"
         )
 
 
 def _encoder_part(content: Any, path: Path) -> dict[str, Tensor]:
-    """The encoder's tensors, by their names within it."""
+    """The encoder's tensors of a whole SAM, by their names within the encoder."""
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        found = f"the entries {some(content)}" if isinstance(content, Mapping) else type(content).__name__
-        raise PocketiqaError(f"{path} holds {found}, not SAM's tensors by name: give an official SAM checkpoint")
+        actual = f"the entries {some(content)}" if isinstance(content, Mapping) else type(content).__name__
+        raise PocketiqaError(f"{path} holds {actual}, not SAM's tensors by name: give an official SAM checkpoint")
+    # A file with anything else is of another model, even if some of its names happen to fit.
     foreign = [key for key in content if not key.startswith((_PREFIX, *_OTHER_PARTS))]
     encoder = {key.removeprefix(_PREFIX): value for key, value in content.items() if key.startswith(_PREFIX)}
     if foreign or not encoder:
@@ -203,14 +242,15 @@ def _encoder_part(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(tensors: Mapping[str, Tensor], vit: ImageEncoderViT, name: str, path: Path) -> None:
-    """Refuse missing, foreign and misshapen tensors; say so if it is another size of SAM."""
-    said = misfits(vit.state_dict(), tensors)
-    if not said:
+    """Refuse missing, foreign and misshapen tensors; the message names another variant if the tensors are of one."""
+    reason = misfits(vit.state_dict(), tensors)
+    if not reason:
         return
+    # A variant and a file of different sizes are the most likely mistake, and easily named.
     for other, variant in VARIANTS.items():
         if not misfits(meta_vit(variant).state_dict(), tensors):
             raise PocketiqaError(f"{path} holds SAM {other}, not {name}: give variant={other!r} or {_file_of(name)}")
-    raise PocketiqaError(f"{path} does not fit the encoder of SAM {name}: {said}; give {_file_of(name)}")
+    raise PocketiqaError(f"{path} does not fit the encoder of SAM {name}: {reason}; give {_file_of(name)}")
 
 
 def _file_of(name: str) -> str:

@@ -18,8 +18,15 @@ def _same_numbers_in_every_run():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_weights_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Messages about missing weights must not depend on the folders of whoever runs the tests."""
+    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
 def write_tokenizer(folder: Path) -> int:
-    """A byte-pair tokenizer that knows the words of the prompts, whole; returns the size of its vocabulary."""
+    """Write a byte-pair tokenizer with one token for each word of the prompts; returns the size of its vocabulary."""
     words = sorted({word for prompt in PROMPTS for word in prompt.replace(",", " ").replace("_", " ").split()})
     letters = sorted({letter for word in words for letter in word} | set(",_"))
     tokens = [*letters, *(letter + WORD_END for letter in letters)]
@@ -67,5 +74,5 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prompt_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Banks made by one test serve the others."""
+    """Folder of cached prompt banks, shared by all tests."""
     return tmp_path_factory.mktemp("prompts")

@@ -12,8 +12,8 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.base_weights import find_folder, load_base, load_official, refuse_other_families
 from teachers.dp_iqa.model import DpIqa
-from teachers.dp_iqa.variants import VARIANTS, build_unet, build_vae
-from tests.teachers.dp_iqa.test_decoder import by_hand
+from teachers.dp_iqa.variants import VARIANTS, build_unet
+from tests.teachers.dp_iqa.official import by_hand, published
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -39,7 +39,7 @@ def test_both_parts_get_the_tensors_of_the_folder(folder: Path):
     assert not any(value.is_meta for part in (unet, vae) for value in (*part.parameters(), *part.buffers()))
 
 
-def test_names_of_attention_from_before_diffusers_0_19_are_understood(folder: Path):
+def test_names_of_attention_from_before_diffusers_0_19_are_read(folder: Path):
     tensors = load_file(folder / VAE)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = {}
@@ -65,7 +65,7 @@ def test_half_precision_and_torch_files_are_read(folder: Path):
     assert equal(unet, tensors)
 
 
-def distortion(folder: Path, how: str) -> None:
+def corrupt(folder: Path, how: str) -> None:
     path = folder / UNET
     if how == "part":
         shutil.rmtree(folder / "unet")
@@ -96,7 +96,7 @@ def change(path: Path, **values: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("part", r"has no unet/ \(it holds text_encoder, tokenizer, vae\): fetch unet/\* and vae/\*"),
         ("weights", r"unet has no weights \(it holds config.json\): the download is incomplete"),
@@ -110,27 +110,27 @@ def change(path: Path, **values: Any) -> None:
         ("pickle", r"diffusion_pytorch_model.bin (was refused|is no torch checkpoint)"),
     ],
 )
-def test_a_folder_that_will_not_do_is_refused_in_one_line(folder: Path, how: str, said: str):
-    distortion(folder, how)
-    with pytest.raises(PocketiqaError, match=said) as caught:
+def test_an_unusable_folder_is_refused_in_one_line(folder: Path, how: str, message: str):
+    corrupt(folder, how)
+    with pytest.raises(PocketiqaError, match=message) as caught:
         load_base(folder)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("unet", "said"),
+    ("unet", "message"),
     [
-        ({"addition_embed_type": "text_time"}, "wants more than text.*'text_time'"),
-        ({"class_embed_type": "timestep"}, "wants more than text"),
+        ({"addition_embed_type": "text_time"}, "needs more than text.*'text_time'"),
+        ({"class_embed_type": "timestep"}, "needs more than text"),
         ({"cross_attention_dim": [32, 64]}, r"cross_attention_dim is \[32, 64\]"),
         ({"in_channels": 9}, "takes 9 channels, its autoencoder gives 4"),
         ({"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}, "down block DownBlock2D takes no adapter"),
     ],
 )
-def test_models_that_need_more_than_a_text_context_are_refused(unet: dict[str, Any], said: str):
+def test_models_that_need_more_than_a_text_context_are_refused(unet: dict[str, Any], message: str):
     fine, vae = VARIANTS["tiny"].unet, VARIANTS["tiny"].vae
     refuse_other_families(fine, vae, "here")
-    with pytest.raises(PocketiqaError, match=rf"here cannot carry DP-IQA: .*{said}"):
+    with pytest.raises(PocketiqaError, match=rf"here cannot carry DP-IQA: .*{message}"):
         refuse_other_families({**fine, **unet}, vae, "here")
 
 
@@ -153,12 +153,6 @@ def test_a_distilled_unet_with_fewer_blocks_and_no_middle_is_taken(folder: Path)
 NAME = "owner/some-model"
 
 
-@pytest.fixture(autouse=True)
-def _empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
 def find(name: str | Path, **options) -> Path:
     return find_folder(name, option="weights", patterns=("unet/*", "vae/*"), **options)
 
@@ -167,13 +161,13 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path):
     assert find(tmp_path) == tmp_path
 
 
-def test_a_repository_is_found_in_the_folder_for_weights(tmp_path: Path):
-    place = tmp_path / "weights" / "some-model"
-    place.mkdir(parents=True)
-    assert find(NAME) == place
+def test_a_repository_is_read_from_the_folder_for_weights(tmp_path: Path):
+    local = tmp_path / "weights" / "some-model"
+    local.mkdir(parents=True)
+    assert find(NAME) == local
 
 
-def test_a_repository_is_found_in_the_hubs_cache(tmp_path: Path):
+def test_a_repository_is_read_from_the_hubs_cache(tmp_path: Path):
     repository = tmp_path / "hub" / "models--owner--some-model"
     snapshot = repository / "snapshots" / ("0" * 40)
     (snapshot / "unet").mkdir(parents=True)
@@ -183,14 +177,14 @@ def test_a_repository_is_found_in_the_hubs_cache(tmp_path: Path):
     assert find(NAME) == snapshot
 
 
-def test_what_is_missing_is_named_with_the_place_where_to_put_it(tmp_path: Path):
+def test_missing_weights_are_named_with_the_folder_to_put_them_in(tmp_path: Path):
     with pytest.raises(PocketiqaError, match=r"no weights of owner/some-model.*fetch unet/\*, vae/\* of") as caught:
         find(NAME)
     assert str(tmp_path / "weights" / "some-model") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_download_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_download_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PocketiqaError, match=r"owner/some-model could not be fetched.*check the network") as caught:
         find(NAME, download=True)
@@ -204,49 +198,6 @@ def test_a_file_and_nonsense_are_refused(tmp_path: Path):
         find(path)
     with pytest.raises(PocketiqaError, match="'no such thing': no such folder, and no repository name"):
         find("no such thing")
-
-
-def published(variant: str) -> dict[str, Tensor]:
-    """A state dict with the names and shapes of the published one, made without the code under test."""
-    sizes = VARIANTS[variant]
-    text, (first, second, third, fourth) = sizes.text_width, sizes.unet["block_out_channels"]
-    width, reduction = sizes.decoder.width, sizes.decoder.reduction
-    shapes: dict[str, tuple[int, ...]] = {"gamma": (text,)}
-
-    def layer(name: str, *shape: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = shape
-        if bias:
-            shapes[f"{name}.bias"] = shape[:1]
-
-    layer("text_adapter.fc.0", text, text)
-    layer("text_adapter.fc.2", text, text)
-    layer("img_adapter.conv_in", first, 3 * 64, 3, 3)
-    previous = first
-    for block, count in enumerate((first, second, third, fourth)):
-        if count != previous:
-            layer(f"img_adapter.body.{block}.in_conv", count, previous, 1, 1)
-        for unit in (0, 1):
-            layer(f"img_adapter.body.{block}.resnets.{unit}.block1", count, count, 3, 3)
-            layer(f"img_adapter.body.{block}.resnets.{unit}.block2", count, count, 1, 1)
-        previous = count
-    # The up blocks give the widths of the down blocks in reverse: conv1 reads the finest.
-    for number, count in enumerate((first, second, third, fourth), start=1):
-        layer(f"QFD.conv{number}", width, count, 3, 3)
-    for name in ("se1", "se2", "se3", "se4", "se_fuse"):
-        layer(f"QFD.{name}.fc.0", width // reduction, width, bias=False)
-        layer(f"QFD.{name}.fc.2", width, width // reduction, bias=False)
-    layer("QFD.fuse_conv", width, 4 * width, 3, 3)
-    counts = (width, *sizes.decoder.narrow)
-    for number in (1, 2, 3):
-        layer(f"QFD.conv_score{number}", counts[number], counts[number - 1], 1, 1)
-    hidden, cells = sizes.decoder.hidden, sizes.decoder.grid**2
-    for number, shape in enumerate(((hidden, counts[-1] * cells), (hidden, hidden), (1, hidden)), start=1):
-        layer(f"QFD.fc{number}", *shape)
-    layer("QFD.classifier_dist", 24, 512)
-    shapes |= {f"QFD.bnc1.{name}": (512,) for name in ("weight", "bias", "running_mean", "running_var")}
-    state = {name: torch.randn(shape) * 0.05 for name, shape in shapes.items()}
-    state |= {f"vae.{name}": value for name, value in build_vae(sizes.vae).state_dict().items()}
-    return state | {f"unet.{name}": value for name, value in build_unet(sizes.unet).state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -276,12 +227,12 @@ def test_every_tensor_is_the_published_one(state: dict[str, Tensor]):
     taps = [torch.randn(1, count, side, side) for count, side in ((32, 2), (32, 4), (32, 16), (16, 16))]
     with torch.no_grad():
         quality = model.decoder(taps)
-    score, feature_map = by_hand(state, taps, grid=16)
+    score, feature_map = by_hand(state, taps, map_side=16)
     torch.testing.assert_close(quality.score, score, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(quality.feature_map, feature_map, atol=1e-6, rtol=1e-5)
 
 
-def test_old_names_of_attention_and_wrappers_are_understood(state: dict[str, Tensor], tmp_path: Path):
+def test_old_names_of_attention_and_wrappers_are_read(state: dict[str, Tensor], tmp_path: Path):
     def older(name: str) -> str:
         name = re.sub(r"(vae\..*attentions\.0)\.to_q\.", r"\1.query.", name)
         name = re.sub(r"(vae\..*attentions\.0)\.to_out\.0\.", r"\1.proj_attn.", name)
@@ -289,9 +240,9 @@ def test_old_names_of_attention_and_wrappers_are_understood(state: dict[str, Ten
 
     path = tmp_path / "teacher.pth"
     torch.save({older(name): value for name, value in state.items()}, path)
-    found = load_official(path, variant="tiny").model.state_dict()
+    older_state = load_official(path, variant="tiny").model.state_dict()
     expected = load_official(state, variant="tiny").model.state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(older_state[name], expected[name]) for name in expected)
 
 
 def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -12,13 +12,7 @@ from teachers.dp_iqa import DpIqaTeacher, build_dp_iqa, load_bank, prompt_bank
 from teachers.dp_iqa.prompts import save_bank, stand_in_bank
 from teachers.dp_iqa.variants import VARIANTS, build_unet
 from teachers.registry import build_teacher
-from tests.teachers.dp_iqa.test_base_weights import published
-
-
-@pytest.fixture(autouse=True)
-def _nothing_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+from tests.teachers.dp_iqa.official import published
 
 
 def build(folder: Path, cache: Path, **options: Any) -> DpIqaTeacher:
@@ -35,17 +29,14 @@ def test_weights_and_prompts_come_from_the_folder(sd_folder: Path, prompt_cache:
     assert torch.equal(model.prompts, prompt_bank(sd_folder, prompt_cache).features)
 
 
-def test_prompts_may_come_from_a_clip_of_their_own_or_from_a_bank(sd_folder: Path, prompt_cache: Path, tmp_path: Path):
-    bare = tmp_path / "bare"
-    for part in ("unet", "vae"):
-        shutil.copytree(sd_folder / part, bare / part)
-    expected = build(sd_folder, prompt_cache)
-    assert build(bare, prompt_cache, clip=sd_folder).stamp == expected.stamp
-    path = tmp_path / "bank.safetensors"
-    save_bank(path, prompt_bank(sd_folder, prompt_cache))
-    assert build(bare, prompt_cache, prompts=path).stamp == expected.stamp
-    with pytest.raises(PocketiqaError, match=r"no text encoder with a projection: give clip=FOLDER or prompts=FILE"):
-        build(bare, prompt_cache)
+def test_the_stamp_does_not_depend_on_where_equal_prompts_come_from(
+    sd_folder: Path, prompt_cache: Path, tmp_path: Path
+):
+    bank = tmp_path / "bank.safetensors"
+    save_bank(bank, prompt_bank(sd_folder, prompt_cache))
+    expected = build(sd_folder, prompt_cache).stamp
+    assert build(sd_folder, prompt_cache, clip=sd_folder).stamp == expected
+    assert build(sd_folder, prompt_cache, prompts=bank).stamp == expected
 
 
 def test_equal_arguments_give_equal_weights_and_the_callers_randomness_is_left_alone(
@@ -91,47 +82,10 @@ def test_the_official_checkpoint_is_a_teacher(tmp_path: Path):
     assert further.stamp.scale == "MOS of another set"
 
 
-def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path: Path):
-    with pytest.raises(PocketiqaError) as caught:
-        build_dp_iqa(head="new")
-    message = str(caught.value)
-    assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in message
-    assert str(tmp_path / "weights" / "stable-diffusion-v1-5") in message
-    assert "\n" not in message
-
-
-def test_stable_diffusion_without_projection_asks_for_clip(sd_folder: Path, tmp_path: Path):
-    folder = tmp_path / "sd"
-    for part in ("unet", "vae"):
-        shutil.copytree(sd_folder / part, folder / part)
-    with pytest.raises(PocketiqaError, match=r"no weights of openai/clip-vit-large-patch14 .*clip=FOLDER"):
-        build_dp_iqa(variant="sd15", weights=folder, head="new")
-
-
-def test_a_folder_that_will_not_do_is_refused_before_a_text_encoder_is_asked_for(sd_folder: Path, tmp_path: Path):
-    folder = tmp_path / "sd"
-    shutil.copytree(sd_folder / "unet", folder / "unet")
-    with pytest.raises(PocketiqaError, match=r"sd has no vae/ \(it holds unet\): fetch"):
-        build_dp_iqa(variant="sd15", weights=folder, head="new")
-    shutil.copytree(sd_folder / "vae", folder / "vae")
-    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(PocketiqaError, match=r"vae has no weights .*: the download is incomplete"):
-        build_dp_iqa(variant="sd15", weights=folder, head="new")
-
-
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"variant": "tiny"}, "has no head: give head=FILE .*`pocketiqa fit-teacher` made, .* head='new'"),
-        (
-            {"variant": "tiny", "head": "new"},
-            "'tiny' has no published weights: give weights=FOLDER, or pretrained=False",
-        ),
-        ({"variant": "sdxl"}, "variant 'sdxl': choose sd15, tiny; other"),
-        ({"variant": "tiny", "pretrained": False, "weights": "w"}, "weights and pretrained=False are given"),
-        ({"official": "a", "weights": "w"}, "weights and official are given"),
-        ({"official": "a", "head": "new"}, "the official checkpoint has a head"),
-        ({"official": "nowhere.pth", "prompts": "nowhere"}, "no prompt bank at nowhere"),
+        ({"variant": "tiny"}, "has no head: give head=FILE"),  # and the others of test_sources.py
         ({"variant": "tiny", "pretrained": False, "precision": "fp16"}, "precision 'fp16': choose fp32, bf16"),
         (
             {"variant": "tiny", "pretrained": False, "head": "nowhere"},
@@ -143,8 +97,8 @@ def test_a_folder_that_will_not_do_is_refused_before_a_text_encoder_is_asked_for
         ({"variant": "tiny", "pretrained": False, "input_side_px": 100}, "input_side_px is 100, but a multiple of 64"),
     ],
 )
-def test_contradictions_and_unknown_choices_are_refused(options: dict[str, Any], said: str):
-    with pytest.raises(PocketiqaError, match=said) as caught:
+def test_contradictions_and_unknown_choices_are_refused(options: dict[str, Any], message: str):
+    with pytest.raises(PocketiqaError, match=message) as caught:
         build_dp_iqa(**options)
     assert "\n" not in str(caught.value)
 

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.base_weights import official_name
 from teachers.dp_iqa.decoder import DecoderSizes, QualityDecoder
+from tests.teachers.dp_iqa.official import by_hand
 
-SIZES = DecoderSizes(width=16, reduction=4, narrow=(12, 10, 8), hidden=9, grid=16)
+SIZES = DecoderSizes(width=16, reduction=4, narrow=(12, 10, 8), hidden=9, map_side=16)
 CHANNELS = (20, 18, 14, 10)
 
 
@@ -22,59 +22,30 @@ def taps() -> list[torch.Tensor]:
     return [torch.randn(3, count, side, side) for count, side in zip(CHANNELS, (4, 8, 16, 16), strict=True)]
 
 
-def by_hand(
-    weights: dict[str, torch.Tensor], taps: list[torch.Tensor], grid: int = 16
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The decoder once more, written down from the fact sheet, with the published names."""
-
-    def excite(x: torch.Tensor, name: str) -> torch.Tensor:
-        hidden = torch.relu(x.mean((2, 3)) @ weights[f"{name}.fc.0.weight"].T)
-        return x * torch.sigmoid(hidden @ weights[f"{name}.fc.2.weight"].T)[..., None, None]
-
-    def convolve(x: torch.Tensor, name: str, padding: int) -> torch.Tensor:
-        return functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
-
-    coarsest, coarse, fine, finest = (
-        functional.interpolate(tap, size=(grid, grid), mode="bicubic", align_corners=False) for tap in taps
-    )
-    maps = [
-        excite(convolve(tap, f"QFD.conv{number}", 1), f"QFD.se{number}")
-        for number, tap in enumerate((finest, fine, coarse, coarsest), start=1)
-    ]
-    x = excite(convolve(torch.cat(maps, 1), "QFD.fuse_conv", 1), "QFD.se_fuse")
-    for number in (1, 2, 3):
-        x = convolve(x, f"QFD.conv_score{number}", 0).clamp(min=0)
-    y = x.reshape(len(x), -1)
-    for number in (1, 2, 3):
-        y = y @ weights[f"QFD.fc{number}.weight"].T + weights[f"QFD.fc{number}.bias"]
-        y = y.clamp(min=0) if number < 3 else y
-    return y[:, 0], x
-
-
-def test_it_computes_what_the_fact_sheet_says(decoder: QualityDecoder, taps: list[torch.Tensor]):
+def test_scores_and_maps_are_those_of_the_fact_sheet(decoder: QualityDecoder, taps: list[torch.Tensor]):
     weights = {official_name(f"decoder.{name}"): value for name, value in decoder.state_dict().items()}
     with torch.no_grad():
         score, feature_map = by_hand(weights, taps)
-        found = decoder(taps)
-    torch.testing.assert_close(found.feature_map, feature_map, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(found.score, score, atol=1e-6, rtol=1e-5)
-    assert tuple(found.feature_map.shape) == (3, 8, 16, 16)
+        quality = decoder(taps)
+    torch.testing.assert_close(quality.feature_map, feature_map, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(quality.score, score, atol=1e-6, rtol=1e-5)
+    assert tuple(quality.feature_map.shape) == (3, 8, 16, 16)
     assert feature_map.min() == 0 < feature_map.max()
 
 
 def test_the_tail_scores_a_feature_map_alone(decoder: QualityDecoder, taps: list[torch.Tensor]):
     with torch.no_grad():
         quality = decoder(taps)
-        assert torch.equal(decoder.judge(quality.feature_map).score, quality.score)
+        assert torch.equal(decoder.score_map(quality.feature_map).score, quality.score)
 
 
 def test_the_score_is_computed_in_full_precision_under_autocast(decoder: QualityDecoder, taps: list[torch.Tensor]):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = decoder(taps)
+        quality = decoder(taps)
     with torch.no_grad():
-        exact = decoder.judge(found.feature_map)
-    assert found.feature_map.dtype == found.score.dtype == torch.float32
-    assert torch.equal(found.score, exact.score)
+        exact = decoder.score_map(quality.feature_map)
+    assert quality.feature_map.dtype == quality.score.dtype == torch.float32
+    assert torch.equal(quality.score, exact.score)
 
 
 def test_another_number_of_taps_is_decoded_too():

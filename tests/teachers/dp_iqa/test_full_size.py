@@ -21,7 +21,7 @@ def test_parameter_counts_are_those_of_the_fact_sheet(model: DpIqa):
     assert count(model.unet) == 859_520_964
     assert count(model.vae) == 83_653_863
     assert count(model.image_adapter) == 77_369_280
-    # The sheet's figure is that of the two linear layers; only with gamma's 768 beside it does its total come out.
+    # The fact sheet counts the two linear layers only; its total is right with gamma's 768 added.
     assert count(model.text_adapter.layers) == 1_181_184
     assert model.text_adapter.gamma.numel() == 768
     assert count(model.decoder) == 42_934_697
@@ -29,8 +29,8 @@ def test_parameter_counts_are_those_of_the_fact_sheet(model: DpIqa):
 
 
 def test_what_is_trained_is_all_but_the_autoencoder_and_the_layers_behind_the_last_tap(model: DpIqa):
-    behind = 2 * 320 + (320 * 9 + 1) * 4  # conv_norm_out and conv_out
-    trained = 981_020_229 - 13_336 - behind  # the sheet's figure, without the layers that play no part
+    unused = 2 * 320 + (320 * 9 + 1) * 4  # conv_norm_out and conv_out
+    trained = 981_020_229 - 13_336 - unused  # the fact sheet's number, without the layers that no score depends on
     assert sum(value.numel() for value in model.parameters() if value.requires_grad) == trained
 
 

@@ -42,8 +42,8 @@ def images() -> Tensor:
     return torch.rand(3, 3, 64, 64)
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
 def test_the_parts_one_after_another_are_the_forward_pass(model: DpIqa, images: Tensor):
@@ -142,16 +142,16 @@ def test_channels_last_gives_the_same(model: DpIqa, images: Tensor):
         close(other(images).feature_map, model(images).feature_map)
 
 
-def test_bf16_is_near_and_its_scores_are_not_rounded_to_bf16(model: DpIqa, images: Tensor):
+def test_bf16_is_close_and_its_scores_are_not_rounded_to_bf16(model: DpIqa, images: Tensor):
     low = copy.deepcopy(model)
     low.lower_precision(torch.bfloat16)
     with torch.no_grad():
-        found, expected = low(images), model(images)
+        rounded, exact = low(images), model(images)
     assert low.unet.dtype == torch.bfloat16
-    assert found.score.dtype == found.feature_map.dtype == torch.float32
-    assert (found.score != found.score.bfloat16().float()).any()
-    spread = expected.feature_map.std()
-    assert (found.feature_map - expected.feature_map).abs().mean() < 0.1 * spread
+    assert rounded.score.dtype == rounded.feature_map.dtype == torch.float32
+    assert (rounded.score != rounded.score.bfloat16().float()).any()
+    spread = exact.feature_map.std()
+    assert (rounded.feature_map - exact.feature_map).abs().mean() < 0.1 * spread
 
 
 @pytest.mark.parametrize(("trainable", "parts"), [("all", {"unet"}), ("head", set())])
@@ -176,7 +176,7 @@ def test_a_compiled_model_gives_the_same_taps_and_keeps_its_names(images: Tensor
     unet = build_unet({**TINY.unet, **few, "down_block_types": down, "up_block_types": up})
     ends = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = build_vae({**TINY.vae, **few, **ends})
-    sizes = DecoderSizes(width=4, reduction=2, narrow=(4,), hidden=4, grid=16)
+    sizes = DecoderSizes(width=4, reduction=2, narrow=(4,), hidden=4, map_side=16)
     model = assemble(unet, vae, sizes, 32, prompts=torch.randn(6, 32)).eval()
     assert model.patch_px == 4
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_any_multiple_of_the_patch_will_do(model: DpIqa):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"timestep": 1000}, "timestep is 1000, but an integer from 0 to 999"),
         ({"timestep": 1.5}, "timestep is 1.5"),
@@ -210,12 +210,12 @@ def test_any_multiple_of_the_patch_will_do(model: DpIqa):
         ({"posterior": "mean"}, "posterior is 'mean': choose mode or sample"),
     ],
 )
-def test_conditioning_out_of_range_is_refused(values: dict[str, Any], said: str):
-    with pytest.raises(PocketiqaError, match=said):
+def test_conditioning_out_of_range_is_refused(values: dict[str, Any], message: str):
+    with pytest.raises(PocketiqaError, match=message):
         Conditioning(**values)
 
 
-def test_text_adapter_adds_little_at_first_and_what_gamma_says_later():
+def test_text_adapter_adds_gamma_times_the_mlp_and_starts_small():
     torch.manual_seed(0)
     adapter = TextAdapter(6, 6)
     features = torch.randn(5, 6)
@@ -270,7 +270,7 @@ def test_taps_are_the_outputs_of_the_up_blocks(unet: UNet2DConditionModel, input
     latents, context, residuals = inputs
     with torch.no_grad():
         taps = UNetTaps(unet)(latents, 1, context, residuals)
-        # The layers that diffusers puts behind the last block, applied to the last tap, give its own output.
+        # The layers that diffusers puts after the last block, applied to the last tap, give its own output.
         norm, act = unet.conv_norm_out, unet.conv_act
         assert norm is not None
         assert act is not None
@@ -311,7 +311,7 @@ def test_every_residual_reaches_every_tap(unet: UNet2DConditionModel, inputs: An
             assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_the_callers_list_of_residuals_is_left_alone_and_nothing_is_kept(unet: UNet2DConditionModel, inputs: Any):
+def test_the_callers_residuals_are_left_alone_and_no_output_stays_in_memory(unet: UNet2DConditionModel, inputs: Any):
     latents, context, residuals = inputs
     taps = UNetTaps(unet)
     with torch.no_grad():
@@ -329,8 +329,8 @@ def test_a_copy_reads_its_own_unet(unet: UNet2DConditionModel, inputs: Any):
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter.zero_()
-        found = copied(latents, 1, context, residuals)
-        assert all(tap.abs().max() > 0 for tap in found)
+        copied_taps = copied(latents, 1, context, residuals)
+        assert all(tap.abs().max() > 0 for tap in copied_taps)
         assert all(tap.abs().max() == 0 for tap in taps(latents, 1, context, residuals)[:1])
 
 
@@ -361,5 +361,5 @@ def test_a_unet_that_shares_its_context_gives_what_it_gave_before():
     latents, context = torch.randn(3, 4, 8, 8), torch.randn(1, 20, 32)
     with torch.no_grad():
         expected = before(latents, 1, encoder_hidden_states=context.repeat(3, 1, 1)).sample
-        found = after(latents, 1, encoder_hidden_states=context).sample
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        shared = after(latents, 1, encoder_hidden_states=context).sample
+    torch.testing.assert_close(shared, expected, atol=1e-5, rtol=1e-5)

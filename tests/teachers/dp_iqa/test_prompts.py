@@ -169,7 +169,7 @@ def test_a_missing_file_is_named(clip_folder: Path, name: str):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_weights_are_refused_in_one_line(clip_folder: Path):
+def test_corrupt_weights_are_refused_in_one_line(clip_folder: Path):
     path = clip_folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(PocketiqaError, match="holds no usable CLIP text encoder") as caught:

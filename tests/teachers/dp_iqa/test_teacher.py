@@ -91,7 +91,7 @@ def test_scores_beyond_the_scale_are_clamped():
         assert teacher([item]).score.item() == expected
 
 
-def test_the_stamp_says_what_changes_a_score():
+def test_the_stamp_changes_with_every_option_that_changes_a_score():
     first = build()
     assert first.stamp == build().stamp
     assert first.stamp.name == "dp_iqa"
@@ -152,13 +152,13 @@ def test_the_file_holds_only_what_was_trained(tmp_path: Path, teacher: DpIqaTeac
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"input_side_px": 100}, "input_side_px is 100, but a multiple of 64 is needed"),
         ({"input_side_px": -64}, "input_side_px is -64"),
         ({"interpolation": "nearest"}, "interpolation is 'nearest': choose bicubic, bilinear, lanczos"),
     ],
 )
-def test_input_that_cannot_be_is_refused(options: dict, said: str):
-    with pytest.raises(PocketiqaError, match=said):
+def test_impossible_input_sizes_and_filters_are_refused(options: dict, message: str):
+    with pytest.raises(PocketiqaError, match=message):
         build(**options)

@@ -41,7 +41,7 @@ def test_with_an_empty_memory_the_loss_is_the_plain_one_exactly(pictures: list[n
 def test_with_a_memory_the_term_acts_on_the_weights_but_not_on_the_score(matching: str, pictures: list[np.ndarray]):
     teacher = tiny(matching=matching, **(LOOSE if matching == "quality" else {}))
     fit = teacher.fitting_module().train()
-    # Each image stands there with two scores, which is as opposite as can be.
+    # The memory holds each image twice with different scores: equal semantics, which is what ``opposite`` matches.
     fit(inputs(teacher, pictures), SCORES.flip(0), WEIGHT)
     fit(inputs(teacher, pictures), SCORES, WEIGHT)
     score, further = fit(inputs(teacher, pictures), SCORES, WEIGHT)
@@ -145,9 +145,9 @@ def sensitivity_after_fitting(noise_weight: float) -> float:
         optimizer.step()
     fit.eval()
     batches = [(images[:8], target[:8]), (images[8:], target[8:])]
-    found = sensitivity_among(teacher.model, batches, teacher.settings)
-    assert found.change.shape == found.ungated.shape == (24,)
-    return found.mean
+    measured = sensitivity_among(teacher.model, batches, teacher.settings)
+    assert measured.change.shape == measured.ungated.shape == (24,)
+    return measured.mean
 
 
 def test_fitting_with_noise_makes_scores_less_sensitive_to_it():

@@ -20,7 +20,7 @@ def photographs() -> tuple[list[np.ndarray], Tensor]:
     return images, torch.tensor([float(row["mos"]) for row in rows])
 
 
-def test_it_learns_the_scores_of_a_few_real_photographs_by_heart():
+def test_the_scores_of_a_few_real_photographs_are_learned():
     weights = shared_data("weights", "mobilenetv2_100_in1k.safetensors")
     images, target = photographs()
     teacher = build_qfm_iqm(

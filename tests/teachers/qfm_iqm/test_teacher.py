@@ -48,10 +48,11 @@ def test_scores_and_features_do_not_depend_on_batch_size_or_order(backbone: str,
     assert whole.score.std() > 1e-3
 
 
-def test_images_of_any_shape_are_judged_and_give_features_of_one():
+def test_images_of_any_shape_are_scored_and_give_features_of_one_shape():
     teacher = tiny()
     for height, width in ((64, 64), (70, 300), (301, 65 * 3)):
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        # The shorter side after shrinking to 96; the backbone's 32 pixels are needed at half the size.
         if min(height, width) * 96 / max(height, width, 96) < 64:
             with pytest.raises(PocketiqaError, match="64 are needed"):
                 teacher.preprocess(image, None)
@@ -124,7 +125,7 @@ def test_a_copy_of_the_model_works_on_its_own(pictures: list[np.ndarray]):
         assert torch.equal(teacher.model(items).score, before)
 
 
-def test_bfloat16_stays_near(pictures: list[np.ndarray]):
+def test_bfloat16_changes_scores_little(pictures: list[np.ndarray]):
     scores = []
     for precision in ("fp32", "bf16"):
         teacher = tiny(precision=precision)
@@ -134,41 +135,7 @@ def test_bfloat16_stays_near(pictures: list[np.ndarray]):
     assert 0 < (scores[0] - scores[1]).abs().max() < 0.05
 
 
-def test_building_leaves_the_callers_randomness_alone_and_is_repeatable():
-    before = torch.get_rng_state()
-    digests = {tiny(seed=seed).stamp.weights for seed in (0, 0, 1)}
-    assert torch.equal(torch.get_rng_state(), before)
-    assert len(digests) == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, r"qfm_iqm has no head: give head=FILE .* or head='new'"),
-        ({"precision": "fp16", "pretrained": False}, "precision 'fp16': choose fp32, bf16"),
-        ({"head": "new"}, r"no weights of test_efficientnet: give weights=FILE, pretrained=true for timm's"),
-        ({"pretrained": False, "weights": "x"}, r"pretrained is False and weights is 'x': only one can hold"),
-        ({"head": "new", "weights": "nowhere"}, r"no backbone weights at nowhere"),
-        ({"pretrained": False, "trainable": "blocks.9"}, "trainable 'blocks.9': test_efficientnet has no such part"),
-        ({"pretrained": False, "width": 10}, "width 10 and heads 4: the heads must divide the width"),
-        ({"pretrained": False, "halvings": -1}, "halvings -1: choose 0 to 3"),
-        ({"pretrained": False, "cells": 2.5}, "cells 2.5: a whole number, at least 1"),
-        ({"pretrained": False, "std": (1, 1)}, "three numbers each, std above 0, are needed"),
-        ({"pretrained": False, "std": (1, 0, 1)}, "three numbers each, std above 0, are needed"),
-        ({"pretrained": False, "backbone": "test_vit_relpos"}, "takes 160x160 pixels only: choose halvings=0"),
-        (
-            {"pretrained": False, "backbone": "test_vit_relpos", "halvings": 0, "square_px": 96},
-            "takes 160x160 pixels only: choose halvings=0 and leave square_px out",
-        ),
-        ({"pretrained": False, "square_px": 0}, "square_px 0: a whole number, at least 1, or none is needed"),
-    ],
-)
-def test_nothing_random_or_contradictory_is_taken_silently(options: dict[str, Any], message: str):
-    with pytest.raises(PocketiqaError, match=message):
-        build_qfm_iqm(**{"backbone": "test_efficientnet", **options})
-
-
-def test_images_of_any_size_share_a_batch_as_squares():
+def test_images_of_any_size_fit_into_one_batch_as_squares():
     teacher = tiny(square_px=96)
     items = [teacher.preprocess(picture(0, *size), None) for size in ((80, 96), (200, 100), (64, 64))]
     assert {tuple(item.shape) for item in items if isinstance(item, torch.Tensor)} == {(3, 96, 96)}

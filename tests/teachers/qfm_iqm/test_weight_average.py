@@ -39,19 +39,19 @@ def score(teacher: Any, image: np.ndarray) -> float:
 def test_the_mean_of_two_lies_between_them(tmp_path: Path):
     low, high = fitted(tmp_path / "low", -0.02), fitted(tmp_path / "high", 0.02)
     middle = fitted(tmp_path / "middle")
-    average_fitted([str(tmp_path / "low"), str(tmp_path / "high")], tmp_path / "merged")
-    merged = build_teacher(str(tmp_path / "merged"))
-    scores = [score(teacher, picture(3)) for teacher in (low, high, middle, merged)]
+    average_fitted([str(tmp_path / "low"), str(tmp_path / "high")], tmp_path / "average")
+    average = build_teacher(str(tmp_path / "average"))
+    scores = [score(teacher, picture(3)) for teacher in (low, high, middle, average)]
     assert scores[3] == pytest.approx(scores[2], abs=1e-5)
     assert abs(scores[0] - scores[1]) > 1e-3
-    assert read_seen(str(tmp_path / "merged")) == {"low", "high"}
-    assert merged.stamp.scale == "MOS"
+    assert read_seen(str(tmp_path / "average")) == {"low", "high"}
+    assert average.stamp.scale == "MOS"
 
 
 def test_one_alone_is_made_independent_and_can_be_moved(tmp_path: Path):
     alone = fitted(tmp_path / "alone", 0.02)
-    average_fitted([str(tmp_path / "alone")], tmp_path / "merged")
-    (tmp_path / "merged").rename(tmp_path / "elsewhere")
+    average_fitted([str(tmp_path / "alone")], tmp_path / "average")
+    (tmp_path / "average").rename(tmp_path / "elsewhere")
     moved = build_teacher(str(tmp_path / "elsewhere"))
     assert score(moved, picture(1)) == pytest.approx(score(alone, picture(1)), abs=1e-6)
     _, options = read_fitted_folder(str(tmp_path / "elsewhere"))
@@ -69,14 +69,14 @@ def test_half_precision_halves_the_backbone_and_hardly_moves_the_score(tmp_path:
 
 def test_a_student_can_start_from_the_backbone(tmp_path: Path):
     fitted(tmp_path / "alone", 0.02)
-    average_fitted([str(tmp_path / "alone")], tmp_path / "merged", half=True)
+    average_fitted([str(tmp_path / "alone")], tmp_path / "average", half=True)
     backbone = build_backbone(StudentConfig(BACKBONE, levels=(4, 8, 16), map_stride=16))
-    load_backbone_weights(backbone, tmp_path / "merged" / BACKBONE_FILE)
-    given = load_file(tmp_path / "merged" / BACKBONE_FILE)
+    load_backbone_weights(backbone, tmp_path / "average" / BACKBONE_FILE)
+    given = load_file(tmp_path / "average" / BACKBONE_FILE)
     torch.testing.assert_close(backbone.state_dict()["conv_stem.weight"], given["conv_stem.weight"].float())
 
 
-def test_what_cannot_be_merged_is_refused(tmp_path: Path):
+def test_what_cannot_be_averaged_is_refused(tmp_path: Path):
     fitted(tmp_path / "first")
     fitted(tmp_path / "wider", width=32)
     fitting_folder = tmp_path / "other"
@@ -86,9 +86,9 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path):
     )
     first = str(tmp_path / "first")
     for members, message in (
-        ([], "no teacher to merge"),
+        ([], "no teacher to average: name at least one folder"),
         ([str(tmp_path)], "is no folder of a fitted teacher"),
-        ([str(fitting_folder)], "only qfm_iqm can be merged"),
+        ([str(fitting_folder)], "holds a fitted .*, but only qfm_iqm can be averaged"),
         ([first, str(tmp_path / "wider")], r"another width \(32\) than .* \(16\)"),
     ):
         with pytest.raises(PocketiqaError, match=message):

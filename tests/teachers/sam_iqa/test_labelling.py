@@ -1,4 +1,4 @@
-"""Through the labelling of pools, as any other teacher."""
+"""The full-reference form labels a pool as any other teacher does."""
 
 from pathlib import Path
 

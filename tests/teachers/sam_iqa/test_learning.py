@@ -1,4 +1,4 @@
-"""That it learns: the opinion scores of 32 real photographs."""
+"""The tiny teacher learns the MOS of 32 real photographs."""
 
 import csv
 

@@ -42,7 +42,7 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
         ("all", ["encoder.vit.pos_embed", "encoder.vit.blocks.0.attn.rel_pos_h", "encoder.vit.neck.2.weight"], []),
     ],
 )
-def test_what_is_trained(trainable: str, inside: list[str], outside: list[str]):
+def test_trainable_parameters(trainable: str, inside: list[str], outside: list[str]):
     trained = {name for name, parameter in model(trainable=trainable).named_parameters() if parameter.requires_grad}
     assert trained.issuperset(inside)
     assert trained.isdisjoint(outside)
@@ -142,10 +142,10 @@ def test_a_smaller_input_equals_an_encoder_made_for_it():
     planes = state["pos_embed"][0].permute(2, 0, 1).numpy()
     resized = [np.asarray(Image.fromarray(plane).resize((9, 9), Image.Resampling.BICUBIC)) for plane in planes]
     state["pos_embed"] = torch.from_numpy(np.stack(resized, axis=-1))[None]
-    places = (np.arange(17) + 0.5) * 31 / 17 - 0.5
+    positions = (np.arange(17) + 0.5) * 31 / 17 - 0.5
     for name, table in state.items():
         if "rel_pos" in name and len(table) == 31:
-            columns = [np.interp(places, np.arange(31), column) for column in table.numpy().T]
+            columns = [np.interp(positions, np.arange(31), column) for column in table.numpy().T]
             state[name] = torch.from_numpy(np.stack(columns, axis=-1)).float()
     small.load_state_dict(state)
     rgb = pictures(72)
@@ -169,25 +169,25 @@ def test_no_output_is_held_after_a_pass_even_a_failed_one():
     assert not encoder._outputs
 
 
-def test_checkpointing_keeps_less_and_changes_no_gradient():
-    gradients, kept_bytes = [], []
+def test_checkpointing_stores_less_and_changes_no_gradient():
+    gradients, stored_bytes = [], []
     for checkpointed in (False, True):
         encoder = SamEncoder(random_vit(), TINY, 64)
         if checkpointed:
             encoder.checkpoint_blocks()
-        kept = 0
+        stored = 0
 
         def count(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            kept += tensor.nbytes
+            nonlocal stored
+            stored += tensor.nbytes
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             taps, neck = encoder(pictures(64))
         torch.cat([*(tap.flatten() for tap in taps), neck.flatten()]).square().mean().backward()
         gradients.append({name: parameter.grad for name, parameter in encoder.named_parameters()})
-        kept_bytes.append(kept)
-    assert kept_bytes[1] < kept_bytes[0] / 4
+        stored_bytes.append(stored)
+    assert stored_bytes[1] < stored_bytes[0] / 4
     for name, gradient in gradients[0].items():
         assert gradient is not None, name
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
@@ -304,8 +304,8 @@ def test_half_precision_is_computed_in_single():
 
 
 def test_the_unit_adds_its_spectral_part_to_the_input():
-    """With weights that are a complex multiplication, and neither normalisation nor activation, the unit is linear and
-    commutes with circular shifts, as a convolution must; a zero weight leaves the input.
+    """Without normalisation and activation, and with weights that are a complex multiplication, the unit is linear and
+    commutes with circular shifts, as a convolution must; a zero weight returns the input.
     """
     unit, convolution = FourierUnit(16), nn.Conv2d(32, 32, 1, bias=False)
     unit.mix = nn.Sequential(convolution)

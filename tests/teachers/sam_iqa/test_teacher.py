@@ -74,7 +74,7 @@ def test_the_full_reference_form_needs_a_fitting_reference(pictures: list[np.nda
         teacher.preprocess(pictures[0], pictures[1])
 
 
-def test_the_stamp_tells_teachers_apart(checkpoint: Path, tmp_path: Path):
+def test_the_stamp_changes_with_weights_and_options(checkpoint: Path, tmp_path: Path):
     other = save_sam(tmp_path / "other.pth", seed=1)
     options: list[dict[str, Any]] = [{}, {"seed": 1}, {"form": "fr"}, {"input_side_px": 64}, {"precision": "bf16"}]
     teachers = [build_sam_iqa(variant="tiny", weights=checkpoint, head="new", **extra) for extra in options]
@@ -87,7 +87,7 @@ def test_the_stamp_tells_teachers_apart(checkpoint: Path, tmp_path: Path):
     assert again.stamp.digest not in digests
 
 
-def test_bfloat16_stays_near(checkpoint: Path, pictures: list[np.ndarray]):
+def test_bfloat16_changes_scores_little(checkpoint: Path, pictures: list[np.ndarray]):
     scores = []
     for precision in ("fp32", "bf16"):
         teacher = build_sam_iqa(variant="tiny", weights=checkpoint, head="new", precision=precision)
@@ -95,23 +95,3 @@ def test_bfloat16_stays_near(checkpoint: Path, pictures: list[np.ndarray]):
         assert output.score.dtype == output.features["map"].dtype == torch.float32
         scores.append(output.score)
     assert 0 < (scores[0] - scores[1]).abs().max() < 5e-3
-
-
-def test_building_leaves_the_callers_randomness_alone():
-    before = torch.get_rng_state()
-    tiny()
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, r"tiny has no head: give head=FILE .*`pocketiqa fit-teacher` made, or head='new'"),
-        ({"head": "new"}, "'tiny' has no official weights"),
-        ({"head": "new", "precision": "fp16"}, "precision 'fp16': choose fp32, bf16"),
-        ({"pretrained": False, "weights": "x.pth"}, r"pretrained is False and weights is 'x.pth'"),
-    ],
-)
-def test_nothing_random_or_contradictory_is_taken_silently(options: dict[str, Any], message: str):
-    with pytest.raises(PocketiqaError, match=message):
-        build_sam_iqa(variant="tiny", **options)

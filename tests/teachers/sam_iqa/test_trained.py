@@ -1,4 +1,4 @@
-"""What fitting learned, on the checkpoint of a SAM; the rest stands in ``tests/teachers/test_fitting.py``."""
+"""Fitted files of a teacher on a SAM checkpoint; tests for all teachers are in ``tests/teachers/test_fitting.py``."""
 
 from pathlib import Path
 from typing import Any

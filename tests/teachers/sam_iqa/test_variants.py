@@ -34,10 +34,10 @@ def test_half_precision_is_widened(checkpoint: Path, tmp_path: Path):
     assert {value.dtype for value in load_vit("tiny", path).state_dict().values()} == {torch.float32}
 
 
-def test_missing_weights_name_the_file_and_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_weights_are_named_with_file_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "elsewhere"))
-    for given, place in [(None, tmp_path / "elsewhere"), (tmp_path, tmp_path)]:
-        expected = f"no SAM weights at {place / 'sam_vit_l_0b3195.pth'}: fetch sam_vit_l_0b3195.pth .* put it there"
+    for given, folder in [(None, tmp_path / "elsewhere"), (tmp_path, tmp_path)]:
+        expected = f"no SAM weights at {folder / 'sam_vit_l_0b3195.pth'}: fetch sam_vit_l_0b3195.pth .* put it there"
         with pytest.raises(PocketiqaError, match=expected) as caught:
             find_checkpoint("vit_l", given)
         assert "\n" not in str(caught.value)
@@ -45,7 +45,7 @@ def test_missing_weights_name_the_file_and_the_place(tmp_path: Path, monkeypatch
         find_checkpoint("tiny", None)
 
 
-def test_weights_are_found_in_a_folder_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_weights_may_be_a_folder_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     official, own = tmp_path / "sam_vit_b_01ec64.pth", tmp_path / "own.pth"
     official.touch()
     own.touch()
@@ -57,7 +57,7 @@ def test_weights_are_found_in_a_folder_and_by_name(tmp_path: Path, monkeypatch: 
 
 
 def change(key: str, value: torch.Tensor | None) -> Callable[[Content], Any]:
-    return lambda content: {name: kept for name, kept in (content | {key: value}).items() if kept is not None}
+    return lambda content: {name: item for name, item in (content | {key: value}).items() if item is not None}
 
 
 REFUSED: dict[str, tuple[Callable[[Content], Any], str]] = {
@@ -122,7 +122,7 @@ def test_a_page_of_text_is_no_checkpoint(tmp_path: Path):
 def test_an_official_name_promises_the_official_content(checkpoint: Path, tmp_path: Path):
     path = tmp_path / "sam_vit_b_01ec64.pth"
     path.write_bytes(checkpoint.read_bytes())
-    with pytest.raises(PocketiqaError, match=r"damaged or half downloaded: .* the official one 01ec64d29a2fca3f"):
+    with pytest.raises(PocketiqaError, match=r"corrupt or half downloaded: .* the official one 01ec64d29a2fca3f"):
         load_vit("vit_b", path)
 
 
