@@ -143,7 +143,9 @@ def _look(
 ) -> Looked:
     out, by = evaluation / look.folder, open_extractor(CONTENT)
     try:
-        find_near_duplicates(sides.trained, sides.tested, by, out, above=above, seed=seed, kept=kept, progress=report)
+        find_near_duplicates(
+            sides.trained, sides.tested, by, out, above=above, seed=seed, trained_features=kept, progress=report
+        )
     except NotComparableError as error:
         return Looked(look.name, reason=str(error))
     return look

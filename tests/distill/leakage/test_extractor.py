@@ -30,9 +30,9 @@ def test_a_student_and_its_export_describe_alike(tmp_path: Path) -> None:
         exported = open_extractor(tmp_path / "tiny.onnx", feature=feature)
         assert (folder.kind, exported.kind, folder.feature) == ("student", "onnx", feature)
         for image in photographs():
-            np.testing.assert_allclose(exported.describe(image, None), folder.describe(image, None), atol=1e-4)
+            np.testing.assert_allclose(exported.extract(image, None), folder.extract(image, None), atol=1e-4)
     fused = score_images(student, photographs()[:1])[0].features.mean((1, 2))
-    np.testing.assert_allclose(folder.describe(photographs()[0], None), fused, atol=1e-6)
+    np.testing.assert_allclose(folder.extract(photographs()[0], None), fused, atol=1e-6)
     deepest = open_extractor(tmp_path / "tiny.onnx")
     assert deepest.feature == "backbone"
     assert deepest.identity["digest"] == exported.identity["digest"]
@@ -48,19 +48,19 @@ def test_a_backbone_with_weights_from_a_file(tmp_path: Path) -> None:
         batch = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         expected = model.forward_features(batch).mean((2, 3))[0].numpy()
     extractor = open_extractor("backbone", options=options)
-    np.testing.assert_allclose(extractor.describe(rgb, None), expected, atol=1e-4)
+    np.testing.assert_allclose(extractor.extract(rgb, None), expected, atol=1e-4)
     assert extractor.feature == "final"
     (tmp_path / "copy.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
     moved = open_extractor("backbone", options={**options, "weights": str(tmp_path / "copy.safetensors")})
     assert moved.identity == extractor.identity
     shallow = open_extractor("backbone", options=options, feature="blocks.1")
-    assert len(shallow.describe(rgb, None)) < len(expected)
+    assert len(shallow.extract(rgb, None)) < len(expected)
 
 
 def test_a_teacher_by_its_feature() -> None:
     extractor, teacher, rgb = open_extractor(OWN), build_teacher(OWN), photographs()[0]
     cells = teacher([teacher.preprocess(rgb, None)]).features["cells"]
-    np.testing.assert_array_equal(extractor.describe(rgb, None), cells.flatten().numpy())
+    np.testing.assert_array_equal(extractor.extract(rgb, None), cells.flatten().numpy())
     assert (extractor.feature, extractor.identity["stamp"]) == ("cells", teacher.stamp.digest)
 
 
