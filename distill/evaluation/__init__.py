@@ -1,1 +1,1 @@
-"""Benchmarks, metrics and the one path by which every model is judged."""
+"""Benchmarks, metrics and the one path by which every model is evaluated."""

@@ -38,19 +38,19 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge models by the same targets.
+    """Evaluate models on the same targets.
 
-    Selections of images are reported where they differ: ``all``; ``clean``, without the images that are known or found
-    to be near the training data; and ``unmarked``, without those that the benchmark itself marks as near, which is what
-    others can compare with. The headline is ``clean`` then.
+    Selections of images are reported where they differ: ``all``; ``clean``, without images that are known or detected
+    near duplicates of training images; and ``unmarked``, without only those that the benchmark itself marks, which is
+    what other papers can compare with. The headline is ``clean`` wherever it differs from ``all``.
 
     Args:
-        predictions: one for each model; names must differ.
-        targets: what to judge by.
+        predictions: one for each model, with distinct names.
+        targets: ratings, or labels of a teacher.
         versus: name of the model that the others are compared with, image by image; the first if None.
-        overlapping: ids of targets that were found in the training data (see ``overlap``).
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        overlapping: ids of targets that the training data contains as well (see ``hash_overlap``).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
         progress: called with (done, total) after each model and selection.
 
     Raises:
@@ -64,17 +64,18 @@ def evaluate(
         raise PocketiqaError(f"compare with {versus!r}: no such model, known: {', '.join(names)}")
     aligned = {model.name: model.aligned(targets.ids) for model in predictions}
     selections = select(targets, overlapping)
+    # One set of resamples for all models and selections: differences of two models are then paired in each resample.
     draws = Draws.of(len(targets.ids), targets.groups, resamples=resamples, seed=seed)
     comparison = _Comparison(targets, draws, aligned, versus)
     steps, models = len(names) * len(selections), []
     for name in names:
-        found = {}
+        results = {}
         for selection, mask in selections.items():
-            found[selection] = comparison.judge(name, mask)
+            results[selection] = comparison.evaluate_model(name, mask)
             if progress:
-                progress(len(models) * len(selections) + len(found), steps)
+                progress(len(models) * len(selections) + len(results), steps)
         model = aligned[name]
-        models.append({"name": name, "kind": model.kind, "coverage": coverage(model), "selections": found})
+        models.append({"name": name, "kind": model.kind, "coverage": coverage(model), "selections": results})
     return {
         "format": FORMAT,
         "target": {"name": targets.name, "source": targets.source, "about": targets.about, "n": len(targets.ids)},
@@ -92,9 +93,10 @@ def evaluate(
 
 def select(targets: Targets, overlapping: Collection[str] = ()) -> dict[str, BoolArray]:
     """Masks of the selections, the headline first; each only where it differs from the others."""
-    found = set(overlapping)
+    # ``near_training`` holds the detected near duplicates too; ``marked`` only those that the benchmark names itself.
+    contained = set(overlapping)
     unmarked = ~np.array(targets.marked or targets.near_training, bool)
-    clean = ~np.array(targets.near_training, bool) & np.array([id not in found for id in targets.ids], bool)
+    clean = ~np.array(targets.near_training, bool) & np.array([id not in contained for id in targets.ids], bool)
     selections = {} if clean.all() else {CLEAN: clean}
     selections |= {} if unmarked.all() or (unmarked == clean).all() else {UNMARKED: unmarked}
     return selections | {ALL: np.ones(len(targets.ids), bool)}
@@ -117,15 +119,15 @@ def coverage(model: Predictions) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Targets, resamples and models, all in the order of the targets."""
+    """Targets, resamples and predictions, all in the order of the targets."""
 
     targets: Targets
     draws: Draws
     models: Mapping[str, Predictions]
     versus: str
 
-    def judge(self, name: str, mask: BoolArray) -> dict[str, Any]:
-        """One model on one selection."""
+    def evaluate_model(self, name: str, mask: BoolArray) -> dict[str, Any]:
+        """Metrics of one model on one selection, by subset too, and its difference to ``versus``."""
         scores = self.models[name].scores
         keep = mask & np.isfinite(scores)
         samples = self._samples(name, keep)
@@ -149,19 +151,21 @@ class _Comparison:
         measured, fit = measure(self.models[name].scores[keep], self.targets.scores[keep])
         groups = self.draws.groups_in(keep)
         metrics = {}
-        for metric, found in measured.items():
-            metrics[metric] = found.as_dict() | interval(samples[metric], groups).as_dict()
+        for metric, value in measured.items():
+            metrics[metric] = value.as_dict() | interval(samples[metric], groups).as_dict()
         return {"n": int(keep.sum()), "groups": groups, "metrics": metrics, "mapping": fit.as_dict()}
 
     def _mean_of_subsets(
         self, subsets: Mapping[str, Mapping[str, Any]], drawn: Mapping[str, Mapping[str, FloatArray]]
     ) -> dict[str, Any]:
-        """Each metric averaged over the subsets, so that telling the subsets apart earns nothing."""
-        used = [name for name, found in subsets.items() if found["n"] >= MIN_IMAGES]
+        """Each metric averaged over the subsets, so that a model gains nothing by recognising the subset."""
+        # Below MIN_IMAGES every correlation is -1, 0, 1 or undefined, which an unweighted mean would count in full.
+        used = [name for name, subset in subsets.items() if subset["n"] >= MIN_IMAGES]
         result: dict[str, Any] = {}
         for metric in METRICS:
             values = [subsets[name]["metrics"][metric]["value"] for name in used]
             missing = [name for name, value in zip(used, values, strict=True) if value is None]
+            # A mean over fewer subsets would not compare with that of another model, so one missing value voids it.
             reason = f"no {metric} in {', '.join(missing)}" if missing else "" if used else "no subset is large enough"
             groups = min((subsets[name]["groups"] for name in used), default=0)
             mean = np.mean([drawn[name][metric] for name in used], axis=0) if used else np.full(1, np.nan)

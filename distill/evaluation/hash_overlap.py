@@ -1,6 +1,7 @@
-"""Which test images were also trained on: equal files (sha256) and near-equal pictures (difference hash).
+"""Which test images were also trained on: equal files (sha256) and almost equal pictures (difference hash).
 
-Other pictures of the same scene are invisible to both; only groups, or features of a model, can find those.
+Other photographs of the same scene have different hashes; only known groups, or features of a model (``leakage``), can
+detect those.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,13 +23,14 @@ _EXAMPLES = 24
 
 @dataclass(frozen=True)
 class Print:
-    """What an image is recognised by.
+    """The hashes by which an image is recognised.
 
     Attributes:
-        id: of the image in its set.
-        sha256: of the file, hex; empty if unknown.
-        dhash: difference hash, 16 hex digits; empty if unknown or the picture is flat, so that it says nothing.
-        name: for a person.
+        id: id of the image in its set.
+        sha256: checksum of the file, hexadecimal; empty if unknown.
+        dhash: difference hash, 16 hexadecimal digits; empty if unknown, or if the picture is so flat that the hash
+            does not identify it.
+        name: path or address for people.
     """
 
     id: str
@@ -58,13 +60,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What was found.
+    """The test images that are in the training data too.
 
     Attributes:
-        trained: images trained on.
-        tested: images tested on.
-        near_duplicate_distance: bits of 64 up to which two pictures count as near.
-        matches: one for each test image that was found, same files first.
+        trained: number of training images.
+        tested: number of test images.
+        near_duplicate_distance: largest number of differing bits, of 64, at which two pictures are near duplicates.
+        matches: one for each matched test image, same files first.
     """
 
     trained: int
@@ -74,7 +76,7 @@ class Overlap:
 
     @property
     def ids(self) -> frozenset[str]:
-        """Test images that were found."""
+        """Ids of the matched test images."""
         return frozenset(match.tested.id for match in self.matches)
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,11 +96,11 @@ class Overlap:
 def pool_prints(pool: Pool, ids: Iterable[str] | None = None) -> list[Print]:
     """Prints of the images of a pool that are ``ok`` (all, or those of ``ids``); nothing is decoded again."""
     refs = pool.ok() if ids is None else [pool.by_id(id) for id in ids]
-    return [Print(ref.id, ref.sha256, _telling(ref.dhash), ref.uri) for ref in refs]
+    return [Print(ref.id, ref.sha256, _identifying(ref.dhash), ref.uri) for ref in refs]
 
 
-def _telling(dhash: str) -> str:
-    """``dhash``, or nothing where it is nearly all ones or zeros, as a flat picture's is."""
+def _identifying(dhash: str) -> str:
+    """``dhash``, or an empty string where it is nearly all ones or zeros, as that of a flat picture is."""
     ones = int(dhash or "0", 16).bit_count()
     return dhash if min(ones, HASH_BITS - ones) >= FLAT_BITS else ""
 
@@ -110,17 +112,17 @@ def benchmark_prints(
     progress: Progress | None = None,
 ) -> list[Print]:
     """Prints of the images of a benchmark; a file that cannot be used is left out."""
-    found = []
+    prints = []
     for done, row in enumerate(benchmark.rows, start=1):
         try:
             data = read_bytes(row.path)
-            seen = fingerprint(decode(data, limits))
-            found.append(Print(row.id, sha256_bytes(data), "" if seen.is_flat else seen.dhash, row.id))
+            picture = fingerprint(decode(data, limits))
+            prints.append(Print(row.id, sha256_bytes(data), "" if picture.is_flat else picture.dhash, row.id))
         except ImageError:
             pass  # it has no score either, and the coverage names it
         if progress:
             progress(done, len(benchmark.rows))
-    return found
+    return prints
 
 
 def find_overlap(
@@ -129,8 +131,8 @@ def find_overlap(
     """Look for every test image among the training images.
 
     Args:
-        trained: what a model was trained on.
-        tested: what it is judged by.
+        trained: images that a model was trained on.
+        tested: images that it is evaluated on.
         near_duplicate_distance: 0 to 16 bits of 64.
     """
     best: dict[str, Match] = {}
@@ -138,7 +140,7 @@ def find_overlap(
     for image in tested:
         if image.sha256 in by_content:
             best[image.id] = Match(image, by_content[image.sha256], 0)
-    for match in _near(trained, tested, near_duplicate_distance):
+    for match in _near_duplicates(trained, tested, near_duplicate_distance):
         known = best.get(match.tested.id)
         if known is None or (known.kind != "same file" and match.distance < known.distance):
             best[match.tested.id] = match
@@ -146,8 +148,9 @@ def find_overlap(
     return Overlap(len(trained), len(tested), near_duplicate_distance, tuple(order))
 
 
-def _near(trained: Sequence[Print], tested: Sequence[Print], distance: int) -> Iterable[Match]:
-    # Pictures with one hash stand for each other: every value is looked up once.
+def _near_duplicates(trained: Sequence[Print], tested: Sequence[Print], distance: int) -> Iterable[Match]:
+    # Pictures with equal hashes are interchangeable here, so only distinct values are compared. ``reversed`` lets the
+    # first training image with a value win.
     trained_of = {int(image.dhash, 16): image for image in reversed(trained) if image.dhash}
     tested_of: dict[int, list[Print]] = {}
     for image in tested:
@@ -158,6 +161,7 @@ def _near(trained: Sequence[Print], tested: Sequence[Print], distance: int) -> I
         for first, second in zip(left.tolist(), right.tolist(), strict=True):
             yield from _matches(values[first], values[second], trained_of, tested_of)
             yield from _matches(values[second], values[first], trained_of, tested_of)
+    # ``near_duplicate_pairs`` compares different values only; equal hashes match at distance 0.
     for value in set(trained_of) & set(tested_of):
         yield from _matches(value, value, trained_of, tested_of)
 

@@ -23,24 +23,25 @@ def mean_difference(
 ) -> dict[str, Any]:
     """Mean over the repeats of first minus second, with the interval of that mean over resampled scenes.
 
-    In each resample all models are judged by the same images.
+    In each resample all models are evaluated on the same images.
 
     Args:
-        pairs: of each repeat, in the order of the targets.
-        targets: opinions.
-        mask: images that count.
-        draws: resamples of all images.
-        metric: of ``METRICS``.
+        pairs: predictions of the two models in each repeat, aligned with ``targets``.
+        targets: ratings [N] in [0, 1].
+        mask: images that count [N].
+        draws: resamples of all N images.
+        metric: name of a metric in ``METRICS``.
 
     Returns:
         ``difference``, ``low``, ``high`` and ``n`` repeats; None with a ``reason`` or ``interval_reason`` where there
         is none.
     """
-    found = [_paired(own, other, targets, mask, draws, metric) for own, other in pairs]
-    known = [pair for pair in found if pair is not None]
+    differences = [_paired((own, other), targets, mask, draws, metric) for own, other in pairs]
+    known = [difference for difference in differences if difference is not None]
     if not known:
         reason = "no repeat has both" if not pairs else f"no {metric} in any repeat"
         return {"difference": None, "low": None, "high": None, "interval_reason": reason, "reason": reason, "n": 0}
+    # The repeats share their resamples, so the mean is taken resample by resample: its spread is that of the images.
     samples = np.mean([drawn for _, drawn, _ in known], axis=0)
     groups = min(count for _, _, count in known)
     difference = statistics.fmean(value for value, _, _ in known)
@@ -48,13 +49,14 @@ def mean_difference(
 
 
 def _paired(
-    own: Predictions, other: Predictions, targets: FloatArray, mask: NDArray[np.bool_], draws: Draws, metric: str
+    pair: tuple[Predictions, Predictions], targets: FloatArray, mask: NDArray[np.bool_], draws: Draws, metric: str
 ) -> tuple[float, FloatArray, int] | None:
-    """Difference, difference in each resample, and scenes, on the images that both have scored."""
+    """Difference, difference in each resample, and number of scenes, on the images that both models have scored."""
+    own, other = pair
     keep = mask & np.isfinite(own.scores) & np.isfinite(other.scores)
-    values = [METRICS[metric](found.scores[keep], targets[keep]) for found in (own, other)]
+    values = [METRICS[metric](model.scores[keep], targets[keep]) for model in pair]
     difference = values[0] - values[1]
     if np.isnan(difference):
         return None
-    drawn = [bootstrap_metrics(found.scores, targets, draws, keep)[metric] for found in (own, other)]
+    drawn = [bootstrap_metrics(model.scores, targets, draws, keep)[metric] for model in pair]
     return difference, drawn[0] - drawn[1], draws.groups_in(keep)

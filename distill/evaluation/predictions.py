@@ -1,4 +1,4 @@
-"""One way to a score for every kind of model: exported student, student folder, label store, teacher.
+"""One way to predict scores with every kind of model: exported student, student folder, label store, teacher.
 
 Every model sees the same decoded pixels (``pseudo_labels.images``), and every image gets a row: a score, or a status
 with the reason why it has none.
@@ -23,14 +23,18 @@ from pseudo_labels.records import Status
 from students.paths import CHECKPOINT_SUFFIXES, find_student
 from students.shipped import NAMES, model_path
 
+FloatArray = NDArray[np.float64]
 Pixels = tuple[np.ndarray, np.ndarray | None]
 """An image and, where the model compares, its clean reference; uint8 [H, W, 3] each."""
+
+# Score, status and reason of one image.
+_Row = tuple[float, Status, str]
 
 _AHEAD_PER_WORKER = 2
 
 
 def pixels_of(sample: Sample, needs_reference: bool, limits: DecodeLimits) -> Pixels | ImageError:
-    """The decoded sample, with its reference if that is needed; or what is wrong with either."""
+    """The decoded sample, with its reference if that is needed; or the error of either."""
     try:
         rgb = decode(sample.read(), limits)
         if not needs_reference:
@@ -52,7 +56,7 @@ def decoded_ahead(
     return in_order(
         lambda sample: pixels_of(sample, needs_reference, limits),
         samples,
-        workers if workers > 1 else 0,
+        workers if workers > 1 else 0,  # one worker decodes in the caller's thread
         ahead=workers * _AHEAD_PER_WORKER,
     )
 
@@ -62,10 +66,11 @@ class Predictor:
     """A model that is ready to score decoded images one by one.
 
     Attributes:
-        name: for tables.
+        name: name of the model in tables.
         about: facts on the model, as JSON values.
-        score: gives the score of uint8 HxWx3 RGB, told the clean reference where ``needs_reference``.
-        needs_reference: whether it compares with a clean reference.
+        score: gives the score in [0, 1], 1 best, of uint8 [H, W, 3] RGB and its clean reference (None unless
+            ``needs_reference``).
+        needs_reference: whether the model compares with a clean reference.
     """
 
     name: str
@@ -118,10 +123,10 @@ def _teacher_predictor(name: str, options: Mapping[str, Any], device: str) -> Pr
 
 
 def kind_of(model: str | Path) -> str:
-    """What a name or path stands for: ``onnx``, ``student``, ``labels`` or ``teacher``.
+    """Kind of model that a name or path stands for: ``onnx``, ``student``, ``labels`` or ``teacher``.
 
     Raises:
-        PocketiqaError: nothing of these.
+        PocketiqaError: none of these.
     """
     path = model_path(model)
     if path.is_file() and path.suffix == ".onnx":
@@ -133,6 +138,7 @@ def kind_of(model: str | Path) -> str:
     from teachers.fitted_folder import is_fitted_folder
     from teachers.registry import TEACHERS
 
+    # A text with a colon that is no path names a teacher of the caller's own, as package.module:function.
     if str(model) in TEACHERS or is_fitted_folder(str(model)) or (":" in str(model) and not path.exists()):
         return "teacher"
     raise PocketiqaError(
@@ -150,9 +156,9 @@ def open_predictor(
 
     Args:
         model: path or name.
-        options: of a teacher.
-        device: for a teacher, see ``teachers.launch.current_launch``.
-        threads: of ONNX Runtime.
+        options: options of a teacher.
+        device: device of a teacher, see ``teachers.launch.current_launch``.
+        threads: number of ONNX Runtime threads.
 
     Raises:
         PocketiqaError: ``model`` is none of these, or cannot be opened.
@@ -167,20 +173,17 @@ def open_predictor(
     raise PocketiqaError(f"{model} is a label store: it holds scores of its own pool and cannot score other images")
 
 
-FloatArray = NDArray[np.float64]
-
-
 @dataclass(frozen=True)
 class Predictions:
     """Scores of one model for a list of images.
 
     Attributes:
-        name: of the model, for tables.
+        name: name of the model in tables.
         kind: ``onnx``, ``student``, ``labels`` or ``teacher``.
-        ids: of the images.
-        scores: in [0, 1], 1 best; NaN where there is none.
-        statuses: one for each image.
-        reasons: words for a person; empty where ``ok``.
+        ids: distinct image ids.
+        scores: float64 [N] in [0, 1], 1 best; NaN where there is none.
+        statuses: whether each image was scored, and what went wrong otherwise.
+        reasons: explanation for people; empty where the status is ``ok``.
         about: facts on the model, as JSON values.
     """
 
@@ -193,18 +196,18 @@ class Predictions:
     about: dict[str, Any] = field(default_factory=dict)
 
     def aligned(self, ids: Sequence[str]) -> "Predictions":
-        """The same for ``ids``, in that order; an image that was not predicted is ``missing``."""
-        at = {id: position for position, id in enumerate(self.ids)}
-        places = [at.get(id) for id in ids]
-        absent = Status.MISSING, "the model was not asked for this image"
+        """The predictions for ``ids``, in that order; an image that was not predicted is ``missing``."""
+        index_of = {id: index for index, id in enumerate(self.ids)}
+        indices = [index_of.get(id) for id in ids]
+        absent = Status.MISSING, "the model was not run on this image"
         return Predictions(
-            self.name,
-            self.kind,
-            tuple(ids),
-            np.array([np.nan if place is None else self.scores[place] for place in places], np.float64),
-            tuple(absent[0] if place is None else self.statuses[place] for place in places),
-            tuple(absent[1] if place is None else self.reasons[place] for place in places),
-            self.about,
+            name=self.name,
+            kind=self.kind,
+            ids=tuple(ids),
+            scores=np.array([np.nan if index is None else self.scores[index] for index in indices], np.float64),
+            statuses=tuple(absent[0] if index is None else self.statuses[index] for index in indices),
+            reasons=tuple(absent[1] if index is None else self.reasons[index] for index in indices),
+            about=self.about,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -222,10 +225,15 @@ class Predictions:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Predictions":
         """Inverse of ``as_dict``."""
-        scores = np.array([np.nan if score is None else score for score in record["scores"]], np.float64)
-        statuses = tuple(Status(status) for status in record["statuses"])
-        ids, reasons = tuple(record["ids"]), tuple(record["reasons"])
-        return cls(record["name"], record["kind"], ids, scores, statuses, reasons, dict(record["about"]))
+        return cls(
+            name=record["name"],
+            kind=record["kind"],
+            ids=tuple(record["ids"]),
+            scores=np.array([np.nan if score is None else score for score in record["scores"]], np.float64),
+            statuses=tuple(Status(status) for status in record["statuses"]),
+            reasons=tuple(record["reasons"]),
+            about=dict(record["about"]),
+        )
 
 
 def predict(
@@ -245,11 +253,11 @@ def predict(
     Args:
         model: path of an .onnx file, a student or training folder, a label store; or the name of a teacher.
         samples: images with distinct ids.
-        name: for tables; the model's own name if None.
-        options: of a teacher.
-        device: for a teacher: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
-        threads: of ONNX Runtime.
-        workers: images decoded ahead at a time.
+        name: name in tables; the model's own name if None.
+        options: options of a teacher.
+        device: device of a teacher: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
+        threads: number of ONNX Runtime threads.
+        workers: number of threads that decode images ahead.
         limits: which files are accepted.
         progress: called with (done, total) after each image.
 
@@ -257,16 +265,16 @@ def predict(
         PocketiqaError: ``model`` is none, cannot be opened, or an id occurs twice.
     """
     if len({sample.id for sample in samples}) < len(samples):
-        raise PocketiqaError("two samples have the same id: predictions are kept by id, so give each its own")
+        raise PocketiqaError("two samples have the same id: predictions are matched by id, so give each its own")
     kind = kind_of(model)
     if kind == "labels":
         return _from_store(Path(model), samples, name, progress)
-    judge = open_predictor(model, options=options, device=device, threads=threads)
-    return predict_samples(judge, kind, samples, name=name, workers=workers, limits=limits, progress=progress)
+    predictor = open_predictor(model, options=options, device=device, threads=threads)
+    return predict_samples(predictor, kind, samples, name=name, workers=workers, limits=limits, progress=progress)
 
 
 def predict_samples(
-    judge: Predictor,
+    predictor: Predictor,
     kind: str,
     samples: Sequence[Sample],
     *,
@@ -277,24 +285,22 @@ def predict_samples(
 ) -> Predictions:
     """Score images with a model that is loaded already; arguments as for ``predict``."""
     rows = []
-    for pixels in decoded_ahead(samples, judge.needs_reference, limits, workers):
-        rows.append(_row(judge, pixels))
+    for pixels in decoded_ahead(samples, predictor.needs_reference, limits, workers):
+        rows.append(_row(predictor, pixels))
         if progress:
             progress(len(rows), len(samples))
-    return _collected(name or judge.name, kind, samples, rows, judge.about)
+    return _collected(name or predictor.name, kind, samples, rows, predictor.about)
 
 
-_Row = tuple[float, Status, str]
-
-
-def _row(judge: Predictor, pixels: Pixels | ImageError) -> _Row:
+def _row(predictor: Predictor, pixels: Pixels | ImageError) -> _Row:
     nothing = float("nan")
     if isinstance(pixels, ImageError):
         return nothing, pixels.status, pixels.reason
     try:
-        score = judge.score(*pixels)
+        score = predictor.score(*pixels)
     except ImageError as error:
         return nothing, error.status, error.reason
+    # A teacher may refuse one image (too wide, out of memory); the run continues and the row carries the reason.
     except PocketiqaError as error:
         return nothing, Status.FAILED, str(error)
     if not np.isfinite(score):
@@ -306,18 +312,18 @@ def _collected(
     name: str, kind: str, samples: Sequence[Sample], rows: Sequence[_Row], about: dict[str, Any]
 ) -> Predictions:
     return Predictions(
-        name,
-        kind,
-        tuple(sample.id for sample in samples),
-        np.array([row[0] for row in rows], np.float64),
-        tuple(row[1] for row in rows),
-        tuple(row[2] for row in rows),
-        about,
+        name=name,
+        kind=kind,
+        ids=tuple(sample.id for sample in samples),
+        scores=np.array([score for score, _, _ in rows], np.float64),
+        statuses=tuple(status for _, status, _ in rows),
+        reasons=tuple(reason for _, _, reason in rows),
+        about=about,
     )
 
 
 def _from_store(folder: Path, samples: Sequence[Sample], name: str | None, progress: Progress | None) -> Predictions:
-    """Scores a store holds already, by the image's id in its pool, or else by the content of its file."""
+    """Scores that a store holds already, looked up by image id in its pool, or else by the checksum of the file."""
     from pseudo_labels.store import LabelStore
 
     store = LabelStore.open(folder)

@@ -16,7 +16,7 @@ class Sample:
     Attributes:
         id: unique among the samples.
         read: gives the encoded bytes, or raises ``ImageError``.
-        reference: likewise for the clean reference; None without one.
+        reference: gives the encoded bytes of the clean reference; None without one.
     """
 
     id: str

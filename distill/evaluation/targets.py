@@ -1,4 +1,4 @@
-"""What models are judged by: opinions of people, or the labels of a teacher that a student should agree with."""
+"""The scores that models are evaluated against: ratings of people, or labels of a teacher."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,19 +20,19 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Targets:
-    """The scores to be met, one for each image.
+    """The scores to predict, one for each image.
 
     Attributes:
-        name: of the benchmark or of the labels.
-        source: ``ratings`` of people or ``teacher``.
-        ids: of the images, distinct.
-        scores: in [0, 1], 1 best.
-        groups: images of one scene share it; they are resampled together.
-        subsets: part that is reported separately; empty for none.
-        near_training: images known to show a scene of the training part; headline figures leave them out.
+        name: name of the benchmark or of the labels.
+        source: ``opinions`` (ratings of people) or ``teacher``.
+        ids: distinct image ids.
+        scores: float64 [N] in [0, 1], 1 best.
+        groups: scene of each image; images of one scene are resampled together.
+        subsets: subset under which each image is reported; empty for none.
+        near_training: whether the image shows a scene of the training part; headline figures leave it out.
         about: facts for a report, as JSON values.
-        names: of the images, for a person; the ids if empty.
-        marked: those of ``near_training`` that the benchmark itself marks; all of these if empty.
+        names: image names for people; empty to use the ids.
+        marked: which of ``near_training`` the benchmark marks itself; empty if all.
     """
 
     name: str
@@ -55,49 +55,53 @@ class Targets:
         if self.names and len(self.names) != len(self.ids):
             raise PocketiqaError(f"targets {self.name!r}: {len(self.names)} names for {len(self.ids)} images")
         if not self.ids:
-            raise PocketiqaError(f"targets {self.name!r} hold no images: there is nothing to judge by")
+            raise PocketiqaError(f"targets {self.name!r} hold no images: there is nothing to evaluate on")
 
     def part(self, ids: Sequence[str]) -> "Targets":
-        """Those of ``ids`` alone, in that order.
+        """The targets of ``ids`` alone, in that order.
 
         Raises:
-            PocketiqaError: none, or some of them are no targets.
+            PocketiqaError: ``ids`` is empty, or one of them has no target.
         """
-        at = {id: place for place, id in enumerate(self.ids)}
-        strange = [id for id in ids if id not in at]
-        if strange:
-            raise PocketiqaError(f"targets {self.name!r} say nothing of {strange[0]!r}: name images that have one")
-        places = [at[id] for id in ids]
+        index_of = {id: index for index, id in enumerate(self.ids)}
+        unknown = [id for id in ids if id not in index_of]
+        if unknown:
+            raise PocketiqaError(f"targets {self.name!r} have no score for {unknown[0]!r}: name images that have one")
+        indices = [index_of[id] for id in ids]
         return replace(
             self,
             ids=tuple(ids),
-            scores=self.scores[places],
-            groups=tuple(self.groups[place] for place in places),
-            subsets=tuple(self.subsets[place] for place in places),
-            near_training=tuple(self.near_training[place] for place in places),
-            names=tuple(self.names[place] for place in places) if self.names else (),
-            marked=tuple(self.marked[place] for place in places) if self.marked else (),
+            scores=self.scores[indices],
+            groups=tuple(self.groups[index] for index in indices),
+            subsets=tuple(self.subsets[index] for index in indices),
+            near_training=tuple(self.near_training[index] for index in indices),
+            names=tuple(self.names[index] for index in indices) if self.names else (),
+            marked=tuple(self.marked[index] for index in indices) if self.marked else (),
         )
 
 
 def targets_from_benchmark(benchmark: Benchmark) -> Targets:
-    """Opinions of a benchmark (select its split first)."""
+    """Ratings of a benchmark, of all its rows: select the split first.
+
+    An image is near the training part if the benchmark marks it, or if a comparison by features detected it.
+    """
     rows = benchmark.rows
     return Targets(
-        benchmark.name,
-        "opinions",
-        tuple(row.id for row in rows),
-        np.array([row.score for row in rows], np.float64),
-        tuple(row.group for row in rows),
-        tuple(row.subset for row in rows),
-        tuple(row.near_training or row.near_duplicate for row in rows),
-        benchmark.as_dict(),
+        name=benchmark.name,
+        source="opinions",
+        ids=tuple(row.id for row in rows),
+        scores=np.array([row.score for row in rows], np.float64),
+        groups=tuple(row.group for row in rows),
+        subsets=tuple(row.subset for row in rows),
+        near_training=tuple(row.near_training or row.near_duplicate for row in rows),
+        about=benchmark.as_dict(),
         marked=tuple(row.near_training for row in rows),
     )
 
 
 def distortion_family(ref: ImageRef) -> str:
     """Family of the distortion of an image, ``original`` for none."""
+    # Imported here: loading all distortions takes a fifth of a second, which an evaluation on ratings does not need.
     from pseudo_labels.distort import CATALOGUE
 
     known = CATALOGUE.get(ref.distortion)
@@ -115,36 +119,37 @@ def targets_from_labels(
 
     Args:
         store: finished labels of ``pool``.
-        pool: gives groups and distortions.
-        ids: images to judge by, such as the held-out part; all with a label if None. Those without a label are left
-            out.
-        subset_of: part that an image is reported under.
+        pool: pool of the images; gives groups and distortions.
+        ids: images to evaluate on, such as the held-out part; all with a label if None. Images without a label are
+            left out.
+        subset_of: gives the subset under which an image is reported.
 
     Raises:
         PocketiqaError: the store is of another pool, or none of the images has a label.
     """
     if store.spec.pool_digest != pool.digest:
         raise PocketiqaError(f"the labels in {store.folder} are of another pool than {pool.folder}")
+    # A store may hold crops as well; only the score of the full image is comparable with other models.
     columns = store.labels().select(["id", "view", "status", "score"]).to_pylist()
     scores = {row["id"]: row["score"] for row in columns if row["view"] == FULL and row["status"] == Status.OK}
     wanted = [id for id in (scores if ids is None else ids) if id in scores]
     refs = [pool.by_id(id) for id in wanted]
     stamp = store.spec.stamp
     return Targets(
-        f"labels of {stamp.name}",
-        "teacher",
-        tuple(wanted),
-        np.array([scores[id] for id in wanted], np.float64),
-        tuple(ref.group or ref.id for ref in refs),
-        tuple(subset_of(ref) for ref in refs),
-        (False,) * len(wanted),
-        {"stamp": stamp.as_dict(), "digest": store.digest, "scale": stamp.scale, "images": len(wanted)},
-        tuple(display_name(pool, ref) for ref in refs),
+        name=f"labels of {stamp.name}",
+        source="teacher",
+        ids=tuple(wanted),
+        scores=np.array([scores[id] for id in wanted], np.float64),
+        groups=tuple(ref.group or ref.id for ref in refs),
+        subsets=tuple(subset_of(ref) for ref in refs),
+        near_training=(False,) * len(wanted),
+        about={"stamp": stamp.as_dict(), "digest": store.digest, "scale": stamp.scale, "images": len(wanted)},
+        names=tuple(display_name(pool, ref) for ref in refs),
     )
 
 
 def display_name(pool: Pool, ref: ImageRef) -> str:
-    """File name of an image of a pool; of a damaged copy that of its reference, with the distortion and its level."""
+    """File name of an image of a pool; for a distorted copy that of its reference, with distortion and level."""
     original = pool.by_id(ref.ref_id) if ref.ref_id else ref
     name = addresses.name_of(original.uri)
     return f"{name}, {ref.distortion.replace('_', ' ')} {ref.level:.2g}" if ref.distortion else name

@@ -1,1 +1,1 @@
-"""Test images that show what training images show, found by features: what sha256 and difference hashes cannot see."""
+"""Test images that show the scene of a training image, detected by features where file and picture hashes differ."""

@@ -1,4 +1,4 @@
-"""Tested images beside trained ones: who is near whom, what copying the neighbour gives, which scenes they are."""
+"""Compares test images with training images: near duplicates, what copying the neighbour's score gives, and scenes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,10 @@ from distill.recipe.training import SplitSettings
 from pseudo_labels.records import ImageRef, Status
 
 TRAINED, TESTED = "trained", "tested"
+COPY = "copy of the nearest trained image"
+_NO_TARGETS = "the tested images have no scores to compare copies with"
+_NO_SCORES = "the trained images have no scores to copy: name them as a benchmark that has, NAME:FOLDER"
+
 Key = tuple[str, str]
 """A set (``trained`` or ``tested``) and the id of an image in it."""
 
@@ -29,20 +33,22 @@ def scenes(keys: Sequence[Key], known: Sequence[str], vectors: NDArray[np.float3
     """The scene of every image: a chain of similar images, joined with the groups that are known.
 
     Args:
-        keys: of the images, N.
-        known: group of each, such that equal names mean one group; empty for none.
+        keys: keys of the N images.
+        known: known group of each image; empty for none.
         vectors: unit vectors [N, D].
-        above: cosine above which two images are of one scene.
+        above: cosine above which two images show one scene.
 
     Returns:
         Name of the scene by set and id: ``scene-00012``, numbered in the order of their first images.
     """
+    # Each image is entered twice, once with each kind of group: ``join_groups`` then joins chains over both kinds. The
+    # prefixes keep a number of one kind from being taken for a name of the other.
     nodes: list[ImageRef] = []
     for key, group, label in zip(keys, known, components(vectors, above).tolist(), strict=True):
         nodes.append(ImageRef(_node(key), "", group=f"alike: {label}"))
         nodes.append(ImageRef(_node(key), "", group=group and f"known: {group}"))
     joined = join_groups(nodes)
-    numbers = {name: at for at, name in enumerate(dict.fromkeys(joined[_node(key)] for key in keys))}
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(joined[_node(key)] for key in keys))}
     return {key: f"scene-{numbers[joined[_node(key)]]:05d}" for key in keys}
 
 
@@ -51,34 +57,31 @@ def _node(key: Key) -> str:
 
 
 def parts_of(scene_of: Mapping[Key, str], *, validation: float, seed: int) -> dict[Key, str]:
-    """A part for every image, such that no scene is in two: ``test`` is what was tested, whatever else shows it is out.
+    """A part for every image, such that no scene is in two parts.
+
+    The tested images are the test part; trained images that show one of their scenes are left out.
 
     Args:
-        scene_of: of ``scenes``.
-        validation: share of the images that can be learned from; whole scenes.
-        seed: of that draw.
+        scene_of: scene by set and id, as from ``scenes``.
+        validation: fraction of the remaining trained images, by whole scenes.
+        seed: seed of the draw of the validation part.
 
     Returns:
-        ``train``, ``validation``, ``test``, or ``near test`` for an image to leave out, by set and id.
+        Part by set and id: ``train``, ``validation``, ``test``, or ``near test`` for an image to leave out.
 
     Raises:
         PocketiqaError: too few scenes are left to learn from.
     """
-    shown = {scene for (side, _), scene in scene_of.items() if side == TESTED}
-    free = {_node(key): scene for key, scene in scene_of.items() if scene not in shown}
+    tested_scenes = {scene for (image_set, _), scene in scene_of.items() if image_set == TESTED}
+    free = {_node(key): scene for key, scene in scene_of.items() if scene not in tested_scenes}
     drawn = split_groups(free, SplitSettings(validation=validation, seed=seed)).parts
-    found: dict[Key, str] = {}
+    parts: dict[Key, str] = {}
     for key in scene_of:
         if key[0] == TESTED:
-            found[key] = Part.TEST.value
+            parts[key] = Part.TEST.value
         else:
-            found[key] = drawn[_node(key)].value if _node(key) in drawn else "near test"
-    return found
-
-
-COPY = "copy of the nearest trained image"
-_NOT_JUDGED = "the tested images have no scores to compare copies with"
-_NO_SCORES = "the trained images have no scores to copy: name them as a benchmark that has, NAME:FOLDER"
+            parts[key] = drawn[_node(key)].value if _node(key) in drawn else "near test"
+    return parts
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,12 @@ class Compared:
     """Two sets of images, compared.
 
     Attributes:
-        trained: with features.
-        tested: likewise.
-        index: position in ``trained`` of the nearest image to each of ``tested``.
-        cosine: of both, in [-1, 1].
+        trained: training images with their features, N.
+        tested: test images with their features, M.
+        index: position in ``trained`` of the nearest image to each test image [M].
+        cosine: cosine of each test image and its nearest neighbour [M], in [-1, 1].
         scene_of: scene of every image, by set and id.
-        above: cosine above which two images are near.
+        above: cosine above which two images are near duplicates.
     """
 
     trained: Embeddings
@@ -102,74 +105,84 @@ class Compared:
     above: float
 
     @property
-    def near(self) -> NDArray[np.bool_]:
-        """Which of ``tested`` have a near neighbour."""
+    def is_near_duplicate(self) -> NDArray[np.bool_]:
+        """Whether each test image has a near duplicate among the training images [M]."""
         return self.cosine > self.above
+
+    @property
+    def near_duplicate_ids(self) -> set[str]:
+        """Ids of the test images that have a near duplicate among the training images."""
+        pairs = zip(self.tested.images, self.is_near_duplicate, strict=True)
+        return {image.sample.id for image, is_near_duplicate in pairs if is_near_duplicate}
 
 
 def compare(names: tuple[str, str], trained: Embeddings, tested: Embeddings, above: float) -> Compared:
     """Find the nearest trained image of every tested one, and the scenes of both.
 
     Args:
-        names: of the two sets; groups of equal names are one group only in sets of one name.
-        trained: at least 2 images.
-        tested: at least 1.
-        above: see ``neighbours.check_above``.
+        names: names of the training and test set; equal group names mean one group only if the sets have one name.
+        trained: at least 2 images with features.
+        tested: at least 1 image with features.
+        above: cosine above which two images are near duplicates, see ``neighbours.check_above``.
 
     Raises:
-        PocketiqaError: fewer images than that.
+        PocketiqaError: there are fewer images than that.
     """
     first, second = standardised(trained.vectors, tested.vectors)
     index, cosine = nearest(second, first)
     keys: list[Key] = [(TRAINED, image.sample.id) for image in trained.images]
     keys += [(TESTED, image.sample.id) for image in tested.images]
+    # An image without a known group stays without one: an empty name must not join all such images.
     known = [image.group and f"{names[0]}: {image.group}" for image in trained.images]
     known += [image.group and f"{names[1]}: {image.group}" for image in tested.images]
     scene_of = scenes(keys, known, np.concatenate([first, second]), above)
-    return Compared(trained, tested, index, cosine, scene_of, above)
+    return Compared(trained=trained, tested=tested, index=index, cosine=cosine, scene_of=scene_of, above=above)
 
 
 def as_record(
-    found: Compared, trained: ImageSet, tested: ImageSet, by: FeatureExtractor, *, seed: int
+    compared: Compared, trained: ImageSet, tested: ImageSet, by: FeatureExtractor, *, seed: int
 ) -> dict[str, Any]:
     """The content of ``overlap.json``.
 
     Args:
-        found: of ``compare``.
-        trained: all images that were to be compared.
-        tested: likewise, with targets.
-        by: described them.
-        seed: of the bootstrap.
+        compared: result of ``compare``.
+        trained: all training images, also those without features.
+        tested: all test images, with targets where there are scores.
+        by: the extractor of the features.
+        seed: seed of the bootstrap.
     """
-    copying, reason = _copying(found, tested, seed)
+    copying, reason = _copying(compared, tested, seed)
     return {
         "kind": KIND,
         "format": FORMAT,
         "by": by.as_dict(),
-        "above": found.above,
-        "trained": {"name": trained.name, **found.trained.coverage()},
-        "tested": {"name": tested.name, **found.tested.coverage()},
-        "near": int(found.near.sum()),
-        "marked": _marked(found, tested.targets),
+        "above": compared.above,
+        "trained": {"name": trained.name, **compared.trained.coverage()},
+        "tested": {"name": tested.name, **compared.tested.coverage()},
+        "near": int(compared.is_near_duplicate.sum()),
+        "marked": _marked(compared, tested.targets),
         "copying": copying,
         "copying_reason": reason,
-        "scenes": _scene_counts(found),
-        "images": _images(found, tested),
+        "scenes": _scene_counts(compared),
+        "images": _images(compared, tested),
     }
 
 
-def _images(found: Compared, tested: ImageSet) -> list[dict[str, Any]]:
+def _images(compared: Compared, tested: ImageSet) -> list[dict[str, Any]]:
     """A row for every tested image, in order; without a cosine where it could not be compared."""
-    at = {image.sample.id: position for position, image in enumerate(found.tested.images)}
+    index_of = {image.sample.id: index for index, image in enumerate(compared.tested.images)}
     rows = []
     for image in tested.images:
         row: dict[str, Any] = {"id": image.sample.id, "name": image.name, "score": _number(image.score)}
         row |= {"nearest": None, "nearest_name": None, "nearest_score": None, "cosine": None, "near": False}
-        if (place := at.get(image.sample.id)) is not None:
-            neighbour = found.trained.images[found.index[place]]
+        if (index := index_of.get(image.sample.id)) is not None:
+            neighbour = compared.trained.images[compared.index[index]]
             row |= {"nearest": neighbour.sample.id, "nearest_name": neighbour.name}
-            row |= {"nearest_score": _number(neighbour.score), "cosine": float(found.cosine[place])}
-            row |= {"near": bool(found.near[place]), "scene": found.scene_of[TESTED, image.sample.id]}
+            row |= {"nearest_score": _number(neighbour.score), "cosine": float(compared.cosine[index])}
+            row |= {
+                "near": bool(compared.is_near_duplicate[index]),
+                "scene": compared.scene_of[TESTED, image.sample.id],
+            }
         rows.append(row)
     return rows
 
@@ -178,35 +191,33 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _copying(found: Compared, tested: ImageSet, seed: int) -> tuple[dict[str, Any] | None, str]:
-    """The neighbour's score judged like the score of a model, or why it cannot be."""
-    scores = np.array([image.score for image in found.trained.images], np.float64)[found.index]
+def _copying(compared: Compared, tested: ImageSet, seed: int) -> tuple[dict[str, Any] | None, str]:
+    """Evaluation of the neighbour's score as if it were a model's prediction; or None, and the reason."""
+    scores = np.array([image.score for image in compared.trained.images], np.float64)[compared.index]
     if tested.targets is None:
-        return None, _NOT_JUDGED
+        return None, _NO_TARGETS
     if np.isnan(scores).all():
         return None, _NO_SCORES
     statuses = tuple(Status.FAILED if np.isnan(score) else Status.OK for score in scores)
     reasons = tuple("its nearest trained image has no score" if np.isnan(score) else "" for score in scores)
-    ids = tuple(image.sample.id for image in found.tested.images)
-    copy = Predictions(COPY, "copy", ids, scores, statuses, reasons)
-    near = {id for id, is_near_duplicate in zip(ids, found.near, strict=True) if is_near_duplicate}
-    return evaluate([copy], tested.targets, overlapping=near, seed=seed), ""
+    ids = tuple(image.sample.id for image in compared.tested.images)
+    copy = Predictions(name=COPY, kind="copy", ids=ids, scores=scores, statuses=statuses, reasons=reasons)
+    return evaluate([copy], tested.targets, overlapping=compared.near_duplicate_ids, seed=seed), ""
 
 
-def _marked(found: Compared, targets: Targets | None) -> dict[str, int] | None:
-    """How the near images agree with those that the benchmark marks as near itself; None where it marks none."""
+def _marked(compared: Compared, targets: Targets | None) -> dict[str, int] | None:
+    """How the near duplicates agree with those that the benchmark marks itself; None where it marks none."""
     if targets is None or not any(targets.near_training):
         return None
     marked = {id for id, is_marked in zip(targets.ids, targets.near_training, strict=True) if is_marked}
-    ids = [image.sample.id for image in found.tested.images]
-    near = {id for id, is_near_duplicate in zip(ids, found.near, strict=True) if is_near_duplicate}
-    return {"marked": len(marked), "found": len(near), "both": len(marked & near)}
+    detected = compared.near_duplicate_ids
+    return {"marked": len(marked), "found": len(detected), "both": len(marked & detected)}
 
 
-def _scene_counts(found: Compared) -> dict[str, int]:
-    """How many scenes there are, how many are on both sides, and how many images the largest has."""
-    sizes, sides = Counter(found.scene_of.values()), {TRAINED: set[str](), TESTED: set[str]()}
-    for (side, _), scene in found.scene_of.items():
-        sides[side].add(scene)
-    both = sides[TRAINED] & sides[TESTED]
+def _scene_counts(compared: Compared) -> dict[str, int]:
+    """Number of scenes, number of those in both sets, and number of images in the largest."""
+    sizes, scenes_in = Counter(compared.scene_of.values()), {TRAINED: set[str](), TESTED: set[str]()}
+    for (image_set, _), scene in compared.scene_of.items():
+        scenes_in[image_set].add(scene)
+    both = scenes_in[TRAINED] & scenes_in[TESTED]
     return {"scenes": len(sizes), "on_both_sides": len(both), "largest": max(sizes.values())}

@@ -1,6 +1,6 @@
-"""Features of a set of images, kept in a folder so that they are computed once.
+"""Features of a set of images, cached in a folder so that they are computed once.
 
-A part holds some hundred images and exists whole or not at all: an interrupted run loses at most one.
+A part file holds some hundred images and exists whole or not at all: an interrupted run loses at most one part.
 """
 
 import io
@@ -28,6 +28,7 @@ _PART_IMAGES = 256
 _EXAMPLES = 20
 
 Step = Callable[[int], None]
+# Features (None if there are none), status and reason of one image.
 _Row = tuple[NDArray[np.float32] | None, str, str]
 
 
@@ -36,7 +37,7 @@ class Embeddings:
     """The images of a set that have features, and why others have none.
 
     Attributes:
-        images: that have features.
+        images: images that have features, N.
         vectors: float32 [N, D], in the order of ``images``.
         without: id, status and reason of each other image.
     """
@@ -46,7 +47,7 @@ class Embeddings:
     without: tuple[tuple[str, str, str], ...]
 
     def coverage(self) -> dict[str, object]:
-        """JSON form of how many images have features, and why others have none."""
+        """JSON form: how many images have features, and why others have none."""
         return {
             "images": len(self.images) + len(self.without),
             "compared": len(self.images),
@@ -55,30 +56,30 @@ class Embeddings:
         }
 
 
-def described(
-    side: ImageSet, by: FeatureExtractor, folder: Path, *, workers: int = 2, step: Step = lambda done: None
+def embed(
+    image_set: ImageSet, by: FeatureExtractor, folder: Path, *, workers: int = 2, step: Step = lambda done: None
 ) -> Embeddings:
-    """Features of every image of a set; what ``folder`` holds of the same images and model is used again.
+    """Features of every image of a set; those that ``folder`` holds of the same images and model are used again.
 
     Args:
-        side: the images.
-        by: the model.
-        folder: of these features alone; what it holds of others is replaced.
-        workers: images decoded ahead at a time.
+        image_set: images to embed.
+        by: extractor of the features.
+        folder: cache folder of this set and extractor; features of another set or extractor in it are replaced.
+        workers: number of threads that decode images ahead.
         step: called with the number of images done since the last call.
 
     Raises:
-        NotComparableError: not one image has features.
-        PocketiqaError: they differ in number from image to image.
+        NotComparableError: no image has features.
+        PocketiqaError: the feature vectors differ in length from image to image.
         StorageFullError: the disk is full; finished parts stay.
     """
-    _claim(folder, {"images": side.digest, "by": by.identity, "kind": by.kind})
+    _claim(folder, {"images": image_set.digest, "by": by.identity, "kind": by.kind})
     known = outputs.read_manifest(folder, KIND).content.get("parts", {})
     rows: list[_Row] = []
     digests: dict[str, str] = {}
-    for start in range(0, len(side.images), _PART_IMAGES):
-        images, path = side.images[start : start + _PART_IMAGES], folder / f"part-{start // _PART_IMAGES:05d}.npz"
-        data = _trusted(path, known)
+    for start in range(0, len(image_set.images), _PART_IMAGES):
+        images, path = image_set.images[start : start + _PART_IMAGES], folder / f"part-{start // _PART_IMAGES:05d}.npz"
+        data = _reusable(path, known)
         if data is None:
             part = _computed([image.sample for image in images], by, workers, step)
             data = _packed(part)
@@ -89,19 +90,19 @@ def described(
         digests[path.name] = sha256_bytes(data)
         rows += part
     outputs.finish(folder, {"parts": digests})
-    return _collected(side, by, rows)
+    return _collected(image_set, by, rows)
 
 
 def _claim(folder: Path, spec: dict[str, object]) -> None:
     try:
         outputs.claim(folder, KIND, spec)
     except OutputConflictError:
-        outputs.read_manifest(folder, KIND)  # anything else is not ours to remove
+        outputs.read_manifest(folder, KIND)  # raises unless the folder is a cache of features: nothing else is removed
         outputs.claim(folder, KIND, spec, overwrite=True)
 
 
-def _trusted(path: Path, known: dict[str, str]) -> bytes | None:
-    """The bytes of a part that can be used again: it is there, and what was written."""
+def _reusable(path: Path, known: dict[str, str]) -> bytes | None:
+    """The bytes of a part that can be used again: it exists and is unaltered."""
     if not path.is_file():
         return None
     data = path.read_bytes()
@@ -121,7 +122,7 @@ def _row(by: FeatureExtractor, pixels: Pixels | ImageError) -> _Row:
     if isinstance(pixels, ImageError):
         return None, pixels.status.value, pixels.reason
     try:
-        vector = by.describe(*pixels)
+        vector = by.extract(*pixels)
     except ImageError as error:
         return None, error.status.value, error.reason
     except PocketiqaError as error:
@@ -138,6 +139,7 @@ def _packed(rows: Sequence[_Row]) -> bytes:
             f"the feature has {min(widths)} numbers for one image and {max(widths)} for another: choose one that does "
             "not depend on the size of the image"
         )
+    # Images without features get a row of zeros: arrays of one shape load without pickle.
     width = widths.pop() if widths else 0
     vectors = np.array([np.zeros(width, np.float32) if row[0] is None else row[0] for row in rows], np.float32)
     buffer = io.BytesIO()
@@ -147,22 +149,24 @@ def _packed(rows: Sequence[_Row]) -> bytes:
 
 
 def _unpacked(data: bytes) -> list[_Row]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        vectors, statuses, reasons = found["vectors"], found["statuses"].tolist(), found["reasons"].tolist()
+    with np.load(io.BytesIO(data), allow_pickle=False) as part:
+        vectors, statuses, reasons = part["vectors"], part["statuses"].tolist(), part["reasons"].tolist()
     triples = zip(vectors, statuses, reasons, strict=True)
     return [(vector if status == Status.OK else None, status, reason) for vector, status, reason in triples]
 
 
-def _collected(side: ImageSet, by: FeatureExtractor, rows: Sequence[_Row]) -> Embeddings:
-    pairs = list(zip(side.images, rows, strict=True))
-    kept = [(image, row[0]) for image, row in pairs if row[0] is not None]
+def _collected(image_set: ImageSet, by: FeatureExtractor, rows: Sequence[_Row]) -> Embeddings:
+    pairs = list(zip(image_set.images, rows, strict=True))
+    embedded = [(image, row[0]) for image, row in pairs if row[0] is not None]
     without = tuple((image.sample.id, status, reason) for image, (vector, status, reason) in pairs if vector is None)
-    if not kept:
+    if not embedded:
         why = f", such as {without[0][0]}: {without[0][2]}" if without else ""
-        raise NotComparableError(f"{by.name} describes none of the {len(rows)} images of {side.name}{why}")
-    if len({len(vector) for _, vector in kept}) > 1 or len(kept[0][1]) < 2:
+        raise NotComparableError(f"{by.name} has features for none of the {len(rows)} images of {image_set.name}{why}")
+    first, width = embedded[0][0].name, len(embedded[0][1])
+    # One number cannot be compared by its direction: every cosine would be -1, 0 or 1.
+    if len({len(vector) for _, vector in embedded}) > 1 or width < 2:
         raise PocketiqaError(
-            f"feature {by.feature!r} of {by.name} has {len(kept[0][1])} numbers for {kept[0][0].name}: at least 2 are "
-            "needed, as many for every image; choose another --feature"
+            f"feature {by.feature!r} of {by.name} has {width} numbers for {first}: at least 2 are needed, as many for "
+            "every image; choose another --feature"
         )
-    return Embeddings(tuple(image for image, _ in kept), np.stack([vector for _, vector in kept]), without)
+    return Embeddings(tuple(image for image, _ in embedded), np.stack([vector for _, vector in embedded]), without)

@@ -1,4 +1,4 @@
-"""What every describer of images has, whatever model is behind it (``opening`` names them)."""
+"""The interface of all feature extractors (``extractors`` opens them), and the one that needs no model: edges."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,25 +12,30 @@ from pseudo_labels.errors import PocketiqaError
 
 LAYOUT, BACKBONE, CONTENT = "layout", "backbone", "content"
 
+# The edge layout: 8 x 8 cells of a 64 x 64 thumbnail, with 8 directions each. The version is part of its identity.
+_SIDE_PX, _CELLS, _DIRECTIONS = 64, 8, 8
+_FEATURE, _VERSION = "edges", 1
+_LEAST_NORM = 1e-6
+
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """A model that is ready to describe decoded images one by one.
+    """A model that is ready to extract features of decoded images, one by one.
 
     Attributes:
-        name: for people.
+        name: name of the model for people.
         kind: ``layout``, ``backbone``, ``onnx``, ``student`` or ``teacher``.
-        feature: which of its features it gives.
-        identity: what determines the numbers, as JSON values.
-        describe: gives float32 [D] of uint8 [H, W, 3] RGB, told the clean reference where ``needs_reference``.
-        needs_reference: whether it compares with a clean reference.
+        feature: name of the extracted feature.
+        identity: everything that determines the numbers, as JSON values.
+        extract: gives float32 [D] of uint8 [H, W, 3] RGB and its clean reference (None unless ``needs_reference``).
+        needs_reference: whether the model compares with a clean reference.
     """
 
     name: str
     kind: str
     feature: str
     identity: dict[str, Any]
-    describe: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    extract: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
     needs_reference: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -40,12 +45,12 @@ class FeatureExtractor:
 
 @contextmanager
 def extraction_threads(by: FeatureExtractor, threads: int) -> Iterator[None]:
-    """Let torch use so many threads of the CPU, where it is torch that describes; as before afterwards.
+    """Let torch use ``threads`` CPU threads if the extractor runs in torch; the former number is restored afterwards.
 
-    One is best beside other work: more of them wait for each other.
+    One thread is best beside other work, where several would wait for each other.
 
     Raises:
-        PocketiqaError: fewer than one.
+        PocketiqaError: ``threads`` is below 1.
     """
     if threads < 1:
         raise PocketiqaError(f"threads is {threads}: give 1 or more")
@@ -59,10 +64,10 @@ def extraction_threads(by: FeatureExtractor, threads: int) -> Iterator[None]:
 
 
 def chosen(feature: str | None, known: Sequence[str], name: str) -> str:
-    """The feature that was asked for, or the first one.
+    """``feature``, or the first of ``known`` if None.
 
     Raises:
-        PocketiqaError: the model has none at all, or none of that name.
+        PocketiqaError: the model has no features at all, or none of that name.
     """
     if not known:
         raise PocketiqaError(
@@ -74,35 +79,33 @@ def chosen(feature: str | None, known: Sequence[str], name: str) -> str:
     return feature or known[0]
 
 
-_SIDE_PX, _CELLS, _DIRECTIONS = 64, 8, 8
-_FEATURE, _VERSION = "edges", 1
-_NOTHING = 1e-6
-
-
 def layout_extractor(feature: str | None = None) -> FeatureExtractor:
-    """The description as a model.
+    """``edge_layout`` as an extractor.
 
     Raises:
-        PocketiqaError: another feature than ``edges`` is wanted.
+        PocketiqaError: ``feature`` is neither None nor ``edges``.
     """
     name = chosen(feature, (_FEATURE,), LAYOUT)
     return FeatureExtractor(LAYOUT, LAYOUT, name, {"version": _VERSION}, lambda rgb, _: edge_layout(rgb))
 
 
 def edge_layout(rgb: np.ndarray) -> np.ndarray:
-    """Edges of an image by place and direction.
+    """Edges of an image by position and direction, as a histogram of oriented gradients.
 
     Args:
         rgb: uint8 [H, W, 3].
 
     Returns:
-        float32 [512]: 8 x 8 cells of 8 directions each, roots of shares that sum up to about 1; zeros of a flat image.
+        float32 [512]: 8 x 8 cells of 8 directions each, square roots of gradient sums scaled to length 1; zeros
+            for a flat image.
     """
     gray = Image.fromarray(np.ascontiguousarray(rgb)).convert("L").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX)
     down, across = np.gradient(np.asarray(gray, np.float32))
+    # Modulo pi: an edge from dark to bright and one from bright to dark have the same direction.
     turn = np.mod(np.arctan2(down, across), np.pi) / np.pi
     direction = np.minimum((turn * _DIRECTIONS).astype(int), _DIRECTIONS - 1)
     line, column = np.indices(direction.shape) * _CELLS // _SIDE_PX
-    place = (line * _CELLS + column) * _DIRECTIONS + direction
-    weights = np.bincount(place.ravel(), np.hypot(down, across).ravel(), minlength=_CELLS**2 * _DIRECTIONS)
-    return np.sqrt(weights / max(np.linalg.norm(weights), _NOTHING)).astype(np.float32)
+    bin = (line * _CELLS + column) * _DIRECTIONS + direction
+    weights = np.bincount(bin.ravel(), np.hypot(down, across).ravel(), minlength=_CELLS**2 * _DIRECTIONS)
+    # The root keeps a few strong edges from outweighing all others.
+    return np.sqrt(weights / max(np.linalg.norm(weights), _LEAST_NORM)).astype(np.float32)

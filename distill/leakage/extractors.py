@@ -1,4 +1,4 @@
-"""What describes an image by numbers: a student, a teacher, a backbone, or without any model its edges."""
+"""Opens feature extractors by name: a student, a teacher, a backbone, or the edges that need no model."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.evaluation.predictions import kind_of
-from distill.leakage.extractor import BACKBONE, CONTENT, LAYOUT, FeatureExtractor
+from distill.leakage.extractor import BACKBONE, CONTENT, LAYOUT, FeatureExtractor, layout_extractor
 from pseudo_labels.errors import PocketiqaError
 from students.shipped import model_path
 from teachers.embedded import FOLDER as EMBEDDED
@@ -22,15 +22,15 @@ def open_extractor(
     feature: str | None = None,
     device: str = "auto",
 ) -> FeatureExtractor:
-    """Open whatever can describe images.
+    """Open a feature extractor.
 
     Args:
         by: ``content`` (the embedded teacher's backbone), ``layout`` (edges, no model), ``backbone`` (a timm model, see
-            ``backbones``), an exported student, a student or training folder, the name of a teacher, or the folder of a
-            fitted one.
-        options: of a backbone or teacher.
-        feature: by its name; None is the first that the model has.
-        device: for teachers and backbones: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
+            ``network_extractors.BackboneOptions``), an exported student, a student or training folder, the name of a
+            teacher, or the folder of a fitted one.
+        options: options of a backbone or teacher.
+        feature: name of the feature; None for the first that the model has.
+        device: device of a teacher or backbone: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
 
     Raises:
         PocketiqaError: no such model or feature, a model without features, or options that it does not have.
@@ -40,11 +40,10 @@ def open_extractor(
     if given and kind not in _WITH_OPTIONS:
         raise PocketiqaError(f"option {next(iter(given))!r}: {by} takes none, only 'backbone' and teachers do")
     if kind == "labels":
-        raise PocketiqaError(f"{by} is a label store, which describes no other images: name a student or a teacher")
+        raise PocketiqaError(f"{by} is a label store and has no features of images: name a student or a teacher")
     if kind == LAYOUT:
-        from distill.leakage.extractor import layout_extractor
-
         return layout_extractor(feature)
+    # The other extractors import torch and timm, which the edge layout does not need.
     if kind in ("onnx", "student"):
         from distill.leakage.network_extractors import exported_extractor, student_extractor
 
@@ -62,7 +61,7 @@ def open_extractor(
 
 
 def _of_embedded() -> dict[str, Any]:
-    """The embedded teacher's backbone as options of ``backbones``; its deepest map knows what an image shows."""
+    """Values of ``BackboneOptions`` for the embedded teacher's backbone, whose deepest map depends on image content."""
     _, options = read_fitted_folder(str(EMBEDDED))
-    chosen = {name: options[name] for name in ("pad_type", "mean", "std")}
-    return {"name": options["backbone"], "weights": str(options["weights"]), **chosen}
+    preprocessing = {name: options[name] for name in ("pad_type", "mean", "std")}
+    return {"name": options["backbone"], "weights": str(options["weights"]), **preprocessing}

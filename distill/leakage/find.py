@@ -1,10 +1,10 @@
-"""Looks for every tested image among the trained ones, and writes what was found into one folder."""
+"""Detects test images that are near duplicates of training images, and writes the results into one folder."""
 
 from pathlib import Path
 from typing import Any
 
 from distill.leakage.compare import as_record, compare
-from distill.leakage.embeddings import Embeddings, described
+from distill.leakage.embeddings import Embeddings, embed
 from distill.leakage.extractor import FeatureExtractor, extraction_threads
 from distill.leakage.image_sets import ImageSet
 from distill.leakage.neighbours import NotComparableError, check_above
@@ -33,36 +33,37 @@ def find_near_duplicates(
     workers: int = 2,
     threads: int = 1,
     overwrite: bool = False,
-    kept: Path | None = None,
+    trained_features: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Find the nearest trained image of every tested one; a folder of the same inputs and settings is read instead.
+    """Find the nearest training image of every test image; results of the same inputs and settings are read again.
 
-    Writes ``overlap.json``, ``groups.csv`` (every image with its scene), ``split.csv`` (where the trained images are
-    files with scores: a benchmark to learn from that shows no scene of a tested image) and ``overlap.html``. Features
-    are kept beside them, for other settings too.
+    Writes ``overlap.json``, ``groups.csv`` (every image with its scene), ``split.csv`` (where the training images are
+    files with scores: a benchmark to learn from that shows no scene of a test image) and ``overlap.html``. Features are
+    cached beside them and serve other settings too.
 
     Args:
-        trained: what was learned from.
-        tested: what models are judged by.
-        by: describes the images.
-        out: folder.
-        above: cosine above which two images are near, in (-1, 1].
-        validation: share of ``split.csv`` that becomes its validation part, of the images that can be learned from.
-        seed: of that draw, and of intervals.
-        workers: images decoded ahead at a time.
-        threads: of the CPU for a teacher, backbone or student folder.
-        overwrite: make it anew, also where ``out`` holds what was found with other inputs or settings.
-        kept: folder of the trained images' features, for several comparisons with the same ones; in ``out`` if None.
-        progress: called with images described and in total.
+        trained: training images.
+        tested: images that models are evaluated on.
+        by: extractor of the features.
+        out: output folder.
+        above: cosine above which two images are near duplicates, in (-1, 1].
+        validation: fraction of the images of ``split.csv`` to learn from that becomes its validation part.
+        seed: seed of that draw, and of the bootstrap.
+        workers: number of threads that decode images ahead.
+        threads: number of CPU threads of a teacher, backbone or student folder.
+        overwrite: replace earlier results in ``out``, also those of other inputs or settings.
+        trained_features: cache folder of the training images' features, to compare several sets with them; inside
+            ``out`` if None.
+        progress: called with (done, total) after each image.
 
     Returns:
         The content of ``overlap.json``, see ``compare.as_record``.
 
     Raises:
-        PocketiqaError: a threshold or share out of range.
-        NotComparableError: too few images that can be compared.
-        OutputConflictError: ``out`` holds something else.
+        PocketiqaError: a threshold or fraction is out of range.
+        NotComparableError: too few images have features.
+        OutputConflictError: ``out`` holds results of other inputs or settings, or something else.
     """
     check_above(above)
     _check(validation, trained, tested)
@@ -72,14 +73,13 @@ def find_near_duplicates(
     }  # fmt: skip
     if _claim(out, spec, overwrite) is not outputs.Claim.DONE:
         with extraction_threads(by, threads):
-            sides = _extracted(
-                trained, tested, by, (kept or out / "features-trained", out / "features-tested"), workers, progress
-            )
-        found = compare((trained.name, tested.name), *sides, above)
-        record = as_record(found, trained, tested, by, seed=seed)
-        write_groups(found, out / GROUPS)
-        record["split"] = write_split(found, out / SPLIT, validation=validation, seed=seed)
-        write_atomic(out / PAGE, overlap_page(record, found).encode())
+            folders = trained_features or out / "features-trained", out / "features-tested"
+            embeddings = _embeddings((trained, tested), folders, by, workers=workers, progress=progress)
+        compared = compare((trained.name, tested.name), *embeddings, above)
+        record = as_record(compared, trained, tested, by, seed=seed)
+        write_groups(compared, out / GROUPS)
+        record["split"] = write_split(compared, out / SPLIT, validation=validation, seed=seed)
+        write_atomic(out / PAGE, overlap_page(record, compared).encode())
         write_atomic(out / RECORD, canonical_json(record))
         files = [name for name in (RECORD, GROUPS, SPLIT, PAGE) if (out / name).is_file()]
         outputs.finish(out, {"files": {name: sha256_file(out / name) for name in files}})
@@ -88,38 +88,40 @@ def find_near_duplicates(
 
 def _check(validation: float, trained: ImageSet, tested: ImageSet) -> None:
     if not 0 < validation < 1:
-        raise PocketiqaError(f"validation is {validation:g}: give a share above 0 and below 1, such as {VALIDATION}")
-    for side in (trained, tested):
-        if len(side.images) < _FEWEST:
+        raise PocketiqaError(f"validation is {validation:g}: give a fraction above 0 and below 1, such as {VALIDATION}")
+    for image_set in (trained, tested):
+        if len(image_set.images) < _FEWEST:
             raise NotComparableError(
-                f"{side.name} has {len(side.images)} images to compare: at least {_FEWEST} are needed; name another "
-                "pool, benchmark or split"
+                f"{image_set.name} has {len(image_set.images)} images to compare: at least {_FEWEST} are needed; name "
+                "another pool, benchmark or split"
             )
 
 
 def _claim(out: Path, spec: dict[str, Any], overwrite: bool) -> outputs.Claim:
-    """What is in the folder; made anew it keeps its features, which know themselves what they are of."""
+    """Claim the folder; an overwritten one keeps its cached features, which carry their own manifest."""
     try:
-        found = outputs.claim(out, KIND, spec)
+        claim = outputs.claim(out, KIND, spec)
     except OutputConflictError:
         ours = (out / outputs.MANIFEST).is_file() and outputs.read_manifest(out).kind == KIND
         if not overwrite or not ours:
             raise
-        found = outputs.Claim.RESUME
-    if overwrite and found is not outputs.Claim.NEW:
+        claim = outputs.Claim.RESUME
+    if overwrite and claim is not outputs.Claim.NEW:
         outputs.write_manifest(out, outputs.Manifest(KIND, spec))
         return outputs.Claim.RESUME
-    return found
+    return claim
 
 
-def _extracted(
-    trained: ImageSet,
-    tested: ImageSet,
-    by: FeatureExtractor,
+def _embeddings(
+    image_sets: tuple[ImageSet, ImageSet],
     folders: tuple[Path, Path],
+    by: FeatureExtractor,
+    *,
     workers: int,
     progress: Progress | None,
 ) -> tuple[Embeddings, Embeddings]:
+    """Features of the training and of the test images, with one count of progress over both."""
+    trained, tested = image_sets
     done, total = 0, len(trained.images) + len(tested.images)
 
     def step(images: int) -> None:
@@ -128,12 +130,12 @@ def _extracted(
         if progress:
             progress(done, total)
 
-    first = described(trained, by, folders[0], workers=workers, step=step)
-    return first, described(tested, by, folders[1], workers=workers, step=step)
+    first = embed(trained, by, folders[0], workers=workers, step=step)
+    return first, embed(tested, by, folders[1], workers=workers, step=step)
 
 
 def _read(out: Path) -> dict[str, Any]:
     stated = outputs.read_manifest(out, KIND).content["files"][RECORD]
     if not (out / RECORD).is_file() or sha256_file(out / RECORD) != stated:
-        raise IntegrityError(f"{out / RECORD} is not what was written: add --overwrite to make it anew")
+        raise IntegrityError(f"{out / RECORD} is not what was written: add --overwrite to replace it")
     return read_overlap(out)

@@ -1,4 +1,4 @@
-"""The two sets of images that are compared: those learned from, and those judged by."""
+"""The two sets of images that are compared: training images, and images that models are evaluated on."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Image:
     """One image of a set.
 
     Attributes:
-        sample: its id, and how to read it.
-        name: for people.
-        group: scene that it is known to belong to; empty for none.
-        score: in [0, 1], 1 best; NaN where nobody has scored it.
-        subset: part of the set; empty for none.
-        file: where it lies, if it is a file of its own; else empty.
+        sample: id of the image, and a function that reads it.
+        name: name of the image for people.
+        group: known scene of the image; empty for none.
+        score: rating or label in [0, 1], 1 best; NaN where there is none.
+        subset: subset of the benchmark; empty for none.
+        file: path of the image file; empty if the image is no file of its own.
     """
 
     sample: Sample
@@ -47,10 +47,10 @@ class ImageSet:
     """A set of images.
 
     Attributes:
-        name: for people.
-        images: with distinct ids.
-        digest: of all that determines features, groups and scores.
-        targets: what models are judged by; of tested images alone.
+        name: name of the set for people.
+        images: images with distinct ids.
+        digest: checksum of everything that determines features, groups and scores.
+        targets: scores that models are evaluated against; None for training images.
     """
 
     name: str
@@ -60,46 +60,46 @@ class ImageSet:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of the images, in order."""
+        """Image ids, in order."""
         return tuple(image.sample.id for image in self.images)
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """Of the images, in order; NaN where there is none."""
+        """Image scores, in order; NaN where there is none."""
         return np.array([image.score for image in self.images], np.float64)
 
 
-def training_image_set(place: str) -> ImageSet:
-    """What was learned from.
+def training_image_set(spec: str) -> ImageSet:
+    """The images that a model was trained on.
 
     Args:
-        place: folder of a pool, or a benchmark as for ``load_benchmark``, of which the train part is taken where it has
+        spec: folder of a pool, or a benchmark as for ``load_benchmark``, of which the train part is taken where it has
             splits.
 
     Raises:
-        PocketiqaError: neither, or there is no train part.
+        PocketiqaError: ``spec`` is neither, or the benchmark has splits but no train part.
     """
-    if (Path(place) / MANIFEST).is_file():
-        return pool_image_set(Pool.open(Path(place)))
-    if place.partition(":")[0] not in BENCHMARKS:
+    if (Path(spec) / MANIFEST).is_file():
+        return pool_image_set(Pool.open(Path(spec)))
+    if spec.partition(":")[0] not in BENCHMARKS:
         raise PocketiqaError(
-            f"{place!r} is neither the folder of a pool (pocketiqa pool makes one) nor a benchmark NAME:FOLDER with "
+            f"{spec!r} is neither the folder of a pool (pocketiqa pool makes one) nor a benchmark NAME:FOLDER with "
             f"NAME one of {', '.join(BENCHMARKS)}"
         )
-    return _benchmark_image_set(load_benchmark(place).usual("train"))
+    return _benchmark_image_set(load_benchmark(spec).usual("train"))
 
 
-def evaluation_image_set(place: str, split: str | None = None) -> ImageSet:
-    """What models are judged by.
+def evaluation_image_set(spec: str, split: str | None = None) -> ImageSet:
+    """The images that models are evaluated on.
 
     Args:
-        place: a benchmark as for ``load_benchmark``.
+        spec: a benchmark as for ``load_benchmark``.
         split: ``test``, ``validation``, ``train`` or ``all``; None is ``test`` where there are splits, else ``all``.
 
     Raises:
         PocketiqaError: no such benchmark, or no image in that part.
     """
-    benchmark = load_benchmark(place)
+    benchmark = load_benchmark(spec)
     if split is None:
         return _benchmark_image_set(benchmark.usual("test"))
     return _benchmark_image_set(benchmark.select(None if split == "all" else split))
@@ -107,7 +107,11 @@ def evaluation_image_set(place: str, split: str | None = None) -> ImageSet:
 
 def _benchmark_image_set(benchmark: Benchmark) -> ImageSet:
     pairs = zip(benchmark_samples(benchmark), benchmark.rows, strict=True)
-    images = tuple(Image(sample, row.id, row.group, row.score, row.subset, row.path) for sample, row in pairs)
+    images = tuple(
+        Image(sample, name=row.id, group=row.group, score=row.score, subset=row.subset, file=row.path)
+        for sample, row in pairs
+    )
+    # The stamp of each file (size and time) stands for its content, which is read only where features are computed.
     stated = [
         [row.id, row.group, row.subset, row.score, row.near_training, file_stamp(row.path)] for row in benchmark.rows
     ]
@@ -125,14 +129,14 @@ def pool_image_set(
 ) -> ImageSet:
     """The images of a pool that are ``ok``.
 
-    A photograph and its damaged copies show the same, so one of them stands for all (``shown_by``).
+    A photograph and its distorted copies show one scene, so one of them stands for all (``shown_by``).
 
     Args:
-        pool: that was learned from.
-        scores: by image id, in [0, 1].
-        ids: only these.
-        name: for people; that of the pool's folder if empty.
-        targets: of ``ids``, where models are judged by them; gives ``scores`` too.
+        pool: pool of the images.
+        scores: score in [0, 1] by image id.
+        ids: ids of the images to include; all if None.
+        name: name of the set for people; the name of the pool's folder if empty.
+        targets: scores of ``ids``, if models are evaluated on them; replaces ``scores``.
     """
     if targets is not None:
         scores = dict(zip(targets.ids, targets.scores.tolist(), strict=True))
@@ -145,22 +149,22 @@ def pool_image_set(
     )
     digest = digest_of([[ref.id, ref.group, scores.get(ref.id)] for ref in refs])
     rated = [ref.id for ref in refs if ref.id in scores]
-    judged = targets.part(rated) if targets is not None and rated else None
-    return ImageSet(name or pool.folder.name, images, digest, judged)
+    part = targets.part(rated) if targets is not None and rated else None
+    return ImageSet(name or pool.folder.name, images, digest, part)
 
 
 def shown_by(ref: ImageRef) -> str:
-    """Id of the photograph that an image shows: its own, or of a damaged copy that of the original."""
+    """Id of the photograph that an image shows: its own, or for a distorted copy that of the original."""
     return ref.ref_id or ref.id
 
 
 def _shown_once(refs: Sequence[ImageRef]) -> list[ImageRef]:
     """One image of each photograph: the original, or the first copy where the original is not among them."""
-    found: dict[str, ImageRef] = {}
+    ref_of: dict[str, ImageRef] = {}
     for ref in refs:
-        if not ref.ref_id or shown_by(ref) not in found:
-            found[shown_by(ref)] = ref
-    return list(found.values())
+        if not ref.ref_id or shown_by(ref) not in ref_of:
+            ref_of[shown_by(ref)] = ref
+    return list(ref_of.values())
 
 
 def _file_of(pool: Pool, ref: ImageRef) -> str:
@@ -168,15 +172,15 @@ def _file_of(pool: Pool, ref: ImageRef) -> str:
     return "" if path is None else str(path)
 
 
-def joined(sides: Sequence[ImageSet]) -> ImageSet:
+def joined(image_sets: Sequence[ImageSet]) -> ImageSet:
     """Several sets as one; an image that is in two of them counts once, as in the first.
 
     Args:
-        sides: at least one.
+        image_sets: one or more sets.
     """
-    found: dict[str, Image] = {}
-    for side in sides:
-        for image in side.images:
-            found.setdefault(image.sample.id, image)
-    name = " and ".join(dict.fromkeys(side.name for side in sides))
-    return ImageSet(name, tuple(found.values()), digest_of([side.digest for side in sides]))
+    image_of: dict[str, Image] = {}
+    for image_set in image_sets:
+        for image in image_set.images:
+            image_of.setdefault(image.sample.id, image)
+    name = " and ".join(dict.fromkeys(image_set.name for image_set in image_sets))
+    return ImageSet(name, tuple(image_of.values()), digest_of([image_set.digest for image_set in image_sets]))

@@ -1,4 +1,4 @@
-"""Which images look like which, by features: nearest neighbours, and groups that should never be split.
+"""Nearest neighbours by features, and groups of similar images that should never be split.
 
 Everything is computed in blocks, so memory grows with the number of images and never with its square.
 """
@@ -24,11 +24,11 @@ _LEAST_DEVIATION = 0.1
 
 
 class NotComparableError(PocketiqaError):
-    """Too few images to compare; whoever compares beside other work can go on without."""
+    """Too few images to compare. A caller that compares beside other work may catch this and continue without."""
 
 
 def check_above(above: float) -> float:
-    """The same cosine, if it can be a threshold.
+    """``above``, after a check that it can be a threshold.
 
     Raises:
         PocketiqaError: it lies outside (-1, 1].
@@ -41,23 +41,25 @@ def check_above(above: float) -> float:
 def standardised(trained: Vectors, tested: Vectors) -> tuple[Vectors, Vectors]:
     """Features as unit vectors that can be compared by their cosine.
 
-    Each dimension is shifted and scaled by its mean and deviation over the trained images alone, so that what is said
-    of a tested image does not depend on the other tested ones. A dimension that is constant there counts for nothing,
-    and one that varies by less than a tenth of the usual counts as though it varied by that.
+    Each dimension is shifted and scaled by its mean and deviation over the trained images alone, so that the
+    result for a test image does not depend on the other test images. A dimension that is constant there gets weight 0,
+    and the deviation of one that varies by less than a tenth of the median is raised to that tenth.
 
     Args:
-        trained: [N, D].
-        tested: [M, D].
+        trained: features of the training images [N, D].
+        tested: features of the test images [M, D].
 
     Returns:
-        float32 [N, D] and [M, D]; rows of length 1, or of zeros where an image is the mean of all.
+        float32 [N, D] and [M, D]; rows of length 1, or of zeros where an image equals the mean.
 
     Raises:
-        NotComparableError: fewer than 2 trained images, or none tested.
-        PocketiqaError: other shapes, or values that are not finite.
+        NotComparableError: there are fewer than 2 training images, or no test image.
+        PocketiqaError: the shapes do not fit, or values are not finite.
     """
     if trained.ndim != 2 or tested.ndim != 2 or trained.shape[1] != tested.shape[1]:
-        raise PocketiqaError(f"features of shapes {trained.shape} and {tested.shape} cannot be compared: one model's")
+        raise PocketiqaError(
+            f"features of shapes {trained.shape} and {tested.shape} cannot be compared: use the features of one model"
+        )
     if len(trained) < MIN_IMAGES or not len(tested):
         raise NotComparableError(
             f"{len(trained)} trained and {len(tested)} tested images with features: at least {MIN_IMAGES} and 1 are "
@@ -83,22 +85,24 @@ def nearest(tested: Vectors, trained: Vectors, *, block_rows: int = _BLOCK_ROWS)
     Args:
         tested: unit vectors [M, D].
         trained: unit vectors [N, D], N at least 1.
-        block_rows: so many of each are compared at a time.
+        block_rows: number of rows of each that are compared at a time.
 
     Returns:
         Positions [M] in ``trained``, and cosines float32 [M] in [-1, 1].
     """
-    found = np.zeros(len(tested), np.int64)
+    index = np.zeros(len(tested), np.int64)
     best = np.full(len(tested), -np.inf, np.float32)
     for rows in _blocks(len(tested), block_rows):
         for columns in _blocks(len(trained), block_rows):
             cosines = tested[rows] @ trained[columns].T
-            at = cosines.argmax(axis=1)
-            value = cosines[np.arange(len(at)), at]
+            column = cosines.argmax(axis=1)
+            value = cosines[np.arange(len(column)), column]
+            # Strictly higher: among equal cosines the first block wins, so blocks do not change the result.
             higher = value > best[rows]
-            found[rows] = np.where(higher, at + columns.start, found[rows])
+            index[rows] = np.where(higher, column + columns.start, index[rows])
             best[rows] = np.where(higher, value, best[rows])
-    return found, np.clip(best, -1.0, 1.0)
+    # Rounding can exceed 1 by an ulp, which no threshold and no plot expects.
+    return index, np.clip(best, -1.0, 1.0)
 
 
 def components(vectors: Vectors, above: float, *, block_rows: int = _BLOCK_ROWS) -> Indices:
@@ -107,7 +111,7 @@ def components(vectors: Vectors, above: float, *, block_rows: int = _BLOCK_ROWS)
     Args:
         vectors: unit vectors [N, D].
         above: threshold, itself not included.
-        block_rows: so many rows are compared at a time.
+        block_rows: number of rows that are compared at a time.
 
     Returns:
         Group of each image [N], numbered from 0 in the order of their first images.
@@ -119,6 +123,7 @@ def components(vectors: Vectors, above: float, *, block_rows: int = _BLOCK_ROWS)
                 continue  # cosines are symmetric
             one, other = np.nonzero(vectors[rows] @ vectors[columns].T > above)
             groups = _joined(groups, one + rows.start, other + columns.start)
+    # Component numbers are arbitrary; ranking them by first member makes them independent of the blocks.
     _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[numbers]
 

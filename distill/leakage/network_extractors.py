@@ -1,4 +1,4 @@
-"""Features of any timm backbone, with weights from a file or from timm."""
+"""Feature extractors that run a network: students, exported students, teachers, and any timm backbone."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,20 +27,21 @@ from teachers.qfm_iqm.tokens import frame
 from teachers.registry import build_teacher
 
 DEEPEST, FUSED = "backbone", "map"
-# What feeds the neck's last reduction is the deepest map, what feeds the heads the fused one.
+# Names of nodes in an exported graph. The input of the neck's last reduction is the deepest map, that of the heads the
+# fused one.
 _REDUCTION, _HEADS = re.compile(r"/neck/reduce\.(\d+)/.*Conv$"), re.compile(r"/heads/Conv$")
-_QUIET = 3
+_ERRORS_ONLY = 3  # severity level of ONNX Runtime's log
 
 
 def student_extractor(path: Path, feature: str | None) -> FeatureExtractor:
-    """A student or training folder, or a checkpoint that ``students.storage`` knows.
+    """Features of a student or training folder, or of a checkpoint that ``students.storage`` can open.
 
     Raises:
         PocketiqaError: it cannot be opened, or has no such feature.
     """
     opened = open_student(path)
     student = opened.student.eval()
-    # The student of DP-IQA's authors is built otherwise.
+    # The student of DP-IQA's authors has another architecture: only its fused map is offered.
     known = (DEEPEST, FUSED) if isinstance(student, PocketStudent) else (FUSED,)
     name = chosen(feature, known, opened.name)
     identity = {"digest": opened.digest, "feature": name}
@@ -58,10 +59,10 @@ def _student_vector(student: Student, rgb: np.ndarray, feature: str) -> np.ndarr
 
 
 def exported_extractor(path: Path, feature: str | None) -> FeatureExtractor:
-    """An exported student, whose inner maps are made outputs; the file itself stays as it is.
+    """Features of an exported student: an inner map becomes the output of a copy in memory.
 
     Raises:
-        PocketiqaError: it cannot be opened, shows no inner maps, or has no such feature.
+        PocketiqaError: it cannot be opened, its graph names no inner maps, or it has no such feature.
     """
     opened = open_model(path)
     model = onnx.load_from_string(read_model(path))
@@ -70,44 +71,44 @@ def exported_extractor(path: Path, feature: str | None) -> FeatureExtractor:
     session = _session(model, maps[name], str(path))
     preprocess = opened.contract.preprocess
 
-    def describe(rgb: np.ndarray, _: np.ndarray | None) -> np.ndarray:
-        (found,) = session.run([maps[name]], {INPUT: preprocess.resize(rgb)[None]})
-        return np.asarray(found, np.float32).mean((2, 3))[0]
+    def extract(rgb: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+        (feature_map,) = session.run([maps[name]], {INPUT: preprocess.resize(rgb)[None]})
+        return np.asarray(feature_map, np.float32).mean((2, 3))[0]
 
-    return FeatureExtractor(opened.contract.name, "onnx", name, {"digest": opened.digest, "feature": name}, describe)
+    return FeatureExtractor(opened.contract.name, "onnx", name, {"digest": opened.digest, "feature": name}, extract)
 
 
 def _inner_maps(graph: onnx.GraphProto) -> dict[str, str]:
-    """Feature to the name of its tensor, as far as the graph's own names tell; the deepest first."""
-    found: dict[str, str] = {}
+    """Tensor name by feature, as far as the node names of the graph show it; the deepest first."""
+    tensor_of: dict[str, str] = {}
     reductions = {int(match[1]): node for node in graph.node if (match := _REDUCTION.search(node.name))}
     if reductions:
-        found[DEEPEST] = reductions[max(reductions)].input[0]
+        tensor_of[DEEPEST] = reductions[max(reductions)].input[0]
     heads = [node for node in graph.node if _HEADS.search(node.name)]
     if heads:
-        found[FUSED] = heads[0].input[0]
-    return found
+        tensor_of[FUSED] = heads[0].input[0]
+    return tensor_of
 
 
 def _session(model: onnx.ModelProto, tensor: str, name: str) -> onnxruntime.InferenceSession:
-    """A session that gives this tensor alone, so that what lies behind it is not computed."""
+    """A session whose only output is this tensor, so that no later node is computed."""
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = _QUIET
-    options.enable_mem_pattern = False  # plans are kept for every size of photograph
+    options.log_severity_level = _ERRORS_ONLY
+    options.enable_mem_pattern = False  # a memory plan would be cached for every image size
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         reason = " ".join(str(error).split())[:160]
         raise PocketiqaError(
-            f"the inner maps of {name} cannot be had ({reason}): name the student's training folder instead"
+            f"the inner maps of {name} cannot be computed ({reason}): name the student's training folder instead"
         ) from error
 
 
 def teacher_extractor(name: str, options: Mapping[str, Any], feature: str | None, device: str) -> FeatureExtractor:
-    """A teacher by its name, or a fitted one by its folder.
+    """Features of a teacher by its name, or of a fitted one by its folder.
 
     Raises:
         PocketiqaError: it cannot be built, or has no such feature.
@@ -117,42 +118,49 @@ def teacher_extractor(name: str, options: Mapping[str, Any], feature: str | None
     teacher.to(current_launch(device).device)
 
     @torch.inference_mode()
-    def describe(rgb: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
+    def extract(rgb: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
         output = teacher([teacher.preprocess(rgb, reference)])
         return pooled(check_output(output, 1, (wanted,), name).features[wanted])
 
     identity = {"stamp": teacher.stamp.digest, "feature": wanted}
-    return FeatureExtractor(teacher.stamp.name, "teacher", wanted, identity, describe, teacher.needs_reference)
+    return FeatureExtractor(
+        name=teacher.stamp.name,
+        kind="teacher",
+        feature=wanted,
+        identity=identity,
+        extract=extract,
+        needs_reference=teacher.needs_reference,
+    )
 
 
 def pooled(features: Tensor) -> np.ndarray:
-    """What a teacher says of one image as a vector: maps [1, C, h, w] and tokens [1, T, C] averaged over their places.
+    """A teacher's features of one image as a vector: maps [1, C, h, w] and tokens [1, T, C] averaged over positions.
 
-    A map of one channel is laid out flat: its mean would say nothing of what an image shows.
+    A map of one channel is flattened instead: its mean would not depend on what the image shows.
 
     Returns:
         float32 [D].
     """
-    found = features.detach().float().cpu()
-    if found.ndim == 4 and found.shape[1] > 1:
-        found = found.mean((2, 3))
-    elif found.ndim == 3:
-        found = found.mean(1)
-    return found.flatten().numpy()
+    vector = features.detach().float().cpu()
+    if vector.ndim == 4 and vector.shape[1] > 1:
+        vector = vector.mean((2, 3))
+    elif vector.ndim == 3:
+        vector = vector.mean(1)
+    return vector.flatten().numpy()
 
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """What ``--option`` may say of a backbone.
+    """Options of ``--by backbone``; exactly one of ``weights`` and ``pretrained`` must be given.
 
     Attributes:
-        name: timm's.
-        weights: safetensors file under timm's key names.
-        pretrained: timm's weights, fetched unless they are in its cache; one of the two must be given.
-        pad_type: of convolutions; ``same`` for weights that come from TensorFlow.
-        mean: of RGB in [0, 1], one number or three; what timm states if None.
-        std: likewise.
-        max_side_px: larger images are shrunk until the longer side has as many pixels.
+        name: timm's name of the model.
+        weights: path of a safetensors file in timm's key names.
+        pretrained: whether to use timm's weights, which are fetched unless they are in its cache.
+        pad_type: padding of convolutions; ``same`` for weights that come from TensorFlow.
+        mean: mean of RGB in [0, 1], one number or three; timm's value if None.
+        std: standard deviation of RGB in [0, 1], one number or three; timm's value if None.
+        max_side_px: longer side in pixels to which larger images are downscaled.
     """
 
     name: str
@@ -165,15 +173,15 @@ class BackboneOptions:
 
 
 def backbone_extractor(options: Mapping[str, Any], feature: str | None, device: str) -> FeatureExtractor:
-    """A timm model; its features are the means of its maps over the image.
+    """Features of a timm model: means of its maps over the image.
 
     Args:
-        options: of ``BackboneOptions``.
+        options: values of ``BackboneOptions`` by name.
         feature: name of a depth, see ``teachers.qfm_iqm.backbone.known_depths``; None for the deepest.
         device: as for ``open_extractor``.
 
     Raises:
-        PocketiqaError: an option is missing or unknown, the weights cannot be had, or there is no such depth.
+        PocketiqaError: an option is missing or unknown, the weights cannot be loaded, or there is no such depth.
     """
     wanted = _checked(options)
     network = create_timm(wanted.name, pad_type=wanted.pad_type, pretrained=wanted.pretrained)
@@ -186,7 +194,7 @@ def backbone_extractor(options: Mapping[str, Any], feature: str | None, device: 
     backbone = Backbone(network, mean, std, (depth,)).eval().to(current_launch(device).device)
 
     @torch.inference_mode()
-    def describe(rgb: np.ndarray, _: np.ndarray | None) -> np.ndarray:
+    def extract(rgb: np.ndarray, _: np.ndarray | None) -> np.ndarray:
         item = frame(
             rgb,
             max_side_px=wanted.max_side_px,
@@ -196,10 +204,10 @@ def backbone_extractor(options: Mapping[str, Any], feature: str | None, device: 
         )
         return backbone(item[None].to(backbone.mean.device))[0].mean((2, 3))[0].cpu().numpy()
 
-    # A file is known by what it holds, not by where it lies.
+    # A file is identified by its content, not its path: moved weights do not invalidate cached features.
     weights = sha256_file(Path(wanted.weights).expanduser()) if wanted.weights else "timm"
     identity = {**asdict(replace(wanted, weights=weights, mean=mean, std=std)), "timm": timm.__version__}
-    return FeatureExtractor(wanted.name, BACKBONE, depth, {**identity, "feature": depth}, describe)
+    return FeatureExtractor(wanted.name, BACKBONE, depth, {**identity, "feature": depth}, extract)
 
 
 def _checked(options: Mapping[str, Any]) -> BackboneOptions:
@@ -216,14 +224,14 @@ def _checked(options: Mapping[str, Any]) -> BackboneOptions:
         )
     for colour in (wanted.mean, wanted.std):
         if colour is not None:
-            _colour(colour)  # said before weights are fetched
+            _colour(colour)  # a wrong colour is refused before weights are fetched
     if not isinstance(wanted.max_side_px, int) or wanted.max_side_px < 1:
         raise PocketiqaError(f"max_side_px is {wanted.max_side_px!r}: give a number of pixels, such as 224")
     return wanted
 
 
 def _colour(value: float | Sequence[float]) -> tuple[float, ...]:
-    """Three numbers; one alone stands for all channels."""
+    """Three numbers; a single one applies to all channels."""
     try:
         return (float(value),) * 3 if isinstance(value, int | float) else tuple(float(one) for one in value)
     except (TypeError, ValueError) as error:

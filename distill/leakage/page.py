@@ -1,4 +1,4 @@
-"""``overlap.html``: what was found, with pictures of the closest pairs; one file that needs nothing else."""
+"""``overlap.html``: the result with pictures of the closest pairs, in one file that loads nothing else."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,26 +18,34 @@ PAGE = "overlap.html"
 _CLOSEST, _BESIDE = 24, 6
 
 
-def overlap_page(record: Mapping[str, Any], found: Compared) -> str:
-    """The page as text.
+def overlap_page(record: Mapping[str, Any], compared: Compared) -> str:
+    """The page as HTML text.
 
     Args:
-        record: of ``compare.as_record``, with ``split``.
-        found: gives the pictures.
+        record: result of ``compare.as_record``, with ``split`` added.
+        compared: image sets that give the pictures.
     """
-    sections = [_copying(record), _cosines(record), _closest(record, found), _border(record, found), _scenes(record)]
+    sections = [
+        _copying(record),
+        _cosines(record),
+        _closest(record, compared),
+        _border(record, compared),
+        _scenes(record),
+    ]
     links = [tag("li", tag("a", section.title, href=f"#{section.id}")) for section in sections]
     trained, tested = record["trained"]["name"], record["tested"]["name"]
     title = f"Overlap of training and test: {trained}" + (f" and {tested}" if tested != trained else "")
     body = tag(
         "main",
-        tag("p", "pocketiqa overlap", class_="kicker"),
-        tag("h1", title),
-        tag("p", in_words(record), ".", class_="lead"),
-        tag("dl", _tiles(record), class_="tiles"),
-        tag("nav", tag("ul", links), aria_label="Sections"),
-        [section.html() for section in sections],
-        tag("footer", "Every number on this page stands in ", tag("code", "overlap.json"), " with all its digits."),
+        [
+            tag("p", "pocketiqa overlap", class_="kicker"),
+            tag("h1", title),
+            tag("p", in_words(record), ".", class_="lead"),
+            tag("dl", _tiles(record), class_="tiles"),
+            tag("nav", tag("ul", links), aria_label="Sections"),
+            *(section.html() for section in sections),
+            tag("footer", "Every number on this page stands in ", tag("code", "overlap.json"), " with all its digits."),
+        ],
     )
     return document(title, body, CSS)
 
@@ -45,8 +53,8 @@ def overlap_page(record: Mapping[str, Any], found: Compared) -> str:
 def _tiles(record: Mapping[str, Any]) -> list[Html]:
     fraction = record["near"] / record["tested"]["compared"]
     tiles = [
-        _tile("near images", data(record["near"], count), f"{percent(fraction)} of those tested"),
-        _tile("scenes on both sides", data(record["scenes"]["on_both_sides"], count), "trained and tested"),
+        _tile("near duplicates", data(record["near"], count), f"{percent(fraction)} of those tested"),
+        _tile("scenes in both sets", data(record["scenes"]["on_both_sides"], count), "trained and tested"),
     ]
     if record["copying"] is not None:
         whole = copied(record["copying"])[ALL_IMAGES]
@@ -67,11 +75,12 @@ def _copying(record: Mapping[str, Any]) -> Section:
     if record["copying"] is None:
         return Section("copying", title, [tag("p", f"Not measured: {record['copying_reason']}.")])
     rows = []
-    for name, found in copied(record["copying"]).items():
-        rows.append([name, data(found["n"], count), with_interval(found["srcc"])])
+    for name, part in copied(record["copying"]).items():
+        rows.append([name, data(part["n"], count), with_interval(part["srcc"])])
     words = (
-        "Each tested image is given the score of its nearest trained image, and nothing else. A model that knows the "
-        "scenes by heart gets this much for free; what is left without the near images is what content alone tells."
+        "Each tested image is given the score of its nearest trained image, and nothing else. A model that "
+        "remembers the training scenes gets this SRCC without measuring quality; what is left without near duplicates "
+        "is what content alone predicts."
     )
     boots = record["copying"]["bootstrap"]
     note = f"Intervals: 95 %, {boots['resamples']} bootstrap resamples of whole groups (seed {boots['seed']})."
@@ -81,11 +90,11 @@ def _copying(record: Mapping[str, Any]) -> Section:
 def _left_out(record: Mapping[str, Any]) -> list[object]:
     """Images that could not be compared, with reasons."""
     body: list[object] = []
-    for side in ("trained", "tested"):
-        found = record[side]
-        if found["without"]:
-            listed = [tag("li", tag("code", one["id"]), f": {one['reason']}") for one in found["examples"]]
-            words = tag("p", f"Left out of the {side} images: ", counted(found["without"]), ".")
+    for image_set in ("trained", "tested"):
+        coverage = record[image_set]
+        if coverage["without"]:
+            listed = [tag("li", tag("code", one["id"]), f": {one['reason']}") for one in coverage["examples"]]
+            words = tag("p", f"Left out of the {image_set} images: ", counted(coverage["without"]), ".")
             body += [words, tag("details", tag("summary", "Examples"), tag("ul", listed))]
     return body
 
@@ -95,29 +104,33 @@ def _cosines(record: Mapping[str, Any]) -> Section:
     low = min(0.0, float(np.floor(cosines.min() * 10) / 10))
     series = Series("tested images", "student", cosines, cosines)
     label = "cosine to the nearest trained image"
-    chart = histogram([series], x_label=label, title="How near they are", reach=(low, 1.0), mark=record["above"])
-    words = (
-        f"The dashed line is the threshold, {record['above']:g}. It has no meaning of its own: where it parts other "
-        "pictures of one scene from mere likeness is seen below, and differs from model to model."
+    chart = histogram(
+        [series], x_label=label, title="Cosines of nearest neighbours", reach=(low, 1.0), mark=record["above"]
     )
-    return Section("cosines", "How near they are", [soft(words), tag("div", tag("figure", chart), class_="charts")])
+    words = (
+        f"The dashed line is the threshold, {record['above']:g}. A cosine has no absolute meaning: which threshold "
+        "separates other pictures of one scene from merely similar ones differs from model to model; check it below."
+    )
+    return Section(
+        "cosines", "Cosines of nearest neighbours", [soft(words), tag("div", tag("figure", chart), class_="charts")]
+    )
 
 
-def _closest(record: Mapping[str, Any], found: Compared) -> Section:
+def _closest(record: Mapping[str, Any], compared: Compared) -> Section:
     rows = closest(record)[:_CLOSEST]
     words = f"The {len(rows)} tested images with the nearest neighbours: tested on the left, trained on the right."
-    pictures = gallery(rows, found.trained.images, found.tested.images)
+    pictures = gallery(rows, compared.trained.images, compared.tested.images)
     return Section("closest", "The closest pairs", [soft(words), pictures])
 
 
-def _border(record: Mapping[str, Any], found: Compared) -> Section:
+def _border(record: Mapping[str, Any], compared: Compared) -> Section:
     rows = closest(record)
     split = sum(one["near"] for one in rows)
     above, below = rows[max(0, split - _BESIDE) : split], rows[split : split + _BESIDE]
     words = "Whether the threshold is right for this model and these images: pairs just above it, and just below."
     body: list[object] = [soft(words)]
-    for title, some in (("Just above, counted as near", above), ("Just below, not counted", below)):
-        pictures = gallery(some, found.trained.images, found.tested.images)
+    for title, some in (("Just above, counted as near duplicates", above), ("Just below, not counted", below)):
+        pictures = gallery(some, compared.trained.images, compared.tested.images)
         body += [tag("h3", title), pictures if some else soft("None.")]
     return Section("border", "At the threshold", body)
 
@@ -126,9 +139,9 @@ def _scenes(record: Mapping[str, Any]) -> Section:
     scenes, split = record["scenes"], record["split"]
     title = "Scenes, and a split that keeps them whole"
     words = tag(
-        "p", data(scenes["scenes"], count), " scenes, chains of near images and known groups, ",
-        data(scenes["on_both_sides"], count), " of them on both sides; the largest has ",
-        data(scenes["largest"], count), " images. ", tag("code", "groups.csv"), " names the scene of every image.",
+        "p", [data(scenes["scenes"], count), " scenes, chains of near duplicates and known groups, ",
+        data(scenes["on_both_sides"], count), " of them in both sets; the largest has ",
+        data(scenes["largest"], count), " images. ", tag("code", "groups.csv"), " names the scene of every image."],
     )  # fmt: skip
     if split["reason"]:
         return Section("scenes", title, [words, soft("No split: ", split["reason"], ".")])

@@ -1,4 +1,4 @@
-"""``overlap.json``: what was found about every tested image; and the same told to an evaluation."""
+"""``overlap.json``, the result of a comparison for every test image, and its use in an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,13 +17,13 @@ ALL_IMAGES = "all images"
 
 
 def read_overlap(path: Path) -> dict[str, Any]:
-    """What ``pocketiqa overlap`` found.
+    """The result of ``pocketiqa overlap``.
 
     Args:
-        path: of ``overlap.json``, or of its folder.
+        path: path of ``overlap.json``, or of its folder.
 
     Raises:
-        PocketiqaError: it is not there, or something else.
+        PocketiqaError: the file does not exist, or is something else.
     """
     path = path / RECORD if path.is_dir() else path
     record = read_json(path, what="overlap (pocketiqa overlap writes it)")
@@ -33,56 +33,57 @@ def read_overlap(path: Path) -> dict[str, Any]:
 
 
 def with_near_duplicates(benchmark: Benchmark, record: Mapping[str, Any]) -> Benchmark:
-    """The same benchmark with the near images marked, beside those that it marks itself: headline figures omit them.
+    """The benchmark with near duplicates marked, beside those that it marks itself: headline figures omit both.
 
     Args:
-        benchmark: the rows that models are judged by.
-        record: of ``read_overlap``.
+        benchmark: benchmark whose rows models are evaluated on.
+        record: result of ``read_overlap``.
 
     Raises:
-        PocketiqaError: some of the rows were not looked at.
+        PocketiqaError: the record does not cover all rows.
     """
-    near = {image["id"]: image["near"] for image in record["images"]}
-    strange = [row.id for row in benchmark.rows if row.id not in near]
-    if strange:
+    is_near_duplicate = {image["id"]: image["near"] for image in record["images"]}
+    absent = [row.id for row in benchmark.rows if row.id not in is_near_duplicate]
+    if absent:
         raise PocketiqaError(
-            f"{RECORD} says nothing of {len(strange)} of {len(benchmark.rows)} images of {benchmark.name}, such as "
-            f"{strange[0]!r}: run pocketiqa overlap on the same benchmark and split"
+            f"{RECORD} does not contain {len(absent)} of {len(benchmark.rows)} images of {benchmark.name}, such as "
+            f"{absent[0]!r}: run pocketiqa overlap on the same benchmark and split"
         )
-    rows = tuple(replace(row, near_duplicate=near[row.id]) for row in benchmark.rows)
+    rows = tuple(replace(row, near_duplicate=is_near_duplicate[row.id]) for row in benchmark.rows)
     return replace(benchmark, rows=rows, notes=(*benchmark.notes, in_words(record)))
 
 
 def in_words(record: Mapping[str, Any]) -> str:
-    """How many images are near, and by what, in a sentence."""
+    """How many images are near duplicates, and by which feature and threshold, in a sentence."""
     by, trained = record["by"], record["trained"]
     return (
-        f"{record['near']} of {record['tested']['compared']} images are near one of {trained['compared']} trained ones "
-        f"({trained['name']}) by feature {by['feature']!r} of {by['name']} (cosine above {record['above']:g})"
+        f"{record['near']} of {record['tested']['compared']} images are near duplicates of one of "
+        f"{trained['compared']} trained ones ({trained['name']}) by feature {by['feature']!r} of {by['name']} (cosine "
+        f"above {record['above']:g})"
     )
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What an evaluation keeps of it, as JSON values: all but the single images."""
-    kept = {key: record[key] for key in ("by", "above", "near", "trained", "tested", "copying_reason")}
-    return kept | {"copying": None if record["copying"] is None else copied(record["copying"])}
+    """The part of the record that an evaluation stores, as JSON values: all but the single images."""
+    stored = {key: record[key] for key in ("by", "above", "near", "trained", "tested", "copying_reason")}
+    return stored | {"copying": None if record["copying"] is None else copied(record["copying"])}
 
 
 def copied(copying: Mapping[str, Any]) -> dict[str, Any]:
     """SRCC of copying the score of the nearest trained image.
 
     Args:
-        copying: result of ``evaluate``.
+        copying: result of ``evaluate`` for the copied scores.
 
     Returns:
-        ``n`` and ``srcc`` with its interval, by words for the images: all, those that are not near, and each subset of
-        all.
+        ``n`` and ``srcc`` with its interval, by a description of the images: all, those without near duplicates, and
+        each subset of all.
     """
     selections = copying["models"][0]["selections"]
-    found = {ALL_IMAGES: _srcc(selections[ALL])}
+    srcc_of = {ALL_IMAGES: _srcc(selections[ALL])}
     if CLEAN in selections:
-        found["without near ones, found or marked"] = _srcc(selections[CLEAN])
-    return found | {f"{name}, all": _srcc(part) for name, part in selections[ALL].get("subsets", {}).items()}
+        srcc_of["without near ones, found or marked"] = _srcc(selections[CLEAN])
+    return srcc_of | {f"{name}, all": _srcc(part) for name, part in selections[ALL].get("subsets", {}).items()}
 
 
 def _srcc(selection: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,13 +91,14 @@ def _srcc(selection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def closest(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The tested images that were compared, the one with the nearest neighbour first."""
-    return sorted((one for one in record["images"] if one["cosine"] is not None), key=lambda one: -one["cosine"])
+    """The test images that were compared, the one with the highest cosine first."""
+    compared = (image for image in record["images"] if image["cosine"] is not None)
+    return sorted(compared, key=lambda image: -image["cosine"])
 
 
 def closest_scenes(record: Mapping[str, Any], most: int) -> list[Mapping[str, Any]]:
     """The closest pair of each scene, for a few pictures: one scene shot many times must not fill them all."""
     best: dict[str, Mapping[str, Any]] = {}
-    for one in closest(record):
-        best.setdefault(one["scene"], one)
+    for image in closest(record):
+        best.setdefault(image["scene"], image)
     return list(best.values())[:most]

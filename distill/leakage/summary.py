@@ -1,4 +1,4 @@
-"""What was found, for the terminal."""
+"""The result of a comparison as tables and lines for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ _SHOWN = 8
 
 
 def overlap_tables(record: Mapping[str, Any]) -> list[Table]:
-    """What copying gives, and the closest pairs."""
+    """Tables of the SRCC of copied scores (where measured) and of the closest pairs."""
     pairs = Table("tested", "nearest trained", "cosine", "scores", title="closest pairs", title_justify="left")
-    for one in closest(record)[:_SHOWN]:
-        scores = " and ".join(_score(one[key]) for key in ("score", "nearest_score"))
-        pairs.add_row(escape(one["name"]), escape(one["nearest_name"]), f"{one['cosine']:.3f}", scores)
+    for image in closest(record)[:_SHOWN]:
+        scores = " and ".join(_score(image[key]) for key in ("score", "nearest_score"))
+        pairs.add_row(escape(image["name"]), escape(image["nearest_name"]), f"{image['cosine']:.3f}", scores)
     for column in pairs.columns[:2]:
         column.overflow = "fold"
     return ([] if record["copying"] is None else [_copying(record["copying"])]) + [pairs]
@@ -24,32 +24,33 @@ def overlap_tables(record: Mapping[str, Any]) -> list[Table]:
 
 def _copying(copying: Mapping[str, Any]) -> Table:
     title = "copying the score of the nearest trained image"
-    found = Table("images", "n", "SRCC [95 %]", title=title, title_justify="left")
+    table = Table("images", "n", "SRCC [95 %]", title=title, title_justify="left")
     for name, part in copied(copying).items():
-        found.add_row(escape(name), str(part["n"]), escape(_interval(part["srcc"])))
-    return found
+        # Square brackets are markup to rich: an interval must be escaped like a name.
+        table.add_row(escape(name), str(part["n"]), escape(_interval(part["srcc"])))
+    return table
 
 
 def _score(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
 
 
-def _interval(found: Mapping[str, Any]) -> str:
-    if found["value"] is None:
-        return f"none ({found['reason']})"
-    if found["low"] is None:
-        return f"{found['value']:.3f}"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+def _interval(srcc: Mapping[str, Any]) -> str:
+    if srcc["value"] is None:
+        return f"none ({srcc['reason']})"
+    if srcc["low"] is None:
+        return f"{srcc['value']:.3f}"
+    return f"{srcc['value']:.3f} [{srcc['low']:.3f}, {srcc['high']:.3f}]"
 
 
 def overlap_lines(record: Mapping[str, Any]) -> list[str]:
-    """What was found in sentences: near images, marks of the benchmark, scenes, the split."""
+    """The result in sentences: near duplicates, marks of the benchmark, scenes, the split."""
     scenes, split, marked = record["scenes"], record["split"], record["marked"]
     lines = [in_words(record)]
     if marked is not None:
         lines.append(f"{marked['both']} of the {marked['marked']} that the benchmark marks itself are among them")
     lines.append(
-        f"{scenes['scenes']} scenes, {scenes['on_both_sides']} of them on both sides, the largest of "
+        f"{scenes['scenes']} scenes, {scenes['on_both_sides']} of them in both sets, the largest of "
         f"{scenes['largest']} images"
     )
     if record["copying"] is None:
@@ -62,12 +63,12 @@ def overlap_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def left_out_lines(record: Mapping[str, Any]) -> list[str]:
-    """A line for each side with images that could not be compared."""
+    """A line for each image set with images that could not be compared."""
     lines = []
-    for side in ("trained", "tested"):
-        found = record[side]
-        if found["examples"]:
-            first, missing = found["examples"][0], found["images"] - found["compared"]
-            words = f"{missing} of {found['images']} {side} images were not compared"
+    for image_set in ("trained", "tested"):
+        coverage = record[image_set]
+        if coverage["examples"]:
+            first, missing = coverage["examples"][0], coverage["images"] - coverage["compared"]
+            words = f"{missing} of {coverage['images']} {image_set} images were not compared"
             lines.append(f"{words}, such as {first['id']}: {first['reason']}")
     return lines

@@ -147,14 +147,18 @@ def _compare(
     report: Progress | None,
     cached: Path | None = None,
 ) -> Comparison:
-    out, by, trained, tested = (
-        evaluation / comparison.folder,
-        open_extractor(CONTENT),
-        image_sets.trained,
-        image_sets.tested,
-    )
+    out, by = evaluation / comparison.folder, open_extractor(CONTENT)
     try:
-        find_near_duplicates(trained, tested, by, out, above=above, seed=seed, kept=cached, progress=report)
+        find_near_duplicates(
+            image_sets.trained,
+            image_sets.tested,
+            by,
+            out,
+            above=above,
+            seed=seed,
+            trained_features=cached,
+            progress=report,
+        )
     except NotComparableError as error:
         return Comparison(comparison.name, reason=str(error))
     return comparison

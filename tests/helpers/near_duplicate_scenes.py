@@ -1,14 +1,22 @@
-"""Rated photographs of which some tested ones show a trained scene again, from another place and in another light."""
+"""Image sets with known near duplicates: photographs that show a trained scene again, and features with known angles."""
 
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from distill.evaluation.samples import Sample
+from distill.leakage.compare import Compared, compare
+from distill.leakage.embeddings import Embeddings
+from distill.leakage.image_sets import Image as SetImage
 from tests.helpers.pools import PHOTOGRAPHS, photograph
 
 TRAINED = PHOTOGRAPHS[:6]
+# Four directions around the origin: their mean is 0 and their deviations are equal, so that standardising keeps angles.
+COMPASS = {"east": 0.0, "north": 90.0, "west": 180.0, "south": 270.0}
 AGAIN, NEW = ("astronaut", "coffee", "cat"), ("immunohistochemistry",)
 
 
@@ -38,3 +46,29 @@ def rated_scenes(folder: Path) -> tuple[str, str]:
         Image.fromarray(shot_again(rgb) if name in AGAIN else rgb).save(folder / f"again-{name}.jpg", quality=85)
         tested.append((f"again-{name}.jpg", f"0.{number + 2}5"))
     return write_ratings(folder, "trained", trained), write_ratings(folder, "tested", tested)
+
+
+def at_angles(degrees: Mapping[str, float], *, groups: Mapping[str, str] | None = None, folder: str = "") -> Embeddings:
+    """Embeddings of small pictures, whose features are unit vectors at known angles.
+
+    Args:
+        degrees: angle of each image, by id; the score falls from 0.9 by 0.1 per image.
+        groups: known scene of an image, by id.
+        folder: where the images are files; none are if empty.
+    """
+    images = []
+    for number, id in enumerate(degrees):
+        stored = io.BytesIO()
+        Image.fromarray(np.full((64, 64, 3), 40 * number, np.uint8)).save(stored, "PNG")
+        sample = Sample(id, stored.getvalue)
+        file = f"{folder}/{id}.png" if folder else ""
+        images.append(SetImage(sample, f"{id}.png", (groups or {}).get(id, ""), 0.9 - 0.1 * number, file=file))
+    radians = [math.radians(angle) for angle in degrees.values()]
+    vectors = np.array([[math.cos(angle), math.sin(angle)] for angle in radians], np.float32)
+    return Embeddings(tuple(images), vectors, without=())
+
+
+def compass(tested: Mapping[str, float], *, above: float = 0.95, folder: str = "") -> Compared:
+    """The four trained directions compared with tested images at these angles."""
+    trained = at_angles(COMPASS, folder=folder)
+    return compare(("trained", "tested"), trained, at_angles(tested, folder=folder), above)

@@ -1,4 +1,4 @@
-"""Generated pictures (AGIQA-3K), the mixed database BIQ2021 and anybody's own CSV file."""
+"""Generated pictures (AGIQA-3K), the mixed database BIQ2021 and ratings of your own in a CSV file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,7 @@ _SPLIT_NAMES = {
     "": "",
 }
 _IMAGE_COLUMNS = ("image", "path", "image_name", "name")
-_BIQ_CITATION = "Ahmed, Asif: BIQ2021, Journal of Electronic Imaging 2022, doi 10.1117/1.JEI.31.5.053010"
-_BIQ_LICENCE = "public research database without a licence file; ss03 comes from Unsplash"
+_BIQ_SCALE = Scale(0, 1)
 
 
 def read_agiqa3k(root: Path) -> Benchmark:
@@ -31,17 +30,17 @@ def read_agiqa3k(root: Path) -> Benchmark:
     scale, rows = Scale(0, 5), []
     for position, row in enumerate(read_csv(labels, ["name", "prompt", "mos_quality"])):
         image, native = row["name"], number(row, "mos_quality", path=labels, position=position)
+        # The words after the first comma name the style; the scene is what stands before it.
         prompt = row["prompt"].split(",")[0].strip().lower()
         generator = image.split("_")[0]
         rows.append(
             BenchmarkRow(
-                image,
-                str(images / image),
-                native,
-                scale.score(native, f"{labels}, data row {position + 1}"),
-                prompt,
-                "",
-                generator,
+                id=image,
+                path=str(images / image),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, data row {position + 1}"),
+                group=prompt,
+                subset=generator,
             )
         )
     return Benchmark(
@@ -68,31 +67,29 @@ def read_biq2021(root: Path) -> Benchmark:
 
 def _biq_prepared(root: Path) -> Benchmark:
     labels, images = root / "mos.csv", find_folder(root, ["images", "Images"], benchmark="biq2021")
-    scale, rows = Scale(0, 1), []
+    rows = []
     columns = ["image", "mos", "subset", "split", "group", "near_train"]
     for position, row in enumerate(read_csv(labels, columns)):
         native = number(row, "mos", path=labels, position=position)
         rows.append(
             BenchmarkRow(
-                row["image"],
-                str(images / row["image"]),
-                native,
-                scale.score(native, f"{labels}, data row {position + 1}"),
+                id=row["image"],
+                path=str(images / row["image"]),
+                mos_native=native,
+                score=_BIQ_SCALE.score(native, f"{labels}, data row {position + 1}"),
                 group=row["group"],
                 split=_split(row, labels, position),
                 subset=row["subset"],
                 near_training=row["near_train"] == "1",
             )
         )
-    near = sum(row.near_training for row in rows)
-    note = f"{near} test images show a scene of the training part; headline figures leave them out"
-    return Benchmark(
-        "biq2021", check_rows("biq2021", rows), scale, _BIQ_CITATION, _BIQ_LICENCE, "published", (note,) if near else ()
-    )
+    near_training = sum(row.near_training for row in rows)
+    note = f"{near_training} test images show a scene of the training part; headline figures leave them out"
+    return _biq(rows, (note,) if near_training else ())
 
 
 def _biq_published(root: Path) -> Benchmark:
-    name, scale, rows = "biq2021", Scale(0, 1), []
+    name, rows = "biq2021", []
     images = find_folder(root, ["Images", "images"], benchmark=name)
     for split, stem in (("train", "Train"), ("test", "Test")):
         names = [f"{stem} (Images and MOS).csv", f"{stem}.csv"]
@@ -102,17 +99,29 @@ def _biq_published(root: Path) -> Benchmark:
             subset = image.split(" ")[0]
             rows.append(
                 BenchmarkRow(
-                    image,
-                    str(images / image),
-                    native,
-                    scale.score(native, f"{labels}, data row {position + 1}"),
-                    image,
-                    split,
-                    subset,
+                    id=image,
+                    path=str(images / image),
+                    mos_native=native,
+                    score=_BIQ_SCALE.score(native, f"{labels}, data row {position + 1}"),
+                    group=image,
+                    split=split,
+                    subset=subset,
                 )
             )
     note = "the published split shares scenes between train and test, which flatters every figure (no groups are known)"
-    return Benchmark(name, check_rows(name, rows), scale, _BIQ_CITATION, _BIQ_LICENCE, "published", (note,))
+    return _biq(rows, (note,))
+
+
+def _biq(rows: list[BenchmarkRow], notes: tuple[str, ...]) -> Benchmark:
+    return Benchmark(
+        name="biq2021",
+        rows=check_rows("biq2021", rows),
+        scale=_BIQ_SCALE,
+        citation="Ahmed, Asif: BIQ2021, Journal of Electronic Imaging 2022, doi 10.1117/1.JEI.31.5.053010",
+        licence="public research database without a licence file; ss03 comes from Unsplash",
+        split_origin="published",
+        notes=notes,
+    )
 
 
 def read_csv_benchmark(path: Path, scale: Scale | None = None) -> Benchmark:
@@ -123,10 +132,10 @@ def read_csv_benchmark(path: Path, scale: Scale | None = None) -> Benchmark:
 
     Args:
         path: the CSV file.
-        scale: of the column mos; opinions of 0 to 1 with 1 best if None.
+        scale: scale of the column mos; 0 to 1 with 1 best if None.
 
     Raises:
-        PocketiqaError: a column or number is missing or wrong, an opinion lies outside the scale, or a group is in two
+        PocketiqaError: a column or number is missing or wrong, a rating lies outside the scale, or a group is in two
             splits.
     """
     if not path.is_file():
@@ -135,8 +144,8 @@ def read_csv_benchmark(path: Path, scale: Scale | None = None) -> Benchmark:
     header = list(table[0]) if table else []
     column = next((name for name in _IMAGE_COLUMNS if name in header), None)
     if column is None:
-        known, found = ", ".join(_IMAGE_COLUMNS), ", ".join(header) or "no rows"
-        raise PocketiqaError(f"{path} has none of the columns {known} that name the images: found {found}")
+        known, given = ", ".join(_IMAGE_COLUMNS), ", ".join(header) or "no rows"
+        raise PocketiqaError(f"{path} has none of the columns {known} that name the images: it has {given}")
     used = scale or Scale(0, 1)
     rows = [_own_row(path, row, column, used, position) for position, row in enumerate(table)]
     _check_disjoint(path, rows)
@@ -152,18 +161,20 @@ def read_csv_benchmark(path: Path, scale: Scale | None = None) -> Benchmark:
 
 def _own_row(path: Path, row: Row, column: str, scale: Scale, position: int) -> BenchmarkRow:
     native = number(row, "mos", path=path, position=position)
+    # As in ``Scale.score``, but with the hint that helps here: the scale is the owner's to name.
     if not scale.low <= native <= scale.high:
         limits = f"outside the scale {scale.low:g} to {scale.high:g}"
         hint = f"name the scale, such as csv:{path.name}?scale=1:5 (or ?scale=0:100&best=low for difference scores)"
-        raise PocketiqaError(f"{path}, data row {position + 1}: opinion {native:g} lies {limits}; {hint}")
+        raise PocketiqaError(f"{path}, data row {position + 1}: rating {native:g} lies {limits}; {hint}")
     image, reference = row[column], row.get("ref", "")
     if not image:
         raise PocketiqaError(f"{path}, data row {position + 1}: {column} is empty, but must name an image")
     return BenchmarkRow(
-        image,
-        str(path.parent / image),
-        native,
-        scale.score(native, str(path)),
+        id=image,
+        path=str(path.parent / image),
+        mos_native=native,
+        score=scale.score(native, str(path)),
+        # Distorted copies of one reference show one scene; without either column every image is a scene of its own.
         group=row.get("group", "") or reference or image,
         split=_split(row, path, position),
         subset=row.get("subset", ""),

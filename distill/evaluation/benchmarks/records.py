@@ -1,4 +1,4 @@
-"""What every benchmark reader returns: rows with scores on one scale, and where they come from."""
+"""The rated image set that every benchmark reader returns: rows with scores on one scale, and their origin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +12,11 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale a benchmark publishes its opinions on.
+    """The scale on which a benchmark publishes its ratings.
 
     Attributes:
-        low: lower end of the scale (of the scale, not of the values found).
-        high: upper end.
+        low: lower end of the scale (not the lowest rating that occurs).
+        high: upper end of the scale.
         best: which end is the best quality: ``low`` for difference scores (DMOS).
     """
 
@@ -28,20 +28,20 @@ class Scale:
         """``native`` mapped linearly to [0, 1] with 1 best.
 
         Args:
-            native: an opinion on this scale.
-            where: it was found, for the error.
+            native: a rating on this scale.
+            where: file and row of the rating, for the error.
 
         Raises:
             PocketiqaError: the value lies outside the scale, so the file is not what the reader takes it for.
         """
         if not self.low <= native <= self.high:
             limits = f"outside the scale {self.low:g} to {self.high:g}"
-            raise PocketiqaError(f"{where}: opinion {native:g} lies {limits}; is it the published file?")
+            raise PocketiqaError(f"{where}: rating {native:g} lies {limits}; is it the published file?")
         fraction = (native - self.low) / (self.high - self.low)
         return fraction if self.best == "high" else 1.0 - fraction
 
     def describe(self) -> str:
-        """Words for a person."""
+        """The scale in words, for people."""
         return f"{self.low:g} to {self.high:g}, {'highest' if self.best == 'high' else 'lowest'} is best"
 
 
@@ -50,16 +50,18 @@ class BenchmarkRow:
     """One rated image.
 
     Attributes:
-        id: unique in the benchmark: path of the image below its folder, with forward slashes.
-        path: the image file (not checked here: a missing one becomes a row with its status when it is scored).
-        mos_native: the published opinion, on the published scale.
-        score: the same in [0, 1], 1 best.
-        group: images of one scene, reference or prompt share it; resampling and splits keep it whole.
+        id: path of the image below its folder, with forward slashes; unique in the benchmark.
+        path: path of the image file (a missing file is reported when the image is scored, not here).
+        mos_native: published rating (MOS or DMOS), on the published scale.
+        score: published rating mapped to [0, 1], 1 best.
+        group: name of the scene, reference or prompt; resampling and splits keep a group whole.
         split: ``train``, ``validation`` or ``test``; empty if the source names none.
         subset: part of the benchmark to report separately (distortion, camera set, generator); empty if there is none.
         ref: path of the clean reference; empty without one.
-        near_training: known to show the scene of a training image, so headline figures leave it out.
-        near_duplicate: found to do so by features of a model (``pocketiqa overlap``), and left out likewise.
+        near_training: whether the benchmark marks the image as showing the scene of a training image; headline figures
+            leave it out.
+        near_duplicate: whether ``pocketiqa overlap`` detected that by features of a model; headline figures leave it
+            out too.
     """
 
     id: str
@@ -79,11 +81,11 @@ class Benchmark:
     """A rated set of images.
 
     Attributes:
-        name: key of the registry.
-        rows: one per rated image, in the order of the published file.
-        scale: native range and polarity.
-        citation: paper that published it.
-        licence: what is known of the terms of use.
+        name: name in the registry, or of the CSV file.
+        rows: one row per rated image, in the order of the published file.
+        scale: published range, and which end is best.
+        citation: paper that published the ratings.
+        licence: terms of use, as far as they are known.
         split_origin: ``published``, ``derived`` (by hash of the group, 70/10/20) or ``none``.
         notes: facts that a reader of the figures should know.
     """
@@ -130,7 +132,7 @@ class Benchmark:
 
 
 def check_rows(name: str, rows: Sequence[BenchmarkRow]) -> tuple[BenchmarkRow, ...]:
-    """The rows, once they are known to be some and to have distinct ids.
+    """The rows as a tuple, after a check that there are any and that their ids are distinct.
 
     Raises:
         PocketiqaError: there is no row, or one image occurs twice.

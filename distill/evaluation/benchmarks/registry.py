@@ -1,4 +1,4 @@
-"""Names of the benchmarks, and how a command line names one."""
+"""Names of the benchmarks, and the form ``NAME:FOLDER?OPTIONS`` in which a command line names one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +34,9 @@ BENCHMARKS: MappingProxyType[str, Reader] = MappingProxyType(
 
 def names_benchmark(text: str) -> bool:
     """Whether this is meant for ``load_benchmark``, and not a path or an address."""
-    name, colon, place = text.partition(":")
-    return name in BENCHMARKS and bool(colon) and not place.startswith("//")
+    name, colon, path = text.partition(":")
+    # "//" after the colon makes it an address, even if a scheme had the name of a benchmark.
+    return name in BENCHMARKS and bool(colon) and not path.startswith("//")
 
 
 def load_benchmark(spec: str) -> Benchmark:
@@ -46,43 +47,45 @@ def load_benchmark(spec: str) -> Benchmark:
     ``csv:ratings.csv?scale=1:5``, and ``&best=low`` for difference scores.
 
     Raises:
-        PocketiqaError: the name or an option is unknown, the place does not exist, the files are not as published, or
+        PocketiqaError: the name or an option is unknown, the path does not exist, the files are not as published, or
             there is a validation part already.
     """
-    name, colon, place = spec.partition(":")
-    if name not in BENCHMARKS or not colon or not place:
+    name, colon, path = spec.partition(":")
+    if name not in BENCHMARKS or not colon or not path:
         known = ", ".join(BENCHMARKS)
         raise PocketiqaError(f"benchmark {spec!r} is not of the form NAME:FOLDER with NAME one of {known}")
-    place, options = _options(place)
-    carved = options.pop("validation", None)
-    benchmark = _read(name, Path(place), options)
-    return benchmark if carved is None else carve_validation(benchmark, _fraction(carved, name))
+    path, options = _split_options(path)
+    validation = options.pop("validation", None)
+    benchmark = _read(name, Path(path), options)
+    return benchmark if validation is None else carve_validation(benchmark, _fraction(validation, name))
 
 
-def _options(place: str) -> tuple[str, dict[str, str]]:
-    """The path and what stands behind its question mark; a path that has one in its name is taken as it is."""
-    path, mark, text = place.rpartition("?")
-    if not mark or Path(place).exists():
-        return place, {}
+def _split_options(path_and_options: str) -> tuple[str, dict[str, str]]:
+    """The path, and the options behind its question mark; an existing path with a question mark has no options."""
+    path, mark, text = path_and_options.rpartition("?")
+    if not mark or Path(path_and_options).exists():
+        return path_and_options, {}
     return path, {key: values[-1] for key, values in parse_qs(text, keep_blank_values=True).items()}
 
 
-def _read(name: str, place: Path, options: dict[str, str]) -> Benchmark:
+def _read(name: str, path: Path, options: dict[str, str]) -> Benchmark:
     if name == "csv":
-        return read_csv_benchmark(place, _scale(options) if options else None)
+        return read_csv_benchmark(path, _scale(options) if options else None)
     if options:
         given = "&".join(f"{key}={value}" for key, value in options.items())
         raise PocketiqaError(f"benchmark {name}: unknown option {given!r}: the only one it has is validation=0.15")
-    if not place.is_dir():
-        raise PocketiqaError(f"benchmark {name}: {place} is not a folder; give the one the data set was unpacked into")
-    return BENCHMARKS[name](place)
+    if not path.is_dir():
+        raise PocketiqaError(f"benchmark {name}: {path} is not a folder; give the folder of the unpacked data set")
+    return BENCHMARKS[name](path)
 
 
 def _fraction(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise PocketiqaError(f"validation={text!r} is no share of benchmark {name}: give one such as 0.15") from error
+        raise PocketiqaError(
+            f"validation={text!r} is no fraction of benchmark {name}: give one such as 0.15"
+        ) from error
 
 
 def _scale(options: dict[str, str]) -> Scale:
@@ -92,7 +95,7 @@ def _scale(options: dict[str, str]) -> Scale:
     try:
         ends = float(low), float(high)
     except ValueError:
-        ends = 0.0, 0.0
+        ends = 0.0, 0.0  # refused below, with the message for all wrong options
     if set(options) - {"scale", "best"} or not colon or ends[0] >= ends[1] or best not in ("high", "low"):
         raise PocketiqaError(f"{given!r} is not like scale=1:5 or scale=0:100&best=low (low end, high end, best end)")
     return Scale(*ends, "high" if best == "high" else "low")

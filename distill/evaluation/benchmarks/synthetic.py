@@ -1,4 +1,4 @@
-"""Clean references damaged on purpose: KADID-10k, TID2013, LIVE release 2, CSIQ. The reference is the group."""
+"""Clean references distorted on purpose: KADID-10k, TID2013, LIVE release 2, CSIQ. The reference is the group."""
 
 import re
 from pathlib import Path
@@ -59,7 +59,7 @@ _CSIQ_TOKENS = {
 def read_kadid(root: Path) -> Benchmark:
     """KADID-10k: 81 references, 25 distortions, 5 levels.
 
-    ``dmos.csv`` (columns dist_img, ref_img, dmos, var). Despite its name, dmos is a mean opinion of 1 to 5 with 5
+    ``dmos.csv`` (columns dist_img, ref_img, dmos, var). Despite its name, dmos is a mean rating (MOS) of 1 to 5 with 5
     the best (5 is "imperceptible" on the degradation category scale), so nothing is reversed.
     """
     name = "kadid10k"
@@ -75,10 +75,10 @@ def read_kadid(root: Path) -> Benchmark:
             raise PocketiqaError(f"{labels}, data row {position + 1}: {image!r} is not named like I01_01_01.png")
         rows.append(
             BenchmarkRow(
-                image,
-                str(images / image),
-                native,
-                scale.score(native, f"{labels}, data row {position + 1}"),
+                id=image,
+                path=str(images / image),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, data row {position + 1}"),
                 group=reference,
                 subset=_KADID_FAMILIES[int(kind[1]) - 1],
                 ref=str(references / reference),
@@ -98,8 +98,8 @@ def read_kadid(root: Path) -> Benchmark:
 def read_tid2013(root: Path) -> Benchmark:
     """TID2013: 25 references, 24 distortions, 5 levels.
 
-    ``mos_with_names.txt``: lines of an opinion (0 to 9, 9 best) and a name such as I01_01_1.bmp. Upper and lower case
-    of names differ between the file and the folders of different copies, so files are found without regard to it.
+    ``mos_with_names.txt``: lines of a rating (MOS, 0 to 9, 9 best) and a name such as I01_01_1.bmp. Copies of the
+    database differ in upper and lower case of the names, so files are matched without regard to case.
     """
     name = "tid2013"
     source = "the TID2013 page of N. Ponomarenko, Tampere"
@@ -115,10 +115,10 @@ def read_tid2013(root: Path) -> Benchmark:
         image, native = known[0], number({"MOS": fields[0]}, "MOS", path=labels, position=position)
         rows.append(
             BenchmarkRow(
-                image,
-                str(images.get(image, root / "distorted_images" / fields[1])),
-                native,
-                scale.score(native, f"{labels}, data row {position + 1}"),
+                id=image,
+                path=str(images.get(image, root / "distorted_images" / fields[1])),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, data row {position + 1}"),
                 group=known[1],
                 subset=_TID_TYPES[int(known[2]) - 1],
                 ref=str(references.get(f"{known[1]}.bmp", root / "reference_images" / f"{known[1].upper()}.BMP")),
@@ -141,7 +141,7 @@ def index_files(folder: Path) -> dict[str, Path]:
 
 
 def read_live(root: Path, *, include_references: bool = False) -> Benchmark:
-    """LIVE Image Quality Assessment Database, release 2: 29 references, 5 distortions, 779 damaged images.
+    """LIVE Image Quality Assessment Database, release 2: 29 references, 5 distortions, 779 distorted images.
 
     ``dmos_realigned.mat`` (array dmos_new, from -2.64 to 111.77) or, where missing, ``dmos.mat`` (array dmos, 0 to
     100): difference scores, low is best, of 982 images in the order jp2k, jpeg, wn, gblur, fastfading. ``orgs`` marks
@@ -149,7 +149,7 @@ def read_live(root: Path, *, include_references: bool = False) -> Benchmark:
 
     Args:
         root: folder of the database.
-        include_references: keep the 203 undamaged copies; they are left out otherwise, as everybody does.
+        include_references: whether to include the 203 undistorted copies, which are usually left out.
     """
     name, source = "live", "the LIVE laboratory, University of Texas at Austin"
     labels = find_file(root, ["dmos_realigned.mat", "dmos.mat"], benchmark=name, source=source)
@@ -158,10 +158,12 @@ def read_live(root: Path, *, include_references: bool = False) -> Benchmark:
     ratings = read_mat(labels, "dmos_new" if realigned else "dmos").ravel()
     copies = read_mat(labels, "orgs").ravel()
     references = read_mat(names, "refnames_all").ravel()
+    # The arrays are not keyed by name: the position in this order is what links a rating to its file.
     files = [f"{folder}/img{number + 1}.bmp" for folder, count in _LIVE_FOLDERS.items() for number in range(count)]
     if not len(ratings) == len(copies) == len(references) == len(files):
-        counts = f"{len(ratings)} opinions, {len(copies)} flags, {len(references)} references"
+        counts = f"{len(ratings)} ratings, {len(copies)} flags, {len(references)} references"
         raise PocketiqaError(f"benchmark {name}: {counts}, but release 2 has {len(files)} of each")
+    # Realigned scores run from -2.64 to 111.77; the scale is rounded outwards so that none is refused.
     scale, rows = Scale(-3, 112, "low") if realigned else Scale(0, 100, "low"), []
     for image, native, copy, cell in zip(files, ratings, copies, references, strict=True):
         if copy and not include_references:
@@ -169,10 +171,10 @@ def read_live(root: Path, *, include_references: bool = False) -> Benchmark:
         reference = str(cell[0])
         rows.append(
             BenchmarkRow(
-                image,
-                str(root / image),
-                float(native),
-                scale.score(float(native), f"{labels}, {image}"),
+                id=image,
+                path=str(root / image),
+                mos_native=float(native),
+                score=scale.score(float(native), f"{labels}, {image}"),
                 group=reference,
                 subset=image.split("/")[0],
                 ref=str(root / "refimgs" / reference),
@@ -190,29 +192,29 @@ def read_live(root: Path, *, include_references: bool = False) -> Benchmark:
 
 
 def read_csiq(root: Path) -> Benchmark:
-    """CSIQ: 30 references, 6 distortions, 866 damaged images.
+    """CSIQ: 30 references, 6 distortions, 866 distorted images.
 
     ``csiq.DMOS.xlsx`` (sheet all_by_image, columns image, dst_type, dst_lev, dmos; the header is not in the first row),
     or ``csiq_label.txt``, lines such as "1600.AWGN.1.png 0.062" that many copies carry instead. Difference scores of 0
-    to 1, low is best. Images are found by name anywhere below the folder, as copies arrange them differently.
+    to 1, low is best. Images are looked up by name anywhere below the folder, as copies arrange them differently.
     """
     name = "csiq"
     source = "the CSIQ page of D. Chandler's laboratory"
     labels = find_file(root, ["csiq_label.txt", "csiq.DMOS.xlsx"], benchmark=name, source=source)
     ratings = _csiq_text(labels) if labels.suffix == ".txt" else _csiq_sheet(labels)
-    found = index_files(root)
+    files = index_files(root)
     scale, rows = Scale(0, 1, "low"), []
     for image, native in ratings:
         reference, token = image.split(".")[0], image.split(".")[1]
         rows.append(
             BenchmarkRow(
-                image,
-                str(found.get(image.lower(), root / "dst_imgs" / token.lower() / image)),
-                native,
-                scale.score(native, f"{labels}, {image}"),
+                id=image,
+                path=str(files.get(image.lower(), root / "dst_imgs" / token.lower() / image)),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, {image}"),
                 group=reference.lower(),
                 subset=token.lower(),
-                ref=str(found.get(f"{reference.lower()}.png", root / "src_imgs" / f"{reference}.png")),
+                ref=str(files.get(f"{reference.lower()}.png", root / "src_imgs" / f"{reference}.png")),
             )
         )
     return Benchmark(

@@ -17,9 +17,9 @@ def find_file(root: Path, names: Sequence[str], *, benchmark: str, source: str) 
 
     Args:
         root: folder of the benchmark.
-        names: from the most to the least wanted.
-        benchmark: its name, for the error.
-        source: where a person gets the data set, for the error.
+        names: file names, the preferred one first.
+        benchmark: name of the benchmark, for the error.
+        source: where to get the data set, for the error.
 
     Raises:
         PocketiqaError: none exists.
@@ -51,7 +51,7 @@ def read_csv(path: Path, columns: Iterable[str]) -> list[Row]:
 
     Args:
         path: UTF-8 text, with or without a byte order mark.
-        columns: that must be there.
+        columns: names of the columns that are required.
 
     Raises:
         PocketiqaError: the file cannot be read or lacks a column.
@@ -75,7 +75,7 @@ def read_sheet(path: Path, sheet: str | None, columns: Iterable[str]) -> list[Ro
     Args:
         path: of an .xlsx file.
         sheet: its name; the first sheet if None.
-        columns: that must be there.
+        columns: names of the columns that are required.
 
     Raises:
         PocketiqaError: openpyxl is not installed, or the file has no such sheet or header.
@@ -93,7 +93,7 @@ def read_sheet(path: Path, sheet: str | None, columns: Iterable[str]) -> list[Ro
         raise PocketiqaError(f"{path} cannot be read as an Excel file: {error}") from error
     try:
         if sheet is not None and sheet not in workbook.sheetnames:
-            raise PocketiqaError(f"{path} has no sheet {sheet!r}: found {', '.join(workbook.sheetnames)}")
+            raise PocketiqaError(f"{path} has no sheet {sheet!r}: it has {', '.join(workbook.sheetnames)}")
         cells = workbook[sheet] if sheet is not None else workbook.worksheets[0]
         table = [[_text(value) for value in row] for row in cells.iter_rows(values_only=True)]
     finally:
@@ -122,18 +122,18 @@ def _below_header(path: Path, table: list[list[str]], columns: Iterable[str]) ->
 def _require(path: Path, header: Sequence[str], columns: Iterable[str]) -> None:
     missing = [column for column in columns if column not in header]
     if missing:
-        found = ", ".join(header) or "none"
-        raise PocketiqaError(f"{path} lacks the column {missing[0]!r}: found {found}")
+        given = ", ".join(header) or "none"
+        raise PocketiqaError(f"{path} lacks the column {missing[0]!r}: it has {given}")
 
 
 def number(row: Mapping[str, str], column: str, *, path: Path, position: int) -> float:
     """The finite number in ``column``.
 
     Args:
-        row: of the table.
-        column: its name.
-        path: of the table, for the error.
-        position: of the row, counted from 0, for the error.
+        row: row of the table.
+        column: name of the column.
+        path: path of the table, for the error.
+        position: index of the row, counted from 0, for the error.
 
     Raises:
         PocketiqaError: it is not a number, or not finite.

@@ -19,8 +19,8 @@ PUBLISHED_SETS = {"training": "train", "train": "train", "validation": "validati
 def read_koniq(root: Path) -> Benchmark:
     """KonIQ-10k: 10,073 photographs, crowd ratings.
 
-    ``koniq10k_distributions_sets.csv`` (columns image_name, c1..c5, c_total, MOS, SD, set) holds the opinion on the
-    scale 1 to 100 as MOS and the published split; ``koniq10k_scores_and_distributions.csv`` holds the same opinion as
+    ``koniq10k_distributions_sets.csv`` (columns image_name, c1..c5, c_total, MOS, SD, set) holds the rating on the
+    scale 1 to 100 as MOS and the published split; ``koniq10k_scores_and_distributions.csv`` holds the same rating as
     MOS_zscore (its MOS is the raw mean of 1 to 5) and no split.
     """
     name = "koniq10k"
@@ -35,6 +35,7 @@ def read_koniq(root: Path) -> Benchmark:
         source="the KonIQ-10k page of the MMSP group, Konstanz",
     )
     images = find_folder(root, ["1024x768", "512x384", "koniq10k_1024x768", "koniq10k_512x384"], benchmark=name)
+    # Only the file with the sets has MOS on 1 to 100; in the other one MOS is the raw mean of 1 to 5.
     published = "sets" in labels.name
     rating = "MOS" if published else "MOS_zscore"
     scale = Scale(1, 100)
@@ -44,12 +45,12 @@ def read_koniq(root: Path) -> Benchmark:
         split = _published_split(row["set"], labels, position) if published else ""
         rows.append(
             BenchmarkRow(
-                image,
-                str(images / image),
-                native,
-                scale.score(native, f"{labels}, data row {position + 1}"),
-                image,
-                split,
+                id=image,
+                path=str(images / image),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, data row {position + 1}"),
+                group=image,
+                split=split,
             )
         )
     return Benchmark(
@@ -86,7 +87,11 @@ def read_spaq(root: Path) -> Benchmark:
         image, native = row["Image name"], number(row, "MOS", path=labels, position=position)
         rows.append(
             BenchmarkRow(
-                image, str(images / image), native, scale.score(native, f"{labels}, data row {position + 1}"), image
+                id=image,
+                path=str(images / image),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, data row {position + 1}"),
+                group=image,
             )
         )
     return Benchmark(
@@ -102,8 +107,8 @@ def read_spaq(root: Path) -> Benchmark:
 def read_livec(root: Path) -> Benchmark:
     """LIVE In the Wild Image Quality Challenge (CLIVE): 1,162 photographs, crowd ratings.
 
-    ``Data/AllImages_release.mat`` holds the names (a column of cells) and ``Data/AllMOS_release.mat`` the opinions (0
-    to 100) of 1,169 images. The first seven trained the raters and are left out, as everybody does: they lie in
+    ``Data/AllImages_release.mat`` holds the names (a column of cells) and ``Data/AllMOS_release.mat`` the ratings (0
+    to 100) of 1,169 images. The first seven trained the raters and are left out, as is usual: they lie in
     ``Images/trainingImages`` under the names t1 to t7.
     """
     name, source = "livec", "the LIVE laboratory, University of Texas at Austin"
@@ -114,7 +119,8 @@ def read_livec(root: Path) -> Benchmark:
     names = [_cell_text(cell) for cell in read_mat(files["AllImages_release"], "AllImages_release").ravel()]
     ratings = [float(value) for value in read_mat(files["AllMOS_release"], "AllMOS_release").ravel()]
     if len(names) != len(ratings):
-        raise PocketiqaError(f"benchmark {name}: {len(names)} names but {len(ratings)} opinions; get both files anew")
+        raise PocketiqaError(f"benchmark {name}: {len(names)} names but {len(ratings)} ratings; fetch both files again")
+    # The training images are recognised by name and, in the complete file, by position too.
     whole = len(names) == 1169
     scale, rows = Scale(0, 100), []
     for position, (image, native) in enumerate(zip(names, ratings, strict=True)):
@@ -122,7 +128,11 @@ def read_livec(root: Path) -> Benchmark:
             continue
         rows.append(
             BenchmarkRow(
-                image, str(images / image), native, scale.score(native, f"{files['AllMOS_release']}, {image}"), image
+                id=image,
+                path=str(images / image),
+                mos_native=native,
+                score=scale.score(native, f"{files['AllMOS_release']}, {image}"),
+                group=image,
             )
         )
     return Benchmark(
@@ -182,13 +192,13 @@ def read_flive(root: Path) -> Benchmark:
         split, subset = split_of.get(image, "train") if split_of else "", image.split("/")[0] if "/" in image else ""
         rows.append(
             BenchmarkRow(
-                image,
-                str(images / image),
-                native,
-                scale.score(native, f"{labels}, data row {position + 1}"),
-                group,
-                split,
-                subset,
+                id=image,
+                path=str(images / image),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, data row {position + 1}"),
+                group=group,
+                split=split,
+                subset=subset,
             )
         )
     return Benchmark(
@@ -202,7 +212,7 @@ def read_flive(root: Path) -> Benchmark:
 
 
 def _flive_split(folder: Path, table: list[Row]) -> dict[str, str]:
-    """Split of the images that are not for training; empty if the files that tell it are not all there."""
+    """Split of the images that are not for training; empty if the files of the published split are incomplete."""
     test = next((folder / n for n in ("labels>640.csv", "labels640.csv") if (folder / n).is_file()), None)
     padded = ("labels<=640_padded.csv", "labels=640_padded.csv")
     marked = next((folder / n for n in padded if (folder / n).is_file()), None)
@@ -241,13 +251,13 @@ def read_uhdiqa(root: Path) -> Benchmark:
         folder = next((root / f for f in (published, f"challenge/{published}") if (root / f).is_dir()), root / "images")
         rows.append(
             BenchmarkRow(
-                image,
-                str(folder / image),
-                native,
-                scale.score(native, f"{labels}, data row {position + 1}"),
-                image,
-                split,
-                row.get("subset", ""),
+                id=image,
+                path=str(folder / image),
+                mos_native=native,
+                score=scale.score(native, f"{labels}, data row {position + 1}"),
+                group=image,
+                split=split,
+                subset=row.get("subset", ""),
             )
         )
     return Benchmark(

@@ -1,3 +1,5 @@
+"""Equal files and almost equal pictures, against comparing every pair."""
+
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ def image_of(bits: int, name: str, sha256: str = "") -> Print:
 BASE = 0x123456789ABCDEF0
 
 
-def test_real_photographs_are_found_again(tmp_path: Path) -> None:
+def test_copies_of_real_photographs_are_detected(tmp_path: Path) -> None:
     trained, tested = tmp_path / "trained", tmp_path / "tested"
     trained.mkdir()
     tested.mkdir()
@@ -34,12 +36,12 @@ def test_real_photographs_are_found_again(tmp_path: Path) -> None:
     seen = []
     prints = benchmark_prints(load_benchmark(f"csv:{tmp_path / 'mos.csv'}"), progress=lambda *step: seen.append(step))
     pool = build_pool([str(trained)], tmp_path / "pool")
-    found = find_overlap(pool_prints(pool), prints)
-    assert [(match.tested.id, match.kind) for match in found.matches] == [
+    overlap = find_overlap(pool_prints(pool), prints)
+    assert [(match.tested.id, match.kind) for match in overlap.matches] == [
         ("tested/copy.png", "same file"),
         ("tested/smaller.jpg", "near"),
     ]
-    record = found.as_dict()
+    record = overlap.as_dict()
     assert (record["trained"], record["tested"], record["same_file"], record["near"]) == (2, 4, 1, 1)
     assert record["ids"] == ["tested/copy.png", "tested/smaller.jpg"]
     assert record["examples"][0]["trained_name"].endswith("astronaut.png")
@@ -47,13 +49,13 @@ def test_real_photographs_are_found_again(tmp_path: Path) -> None:
     assert [print_.id for print_ in pool_prints(pool, [pool[1].id])] == [pool[1].id]
 
 
-@pytest.mark.parametrize(("flipped", "found"), [(0, True), (1, True), (4, True), (5, False), (20, False)])
-def test_distance_limit_is_exact(flipped: int, found: bool) -> None:
+@pytest.mark.parametrize(("flipped", "matches"), [(0, True), (1, True), (4, True), (5, False), (20, False)])
+def test_distance_limit_is_exact(flipped: int, matches: bool) -> None:
     bits = BASE
     for position in range(flipped):
         bits ^= 1 << (3 * position)
     result = find_overlap([image_of(BASE, "train")], [image_of(bits, "test")], near_duplicate_distance=4)
-    assert [match.distance for match in result.matches] == ([flipped] if found else [])
+    assert [match.distance for match in result.matches] == ([flipped] if matches else [])
 
 
 def test_agrees_with_comparing_everything() -> None:
@@ -76,13 +78,13 @@ def test_agrees_with_comparing_everything() -> None:
     assert 10 < len(expected) < 60
 
 
-def test_the_same_file_wins_over_a_near_picture() -> None:
+def test_the_same_file_wins_over_a_near_duplicate() -> None:
     trained = [image_of(BASE, "near"), image_of(BASE ^ 0xFFFF, "same", sha256="s")]
     result = find_overlap(trained, [image_of(BASE, "test", sha256="s")])
     assert [(match.trained.id, match.kind) for match in result.matches] == [("same", "same file")]
 
 
-def test_pictures_without_a_telling_hash_match_nothing() -> None:
+def test_pictures_without_a_hash_match_nothing() -> None:
     nothing = Print("flat", "x", "", "flat.png")
     assert find_overlap([nothing], [Print("other", "y", "", "other.png")]).ids == frozenset()
     assert find_overlap([], [nothing]).as_dict()["near"] == 0

@@ -57,25 +57,27 @@ def test_student_and_exported_student_score_as_they_do_alone(tmp_path: Path, ben
 def test_a_bad_image_gives_a_row_and_stops_nothing(tmp_path: Path, benchmark: Benchmark) -> None:
     export_tiny(tmp_path / "tiny.onnx")
     seen = []
-    found = predict(tmp_path / "tiny.onnx", benchmark_samples(benchmark), progress=lambda *step: seen.append(step))
-    assert found.ids == tuple(row.id for row in benchmark.rows)
-    assert found.statuses == (Status.OK, Status.OK, Status.OK, Status.NOT_AN_IMAGE, Status.MISSING)
-    assert np.isnan(found.scores[3:]).all()
-    assert all(found.reasons[3:])
-    assert not any(found.reasons[:3])
+    predictions = predict(
+        tmp_path / "tiny.onnx", benchmark_samples(benchmark), progress=lambda *step: seen.append(step)
+    )
+    assert predictions.ids == tuple(row.id for row in benchmark.rows)
+    assert predictions.statuses == (Status.OK, Status.OK, Status.OK, Status.NOT_AN_IMAGE, Status.MISSING)
+    assert np.isnan(predictions.scores[3:]).all()
+    assert all(predictions.reasons[3:])
+    assert not any(predictions.reasons[:3])
     assert seen == [(done, 5) for done in range(1, 6)]
 
 
 def test_own_teacher_scores_as_it_does_alone(benchmark: Benchmark) -> None:
     teacher = build_teacher(OWN)
     alone = [float(teacher([teacher.preprocess(load(row.path), None)]).score[0]) for row in benchmark.rows[:3]]
-    found = predict(OWN, benchmark_samples(benchmark), name="mine")
-    assert found.scores[:3] == pytest.approx(alone)
-    assert (found.kind, found.name) == ("teacher", "mine")
-    assert found.about["stamp"]["name"] == "contrast"
+    predictions = predict(OWN, benchmark_samples(benchmark), name="mine")
+    assert predictions.scores[:3] == pytest.approx(alone)
+    assert (predictions.kind, predictions.name) == ("teacher", "mine")
+    assert predictions.about["stamp"]["name"] == "contrast"
 
 
-def test_what_a_teacher_refuses_or_cannot_say_is_a_row(benchmark: Benchmark) -> None:
+def test_what_a_teacher_refuses_or_cannot_score_is_a_row(benchmark: Benchmark) -> None:
     samples = benchmark_samples(benchmark)[:1]
     refused = predict(OWN, samples, options={"refuse_wide": 10})
     assert refused.statuses == (Status.FAILED,)
@@ -86,15 +88,15 @@ def test_what_a_teacher_refuses_or_cannot_say_is_a_row(benchmark: Benchmark) -> 
 
 
 def test_memory_that_runs_out_on_an_image_is_a_row(benchmark: Benchmark) -> None:
-    found = predict(OWN, benchmark_samples(benchmark), options={"memory_images": 0})
-    assert set(found.statuses[:3]) == {Status.FAILED}
-    assert all("out of memory on an image of" in reason for reason in found.reasons[:3])
+    predictions = predict(OWN, benchmark_samples(benchmark), options={"memory_images": 0})
+    assert set(predictions.statuses[:3]) == {Status.FAILED}
+    assert all("out of memory on an image of" in reason for reason in predictions.reasons[:3])
 
 
 def test_reference_teacher_gets_the_clean_image_of_the_pool(tmp_path: Path) -> None:
     pool = synthetic_pool(tmp_path, images=1, per_image=3, names=("gaussian_blur", "jpeg"))
-    found = predict("reference", pool_samples(pool))
-    by_id = dict(zip(found.ids, found.scores, strict=True))
+    predictions = predict("reference", pool_samples(pool))
+    by_id = dict(zip(predictions.ids, predictions.scores, strict=True))
     original = next(ref for ref in pool.ok() if not ref.ref_id)
     assert len(by_id) == 4
     # Nothing is nearer to the reference than the reference itself.
@@ -102,13 +104,13 @@ def test_reference_teacher_gets_the_clean_image_of_the_pool(tmp_path: Path) -> N
     assert by_id[original.id] > 0.95
 
 
-def test_a_missing_reference_is_told(benchmark: Benchmark) -> None:
+def test_a_missing_reference_is_a_row_with_its_reason(benchmark: Benchmark) -> None:
     first = benchmark_samples(benchmark)[0]
     missing = benchmark_samples(benchmark)[4].read
-    found = predict("reference", [first, Sample("with a lost reference", first.read, missing)])
-    assert found.statuses == (Status.NO_REFERENCE, Status.NO_REFERENCE)
-    assert "there is none" in found.reasons[0]
-    assert "the clean reference cannot be used" in found.reasons[1]
+    predictions = predict("reference", [first, Sample("with a lost reference", first.read, missing)])
+    assert predictions.statuses == (Status.NO_REFERENCE, Status.NO_REFERENCE)
+    assert "there is none" in predictions.reasons[0]
+    assert "the clean reference cannot be used" in predictions.reasons[1]
 
 
 @pytest.fixture
@@ -128,11 +130,11 @@ def store(tmp_path: Path) -> tuple[LabelStore, Pool]:
 
 def test_label_store_gives_its_labels_by_id(store: tuple[LabelStore, Pool]) -> None:
     labels, pool = store
-    found = predict(labels.folder, pool_samples(pool))
-    assert (found.kind, found.name) == ("labels", "hand")
-    assert found.scores == pytest.approx([0.2, np.nan, 0.8], nan_ok=True)
-    assert found.statuses[1] == Status.FAILED
-    assert found.reasons[1] == "no finite score"
+    predictions = predict(labels.folder, pool_samples(pool))
+    assert (predictions.kind, predictions.name) == ("labels", "hand")
+    assert predictions.scores == pytest.approx([0.2, np.nan, 0.8], nan_ok=True)
+    assert predictions.statuses[1] == Status.FAILED
+    assert predictions.reasons[1] == "no finite score"
 
 
 def test_label_store_knows_a_file_by_its_content(
@@ -141,13 +143,13 @@ def test_label_store_knows_a_file_by_its_content(
     # The benchmark holds the same photographs under other names, and two files the store never saw.
     labels, _ = store
     Image.fromarray(np.full((80, 80, 3), 9, np.uint8)).save(tmp_path / "photos" / "text.jpg")
-    found = predict(labels.folder, benchmark_samples(benchmark))
-    assert found.scores[:3] == pytest.approx([0.2, np.nan, 0.8], nan_ok=True)
-    assert found.statuses[3:] == (Status.MISSING, Status.MISSING)
-    assert "holds no label of this image" in found.reasons[3]
+    predictions = predict(labels.folder, benchmark_samples(benchmark))
+    assert predictions.scores[:3] == pytest.approx([0.2, np.nan, 0.8], nan_ok=True)
+    assert predictions.statuses[3:] == (Status.MISSING, Status.MISSING)
+    assert "holds no label of this image" in predictions.reasons[3]
 
 
-def test_a_store_cannot_judge_new_images(store: tuple[LabelStore, Pool]) -> None:
+def test_a_store_cannot_score_new_images(store: tuple[LabelStore, Pool]) -> None:
     with pytest.raises(PocketiqaError, match="is a label store"):
         open_predictor(store[0].folder)
 
@@ -160,14 +162,14 @@ def test_changed_files_of_a_pool_are_not_scored(tmp_path: Path) -> None:
     assert [sample.id for sample in pool_samples(pool, [pool[1].id])] == [pool[1].id]
 
 
-def test_a_student_that_comes_along_is_judged_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_student_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    judge = open_predictor("pocket-s")
-    assert (kind_of("pocket-s"), judge.name) == ("onnx", "pocket-s")
-    assert judge.about["digest"] == Scorer("pocket-s").digest
+    predictor = open_predictor("pocket-s")
+    assert (kind_of("pocket-s"), predictor.name) == ("onnx", "pocket-s")
+    assert predictor.about["digest"] == Scorer("pocket-s").digest
 
 
-def test_what_is_no_model_is_told_with_what_would_be(tmp_path: Path) -> None:
+def test_what_is_no_model_is_refused_with_all_kinds_of_model(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     for model in (tmp_path / "notes.txt", tmp_path / "nowhere", "refrence"):
         with pytest.raises(PocketiqaError, match=r"is no model: give an exported \.onnx file.*reference"):
@@ -197,18 +199,26 @@ def test_images_come_in_order_and_only_a_few_are_read_ahead() -> None:
         return float(rgb[0, 0, 0]) / 255
 
     samples = [Sample(str(number), lambda number=number: read(number)) for number in range(60)]
-    found = predict_samples(Predictor("mean", {}, score), "teacher", samples, workers=3)
-    assert found.scores == pytest.approx(np.arange(60) / 255)
+    predictions = predict_samples(Predictor("mean", {}, score), "teacher", samples, workers=3)
+    assert predictions.scores == pytest.approx(np.arange(60) / 255)
     assert most <= 12
 
 
 def test_predictions_travel_as_json_and_align() -> None:
     statuses = (Status.OK, Status.CORRUPT)
-    found = Predictions("m", "onnx", ("a", "b"), np.array([0.5, np.nan]), statuses, ("", "cut"), {"k": 1})
-    again = Predictions.from_dict(found.as_dict())
-    assert found.as_dict()["scores"] == [0.5, None]
-    assert again.as_dict() == found.as_dict()
-    aligned = found.aligned(("c", "a"))
+    predictions = Predictions(
+        "m",
+        "onnx",
+        ids=("a", "b"),
+        scores=np.array([0.5, np.nan]),
+        statuses=statuses,
+        reasons=("", "cut"),
+        about={"k": 1},
+    )
+    again = Predictions.from_dict(predictions.as_dict())
+    assert predictions.as_dict()["scores"] == [0.5, None]
+    assert again.as_dict() == predictions.as_dict()
+    aligned = predictions.aligned(("c", "a"))
     assert aligned.scores == pytest.approx([np.nan, 0.5], nan_ok=True)
     assert aligned.statuses == (Status.MISSING, Status.OK)
-    assert "not asked" in aligned.reasons[0]
+    assert "not run on this image" in aligned.reasons[0]

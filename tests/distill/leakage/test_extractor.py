@@ -1,82 +1,20 @@
-"""Features of every kind of model, each against what the model itself gives."""
-
-from pathlib import Path
-from typing import Any
+"""The edge layout, on pictures whose edges are known, and what all extractors have in common."""
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 
-from distill.leakage.extractor import chosen, edge_layout
-from distill.leakage.extractors import open_extractor
-from distill.leakage.network_extractors import pooled
+from distill.leakage.extractor import FeatureExtractor, chosen, edge_layout, extraction_threads, layout_extractor
 from pseudo_labels.errors import PocketiqaError
-from students.base import score_images
-from students.storage import save_student
-from teachers.registry import build_teacher
-from tests.helpers.tiny_students import export_tiny, photographs, tiny_student
-
-OWN = "tests.helpers.own_teacher:build"
+from tests.helpers.tiny_students import photographs
 
 
-def test_a_student_and_its_export_describe_alike(tmp_path: Path) -> None:
-    student = tiny_student()
-    save_student(student, tmp_path / "student", about={"name": "tiny"})
-    export_tiny(tmp_path / "tiny.onnx", student)
-    for feature in ("backbone", "map"):
-        folder = open_extractor(tmp_path, feature=feature)
-        exported = open_extractor(tmp_path / "tiny.onnx", feature=feature)
-        assert (folder.kind, exported.kind, folder.feature) == ("student", "onnx", feature)
-        for image in photographs():
-            np.testing.assert_allclose(exported.describe(image, None), folder.describe(image, None), atol=1e-4)
-    fused = score_images(student, photographs()[:1])[0].features.mean((1, 2))
-    np.testing.assert_allclose(folder.describe(photographs()[0], None), fused, atol=1e-6)
-    deepest = open_extractor(tmp_path / "tiny.onnx")
-    assert deepest.feature == "backbone"
-    assert deepest.identity["digest"] == exported.identity["digest"]
-
-
-def test_a_backbone_with_weights_from_a_file(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    model: Any = timm.create_model("test_efficientnet", num_classes=0).eval()
-    save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    options = {"name": "test_efficientnet", "weights": str(tmp_path / "weights.safetensors"), "mean": 0.5, "std": 0.5}
-    rgb = photographs()[0][:96, :128]
-    with torch.inference_mode():
-        batch = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-        expected = model.forward_features(batch).mean((2, 3))[0].numpy()
-    extractor = open_extractor("backbone", options=options)
-    np.testing.assert_allclose(extractor.describe(rgb, None), expected, atol=1e-4)
-    assert extractor.feature == "final"
-    (tmp_path / "copy.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
-    moved = open_extractor("backbone", options={**options, "weights": str(tmp_path / "copy.safetensors")})
-    assert moved.identity == extractor.identity
-    shallow = open_extractor("backbone", options=options, feature="blocks.1")
-    assert len(shallow.describe(rgb, None)) < len(expected)
-
-
-def test_a_teacher_by_its_feature() -> None:
-    extractor, teacher, rgb = open_extractor(OWN), build_teacher(OWN), photographs()[0]
-    cells = teacher([teacher.preprocess(rgb, None)]).features["cells"]
-    np.testing.assert_array_equal(extractor.describe(rgb, None), cells.flatten().numpy())
-    assert (extractor.feature, extractor.identity["stamp"]) == ("cells", teacher.stamp.digest)
-
-
-def test_maps_and_tokens_become_vectors() -> None:
-    maps = torch.rand(1, 5, 3, 4)
-    np.testing.assert_allclose(pooled(maps), maps[0].mean((1, 2)))
-    np.testing.assert_allclose(pooled(maps.flatten(2)), maps[0].flatten(1).mean(0))
-    assert pooled(torch.rand(1, 7)).shape == (7,)
-
-
-def test_edges_by_place_and_direction() -> None:
+def test_edges_by_position_and_direction() -> None:
     upright = np.zeros((128, 128, 3), np.uint8)
     upright[:, 40:] = 255  # brightness changes across: direction 0
-    found = edge_layout(upright).reshape(8, 8, 8)
-    assert set(np.flatnonzero(found.sum((0, 1)))) == {0}
-    assert set(np.flatnonzero(found.sum((0, 2)))) == {2}
+    edges = edge_layout(upright).reshape(8, 8, 8)
+    assert set(np.flatnonzero(edges.sum((0, 1)))) == {0}
+    assert set(np.flatnonzero(edges.sum((0, 2)))) == {2}
     turned = edge_layout(np.ascontiguousarray(upright.transpose(1, 0, 2))).reshape(8, 8, 8)
     assert set(np.flatnonzero(turned.sum((0, 1)))) == {4}
     assert not edge_layout(np.full((80, 90, 3), 77, np.uint8)).any()
@@ -84,22 +22,23 @@ def test_edges_by_place_and_direction() -> None:
     assert np.corrcoef(edge_layout(dark), edge_layout(photographs()[0]))[0, 1] > 0.98  # measured: 0.991
 
 
-def test_what_cannot_describe_says_why(tmp_path: Path) -> None:
+def test_the_first_feature_is_taken_unless_one_is_named() -> None:
+    assert chosen(None, ("deep", "shallow"), "mine") == "deep"
+    assert chosen("shallow", ("deep", "shallow"), "mine") == "shallow"
+    with pytest.raises(PocketiqaError, match="mine has no feature 'colour': choose deep, shallow"):
+        chosen("colour", ("deep", "shallow"), "mine")
     with pytest.raises(PocketiqaError, match="mine gives no features to compare images by"):
         chosen(None, (), "mine")
-    with pytest.raises(PocketiqaError, match="layout has no feature 'colour': choose edges"):
-        open_extractor(feature="colour")
-    with pytest.raises(PocketiqaError, match="option 'views': layout takes none"):
-        open_extractor(options={"views": 3})
-    with pytest.raises(PocketiqaError, match="'nothing' is no model"):
-        open_extractor("nothing")
-    with pytest.raises(PocketiqaError, match=r"lacks --option name=TIMM_MODEL: its options are name, weights"):
-        open_extractor("backbone")
-    with pytest.raises(PocketiqaError, match="has no option 'wieghts'"):
-        open_extractor("backbone", options={"name": "test_efficientnet", "wieghts": "x"})
-    with pytest.raises(PocketiqaError, match="weights=None and pretrained=False"):
-        open_extractor("backbone", options={"name": "test_efficientnet"})
-    with pytest.raises(PocketiqaError, match="no backbone weights at"):
-        open_extractor("backbone", options={"name": "test_efficientnet", "weights": str(tmp_path / "gone")})
-    with pytest.raises(PocketiqaError, match="mean or std is 'grey'"):
-        open_extractor("backbone", options={"name": "test_efficientnet", "weights": "x", "mean": "grey"})
+
+
+def test_threads_of_torch_are_set_and_restored() -> None:
+    before = torch.get_num_threads()
+    teacher = FeatureExtractor("some", "teacher", "map", {}, layout_extractor().extract)
+    with extraction_threads(teacher, before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    # The layout does not run in torch.
+    with extraction_threads(layout_extractor(), before + 1):
+        assert torch.get_num_threads() == before
+    with pytest.raises(PocketiqaError, match="threads is 0: give 1 or more"), extraction_threads(teacher, 0):
+        pass

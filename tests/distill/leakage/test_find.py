@@ -102,7 +102,7 @@ def test_the_page_shows_the_pairs_and_loads_nothing(made: Path) -> None:
     assert len(pictures) == 2 * (4 + 3 + 1)  # all pairs, and those on both sides of the threshold
     assert all(str(one["src"]).startswith("data:image/jpeg") for one in pictures)
     assert "http" not in page
-    assert "3 of 4 images are near one of 6 trained ones" in seen.text
+    assert "3 of 4 images are near duplicates of one of 6 trained ones" in seen.text
 
 
 def test_the_same_call_computes_nothing_and_another_threshold_keeps_the_features(
@@ -114,11 +114,11 @@ def test_the_same_call_computes_nothing_and_another_threshold_keeps_the_features
         open_extractor(),
     )
 
-    def describe(rgb: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
+    def extract(rgb: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
         calls.append(rgb.shape)
-        return layout.describe(rgb, reference)
+        return layout.extract(rgb, reference)
 
-    counted = FeatureExtractor("counted", "layout", "edges", {}, describe)
+    counted = FeatureExtractor("counted", "layout", "edges", {}, extract)
     steps: list[tuple[int, int]] = []
     first = find_near_duplicates(
         *sides, counted, tmp_path / "out", above=0.5, progress=lambda *step: steps.append(step)
@@ -133,7 +133,7 @@ def test_the_same_call_computes_nothing_and_another_threshold_keeps_the_features
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     find_near_duplicates(*sides, counted, tmp_path / "out", above=0.6, overwrite=True)
     assert len(calls) == 14  # what was damaged is described again
-    other = FeatureExtractor("other", "layout", "edges", {"version": 2}, describe)
+    other = FeatureExtractor("other", "layout", "edges", {"version": 2}, extract)
     find_near_duplicates(*sides, other, tmp_path / "out", above=0.6, overwrite=True)
     assert len(calls) == 24
     (tmp_path / "out" / "overlap.json").write_text("{}")
@@ -181,7 +181,7 @@ def test_an_evaluation_gives_each_metric_with_and_without_the_near(
     assert sum(row.near_duplicate for row in rows) == 3
     assert targets.marked == (False, False, False, True)
     assert result["target"]["about"]["notes"][-1].startswith("3 of 4 images are near")
-    with pytest.raises(PocketiqaError, match=r"says nothing of 6 of 6 images of trained, such as 'astronaut\.png'"):
+    with pytest.raises(PocketiqaError, match=r"does not contain 6 of 6 images of trained, such as 'astronaut\.png'"):
         with_near_duplicates(load_benchmark(benchmarks[0]), read_overlap(made))
     (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(PocketiqaError, match=r"other\.json is no overlap\.json of format 1"):
@@ -223,7 +223,7 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     assert (few.folder, few.reason.partition(":")[0]) == ("", "lone has 1 images to compare")
     gone = write_ratings(tmp_path, "gone", [("a.png", 0.5), ("b.png", 0.6)])
     (none,) = near_duplicates_in_benchmarks([source], [BenchmarkSection(ratings=gone)], tmp_path / "gone", seed=0)
-    assert "describes none of the 2 images of gone" in none.reason
+    assert "has features for none of the 2 images of gone" in none.reason
 
 
 def test_the_held_out_part_of_a_pool_is_looked_at_once_a_photograph(tmp_path: Path) -> None:
@@ -267,10 +267,10 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, benchmarks: tuple[s
         found_in(tmp_path / "out", alone, benchmarks[1])
     with pytest.raises(PocketiqaError, match=r"above is 1\.5, but it is a cosine"):
         found_in(tmp_path / "out", *benchmarks, above=1.5)
-    with pytest.raises(PocketiqaError, match="validation is 1: give a share"):
+    with pytest.raises(PocketiqaError, match="validation is 1: give a fraction"):
         found_in(tmp_path / "out", *benchmarks, validation=1.0)
     gone = write_ratings(tmp_path, "gone", [("a.png", 0.5), ("b.png", 0.6)])
-    with pytest.raises(PocketiqaError, match=r"layout describes none of the 2 images of gone, such as a\.png"):
+    with pytest.raises(PocketiqaError, match=r"layout has features for none of the 2 images of gone, such as a\.png"):
         found_in(tmp_path / "out", gone, benchmarks[1])
     with pytest.raises(PocketiqaError, match="'/nowhere' is neither the folder of a pool"):
         training_image_set("/nowhere")
@@ -287,7 +287,9 @@ def test_the_command(tmp_path: Path, benchmarks: tuple[str, str], capsys: pytest
     words = ("overlap", *benchmarks, "--out", tmp_path / "out", "--above", 0.5, "--by", "layout")
     assert pocketiqa(*words) == 0
     printed = capsys.readouterr().out
-    assert "3 of 4 images are near one of 6 trained ones (trained) by feature 'edges' of layout" in printed
+    assert (
+        "3 of 4 images are near duplicates of one of 6 trained ones (trained) by feature 'edges' of layout" in printed
+    )
     assert "all images" in printed
     model, result = tmp_path / "tiny.onnx", tmp_path / "result.json"
     assert pocketiqa("evaluate", model, "--on", benchmarks[1], "--near", tmp_path / "out", "--out", result) == 0

@@ -51,7 +51,7 @@ def test_the_section_shows_what_was_found_and_says_why_nothing_was(tmp_path: Pat
     page = files.html.read_text("utf-8")
     (section,) = re.findall(r'<section id="overlap">.*?</section>', page, re.DOTALL)
     seen, twin = parsed(section), files.json.read_text("utf-8")
-    assert "3 of 4 images are near one of 6 trained ones (trained)" in seen.text
+    assert "3 of 4 images are near duplicates of one of 6 trained ones (trained)" in seen.text
     assert "Not compared by features: the recipe says near: null." in seen.text
     copying, judged = (json.loads(twin)[key] for key in ("neighbours", "evaluation"))
     metrics = [copying[0]["copying"]["all images"]["srcc"]]

@@ -101,7 +101,7 @@ def test_scores_are_one_for_best(database: Benchmark) -> None:
     assert rising == pytest.approx(-1 if database.name in ("live", "csiq") else 1)
 
 
-def test_kadid_reads_dmos_as_an_opinion(tmp_path: Path) -> None:
+def test_kadid_reads_dmos_as_a_mean_rating(tmp_path: Path) -> None:
     write_kadid(tmp_path)
     rows = {row.id: row for row in load_benchmark(f"kadid10k:{tmp_path}").rows}
     row = rows["I01_01_01.png"]
@@ -149,8 +149,8 @@ def test_tid_with_a_bad_line(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize("realigned", [True, False])
 def test_live_leaves_out_copies_of_references(tmp_path: Path, realigned: bool) -> None:
     write_live(tmp_path, realigned=realigned)
-    found = load_benchmark(f"live:{tmp_path}")
-    assert len(found.rows) == 982 - 197
+    benchmark = load_benchmark(f"live:{tmp_path}")
+    assert len(benchmark.rows) == 982 - 197
     everything = read_live(tmp_path, include_references=True)
     assert len(everything.rows) == 982
     copies = [row.score for row in everything.rows if row.id == "jp2k/img1.bmp"]
@@ -188,9 +188,9 @@ def write_csiq_sheet(root: Path) -> None:
 
 def test_csiq_sheet_names_the_files_of_the_archive(tmp_path: Path) -> None:
     write_csiq_sheet(tmp_path)
-    found = load_benchmark(f"csiq:{tmp_path}")
-    assert len(found.rows) == 18
-    assert {row.id for row in found.rows if row.group == "1600"} == {
+    benchmark = load_benchmark(f"csiq:{tmp_path}")
+    assert len(benchmark.rows) == 18
+    assert {row.id for row in benchmark.rows if row.group == "1600"} == {
         "1600.AWGN.1.png",
         "1600.BLUR.1.png",
         "1600.contrast.1.png",
@@ -198,8 +198,8 @@ def test_csiq_sheet_names_the_files_of_the_archive(tmp_path: Path) -> None:
         "1600.JPEG.1.png",
         "1600.jpeg2000.1.png",
     }
-    assert found.rows[0].score == pytest.approx(1 - 0.0619)
-    assert found.rows[0].path == str(tmp_path / "dst_imgs" / "awgn" / "1600.AWGN.1.png")
+    assert benchmark.rows[0].score == pytest.approx(1 - 0.0619)
+    assert benchmark.rows[0].path == str(tmp_path / "dst_imgs" / "awgn" / "1600.AWGN.1.png")
 
 
 def test_csiq_text_finds_images_in_any_folder_with_and_without_ending(tmp_path: Path) -> None:
@@ -224,12 +224,12 @@ def test_csiq_sheet_with_an_unknown_distortion_or_without_the_sheet(tmp_path: Pa
         load_benchmark(f"csiq:{tmp_path}")
     book.worksheets[0].title = "other"
     book.save(tmp_path / "csiq.DMOS.xlsx")
-    with pytest.raises(PocketiqaError, match="no sheet 'all_by_image': found other"):
+    with pytest.raises(PocketiqaError, match="no sheet 'all_by_image': it has other"):
         load_benchmark(f"csiq:{tmp_path}")
 
 
-def test_an_opinion_outside_the_scale_is_refused(tmp_path: Path) -> None:
+def test_a_rating_outside_the_scale_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "dmos.csv").write_text("dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,41,0.5\n")
-    with pytest.raises(PocketiqaError, match="data row 1: opinion 41 lies outside the scale 1 to 5"):
+    with pytest.raises(PocketiqaError, match="data row 1: rating 41 lies outside the scale 1 to 5"):
         load_benchmark(f"kadid10k:{tmp_path}")
