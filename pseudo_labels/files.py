@@ -49,7 +49,7 @@ def read_json(path: Path, *, what: str) -> Any:
 
     Raises:
         PocketiqaError: the file is missing, or cannot be read.
-        TamperedError: the file is not JSON.
+        IntegrityError: the file is not JSON.
     """
     try:
         return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))

@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Whether somebody asked the program to end.
+    """Whether the program was asked to end.
 
     Attributes:
         wish: name of the first signal that came; empty before.
@@ -116,7 +116,7 @@ def training_environment(config: LoopSettings, trackers: Path) -> Iterator[Accel
     """An Accelerator, the run's own threads and random numbers; all as it was before, afterwards.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         trackers: folder of trackers that write files.
 
     Raises:
@@ -136,7 +136,7 @@ def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerato
         raise PocketiqaError(f"tracker {config.tracker!r} is unknown: choose none or one of {', '.join(sorted(known))}")
     try:
         accelerator = Accelerator(
-            # Said in so many words where there is no GPU: else several processes would not know of each other.
+            # Explicit where there is no GPU: otherwise several processes would not form one group.
             cpu=config.device == "cpu" or not torch.accelerator.is_available(),
             mixed_precision=config.mixed_precision,
             gradient_accumulation_steps=config.accumulation_steps,
@@ -163,7 +163,7 @@ def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerato
 
 @contextmanager
 def _threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None]:
-    """Share the cores among the processes of this machine while training on the CPU."""
+    """Divide the cores among the processes of this machine while training on the CPU."""
     before = torch.get_num_threads()
     if accelerator.device.type == "cpu":
         # The next step needs as much as this one.
@@ -177,6 +177,6 @@ def _threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None
 
 def _fraction_of_cores(accelerator: Accelerator) -> int:
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
-    # Launchers set the variable to 1 for each of several processes, unasked; of a single one, it is the user's word.
+    # Launchers set the variable to 1 for each of several processes by themselves; for a single one, the user set it.
     asked = os.environ.get("OMP_NUM_THREADS", "") if here == 1 else ""
     return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // here)

@@ -1,4 +1,4 @@
-"""What a run records: a history that is the same however often it was interrupted, and timings that are not."""
+"""Records of a run: a history that is the same however often it was interrupted, and timings that are not."""
 
 import json
 import math
@@ -14,19 +14,19 @@ HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
 
 
 class History:
-    """JSON lines, appended; cut back to the length that a checkpoint knows when a run is resumed."""
+    """JSON lines, appended; cut back to the length in the checkpoint when a run is resumed."""
 
     def __init__(self, path: Path, length: int = 0):
         """Open the file and drop everything after ``length`` bytes.
 
         Raises:
-            TamperedError: the file is shorter than that.
+            IntegrityError: the file is shorter than that.
         """
         self._path = path
         written = path.stat().st_size if path.exists() else 0
         if written < length:
             raise IntegrityError(
-                f"{path} has {written} bytes, but the checkpoint knows {length}: restore it, "
+                f"{path} has {written} bytes, but the checkpoint has {length}: restore it, "
                 "or add --overwrite to start over"
             )
         with explain_full_disk(path), open(path, "ab") as file:
@@ -66,12 +66,12 @@ class Mean:
         self._sums = dict(state or {})
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Take in one step's values."""
+        """Add the values of one step."""
         for name, value in {**values, "": 1.0}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint keeps."""
+        """The sums, for a checkpoint."""
         return dict(self._sums)
 
     def take(self) -> dict[str, float]:

@@ -1,40 +1,33 @@
-"""How well a model repeats the labels of held-out scenes, seen whole as in use."""
+"""How well a model predicts the labels of held-out scenes, on whole images as in use."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, distributed
 
 from distill.data.examples import Examples, Source
 from distill.training.batches import LazyBatch
 from distill.training.distributed import world_size
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.metrics.correlation import METRICS
 
 
 def correlations(predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """SRCC, PLCC and RMSE in float64, with n; a correlation is None where one side does not vary."""
-    x, y = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        metrics = {"srcc": stats.spearmanr, "plcc": stats.pearsonr} if len(x) > 1 else {}
-        values = {name: float(function(x, y)[0]) for name, function in metrics.items()}
-    finite = {name: values.get(name) if np.isfinite(values.get(name, np.nan)) else None for name in ("srcc", "plcc")}
-    return {"n": len(x), **finite, "rmse": float(np.sqrt(np.mean((x - y) ** 2)))}
+    """SRCC, PLCC and RMSE in float64, with n; a correlation that is undefined, as of two images, is None."""
+    values = {name: METRICS[name](predictions, targets) for name in ("srcc", "plcc", "rmse")}
+    return {"n": len(predictions)} | {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 class Validator:
-    """Scores the validation part; every process takes a share of the batches.
+    """Scores the validation part; every process takes every world-th batch.
 
     Args:
-        examples: the validation part.
-        sources: of the examples.
-        batches: indices into ``examples``, and a function that reads what is scored: together each example once.
-        device: of the model.
+        examples: examples of the validation part.
+        sources: sources of the examples.
+        batches: indices into ``examples``, and a function that reads the model's input: together each example once.
+        device: device of the model.
 
     Raises:
         PocketiqaError: no selecting source has two validation images with different labels.
@@ -70,7 +63,7 @@ class Validator:
         """Metrics of each source, and the score that chooses: the mean SRCC of the sources that select.
 
         Args:
-            score: what a batch was read as -> scores [B], with the model in evaluation mode.
+            score: input of a batch -> scores [B], with the model in evaluation mode.
 
         Returns:
             ``score`` in [-1, 1] (a source whose images all get the same score counts 0), and for each of ``sources``

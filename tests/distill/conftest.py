@@ -2,9 +2,14 @@ from pathlib import Path
 
 import pytest
 
+from distill.data.examples import Source
+from distill.data.pixel_cache import PixelCache, build_pixels
 from distill.stages.context import Run, open_run
 from distill.stages.pipeline import run_recipe
+from pseudo_labels.pool import Pool
+from students.preprocess import Preprocess
 from tests.helpers.pools import write_photographs
+from tests.helpers.training import texture_pool, texture_store
 
 SETTINGS = (
     "distort.per_image=2",
@@ -22,3 +27,28 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     settings = [*SETTINGS, f'pool.sources=["{folder / "photographs"}"]']
     run_recipe("tiny", out=folder / "run", settings=settings)
     return open_run("tiny", Path(folder / "run"), settings)
+
+
+@pytest.fixture(scope="session")
+def example_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 textures of three sizes in six scenes, their labels and their pixels."""
+    folder = tmp_path_factory.mktemp("data")
+    pool = texture_pool(folder, scenes=6, versions=4, sizes=((80, 96), (64, 64), (96, 70)))
+    texture_store(folder / "labels", pool)
+    build_pixels(pool, Preprocess(max_side=96), folder / "cache")
+    return folder
+
+
+@pytest.fixture
+def pool(example_data: Path) -> Pool:
+    return Pool.open(example_data / "pool")
+
+
+@pytest.fixture
+def cache(example_data: Path, pool: Pool) -> PixelCache:
+    return build_pixels(pool, Preprocess(max_side=96), example_data / "cache")
+
+
+@pytest.fixture
+def source(example_data: Path, pool: Pool, tmp_path: Path) -> Source:
+    return Source("teacher", pool, texture_store(tmp_path / "labels", pool))

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pseudo_labels.images import decode, load
 from students.contract import CONTRACT_KEY, StudentContract
 from students.preprocess import Preprocess
-from students.runtime import Result, Scorer
+from students.runtime import ImageInput, Result, Scorer
 from students.session import INPUT, OUTPUTS, with_checksum
 
 CELL_PX = 32
@@ -26,8 +26,11 @@ class Predictor(Scorer):
         """Take a function from uint8 HxWx3 to a quality map in [0, 1]; the score is its mean."""
         self._say = say
 
-    def score(self, image) -> Result:
-        rgb = image if isinstance(image, np.ndarray) else decode(image) if isinstance(image, bytes) else load(image)
+    def score(self, image: ImageInput) -> Result:
+        if isinstance(image, np.ndarray):
+            rgb = image
+        else:
+            rgb = decode(image) if isinstance(image, bytes) else load(str(image))
         quality = self._say(rgb)
         return Result(float(quality.mean()), quality, np.ones_like(quality))
 

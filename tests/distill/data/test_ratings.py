@@ -297,10 +297,10 @@ def test_other_processes_wait_for_the_main_one(tmp_path: Path):
     spec = csv_benchmark(tmp_path, GROUPED)
     program = f"""
 from pathlib import Path
-from distill.data.ratings import opinion_source
+from distill.data.ratings import rating_source
 print("ready", flush=True)
 read = []
-found = opinion_source({spec!r}, None, Path({str(tmp_path / "pool")!r}), progress=lambda *at: read.append(at))
+found = rating_source({spec!r}, None, Path({str(tmp_path / "pool")!r}), progress=lambda *at: read.append(at))
 print(found.pool.digest, found.labels.digest, read)
 """
     other = subprocess.Popen(
