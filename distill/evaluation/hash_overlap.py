@@ -17,6 +17,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decod
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
+# Bits of 64. A resized or recompressed copy changes few bits; unrelated pictures differ in about half of them.
 NEAR_DUPLICATE_DISTANCE = 4
 _EXAMPLES = 24
 
@@ -141,6 +142,7 @@ def find_overlap(
         if image.sha256 in by_content:
             best[image.id] = Match(image, by_content[image.sha256], 0)
     for match in _near_duplicates(trained, tested, near_duplicate_distance):
+        # An equal file is certain and never replaced; among near duplicates the closest counts.
         known = best.get(match.tested.id)
         if known is None or (known.kind != "same file" and match.distance < known.distance):
             best[match.tested.id] = match
