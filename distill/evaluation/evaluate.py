@@ -23,8 +23,10 @@ from pseudo_labels.records import Status
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
+# Version of the layout of the result.
 FORMAT = 1
 ALL, CLEAN, UNMARKED = "all", "clean", "unmarked"
+# Images without a score that a result lists by name; their counts are complete.
 _EXAMPLES = 20
 
 
@@ -129,6 +131,7 @@ class _Comparison:
     def evaluate_model(self, name: str, mask: BoolArray) -> dict[str, Any]:
         """Metrics of one model on one selection, by subset too, and its difference to ``versus``."""
         scores = self.models[name].scores
+        # Images without a score are left out, not counted as wrong; ``coverage`` shows how many there are.
         keep = mask & np.isfinite(scores)
         samples = self._samples(name, keep)
         subsets = {
@@ -136,6 +139,7 @@ class _Comparison:
             for subset in sorted(set(self.targets.subsets) - {""})
         }
         result = self._metrics(name, keep, samples)
+        # A single subset would only repeat the whole.
         if len(subsets) > 1:
             drawn = {subset: self._samples(name, part) for subset, part in subsets.items()}
             result["subsets"] = {subset: self._metrics(name, part, drawn[subset]) for subset, part in subsets.items()}
@@ -175,6 +179,7 @@ class _Comparison:
 
     def _paired(self, name: str, mask: BoolArray) -> dict[str, Any]:
         """Differences to ``versus`` on the images that both have scored, resampled together."""
+        # Only images that both models have scored: a model must not gain by failing on difficult images.
         keep = mask & np.isfinite(self.models[name].scores) & np.isfinite(self.models[self.versus].scores)
         own, other = (measure(self.models[m].scores[keep], self.targets.scores[keep])[0] for m in (name, self.versus))
         own_drawn, other_drawn = self._samples(name, keep), self._samples(self.versus, keep)

@@ -141,6 +141,7 @@ def find_overlap(
         if image.sha256 in by_content:
             best[image.id] = Match(image, by_content[image.sha256], 0)
     for match in _near_duplicates(trained, tested, near_duplicate_distance):
+        # An equal file is certain and never replaced; among near duplicates the closest counts.
         known = best.get(match.tested.id)
         if known is None or (known.kind != "same file" and match.distance < known.distance):
             best[match.tested.id] = match

@@ -41,7 +41,7 @@ def mean_difference(
     if not known:
         reason = "no repeat has both" if not pairs else f"no {metric} in any repeat"
         return {"difference": None, "low": None, "high": None, "interval_reason": reason, "reason": reason, "n": 0}
-    # The repeats share their resamples, so the mean is taken resample by resample: its spread is that of the images.
+    # All repeats have the same resamples, so the mean is taken resample by resample: its spread is that of the images.
     samples = np.mean([drawn for _, drawn, _ in known], axis=0)
     groups = min(count for _, _, count in known)
     difference = statistics.fmean(value for value, _, _ in known)

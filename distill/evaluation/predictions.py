@@ -30,6 +30,7 @@ Pixels = tuple[np.ndarray, np.ndarray | None]
 # Score, status and reason of one image.
 _Row = tuple[float, Status, str]
 
+# So many decoded images may wait for the model, for each worker: this bounds the memory.
 _AHEAD_PER_WORKER = 2
 
 
@@ -88,6 +89,7 @@ def _onnx_predictor(path: Path, threads: int) -> Predictor:
 
 
 def _student_predictor(path: Path) -> Predictor:
+    # Imported here: only student folders and teachers need torch, which takes seconds to load.
     from students.base import score_images
     from students.storage import open_student
 
@@ -328,7 +330,9 @@ def _from_store(folder: Path, samples: Sequence[Sample], name: str | None, progr
 
     store = LabelStore.open(folder)
     table = store.labels().select(["id", "sha256", "view", "status", "reason", "score"]).to_pylist()
+    # Crops have scores of their own; a prediction is about the full image.
     full = [row for row in table if row["view"] == FULL]
+    # A benchmark may hold the photographs of the pool under other ids, so the content of the file is the second key.
     by_id, by_content = {row["id"]: row for row in full}, {row["sha256"]: row for row in full if row["sha256"]}
     rows = []
     for done, sample in enumerate(samples, start=1):

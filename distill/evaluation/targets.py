@@ -47,6 +47,7 @@ class Targets:
     marked: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
+        # Predictions are matched to targets by id, and the other columns by position.
         lengths = {len(part) for part in (self.ids, self.scores, self.groups, self.subsets, self.near_training)}
         if len(lengths) > 1 or len(set(self.ids)) < len(self.ids):
             raise PocketiqaError(

@@ -128,6 +128,7 @@ def compare(names: tuple[str, str], trained: Embeddings, tested: Embeddings, abo
     Raises:
         PocketiqaError: there are fewer images than that.
     """
+    # Standardised by the training images alone, see ``standardised``; scenes then use both sets in one space.
     first, second = standardised(trained.vectors, tested.vectors)
     index, cosine = nearest(second, first)
     keys: list[Key] = [(TRAINED, image.sample.id) for image in trained.images]
@@ -201,6 +202,7 @@ def _copying(compared: Compared, tested: ImageSet, seed: int) -> tuple[dict[str,
     statuses = tuple(Status.FAILED if np.isnan(score) else Status.OK for score in scores)
     reasons = tuple("its nearest trained image has no score" if np.isnan(score) else "" for score in scores)
     ids = tuple(image.sample.id for image in compared.tested.images)
+    # Near duplicates are passed as overlapping: the ``clean`` selection then shows what copying gives without them.
     copy = Predictions(name=COPY, kind="copy", ids=ids, scores=scores, statuses=statuses, reasons=reasons)
     return evaluate([copy], tested.targets, overlapping=compared.near_duplicate_ids, seed=seed), ""
 

@@ -24,6 +24,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, ImageError
 from pseudo_labels.records import Status
 
 KIND = "features"
+# Images per part file: few files for a large set, and little to repeat after an interruption.
 _PART_IMAGES = 256
 _EXAMPLES = 20
 
@@ -89,6 +90,7 @@ def embed(
             step(len(images))
         digests[path.name] = sha256_bytes(data)
         rows += part
+    # Written last, when all parts are in place; from now on altered parts are noticed.
     outputs.finish(folder, {"parts": digests})
     return _collected(image_set, by, rows)
 

@@ -53,6 +53,7 @@ def open_extractor(
 
         if kind == BACKBONE:
             return backbone_extractor(given, feature, device)
+        # Named for people; its identity is that of the backbone, so features of either name are the same.
         embedded = backbone_extractor(_of_embedded(), feature, device)
         return replace(embedded, name="the embedded teacher's backbone")
     from distill.leakage.network_extractors import teacher_extractor

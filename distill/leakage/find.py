@@ -67,6 +67,7 @@ def find_near_duplicates(
     """
     check_above(above)
     _check(validation, trained, tested)
+    # Everything that determines the results: a call with an equal ``spec`` reads them instead of computing them.
     spec = {
         "trained": trained.digest, "tested": tested.digest, "by": by.as_dict(), "above": above,
         "validation": validation, "seed": seed, "version": FORMAT,
@@ -81,6 +82,7 @@ def find_near_duplicates(
         record["split"] = write_split(compared, out / SPLIT, validation=validation, seed=seed)
         write_atomic(out / PAGE, overlap_page(record, compared).encode())
         write_atomic(out / RECORD, canonical_json(record))
+        # Last, with the checksums: an interrupted comparison is repeated with the cached features, and not read.
         files = [name for name in (RECORD, GROUPS, SPLIT, PAGE) if (out / name).is_file()]
         outputs.finish(out, {"files": {name: sha256_file(out / name) for name in files}})
     return _read(out)

@@ -148,6 +148,7 @@ def pool_image_set(
         for sample, ref in zip(samples, refs, strict=True)
     )
     digest = digest_of([[ref.id, ref.group, scores.get(ref.id)] for ref in refs])
+    # Targets follow the images that stand for a photograph, so that copies of one scene do not count several times.
     rated = [ref.id for ref in refs if ref.id in scores]
     part = targets.part(rated) if targets is not None and rated else None
     return ImageSet(name or pool.folder.name, images, digest, part)
@@ -160,6 +161,7 @@ def shown_by(ref: ImageRef) -> str:
 
 def _shown_once(refs: Sequence[ImageRef]) -> list[ImageRef]:
     """One image of each photograph: the original, or the first copy where the original is not among them."""
+    # A later original replaces an earlier copy; a later copy replaces nothing.
     ref_of: dict[str, ImageRef] = {}
     for ref in refs:
         if not ref.ref_id or shown_by(ref) not in ref_of:

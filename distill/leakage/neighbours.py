@@ -121,6 +121,7 @@ def components(vectors: Vectors, above: float, *, block_rows: int = _BLOCK_ROWS)
         for columns in _blocks(len(vectors), block_rows):
             if columns.start < rows.start:
                 continue  # cosines are symmetric
+            # Joined block by block: only the links of one block are held at a time, not those of all pairs.
             one, other = np.nonzero(vectors[rows] @ vectors[columns].T > above)
             groups = _joined(groups, one + rows.start, other + columns.start)
     # Component numbers are arbitrary; ranking them by first member makes them independent of the blocks.

@@ -82,6 +82,7 @@ def _inner_maps(graph: onnx.GraphProto) -> dict[str, str]:
     """Tensor name by feature, as far as the node names of the graph show it; the deepest first."""
     tensor_of: dict[str, str] = {}
     reductions = {int(match[1]): node for node in graph.node if (match := _REDUCTION.search(node.name))}
+    # The neck reduces the levels from fine to coarse, so the highest number belongs to the deepest map.
     if reductions:
         tensor_of[DEEPEST] = reductions[max(reductions)].input[0]
     heads = [node for node in graph.node if _HEADS.search(node.name)]
@@ -206,6 +207,7 @@ def backbone_extractor(options: Mapping[str, Any], feature: str | None, device: 
 
     # A file is identified by its content, not its path: moved weights do not invalidate cached features.
     weights = sha256_file(Path(wanted.weights).expanduser()) if wanted.weights else "timm"
+    # The version of timm is included because it builds the network: features of another version are computed again.
     identity = {**asdict(replace(wanted, weights=weights, mean=mean, std=std)), "timm": timm.__version__}
     return FeatureExtractor(wanted.name, BACKBONE, depth, {**identity, "feature": depth}, extract)
 

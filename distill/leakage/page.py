@@ -15,6 +15,7 @@ from distill.leakage.pairs import gallery
 from distill.leakage.record import ALL_IMAGES, closest, copied, in_words
 
 PAGE = "overlap.html"
+# Pairs that are shown as the closest, and on each side of the threshold.
 _CLOSEST, _BESIDE = 24, 6
 
 
@@ -101,6 +102,7 @@ def _left_out(record: Mapping[str, Any]) -> list[object]:
 
 def _cosines(record: Mapping[str, Any]) -> Section:
     cosines = np.array([one["cosine"] for one in closest(record)], np.float64)
+    # The axis begins at 0, or at the next lower tenth if a cosine is negative.
     low = min(0.0, float(np.floor(cosines.min() * 10) / 10))
     series = Series("tested images", "student", cosines, cosines)
     label = "cosine to the nearest trained image"
@@ -155,5 +157,5 @@ def _scenes(record: Mapping[str, Any]) -> Section:
 
 
 def _use() -> str:
-    recipe = "sources: [{opinions: 'csv:DIR/split.csv', split: train}]      # in a recipe"
+    recipe = "sources: [{ratings: 'csv:DIR/split.csv', split: train}]      # in a recipe"
     return f"{shlex.join(['pocketiqa', 'evaluate', 'MODEL', '--on', 'BENCHMARK', '--near', 'DIR'])}\n{recipe}"

@@ -98,6 +98,7 @@ def closest(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def closest_scenes(record: Mapping[str, Any], most: int) -> list[Mapping[str, Any]]:
     """The closest pair of each scene, for a few pictures: one scene shot many times must not fill them all."""
+    # The first pair of a scene in this order is its closest one.
     best: dict[str, Mapping[str, Any]] = {}
     for image in closest(record):
         best.setdefault(image["scene"], image)

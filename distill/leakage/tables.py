@@ -39,6 +39,7 @@ def write_split(compared: Compared, path: Path, *, validation: float, seed: int)
     """
     images: dict[Key, Image] = {(TRAINED, image.sample.id): image for image in compared.trained.images}
     images |= {(TESTED, image.sample.id): image for image in compared.tested.images}
+    # A benchmark needs a path and a rating for every image.
     usable = {key: image for key, image in images.items() if image.file and not math.isnan(image.score)}
     if not any(key[0] == TRAINED for key in usable):
         return _none(path, _NO_FILES)
@@ -49,6 +50,7 @@ def write_split(compared: Compared, path: Path, *, validation: float, seed: int)
     rows = []
     for key, image in usable.items():
         if parts[key] in {part.value for part in Part}:
+            # A relative path would be read relative to the folder of ``split.csv``; ``repr`` keeps all digits.
             file = os.path.abspath(image.file)
             rows.append([file, repr(float(image.score)), compared.scene_of[key], parts[key], image.subset])
     write_atomic(path, _csv(["image", "mos", "group", "split", "subset"], rows))

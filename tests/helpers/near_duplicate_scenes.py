@@ -1,17 +1,21 @@
-"""Image sets with known near duplicates: photographs that show a trained scene again, and features with known angles."""
+"""Image sets with known near duplicates: photographs that show a trained scene again, and features at known angles."""
 
 import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from distill.evaluation.samples import Sample
-from distill.leakage.compare import Compared, compare
+from distill.evaluation.targets import Targets
+from distill.leakage.compare import Compared, as_record, compare
 from distill.leakage.embeddings import Embeddings
+from distill.leakage.extractor import layout_extractor
 from distill.leakage.image_sets import Image as SetImage
+from distill.leakage.image_sets import ImageSet
 from tests.helpers.pools import PHOTOGRAPHS, photograph
 
 TRAINED = PHOTOGRAPHS[:6]
@@ -72,3 +76,22 @@ def compass(tested: Mapping[str, float], *, above: float = 0.95, folder: str = "
     """The four trained directions compared with tested images at these angles."""
     trained = at_angles(COMPASS, folder=folder)
     return compare(("trained", "tested"), trained, at_angles(tested, folder=folder), above)
+
+
+def compass_record(tested: Mapping[str, float]) -> dict[str, Any]:
+    """The content of ``overlap.json`` for ``compass``, where the tested images are rated by their own scores."""
+    compared = compass(tested)
+    images = compared.tested.images
+    targets = Targets(
+        name="tested",
+        source="opinions",
+        ids=tuple(image.sample.id for image in images),
+        scores=np.array([image.score for image in images]),
+        groups=tuple(image.sample.id for image in images),
+        subsets=("",) * len(images),
+        near_training=(False,) * len(images),
+    )
+    trained_set = ImageSet("trained", compared.trained.images, digest="trained")
+    tested_set = ImageSet("tested", images, digest="tested", targets=targets)
+    record = as_record(compared, trained_set, tested_set, layout_extractor(), seed=0)
+    return record | {"split": {"images": {}, "reason": "the trained images are no files with scores"}}

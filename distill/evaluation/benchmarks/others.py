@@ -8,12 +8,14 @@ from distill.evaluation.benchmarks.splits import derive_splits
 from distill.evaluation.benchmarks.tables import Row, find_file, find_folder, number, read_csv
 from pseudo_labels.errors import PocketiqaError
 
+# Accepted spellings of the splits, in lower case.
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
     "": "",
 }
+# Accepted names of the image column, the preferred one first.
 _IMAGE_COLUMNS = ("image", "path", "image_name", "name")
 _BIQ_SCALE = Scale(0, 1)
 
@@ -96,6 +98,7 @@ def _biq_published(root: Path) -> Benchmark:
         labels = find_file(root, names, benchmark=name, source="the authors (nisarahmedrana/BIQ2021)")
         for position, row in enumerate(read_csv(labels, ["Image Name", "MOS"])):
             image, native = row["Image Name"], number(row, "MOS", path=labels, position=position)
+            # Names are like "ss03 (3753).jpg": the first word is the subset.
             subset = image.split(" ")[0]
             rows.append(
                 BenchmarkRow(
@@ -191,6 +194,7 @@ def _split(row: Row, path: Path, position: int) -> str:
 
 
 def _check_disjoint(path: Path, rows: list[BenchmarkRow]) -> None:
+    # An empty split counts like any other: a group must be assigned as a whole.
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.group, row.split) != row.split:

@@ -37,6 +37,7 @@ class Scale:
         if not self.low <= native <= self.high:
             limits = f"outside the scale {self.low:g} to {self.high:g}"
             raise PocketiqaError(f"{where}: rating {native:g} lies {limits}; is it the published file?")
+        # The ends of the scale, not of the ratings: a score must not depend on which other images are in the file.
         fraction = (native - self.low) / (self.high - self.low)
         return fraction if self.best == "high" else 1.0 - fraction
 
@@ -139,6 +140,7 @@ def check_rows(name: str, rows: Sequence[BenchmarkRow]) -> tuple[BenchmarkRow, .
     """
     if not rows:
         raise PocketiqaError(f"benchmark {name}: the label file lists no images")
+    # Predictions are matched by id, so two rows with one id would get the same score.
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:

@@ -63,6 +63,7 @@ def load_benchmark(spec: str) -> Benchmark:
 def _split_options(path_and_options: str) -> tuple[str, dict[str, str]]:
     """The path, and the options behind its question mark; an existing path with a question mark has no options."""
     path, mark, text = path_and_options.rpartition("?")
+    # A file may have a question mark in its name, so an existing path is never cut.
     if not mark or Path(path_and_options).exists():
         return path_and_options, {}
     return path, {key: values[-1] for key, values in parse_qs(text, keep_blank_values=True).items()}

@@ -27,6 +27,7 @@ def derive_splits(name: str, rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]
     groups = _by_hash((row.group for row in rows), name)
     test = max(1, round(TEST_FRACTION * len(groups)))
     validation = max(1, round(VALIDATION_FRACTION * len(groups))) if len(groups) > 2 else 0
+    # The test part comes first in hash order, so it stays the same if the other fractions ever change.
     split_of = dict.fromkeys(groups, TRAIN)
     split_of |= dict.fromkeys(groups[:test], "test")
     split_of |= dict.fromkeys(groups[test : test + validation], VALIDATION)

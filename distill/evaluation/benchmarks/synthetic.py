@@ -16,6 +16,7 @@ _KADID_FAMILIES = (
     ["blur"] * 3 + ["colour"] * 5 + ["compression"] * 2 + ["noise"] * 5 + ["brightness"] * 3 + ["spatial"] * 5
 ) + ["sharpness and contrast"] * 2
 
+# The 24 distortions, in the order of the database.
 _TID_TYPES = [
     "additive Gaussian noise",
     "additive noise in colour",
@@ -43,6 +44,7 @@ _TID_TYPES = [
     "sparse sampling",
 ]
 
+# Number of images in each folder, in the order of the arrays.
 _LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 
 # Name in csiq.DMOS.xlsx -> token in the file names.

@@ -73,8 +73,8 @@ def read_sheet(path: Path, sheet: str | None, columns: Iterable[str]) -> list[Ro
     """Rows of one sheet of an Excel file, below the first row that holds all ``columns``.
 
     Args:
-        path: of an .xlsx file.
-        sheet: its name; the first sheet if None.
+        path: path of an .xlsx file.
+        sheet: name of the sheet; the first sheet if None.
         columns: names of the columns that are required.
 
     Raises:
@@ -110,6 +110,7 @@ def _text(value: Any) -> str:
 
 def _below_header(path: Path, table: list[list[str]], columns: Iterable[str]) -> list[Row]:
     wanted = set(columns)
+    # Published sheets have titles and empty rows above the table: its header is the first row with all names.
     for position, cells in enumerate(table):
         if wanted <= set(cells):
             rows = (

@@ -219,6 +219,7 @@ def _flive_split(folder: Path, table: list[Row]) -> dict[str, str]:
     if test is None:
         return {}
     column = "name_image"
+    # Without the padded file, the labels of the full images may carry the flags themselves.
     flags = read_csv(marked, [column, "is_valid"]) if marked else table
     column_of_flags = column if marked else "name"
     if flags and "is_valid" not in flags[0]:
@@ -248,6 +249,7 @@ def read_uhdiqa(root: Path) -> Benchmark:
         image, native = row["image_name"], number(row, "quality_mos", path=labels, position=position)
         published = "training" if only_training else row["set"]
         split = _published_split(published, labels, position)
+        # Three layouts are in use: the sets beside the metadata, below ``challenge``, or all in one folder ``images``.
         folder = next((root / f for f in (published, f"challenge/{published}") if (root / f).is_dir()), root / "images")
         rows.append(
             BenchmarkRow(

@@ -22,7 +22,9 @@ ROWS = (
 
 @pytest.fixture
 def targets() -> Targets:
-    return targets_from_benchmark(Benchmark("some", ROWS, Scale(1, 5), "a paper", "free", "published"))
+    return targets_from_benchmark(
+        Benchmark("some", ROWS, Scale(1, 5), citation="a paper", licence="free", split_origin="published")
+    )
 
 
 def test_ratings_become_targets(targets: Targets) -> None:

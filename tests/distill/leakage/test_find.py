@@ -1,4 +1,4 @@
-"""Near images found, told to an evaluation, and a second call that computes nothing."""
+"""Near duplicates from images to files, their use in an evaluation, and a second call that computes nothing."""
 
 import csv
 import json
@@ -39,12 +39,12 @@ from tests.helpers.shared import shared_data
 from tests.helpers.tiny_students import export_tiny
 from tests.helpers.training import score_of, texture_pool
 
-NEAR_DUPLICATE_COSINE = [f"again-{name}.jpg" for name in AGAIN]
+NEAR_DUPLICATES = [f"again-{name}.jpg" for name in AGAIN]
 
 
-def found_in(out: Path, trained: str, tested: str, **options: object) -> dict:
-    sides = training_image_set(trained), evaluation_image_set(tested)
-    return find_near_duplicates(*sides, open_extractor(), out, **{"above": 0.5, **options})  # type: ignore[arg-type]
+def overlap_of(out: Path, trained: str, tested: str, **options: object) -> dict:
+    image_sets = training_image_set(trained), evaluation_image_set(tested)
+    return find_near_duplicates(*image_sets, open_extractor(), out, **{"above": 0.5, **options})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +55,20 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, benchmarks: tuple[str, str]) -> Path:
     out = tmp_path_factory.mktemp("made") / "overlap"
-    found_in(out, *benchmarks)
+    overlap_of(out, *benchmarks)
     return out
 
 
-def test_other_shots_of_a_trained_scene_are_near_and_new_scenes_are_not(made: Path) -> None:
+def test_other_shots_of_a_trained_scene_are_near_duplicates_and_new_scenes_are_not(made: Path) -> None:
     record = read_overlap(made)
-    assert [image["id"] for image in record["images"] if image["near"]] == NEAR_DUPLICATE_COSINE
+    assert [image["id"] for image in record["images"] if image["near"]] == NEAR_DUPLICATES
     assert [image["nearest"] for image in record["images"]][:3] == [f"{name}.png" for name in AGAIN]
     assert record["near"] == 3
     assert (record["trained"]["compared"], record["tested"]["compared"]) == (6, 4)
     assert record["scenes"] == {"scenes": 7, "on_both_sides": 3, "largest": 2}
 
 
-def test_copying_is_judged_like_a_model(made: Path) -> None:
+def test_copying_is_evaluated_like_a_model(made: Path) -> None:
     record = read_overlap(made)
     pairs = [(image["score"], image["nearest_score"]) for image in record["images"]]
     expected: Any = spearmanr(pairs)
@@ -86,7 +86,7 @@ def test_groups_and_split_keep_scenes_whole(made: Path) -> None:
     assert len(set(scene_of.values())) == 7
     split = load_benchmark(f"csv:{made / 'split.csv'}")  # which refuses a group in two parts
     parts = {Path(row.path).name: row.split for row in split.rows}
-    assert {name for name, part in parts.items() if part == "test"} == {*NEAR_DUPLICATE_COSINE, f"again-{NEW[0]}.jpg"}
+    assert {name for name, part in parts.items() if part == "test"} == {*NEAR_DUPLICATES, f"again-{NEW[0]}.jpg"}
     assert {name for name, part in parts.items() if part != "test"} == {f"{name}.png" for name in TRAINED[3:]}
     assert sorted(part for part in parts.values() if part != "test") == ["train", "train", "validation"]
     assert read_overlap(made)["split"] == {
@@ -108,7 +108,7 @@ def test_the_page_shows_the_pairs_and_loads_nothing(made: Path) -> None:
 def test_the_same_call_computes_nothing_and_another_threshold_keeps_the_features(
     tmp_path: Path, benchmarks: tuple[str, str]
 ) -> None:
-    sides, calls, layout = (
+    image_sets, calls, layout = (
         (training_image_set(benchmarks[0]), evaluation_image_set(benchmarks[1])),
         [],
         open_extractor(),
@@ -121,31 +121,31 @@ def test_the_same_call_computes_nothing_and_another_threshold_keeps_the_features
     counted = FeatureExtractor("counted", "layout", "edges", {}, extract)
     steps: list[tuple[int, int]] = []
     first = find_near_duplicates(
-        *sides, counted, tmp_path / "out", above=0.5, progress=lambda *step: steps.append(step)
+        *image_sets, counted, tmp_path / "out", above=0.5, progress=lambda *step: steps.append(step)
     )
     assert (len(calls), steps) == (10, [(done, 10) for done in range(1, 11)])
-    assert find_near_duplicates(*sides, counted, tmp_path / "out", above=0.5) == first
+    assert find_near_duplicates(*image_sets, counted, tmp_path / "out", above=0.5) == first
     with pytest.raises(OutputConflictError, match=r"above: 0\.5 -> 0\.99"):
-        find_near_duplicates(*sides, counted, tmp_path / "out", above=0.99)
-    assert find_near_duplicates(*sides, counted, tmp_path / "out", above=0.99, overwrite=True)["near"] == 0
+        find_near_duplicates(*image_sets, counted, tmp_path / "out", above=0.99)
+    assert find_near_duplicates(*image_sets, counted, tmp_path / "out", above=0.99, overwrite=True)["near"] == 0
     assert len(calls) == 10
     part = tmp_path / "out" / "features-tested" / "part-00000.npz"
     part.write_bytes(part.read_bytes()[:-1] + b"x")
-    find_near_duplicates(*sides, counted, tmp_path / "out", above=0.6, overwrite=True)
-    assert len(calls) == 14  # what was damaged is described again
+    find_near_duplicates(*image_sets, counted, tmp_path / "out", above=0.6, overwrite=True)
+    assert len(calls) == 14  # features of the altered part are computed again
     other = FeatureExtractor("other", "layout", "edges", {"version": 2}, extract)
-    find_near_duplicates(*sides, other, tmp_path / "out", above=0.6, overwrite=True)
+    find_near_duplicates(*image_sets, other, tmp_path / "out", above=0.6, overwrite=True)
     assert len(calls) == 24
     (tmp_path / "out" / "overlap.json").write_text("{}")
     with pytest.raises(IntegrityError, match="not what was written"):
-        find_near_duplicates(*sides, other, tmp_path / "out", above=0.6)
+        find_near_duplicates(*image_sets, other, tmp_path / "out", above=0.6)
 
 
 def test_a_pool_has_no_scores_to_copy_and_copies_stand_behind_their_originals(
     tmp_path: Path, benchmarks: tuple[str, str]
 ) -> None:
     pool = synthetic_pool(tmp_path, images=3, per_image=2, max_side=160)
-    record = found_in(tmp_path / "out", str(pool.folder), benchmarks[1], above=0.2)
+    record = overlap_of(tmp_path / "out", str(pool.folder), benchmarks[1], above=0.2)
     assert record["trained"]["images"] == 3
     assert [image["near"] for image in record["images"]] == [True, True, True, False]
     assert record["images"][0]["nearest_name"] == "0-astronaut.png"
@@ -159,25 +159,25 @@ def test_images_that_cannot_be_read_are_counted_with_a_reason(tmp_path: Path) ->
     trained, tested = rated_scenes(tmp_path)
     (tmp_path / "again-coffee.jpg").write_text("no image")
     (tmp_path / "rocket.png").unlink()
-    record = found_in(tmp_path / "out", trained, tested)
+    record = overlap_of(tmp_path / "out", trained, tested)
     assert record["trained"]["without"] == {"missing": 1}
     assert record["tested"]["without"] == {"not_an_image": 1}
     assert [image["cosine"] is None for image in record["images"]] == [False, True, False, False]
     assert record["copying"]["models"][0]["coverage"]["scored"] == 3
 
 
-def test_an_evaluation_gives_each_metric_with_and_without_the_near(
+def test_an_evaluation_gives_each_metric_with_and_without_near_duplicates(
     tmp_path: Path, made: Path, benchmarks: tuple[str, str]
 ) -> None:
     export_tiny(tmp_path / "tiny.onnx")
     result = evaluate_on([str(tmp_path / "tiny.onnx")], benchmarks[1], near=made)
-    assert {name: found["n"] for name, found in result["selections"].items()} == {"clean": 1, "all": 4}
+    assert {name: selection["n"] for name, selection in result["selections"].items()} == {"clean": 1, "all": 4}
     assert (result["headline"], result["excluded"]["near_train"]) == ("clean", 3)
     assert result["near"]["copying"]["all images"]["n"] == 4
-    near = with_near_duplicates(load_benchmark(benchmarks[1]), read_overlap(made))
-    rows = tuple(replace(row, near_training=place == 3) for place, row in enumerate(near.rows))
-    targets = targets_from_benchmark(replace(near, rows=rows))
-    assert targets.near_training == tuple(row.near_duplicate or place == 3 for place, row in enumerate(rows))
+    marked = with_near_duplicates(load_benchmark(benchmarks[1]), read_overlap(made))
+    rows = tuple(replace(row, near_training=index == 3) for index, row in enumerate(marked.rows))
+    targets = targets_from_benchmark(replace(marked, rows=rows))
+    assert targets.near_training == tuple(row.near_duplicate or index == 3 for index, row in enumerate(rows))
     assert sum(row.near_duplicate for row in rows) == 3
     assert targets.marked == (False, False, False, True)
     assert result["target"]["about"]["notes"][-1].startswith("3 of 4 images are near")
@@ -190,18 +190,18 @@ def test_an_evaluation_gives_each_metric_with_and_without_the_near(
         read_overlap(tmp_path / "gone")
 
 
-def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tuple[str, str]) -> None:
+def test_a_recipe_compares_its_benchmarks_unless_it_is_turned_off(tmp_path: Path, benchmarks: tuple[str, str]) -> None:
     folder = Path(benchmarks[0].partition(":")[2]).parent
     pool = build_pool([str(folder / f"{name}.png") for name in TRAINED], tmp_path / "pool")
     source = Source("own", pool, LabelTable([ref.id for ref in pool], np.linspace(0.2, 0.8, len(pool))))
     silent = BenchmarkSection(ratings=benchmarks[1], near_duplicate_cosine=None)
     section = BenchmarkSection(ratings=benchmarks[1])
-    found = near_duplicates_in_benchmarks([source], [silent, section], tmp_path, seed=0)
-    assert found == [
+    comparisons = near_duplicates_in_benchmarks([source], [silent, section], tmp_path, seed=0)
+    assert comparisons == [
         Comparison("csv", reason="the recipe says near_duplicate_cosine: null"),
         Comparison("csv", "near-1"),
     ]
-    assert [look.under(tmp_path) for look in found] == [None, tmp_path / "near-1"]
+    assert [comparison.under(tmp_path) for comparison in comparisons] == [None, tmp_path / "near-1"]
     record = read_overlap(tmp_path / "near-1")
     assert (record["by"]["kind"], record["by"]["feature"], record["above"]) == ("backbone", "final", 0.7)
     assert record["copying"]["models"][0]["coverage"]["scored"] == 4
@@ -226,19 +226,19 @@ def test_a_recipe_looks_for_it_unless_told_not_to(tmp_path: Path, benchmarks: tu
     assert "has features for none of the 2 images of gone" in none.reason
 
 
-def test_the_held_out_part_of_a_pool_is_looked_at_once_a_photograph(tmp_path: Path) -> None:
+def test_each_photograph_of_the_held_out_part_is_compared_once(tmp_path: Path) -> None:
     pool = texture_pool(tmp_path, scenes=6, versions=3, sizes=((64, 64),))
     table = LabelTable([ref.id for ref in pool], [score_of(ref) for ref in pool])
     shown = {ref.id for ref in pool if ref.group in ("scene4", "scene5") and (ref.ref_id or ref.group == "scene5")}
     trained = {ref.id: 0.1 * int(ref.group[-1]) for ref in pool if ref.group < "scene4"}
     targets = targets_of(Source("own", pool, table), [ref.id for ref in pool if ref.id in shown])
-    sides = held_out_image_sets(pool, trained, targets)
-    assert [len(side.images) for side in (sides.trained, sides.tested)] == [4, 2]
+    image_sets = held_out_image_sets(pool, trained, targets)
+    assert [len(one.images) for one in (image_sets.trained, image_sets.tested)] == [4, 2]
     # Of scene 4 only the copies are tested, so that one of them is compared; of scene 5 the original.
-    assert [bool(pool.by_id(image.sample.id).ref_id) for image in sides.tested.images] == [True, False]
-    assert sides.tested.targets is not None
-    assert sides.tested.targets.ids == sides.tested.ids
-    assert near_duplicates_held_out(sides, tmp_path, seed=0) == Comparison("Held-out part", "near-held-out")
+    assert [bool(pool.by_id(image.sample.id).ref_id) for image in image_sets.tested.images] == [True, False]
+    assert image_sets.tested.targets is not None
+    assert image_sets.tested.targets.ids == image_sets.tested.ids
+    assert near_duplicates_held_out(image_sets, tmp_path, seed=0) == Comparison("Held-out part", "near-held-out")
     record = read_overlap(tmp_path / "near-held-out")
     assert record["copying"]["models"][0]["coverage"]["scored"] == 2
     near = {pool.by_id(one["id"]).group for one in record["images"] if one["near"]}
@@ -250,7 +250,7 @@ def test_the_held_out_part_of_a_pool_is_looked_at_once_a_photograph(tmp_path: Pa
     assert none.reason.startswith("training part has 0 images to compare: at least 2")
 
 
-def test_a_near_photograph_takes_its_copies_along(tmp_path: Path) -> None:
+def test_copies_of_a_near_duplicate_are_near_duplicates_too(tmp_path: Path) -> None:
     pool = texture_pool(tmp_path, scenes=3, versions=3, sizes=((64, 64),))
     copies = {ref.id for ref in pool if ref.ref_id}
     again = pool_image_set(pool, ids=copies, name="copies")
@@ -261,17 +261,17 @@ def test_a_near_photograph_takes_its_copies_along(tmp_path: Path) -> None:
     assert near_duplicate_ids(tmp_path / "out", pool, copies) == copies
 
 
-def test_what_cannot_be_compared_is_one_line(tmp_path: Path, benchmarks: tuple[str, str]) -> None:
+def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path, benchmarks: tuple[str, str]) -> None:
     alone = write_ratings(Path(benchmarks[0].partition(":")[2]).parent, "alone", [("cat.png", 0.5)])
     with pytest.raises(PocketiqaError, match="alone has 1 images to compare: at least 2"):
-        found_in(tmp_path / "out", alone, benchmarks[1])
+        overlap_of(tmp_path / "out", alone, benchmarks[1])
     with pytest.raises(PocketiqaError, match=r"above is 1\.5, but it is a cosine"):
-        found_in(tmp_path / "out", *benchmarks, above=1.5)
+        overlap_of(tmp_path / "out", *benchmarks, above=1.5)
     with pytest.raises(PocketiqaError, match="validation is 1: give a fraction"):
-        found_in(tmp_path / "out", *benchmarks, validation=1.0)
+        overlap_of(tmp_path / "out", *benchmarks, validation=1.0)
     gone = write_ratings(tmp_path, "gone", [("a.png", 0.5), ("b.png", 0.6)])
     with pytest.raises(PocketiqaError, match=r"layout has features for none of the 2 images of gone, such as a\.png"):
-        found_in(tmp_path / "out", gone, benchmarks[1])
+        overlap_of(tmp_path / "out", gone, benchmarks[1])
     with pytest.raises(PocketiqaError, match="'/nowhere' is neither the folder of a pool"):
         training_image_set("/nowhere")
     only_train = write_ratings(tmp_path, "parts", [("a.png", 0.5, "train")], "image,mos,split")
@@ -307,7 +307,7 @@ def test_the_command(tmp_path: Path, benchmarks: tuple[str, str], capsys: pytest
         assert message in lines[-1]
 
 
-def test_near_images_of_a_real_benchmark_are_found_without_a_model(tmp_path: Path) -> None:
+def test_near_duplicates_of_a_real_benchmark_are_detected_without_a_model(tmp_path: Path) -> None:
     benchmark = load_benchmark(f"biq2021:{shared_data('biq2021')}")
     tested = [row for row in benchmark.rows if row.split == "test" and row.subset == "ss01"]
     near = [row for row in tested if row.near_training][:12]
@@ -317,8 +317,8 @@ def test_near_images_of_a_real_benchmark_are_found_without_a_model(tmp_path: Pat
     trained += [row for row in benchmark.rows if row.split == "train" and row.group not in groups][:120]
     sets = {"trained": trained, "tested": [*near, *clean]}
     specs = [write_ratings(tmp_path, name, [(row.path, row.score) for row in rows]) for name, rows in sets.items()]
-    record = found_in(tmp_path / "out", *specs, above=0.7)
-    found = [image["near"] for image in record["images"]]
+    record = overlap_of(tmp_path / "out", *specs, above=0.7)
+    detected = [image["near"] for image in record["images"]]
     # Measured: 10 and 1; on the whole test part 70 of 92 and 16 of 508.
-    assert sum(found[:12]) >= 8
-    assert sum(found[12:]) <= 2
+    assert sum(detected[:12]) >= 8
+    assert sum(detected[12:]) <= 2

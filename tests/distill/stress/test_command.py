@@ -6,8 +6,8 @@ from PIL import Image
 
 from distill.cli import app
 from distill.terminal import console
-from tests.helpers.judges import write_knowing_student
 from tests.helpers.pools import photograph
+from tests.helpers.predictors import write_knowing_student
 from tests.helpers.tiny_students import export_tiny
 
 

@@ -16,8 +16,8 @@ from distill.stress.formats import (
 )
 from distill.stress.photograph import Photograph
 from students.runtime import Result
-from tests.helpers.judges import Predictor, constant
 from tests.helpers.pools import photograph
+from tests.helpers.predictors import Predictor, constant
 
 CLEAN = photograph("coffee", 256)
 

@@ -3,8 +3,8 @@ import pytest
 
 from distill.stress.ordering import DISTORTIONS, Ladder, ladders, ordering
 from distill.stress.photograph import Photograph
-from tests.helpers.judges import Predictor, constant, knowing
 from tests.helpers.pools import photograph
+from tests.helpers.predictors import Predictor, constant, knowing
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import pytest
 
 from distill.stress.photograph import Photograph
 from distill.stress.pointing import DISTORTIONS, QUARTERS, Pointed, cells, in_quarter, pointed, pointing
-from tests.helpers.judges import Predictor, constant, knowing
 from tests.helpers.pools import photograph
+from tests.helpers.predictors import Predictor, constant, knowing
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,13 @@ from pseudo_labels.errors import PocketiqaError
 
 
 def row(id: str, split: str = "", group: str = "g") -> BenchmarkRow:
-    return BenchmarkRow(id, f"/images/{id}", 3.0, 0.5, group, split)
+    return BenchmarkRow(id, f"/images/{id}", mos_native=3.0, score=0.5, group=group, split=split)
 
 
 def benchmark(*rows: BenchmarkRow) -> Benchmark:
-    return Benchmark("some", rows, Scale(1, 5), "a paper", "free", "published", ("a note",))
+    return Benchmark(
+        "some", rows, Scale(1, 5), citation="a paper", licence="free", split_origin="published", notes=("a note",)
+    )
 
 
 def test_a_scale_maps_its_best_end_to_one() -> None:

@@ -21,7 +21,7 @@ from pseudo_labels.errors import PocketiqaError
         ("https://example.org/a.png", False),
     ],
 )
-def test_a_benchmark_is_told_from_a_path_and_an_address(text: str, named: bool) -> None:
+def test_a_benchmark_is_distinguished_from_a_path_and_an_address(text: str, named: bool) -> None:
     assert names_benchmark(text) is named
 
 

@@ -1,4 +1,4 @@
-"""Students with known behaviour: functions of the pixels, and an exported file that knows one photograph by heart."""
+"""Students with known behaviour: functions of the pixels, and an exported file that contains one clean photograph."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,50 +15,50 @@ from students.session import INPUT, OUTPUTS, with_checksum
 
 CELL_PX = 32
 SIDE_PX = 128
-# Score lost for each grey level of mean error, near none.
+# Loss of score for each grey level of mean error, where the error is small.
 _STEEPNESS = 0.01
 
 
 class Predictor(Scorer):
-    """A scorer without a network: what it says follows from the decoded pixels."""
+    """A scorer without a network: its score is a function of the decoded pixels."""
 
-    def __init__(self, say: Callable[[np.ndarray], np.ndarray]):
+    def __init__(self, quality_of: Callable[[np.ndarray], np.ndarray]):
         """Take a function from uint8 HxWx3 to a quality map in [0, 1]; the score is its mean."""
-        self._say = say
+        self._quality_of = quality_of
 
     def score(self, image: ImageInput) -> Result:
         if isinstance(image, np.ndarray):
             rgb = image
         else:
             rgb = decode(image) if isinstance(image, bytes) else load(str(image))
-        quality = self._say(rgb)
+        quality = self._quality_of(rgb)
         return Result(float(quality.mean()), quality, np.ones_like(quality))
 
 
 def knowing(clean: np.ndarray) -> Predictor:
-    """Compares with the clean picture, of the same size: right about everything."""
+    """Compares with the clean picture, of the same size: every prediction is right."""
 
-    def say(rgb: np.ndarray) -> np.ndarray:
+    def quality_of(rgb: np.ndarray) -> np.ndarray:
         error = np.abs(rgb.astype(float) - clean).mean(axis=2)
         height, width = (side // CELL_PX for side in error.shape)
         blocks = error[: height * CELL_PX, : width * CELL_PX].reshape(height, CELL_PX, width, CELL_PX)
         return np.exp(-_STEEPNESS * blocks.mean(axis=(1, 3)))
 
-    return Predictor(say)
+    return Predictor(quality_of)
 
 
 def constant() -> Predictor:
-    """Says the same of everything."""
+    """Gives every image the score 0.5."""
     return Predictor(lambda rgb: np.full((4, 4), 0.5))
 
 
 def write_knowing_student(path: Path, clean: np.ndarray) -> Path:
-    """An exported student as ``knowing``: it sees every picture with 128x128 pixels, and compares at that size."""
+    """An exported student that scores like ``knowing``, after it has resized every picture to 128x128 pixels."""
     preprocess = Preprocess(max_side=SIDE_PX, min_side=SIDE_PX)
-    known = preprocess.resize(clean).astype(np.float32)
+    resized = preprocess.resize(clean).astype(np.float32)
     nodes = [
-        helper.make_node("Cast", [INPUT], ["seen"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["seen", "known"], ["difference"]),
+        helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["pixels", "clean"], ["difference"]),
         helper.make_node("Abs", ["difference"], ["error"]),
         helper.make_node("Transpose", ["error"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2),
@@ -68,7 +68,7 @@ def write_knowing_student(path: Path, clean: np.ndarray) -> Path:
         helper.make_node("ReduceMean", [OUTPUTS[1]], [OUTPUTS[0]], axes=[1, 2], keepdims=0),
         helper.make_node("Pow", [OUTPUTS[1], "zero"], [OUTPUTS[2]]),
     ]
-    constants = {"known": known, "slope": np.float32(-_STEEPNESS), "zero": np.float32(0)}
+    constants = {"clean": resized, "slope": np.float32(-_STEEPNESS), "zero": np.float32(0)}
     model = helper.make_model(
         helper.make_graph(
             nodes,
