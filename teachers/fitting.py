@@ -256,7 +256,14 @@ class FittableBase(Generic[Network]):
     @property
     def stamp(self) -> TeacherStamp:
         """Identity, with a digest of the weights as they are now."""
-        return TeacherStamp(self.name, self.version, self.weights, self.stamp_options(), self.scale, self.licence)
+        return TeacherStamp(
+            self.name,
+            self.version,
+            weights=self.weights,
+            options=self.stamp_options(),
+            scale=self.scale,
+            licence=self.licence,
+        )
 
     @property
     def weights(self) -> str:
@@ -311,4 +318,6 @@ class FittableBase(Generic[Network]):
         self.scale, self.licence = trained.scale, trained.licence
 
     def _trained(self, scale: str, licence: str) -> Trained:
-        return Trained(self.name, self.fitted_with, self.base, self.trained_state(), scale, licence)
+        return Trained(
+            self.name, self.fitted_with, base=self.base, tensors=self.trained_state(), scale=scale, licence=licence
+        )

@@ -130,11 +130,11 @@ def label(
     spec = StoreSpec(
         teacher.stamp,
         pool.digest,
-        len(pool),
-        _shard_count(out, len(pool), overwrite) if shards is None else shards,
-        _preprocessing(limits, unseen, crops),
-        tuple(teacher.feature_names) if features else (),
-        threads,
+        rows=len(pool),
+        shards=_shard_count(out, len(pool), overwrite) if shards is None else shards,
+        preprocessing=_preprocessing(limits, unseen, crops),
+        features=tuple(teacher.feature_names) if features else (),
+        threads=threads,
     )
     launch = current_launch(device)
     teacher.to(launch.device)

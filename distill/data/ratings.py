@@ -58,7 +58,10 @@ def open_sources(
     Raises:
         PocketiqaError: a store, pool or benchmark is missing or unusable; see ``rating_source``.
     """
-    return [_open(number, section, folder, seed, progress, overwrite) for number, section in enumerate(sections)]
+    return [
+        _open(number, section, folder=folder, seed=seed, progress=progress, overwrite=overwrite)
+        for number, section in enumerate(sections)
+    ]
 
 
 def _open(
@@ -66,7 +69,9 @@ def _open(
 ) -> Source:
     if section.ratings is None:
         return _stored(number, section, None)
-    rated = _rated(number, section, section.ratings, folder, seed, progress, overwrite)
+    rated = _rated(
+        number, section, ratings=section.ratings, folder=folder, seed=seed, progress=progress, overwrite=overwrite
+    )
     if section.labels is None or not isinstance(rated.labels, LabelTable):
         return rated
     return _stored(number, section, frozenset(rated.labels.ids))
@@ -160,10 +165,28 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
     groups = tuple(source.pool.by_id(id).group for id in wanted)
     near = (False,) * len(wanted)
     if not isinstance(table, RatingTable):
-        return Targets(source.name, "opinions", tuple(wanted), scores, groups, ("",) * len(wanted), near)
+        return Targets(
+            source.name,
+            "opinions",
+            ids=tuple(wanted),
+            scores=scores,
+            groups=groups,
+            subsets=("",) * len(wanted),
+            near_training=near,
+        )
     rows = [table.rated[id][0] for id in wanted]
     subsets, names = tuple(row.subset for row in rows), tuple(row.id for row in rows)
-    return Targets(table.name, "opinions", tuple(wanted), scores, groups, subsets, near, table.about, names)
+    return Targets(
+        table.name,
+        "opinions",
+        ids=tuple(wanted),
+        scores=scores,
+        groups=groups,
+        subsets=subsets,
+        near_training=near,
+        about=table.about,
+        names=names,
+    )
 
 
 def left_out(sources: Iterable[Source]) -> list[str]:

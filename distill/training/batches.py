@@ -222,7 +222,7 @@ class CropSampler:
         tall, wide = self._crop(whole.height, whole.width)
         flip = whole.flip ^ (self._flip[source] and bool(random_flip < 0.5))
         down, across = int(random_top * (whole.height - tall + 1)), int(random_left * (whole.width - wide + 1))
-        return ExampleCrop(index, whole.top + down, whole.left + across, tall, wide, flip)
+        return ExampleCrop(index, whole.top + down, left=whole.left + across, height=tall, width=wide, flip=flip)
 
     def pixels(self, view: ExampleCrop) -> np.ndarray:
         """What the view shows: uint8 [height, width, 3]."""

@@ -112,9 +112,14 @@ def _over_all_processes(batch: Batch, score: Tensor, error: Tensor | None, embed
         return None if rows is None else gather_rows(rows)
 
     return LossInputs(
-        gather_rows(score), gather_rows(batch.target), gather_rows(batch.weight), gathered(error),
-        gathered(batch.feature_weight), gathered(embedding), gathered(feature),
-    )  # fmt: skip
+        gather_rows(score),
+        gather_rows(batch.target),
+        weight=gather_rows(batch.weight),
+        feature_error=gathered(error),
+        feature_weight=gathered(batch.feature_weight),
+        student_embedding=gathered(embedding),
+        teacher_embedding=gathered(feature),
+    )
 
 
 KIND = "run"
@@ -181,7 +186,14 @@ def train(
     with training_environment(config, out / TRACKERS) as accelerator:
         outcome = _StudentRun(config, sources, out, accelerator, cache).execute(overwrite, progress, cache_progress)
     content = outcome.content
-    return TrainResult(out, out / STUDENT, content["step"], content["validation"], content["skipped"], outcome.notes)
+    return TrainResult(
+        out,
+        out / STUDENT,
+        step=content["step"],
+        validation=content["validation"],
+        skipped=content["skipped"],
+        notes=outcome.notes,
+    )
 
 
 class _StudentRun(TrainingRun):
@@ -240,7 +252,9 @@ class _StudentRun(TrainingRun):
         trained, ema = self._models(shape)
         whole = whole_image_batches(held_out, caches, self._per_process)
         validator = Validator(held_out, self._sources, whole, self._accelerator.device)
-        return StudentLearner(trained, ema, batches, validator, config, self._accelerator, live)
+        return StudentLearner(
+            trained, ema, batches=batches, validator=validator, config=config, accelerator=self._accelerator, live=live
+        )
 
     def _feature_reader(self, examples: Examples) -> FeatureReader | None:
         name = self._cached_feature

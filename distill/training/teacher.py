@@ -224,12 +224,17 @@ def fit_teacher(
     out, config = Path(out), _opened(config)
     teacher = _built(config)
     with training_environment(config, out / TRACKERS) as accelerator:
-        run = _TeacherRun(config, teacher, sources, out, accelerator, cache)
+        run = _TeacherRun(config, teacher, sources=sources, out=out, accelerator=accelerator, cache=cache)
         outcome = run.execute(overwrite, progress, cache_progress, warn)
     content = outcome.content
     return FitResult(
-        out, out / TEACHER, content["step"], content["validation"], content["skipped"], outcome.notes
-    )  # fmt: skip
+        out,
+        out / TEACHER,
+        step=content["step"],
+        validation=content["validation"],
+        skipped=content["skipped"],
+        notes=outcome.notes,
+    )
 
 
 def _opened(config: FitConfig) -> FitConfig:

@@ -77,9 +77,9 @@ class AnchoredTeacher:
         self._lock = threading.Lock()
         inner = {"base": stamp.digest, "reference": reference.stamp.digest}
         self.stamp = TeacherStamp(
-            NAME, VERSION, digest_of(inner),
-            {"base": stamp.name, "exponent": self._exponent, "features": features}, stamp.scale,
-            f"{stamp.licence}; reference teacher: {reference.stamp.licence}",
+            NAME, VERSION, weights=digest_of(inner),
+            options={"base": stamp.name, "exponent": self._exponent, "features": features}, scale=stamp.scale,
+            licence=f"{stamp.licence}; reference teacher: {reference.stamp.licence}",
         )  # fmt: skip
 
     def to(self, device: torch.device) -> "AnchoredTeacher":

@@ -86,7 +86,7 @@ class FusedTeacher:
             "keep": rule.as_dict(),
             "features_of": features_of,
         }
-        self.stamp = TeacherStamp(NAME, VERSION, ensemble.digest, options, scale, licence)
+        self.stamp = TeacherStamp(NAME, VERSION, weights=ensemble.digest, options=options, scale=scale, licence=licence)
 
     def to(self, device: torch.device) -> "FusedTeacher":
         """Compute on this device from now on."""

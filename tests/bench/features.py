@@ -137,7 +137,9 @@ def _examples(store: LabelStore, pool: Pool) -> Examples:
     zeros, ones = np.zeros(len(pool), np.int32), np.ones(len(pool), np.float32)
     scores = store.labels()["score"].to_numpy()
     whole = np.tile(astuple(WHOLE), (len(pool), 1))
-    return Examples(zeros, rows, scores, ones, zeros.astype(bool), whole, shard=zeros, shard_row=rows)
+    return Examples(
+        zeros, rows, target=scores, weight=ones, flipped=zeros.astype(bool), window=whole, shard=zeros, shard_row=rows
+    )
 
 
 def _break_even(label_s: float, read_s: float, live_s: float) -> str:

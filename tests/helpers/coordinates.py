@@ -53,8 +53,19 @@ def coordinate_pool(folder: Path, count: int = 6, sizes: Sequence[tuple[int, int
             path = folder / f"{mark}.png"
             Image.fromarray(pixels).save(path)
             digest = sha256_file(path)
-            refs.append(ImageRef(digest[:24], str(path), digest, "0" * 16, path.stat().st_size, width, height,
-                                 group=str(number), ref_id=clean))  # fmt: skip
+            refs.append(
+                ImageRef(
+                    digest[:24],
+                    str(path),
+                    sha256=digest,
+                    dhash="0" * 16,
+                    bytes=path.stat().st_size,
+                    width=width,
+                    height=height,
+                    group=str(number),
+                    ref_id=clean,
+                )
+            )
             clean = digest[:24]
     return write_pool(folder / "pool", refs, spec={})
 
@@ -108,4 +119,4 @@ def seen(view: Tensor) -> Seen:
     across = torch.arange(left, left + width)
     assert bool((columns == (across.flip(0) if flip else across)).all())
     assert bool((marks == marks[0, 0]).all())
-    return Seen(int(marks[0, 0]), top, left, height, width, flip)
+    return Seen(int(marks[0, 0]), top, left=left, height=height, width=width, flip=flip)

@@ -26,7 +26,16 @@ def invented_pool(folder: Path, rows: int = ROWS, scenes: int = 60, salt: str = 
     refs = []
     for row in range(rows):
         digest = sha256_bytes(f"{salt}{row}".encode())
-        ref = ImageRef(digest[:24], f"{row}.png", digest, "0" * 16, 1, 64, 64, group=f"scene{row % scenes}")
+        ref = ImageRef(
+            digest[:24],
+            f"{row}.png",
+            sha256=digest,
+            dhash="0" * 16,
+            bytes=1,
+            width=64,
+            height=64,
+            group=f"scene{row % scenes}",
+        )
         if row == BAD:
             ref = ImageRef(digest[:24], f"{row}.png", digest, status=Status.CORRUPT, reason="cut off")
         refs.append(ref)
@@ -61,7 +70,9 @@ def teacher_store(
     values = np.asarray(scores, np.float64)
     own = np.full(len(values), math.nan) if spreads is None else np.asarray(spreads, np.float64)
     stamp = TeacherStamp(name, 1, "none", licence=f"licence of {name}")
-    spec = StoreSpec(stamp, pool.digest, len(pool), shards, {"side": 64}, tuple(sorted(features)))
+    spec = StoreSpec(
+        stamp, pool.digest, rows=len(pool), shards=shards, preprocessing={"side": 64}, features=tuple(sorted(features))
+    )
     store = LabelStore.create(folder, spec, pool_path=pool.folder)
     labels = [_label(*row, view) for row in zip(pool, values.tolist(), own.tolist(), strict=True)]
     for index in range(shards):
@@ -77,7 +88,7 @@ def _label(ref: ImageRef, score: float, spread: float, view: str) -> PseudoLabel
     if ref.status == Status.OK and not math.isnan(score):
         return PseudoLabel(ref.id, ref.uri, ref.sha256, view, score=score, score_std=spread)
     status, reason = (Status.FAILED, "no answer") if ref.status == Status.OK else (ref.status, ref.reason)
-    return PseudoLabel(ref.id, ref.uri, ref.sha256, view, status, reason, confidence=0.0)
+    return PseudoLabel(ref.id, ref.uri, sha256=ref.sha256, view=view, status=status, reason=reason, confidence=0.0)
 
 
 def make_stores(pool: Pool, folder: Path) -> Callable[..., Path]:

@@ -39,7 +39,7 @@ def predictions(name: str, kind: str, targets: Targets, noise: float, seed: int,
     statuses, reasons = [Status.OK] * len(scores), [""] * len(scores)
     for at in range(missing):
         scores[at], statuses[at], reasons[at] = np.nan, Status.CORRUPT, "truncated after 120 of 4096 bytes"
-    return Predictions(name, kind, targets.ids, scores, tuple(statuses), tuple(reasons))
+    return Predictions(name, kind, ids=targets.ids, scores=scores, statuses=tuple(statuses), reasons=tuple(reasons))
 
 
 def ratings(images: int = 120, seed: int = 0, name: str = "biq2021") -> Targets:
@@ -51,12 +51,12 @@ def ratings(images: int = 120, seed: int = 0, name: str = "biq2021") -> Targets:
     return Targets(
         name,
         "opinions",
-        tuple(f"{subset} ({at}).jpg" for at, subset in enumerate(subsets)),
-        scores,
-        tuple(f"scene {at // 2}" for at in range(images)),
-        tuple(subsets),
-        tuple(at % 9 == 0 for at in range(images)),
-        {
+        ids=tuple(f"{subset} ({at}).jpg" for at, subset in enumerate(subsets)),
+        scores=scores,
+        groups=tuple(f"scene {at // 2}" for at in range(images)),
+        subsets=tuple(subsets),
+        near_training=tuple(at % 9 == 0 for at in range(images)),
+        about={
             "scale": "0 to 1, highest is best",
             "citation": f"Ahmed, Asif: {name.upper()}, 2022",
             "licence": "public research database",
@@ -98,7 +98,14 @@ def teacher_inputs(**changes: Any) -> ReportInputs:
     """Inputs of the page of a fitted teacher: without what only students have."""
     targets = replace(ratings(), near_training=(False,) * 120)
     judged = [predictions(TEACHER, "teacher", targets, 0.07, 4)]
-    stamp = TeacherStamp("sam_iqa", 1, "5a" * 32, {"variant": "vit_h"}, "MOS of KonIQ-10k, 0 worst, 1 best", "research")
+    stamp = TeacherStamp(
+        "sam_iqa",
+        1,
+        weights="5a" * 32,
+        options={"variant": "vit_h"},
+        scale="MOS of KonIQ-10k, 0 worst, 1 best",
+        licence="research",
+    )
     inputs = ReportInputs(
         title=f"{TEACHER}: sam_iqa fitted to opinions of koniq10k",
         evaluation=evaluate(judged, targets, resamples=100),
@@ -145,7 +152,14 @@ def _complete(images: int) -> ReportInputs:
             {"tested": targets.ids[3], "trained": "a1", "trained_name": "x.jpg", "kind": "same file", "bits": 0}
         ],
     }
-    stamp = TeacherStamp("fused", 1, "3f" * 32, {"members": 3}, "MOS of BIQ2021, 0 worst, 1 best", "research")
+    stamp = TeacherStamp(
+        "fused",
+        1,
+        weights="3f" * 32,
+        options={"members": 3},
+        scale="MOS of BIQ2021, 0 worst, 1 best",
+        licence="research",
+    )
     return ReportInputs(
         title="pocket-m distilled from a fused teacher, on BIQ2021",
         evaluation=evaluate(judged, targets, overlapping={targets.ids[3]}, resamples=100),
@@ -169,9 +183,30 @@ def _complete(images: int) -> ReportInputs:
             for i in (1, 2)
         ],
         damaged=[
-            DistortedCopy("kodim01.png", "Gaussian blur, level 4", 0.74, 0.31, picture(5), picture(6)),
-            DistortedCopy("kodim02.png", "JPEG, level 5", 0.69, 0.28, picture(7), picture(8)),
-            DistortedCopy("kodim03.png", "brighten, level 1", 0.66, 0.67, picture(9), picture(10)),
+            DistortedCopy(
+                "kodim01.png",
+                "Gaussian blur, level 4",
+                original_score=0.74,
+                distorted_score=0.31,
+                original=picture(5),
+                damaged=picture(6),
+            ),
+            DistortedCopy(
+                "kodim02.png",
+                "JPEG, level 5",
+                original_score=0.69,
+                distorted_score=0.28,
+                original=picture(7),
+                damaged=picture(8),
+            ),
+            DistortedCopy(
+                "kodim03.png",
+                "brighten, level 1",
+                original_score=0.66,
+                distorted_score=0.67,
+                original=picture(9),
+                damaged=picture(10),
+            ),
         ],
         pools=[
             {

@@ -50,10 +50,19 @@ def texture_pool(
             digest = sha256_file(path)
             refs.append(
                 ImageRef(
-                    digest[:24], str(path), digest, "0" * 16, path.stat().st_size, width, height,
-                    group=f"scene{scene}", ref_id=clean, distortion="noise" if version else "", level=level,
+                    digest[:24],
+                    str(path),
+                    sha256=digest,
+                    dhash="0" * 16,
+                    bytes=path.stat().st_size,
+                    width=width,
+                    height=height,
+                    group=f"scene{scene}",
+                    ref_id=clean,
+                    distortion="noise" if version else "",
+                    level=level,
                 )
-            )  # fmt: skip
+            )
     return write_pool(
         folder / "pool", refs, spec={"scenes": scenes, "versions": versions, "sizes": list(map(list, sizes))}
     )
@@ -75,7 +84,14 @@ def texture_store(
 ) -> LabelStore:
     """Labels of the texture teacher for every row; ``changes`` replaces fields of single rows."""
     features = features or {}
-    spec = StoreSpec(STAMP, pool.digest, len(pool), shards, {"view": view}, tuple(sorted(features)))
+    spec = StoreSpec(
+        STAMP,
+        pool.digest,
+        rows=len(pool),
+        shards=shards,
+        preprocessing={"view": view},
+        features=tuple(sorted(features)),
+    )
     store = LabelStore.create(folder, spec, pool_path=pool.folder)
     for index in range(shards):
         rows = store.shard_rows(index)

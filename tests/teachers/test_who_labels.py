@@ -26,7 +26,14 @@ def labelled(pool: Pool, folder: Path, name: str, *, world: int, batch_size: int
     """Each rank builds its own teacher, as processes do."""
     for rank in range(world):
         teacher = build_teacher(name, **TINY, views={"crops": 1})
-        spec = StoreSpec(teacher.stamp, pool.digest, len(pool), 3, {}, tuple(teacher.feature_names))
+        spec = StoreSpec(
+            teacher.stamp,
+            pool.digest,
+            rows=len(pool),
+            shards=3,
+            preprocessing={},
+            features=tuple(teacher.feature_names),
+        )
         store = LabelStore.create(folder, spec, pool_path=pool.folder)
         label_pool(pool, teacher, store, rank=rank, world=world, batch_size=batch_size)
     LabelStore.open(folder).finish()

@@ -10,7 +10,15 @@ from pseudo_labels.metrics.bootstrap import Draws
 IMAGES, SCENES, RESAMPLES = 60, 20, 2000
 GROUPS = tuple(f"scene{row % SCENES}" for row in range(IMAGES))
 IDS = tuple(f"{row}.png" for row in range(IMAGES))
-TARGETS = Targets("t", "opinions", IDS, np.zeros(IMAGES), GROUPS, ("",) * IMAGES, (False,) * IMAGES)
+TARGETS = Targets(
+    "t",
+    "opinions",
+    ids=IDS,
+    scores=np.zeros(IMAGES),
+    groups=GROUPS,
+    subsets=("",) * IMAGES,
+    near_training=(False,) * IMAGES,
+)
 
 
 def record(change: np.ndarray, suppressed: float = 0.25) -> dict[str, object]:

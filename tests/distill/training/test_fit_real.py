@@ -46,7 +46,16 @@ def photographs(folder: Path, count: int = 34) -> Source:
         path = paths[row["image"]]
         digest = sha256_file(path)
         refs.append(
-            ImageRef(digest[:24], str(path), digest, "0" * 16, path.stat().st_size, 512, 512, group=row["group"])
+            ImageRef(
+                digest[:24],
+                str(path),
+                sha256=digest,
+                dhash="0" * 16,
+                bytes=path.stat().st_size,
+                width=512,
+                height=512,
+                group=row["group"],
+            )
         )
     pool = write_pool(folder, refs, spec={})
     return Source("biq2021", pool, LabelTable([ref.id for ref in refs], [float(row["mos"]) for row in chosen]))

@@ -105,7 +105,15 @@ def test_gradients_agree_with_finite_differences(loss):  # noqa: ANN001, RUF100
 def degenerate() -> list[tuple[str, LossInputs]]:
     def inputs(prediction: Tensor, target: Tensor, weight: Tensor, student: Tensor, teacher: Tensor) -> LossInputs:
         error = losses.feature_error(student, teacher[:, :3])
-        return LossInputs(prediction, target, weight, error, weight, student, teacher)
+        return LossInputs(
+            prediction,
+            target,
+            weight=weight,
+            feature_error=error,
+            feature_weight=weight,
+            student_embedding=student,
+            teacher_embedding=teacher,
+        )
 
     one, eight = torch.ones(1), torch.ones(8)
     varied = torch.linspace(0, 1, 8)
@@ -125,9 +133,14 @@ def test_degenerate_batches_have_finite_losses_and_bounded_gradients(name: str, 
     assert inputs.feature_error is not None
     leaves = [inputs.prediction.clone().requires_grad_(), inputs.student_embedding.clone().requires_grad_()]
     live = LossInputs(
-        leaves[0], inputs.target, inputs.weight, inputs.feature_error, inputs.feature_weight, leaves[1],
-        inputs.teacher_embedding,
-    )  # fmt: skip
+        leaves[0],
+        inputs.target,
+        weight=inputs.weight,
+        feature_error=inputs.feature_error,
+        feature_weight=inputs.feature_weight,
+        student_embedding=leaves[1],
+        teacher_embedding=inputs.teacher_embedding,
+    )
     options = LossSettings(plcc=1, ranking=1, feature=1, relational=1, feature_name="f")
     total, terms = total_loss(live, options)
     total.backward()

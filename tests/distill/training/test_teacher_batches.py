@@ -99,7 +99,7 @@ def test_validation_shows_each_image_whole_and_once(data: Data):
         assert len({item.shape for item in items}) == 1
         for index, item in zip(indices, items, strict=True):
             height, width = SIZES[int(index) % 3]
-            assert seen(item) == Seen(int(index), 0, 0, height, width, False)
+            assert seen(item) == Seen(int(index), 0, left=0, height=height, width=width, flip=False)
 
 
 def test_a_reference_teacher_sees_the_same_window_of_the_reference(even: Data):

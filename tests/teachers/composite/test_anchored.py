@@ -29,7 +29,7 @@ class Brightness:
 
     def __init__(self, licence: str = "none", spread: float | None = 0.1):
         self.asked, self.spread = 0, spread
-        self.stamp = TeacherStamp("brightness", 1, "none", {}, "share of white", licence)
+        self.stamp = TeacherStamp("brightness", 1, weights="none", options={}, scale="share of white", licence=licence)
 
     def to(self, device: torch.device) -> "Brightness":
         return self
