@@ -1,4 +1,4 @@
-"""What a teacher is: anything that looks at images and says how good they are, on a declared scale."""
+"""The interface of a teacher: anything that scores images on a declared scale."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _ROUNDING = 1e-4  # scores this far outside [0, 1] are rounding of half precisio
 
 @dataclass
 class TeacherOutput:
-    """What a teacher says of a batch.
+    """The scores and features of a batch.
 
     Attributes:
         score: [B] in [0, 1], 1 best; not finite where it has no answer.
@@ -62,12 +62,12 @@ class Teacher(Protocol):
             CPU tensors; images of equal shapes are put into one batch.
 
         Raises:
-            PocketiqaError: this image cannot be judged; it becomes a row with this reason.
+            PocketiqaError: this image cannot be scored; it becomes a row with this reason.
         """
         ...
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of equal shapes; a score must not depend on what else is in the batch."""
+        """Score items of equal shapes; a score must not depend on what else is in the batch."""
         ...
 
     def to(self, device: torch.device) -> Any:
@@ -95,7 +95,7 @@ def check_teacher(teacher: Any, name: str) -> Teacher:
     """The same object, if it can be used as a teacher.
 
     Raises:
-        PocketiqaError: it lacks something; the message says what.
+        PocketiqaError: it lacks a member; the message names it.
     """
     needed = ("stamp", "needs_reference", "feature_names", "preprocess", "to")
     missing = [attribute for attribute in needed if not hasattr(teacher, attribute)]
@@ -108,7 +108,7 @@ def check_teacher(teacher: Any, name: str) -> Teacher:
     if not isinstance(teacher.stamp, TeacherStamp):
         raise PocketiqaError(
             f"teacher {name!r}: its stamp is {type(teacher.stamp).__name__}, not pseudo_labels.records.TeacherStamp; "
-            "the stamp tells its labels from those of others"
+            "the stamp identifies its labels"
         )
     try:
         _ = teacher.stamp.digest

@@ -22,7 +22,7 @@ class Predictor:
         teacher: on its device already.
         batch_size: most images in one call.
         features: names of the feature maps to keep.
-        warn: told in words when the batch size was halved.
+        warn: called with a sentence when the batch size was halved.
     """
 
     def __init__(self, teacher: Teacher, *, batch_size: int, features: tuple[str, ...], warn: Warn):
@@ -35,11 +35,11 @@ class Predictor:
     def shard(
         self, rows: Iterable[Prepared], count: int, *, step: Callable[[int], None]
     ) -> tuple[list[PseudoLabel], dict[str, np.ndarray]]:
-        """Judge the rows of a shard.
+        """Score the rows of a shard.
 
         Args:
-            rows: all of them, in order; neighbours of equal shape are judged together.
-            count: how many there are.
+            rows: all of them, in order; neighbours of equal shape are scored together.
+            count: number of rows.
             step: called with the number of rows done since the last call.
 
         Returns:
@@ -54,20 +54,20 @@ class Predictor:
                 step(1)
                 continue
             if batch and (len(batch) >= self.batch_size or _key(batch[0][1]) != _key(row)):
-                self._judge(batch, collected, step)
+                self._score(batch, collected, step)
                 batch = []
             batch.append((position, row))
-        self._judge(batch, collected, step)
+        self._score(batch, collected, step)
         return collected.labels, collected.features()
 
-    def _judge(self, batch: list[tuple[int, Prepared]], collected: "_Collected", step: Callable[[int], None]) -> None:
+    def _score(self, batch: list[tuple[int, Prepared]], collected: "_Collected", step: Callable[[int], None]) -> None:
         for start in range(0, len(batch), max(1, self.batch_size)):
             part = batch[start : start + self.batch_size]
             output = self._forward(part)
             if isinstance(output, str):
                 if len(part) > 1:
                     self._shrink(len(part))
-                    return self._judge(batch[start:], collected, step)
+                    return self._score(batch[start:], collected, step)
                 collected.fail(part[0][0], output)
             else:
                 collected.add_output([position for position, _ in part], output)
@@ -89,7 +89,7 @@ class Predictor:
 
     def _shrink(self, tried: int) -> None:
         self.batch_size = max(1, tried // 2)
-        self._warn(f"out of memory with a batch of {tried} images: going on with {self.batch_size}")
+        self._warn(f"out of memory with a batch of {tried} images: continuing with {self.batch_size}")
 
 
 def _key(row: Prepared) -> tuple[object, ...]:
@@ -111,8 +111,8 @@ class _Collected:
     def add_row(self, position: int, row: Prepared) -> None:
         if position != len(self.labels) or position >= self._count:
             raise PocketiqaError(f"row {position} of a shard of {self._count} came out of order")
-        # Until judged, a row counts as failed.
-        status, reason = (row.status, row.reason) if row.item is None else (Status.FAILED, "not judged")
+        # Until it has a score, a row counts as failed.
+        status, reason = (row.status, row.reason) if row.item is None else (Status.FAILED, "not scored")
         identity = row.ref.id, row.ref.uri, row.ref.sha256, row.view
         self.labels.append(PseudoLabel(*identity, status=status, reason=reason, confidence=0.0))
 

@@ -1,6 +1,6 @@
-"""safetensors files of ours: tensors with a head that says what they are, and a digest over both.
+"""safetensors files of ours: tensors with a head that describes them, and a digest over both.
 
-The digest is a checksum against damage and careless edits; it holds no secret, so it does not prove who made the file.
+The digest is a checksum against corruption and careless edits; it has no secret, so it does not prove the origin.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
 
     Raises:
         PocketiqaError: it is not there, of another kind, or of another format version.
-        TamperedError: it is damaged, or not what was written.
+        IntegrityError: it is corrupt, or not what was written.
     """
     if not path.is_file():
         raise PocketiqaError(f"no {kind} at {path}: {mend}")
@@ -68,7 +68,7 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path} is cut off or damaged ({error}): {mend}") from error
+        raise IntegrityError(f"{path} is cut off or corrupt ({error}): {mend}") from error
     if _key(kind) not in metadata:
         raise PocketiqaError(f"{path} is no {kind}: {mend}")
     record = _record(metadata[_key(kind)], path, mend)

@@ -1,4 +1,4 @@
-"""A fitted teacher on disk: ``teacher.json`` says how to build it, ``fitted.safetensors`` what was learned.
+"""A fitted teacher on disk: ``teacher.json`` has its options, ``fitted.safetensors`` its fitted tensors.
 
 Importing this module imports no torch.
 """
@@ -38,7 +38,7 @@ def write_fitted_folder(
         name: that it was built by.
         options: that it was built with; of files that they name give absolute paths.
         scale: what 0 and 1 mean.
-        licence: of weights and opinion scores.
+        licence: licence of weights and ratings.
         seen: ids of the images that it was fitted to, or its step was chosen by.
         about: data and validation, as JSON values.
         files: options that name a file to be copied into the folder, so that it can be moved anywhere.
@@ -77,8 +77,8 @@ def is_fitted_folder(name: str) -> bool:
 
 
 def _folder(name: str) -> Path | None:
-    place = Path(name).expanduser()
-    return next((folder for folder in (place, place / "teacher") if (folder / RECORD).is_file()), None)
+    path = Path(name).expanduser()
+    return next((folder for folder in (path, path / "teacher") if (folder / RECORD).is_file()), None)
 
 
 def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a teacher that can be fitted is, and what such teachers share."""
+"""The interface of a teacher that can be fitted, its fitted tensors on disk, and what all such teachers use."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ class Trained:
 
     Attributes:
         teacher: its name, such as ``sam_iqa``.
-        config: options that it was fitted with and that another must share, JSON values.
+        config: options that it was fitted with and that a teacher must have to take the tensors, JSON values.
         base: digest of the frozen part.
         tensors: by name in the model; float32, or counts.
         scale: what 0 and 1 mean, for a person.
-        licence: of weights and opinion scores, as far as known.
+        licence: licence of weights and ratings, as far as known.
     """
 
     teacher: str
@@ -71,7 +71,7 @@ def read_trained(path: Path) -> Trained:
 
     Raises:
         PocketiqaError: not there, or not written by ``save_trained``.
-        TamperedError: damaged or altered.
+        IntegrityError: corrupt or altered.
     """
     head, tensors = read_checksummed(path, _KIND, mend=_MEND)
     return Trained(tensors=tensors, **head)
@@ -118,7 +118,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @runtime_checkable
 class FittableTeacher(Teacher, Protocol):
-    """A teacher whose weights ``pocketiqa fit-teacher`` can fit to opinion scores; needs no base class.
+    """A teacher whose weights ``pocketiqa fit-teacher`` can fit to ratings; needs no base class.
 
     Attributes:
         model: the whole network, in evaluation mode outside of fitting.
@@ -154,7 +154,7 @@ def check_fittable(teacher: Any, name: str) -> FittableTeacher:
     """The same object, if it can be fitted.
 
     Raises:
-        PocketiqaError: it lacks something, has nothing to fit, or in lower precision; the message says what.
+        PocketiqaError: it lacks a member, has nothing to fit, or has it in lower precision; the message names it.
     """
     needed = ("model", "fitting_module", "trained_state", "save_trained", "load_trained")
     missing = [attribute for attribute in needed if not hasattr(teacher, attribute)]
@@ -208,7 +208,7 @@ def head_file(head: str | Path | None) -> Path | None:
 
 
 class FittableBase(Generic[Network]):
-    """The fitted part of a teacher: kept with its scale and licence, saved, loaded and told apart by digest.
+    """The fitted part of a teacher: kept with its scale and licence, saved, loaded and identified by digest.
 
     Attributes:
         version: of the teacher's code, raised whenever scores change.
@@ -220,10 +220,10 @@ class FittableBase(Generic[Network]):
         base: digest of everything else that a score depends on.
         licence: of the weights.
         head: file of a fitted part, loaded here.
-        scale: what 0 and 1 mean, unless ``head`` says it.
+        scale: meaning of 0 and 1, unless ``head`` has it.
 
     Raises:
-        PocketiqaError: ``head`` is not there, damaged or of another model.
+        PocketiqaError: ``head`` is missing, corrupt or of another model.
     """
 
     version: int
@@ -295,7 +295,7 @@ class FittableBase(Generic[Network]):
         Args:
             path: of the safetensors file.
             scale: what 0 and 1 mean, such as ``MOS of KonIQ-10k / 100``.
-            licence: of weights and opinion scores, as far as known.
+            licence: licence of weights and ratings, as far as known.
 
         Raises:
             PocketiqaError: the trained part is in lower precision.
@@ -307,7 +307,7 @@ class FittableBase(Generic[Network]):
 
         Raises:
             PocketiqaError: not there, or fitted in another model or on another base.
-            TamperedError: damaged or altered.
+            IntegrityError: corrupt or altered.
         """
         trained = read_trained(Path(path))
         target = self._trained(self.scale, self.licence)

@@ -1,8 +1,8 @@
-"""Label a pool: a shard is a task, decoded ahead, judged in batches and committed whole.
+"""Label a pool: a shard is a task, decoded ahead, scored in batches and committed whole.
 
 Rank r of ``world`` processes owns the shards r, r + world, ... and nothing is exchanged while labelling. Batches never
 cross the border of a shard and the number of CPU threads is fixed, so that the bytes do not depend on how many
-processes there are or how often they were killed. What was committed is verified first, and done again if damaged.
+processes there are or how often they were killed. What was committed is verified first, and done again if corrupt.
 """
 
 import math
@@ -106,8 +106,9 @@ def label(
         shards: how many; None means about 256 images each but at least 8 shards, or those of the store in ``out``.
         features: also store the teacher's feature maps.
         options: of the teacher.
-        unseen: leave out the images that a fitted teacher has learned from, whose opinions it knows by heart.
-        crops: label a random window of each image in place of all of it; students learn such labels of the same window.
+        unseen: whether images that a fitted teacher has learned from are left out: it may reproduce their ratings.
+        crops: random crop of each image that is labelled in place of the whole image; students learn such labels from
+            the same crop.
         batch_size: most images in one call of the teacher; halved when memory runs out.
         device: see ``launch.current_launch``.
         threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
@@ -116,7 +117,7 @@ def label(
         max_failed_fraction: of the pool's good images; if more than this got no label, the store is not finished.
         overwrite: start over, even if ``out`` holds a store that was made differently.
         progress: called with rows done and rows in all, of this process.
-        warn: told of damaged shards and memory that ran out.
+        warn: called with a sentence on corrupt shards and on memory that ran out.
 
     Returns:
         The finished store.
@@ -170,7 +171,7 @@ def label_pool(
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> None:
-    """Label the shards of one rank that are missing or damaged; no collectives, and the store is not finished here.
+    """Label the shards of one rank that are missing or corrupt; no collectives, and the store is not finished here.
 
     Args:
         pool: the one the store was made for.
@@ -182,10 +183,10 @@ def label_pool(
         decode_workers: threads that decode ahead.
         limits: for decoding.
         seen: ids of images that are left out.
-        crops: windows in place of whole images.
-        retry: says why a committed and valid shard is to be done again; empty if it is good.
+        crops: random crops in place of whole images.
+        retry: gives the reason why a committed and valid shard is done again; empty if it is good.
         progress: called with rows done and rows in all, of this rank.
-        warn: told of shards that are done again, and of memory that ran out.
+        warn: called with a sentence on shards that are done again, and on memory that ran out.
 
     Raises:
         PocketiqaError: the pool is another one.
@@ -201,7 +202,7 @@ def label_pool(
     rows_of = {index: len(store.shard_rows(index)) for index in mine}
     count = _Count(sum(rows_of.values()), progress)
     count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
-    judge = Predictor(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
+    predictor = Predictor(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
     refs = (ref for index in pending for ref in _refs(pool, store, index))
     # One stream for all shards: between two shards the decoding threads go on.
     rows = read_ahead(refs, Preparer(pool, teacher, limits, seen, crops), workers=decode_workers, batch_size=batch_size)
@@ -210,7 +211,7 @@ def label_pool(
             for index in pending:
                 with store.writing(index):
                     size = rows_of[index]
-                    store.write_shard(index, *judge.shard(islice(rows, size), size, step=count.step))
+                    store.write_shard(index, *predictor.shard(islice(rows, size), size, step=count.step))
         finally:
             rows.close()
 
@@ -235,7 +236,7 @@ def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None
 
 
 def _shard_count(out: Path, rows: int, overwrite: bool) -> int:
-    """The number that the store in ``out`` has, if it may be gone on with; else a good one."""
+    """The number that the store in ``out`` has, if it may be resumed; else a good one."""
     if not overwrite and (out / outputs.MANIFEST).is_file():
         manifest = outputs.read_manifest(out)
         if manifest.kind == KIND and manifest.spec.get("rows") == rows:

@@ -13,10 +13,10 @@ from pseudo_labels.errors import PocketiqaError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this says that the memory of a GPU or of the machine did not suffice."""
+    """Whether an error means that the memory of a GPU or of the machine did not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)  # how torch says it on the CPU
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)  # torch's message on the CPU
 
 
 def release_memory() -> None:
@@ -133,7 +133,7 @@ def _patient_barrier() -> Callable[[], None]:
             torch.distributed.barrier(group=group)
         except RuntimeError as error:
             raise PocketiqaError(
-                "another process of this run ended early: mend what it says, then run the same command again to resume"
+                "another process of this run ended early: mend its error, then run the same command again to resume"
             ) from error
 
     return wait

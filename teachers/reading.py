@@ -15,7 +15,7 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from teachers.base import Item, Teacher
 
-# Decoded but not yet judged: at most this many pixels (a float32 RGB tensor of them is 770 MB) and this many images a
+# Decoded but not yet scored: at most this many pixels (a float32 RGB tensor of them is 770 MB) and this many images a
 # worker, whichever is less; one image is always let through.
 _PIXELS_AHEAD = 64_000_000
 _IMAGES_AHEAD = 4
@@ -23,7 +23,7 @@ _IMAGES_AHEAD = 4
 
 @dataclass(frozen=True)
 class Prepared:
-    """A row of the pool, ready to be judged or with the reason why not."""
+    """A row of the pool, ready to be scored, or with the reason why not."""
 
     ref: ImageRef
     item: Item | None
@@ -36,11 +36,11 @@ class Preparer:
     """Turns rows of a pool into input of a teacher. Thread-safe.
 
     Args:
-        pool: of the rows.
-        teacher: its ``preprocess`` is used.
-        limits: for decoding.
-        seen: ids of images that are not to be judged, for the teacher was fitted to them (or to their originals).
-        crops: show the teacher a window of each image, and the same of its reference; None shows all of it.
+        pool: pool of the rows.
+        teacher: teacher whose ``preprocess`` makes the input.
+        limits: limits of decoding.
+        seen: ids of images that are left out: the teacher was fitted to them, or to their originals.
+        crops: random crop of each image, and the same of its reference; None takes whole images.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class Preparer:
         """Decode a row and its reference; whatever is wrong with the files becomes a status and a reason."""
         if self._crops is None:
             return self._prepared(ref, WHOLE)
-        window = self._crops.of(ref.id)
-        return replace(self._prepared(ref, window), view=window.view)
+        crop = self._crops.of(ref.id)
+        return replace(self._prepared(ref, crop), view=crop.view)
 
-    def _prepared(self, ref: ImageRef, window: Crop) -> Prepared:
+    def _prepared(self, ref: ImageRef, crop: Crop) -> Prepared:
         if ref.status != Status.OK:
             return Prepared(ref, None, ref.status, ref.reason)
         if ref.id in self._seen or ref.ref_id in self._seen:
             return Prepared(ref, None, Status.SEEN, "the teacher was fitted to this image, or to its original")
         try:
             image = self._pool.load(ref, self._limits)
-            reference = window.cut(self._reference(ref, image)) if self._teacher.needs_reference else None
-            return Prepared(ref, self._teacher.preprocess(window.cut(image), reference))
+            reference = crop.cut(self._reference(ref, image)) if self._teacher.needs_reference else None
+            return Prepared(ref, self._teacher.preprocess(crop.cut(image), reference))
         except ImageError as error:
             return Prepared(ref, None, error.status, error.reason)
         except PocketiqaError as error:

@@ -1,6 +1,6 @@
 """The full-reference teacher: five metrics on one scale, their mean as score and their disagreement as uncertainty.
 
-It labels synthetic pools, where the clean image is at hand, and needs neither weights nor opinion scores. The metrics
+It labels synthetic pools, where the clean image is at hand, and needs neither weights nor ratings. The metrics
 (all computed by ``piq``) see different things:
 
 - FSIMc: phase congruency, gradient and chroma. Zhang, Zhang, Mou, Zhang, IEEE TIP 20(8), 2011.
@@ -10,10 +10,10 @@ It labels synthetic pools, where the clean image is at hand, and needs neither w
 - MDSI: deviation of gradient and chromaticity similarity. Nafchi, Shahkolaei, Hedjam, Cheriet, IEEE Access 4, 2016.
 
 **One scale.** Each metric has its own range and direction, and bends differently between them. A monotone curve (see
-``teachers.reference_curves``) turns each into the share of a declared calibration pool, KADID-10k's 25 distortions in
-their 5 levels on the Kodak photographs, that this image surpasses. All five metrics then have the same distribution
+``teachers.reference_curves``) turns each into the fraction of a declared calibration pool, KADID-10k's 25 distortions
+in their 5 levels on the Kodak photographs, that this image surpasses. All five metrics then have the same distribution
 over that pool, so that they can be averaged and compared; and because KADID's levels were chosen to look evenly spaced,
-equal shares are about equal visible steps. An image equal to its reference scores exactly 1 with spread 0.
+equal fractions are about equal visible steps. An image equal to its reference scores exactly 1 with spread 0.
 
 **Uncertainty.** The spread is the (population) standard deviation over the metrics. Where they disagree, such as VIF
 and the others on raised contrast, at most some of them can be right.
@@ -60,10 +60,10 @@ def common_scale(values: Tensor, knots: Sequence[float]) -> Tensor:
         [B] in float64, so that the bend points do not blur the fifth decimal.
     """
     sign = 1.0 if knots[-1] > knots[0] else -1.0
-    places = torch.tensor([sign * knot for knot in knots], dtype=torch.float64, device=values.device)
-    signed = (sign * values.double()).clamp(places[0], places[-1])
-    right = torch.searchsorted(places, signed).clamp(1, len(knots) - 1)
-    step = (signed - places[right - 1]) / (places[right] - places[right - 1])
+    positions = torch.tensor([sign * knot for knot in knots], dtype=torch.float64, device=values.device)
+    signed = (sign * values.double()).clamp(positions[0], positions[-1])
+    right = torch.searchsorted(positions, signed).clamp(1, len(knots) - 1)
+    step = (signed - positions[right - 1]) / (positions[right] - positions[right - 1])
     return (right - 1 + step) / (len(knots) - 1)
 
 

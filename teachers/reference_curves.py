@@ -5,7 +5,7 @@
 The pool: each photograph of the folder (in the order of names), shrunk to a longer side of 512 pixels, about the size
 of KADID-10k's images, under KADID-10k's 25 distortions in their 5 levels. A metric's knots are its quantiles over those
 of the 125 n pairs that it finds worse than perfect, from the worst to the best in 32 steps; the last knot is its value
-for equal images. The curve through them maps the metric to the share of the pool that is surpassed. With Kodak's 24
+for equal images. The curve through them maps the metric to the fraction of the pool that is surpassed. With Kodak's 24
 photographs: 3,000 pairs, about 10 minutes on one core.
 """
 
@@ -76,7 +76,7 @@ def _knots(metric: str, values: np.ndarray) -> list[float]:
     sign = 1.0 if metric not in ("gmsd", "mdsi") else -1.0
     worse = sign * values[sign * values < sign * perfect]
     knots = (
-        [float(f"{sign * place:.6g}") for place in np.quantile(worse, np.arange(STEPS) / STEPS)] if len(worse) else []
+        [float(f"{sign * value:.6g}") for value in np.quantile(worse, np.arange(STEPS) / STEPS)] if len(worse) else []
     )
     knots.append(perfect)
     if len(knots) <= STEPS or (np.diff(np.array(knots) * sign) <= 0).any():

@@ -94,7 +94,7 @@ TEACHERS: dict[str, TeacherEntry] = {
     ),
     "anchored": TeacherEntry(
         _anchored,
-        "for synthetic pools: what another teacher says of the clean image, times what the damage leaves",
+        "for distorted pools: another teacher's score of the clean image, times what the distortion leaves of it",
         ("torch", "piq", "timm", "safetensors"),
     ),
     "dp_iqa": TeacherEntry(
@@ -158,7 +158,7 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
         name: of ``TEACHERS``, the folder of a fitted teacher, or ``module:function`` for a builder of the user's own.
         options: keyword arguments of the builder; those of a fitted teacher are laid over the ones it was built with.
             And ``views``, ``composite.multi_view.Views`` or a mapping such as ``{"crops": 5, "flips": True}``, by which
-            any teacher judges several views of each image, unless the builder has a parameter of that name itself.
+            any teacher scores several views of each image, unless the builder has a parameter of that name itself.
 
     Raises:
         PocketiqaError: unknown name or option, something is not installed, or the builder gave no teacher.

@@ -20,13 +20,13 @@ Numbers = Sequence[float] | np.ndarray
 
 
 class LabelTable:
-    """Scores in memory, such as human opinions: the same to training as a label store.
+    """Scores in memory, such as ratings of people; training reads it like a label store.
 
     Attributes:
         ids: of images in the pool they are used with.
         scores: float32 [N] in [0, 1], 1 best.
         confidence: float32 [N] in [0, 1], weight of each score.
-        about: facts for a report, as JSON values; of published opinions ``scale``, ``citation`` and ``licence``.
+        about: facts for a report, as JSON values; of published ratings ``scale``, ``citation`` and ``licence``.
     """
 
     def __init__(self, ids: Sequence[str], scores: Numbers, confidence: Numbers | None = None):
@@ -89,7 +89,7 @@ class Source:
 
     @property
     def of_crops(self) -> bool:
-        """Whether its labels are of windows: they say nothing of whole images, which models are judged by."""
+        """Whether its labels are of crops: they are no labels of whole images, on which models are evaluated."""
         return isinstance(self.labels, LabelStore) and self.labels.spec.of_crops
 
     def describe(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Examples:
         target: score in [0, 1].
         weight: confidence of the label.
         flipped: whether the label is of the mirror image.
-        window: [N, 4], top, left, height and width of the part that the label is of, as shares of the image.
+        window: [N, 4], top, left, height and width of the part that the label is of, as fractions of the image.
         shard: where cached features are, -1 where there are none.
         shard_row: position within the shard.
     """
@@ -239,20 +239,20 @@ def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, Image
     refs = iter(source.pool)
     for shard in range(labels.spec.shards):
         records = labels.shard_labels(shard).to_pylist()
-        for place, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
-            where = (shard, place) if featured else (-1, -1)
+        for index, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
+            where = (shard, index) if featured else (-1, -1)
             status, score, confidence = record["status"], record["score"], record["confidence"]
             yield _Label(row, status, score, confidence, record["view"], record["sha256"], *where), ref
 
 
 def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
-    left = {image_id: place for place, image_id in enumerate(table.ids)}
+    left = {image_id: index for index, image_id in enumerate(table.ids)}
     featured = _feature_places(source.features, feature)
     for row, ref in enumerate(source.pool):
         # A duplicate has its original's id; only the original is learned from.
-        place = left.pop(ref.id, None) if ref.status != Status.DUPLICATE else None
-        if place is not None:
-            score, confidence = float(table.scores[place]), float(table.confidence[place])
+        index = left.pop(ref.id, None) if ref.status != Status.DUPLICATE else None
+        if index is not None:
+            score, confidence = float(table.scores[index]), float(table.confidence[index])
             yield _Label(row, Status.OK, score, confidence, FULL, ref.sha256, *featured.get(ref.id, (-1, -1))), ref
     if left:
         raise PocketiqaError(
@@ -262,13 +262,13 @@ def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Ite
 
 
 def _feature_places(store: LabelStore | None, feature: str | None) -> dict[str, tuple[int, int]]:
-    """Shard and place of the feature of each whole image that has one, by image id."""
+    """Shard and row of the feature of each whole image that has one, by image id."""
     if store is None or feature not in store.spec.features:
         return {}
     return {
-        record["id"]: (shard, place)
+        record["id"]: (shard, index)
         for shard in range(store.spec.shards)
-        for place, record in enumerate(store.shard_labels(shard).to_pylist())
+        for index, record in enumerate(store.shard_labels(shard).to_pylist())
         if record["status"] == Status.OK and record["view"] == FULL
     }
 

@@ -2,7 +2,7 @@
 
 The cache of one pool and one preprocessing is a folder of shards, each written whole or not at all:
 ``shard-00003/pixels.bin`` holds the rows' pixels one after the other (uint8 RGB, ragged), ``index.json`` their sizes,
-why some have none, and digests of both. Building it again builds only what is missing or damaged. Reading uses plain
+why some have none, and digests of both. Building it again builds only what is missing or corrupt. Reading uses plain
 reads instead of memory maps: resident memory stays flat, and a truncated file is an error instead of a crash.
 """
 

@@ -50,10 +50,10 @@ def open_sources(
 
     Args:
         sections: of the recipe.
-        folder: where pools of opinions are written, a subfolder each.
+        folder: folder of the pools of rated images, a subfolder each.
         seed: draws the images of a section that wants only some.
         progress: called with images measured and in total, for each new pool.
-        overwrite: make pools of opinions anew whose images or settings changed.
+        overwrite: make pools of rated images anew whose images or settings changed.
 
     Raises:
         PocketiqaError: a store, pool or benchmark is missing or unusable; see ``rating_source``.
@@ -147,7 +147,7 @@ def rating_source(
 
 
 def targets_of(source: Source, ids: Sequence[str]) -> Targets:
-    """What a model that learned from a source is judged by: the teacher's labels, or the opinions of people.
+    """The targets of a model that learned from a source: the teacher's labels, or the ratings of people.
 
     Args:
         source: a store, a benchmark, or any table of scores.
@@ -190,7 +190,7 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
 
 
 def left_out(sources: Iterable[Source]) -> list[str]:
-    """A sentence for each source of opinions that lacks rated images: how many, and an example."""
+    """A sentence for each source of ratings that lacks rated images: how many, and an example."""
     return [sentence for source in sources if (sentence := _left_out(source))]
 
 
@@ -238,11 +238,11 @@ def _drawn(benchmark: Benchmark, images: int | None, seed: int) -> Benchmark:
             f"images is {images}, but this split of benchmark {benchmark.name} has {len(benchmark.rows)}: lower it"
         )
 
-    def place(at: int) -> tuple[bytes, str, int]:
+    def rank(at: int) -> tuple[bytes, str, int]:
         group = benchmark.rows[at].group
         return _hashed(f"draw {seed}", group), group, at
 
-    taken = sorted(sorted(range(len(benchmark.rows)), key=place)[:images])
+    taken = sorted(sorted(range(len(benchmark.rows)), key=rank)[:images])
     return replace(benchmark, rows=tuple(benchmark.rows[at] for at in taken))
 
 

@@ -1,4 +1,4 @@
-"""Training, validation and test parts that never share a scene."""
+"""Training, validation and test parts; no scene is in two of them."""
 
 import hashlib
 from collections import Counter
@@ -88,8 +88,8 @@ class _Sets:
 def join_groups(refs: Iterable[ImageRef]) -> dict[str, str]:
     """Give every image the name of the set of images that must stay together.
 
-    Images stay together that share a group, or of which one is the reference of the other; one image listed by several
-    pools under different groups joins those groups.
+    Images stay together that have a common group, or of which one is the reference of the other; one image listed by
+    several pools under different groups joins those groups.
 
     Returns:
         Name of the set by image id.
@@ -122,11 +122,11 @@ def split_groups(groups: Mapping[str, str], settings: SplitSettings) -> Split:
     """Draw test, then validation, then leave the rest to training, whole groups at a time.
 
     The draw follows from the seed and the groups' names alone, not from the order of ``groups``. Each part comes close
-    to its share of the images, with at least one group; a group larger than twice the share goes to training.
+    to its fraction of the images, with at least one group; a group larger than twice that goes to training.
 
     Args:
         groups: group of each image id, from ``join_groups``.
-        settings: shares and seed.
+        settings: fractions and seed.
 
     Raises:
         PocketiqaError: there are fewer groups than parts.

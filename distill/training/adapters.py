@@ -16,7 +16,7 @@ def resample(features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         features: [B, C, h, w] maps of padded images.
-        valid: [B, 2], share of height and width that is image; the image begins at the top left.
+        valid: [B, 2], fraction of height and width that is image; the image begins at the top left.
         size: height and width of the result.
 
     Returns:
@@ -25,7 +25,7 @@ def resample(features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     factors = [max(1, given // wanted) for given, wanted in zip(features.shape[-2:], size, strict=True)]
     if max(factors) > 1:
         features = functional.avg_pool2d(features, factors)
-    # In the coordinates of grid_sample the map reaches from -1 to 1: x -> share * (x + 1) - 1.
+    # In the coordinates of grid_sample the map reaches from -1 to 1: x -> fraction * (x + 1) - 1.
     theta = torch.zeros(len(features), 2, 3, dtype=features.dtype, device=features.device)
     theta[:, 0, 0], theta[:, 1, 1] = valid[:, 1], valid[:, 0]
     theta[:, 0, 2], theta[:, 1, 2] = valid[:, 1] - 1, valid[:, 0] - 1

@@ -60,9 +60,9 @@ class FeatureReader:
         return safetensors.safe_open(store.shard_folder(shard) / FEATURES, framework="numpy").get_slice(self._name)
 
     def _raw(self, examples: Examples, index: int) -> np.ndarray:
-        place = int(examples.shard_row[index])
+        row = int(examples.shard_row[index])
         handle = self._handle(int(examples.source[index]), int(examples.shard[index]))
-        return np.asarray(handle[place : place + 1])[0].astype(np.float32)
+        return np.asarray(handle[row : row + 1])[0].astype(np.float32)
 
     def _checked(self, examples: Examples, index: int) -> np.ndarray:
         feature = self._raw(examples, index)
@@ -85,13 +85,13 @@ _ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a micro-batch.
+    """The part of a micro-batch that one process computes.
 
     Attributes:
         pixels: uint8 [B, H, W, 3].
         target: float32 [B] in [0, 1].
         weight: float32 [B], mean about 1.
-        valid: float32 [B, 2], the share of height and width that is image and not padding.
+        valid: float32 [B, 2], the fraction of height and width that is image and not padding.
         feature: float32 [B, ...] standardised teacher features, if training compares with them.
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
         items: the same views as input of a live teacher, if there is one.
@@ -106,7 +106,7 @@ class Batch:
     items: Sequence[Item] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same with its tensors on ``device``; items go there when the teacher judges them."""
+        """The same with its tensors on ``device``; items go there when the teacher scores them."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
@@ -139,14 +139,14 @@ class Sampler:
 
 @dataclass(frozen=True)
 class ExampleCrop:
-    """What a batch shows of an example: a window of its pixels, mirrored or not.
+    """The crop of an example that a batch shows, mirrored or not.
 
     Attributes:
-        index: of the example.
-        top: first row of the window.
-        left: first column.
-        height: of the window in pixels.
-        width: likewise.
+        index: index of the example.
+        top: first row of the crop in pixels.
+        left: first column of the crop in pixels.
+        height: height of the crop in pixels.
+        width: width of the crop in pixels.
         flip: mirror left and right.
     """
 
@@ -158,19 +158,19 @@ class ExampleCrop:
     flip: bool
 
     def cut(self, cache: PixelCache, row: int) -> np.ndarray:
-        """The window of one row of ``cache``: uint8 [height, width, 3]."""
-        window = cache.read(row, self.top, self.height)[:, self.left : self.left + self.width]
-        return window[:, ::-1] if self.flip else window
+        """The crop of one row of ``cache``: uint8 [height, width, 3]."""
+        crop = cache.read(row, self.top, self.height)[:, self.left : self.left + self.width]
+        return crop[:, ::-1] if self.flip else crop
 
 
 Size = tuple[int, int]
 
 
 def labelled_crop(examples: Examples, caches: Sequence[PixelCache], index: int) -> ExampleCrop:
-    """What the label of an example is of: all of the image or a window of it, mirrored or not."""
+    """The part of the image that the label of an example is of: all of it or a crop, mirrored or not."""
     height, width = (int(side) for side in caches[examples.source[index]].sizes[examples.row[index]])
-    window = Crop(*examples.window[index].tolist()).in_pixels(height, width)
-    return ExampleCrop(index, *window, bool(examples.flipped[index]))
+    box = Crop(*examples.window[index].tolist()).in_pixels(height, width)
+    return ExampleCrop(index, *box, bool(examples.flipped[index]))
 
 
 def crop_pixels(examples: Examples, caches: Sequence[PixelCache], view: ExampleCrop) -> np.ndarray:
@@ -183,9 +183,9 @@ class CropSampler:
 
     Args:
         examples: the training part.
-        caches: pixels of each source; sources of one pool share theirs.
+        caches: pixels of each source; sources of one pool have the same.
         order: which example comes when.
-        crop: height and width of an image -> of the window.
+        crop: height and width of an image -> height and width of the crop.
         horizontal_flip: flip half of the images.
         per_process: images of one micro-batch in one process.
         rank: of this process.
@@ -211,8 +211,8 @@ class CropSampler:
         """Views number ``first`` to ``first + count`` of the run, over all processes."""
         chosen = self._order.at(first, count)
         return [
-            self._view(int(index), np.random.default_rng([self._seed, _VIEW, first + place]))
-            for place, index in enumerate(chosen)
+            self._view(int(index), np.random.default_rng([self._seed, _VIEW, first + number]))
+            for number, index in enumerate(chosen)
         ]
 
     def _view(self, index: int, generator: np.random.Generator) -> ExampleCrop:
@@ -239,7 +239,7 @@ class BatchMaker:
         images: crop and flip.
         features: cached teacher features, if training compares with them.
         prepare: makes input of a live teacher of a view, uint8 [H, W, 3], if there is one.
-        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
+        fraction: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 
     def __init__(
@@ -269,15 +269,15 @@ class BatchMaker:
         return [] if self._prepare is None else [self._prepare(view) for view in views]
 
     def make(self, micro_batch: int) -> Batch:
-        """The share of this process in micro-batch number ``micro_batch`` of the run."""
+        """The part of this process in micro-batch number ``micro_batch`` of the run."""
         views = self._views.draw(micro_batch)
         chosen = np.array([view.index for view in views], dtype=np.int64)
         pixels = np.empty((len(views), *self._canvas, 3), dtype=np.uint8)
         valid = np.empty((len(views), 2), dtype=np.float32)
         shown = [np.ascontiguousarray(self._views.pixels(view)) for view in views]
-        for place, view in enumerate(shown):
-            valid[place] = np.divide(view.shape[:2], self._canvas)
-            pixels[place] = padded(view, self._canvas)
+        for number, view in enumerate(shown):
+            valid[number] = np.divide(view.shape[:2], self._canvas)
+            pixels[number] = padded(view, self._canvas)
         tensors = [pixels, self._examples.target[chosen], self._examples.weight[chosen], valid]
         if self._features is not None:
             tensors.append(np.stack([self._feature(self._features, view) for view in views]))

@@ -56,7 +56,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole: its progress and its tensors by file (``student``, ``ema``, ...)."""
+    """A checkpoint that was read and is whole: its progress and its tensors by file (``student``, ``ema``, ...)."""
 
     progress: RunState
     tensors: Mapping[str, Tensors]
@@ -120,7 +120,7 @@ class Checkpoints:
                 shutil.rmtree(self.path(step))
 
     def clean(self, newest: int) -> None:
-        """Remove what killed writers left behind, and everything after step ``newest``, from which the run goes on."""
+        """Remove leftovers of killed writers, and everything after step ``newest``, from which the run continues."""
         for leftover in self.folder.glob(".step-*.staged"):
             shutil.rmtree(leftover)
         for step in self.steps():

@@ -63,7 +63,7 @@ def sum_of_ints(value: int, device: torch.device) -> int:
 class SyncNorm(nn.BatchNorm2d):
     """A BatchNorm2d (or timm's BatchNormAct2d, with its drop and activation) with statistics of all processes.
 
-    It shares parameters and buffers with the module it replaces and has the same names in the state dict.
+    It has the parameters and buffers of the module it replaces and has the same names in the state dict.
     """
 
     def __init__(self, norm: nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""What the training loop asks of whatever it trains: a student or a teacher."""
+"""The interface between the training loop and what it trains: a student or a teacher."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from distill.training.checkpoint import Checkpoint, Tensors
 
 
 class MovableBatch(Protocol):
-    """One process's share of a micro-batch."""
+    """The part of a micro-batch that one process computes."""
 
     def to(self, device: torch.device) -> Any:
         """The same on ``device``."""
@@ -19,7 +19,7 @@ class MovableBatch(Protocol):
 
 
 Cut = Callable[[Any, int], list[tuple[float, MovableBatch]]]
-"""A batch in parts of at most so many images, each with its share of them."""
+"""A batch in parts of at most so many images, each with its fraction of them."""
 
 
 class Learner(Protocol):
@@ -37,11 +37,11 @@ class Learner(Protocol):
 
     @property
     def optimizer(self) -> Optimizer:
-        """As Accelerate wrapped it; each group has its ``rate``, a share of the learning rate."""
+        """As Accelerate wrapped it; each group has its ``rate``, a factor of the learning rate."""
         ...
 
     def make_batch(self, micro_batch: int) -> MovableBatch:
-        """The share of this process in a micro-batch of the run; called in a background thread."""
+        """The part of this process in a micro-batch of the run; called in a background thread."""
         ...
 
     @property
@@ -58,11 +58,11 @@ class Learner(Protocol):
         ...
 
     def after_step(self) -> None:
-        """Take note that the optimiser has changed the parameters."""
+        """Update what depends on the parameters, after the optimiser has changed them."""
         ...
 
     def validate(self) -> dict[str, Any]:
-        """What validation finds: ``score``, which chooses the best, and ``sources``."""
+        """Metrics of the validation part: ``score``, which chooses the best, and ``sources``."""
         ...
 
     def state(self) -> dict[str, Tensors]:

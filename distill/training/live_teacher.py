@@ -1,4 +1,4 @@
-"""A teacher that judges what the student sees, view by view, while it learns."""
+"""A teacher that scores the crops that the student sees, while it learns."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ class LiveTeacher:
         self.stamp: TeacherStamp = self._teacher.stamp
 
     def to(self, device: torch.device) -> "LiveTeacher":
-        """Judge on this device from now on."""
+        """Compute on this device from now on."""
         self._teacher.to(device)
         return self
 
@@ -67,26 +67,26 @@ class LiveTeacher:
     def learn_scale(self, items: Sequence[Item], batch_size: int) -> tuple[int, ...]:
         """Take mean and deviation of the feature from a sample; returns the shape of one."""
         starts = range(0, len(items), batch_size)
-        outputs = [output for start in starts for _, output in self._judge(items[start : start + batch_size])]
+        outputs = [output for start in starts for _, output in self._score(items[start : start + batch_size])]
         values = torch.cat([output.features[self._features[0]].float().cpu() for output in outputs])
         standard = Standard(values.numpy())
         self._standard = torch.from_numpy(standard.mean), torch.from_numpy(standard.scale)
         return tuple(values.shape[1:])
 
     def relabel(self, batch: Batch) -> Batch:
-        """The batch with this teacher's word in place of the labels; rows that it cannot judge weigh nothing."""
+        """The batch with this teacher's scores as labels; rows that it cannot score have weight 0."""
         items, device = batch.items or (), batch.target.device
         target, weight = torch.zeros(len(items)), torch.zeros(len(items))
         feature: Tensor | None = None
-        for places, output in self._judge(items):
+        for rows, output in self._score(items):
             answered = output.score.isfinite()
-            target[places] = output.score.nan_to_num(0.0)
-            weight[places] = answered * _confidences(output)
+            target[rows] = output.score.nan_to_num(0.0)
+            weight[rows] = answered * _confidences(output)
             if self._standard is not None:
                 mean, scale = (value.to(device) for value in self._standard)
                 own = (output.features[self._features[0]].float().to(device) - mean) * scale
                 feature = own.new_zeros(len(items), *own.shape[1:]) if feature is None else feature
-                feature[places] = own
+                feature[rows] = own
         moved = weight.to(device)
         return replace(
             batch,
@@ -98,19 +98,17 @@ class LiveTeacher:
         )
 
     @torch.no_grad()
-    def _judge(self, items: Sequence[Item]) -> list[tuple[list[int], TeacherOutput]]:
-        """Answers for items of equal shapes together, with their places."""
-        places: dict[Any, list[int]] = {}
-        for place, item in enumerate(items):
-            places.setdefault(shapes(item), []).append(place)
+    def _score(self, items: Sequence[Item]) -> list[tuple[list[int], TeacherOutput]]:
+        """Answers for items of equal shapes together, with their positions."""
+        by_shape: dict[Any, list[int]] = {}
+        for row, item in enumerate(items):
+            by_shape.setdefault(shapes(item), []).append(row)
         return [
             (
                 chosen,
-                check_output(
-                    self._teacher([items[place] for place in chosen]), len(chosen), self._features, self._name
-                ),
+                check_output(self._teacher([items[row] for row in chosen]), len(chosen), self._features, self._name),
             )
-            for chosen in places.values()
+            for chosen in by_shape.values()
         ]
 
 

@@ -45,7 +45,7 @@ class Gradient:
         accelerator: of the run.
         learner: what is trained.
         config: of the run.
-        part_images: what an earlier life of the run found to fit into memory.
+        part_images: images at a time that fitted into memory before the run was interrupted.
     """
 
     def __init__(self, accelerator: Accelerator, learner: Learner, config: LoopSettings, part_images: int | None):
@@ -186,7 +186,7 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether the last step is done, or as many validations as patience allows have found nothing better."""
+        """Whether the last step is done, or as many validations as patience allows were no better."""
         config, progress = self._config, self.progress
         if progress.step >= config.steps or config.patience is None or progress.best_step is None:
             return progress.step >= config.steps
@@ -237,7 +237,7 @@ class Trainer:
         self._means.add({**values, "learning_rate": rate})
 
     def _after(self, step: int, clock: "_Clock") -> bool:
-        """Record, validate and save as the configuration says; returns whether a checkpoint was written."""
+        """Record, validate and save as configured; returns whether a checkpoint was written."""
         config, last = self._config, step == self._config.steps
         self._advance(step=step, images_seen=step * config.batch_size)
         self._note_parts()

@@ -17,7 +17,7 @@ from distill.recipe.training import LossSettings, MarginKind, ScoreKind, ScoreLo
 # Targets closer than this (in units of the score) have no order worth learning.
 _MIN_SPREAD = 1e-6
 # A batch of predictions with less spread than this is treated as if it had it: the correlation's gradient grows with
-# one over the spread, and the first steps of a student that says the same of every image must not explode.
+# one over the spread, and the first steps of a student that gives every image the same score must not explode.
 _MIN_PREDICTED_SPREAD = 1e-3
 
 

@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 class Average:
     """The average of the tensors seen so far.
 
-    Update t keeps the share min(decay, (1 - 1/t)^(gamma + 1)) of the average: at first the power function average of
+    Update t keeps the fraction min(decay, (1 - 1/t)^(gamma + 1)) of the average: at first the power function average of
     Karras et al. 2024 (EDM2, section 3.1), whose memory is always the same part of the run so far and which forgets
     the first weights, then an ordinary exponential one. A short run is therefore not dragged back by its beginning.
 
@@ -64,7 +64,7 @@ class Ema(Average, Generic[Model]):
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Learning rate of optimiser step ``step`` (0-based): linear up to the peak, then as the schedule says.
+    """Learning rate of optimiser step ``step`` (0-based): linear up to the peak, then by the schedule.
 
     Cosine: Loshchilov and Hutter 2017 (SGDR), equation 5 without restarts; the last step is just above the floor. The
     first step of a warm-up has peak / (warmup_steps + 1), so that no step is wasted at 0.
@@ -87,7 +87,7 @@ def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
     """AdamW (Loshchilov and Hutter 2019); vectors (norms, biases, scales) are not decayed.
 
-    Each group has its share of the learning rate as ``rate``; see ``set_learning_rate``.
+    Each group has its factor of the learning rate as ``rate``; the loop multiplies it by ``learning_rate``.
 
     Raises:
         PocketiqaError: a prefix of ``learning_rate_multipliers`` fits no trained parameter.
@@ -111,7 +111,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
 
 
 def _rate_of(name: str, learning_rate_multipliers: dict[str, float]) -> float:
-    """The share of the longest prefix that fits."""
+    """The multiplier of the longest prefix that fits; 1 if none does."""
     return max(
         ((len(prefix), rate) for prefix, rate in learning_rate_multipliers.items() if name.startswith(prefix)),
         default=(0, 1.0),

@@ -2,7 +2,7 @@
 
 The run's folder holds ``manifest.json`` (what determines the run), ``split.json``, ``checkpoints/``, ``history.jsonl``
 (the same however often the run was interrupted), ``timings.jsonl`` and, at the end, what was trained. Where memory ran
-out, the history says so; killed before its next checkpoint, such a run may find memory enough in its next life, and
+out, the history has a record; killed before its next checkpoint, such a run may have enough memory when it resumes, and
 then is the same up to rounding only.
 """
 
@@ -39,8 +39,8 @@ class Outcome:
     """A finished run.
 
     Attributes:
-        content: of its manifest.
-        notes: what a person should know, such as a checkpoint that was passed over.
+        content: content of its manifest.
+        notes: sentences that a person should know, such as a checkpoint that was passed over.
     """
 
     content: dict[str, Any]
@@ -48,19 +48,19 @@ class Outcome:
 
 
 class TrainingRun(ABC):
-    """One call in one process; a subclass says what learns.
+    """One call in one process; a subclass defines what learns.
 
     Args:
-        config: of the loop.
-        sources: what is learned from.
-        out: the run's folder.
-        accelerator: of this run.
-        cache: folder for decoded pixels that several runs share; None keeps them in ``out`` and removes them at the
+        config: settings of the loop.
+        sources: pools with labels to learn from.
+        out: folder of the run.
+        accelerator: accelerator of this run.
+        cache: folder for decoded pixels that several runs use; None keeps them in ``out`` and removes them at the
             end.
     """
 
     kind: str
-    """Of the manifest."""
+    """Kind in the manifest."""
 
     def __init__(
         self, config: LoopSettings, sources: Sequence[Source], out: Path, accelerator: Accelerator, cache: Path | None
@@ -156,7 +156,7 @@ class TrainingRun(ABC):
         return claims[number - 1]
 
     def _pixels(self, progress: Progress | None, *, retry_failed: bool) -> list[PixelCache]:
-        """One cache for each pool; sources of one pool share it."""
+        """One cache for each pool; sources of one pool use the same."""
         caches: dict[str, PixelCache] = {}
         for source in self._sources:
             if source.pool.digest not in caches:

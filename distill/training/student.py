@@ -1,6 +1,6 @@
 """Distil a student: labelled pools in, a run folder with checkpoints, history and the finished student out.
 
-Beside what every run holds (``training_run``), the folder has the finished ``student/`` at the end.
+Beside what every run holds (``run``), the folder has the finished ``student/`` at the end.
 """
 
 from collections.abc import Sequence
@@ -45,10 +45,10 @@ class StudentLearner:
         trained: the student with its adapter, on the device.
         ema: averages the student; its model is what is validated and kept.
         batches: makes this process's batches.
-        validator: judges the averaged student.
+        validator: evaluates the averaged student.
         config: of the run.
         accelerator: wraps model and optimiser.
-        live: judges the views of each batch in place of the labels.
+        live: teacher that scores the crops of each batch; None learns the labels.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StudentLearner:
     """Batch normalisation and most losses look at all images of a batch."""
 
     def make_batch(self, micro_batch: int) -> Batch:
-        """The share of this process in a micro-batch."""
+        """The part of a micro-batch that this process computes."""
         return self._batches.make(micro_batch)
 
     def begin_step(self) -> None:
@@ -75,7 +75,7 @@ class StudentLearner:
             freeze(self.model)
 
     def losses(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """Compare scores and features with the labels, or with what the live teacher says of the same views."""
+        """Compare scores and features with the labels, or with the live teacher's of the same crops."""
         if self._live is not None:
             batch = self._live.relabel(batch)
         score, error, embedding = self.model(batch.pixels, batch.valid, batch.feature)
@@ -86,7 +86,7 @@ class StudentLearner:
         self.ema.update(self.module.student)
 
     def validate(self) -> dict[str, Any]:
-        """Judge the averaged student; see ``Validator.validate``."""
+        """Evaluate the averaged student; see ``Validator.validate``."""
         return self._validator.validate(lambda pixels: self.ema.model(pixels.to(self._device)).score)
 
     def state(self) -> dict[str, Tensors]:
@@ -168,7 +168,7 @@ def train(
         config: the training part of a recipe.
         sources: pools with labels, whose scores and pseudo-labels are learned together.
         out: the run's folder.
-        cache: folder for decoded pixels that several runs share, one after the other; None keeps them in ``out`` and
+        cache: folder for decoded pixels that several runs use, one after the other; None keeps them in ``out`` and
             removes them at the end.
         overwrite: start over.
         progress: called with optimiser steps done and in total.

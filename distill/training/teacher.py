@@ -1,4 +1,4 @@
-"""Fit a teacher to opinion scores: rated pools in, a folder with the fitted teacher out.
+"""Fit a teacher to ratings: rated pools in, a folder with the fitted teacher out.
 
 Beside what every run holds (``training_run``), the folder has ``teacher/`` at the end, which can be named wherever a
 teacher is: it holds the options that it was built with, and what was trained, without the frozen base.
@@ -45,7 +45,7 @@ class TeacherLearner:
     Args:
         teacher: on the device.
         batches: makes this process's batches.
-        validator: judges the teacher as it is used, in full precision.
+        validator: evaluates the teacher as it is used, in full precision.
         config: of the fitting.
         accelerator: wraps model and optimiser.
     """
@@ -65,7 +65,7 @@ class TeacherLearner:
             self._average = Average(first, config.ema_decay)
 
     def make_batch(self, micro_batch: int) -> TeacherBatch:
-        """The share of this process in a micro-batch."""
+        """The part of a micro-batch that this process computes."""
         return self._batches.make(micro_batch)
 
     @property
@@ -81,7 +81,7 @@ class TeacherLearner:
         self.model.train()
 
     def losses(self, batch: TeacherBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Compare scores with opinions, and add the teacher's own terms."""
+        """Compare scores with ratings, and add the teacher's own terms."""
         score, extra = self.model(batch.inputs, batch.target, batch.weight)
         rows = LossInputs(gather_rows(score), gather_rows(batch.target), gather_rows(batch.weight))
         total, terms = score_loss_of(rows, self._config.losses)
@@ -106,7 +106,7 @@ class TeacherLearner:
             distributed.broadcast(value, src=0)
 
     def validate(self) -> dict[str, Any]:
-        """Judge whole images by the averaged weights; see ``Validator.validate``."""
+        """Score whole images with the averaged weights; see ``Validator.validate``."""
         self.model.eval()
         with self._averaged():
             return self._validator.validate(self._scores)
@@ -124,7 +124,7 @@ class TeacherLearner:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Put the average in the place of the present weights for a while."""
+        """Use the average as the weights for a while."""
         if self._average is None:
             yield
             return
@@ -213,10 +213,10 @@ def fit_teacher(
     cache_progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> FitResult:
-    """Fit, or go on with a run that was interrupted; a finished run is returned as it is.
+    """Fit, or resume a run that was interrupted; a finished run is returned as it is.
 
-    Arguments, processes and exceptions are those of ``train.train``; ``warn`` is told in words when memory ran out and
-    the run goes on with smaller parts of its batches (``gradient.Gradient``). Besides:
+    Arguments, processes and exceptions are those of ``student.train``; ``warn`` is called with a sentence when memory
+    ran out and the run continues with smaller parts of its batches (``loop.Gradient``). Besides:
 
     Raises:
         PocketiqaError: the teacher cannot be built or fitted, or compares with references that are not there.
@@ -265,13 +265,13 @@ def _settings(config: FitConfig) -> dict[str, Any]:
 
 
 def _placed(config: FitConfig) -> dict[str, Any]:
-    """The teacher's options with the files and folders that they name as absolute paths, to be found from anywhere.
+    """The teacher's options with absolute paths for the files and folders that they name, valid from any folder.
 
     What is no file or folder here, such as the name of a repository, is kept.
     """
     named = {name: value for name, value in config.options.items() if name in file_options(config.teacher)}
-    places = {name: Path(value).expanduser() for name, value in named.items() if isinstance(value, str | Path)}
-    return config.options | {name: str(place.absolute()) for name, place in places.items() if place.exists()}
+    paths = {name: Path(value).expanduser() for name, value in named.items() if isinstance(value, str | Path)}
+    return config.options | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
 
 
 class _TeacherRun(TrainingRun):
@@ -312,7 +312,7 @@ class _TeacherRun(TrainingRun):
         """Write the fitted teacher's folder."""
         learner.take_result(checkpoint)
         config, facts = self._config, [entry["about"] for entry in about["data"]]
-        scales = [f"opinions of {entry['name']} ({entry['about'].get('scale', '0 to 1')})" for entry in about["data"]]
+        scales = [f"ratings of {entry['name']} ({entry['about'].get('scale', '0 to 1')})" for entry in about["data"]]
         licences = [fact["licence"] for fact in facts if "licence" in fact]
         digest = write_fitted_folder(
             self._out / TEACHER,
@@ -327,7 +327,7 @@ class _TeacherRun(TrainingRun):
         return {"teacher": digest}
 
     def _seen(self) -> set[str]:
-        """Images of this fitting, and of the one that it goes on from."""
+        """Images of this fitting, and of the earlier one that it continues."""
         parts = read_split(self._out).parts
         head = Path(str(self._config.options.get("head", ""))).parent
         before = read_seen(str(head)) if is_fitted_folder(str(head)) else ()

@@ -30,7 +30,7 @@ from teachers.base import Item, Teacher, shapes, stack
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """One process's share of a micro-batch.
+    """The part of a micro-batch that one process computes.
 
     Attributes:
         inputs: stacked tensors of the teacher's items, [B, ...] each.
@@ -73,7 +73,7 @@ class Reader:
         self._references = _reference_rows(examples, sources, caches) if teacher.needs_reference else None
 
     def whole(self, index: int) -> Item:
-        """An example as it is judged in use."""
+        """An example as it is scored in use."""
         view = labelled_crop(self._examples, self._caches, index)
         return self.item(view, crop_pixels(self._examples, self._caches, view))
 
@@ -131,7 +131,7 @@ class TeacherBatchMaker:
         order: which example comes when.
         images: crop and flip.
         reader: of the same examples.
-        share: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
+        fraction: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class TeacherBatchMaker:
         )  # fmt: skip
 
     def make(self, micro_batch: int) -> TeacherBatch:
-        """The share of this process in micro-batch number ``micro_batch`` of the run."""
+        """The part of this process in micro-batch number ``micro_batch`` of the run."""
         views = self._views.draw(micro_batch)
         items = [self._reader.item(view, self._views.pixels(view), self._canvas) for view in views]
         different = {shapes(item): view for item, view in zip(items, views, strict=True)}

@@ -1,13 +1,13 @@
-"""A teacher for synthetic damage that keeps the scale of people: how good the clean photograph is, times what is left.
+"""A teacher for synthetic distortions on the scale of people: the score of the clean photograph, times what is left.
 
-Full-reference metrics say how much a damaged copy has lost, but give every clean photograph the best score, however
-blurred it came from the camera. A teacher that learned from people says how good a photograph is, but saw few damages
+Full-reference metrics measure how much a distorted copy has lost, but give every clean photograph the best score,
+however blurred it came from the camera. A teacher that learned from people scores a photograph, but saw few distortions
 of each kind. Their product,
 
     score(copy) = base(clean) * reference(copy, clean) ** exponent,
 
 has the scale of the former and the order of the latter (ours). A clean photograph, which is its own reference, scores
-what the base says. An exponent below 1 keeps the order and makes damage cost less: the reference teacher spreads
+the base's score. An exponent below 1 keeps the order and makes distortions cost less: the reference teacher spreads
 damages evenly over its whole scale, so that a just visible one costs a third of it, more than people take off.
 
 **Uncertainty.** The spread of a product, to first order and with independent factors: the root of
@@ -51,7 +51,7 @@ class AnchoredTeacher:
     """Two teachers as one (see the module).
 
     Args:
-        base: judges clean photographs; needs no reference.
+        base: teacher that scores clean photographs; needs no reference.
         reference: compares copies with them.
         exponent: of the comparison, above 0.
         features: give the base's features of each image.
@@ -95,7 +95,7 @@ class AnchoredTeacher:
 
         Raises:
             ImageError: one of the teachers refuses the image.
-            PocketiqaError: likewise, or there is no reference, or one of another size.
+            PocketiqaError: it cannot be scored, there is no reference, or one of another size.
         """
         if reference is None:
             raise PocketiqaError("the anchored teacher needs the clean image")
@@ -132,7 +132,7 @@ class AnchoredTeacher:
         return TeacherOutput((base * fraction).float(), spread.float(), features)
 
     def _anchor(self, item: Item) -> Judged:
-        """What the base says of a clean photograph: asked alone, so that it does not depend on its neighbours."""
+        """Score and spread of a clean photograph: computed alone, so that they do not depend on its neighbours."""
         tensors = (item,) if isinstance(item, Tensor) else item
         key = tensor_digest({str(at): tensor for at, tensor in enumerate(tensors)})
         with self._lock:
@@ -141,12 +141,12 @@ class AnchoredTeacher:
                 return self._known[key]
         output = sound(self._base([item]), 1, self._name)
         spread = 0.0 if output.score_std is None else float(output.score_std)
-        judged = (float(output.score), spread if math.isfinite(spread) else 0.0)
+        scored = (float(output.score), spread if math.isfinite(spread) else 0.0)
         with self._lock:
-            self._known[key] = judged
+            self._known[key] = scored
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        return judged
+        return scored
 
 
 def build_anchored(
@@ -163,7 +163,7 @@ def build_anchored(
         build: builds the base, as ``registry.build_teacher``.
         base: registry name, folder of a fitted teacher, or ``package.module:function``; it needs no reference.
         options: of the base.
-        exponent: of the comparison, above 0; below 1, damage costs less.
+        exponent: exponent of the comparison, above 0; below 1, distortions cost less.
         features: whether the base's features of each image are given, which costs one look at each.
 
     Raises:

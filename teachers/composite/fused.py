@@ -1,4 +1,4 @@
-"""The teachers of a fused store as one, live: it judges any image as the store would have labelled it.
+"""The teachers of a fused store as one, live: it scores any image as the store would have labelled it.
 
 Each teacher gets the image as its own input. The store's ensemble calibrates and joins what they say, and the store's
 keep rule decides whether that is a score, but for outliers, which take a whole pool to tell. Where a teacher compares
@@ -98,8 +98,8 @@ class FusedTeacher:
         """The image as input of every teacher, see ``inner.pack``; None for those that refuse it.
 
         Raises:
-            ImageError: too few teachers can judge it, and those that refuse it agree on what is wrong with it.
-            PocketiqaError: too few teachers can judge it, or not the one whose features are given.
+            ImageError: too few teachers can score it, and those that refuse it give the same status.
+            PocketiqaError: too few teachers can score it, or not the one whose features are given.
         """
         items: list[Item | None] = []
         refused: dict[str, PocketiqaError] = {}
@@ -111,18 +111,18 @@ class FusedTeacher:
                 refused[own.name] = error
         able = len(items) - len(refused)
         if able < self._needed:
-            self._refuse(refused, f"{able} of {len(items)} teachers can judge it, {self._needed} are needed")
+            self._refuse(refused, f"{able} of {len(items)} teachers can score it, {self._needed} are needed")
         if self._featured is not None and items[self._featured] is None:
-            self._refuse(refused, "the teacher whose features are given cannot judge it")
+            self._refuse(refused, "the teacher whose features are given cannot score it")
         return pack(items)
 
     def _refuse(self, refused: Mapping[str, PocketiqaError], why: str) -> None:
-        told = "; ".join(f"{name}: {error}" for name, error in refused.items())
+        reasons = "; ".join(f"{name}: {error}" for name, error in refused.items())
         statuses = {error.status if isinstance(error, ImageError) else None for error in refused.values()}
         first = next(iter(refused.values()))
         if isinstance(first, ImageError) and len(statuses) == 1:
-            raise ImageError(first.status, f"{why} ({told})")
-        raise PocketiqaError(f"{why} ({told})")
+            raise ImageError(first.status, f"{why} ({reasons})")
+        raise PocketiqaError(f"{why} ({reasons})")
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
         """Judge items of ``preprocess``, all of them in one call of each teacher.
@@ -147,7 +147,7 @@ class FusedTeacher:
         return TeacherOutput(score.where(kept, torch.nan), score_std.where(kept, torch.nan), features)
 
     def _ask(self, batch: Sequence[Any]) -> list[TeacherOutput | None]:
-        """What each teacher says; None of one that refused these images."""
+        """Output of each teacher; None of one that refused these images."""
         columns = zip(*(unpack(item) for item in batch), strict=True)
         said: list[TeacherOutput | None] = []
         for at, (own, items) in enumerate(zip(self._members, columns, strict=True)):

@@ -15,7 +15,7 @@ def pack(items: Sequence[Item | None]) -> tuple[Tensor, ...]:
     """Several items as one flat tuple, as batches are made of those.
 
     Args:
-        items: of the inner teachers or views; None where one has none. Items with None at other places never have
+        items: of the inner teachers or views; None where one has none. Items with None at other positions never have
             equal shapes, so that they are never in one batch.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Several views of an image, judged one by one: any teacher gets a spread, and so its labels a weight.
+"""Several views of an image, scored one by one: any teacher gets a spread, and so its labels a weight.
 
 A view is the whole image, a crop of it, or either mirrored. The mean over them is the score, how far they disagree the
 spread: a label whose score hangs on where one looks deserves less weight than one on which all views agree.
@@ -7,7 +7,7 @@ spread: a label whose score hangs on where one looks deserves less weight than o
 a crop magnified by 1 / ``crop_fraction``; one that keeps pixels as they are sees it at the same scale, in a smaller
 frame.
 
-**Places of the crops.** As shares of the free room, the image's side less the crop's: 1 is the centre, 4 are the
+**Positions of the crops.** As fractions of the free room, the image's side less the crop's: 1 is the centre, 4 are the
 corners, 5 the corners and the centre (the five patches of Krizhevsky, Sutskever and Hinton, NeurIPS 2012, section 4.1;
 with ``flips`` their ten). For any other number, points of Roberts' R2 sequence ("The unreasonable effectiveness of
 quasirandom sequences", 2018), their indices counted from the middle so that the set equals itself turned by 180
@@ -18,8 +18,8 @@ is the mean of the views' own variances, where the inner teacher gives them, plu
 latter divides by the number of views: they are all there are, not a sample of more, and they overlap, so that the
 correction for independent draws would not be right either.
 
-**Cost.** Each view takes the inner teacher's time, and each image waiting to be judged the memory of all its views; the
-inner batch is never larger than the outer one.
+**Cost.** Each view takes the inner teacher's time, and each image that waits for its score the memory of all its views;
+the inner batch is never larger than the outer one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from teachers.base import Teacher, TeacherOutput
 from teachers.composite.items import pack, sound, unpack
 
 VERSION = 1
-"""Raised whenever the places of the crops, the mean or the spread change."""
+"""Raised whenever the positions of the crops, the mean or the spread change."""
 
 MOST_CROPS = 64
 
@@ -49,12 +49,12 @@ _PLACES = {0: (), 1: (_CENTRE,), 4: _CORNERS, 5: (*_CORNERS, _CENTRE)}
 
 @dataclass(frozen=True)
 class Views:
-    """Which views of an image are judged; the whole image is always the first.
+    """The views of an image that are scored; the whole image is always the first.
 
     Attributes:
-        crops: how many crops, at most 64; see the module for their places.
+        crops: number of crops, at most 64; see the module for their positions.
         crop_fraction: of each side that a crop covers, above 0 and below 1; 0.8 keeps 64 % of the area.
-        flips: whether each view is also judged mirrored left to right.
+        flips: whether each view is also scored mirrored left to right.
 
     Raises:
         PocketiqaError: a value of another type or out of range.
@@ -107,7 +107,7 @@ def read_views(value: Any) -> Views:
 
 
 def crop_places(crops: int) -> list[tuple[float, float]]:
-    """Where the crops lie: how far down and to the right, as shares of the free room in [0, 1]; see the module."""
+    """Positions of the crops, down and to the right, as fractions of the free room in [0, 1]; see the module."""
     if crops in _PLACES:
         return list(_PLACES[crops])
     indices = [number - (crops - 1) / 2 for number in range(crops)]
@@ -142,12 +142,12 @@ def view_images(image: np.ndarray, views: Views) -> list[np.ndarray]:
 
 
 class MultiView:
-    """A teacher that judges several views of each image by another teacher (see the module).
+    """A teacher that scores several views of each image by another teacher (see the module).
 
     Features are those of the whole image, not mirrored: stored, they lie over the image.
 
     Args:
-        teacher: judges each view.
+        teacher: teacher that scores each view.
         views: which views.
 
     Raises:
@@ -190,14 +190,14 @@ class MultiView:
 
         Raises:
             ImageError: the inner teacher refuses the image or a view of it, such as a crop that is too small.
-            PocketiqaError: likewise.
+            PocketiqaError: it cannot be scored.
         """
         images = view_images(image, self.views)
         references = [None] * len(images) if reference is None else view_images(reference, self.views)
         items = [self.teacher.preprocess(images[0], references[0])]
         try:
             items += [self.teacher.preprocess(*pair) for pair in zip(images[1:], references[1:], strict=True)]
-        except ImageError as error:  # the whole was accepted: the size that is told is not the image's
+        except ImageError as error:  # the whole was accepted: the size in the message is not the image's
             raise ImageError(error.status, f"a view of the image: {error.reason}") from error
         except PocketiqaError as error:
             raise PocketiqaError(f"a view of the image: {error}") from error
@@ -211,24 +211,24 @@ class MultiView:
             score that is not finite in one view is NaN.
         """
         features: dict[str, Tensor] = {}
-        judged: list[TeacherOutput] = []
+        outputs: list[TeacherOutput] = []
         for position, items in enumerate(zip(*(unpack(item) for item in batch), strict=True)):
             output = self.teacher(list(items))
-            judged.append(sound(output, len(batch), self._name))
+            outputs.append(sound(output, len(batch), self._name))
             if position == 0:
                 features = output.features
-        mean = _mean([output.score.double() for output in judged])
-        return TeacherOutput(mean.float(), _spread(judged, mean), features)
+        mean = _mean([output.score.double() for output in outputs])
+        return TeacherOutput(mean.float(), _spread(outputs, mean), features)
 
 
-def _spread(judged: Sequence[TeacherOutput], mean: Tensor) -> Tensor | None:
+def _spread(outputs: Sequence[TeacherOutput], mean: Tensor) -> Tensor | None:
     """Standard deviation of a view drawn at random, [B]; an own spread that is missing or not finite counts as none."""
-    if len(judged) == 1:
-        return judged[0].score_std
-    variance = _mean([(output.score - mean).square() for output in judged])
-    own = [output.score_std.double() for output in judged if output.score_std is not None]
+    if len(outputs) == 1:
+        return outputs[0].score_std
+    variance = _mean([(output.score - mean).square() for output in outputs])
+    own = [output.score_std.double() for output in outputs if output.score_std is not None]
     given = [spread.where(spread.isfinite(), 0).square() for spread in own]
-    return (variance + sum(given) / len(judged)).sqrt().float()
+    return (variance + sum(given) / len(outputs)).sqrt().float()
 
 
 def _mean(columns: Sequence[Tensor]) -> Tensor:

@@ -66,7 +66,7 @@ def test_folds_are_averaged_and_a_student_starts_from_them(tmp_path: Path, capsy
     said = capsys.readouterr().out
     assert "merged from fold1, fold2" in said.replace("\n", "")
     averaged = build_teacher(str(out / "merged"))
-    assert averaged.stamp.scale.startswith("opinions of 0-ratings")
+    assert averaged.stamp.scale.startswith("ratings of 0-ratings")
     assert len(Pool.open(out / "pool")) == 32  # the benchmark's images
     assert first_weights(str(out / "merged")) == out / "merged" / "teacher" / "backbone.safetensors"
     run_recipe(str(tmp_path / "recipe.yaml"))

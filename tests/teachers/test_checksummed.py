@@ -68,7 +68,7 @@ def test_damaged_foreign_missing_and_newer_files_are_told_apart(path: Path, tmp_
     with pytest.raises(PocketiqaError, match="has format 9, but this pocketiqa reads 1: upgrade"):
         read(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(IntegrityError, match="is cut off or damaged"):
+    with pytest.raises(IntegrityError, match="is cut off or corrupt"):
         read(path)
 
 

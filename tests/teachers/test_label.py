@@ -217,7 +217,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(pool: Pool, tmp_path: Path):
     store = label(
         pool.folder, f"{OWN}:build", tmp_path / "little", shards=1, options=options, batch_size=8, warn=said.append
     )
-    assert said == [f"out of memory with a batch of {size} images: going on with {size // 2}" for size in (8, 4)]
+    assert said == [f"out of memory with a batch of {size} images: continuing with {size // 2}" for size in (8, 4)]
     plenty = label(pool.folder, f"{OWN}:build", tmp_path / "much", shards=1)
     assert store.labels()["score"].to_pylist() == pytest.approx(plenty.labels()["score"].to_pylist(), abs=1e-6)
 

@@ -1,9 +1,11 @@
 """Rows of a pool become teacher input, ahead of the teacher, in order."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pseudo_labels.crops import FULL, RandomCrops
 from pseudo_labels.images import DEFAULT_LIMITS
@@ -15,12 +17,12 @@ from tests.helpers.pools import synthetic_pool, write_photographs
 
 
 class Comparing(Contrast):
-    """Shows both images to the test."""
+    """A full-reference teacher: its input is the image and its reference, both whole."""
 
     needs_reference = True
 
-    def preprocess(self, image, reference):
-        return image, reference
+    def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Any:
+        return torch.from_numpy(image), torch.from_numpy(reference)
 
 
 @pytest.fixture

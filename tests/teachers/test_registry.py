@@ -58,7 +58,7 @@ def test_every_teacher_can_judge_several_views(name: str, options: dict[str, Any
     assert build_teacher(name, **options, views=Views(5, flips=True)).stamp == teacher.stamp != plain.stamp
 
 
-@pytest.mark.parametrize("views", [None, {}, {"crops": 0}, {"crops": 0, "crop_share": 0.5}, Views()])
+@pytest.mark.parametrize("views", [None, {}, {"crops": 0}, {"crops": 0, "crop_fraction": 0.5}, Views()])
 def test_the_whole_image_alone_is_the_teacher_itself(views: Any):
     teacher = build_teacher(f"{OWN}:build", views=views)
     assert isinstance(teacher, Contrast)
@@ -99,7 +99,7 @@ def test_a_builder_with_views_of_its_own_keeps_them(monkeypatch: pytest.MonkeyPa
         (f"{OWN}:build", {"colour": 1}, r"'colour'; its options are: memory_images, refuse_wide, nan_below, views$"),
         ("reference", {"metric": "fsim"}, r"'metric'; its options are: metrics, max_side, views$"),
         (f"{OWN}:percent", {"colour": 1}, r"'colour'; its options are: views$"),
-        (f"{OWN}:build", {"views": {"crop": 5}}, "views: unknown crop; choose from crops, crop_share, flips"),
+        (f"{OWN}:build", {"views": {"crop": 5}}, "views: unknown crop; choose from crops, crop_fraction, flips"),
         ("reference", {"views": {"crops": "many"}}, "views: crops is 'many'"),
         ("reference", {"views": 5}, "views 5: give a mapping"),
         (f"{OWN}:no_stamp", {}, "object without stamp, needs_reference, feature_names, preprocess, to, __call__"),

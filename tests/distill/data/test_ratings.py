@@ -410,5 +410,5 @@ def test_real_opinions_are_those_of_the_file_and_only_of_its_train_part(tmp_path
     ],
 )
 def test_a_source_that_is_neither_form_is_told_both(values: dict[str, object]):
-    with pytest.raises(ValueError, match="either 'pool' and 'labels', or 'opinions: NAME:FOLDER'"):
+    with pytest.raises(ValueError, match="either 'pool' and 'labels', or 'ratings: NAME:FOLDER'"):
         SourceSection.model_validate(values)

@@ -1,4 +1,6 @@
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +33,10 @@ def place_weighted(rgb: np.ndarray) -> np.ndarray:
 class FromFile(Predictor):
     """Says something of a file's own bytes, as a scorer with a decoder of its own would."""
 
-    def __init__(self, look):
+    def __init__(self, look: Callable[[Image.Image], float]):
         self._look = look
 
-    def score(self, image) -> Result:
+    def score(self, image: Any) -> Result:
         with Image.open(io.BytesIO(image)) as opened:
             value = np.array([[self._look(opened)]])
         return Result(float(value.mean()), value, value)

@@ -119,7 +119,7 @@ def test_live_scores_are_those_of_the_fused_store(pool: Pool, store: LabelStore,
     assert statuses.count("ok") >= 20
     assert statuses.count("dropped") >= 5
     reasons = {row["reason"] for row in live.labels().to_pylist() if row["status"] == "failed"}
-    wide = "1 of 2 teachers can judge it, 2 are needed (contrast: 128 pixels are too wide for me)"
+    wide = "1 of 2 teachers can score it, 2 are needed (contrast: 128 pixels are too wide for me)"
     assert reasons == {wide, "the teacher gave a score of nan"}
     # Calibration did something: neither teacher's own scores, nor their mean.
     scores = [row["score"] for row in rows if row["status"] == "ok"]
@@ -151,7 +151,7 @@ def test_features_are_those_of_one_teacher(pool: Pool, parts: list[LabelStore], 
     for index in range(2):
         np.testing.assert_array_equal(live.shard_features(index)["cells"], other.shard_features(index)["cells"])
     reasons = " ".join(row["reason"] for row in live.labels().to_pylist())
-    assert "the teacher whose features are given cannot judge it (contrast: 128 pixels are too wide" in reasons
+    assert "the teacher whose features are given cannot score it (contrast: 128 pixels are too wide" in reasons
     chosen = build(store, features_of="sam_iqa")
     assert chosen.feature_names == ("map", "pooled")
     dark = np.full((64, 64, 3), 20, np.uint8)
@@ -234,7 +234,7 @@ def test_a_student_learns_its_word_of_each_view(store: LabelStore):
 
 def test_an_image_that_no_teacher_can_judge_keeps_its_status(store: LabelStore):
     tiny = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(ImageError, match=r"1 of 2 teachers can judge it, 2 are needed \(sam_iqa: 4x4 pixels") as caught:
+    with pytest.raises(ImageError, match=r"1 of 2 teachers can score it, 2 are needed \(sam_iqa: 4x4 pixels") as caught:
         build(store).preprocess(tiny, None)
     assert caught.value.status == Status.TOO_SMALL
 

@@ -250,7 +250,7 @@ def test_memory_that_runs_out_halves_the_batch_as_without_views(tmp_path: Path):
     options = {"memory_images": 2, "views": {"crops": 2}}
     store = label(pool.folder, OWN, tmp_path / "labels", shards=1, options=options, device="cpu", warn=said.append)
     assert set(store.labels()["status"].to_pylist()) == {"ok"}
-    assert said == ["out of memory with a batch of 5 images: going on with 2"]
+    assert said == ["out of memory with a batch of 5 images: continuing with 2"]
 
 
 @pytest.fixture(scope="module")
@@ -353,8 +353,8 @@ def test_a_crop_that_is_too_small_is_told_as_a_view_and_keeps_its_status():
         ({"crop_fraction": math.nan}, "crop_fraction is nan"),
         ({"crop_fraction": "big"}, "crop_fraction is 'big'"),
         ({"flips": 1}, "flips is 1: give true or false"),
-        ({"crop": 5, 3: 1}, "unknown crop, 3; choose from crops, crop_share, flips"),
-        (5, "views 5: give a mapping of crops, crop_share, flips, as {crops: 5, flips: true}"),
+        ({"crop": 5, 3: 1}, "unknown crop, 3; choose from crops, crop_fraction, flips"),
+        (5, "views 5: give a mapping of crops, crop_fraction, flips, as {crops: 5, flips: true}"),
         (["crops"], r"views \['crops'\]: give a mapping"),
     ],
 )
