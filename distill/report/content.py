@@ -94,32 +94,73 @@ def _images(evaluation: Mapping[str, Any]) -> int:
 
 
 def _among_teachers(content: Mapping[str, Any]) -> bool:
-    """Whether a student was judged by the labels of its teacher."""
+    """Whether a student was evaluated on the labels of its teacher."""
     return content["kind"] == "student" and content["evaluation"]["target"]["source"] == "teacher"
 
 
 def headline(content: Mapping[str, Any]) -> str:
-    """The result in one or two sentences that need no glossary."""
-    evaluation, model = content["evaluation"], content["model"]
+    """The result of the first evaluation in one or two sentences that need no glossary; true at every value."""
+    return _sentence(content, content["evaluation"]) + _cost_sentence(content["costs"].get(content["model"], {}))
+
+
+def card_headline(content: Mapping[str, Any]) -> str:
+    """The lead of the model card: the agreement with people first, where there are ratings, then ``headline``."""
+    rated = [one for one in content["benchmarks"] if one["target"]["source"] == RATINGS]
+    if content["evaluation"]["target"]["source"] == RATINGS or not rated:
+        return headline(content)
+    return f"{_sentence(content, rated[0])} {headline(content)}"
+
+
+def _sentence(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    model, target = content["model"], evaluation["target"]
     n, metrics = _images(evaluation), headline_metrics(evaluation, model)
-    found = None if metrics is None else metrics["srcc"]
-    if found is None or found["value"] is None:
-        reason = found["reason"] if found else "it was not evaluated"
+    srcc = None if metrics is None else metrics["srcc"]
+    if srcc is None or srcc["value"] is None:
+        reason = srcc["reason"] if srcc else "it was not evaluated"
         return f"{model} was tested on {n} images, but its agreement cannot be stated: {reason}."
     interval = ""
-    if found["low"] is not None:
-        interval = f" (95 % interval {decimals(found['low'], 2)} to {decimals(found['high'], 2)})"
-    value = f"SRCC {decimals(found['value'], 2)}{interval}"
-    cost = _cost_sentence(content["costs"].get(model, {}))
-    name = evaluation["target"]["name"]
-    if _among_teachers(content):
+    if srcc["low"] is not None:
+        interval = f" (95 % interval {decimals(srcc['low'], 2)} to {decimals(srcc['high'], 2)})"
+    value = f"SRCC {decimals(srcc['value'], 2)}{interval}"
+    if target["source"] == RATINGS:
+        beside = _teacher_beside(evaluation, content["teacher"])
+        return f"On {n} held-out images of {target['name']}, {model} {_with_people(srcc)}: {value}{beside}."
+    if content["kind"] == "student":
         teacher = f" ({content['teacher']})" if content["teacher"] else ""
-        alike = f"{_degree(found['value'])} as its teacher{teacher}"
-        return f"On {n} held-out images, {model} orders quality {alike} does: {value}.{cost}"
-    if evaluation["target"]["source"] == "teacher":
-        return f"On {n} held-out images, {model} agrees with {name} at {value}.{cost}"
-    beside = _teacher_beside(evaluation, content["teacher"])
-    return f"On {n} held-out images of {name}, {model} agrees with people at {value}{beside}.{cost}"
+        return f"On {n} held-out images, {model} {_as_the_teacher(srcc).format(f'its teacher{teacher}')}: {value}."
+    return f"On {n} held-out images, {model} {_as_the_teacher(srcc).format(target['name'])}: {value}."
+
+
+RATINGS = "opinions"
+"""The name that files have for targets that people rated."""
+
+# Least SRCC, and what a student or teacher with it does; {} is whom it is compared with.
+_DEGREES: Sequence[tuple[float, str]] = (
+    (0.95, "orders quality almost exactly as {} does"),
+    (0.85, "orders quality much as {} does"),
+    (0.7, "orders quality largely as {} does"),
+    (0.5, "orders quality roughly as {} does"),
+    (0.0, "orders quality only faintly as {} does"),
+    (-1.0, "orders quality against {}"),
+)
+_CHANCE = "does not measurably order quality as {} does"
+
+
+def _by_chance(srcc: Mapping[str, Any]) -> bool:
+    """Whether the order may be chance: the interval includes 0; without an interval, whether the value is 0."""
+    if srcc["low"] is None:
+        return srcc["value"] == 0
+    return srcc["low"] <= 0 <= srcc["high"]
+
+
+def _as_the_teacher(srcc: Mapping[str, Any]) -> str:
+    return _CHANCE if _by_chance(srcc) else next(words for least, words in _DEGREES if srcc["value"] >= least)
+
+
+def _with_people(srcc: Mapping[str, Any]) -> str:
+    if _by_chance(srcc):
+        return "does not measurably agree with people"
+    return "agrees with people" if srcc["value"] > 0 else "orders quality against people"
 
 
 def _teacher_beside(evaluation: Mapping[str, Any], teacher: str | None) -> str:
@@ -127,11 +168,6 @@ def _teacher_beside(evaluation: Mapping[str, Any], teacher: str | None) -> str:
     if metrics is None or metrics["srcc"]["value"] is None:
         return ""
     return f"; its teacher ({teacher}) reaches {decimals(metrics['srcc']['value'], 2)}"
-
-
-def _degree(value: float) -> str:
-    steps: Sequence[tuple[float, str]] = ((0.95, "almost exactly"), (0.85, "much"), (0.7, "largely"), (0.5, "roughly"))
-    return next((word for least, word in steps if value >= least), "only faintly")
 
 
 def _cost_sentence(cost: Mapping[str, Any]) -> str:

@@ -12,16 +12,16 @@ from distill.evaluation.evaluate import UNMARKED
 from distill.html.markup import Html, plain, tag
 from distill.html.tables import count, decimals, megabytes, milliseconds, si, size
 from distill.report.agreement import METRIC_LABELS, SELECTION_LABELS
-from distill.report.content import evaluations
+from distill.report.content import RATINGS, card_headline, evaluations
 
 _KINDS = {
     "student": "A compact no-reference image quality model",
-    "teacher": "A teacher of image quality, fitted to opinion scores",
+    "teacher": "A teacher of image quality, fitted to ratings of people",
 }
 _USES = {
     "student": "Sorting, filtering and monitoring photographs by visible technical quality, on a CPU, without a "
     "reference.",
-    "teacher": "Labelling photographs by visible technical quality for small students, and judging them where time "
+    "teacher": "Labelling photographs by visible technical quality for small students, and scoring them where time "
     "does not matter.",
 }
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -58,7 +58,7 @@ def card(content: Mapping[str, Any]) -> list[Part]:
 
 def to_markdown(content: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """The card as a Markdown file; every text in it is escaped."""
-    lines = [f"# {marked(content['model'])}", "", marked(content["headline"]), ""]
+    lines = [f"# {marked(content['model'])}", "", marked(card_headline(content)), ""]
     for part in parts:
         # Four spaces make a line literal: nothing in it is markup.
         points = [f"    {_one_line(text)}" if part.code else f"- {marked(text)}" for text in part.points]
@@ -125,7 +125,8 @@ def _use(kind: str) -> list[str]:
 
 def _results(content: Mapping[str, Any]) -> list[str]:
     points = []
-    for evaluation in evaluations(content):
+    # Agreement with people before agreement with a teacher: only the former says how good the model is.
+    for evaluation in sorted(evaluations(content), key=lambda one: one["target"]["source"] != RATINGS):
         for model in evaluation["models"]:
             points += [_result(evaluation, model, name) for name in (evaluation["headline"], UNMARKED)]
     return [point for point in points if point]

@@ -1,6 +1,6 @@
 """What is in a label store and what is wrong with it: damage, coverage, scores, levels, shards that differ.
 
-Only shards whose bytes verify are looked at; ``audit_page`` turns the report into one HTML file.
+Only shards whose bytes verify are looked at; ``audit.page.write_audit_page`` turns the report into one HTML file.
 """
 
 import re
@@ -77,7 +77,7 @@ class AuditReport:
         distortions: name to ``n``, ``mean``, ``levels`` and ``srcc`` (rank correlation of score and level).
         by_shard: ``index``, ``n``, ``mean``, ``std`` of each shard with ``ok`` rows.
         examples: ``lowest``, ``highest`` and ``uncertain``: ``row``, ``uri``, ``score``, ``score_std``.
-        fusion: of a fused store, as ``audit_fusion.find_fusion``; else None.
+        fusion: of a fused store, as ``find_fusion``; else None.
         warnings: what a person should look at, in words.
     """
 

@@ -117,7 +117,7 @@ def fuse(
 ) -> LabelStore:
     """Fuse finished label stores of one pool, or finish what an earlier call began.
 
-    The order of ``folders`` does not matter. ``fusion_report.read_fusion_report`` tells what was done.
+    The order of ``folders`` does not matter. ``fusion.report.read_fusion_report`` tells what was done.
 
     Args:
         folders: of the stores; a single one is only calibrated and filtered, if ``rule.min_teachers`` is 1.

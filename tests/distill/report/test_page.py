@@ -11,7 +11,6 @@ import pytest
 
 from distill.evaluation.evaluate import evaluate
 from distill.report import Cost, ReportFiles, build_report
-from distill.report.content import build_content, headline
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
@@ -228,44 +227,6 @@ def test_disagreement_is_sorted_by_distance(files: ReportFiles) -> None:
 def test_model_must_have_been_evaluated(tmp_path: Path) -> None:
     with pytest.raises(PocketiqaError, match="student 'other' was not evaluated: the evaluation holds fused teacher"):
         build_report(sample_inputs(model="other"), tmp_path)
-
-
-def test_headline_of_a_benchmark_names_both_models() -> None:
-    text = build_content(sample_inputs())["headline"]
-    assert re.fullmatch(
-        r"On \d+ held-out images of biq2021, pocket-m agrees with people at SRCC 0\.\d\d "
-        r"\(95 % interval 0\.\d\d to 0\.\d\d\); its teacher \(fused teacher\) reaches 0\.\d\d\. "
-        r"It needs 2\.49 M parameters and 6\.42 ms an image\.",
-        text,
-    )
-
-
-def with_srcc(value: float | None, source: str = "teacher") -> dict[str, Any]:
-    srcc = {"value": value, "low": None, "high": None, "reason": "all predictions are equal"}
-    model = {"name": "m", "selections": {"all": {"metrics": {"srcc": srcc}}}}
-    target = {"name": "labels of t", "source": source}
-    evaluation = {"headline": "all", "selections": {"all": {"n": 50}}, "models": [model], "target": target}
-    return {"evaluation": evaluation, "model": "m", "kind": "student", "teacher": "t", "costs": {}}
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (0.97, "almost exactly as its teacher (t) does"),
-        (0.9, "much as"),
-        (0.75, "largely as"),
-        (0.3, "only faintly as"),
-    ],
-)
-def test_headline_against_a_teacher_in_plain_words(value: float, words: str) -> None:
-    assert words in headline(with_srcc(value))
-
-
-def test_headline_without_a_result_says_why() -> None:
-    assert (
-        headline(with_srcc(None))
-        == "m was tested on 50 images, but its agreement cannot be stated: all predictions are equal."
-    )
 
 
 def test_model_card_states_results_limits_and_overlap(files: ReportFiles) -> None:
