@@ -45,7 +45,7 @@ def silent(_: FloatArray) -> FloatArray:
 
 
 @pytest.mark.parametrize(
-    ("change", "with_opinions", "without"),
+    ("change", "with_ratings", "without"),
     [
         (constant, "'odd' is constant: its 239 scores of the pool", "'odd' is constant"),
         (
