@@ -210,13 +210,13 @@ class Calibration:
         """Inverse of ``as_dict``."""
         agreement = record["agreement"]
         return cls(
-            record["method"],
-            MonotoneMap.from_dict(record["map"]),
-            ExpectedError.from_dict(record["expected"]),
-            record["n"],
-            record["groups"],
-            Agreement.from_dict(agreement) if agreement else None,
-            record["held_out_rmse"],
+            method=record["method"],
+            map=MonotoneMap.from_dict(record["map"]),
+            expected=ExpectedError.from_dict(record["expected"]),
+            n=record["n"],
+            groups=record["groups"],
+            agreement=Agreement.from_dict(agreement) if agreement else None,
+            held_out_rmse=record["held_out_rmse"],
         )
 
     @property
@@ -281,7 +281,10 @@ def calibrate(
     own = np.full(len(x), np.nan) if spreads is None else map.spread(x, spreads) ** 2
     expected = fit_expected_error(np.ones(len(x)), own, (held_out[chosen] - y) ** 2)
     rounded = {each: round(value, 9) for each, value in rmse.items()}
-    return Calibration(chosen, map, expected, len(x), len(set(names)), agreement, rounded), held_out[chosen]
+    calibration = Calibration(
+        chosen, map, expected, n=len(x), groups=len(set(names)), agreement=agreement, held_out_rmse=rounded
+    )
+    return calibration, held_out[chosen]
 
 
 def align_quantiles(scores: Sequence[ArrayLike]) -> list[Calibration]:

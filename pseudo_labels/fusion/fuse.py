@@ -151,7 +151,7 @@ def fuse(
     rated = None
     if ratings is not None:
         rated = find_ratings(parts, spans, columns.scored_by.astype(bool), ratings, groups)
-    plan = _Plan(parts, columns, calibrate, rule, carried, rated, seed)
+    plan = _Plan(parts, columns, calibrate, rule=rule, carried=carried, rated=rated, seed=seed)
     outlier = None
     if outlying:
         at, name = outlying
@@ -193,6 +193,7 @@ class _Plan:
         parts: Sequence[Part],
         columns: Columns,
         method: str,
+        *,
         rule: KeepRule,
         carried: tuple[int, str] | None,
         rated: Ratings | None,
@@ -226,10 +227,12 @@ class _Plan:
         }
         scale = "human opinions, 0 worst, 1 best" if self._rated else _joined(spec.stamp.scale for spec in specs)
         licence = _joined(spec.stamp.licence for spec in specs)
-        stamp = TeacherStamp(NAME, VERSION, self._ensemble.digest, options, scale, licence)
+        stamp = TeacherStamp(NAME, VERSION, self._ensemble.digest, options, scale=scale, licence=licence)
         preprocessing = {part.name: part.store.spec.preprocessing for part in self._parts}
         features = () if self._carried is None else (self._carried[1],)
-        return StoreSpec(stamp, specs[0].pool_digest, specs[0].rows, shards, preprocessing, features)
+        return StoreSpec(
+            stamp, specs[0].pool_digest, specs[0].rows, shards, preprocessing=preprocessing, features=features
+        )
 
     def report(self, fused: FusedRows) -> FusionReport:
         ensemble, columns, kept = self._ensemble, self._columns, fused.kept

@@ -143,7 +143,7 @@ class FusedRows:
         if drop is Drop.NO_SCORE:
             status, why = _common_status(records, names)
         else:
-            why = words(drop, self.rule, self.min_teachers, self.measures, row, float(self.score[row]))
+            why = words(drop, self.rule, self.min_teachers, self.measures, row=row, score=float(self.score[row]))
             status = Status.DROPPED
         return PseudoLabel(**identity, status=status, reason=why, confidence=0.0)
 
@@ -185,9 +185,10 @@ def fuse_rows(
     certain = np.array([0.0 if np.isnan(s) else confidence(float(s)) for s in score_std])
     measures = Measures(columns.scored_by, certain, disagreement.astype(np.float64), featured, outlier)
     min_teachers = min(2, teachers) if rule.min_teachers is None else rule.min_teachers
-    fused = FusedRows(score, score_std, rule, min_teachers, measures, reasons(rule, min_teachers, measures))
+    reason = reasons(rule, min_teachers, measures)
+    fused = FusedRows(score, score_std, rule, min_teachers=min_teachers, measures=measures, reason=reason)
     if not fused.kept.any():
-        counts = ", ".join(f"{count} for {reason}" for reason, count in fused.counts().items())
+        counts = ", ".join(f"{count} for {drop}" for drop, count in fused.counts().items())
         raise PocketiqaError(
             f"nothing is kept of {rows} rows ({counts}); confidence reaches {certain.max():.3f} and disagreement "
             f"{_least(measures.disagreement)}: relax the keep rule"

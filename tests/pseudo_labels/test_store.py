@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
-from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore, StoreSpec
 from tests.helpers.tmpfs import small_disk
 
@@ -81,13 +80,6 @@ def test_features_are_row_aligned_and_zero_where_a_row_failed(tmp_path: Path):
     # Foreign readers see the same file.
     assert set(load_file(store.shard_folder(0) / "features.safetensors")) == {"map"}
     assert pq.read_table(store.shard_folder(1) / "labels.parquet").num_rows == len(store.shard_rows(1))
-
-
-@pytest.mark.parametrize(("rows", "shards"), [(10, 3), (7, 7), (1000, 8), (5, 1)])
-def test_blocks_cover_the_rows_once_and_evenly(rows: int, shards: int):
-    blocks = [shard_rows(rows, shards, index) for index in range(shards)]
-    assert [row for block in blocks for row in block] == list(range(rows))
-    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
 
 
 def test_the_same_labels_give_the_same_bytes_in_another_process_and_place(tmp_path: Path):

@@ -1,52 +1,21 @@
 import json
 import math
 import re
-from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from distill.terminal.summaries import audit_summary
 from pseudo_labels.audit.page import write_audit_page
 from pseudo_labels.audit.store import audit_store
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.pool import Pool
-from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
+from pseudo_labels.records import PseudoLabel
 from pseudo_labels.store import LabelStore, StoreSpec
-from tests.helpers.pools import clean_pool, synthetic_pool
-
-STAMP = TeacherStamp("invented", 1, "none", {"side": 96}, scale="0 worst, 1 best <b>")
-SHARDS = 8
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    names = ("gaussian_blur", "jpeg", "white_noise")
-    return synthetic_pool(tmp_path_factory.mktemp("pool"), images=3, per_image=9, max_side=64, names=names)
-
-
-def honest(pool: Pool) -> list[float]:
-    """Scores that fall with the level, a little differently for each image."""
-    return [1.0 - ref.level / 6 - 0.001 * (row % 7) for row, ref in enumerate(pool)]
-
-
-def store_of(pool: Pool, folder: Path, scores: list[float], *, finish: bool = True) -> LabelStore:
-    """A store with these scores; NaN becomes a failed row. The spread is a tenth of the distance from 1."""
-    spec = StoreSpec(STAMP, pool.digest, len(pool), SHARDS)
-    store = LabelStore.create(folder, spec, pool_path=pool.folder)
-    labels = []
-    for ref, score in zip(pool, scores, strict=True):
-        label = PseudoLabel(ref.id, ref.uri, ref.sha256, score=score, score_std=(1 - score) / 10)
-        if math.isnan(score):
-            label = replace(label, status=Status.FAILED, reason="no <answer>", confidence=0.0)
-        labels.append(label)
-    for index in range(SHARDS):
-        rows = store.shard_rows(index)
-        store.write_shard(index, labels[rows.start : rows.stop])
-    if finish:
-        store.finish()
-    return store
+from tests.helpers.pools import clean_pool
+from tests.pseudo_labels.audit.stores import SHARDS, STAMP, honest, store_of
 
 
 def test_a_good_store_has_no_warnings_and_the_right_numbers(pool: Pool, tmp_path: Path):
@@ -97,7 +66,7 @@ def test_failed_rows_are_covered_with_their_reason_and_an_example(pool: Pool, tm
     assert report.scores["n"] == len(pool) - 2
 
 
-def test_damaged_and_missing_shards_are_named_and_the_others_still_read(pool: Pool, tmp_path: Path):
+def test_corrupt_and_missing_shards_are_named_and_the_others_still_read(pool: Pool, tmp_path: Path):
     store = store_of(pool, tmp_path / "labels", honest(pool))
     (store.shard_folder(1) / "labels.parquet").write_bytes(b"PAR1")
     store.discard(6)
@@ -164,7 +133,7 @@ def silent(pool: Pool) -> list[float]:
 def test_a_teacher_that_is_no_use_is_pointed_out(pool: Pool, tmp_path: Path, scores, warning: str):
     report = audit_store(store_of(pool, tmp_path / "labels", scores(pool)).folder)
     assert report.ok
-    assert any(re.search(warning, found) for found in report.warnings), report.warnings
+    assert any(re.search(warning, text) for text in report.warnings), report.warnings
 
 
 def test_a_report_is_plain_json(pool: Pool, tmp_path: Path):
@@ -190,52 +159,6 @@ def test_without_the_pool_levels_are_left_out_and_it_says_why(tmp_path: Path):
     assert "<figure>" not in (tmp_path / "audit.html").read_text()
 
 
-class Page(HTMLParser):
-    """Collects the attributes that could load something, the pictures and the text."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.addresses: list[str] = []
-        self.text: list[str] = []
-        self.open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-        if tag not in ("img", "meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.open and self.open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def test_the_page_holds_everything_and_loads_nothing(pool: Pool, tmp_path: Path):
-    scores = [math.nan if row == 2 else score for row, score in enumerate(honest(pool))]
-    report = audit_store(store_of(pool, tmp_path / "labels", scores).folder)
-    write_audit_page(report, tmp_path / "audit.html")
-    html = (tmp_path / "audit.html").read_text()
-    page = Page(html)
-    assert page.open == []
-    assert len(page.addresses) == 5 + 3 * 8  # the charts, and eight pictures of each kind
-    assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]{200,}$", address) for address in page.addresses)
-    assert not re.search(r"https?://|@import|url\(", html)
-    text = " ".join(page.text)
-    assert "no <answer>" in text
-    assert "0 worst, 1 best <b>" in text
-    assert "white_noise" in text
-    assert len(html) < 400_000
-
-
-def test_a_page_into_a_folder_that_is_not_there_is_refused(pool: Pool, tmp_path: Path):
-    report = audit_store(store_of(pool, tmp_path / "labels", constant(pool)).folder)
-    with pytest.raises(PocketiqaError, match="there is no folder"):
-        write_audit_page(report, tmp_path / "nowhere" / "audit.html")
-
-
 def test_progress_counts_shards(pool: Pool, tmp_path: Path):
     seen: list[tuple[int, int]] = []
     audit_store(store_of(pool, tmp_path / "labels", honest(pool)).folder, progress=lambda *step: seen.append(step))
@@ -247,3 +170,49 @@ def test_there_must_be_a_store(pool: Pool, tmp_path: Path):
         audit_store(tmp_path)
     with pytest.raises(PocketiqaError, match="holds 'pool', but 'labels' is needed"):
         audit_store(pool.folder)
+
+
+def test_the_report_holds_the_fusion_with_addresses_and_reasons(fused_pool: Pool, fused: LabelStore):
+    report = audit_store(fused.folder)
+    assert report.ok
+    assert report.warnings == []
+    fusion, rows = report.fusion, fused.labels().to_pylist()
+    assert fusion is not None
+    again = json.loads(json.dumps(report.as_dict(), allow_nan=False))["fusion"]
+    assert {**again, "examples": None} == {**read_fusion_report(fused.folder).as_dict(), "examples": None}
+    assert set(fusion["examples"]) == {"kept", "disagreement"}
+    for reason, examples in fusion["examples"].items():
+        for own in examples:
+            assert own["uri"] == fused_pool[own["row"]].uri
+            assert own["reason"] == rows[own["row"]]["reason"]
+            assert (reason == "kept") == (own["reason"] == "")
+
+
+def test_histograms_are_those_of_the_rows_that_have_a_label(fused: LabelStore):
+    histograms, table = audit_store(fused.folder).histograms, fused.labels().to_pandas()
+    table = table[table["status"] == "ok"]
+    assert list(histograms) == ["score", "score_std", "confidence"]
+    for name, own in histograms.items():
+        assert own["counts"] == np.histogram(table[name], 20, (0, own["high"]))[0].tolist()
+        assert sum(own["counts"]) == len(table)
+    reach = histograms["score_std"]["high"]
+    assert reach - 0.05 < table["score_std"].max() <= reach
+
+
+def test_reasons_that_differ_in_numbers_only_are_counted_together(fused: LabelStore):
+    dropped = audit_store(fused.folder).coverage["dropped"]
+    count = read_fusion_report(fused.folder).dropped["disagreement"]
+    assert count > 1
+    first = next(row for row in fused.labels().to_pylist() if row["status"] == "dropped")
+    assert dropped["reasons"] == [{"reason": first["reason"], "example": first["uri"], "count": count}]
+
+
+def test_the_summary_names_weights_agreement_and_dropped_rows(fused: LabelStore):
+    lines = audit_summary(audit_store(fused.folder)).splitlines()
+    fusion = read_fusion_report(fused.folder)
+    count = fusion.dropped["disagreement"]
+    assert f"  fused: {fusion.kept} rows kept; dropped: {count} for disagreement" in lines
+    weights = ", ".join(f"{own['name']} {own['weight']:.2f}" for own in fusion.teachers)
+    assert f"  mean weights: {weights}" in lines
+    pair = fusion.pairs[-1]
+    assert f"  {pair['first']} and {pair['second']}: SRCC {pair['srcc']:.3f} (n={pair['n']})" in lines

@@ -11,7 +11,6 @@ from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.fusion.ensemble import Ensemble
 from pseudo_labels.fusion.fuse import fuse
 from pseudo_labels.fusion.keep import KeepRule
-from pseudo_labels.fusion.parts import Part
 from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status, confidence
@@ -235,19 +234,6 @@ def test_a_row_without_the_carried_feature_is_dropped(pool: Pool, make: Any, tmp
     store = fuse(folders, tmp_path / "out", ratings=ratings_of(pool), rule=rule, carry="a/map")
     assert "feature is carried over has none" in store.labels()["reason"][100].as_py()
     assert scores_of(fuse(folders, tmp_path / "without", ratings=ratings_of(pool), rule=rule))[100] > 0
-
-
-def test_shards_of_any_size_are_read_side_by_side(pool: Pool, tmp_path: Path):
-    features = {"map": np.arange(ROWS * 3.0).reshape(ROWS, 3)}
-    scores = seen(0.1, 1)
-    scores[:24] = NAN  # the first shard of ten holds no feature at all
-    store = teacher_store(tmp_path / "a", pool, scores, name="a", shards=10, features=features)
-    part = Part("a", store)
-    expected = np.where(np.isfinite(scores)[:, None], features["map"], 0).astype(np.float16)
-    expected[BAD] = 0
-    for start, stop in [(0, 240), (0, 7), (20, 30), (23, 100), (239, 240)]:
-        assert part.rows(range(start, stop))["uri"].to_pylist() == [f"{row}.png" for row in range(start, stop)]
-        assert (part.features(range(start, stop), "map") == expected[start:stop]).all()
 
 
 def test_one_store_is_calibrated_if_asked(pool: Pool, make: Any, tmp_path: Path):
