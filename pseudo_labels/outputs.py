@@ -68,7 +68,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
 
     Raises:
         PocketiqaError: there is none, it is of another kind, or of a newer format.
-        TamperedError: it cannot be parsed.
+        IntegrityError: it cannot be parsed.
     """
     record = read_json(folder / MANIFEST, what=f"{kind or 'pocketiqa'} manifest")
     if not isinstance(record, dict) or "kind" not in record:

@@ -116,7 +116,7 @@ class Pool:
 
         Raises:
             PocketiqaError: there is no pool, or an unfinished one.
-            TamperedError: the table is not the one that was written.
+            IntegrityError: the table is not the one that was written.
         """
         folder = Path(folder)
         manifest = outputs.read_manifest(folder, KIND)

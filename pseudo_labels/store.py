@@ -73,7 +73,7 @@ class StoreSpec:
         """Inverse of ``as_dict``.
 
         Raises:
-            TamperedError: a key is missing or foreign.
+            IntegrityError: a key is missing or foreign.
         """
         try:
             values = dict(record)
@@ -122,7 +122,7 @@ class LabelStore:
 
         Raises:
             PocketiqaError: there is none.
-            TamperedError: its manifest was altered.
+            IntegrityError: its manifest was altered.
         """
         return cls(Path(folder), outputs.read_manifest(Path(folder), KIND))
 
@@ -313,7 +313,7 @@ class LabelStore:
 
         Raises:
             PocketiqaError: the store is not finished.
-            TamperedError: a shard was altered.
+            IntegrityError: a shard was altered.
         """
         self._require_complete()
         return pa.concat_tables(self.shard_labels(index) for index in range(self.spec.shards))
@@ -323,7 +323,7 @@ class LabelStore:
 
         Raises:
             PocketiqaError: the store holds no features, or the shard is missing.
-            TamperedError: the shard was altered.
+            IntegrityError: the shard was altered.
         """
         if not self.spec.features:
             raise PocketiqaError(

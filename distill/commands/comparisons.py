@@ -99,7 +99,7 @@ def stress(
 ) -> None:
     """Measure how a model behaves: distortions, sizes, formats, odd images, map. Exit status 1 if a limit is missed."""
     from distill.stress import stress as measure
-    from distill.stress.table import stress_table
+    from distill.stress.measure import stress_table
     from pseudo_labels.files import canonical_json, write_atomic
     from pseudo_labels.outputs import refuse_existing
     from students.paths import find_images

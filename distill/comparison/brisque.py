@@ -33,7 +33,9 @@ class Brisque:
 
     def __init__(self, judge: Any, files: dict[str, str]):
         self._judge = judge
-        self.stamp = TeacherStamp("brisque", 1, "opencv", files, "1 - BRISQUE / 100", "Apache-2.0 (OpenCV)")
+        self.stamp = TeacherStamp(
+            "brisque", 1, weights="opencv", options=files, scale="1 - BRISQUE / 100", licence="Apache-2.0 (OpenCV)"
+        )
 
     def to(self, device: torch.device) -> "Brisque":
         """OpenCV computes on the CPU."""

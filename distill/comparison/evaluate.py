@@ -117,7 +117,9 @@ def predict_rows(
     for number, (row, model) in enumerate(asked):
         folder = comparison.out / "rows" / f"{_slug(row.name)}-{len(predictions[row.name])}"
         part = shifted(report, number * len(benchmark.rows), total)
-        predictions[row.name].append(_judged(row, expanded(model), benchmark, folder, overwrite, part))
+        predictions[row.name].append(
+            _judged(row, expanded(model), benchmark=benchmark, folder=folder, overwrite=overwrite, report=part)
+        )
     return predictions
 
 

@@ -67,7 +67,7 @@ class PixelCache:
             uint8 [height, width, 3].
 
         Raises:
-            TamperedError: the file ends early.
+            IntegrityError: the file ends early.
         """
         whole, width = (int(side) for side in self.sizes[row])
         height = whole - top if height is None else height

@@ -1,18 +1,56 @@
 """``overlap.html``: the result with pictures of the closest pairs, in one file that loads nothing else."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from distill.html.markup import Html, document, tag
+from distill.html.figures import thumbnail
+from distill.html.markup import Html, document, shortened, tag
 from distill.html.plots import Series, histogram
 from distill.html.style import CSS
 from distill.html.tables import Section, count, counted, data, decimals, percent, soft, table, with_interval
 from distill.leakage.compare import Compared
-from distill.leakage.pairs import gallery
+from distill.leakage.image_sets import Image
 from distill.leakage.record import ALL_IMAGES, closest, copied, in_words
+from pseudo_labels.images import ImageError, decode
+
+
+def gallery(rows: Sequence[Mapping[str, Any]], trained: Sequence[Image], tested: Sequence[Image]) -> Html:
+    """A figure for each pair.
+
+    Args:
+        rows: entries of ``images`` in ``overlap.json``.
+        trained: training images, which contain the neighbours.
+        tested: test images, which contain the images of ``rows``.
+    """
+    trained_of = {image.sample.id: image for image in trained}
+    tested_of = {image.sample.id: image for image in tested}
+    return tag("div", [_pair(row, tested_of[row["id"]], trained_of[row["nearest"]]) for row in rows], class_="pairs")
+
+
+def _pair(row: Mapping[str, Any], tested: Image, trained: Image) -> Html:
+    pair = tag("div", _picture(tested, "tested"), _picture(trained, "trained"), class_="pair")
+    scores = tag(
+        "figcaption",
+        [tag("b", "cosine ", data(row["cosine"], decimals)),
+        "; scores ", data(row["score"], _two), " and ", data(row["nearest_score"], _two), tag("br"),
+        f"{shortened(row['name'], 40)} and {shortened(row['nearest_name'], 40)}"],
+    )  # fmt: skip
+    return tag("figure", pair, scores)
+
+
+def _picture(image: Image, image_set: str) -> Html:
+    try:
+        return thumbnail(decode(image.sample.read()), alt=f"{image_set}: {shortened(image.name)}")
+    except ImageError as error:
+        return tag("p", f"{image_set}: {error.reason}")
+
+
+def _two(value: float) -> str:
+    return decimals(value, 2)
+
 
 PAGE = "overlap.html"
 # Pairs that are shown as the closest, and on each side of the threshold.

@@ -6,7 +6,7 @@ from typing import Any
 from distill.evaluation.evaluate import ALL, CLEAN
 from distill.html.markup import Html, shortened, tag
 from distill.html.tables import Section, count, counted, data, soft, table, with_interval
-from distill.leakage.pairs import gallery
+from distill.leakage.page import gallery
 from distill.report.content import evaluations
 from distill.report.inputs import Neighbours, ReportInputs
 

@@ -2,9 +2,12 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
 
 from distill.stress.formats import FormatDifferences, Formats, Sizes, SizeScores, at_sizes, formats, in_formats, sizes
 from distill.stress.odd_images import OddImages, odd_images
@@ -196,3 +199,21 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
         Verdict("odd images, between batch sizes", odd.batch_difference, limits.most_batch_difference),
         Verdict("damaged quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True),
     ]
+
+
+def stress_table(result: StressResult) -> Table:
+    """A row a limit: check, figure, limit, passed; then what the two shares are made of."""
+    title = escape(f"{result.model} ({result.digest[:12]}) on {result.photographs} photographs")
+    table = Table("check", "figure", "limit", "passed", title=title, title_justify="left")
+    for verdict in verdicts(result):
+        passed = "[green]yes[/]" if verdict.passed else "[red]no[/]"
+        table.add_row(escape(verdict.check), f"{verdict.figure:.4g}", verdict.limit_words, passed)
+    table.add_section()
+    _add_fractions(table, "ordered rightly", result.ordering.fraction_by_distortion)
+    _add_fractions(table, "pointed at", result.pointing.fraction_by_distortion)
+    return table
+
+
+def _add_fractions(table: Table, words: str, fractions: Mapping[str, float]) -> None:
+    for distortion, fraction in fractions.items():
+        table.add_row(f"{distortion}, {words}", f"{fraction:.4g}", "", "")

@@ -41,7 +41,7 @@ class RunState:
         best_score: its SRCC, in [-1, 1].
         means: sums of the training record that is under way, see ``history.Mean``.
         scaler: state of the fp16 gradient scaler; empty in other precisions.
-        part_images: see ``gradient.Gradient``.
+        part_images: see ``loop.Gradient``.
     """
 
     step: int
@@ -131,7 +131,7 @@ class Checkpoints:
         """The newest whole checkpoint, and why newer ones were passed over.
 
         Raises:
-            TamperedError: the newest complete one was altered.
+            IntegrityError: the newest complete one was altered.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
@@ -146,7 +146,7 @@ class Checkpoints:
 
         Raises:
             PocketiqaError: it is incomplete.
-            TamperedError: it was altered.
+            IntegrityError: it was altered.
         """
         try:
             return self._load(step)
@@ -212,7 +212,7 @@ def load_tensors(module: nn.Module, tensors: Tensors) -> None:
     """Copy ``tensors`` into the parameters and buffers of ``module``, keeping their memory layout.
 
     Raises:
-        TamperedError: names or shapes are not those of the module.
+        IntegrityError: names or shapes are not those of the module.
     """
     try:
         module.load_state_dict(tensors)

@@ -98,7 +98,9 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
     ]
     if unused:
         known = ", ".join(sorted({name.partition(".")[0] + "." for name, _ in named}))
-        raise PocketiqaError(f"optimizer.rates: no trained parameter begins with {unused[0]!r}; there are {known}")
+        raise PocketiqaError(
+            f"optimizer.learning_rate_multipliers: no trained parameter begins with {unused[0]!r}; there are {known}"
+        )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0

@@ -178,7 +178,7 @@ def train(
         OutputConflictError: ``out`` holds another run, or something else.
         InterruptedRunError: SIGTERM or SIGINT; a checkpoint was written.
         NonFiniteError: the training diverged.
-        TamperedError: a checkpoint or label was altered.
+        IntegrityError: a checkpoint or label was altered.
         StorageFullError: the disk is full; the last checkpoint is valid.
         PocketiqaError: settings that do not fit the data or the machine.
     """

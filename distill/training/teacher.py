@@ -1,6 +1,6 @@
 """Fit a teacher to ratings: rated pools in, a folder with the fitted teacher out.
 
-Beside what every run holds (``training_run``), the folder has ``teacher/`` at the end, which can be named wherever a
+Beside what every run holds (``run``), the folder has ``teacher/`` at the end, which can be named wherever a
 teacher is: it holds the options that it was built with, and what was trained, without the frozen base.
 """
 

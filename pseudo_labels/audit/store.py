@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.fusion.stored import is_fused, read_fusion
+from pseudo_labels.fusion.report import is_fused, read_fusion
+from pseudo_labels.metrics.correlation import srcc
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
@@ -368,9 +368,8 @@ def _by_level(pairs: Iterable[tuple[float, float]]) -> dict[str, float]:
 
 def _srcc(pairs: list[tuple[float, float]]) -> float | None:
     levels, scores = zip(*pairs, strict=True)
-    if len(set(levels)) < 2 or len(set(scores)) < 2:
-        return None
-    return float(np.corrcoef(stats.rankdata(levels), stats.rankdata(scores))[0, 1])
+    value = srcc(levels, scores)
+    return None if np.isnan(value) else value
 
 
 def _by_shard(shard: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ from pseudo_labels.fusion.parts import (
     open_parts,
     read_columns,
 )
-from pseudo_labels.fusion.report import FusionReport, write_fusion_report
-from pseudo_labels.metrics.agreement import srcc
+from pseudo_labels.fusion.report import NAME, FusionReport, write_fusion_report
+from pseudo_labels.metrics.correlation import srcc
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from pseudo_labels.shards import shard_rows
@@ -97,7 +97,6 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
     )
 
 
-NAME = "fused"
 VERSION = 1  # raised whenever equal parts and settings give other labels
 _POINTS = 400
 
@@ -136,7 +135,7 @@ def fuse(
 
     Raises:
         PocketiqaError: a store or teacher that cannot be fused (named), too few opinions, or nothing kept.
-        TamperedError: a shard of a part was altered.
+        IntegrityError: a shard of a part was altered.
         OutputConflictError: ``out`` holds something else.
     """
     rule = rule or KeepRule()

@@ -31,7 +31,7 @@ class Part:
         """Labels of the rows of ``span``, verified.
 
         Raises:
-            TamperedError: a shard was altered.
+            IntegrityError: a shard was altered.
         """
         return pa.concat_tables(self._table(index).slice(start, size) for index, start, size in self._pieces(span))
 
@@ -122,7 +122,7 @@ def read_columns(parts: Sequence[Part], spans: Sequence[range], progress: Progre
 
     Raises:
         PocketiqaError: rows at one place are not of the same image, bytes and view.
-        TamperedError: a shard was altered.
+        IntegrityError: a shard was altered.
     """
     rows = parts[0].store.spec.rows
     columns = Columns(*(np.full((len(parts), rows), np.nan, np.float32) for _ in range(2)))

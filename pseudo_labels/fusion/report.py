@@ -6,7 +6,11 @@ from typing import Any
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import canonical_json, read_json, write_atomic
+from pseudo_labels.fusion.ensemble import Ensemble
+from pseudo_labels.fusion.keep import KeepRule
+from pseudo_labels.store import LabelStore
 
+NAME = "fused"
 REPORT = "fusion.json"
 FORMAT = 1
 
@@ -62,7 +66,7 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
 
     Raises:
         PocketiqaError: the folder holds none, or one of another format.
-        TamperedError: it cannot be parsed.
+        IntegrityError: it cannot be parsed.
     """
     path = Path(folder) / REPORT
     record = read_json(path, what="fusion report")
@@ -74,3 +78,50 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
         return FusionReport(**record["report"])
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"{path} is not what pocketiqa writes ({error}): fuse again with --overwrite") from error
+
+
+_PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class StoredFusion:
+    """A fusion as its store keeps it.
+
+    Attributes:
+        report: see there.
+        ensemble: that joined the scores.
+        rule: that chose the rows, with ``min_teachers`` resolved.
+        teachers: name in the fusion to the digest of the teacher's stamp, in the order of ``ensemble.names``.
+    """
+
+    report: FusionReport
+    ensemble: Ensemble
+    rule: KeepRule
+    teachers: dict[str, str]
+
+
+def is_fused(store: LabelStore) -> bool:
+    """Whether ``fuse`` wrote this store (and not a live teacher that is made of others)."""
+    return store.spec.stamp.name == NAME and _PARTS in store.spec.stamp.options
+
+
+def read_fusion(store: LabelStore) -> StoredFusion:
+    """The fusion of a store for which ``is_fused`` holds.
+
+    Raises:
+        PocketiqaError: its report is missing, or of another format.
+        IntegrityError: the report was altered, or is that of another store.
+    """
+    report, stamp = read_fusion_report(store.folder), store.spec.stamp
+    try:
+        ensemble = Ensemble.from_dict(report.ensemble)
+        rule = KeepRule(**stamp.options["keep"])
+        teachers = {part["name"]: part["teacher"] for part in stamp.options[_PARTS]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{store.folder / REPORT} is not what pocketiqa writes ({error}): fuse again") from error
+    if ensemble.digest != stamp.weights or tuple(teachers) != ensemble.names:
+        raise IntegrityError(
+            f"{store.folder / REPORT} was altered or is of another store: run the same fuse command again, it writes "
+            "it anew"
+        )
+    return StoredFusion(report, ensemble, rule, teachers)

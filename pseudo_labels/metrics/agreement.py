@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+
+from pseudo_labels.metrics.correlation import srcc
 
 FloatArray = NDArray[np.float64]
 
 _RESAMPLES = 300
 _AT_ONCE = 50  # resamples held in memory, each 8 bytes an image in a few arrays
 _TAIL = 0.025
-_MIN_IMAGES = 3  # below three points every correlation is -1, 0, 1 or undefined
 _MIN_GROUPS = 5  # percentiles of resamples of fewer groups say nothing
 
 
@@ -47,14 +47,6 @@ class Agreement:
             return f"no SRCC (n={self.n})"
         ends = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
         return f"SRCC {self.srcc:.2f}{ends} (n={self.n})"
-
-
-def srcc(first: ArrayLike, second: ArrayLike) -> float:
-    """Spearman's rank correlation (ties get their mean rank), in [-1, 1]; NaN where it does not exist."""
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if len(a) < _MIN_IMAGES or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.clip(np.corrcoef(rankdata(a), rankdata(b))[0, 1], -1.0, 1.0))
 
 
 def agree(first: ArrayLike, second: ArrayLike, groups: Sequence[str] | None = None, *, seed: int = 0) -> Agreement:

@@ -19,9 +19,8 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json
 from pseudo_labels.fusion.ensemble import Ensemble, Fused
-from pseudo_labels.fusion.fuse import NAME
 from pseudo_labels.fusion.keep import KEPT, KeepRule, Measures, reasons
-from pseudo_labels.fusion.stored import StoredFusion, is_fused, read_fusion
+from pseudo_labels.fusion.report import NAME, StoredFusion, is_fused, read_fusion
 from pseudo_labels.images import ImageError
 from pseudo_labels.outputs import differences
 from pseudo_labels.records import TeacherStamp, confidence
@@ -203,7 +202,7 @@ def build_fused(
     Raises:
         PocketiqaError: no fused store, a teacher that is missing or not the one that was fused (named), or one that
             cannot be built.
-        TamperedError: the store's fusion was altered.
+        IntegrityError: the store's fusion was altered.
     """
     store = LabelStore.open(Path(labels))
     if not is_fused(store):

@@ -55,7 +55,7 @@ def test_other_views_are_refused(name: str):
         crop_of(name)
 
 
-@pytest.mark.parametrize("shares", [(0.0, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
+@pytest.mark.parametrize("fractions", [(0.0, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
 def test_shares_out_of_range_are_refused(fractions: tuple[float, float]):
     with pytest.raises(PocketiqaError, match=r"crops from .* of a side: give two shares above 0 and at most 1"):
         RandomCrops(*fractions)

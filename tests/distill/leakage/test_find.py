@@ -15,10 +15,11 @@ from distill.data.examples import LabelTable, Source
 from distill.data.ratings import targets_of
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.targets import targets_from_benchmark
+from distill.leakage.embeddings import Embeddings
 from distill.leakage.extractor import FeatureExtractor
 from distill.leakage.extractors import open_extractor
-from distill.leakage.find import find_near_duplicates
-from distill.leakage.image_sets import evaluation_image_set, pool_image_set, training_image_set
+from distill.leakage.find import find_near_duplicates, write_groups, write_split
+from distill.leakage.image_sets import NO_SCORE, evaluation_image_set, pool_image_set, training_image_set
 from distill.leakage.record import closest_scenes, read_overlap, with_near_duplicates
 from distill.recipe.stages import BenchmarkSection
 from distill.stages.benchmark import evaluate_on
@@ -33,7 +34,7 @@ from distill.terminal import console
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
 from pseudo_labels.pool import build_pool, write_pool
 from tests.helpers.markup import parsed
-from tests.helpers.near_duplicate_scenes import AGAIN, NEW, TRAINED, rated_scenes, write_ratings
+from tests.helpers.near_duplicate_scenes import AGAIN, COMPASS, NEW, TRAINED, compass, rated_scenes, write_ratings
 from tests.helpers.pools import synthetic_pool
 from tests.helpers.shared import shared_data
 from tests.helpers.tiny_students import export_tiny
@@ -322,3 +323,54 @@ def test_near_duplicates_of_a_real_benchmark_are_detected_without_a_model(tmp_pa
     # Measured: 10 and 1; on the whole test part 70 of 92 and 16 of 508.
     assert sum(detected[:12]) >= 8
     assert sum(detected[12:]) <= 2
+
+
+ANGLES = {"a": 5.0, "b": 225.0}  # a shows the scene of east, b a scene of its own
+
+
+def test_every_image_is_listed_with_its_scene(tmp_path: Path) -> None:
+    compared = compass(ANGLES)
+    write_groups(compared, tmp_path / "groups.csv")
+    with open(tmp_path / "groups.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["set", "image", "group"]
+    assert [(image_set, id) for image_set, id, _ in rows[1:]] == [
+        *(("trained", id) for id in COMPASS),
+        ("tested", "a"),
+        ("tested", "b"),
+    ]
+    assert {(image_set, id): scene for image_set, id, scene in rows[1:]} == compared.scene_of
+
+
+def test_the_split_is_a_benchmark_that_shares_no_scene_between_parts(tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    result = write_split(compass(ANGLES, folder="/images"), path, validation=0.34, seed=0)
+    assert result == {"images": {"near test": 1, "train": 2, "validation": 1, "test": 2}, "reason": ""}
+    rows = load_benchmark(f"csv:{path}").rows  # which refuses a group in two parts
+    assert {row.path: row.split for row in rows if row.split == "test"} == {
+        "/images/a.png": "test",
+        "/images/b.png": "test",
+    }
+    assert {row.path for row in rows if row.split != "test"} == {f"/images/{id}.png" for id in list(COMPASS)[1:]}
+    scores = {row.path: row.score for row in rows}
+    assert scores["/images/west.png"] == 0.9 - 0.1 * 2  # every digit is written
+
+
+def test_without_files_or_scores_there_is_no_split_and_an_earlier_one_goes(tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    path.write_text("of an earlier run")
+    expected = {"images": {}, "reason": "the trained images are no files with scores"}
+    assert write_split(compass(ANGLES), path, validation=0.34, seed=0) == expected
+    assert not path.exists()
+    compared = compass(ANGLES, folder="/images")
+    unrated = tuple(replace(image, score=NO_SCORE) for image in compared.trained.images)
+    trained = Embeddings(unrated, compared.trained.vectors, without=())
+    assert write_split(replace(compared, trained=trained), path, validation=0.34, seed=0) == expected
+
+
+def test_too_few_scenes_to_learn_from_give_the_reason(tmp_path: Path) -> None:
+    compared = compass({**COMPASS}, folder="/images")  # every trained scene is tested
+    result = write_split(compared, tmp_path / "split.csv", validation=0.34, seed=0)
+    assert result["images"] == {}
+    assert result["reason"]
+    assert not (tmp_path / "split.csv").exists()

@@ -47,7 +47,7 @@ def test_a_teacher_has_every_section_that_is_not_a_students_own(files: ReportFil
     assert "student" not in parsed(re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)).text.replace(
         "small students", ""
     )
-    assert f"{TEACHER} agrees with people at SRCC" in page
+    assert f"{TEACHER} agrees with people: SRCC" in page
 
 
 def test_it_is_drawn_in_the_colour_of_teachers(files: ReportFiles) -> None:

@@ -176,7 +176,7 @@ def test_views_smaller_than_a_patch_are_refused(even: Data):
 
 
 def test_contradicting_crops_are_refused():
-    with pytest.raises(ValueError, match=r"crop_size 64 and crop_share 0\.5: give only one"):
+    with pytest.raises(ValueError, match=r"crop_size 64 and crop_fraction 0\.5: give only one"):
         ViewSettings(crop_size=64, crop_fraction=0.5)
 
 

@@ -16,7 +16,7 @@ def rebuild(pool: str, out: str) -> None:
 
 def square(number: int) -> int:
     """Slower for small numbers, so that results come out of order."""
-    time.sleep(0.002 * (10 - number))
+    time.sleep(0.002 * max(10 - number, 0))
     return number * number
 
 
@@ -43,7 +43,7 @@ def own_process(number: int) -> int:
 def main() -> None:
     """Say which processes work, then keep them waiting."""
     seen: set[int] = set()
-    for process in in_order(own_process, range(1000), 2):
+    for process in in_order(own_process, range(1000), 2, processes=True):
         if process not in seen:
             print(process, flush=True)
         seen.add(process)

@@ -17,7 +17,7 @@ from pseudo_labels.fusion.calibrate import (
     knots_map,
     uncalibrated,
 )
-from pseudo_labels.metrics.agreement import srcc
+from pseudo_labels.metrics.correlation import srcc
 from tests.helpers.fusing import rho
 
 FloatArray = NDArray[np.float64]

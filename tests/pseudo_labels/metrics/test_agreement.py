@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from pseudo_labels.metrics.agreement import Agreement, _resampled, _weighted_ranks, agree, srcc
+from pseudo_labels.metrics.agreement import Agreement, _resampled, _weighted_ranks, agree
+from pseudo_labels.metrics.correlation import srcc
 from tests.helpers.fusing import rho
 
 
