@@ -17,13 +17,13 @@ def generator(*key: int | float | str) -> np.random.Generator:
 
 FULL, FLIP = "full", "flip"
 
-_DIGITS = 4  # of a share: a hundredth of a pixel of most images
+_DIGITS = 4  # of a fraction: a hundredth of a pixel of most images
 _CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image, as shares of its height and width: the same part at every size.
+    """A part of an image, as fractions of its height and width: the same part at every size.
 
     Attributes:
         top: where it begins.
@@ -79,12 +79,12 @@ class RandomCrops:
     """One random window of each image: of its own aspect, anywhere in it, the same in every process and run.
 
     Attributes:
-        smallest: least share of height and width, above 0.
-        largest: largest share, at most 1.
+        smallest: least fraction of height and width, above 0.
+        largest: largest fraction, at most 1.
         seed: another seed, other windows.
 
     Raises:
-        PocketiqaError: shares out of range, or the smaller one last.
+        PocketiqaError: fractions out of range, or the smaller one last.
     """
 
     smallest: float = CROP_SMALLEST
@@ -94,7 +94,7 @@ class RandomCrops:
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= self.largest <= 1:
             raise PocketiqaError(
-                f"crops from {self.smallest} to {self.largest} of a side: give two shares above 0 and at most 1, "
+                f"crops from {self.smallest} to {self.largest} of a side: give two fractions above 0 and at most 1, "
                 "the smaller first"
             )
 
@@ -102,5 +102,5 @@ class RandomCrops:
         """The window of an image."""
         size, down, across = generator("crop", self.seed, image_id).random(3).tolist()
         fraction = max(round(self.smallest + size * (self.largest - self.smallest), _DIGITS), 10**-_DIGITS)
-        top, left = (round(place * (1 - fraction), _DIGITS) for place in (down, across))
+        top, left = (round(position * (1 - fraction), _DIGITS) for position in (down, across))
         return Crop(top, left, fraction, fraction)

@@ -60,7 +60,8 @@ def group_near_duplicates(fingerprints: Sequence[Fingerprint | None], near_dupli
     """
     if not 0 <= near_duplicate_distance <= MAX_DISTANCE:
         raise PocketiqaError(
-            f"near_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE} (of {HASH_BITS} bits)"
+            f"near_duplicate_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE} "
+            f"(of {HASH_BITS} bits)"
         )
     first = np.arange(len(fingerprints))
     at = np.array([index for index, print_ in enumerate(fingerprints) if print_ and not print_.is_flat], dtype=np.int64)

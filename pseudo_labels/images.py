@@ -6,7 +6,7 @@ Only these Pillow plugins are ever called; formats that run programs or fetch fi
 How pixels become 8-bit RGB:
 
 * the first frame of an animation, the first page of a TIFF, the main photograph of an MPO;
-* the EXIF orientation is applied; damaged EXIF is ignored, it says nothing about the pixels;
+* the EXIF orientation is applied; corrupt EXIF is ignored, it says nothing about the pixels;
 * alpha, palette transparency and colour keys are composited on ``DecodeLimits.background``;
 * 16-bit gray is scaled (x / 257, rounded), 12-bit TIFF likewise (x * 255 / 4095); 16-bit colour arrives from Pillow as
   its high byte, which differs from rounding by at most one level;
@@ -14,7 +14,7 @@ How pixels become 8-bit RGB:
   so they are refused instead of guessed;
 * CMYK is converted by Pillow's formula, and embedded ICC profiles are ignored, as the published IQA datasets are read.
 
-Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about damaged metadata
+Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about corrupt metadata
 are silenced. ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
 """
 
@@ -293,7 +293,7 @@ def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes, limits
 
 @contextmanager
 def _as_image_error(what: str) -> Iterator[None]:
-    """Damaged files make Pillow raise nearly anything (SyntaxError, struct.error, KeyError, OverflowError, ...)."""
+    """Corrupt files make Pillow raise nearly anything (SyntaxError, struct.error, KeyError, OverflowError, ...)."""
     try:
         yield
     except ImageError:
@@ -309,7 +309,7 @@ def _as_image_error(what: str) -> Iterator[None]:
 def _said(error: Exception) -> str:
     """The message without addresses of objects, which differ from run to run."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))
-    return f"{text[:160] or 'damaged'} ({type(error).__name__})"
+    return f"{text[:160] or 'corrupt'} ({type(error).__name__})"
 
 
 def _check_size(width: int, height: int, limits: DecodeLimits) -> None:

@@ -243,8 +243,8 @@ def build_pool(
         out: the pool's folder.
         limits: images outside are bad rows.
         near_duplicate_distance: see ``duplicates.group_near_duplicates``.
-        max_bad_fraction: above this share of bad rows the pool is not finished; its rows are written all the same, for
-            looking at. Duplicates are not bad.
+        max_bad_fraction: above this fraction of bad rows the pool is not finished; its rows are written, so that
+            they can be examined. Duplicates are not bad.
         workers: threads; Pillow decodes outside Python's lock. The pool does not depend on it.
         overwrite: replace an earlier pool that was made differently.
         progress: called with images done and in total.
@@ -280,7 +280,7 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
         measure: gives the rows that the files make now; asked only if that differs.
 
     Returns:
-        Whether there is such a pool; its manifest then states the files as they are now. A damaged one is none: who
+        Whether there is such a pool; its manifest then states the files as they are now. A corrupt one is none: who
         claims the folder next says so, or starts over.
     """
     try:
@@ -297,9 +297,9 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
 
 def _check_arguments(near_duplicate_distance: int, max_bad_fraction: float, workers: int) -> None:
     if not 0 <= near_duplicate_distance <= MAX_DISTANCE:
-        raise PocketiqaError(f"near_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE}")
+        raise PocketiqaError(f"near_duplicate_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE}")
     if not 0 <= max_bad_fraction <= 1:
-        raise PocketiqaError(f"max_bad_share is {max_bad_fraction}, but must be 0 to 1")
+        raise PocketiqaError(f"max_bad_fraction is {max_bad_fraction}, but must be 0 to 1")
     if workers < 1:
         raise PocketiqaError(f"workers is {workers}, but must be at least 1")
 
@@ -324,7 +324,7 @@ def _refuse_bad(refs: Sequence[ImageRef], max_bad_fraction: float, out: Path) ->
     shown = "; ".join(f"{count} {status} (such as: {examples[status]})" for status, count in common)
     raise PocketiqaError(
         f"{len(bad)} of {len(refs)} images are bad, above the limit of {max_bad_fraction:.0%}: {shown}. Every row with "
-        f"its reason is in {out / TABLE}: mend the sources and run again with --overwrite, or raise --max-bad-share"
+        f"its reason is in {out / TABLE}: mend the sources and run again with --overwrite, or raise --max-bad-fraction"
     )
 
 

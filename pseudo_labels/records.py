@@ -33,7 +33,7 @@ class Status(StrEnum):
     UNREADABLE = "unreadable"  # there, but cannot be opened (permissions, input or output error)
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # no format that we accept
-    CORRUPT = "corrupt"  # an accepted format, but truncated or damaged
+    CORRUPT = "corrupt"  # an accepted format, but truncated or altered
     TOO_LARGE = "too_large"  # above the declared pixel limit
     TOO_SMALL = "too_small"  # below the declared side
     CHANGED = "changed"  # the bytes are not those that entered the pool

@@ -197,13 +197,13 @@ def _tar(name: str, where: Path | str) -> Iterator[Entry]:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # else all would be kept
                 if is_image_name(member.name):
                     yield _member(name, member, stamp)
-            # A damaged header ends the iteration silently; a sound archive ends with zeros, or just ends.
+            # A corrupt header ends the iteration silently; a sound archive ends with zeros, or just ends.
             file.seek(archive.offset)
             distortion = "a header that cannot be read" if file.read(tarfile.BLOCKSIZE).strip(b"\0") else ""
         except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
             distortion = str(error) or type(error).__name__
         if distortion:
-            reason = f"the archive is damaged at byte {archive.offset} ({distortion}): members behind it are lost"
+            reason = f"the archive is corrupt at byte {archive.offset} ({distortion}): members behind it are lost"
             yield Entry(name, stamp, (Status.CORRUPT, reason))
 
 

@@ -282,7 +282,7 @@ class LabelStore:
         if outputs.read_manifest(self.folder, KIND).complete:
             self.manifest = replace(self.manifest, complete=False, content={})
             outputs.write_manifest(self.folder, self.manifest)
-        # The marker first: a removal that is interrupted leaves a missing shard, not a damaged one.
+        # The marker first: a removal that is interrupted leaves a missing shard, not a corrupt one.
         (folder / shards.MARKER).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -295,7 +295,7 @@ class LabelStore:
             reason = self.fault(index)
             if reason:
                 raise IntegrityError(
-                    f"shard {index} of {self.folder} was altered or damaged ({reason}): "
+                    f"shard {index} of {self.folder} was altered or corrupt ({reason}): "
                     "run the same label command again, it relabels that shard"
                 )
         return folder

@@ -58,7 +58,7 @@ def read_torch_file(path: Path) -> Any:
         raise PocketiqaError(
             f"{path} cannot be read ({error.strerror or error}): mend that, or fetch it again"
         ) from error
-    except Exception as error:  # a damaged pickle or archive can raise anything
+    except Exception as error:  # a corrupt pickle or archive can raise anything
         raise PocketiqaError(f"{path} {_fault(error, is_zip)}") from error
 
 
@@ -66,7 +66,7 @@ def _fault(error: Exception, is_zip: bool) -> str:
     code = _FORBIDDEN.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if code:
         return f"was refused: it holds more than tensors, it asks for {code[1]}; fetch the official file"
-    state = "is cut off or damaged" if is_zip else "is no torch checkpoint"
+    state = "is cut off or corrupt" if is_zip else "is no torch checkpoint"
     return f"{state} ({type(error).__name__}): fetch it again"
 
 
@@ -106,7 +106,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise PocketiqaError(f"{path} is not there: the download is incomplete, fetch it again") from error
     except (SafetensorError, OSError) as error:
         raise PocketiqaError(
-            f"{path} is cut off or damaged ({_first_line(error)}): the download is incomplete, fetch it again"
+            f"{path} is cut off or corrupt ({_first_line(error)}): the download is incomplete, fetch it again"
         ) from error
 
 

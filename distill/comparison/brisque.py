@@ -24,15 +24,15 @@ class Brisque:
     """BRISQUE turned into a score in [0, 1], 1 best: 1 - BRISQUE / 100, clamped.
 
     Args:
-        judge: OpenCV's.
+        predictor: OpenCV's.
         files: SHA-256 of its two files.
     """
 
     needs_reference = False
     feature_names: tuple[str, ...] = ()
 
-    def __init__(self, judge: Any, files: dict[str, str]):
-        self._judge = judge
+    def __init__(self, predictor: Any, files: dict[str, str]):
+        self._predictor = predictor
         self.stamp = TeacherStamp(
             "brisque", 1, weights="opencv", options=files, scale="1 - BRISQUE / 100", licence="Apache-2.0 (OpenCV)"
         )
@@ -46,8 +46,8 @@ class Brisque:
         return torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1]))
 
     def __call__(self, batch: list[Tensor]) -> TeacherOutput:
-        """Judge one after another; there is no spread."""
-        scores = [float(self._judge.compute(item.numpy())[0]) for item in batch]
+        """Score one after another; there is no spread."""
+        scores = [float(self._predictor.compute(item.numpy())[0]) for item in batch]
         return TeacherOutput(torch.tensor([1 - value / _WORST for value in scores]).clamp(0, 1))
 
 

@@ -1,4 +1,4 @@
-"""``pocketiqa compare``: judge, time, and write table and plots."""
+"""``pocketiqa compare``: predict, time, and write table and plots."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from distill.comparison.evaluate import check_models, keep, open_target, predict
 from distill.comparison.plots import plot_accuracy, plot_predicted
 from distill.comparison.table import (
     RESAMPLES,
-    Judged,
+    Predicted,
     console_table,
     footing,
     gain_sentence,
@@ -33,7 +33,7 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
         name: of the file, or its path.
         out: replaces the file's.
         settings: ``KEY=VALUE`` words laid over it.
-        overwrite: judge models again that have changed; without it they are refused.
+        overwrite: predict again with models that have changed; without it they are refused.
 
     Raises:
         PocketiqaError: the file or a model is missing or unusable.
@@ -48,11 +48,11 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
     console.out.print(f"table and plots: {comparison.out}", markup=False)
 
 
-def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwrite: bool) -> dict[str, Any]:
+def _times(comparison: Comparison, benchmark: Benchmark, predicted: Predicted, overwrite: bool) -> dict[str, Any]:
     """Kept as the predictions are: the table does not change when only a plot is drawn anew."""
     folder = comparison.out / "times"
     spec = {
-        "models": {row.name: digest_of(judged[row.name][0].about) for row in comparison.rows if row.time},
+        "models": {row.name: digest_of(predicted[row.name][0].about) for row in comparison.rows if row.time},
         "benchmark": [row.id for row in benchmark.rows[: comparison.timed_images]],
         "machine": machine_name(),
     }
@@ -68,22 +68,22 @@ def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwri
 
 def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
     benchmark, targets = open_target(comparison)
-    with console.progress("judge") as report:
-        judged = predict_rows(comparison, benchmark, overwrite=overwrite, report=report)
-    times = _times(comparison, benchmark, judged, overwrite)
+    with console.progress("predict") as report:
+        predicted = predict_rows(comparison, benchmark, overwrite=overwrite, report=report)
+    times = _times(comparison, benchmark, predicted, overwrite)
     result: dict[str, Any] = {
         "name": comparison.name,
         "target": {"name": targets.name, "about": targets.about, "n": len(targets.ids)},
         "headline": headline_words(targets),
         "resamples": RESAMPLES,
         "times": times,
-        "lines": lines_of(comparison, judged, targets, times),
-        "gains": gains_of(comparison, judged, targets),
+        "lines": lines_of(comparison, predicted, targets, times),
+        "gains": gains_of(comparison, predicted, targets),
     }
     write_atomic(comparison.out / RECORD, canonical_json(result))
     write_atomic(comparison.out / TABLE, markdown(result).encode())
     plot_accuracy(result["lines"], comparison.out / ACCURACY, headline=result["headline"])
     if comparison.plotted:
-        shown = {name: judged[name][0] for name in comparison.plotted}
+        shown = {name: predicted[name][0] for name in comparison.plotted}
         plot_predicted(shown, targets, comparison.out / PREDICTED)
     return result

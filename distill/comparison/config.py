@@ -1,4 +1,4 @@
-"""Comparisons: a YAML file that names a benchmark, and what is judged by it."""
+"""Comparisons: a YAML file that names a benchmark, and the models that are evaluated on it."""
 
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,7 +13,7 @@ from pseudo_labels.errors import PocketiqaError
 
 
 class Target(Settings):
-    """What all are judged by.
+    """What all are evaluated on.
 
     Attributes:
         ratings: as for ``pocketiqa evaluate --on``.
@@ -91,7 +91,7 @@ class Comparison(Settings):
         benchmark: see ``Target``.
         rows: of the table, in its order.
         gains: see ``Gain``.
-        plotted: names of rows whose predictions are plotted against the opinions.
+        plotted: names of rows whose predictions are plotted against the ratings.
         timed_images: so many of the benchmark's images are timed.
     """
 

@@ -1,4 +1,4 @@
-"""Every model of a comparison against the opinions of people: once, for predictions are kept and found again."""
+"""Every model of a comparison against people's ratings: once, for predictions are stored and read again."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | N
 
     Args:
         comparison: its rows' first models are timed.
-        benchmark: whose first images are read, decoded and judged one by one.
+        benchmark: whose first images are read, decoded and scored one by one.
         report: called with images timed and in total.
 
     Returns:
@@ -47,12 +47,12 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | N
     samples = list(benchmark_samples(benchmark))[: _WARM_UP + comparison.timed_images]
     keep_freed_memory()
     with pinned_cores(1), torch_threads(1):
-        judges = {row.name: _opened(row) for row in rows}
+        predictors = {row.name: _opened(row) for row in rows}
         times: dict[str, list[float]] = {row.name: [] for row in rows}
         for done, sample in enumerate(samples, start=1):
-            for name, judge in judges.items():
+            for name, predictor in predictors.items():
                 if len(times[name]) < _SLOW_IMAGES + _WARM_UP or median(times[name]) < _SLOW_S:
-                    times[name].append(_seconds(judge, sample))
+                    times[name].append(_seconds(predictor, sample))
             if report is not None:
                 report(done, len(samples))
     return {"machine": machine_name(), "rows": {name: _summary(seconds[_WARM_UP:]) for name, seconds in times.items()}}
@@ -62,10 +62,10 @@ def _opened(row: Row) -> Predictor:
     return open_predictor(expanded(row.models[0]), options=with_variables(row.options), device="cpu")
 
 
-def _seconds(judge: Predictor, sample: Sample) -> float:
+def _seconds(predictor: Predictor, sample: Sample) -> float:
     data = sample.read()
     started = time.perf_counter()
-    judge.score(decode(data), None)
+    predictor.score(decode(data), None)
     return time.perf_counter() - started
 
 
@@ -79,7 +79,7 @@ _DECODERS = 2
 
 
 def open_target(comparison: Comparison) -> tuple[Benchmark, Targets]:
-    """The benchmark, and its opinions as what to judge by."""
+    """The benchmark, and its ratings as what to evaluate on."""
     split = comparison.benchmark.split
     benchmark = load_benchmark(expanded(comparison.benchmark.ratings)).select(None if split == "all" else split)
     return benchmark, targets_from_benchmark(benchmark)
@@ -108,8 +108,8 @@ def predict_rows(
     Args:
         comparison: whose folder keeps them.
         benchmark: of ``open_target``.
-        overwrite: judge again where the model in a folder has changed; without it that is refused.
-        report: called with images judged and in total.
+        overwrite: predict again where the model in a folder has changed; without it that is refused.
+        report: called with images done and in total.
     """
     asked = [(row, model) for row in comparison.rows for model in row.models]
     predictions: dict[str, list[Predictions]] = {row.name: [] for row in comparison.rows if row.models}
@@ -118,22 +118,22 @@ def predict_rows(
         folder = comparison.out / "rows" / f"{_slug(row.name)}-{len(predictions[row.name])}"
         part = shifted(report, number * len(benchmark.rows), total)
         predictions[row.name].append(
-            _judged(row, expanded(model), benchmark=benchmark, folder=folder, overwrite=overwrite, report=part)
+            _predicted(row, expanded(model), benchmark=benchmark, folder=folder, overwrite=overwrite, report=part)
         )
     return predictions
 
 
-def _judged(
+def _predicted(
     row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite: bool, report: Progress | None
 ) -> Predictions:
     kind = kind_of(model)
-    judge = open_predictor(model, options=with_variables(row.options), device="cpu")
+    predictor = open_predictor(model, options=with_variables(row.options), device="cpu")
     targets = digest_of([[one.id, one.score] for one in benchmark.rows])
-    spec = {"model": judge.about.get("digest") or judge.about, "benchmark": benchmark.name, "targets": targets}
+    spec = {"model": predictor.about.get("digest") or predictor.about, "benchmark": benchmark.name, "targets": targets}
 
     def make(to: Path) -> dict[str, Any]:
         samples = benchmark_samples(benchmark)
-        predicted = predict_samples(judge, kind, samples, name=row.name, workers=_DECODERS, progress=report)
+        predicted = predict_samples(predictor, kind, samples, name=row.name, workers=_DECODERS, progress=report)
         (to / PREDICTIONS).write_bytes(canonical_json(predicted.as_dict()))
         return {PREDICTIONS: sha256_file(to / PREDICTIONS)}
 

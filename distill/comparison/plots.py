@@ -1,4 +1,4 @@
-"""Two plots as PNG: accuracy against milliseconds, and predicted against opinion."""
+"""Two plots as PNG: accuracy against milliseconds, and predicted against rating."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,13 +153,13 @@ def _published(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
         )  # fmt: skip
 
 
-def plot_predicted(judged: Mapping[str, Predictions], targets: Targets, path: Path) -> None:
-    """Opinion against prediction on the headline images, a panel a model, coloured by subset, with the fitted curve."""
-    figure = Figure(figsize=(3.9 * len(judged), 4.3), layout="constrained")
-    panels = figure.subplots(1, len(judged), squeeze=False, sharey=True)[0]
-    for axes, (name, predictions) in zip(panels, judged.items(), strict=True):
+def plot_predicted(predicted: Mapping[str, Predictions], targets: Targets, path: Path) -> None:
+    """Rating against prediction on the headline images, a panel a model, coloured by subset, with the fitted curve."""
+    figure = Figure(figsize=(3.9 * len(predicted), 4.3), layout="constrained")
+    panels = figure.subplots(1, len(predicted), squeeze=False, sharey=True)[0]
+    for axes, (name, predictions) in zip(panels, predicted.items(), strict=True):
         _panel(axes, name, predictions, targets)
-    panels[0].set_ylabel("mean opinion of people")
+    panels[0].set_ylabel("mean opinion score of people")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8, markerscale=2

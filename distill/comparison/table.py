@@ -17,11 +17,11 @@ from pseudo_labels.metrics.bootstrap import Draws
 RESAMPLES, SEED = 1000, 0
 METRIC = "srcc"
 
-Judged = Mapping[str, Sequence[Predictions]]
+Predicted = Mapping[str, Sequence[Predictions]]
 
 
 def lines_of(
-    comparison: Comparison, judged: Judged, targets: Targets, times: Mapping[str, Any]
+    comparison: Comparison, predicted: Predicted, targets: Targets, times: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """One record for each row, in order.
 
@@ -32,7 +32,7 @@ def lines_of(
     return [
         {"name": row.name, "parameters": row.parameters, "published": row.published.model_dump()}
         if row.published is not None
-        else _measured(row, judged[row.name], targets, times)
+        else _measured(row, predicted[row.name], targets, times)
         for row in comparison.rows
     ]  # fmt: skip
 
@@ -58,7 +58,7 @@ def _measured(
     }
 
 
-def gains_of(comparison: Comparison, judged: Judged, targets: Targets) -> list[dict[str, Any]]:
+def gains_of(comparison: Comparison, predicted: Predicted, targets: Targets) -> list[dict[str, Any]]:
     """Differences in SRCC on the headline selection, see ``paired.mean_difference``.
 
     A row of one model is compared with each seed of the other; of two with seeds, the first with the first and so on.
@@ -68,7 +68,7 @@ def gains_of(comparison: Comparison, judged: Judged, targets: Targets) -> list[d
     return [
         {
             **gain.model_dump(),
-            **mean_difference(_pairs(judged[gain.row], judged[gain.over]), targets.scores, mask, draws, METRIC),
+            **mean_difference(_pairs(predicted[gain.row], predicted[gain.over]), targets.scores, mask, draws, METRIC),
         }
         for gain in comparison.gains
     ]

@@ -1,4 +1,4 @@
-"""Opinions of people as labels: a rated benchmark becomes a pool and a table of scores, which teaches like a store."""
+"""Ratings of people as labels: a rated benchmark becomes a pool and a table of scores, which teaches like a store."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -58,7 +58,7 @@ def megabytes(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share of 1 as per cent."""
+    """A fraction of 1 as per cent."""
     return f"{100 * value:.3g} %"
 
 

@@ -31,7 +31,7 @@ from pseudo_labels.metrics.logistic import LogisticFit
 def target_label(content: Mapping[str, Any]) -> str:
     """What the axis of the targets shows."""
     teacher = content["evaluation"]["target"]["source"] == "teacher"
-    return "label of the teacher (0 to 1)" if teacher else "opinion of people (0 to 1)"
+    return "label of the teacher (0 to 1)" if teacher else "rating of people (0 to 1)"
 
 
 def plots(content: Mapping[str, Any]) -> Section | None:
@@ -142,7 +142,7 @@ def model_name(content: Mapping[str, Any], evaluation: Mapping[str, Any], name: 
 
 def agreement(content: Mapping[str, Any]) -> Section:
     """On the held-out part."""
-    return Section("agreement", "Agreement", [soft(_GLOSSARY), *_judged(content, content["evaluation"])])
+    return Section("agreement", "Agreement", [soft(_GLOSSARY), *_predicted(content, content["evaluation"])])
 
 
 def benchmarks(content: Mapping[str, Any]) -> Section | None:
@@ -151,7 +151,7 @@ def benchmarks(content: Mapping[str, Any]) -> Section | None:
         return None
     body: list[object] = []
     for evaluation in content["benchmarks"]:
-        body += [tag("h3", evaluation["target"]["name"]), *_judged(content, evaluation)]
+        body += [tag("h3", evaluation["target"]["name"]), *_predicted(content, evaluation)]
         body += [_known_before(evaluation), _by_subset(evaluation)]
     return Section("benchmarks", "On benchmarks", body)
 
@@ -183,7 +183,7 @@ def _neighbours(evaluation: Mapping[str, Any]) -> list[object] | None:
     return [*words, "; copying the score of the nearest gives SRCC ", data(copying["value"], decimals), "."]
 
 
-def _judged(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object]:
+def _predicted(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object]:
     """Every metric with its interval, the differences, and what has no score."""
     shown = sorted(evaluation["selections"], key=lambda selection: selection != evaluation["headline"])
     return [
@@ -218,7 +218,7 @@ def _metrics_table(content: Mapping[str, Any], evaluation: Mapping[str, Any], se
         rows.append([model_name(content, evaluation, model["name"]), data(own["n"], count), *metrics])
     target, groups = evaluation["target"]["name"], evaluation["models"][0]["selections"][selection]["groups"]
     label = SELECTION_LABELS[selection].capitalize()
-    return table(header, rows, caption=f"{label}, judged by {target}, in {groups} groups (scenes)")
+    return table(header, rows, caption=f"{label}, evaluated on {target}, in {groups} groups (scenes)")
 
 
 def _differences(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object] | None:
@@ -285,19 +285,19 @@ def subsets(content: Mapping[str, Any]) -> Section | None:
 
 def _by_subset(evaluation: Mapping[str, Any]) -> list[object] | None:
     selection = evaluation["headline"]
-    judged = [model for model in evaluation["models"] if "subsets" in model["selections"][selection]]
-    if not judged:
+    predicted = [model for model in evaluation["models"] if "subsets" in model["selections"][selection]]
+    if not predicted:
         return None
-    names = list(judged[0]["selections"][selection]["subsets"])
+    names = list(predicted[0]["selections"][selection]["subsets"])
     rows: list[list[object]] = []
     for name in names:
-        subsets = [model["selections"][selection]["subsets"][name] for model in judged]
+        subsets = [model["selections"][selection]["subsets"][name] for model in predicted]
         rows.append([name, data(subsets[0]["n"], count), *(with_interval(one["metrics"]["srcc"]) for one in subsets)])
-    means = [model["selections"][selection]["subset_mean"] for model in judged]
-    total = judged[0]["selections"][selection]["n"]
+    means = [model["selections"][selection]["subset_mean"] for model in predicted]
+    total = predicted[0]["selections"][selection]["n"]
     rows.append(["mean of subsets", data(total, count), *(with_interval(one["metrics"]["srcc"]) for one in means)])
     note = "A model can look good overall by telling the subsets apart; the mean of the subsets earns it nothing."
-    header = ["subset", "n", *(f"{model['name']}, SRCC" for model in judged)]
+    header = ["subset", "n", *(f"{model['name']}, SRCC" for model in predicted)]
     return [soft(note), table(header, rows)]
 
 

@@ -221,7 +221,7 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
             }
             for one in inputs.quality_maps
         ],
-        "damaged": [_damaged(one) for one in inputs.damaged],
+        "damaged": [_damaged(one) for one in inputs.distorted],
         "pools": [dict(pool) for pool in inputs.pools],
         "split": {name: dict(part) for name, part in inputs.split.items()},
         "teachers": [dict(stamp) for stamp in inputs.teachers],
@@ -286,11 +286,11 @@ def _examples(inputs: ReportInputs) -> tuple[list[dict[str, Any]], list[dict[str
 
 
 def _rows(
-    inputs: ReportInputs, places: Sequence[int], scores: np.ndarray, others: np.ndarray | None
+    inputs: ReportInputs, positions: Sequence[int], scores: np.ndarray, others: np.ndarray | None
 ) -> list[dict[str, Any]]:
     """Facts on single images; ``at`` is the position in the targets."""
     targets, rows = inputs.targets, []
-    for at in places:
+    for at in positions:
         seen = None if others is None or np.isnan(others[at]) else float(others[at])
         rows.append(
             {

@@ -17,7 +17,7 @@ class Cost:
 
     Attributes:
         parameters: of the whole model.
-        trained: how many of them were fitted to opinions.
+        trained: how many of them were fitted to ratings.
         macs: multiply-accumulates of one image at the model's own input size.
         file_bytes: of the file that is shipped; of a fitted teacher the part that was fitted.
         latency_ms_median: milliseconds an image, as said in ``ReportInputs.machine``.
@@ -59,7 +59,7 @@ class MapExample:
 
 @dataclass(frozen=True)
 class DistortedCopy:
-    """A photograph, a visibly damaged copy, and the score of each.
+    """A photograph, a visibly distorted copy, and the score of each.
 
     Attributes:
         name: of the photograph.
@@ -67,7 +67,7 @@ class DistortedCopy:
         original_score: in [0, 1].
         distorted_score: in [0, 1].
         original: uint8 HxWx3; None to show no picture.
-        damaged: likewise.
+        distorted: likewise.
     """
 
     name: str
@@ -75,12 +75,12 @@ class DistortedCopy:
     original_score: float
     distorted_score: float
     original: np.ndarray | None = None
-    damaged: np.ndarray | None = None
+    distorted: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How the teacher of a student was fitted to opinions.
+    """How the teacher of a student was fitted to ratings.
 
     Attributes:
         teacher: its name.
@@ -109,10 +109,10 @@ class Neighbours:
     """Tested images and the trained ones nearest to them.
 
     Attributes:
-        name: of what was judged by.
+        name: of what was evaluated on.
         record: of ``overlap.record.read_overlap``; None if nothing was compared.
         trained: what was learned from, for pictures.
-        tested: what was judged by, likewise.
+        tested: what was evaluated on, likewise.
         folder: where the record and its page, groups and split are, relative to the report.
         reason: why nothing was compared.
     """
@@ -132,12 +132,12 @@ class ReportInputs:
     Attributes:
         title: of the page.
         evaluation: result of ``evaluation.evaluate``.
-        targets: what was judged by.
+        targets: what was evaluated on.
         predictions: those that were evaluated.
         model: name in the evaluation of the student, or of the fitted teacher, that the page is about.
         kind: which of the two it is.
         teacher: of a student: in the evaluation, or the one whose labels are the targets.
-        benchmarks: further results of ``evaluation.evaluate``, on opinions of people; ``model`` is the first in each.
+        benchmarks: further results of ``evaluation.evaluate``, on people's ratings; ``model`` is the first in each.
         costs: cost of each model, by name; may name models that are not evaluated.
         machine: what the costs were measured on and how, for a person.
         history: records of ``history.jsonl``.
@@ -145,14 +145,14 @@ class ReportInputs:
         fitting: of each teacher of a student that was fitted for it.
         load_image: gives the pixels of a target by its id, for pictures; None for no pictures.
         quality_maps: examples of a student.
-        damaged: likewise.
+        distorted: likewise.
         pools: of each data set: ``name``, ``images``, ``statuses`` (status to count), ``groups``, ``digest``,
             ``distortions`` (name to count), ``licence``; absent keys are not shown.
         split: of each part its numbers of ``images`` and ``groups``.
         teachers: ``TeacherStamp.as_dict()`` of each teacher; of a fitted one with its ``digest`` and that of its
             frozen ``base`` too.
         overlap: ``Overlap.as_dict()``.
-        neighbours: of each set that was judged by, by its name, what looks nearest in what was learned from.
+        neighbours: of each set that was evaluated on, by its name, what looks nearest in what was learned from.
         contract: ``StudentContract.as_dict()`` of an exported student, with the ``digest`` of its file's content.
         command: that repeats everything.
         notes: limits and remarks for the model card, a sentence each.
@@ -174,7 +174,7 @@ class ReportInputs:
     fitting: Sequence[Fitting] = ()
     load_image: Callable[[str], np.ndarray] | None = None
     quality_maps: Sequence[MapExample] = ()
-    damaged: Sequence[DistortedCopy] = ()
+    distorted: Sequence[DistortedCopy] = ()
     pools: Sequence[Mapping[str, Any]] = ()
     split: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     teachers: Sequence[Mapping[str, Any]] = ()

@@ -60,7 +60,7 @@ def _with_and_without(evaluation: Mapping[str, Any]) -> Html:
             part = model["selections"][selection]
             cells = [with_interval(part["metrics"][metric]) for metric in _METRICS]
             rows.append([model["name"], words, data(part["n"], count), *cells])
-    caption = f"Judged by {evaluation['target']['name']}, with and without what was found"
+    caption = f"Evaluated on {evaluation['target']['name']}, with and without what was found"
     return table(["model", "images", "n", *_METRICS.values()], rows, caption=caption)
 
 

@@ -155,7 +155,7 @@ def _cost(content: Mapping[str, Any]) -> list[str]:
         return []
     written = {
         "parameters": lambda v: f"{si(v)} parameters",
-        "trained": lambda v: f"{si(v)} of them fitted to opinions",
+        "trained": lambda v: f"{si(v)} of them fitted to ratings",
         "macs": lambda v: f"{si(v)} multiply-adds an image",
         "file_bytes": lambda v: f"file of {size(v)}",
         "latency_ms_median": lambda v: f"{milliseconds(v)} an image (median)",
@@ -190,12 +190,12 @@ def _limits(content: Mapping[str, Any]) -> list[str]:
     points = []
     if content["kind"] == "teacher":
         points.append(
-            "It knows the photographs and the damage that it was fitted to; of others its word may be worthless."
+            "It knows the photographs and the distortions that it was fitted to; of others its word may be worthless."
         )
     elif content["teachers"]:
         points.append("A student knows what its teachers know: where they err alike, it errs too.")
     if content["evaluation"]["target"]["source"] == "teacher":
-        points.append("On the held-out part it was judged by a teacher's labels, not by opinions of people.")
+        points.append("On the held-out part it was evaluated on a teacher's labels, not on ratings of people.")
     overlap = content["overlap"]
     if overlap is None:
         points.append("Overlap of training and test images was not examined.")

@@ -53,7 +53,7 @@ def _split(content: Mapping[str, Any]) -> list[object] | None:
         [name, data(part.get("images"), count), data(part.get("groups"), count)]
         for name, part in content["split"].items()
     ]
-    words = soft("Split by group: no scene, and no reference with its damaged copies, is in two parts.")
+    words = soft("Split by group: no scene, and no reference with its distorted copies, is in two parts.")
     return [tag("h3", "Split"), words, table(["part", "images", "groups"], rows)]
 
 
@@ -76,10 +76,10 @@ def _digests(stamp: Mapping[str, Any]) -> Html:
 
 
 def _ratings(content: Mapping[str, Any]) -> list[object] | None:
-    """Where the opinions come from that the models were judged by."""
+    """Where the ratings come from that the models were evaluated on."""
     targets = [evaluation["target"] for evaluation in evaluations(content)]
     cited = {one["name"]: one for one in targets if one["source"] == "opinions" and one["about"].get("citation")}
-    return [tag("h3", "Judged by the opinions of"), *map(_target, cited.values())] if cited else None
+    return [tag("h3", "Evaluated on the ratings of"), *map(_target, cited.values())] if cited else None
 
 
 def _target(target: Mapping[str, Any]) -> list[object]:

@@ -12,7 +12,7 @@ from distill.html.style import CSS
 from distill.html.tables import Section, data, decimals, milliseconds, si, size, times
 from distill.report.agreement import agreement, benchmarks, costs, plots, subsets
 from distill.report.content import build_content
-from distill.report.examples import damaged, disagreement, maps
+from distill.report.examples import disagreement, distorted, maps
 from distill.report.inputs import ReportInputs
 from distill.report.leakage import overlap
 from distill.report.model_card import Part, card, to_html, to_markdown
@@ -90,7 +90,7 @@ def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) 
         fitting(content),
         disagreement(content, inputs),
         maps(content, inputs),
-        damaged(content, inputs),
+        distorted(content, inputs),
         overlap(content, inputs),
         provenance(content),
         Section("card", "Model card", [card_note, to_html(parts)]),

@@ -25,7 +25,7 @@ def training(content: Mapping[str, Any]) -> Section | None:
 
 
 def fitting(content: Mapping[str, Any]) -> Section | None:
-    """How the teachers of a student were fitted to opinions."""
+    """How the teachers of a student were fitted to ratings."""
     fittings = content["fitting"]
     if not fittings:
         return None
@@ -35,7 +35,7 @@ def fitting(content: Mapping[str, Any]) -> Section | None:
 
 def _one_fitting(record: Mapping[str, Any]) -> list[Html | None]:
     return [
-        tag("p", tag("b", record["teacher"]), " was fitted to the opinion scores of"),
+        tag("p", tag("b", record["teacher"]), " was fitted to the ratings of"),
         tag("ul", [tag("li", _ratings(pool)) for pool in record["opinions"]]),
         _kept(record["history"], record["kept_step"]),
         tag("div", _charts(record["history"], record["kept_step"], "teacher")[:2], class_="charts"),

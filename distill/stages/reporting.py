@@ -136,7 +136,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress)
         machine=f"{machine}.",
         fitting=[_fitting(run, name) for name in run.recipe.fits],
         quality_maps=_maps(run, scorer, demonstration),
-        damaged=_distorted_copies(run, demonstration),
+        distorted=_distorted_copies(run, demonstration),
         pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],
         contract={**scorer.contract.as_dict(), "digest": scorer.digest},
         licence="Apache-2.0 for the weights, as far as the licences of photographs and teachers allow",

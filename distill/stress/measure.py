@@ -1,4 +1,4 @@
-"""All checks on one or more exported students, each photograph decoded and damaged once for all of them."""
+"""All checks on one or more exported students, each photograph decoded and distorted once for all of them."""
 
 import math
 import os
@@ -27,7 +27,7 @@ class StressResult:
         model: the name in its contract.
         digest: hex SHA-256 that identifies the model.
         photographs: how many it was measured on.
-        ordering: of damage by strength.
+        ordering: of distortion by strength.
         sizes: of the same picture.
         formats: of the same picture.
         odd_images: that are no photographs.
@@ -50,12 +50,12 @@ class StressResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, with the verdicts; a figure that is no number is None."""
-        told = [
+        described = [
             {**asdict(verdict), "limit": verdict.limit_words, "passed": verdict.passed} for verdict in verdicts(self)
         ]
-        for verdict in told:
+        for verdict in described:
             del verdict["at_least"]
-        return _plain({"passed": self.passed, "verdicts": told, **asdict(self)})
+        return _plain({"passed": self.passed, "verdicts": described, **asdict(self)})
 
 
 def stress(
@@ -68,7 +68,7 @@ def stress(
 
     Args:
         models: as for ``Scorer``.
-        photographs: image files that are sharp and without visible damage: what is measured is what damage changes.
+        photographs: image files that are sharp and without visible distortion: what a distortion changes is measured.
         progress: called with (done, total) after each photograph.
 
     Returns:
@@ -119,10 +119,19 @@ class _Run:
         )
 
 
+# Scripts read these files: the keys stay as they were first written, whatever the fields are called.
+_ON_DISK = {
+    "fraction": "share",
+    "fraction_by_distortion": "share_by_damage",
+    "fraction_by_step": "share_by_step",
+    "distortion": "damage",
+}
+
+
 def _plain(value: Any) -> Any:
-    """JSON values, with None for what JSON cannot spell."""
+    """JSON values under the keys of the file, with None for what JSON cannot spell."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {_ON_DISK.get(key, key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -133,13 +142,13 @@ class Limits:
     """What is asked for.
 
     Attributes:
-        least_ordered: share of neighbouring pairs of strengths that are ordered rightly.
+        least_ordered: fraction of neighbouring pairs of strengths that are ordered rightly.
         most_beaten: clean originals that do not beat their worst copy.
         most_size_spread: mean over photographs of highest minus lowest score among the sizes.
         most_format_difference: largest difference of a score between two files of the same picture.
         most_odd_faults: odd images out of range or not finite, and likewise odd images that are not repeatable.
         most_batch_difference: largest difference between batch sizes.
-        least_pointed: share of damaged quarters that the quality map points at.
+        least_pointed: fraction of distorted quarters that the quality map points at.
     """
 
     least_ordered: float = 0.95
@@ -197,7 +206,7 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
         Verdict("odd images out of range", odd.out_of_range, limits.most_odd_faults),
         Verdict("odd images not repeatable", odd.unrepeatable, limits.most_odd_faults),
         Verdict("odd images, between batch sizes", odd.batch_difference, limits.most_batch_difference),
-        Verdict("damaged quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True),
+        Verdict("distorted quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True),
     ]
 
 

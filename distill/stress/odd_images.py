@@ -85,7 +85,7 @@ def odd_images(scorer: Scorer, fresh: Scorer) -> OddImages:
     faults = []
     for index, name in enumerate(names):
         alone, again = (session.infer(inputs[index : index + 1]) for session in (scorer, fresh))
-        faults.append(_judged(name, alone, again, together[index]))
+        faults.append(_predicted(name, alone, again, together[index]))
     return OddImages(
         out_of_range=sum(not one.in_range for one in faults),
         unrepeatable=sum(not one.repeatable for one in faults),
@@ -100,13 +100,13 @@ def _in_batches(scorer: Scorer, inputs: np.ndarray) -> list[Outputs]:
     for start in range(0, len(inputs), BATCH):
         first = min(start, len(inputs) - BATCH)
         score, quality, weight = scorer.infer(inputs[first : first + BATCH])
-        for place in range(BATCH):
-            one = slice(place, place + 1)
-            outputs[first + place] = score[one], quality[one], weight[one]
+        for position in range(BATCH):
+            one = slice(position, position + 1)
+            outputs[first + position] = score[one], quality[one], weight[one]
     return [outputs[index] for index in range(len(inputs))]
 
 
-def _judged(name: str, alone: Outputs, again: Outputs, batched: Outputs) -> OddImage:
+def _predicted(name: str, alone: Outputs, again: Outputs, batched: Outputs) -> OddImage:
     score, quality, _ = alone
     ranged = all(bool(((one >= 0) & (one <= 1)).all()) for one in (score, quality))
     with np.errstate(invalid="ignore"):  # infinite outputs: their difference is no number, which passes no limit

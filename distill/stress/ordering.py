@@ -1,4 +1,4 @@
-"""Does the score fall as damage grows? Clean photographs against copies of five rising strengths."""
+"""Does the score fall as distortion grows? Clean photographs against copies of five rising strengths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Ladder:
-    """Scores of one photograph under one damage.
+    """Scores of one photograph under one distortion.
 
     Attributes:
         photograph: its name.
@@ -29,7 +29,7 @@ class Ladder:
 
     @property
     def steps_right(self) -> tuple[bool, ...]:
-        """For each neighbouring pair, whether the more damaged copy has the lower score; equal is wrong."""
+        """For each neighbouring pair, whether the more distorted copy has the lower score; equal is wrong."""
         return tuple(better > worse for better, worse in pairwise(self.scores))
 
     @property
@@ -40,13 +40,13 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Ordering:
-    """How well damage is ordered.
+    """How well distortion is ordered.
 
     Attributes:
         fraction: of all neighbouring pairs that are ordered rightly.
-        fraction_by_distortion: likewise, of each damage.
-        fraction_by_step: likewise, of each damage from clean against level 1 to level 4 against level 5.
-        originals_beaten: clean photographs that do not beat their worst copy, counted once a damage.
+        fraction_by_distortion: likewise, of each distortion.
+        fraction_by_step: likewise, of each distortion from clean against level 1 to level 4 against level 5.
+        originals_beaten: clean photographs that do not beat their worst copy, counted once a distortion.
         worst: the ladders with the most faults, beaten originals first; none without a fault.
     """
 
@@ -58,7 +58,7 @@ class Ordering:
 
 
 def ladders(scorer: Scorer, photograph: Photograph) -> list[Ladder]:
-    """Score a photograph and its damaged copies; one ladder a damage.
+    """Score a photograph and its distorted copies; one ladder a distortion.
 
     Raises:
         ImageError: the model gives no finite score.
@@ -66,13 +66,13 @@ def ladders(scorer: Scorer, photograph: Photograph) -> list[Ladder]:
     clean = scorer.score(photograph.rgb).score
     scored = []
     for distortion in DISTORTIONS:
-        copies = (scorer.score(photograph.damaged(distortion, level)).score for level in LEVELS)
+        copies = (scorer.score(photograph.distorted(distortion, level)).score for level in LEVELS)
         scored.append(Ladder(photograph.name, distortion, (clean, *copies)))
     return scored
 
 
 def ordering(scored: Sequence[Ladder]) -> Ordering:
-    """Summarise ladders, at least one of each damage that occurs."""
+    """Summarise ladders, at least one of each distortion that occurs."""
     steps: dict[str, list[tuple[bool, ...]]] = {}
     for ladder in scored:
         steps.setdefault(ladder.distortion, []).append(ladder.steps_right)

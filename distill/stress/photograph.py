@@ -1,4 +1,4 @@
-"""A photograph that is decoded once, with damaged copies that all checks and all models share."""
+"""A photograph that is decoded once, with distorted copies that all checks and all models share."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,8 @@ from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError, load
 
-# The levels of damage are declared in pixels of pictures of 512x384: in one of 12 megapixels a blur of level 1 is not
-# there. So larger photographs are damaged at this size, the largest that the check of sizes asks for.
+# The levels of distortion are declared in pixels of pictures of 512x384: in a photograph of 12 megapixels a blur of
+# level 1 is invisible. So larger photographs are distorted at this size, the largest that the check of sizes asks for.
 LARGEST_SIDE_PX = 1024
 _SEED = 0
 
@@ -22,7 +22,7 @@ class Photograph:
     Attributes:
         name: for a person; also what its noise follows from.
         original: uint8 HxWx3 as decoded.
-        rgb: the same with a longer side of at most ``LARGEST_SIDE_PX``: what is damaged.
+        rgb: the same with a longer side of at most ``LARGEST_SIDE_PX``: what is distorted.
     """
 
     def __init__(self, name: str, original: np.ndarray):
@@ -44,15 +44,15 @@ class Photograph:
         except ImageError as error:
             raise PocketiqaError(f"{os.fspath(path)} cannot be used ({error.status}): {error.reason}") from error
 
-    def damaged(self, distortion: str, level: int) -> np.ndarray:
-        """A damaged copy of ``rgb``, uint8 HxWx3, made once; not to be written into.
+    def distorted(self, distortion: str, level: int) -> np.ndarray:
+        """A distorted copy of ``rgb``, uint8 HxWx3, made once; not to be written into.
 
         Args:
             distortion: name in the catalogue of distortions.
             level: 1 to 5.
 
         Raises:
-            PocketiqaError: an unknown damage or level, or a photograph with a side below 64 pixels.
+            PocketiqaError: an unknown distortion or level, or a photograph with a side below 64 pixels.
         """
         key = distortion, level
         if key not in self._copies:

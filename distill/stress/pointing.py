@@ -1,4 +1,4 @@
-"""Does the quality map point at the damage? One quarter of a photograph is damaged, the rest stays."""
+"""Does the quality map point at the distortion? One quarter of a photograph is distorted, the rest stays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Pointed:
-    """One damaged quarter of one photograph.
+    """One distorted quarter of one photograph.
 
     Attributes:
         photograph: its name.
@@ -44,11 +44,11 @@ class Pointed:
 
 @dataclass(frozen=True)
 class Pointing:
-    """How often the map points at the damage.
+    """How often the map points at the distortion.
 
     Attributes:
-        fraction: of the cases that are right; a case is a photograph, a damage and a quarter.
-        fraction_by_distortion: likewise, of each damage.
+        fraction: of the cases that are right; a case is a photograph, a distortion and a quarter.
+        fraction_by_distortion: likewise, of each distortion.
         worst: wrong cases, those first in which the drop elsewhere is larger by most.
     """
 
@@ -58,7 +58,7 @@ class Pointing:
 
 
 def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
-    """Damage each quarter of a photograph by each damage.
+    """Distort each quarter of a photograph by each distortion.
 
     Raises:
         ImageError: the model gives no finite score.
@@ -66,7 +66,7 @@ def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
     clean = scorer.score(photograph.rgb).quality_map
     quarters = []
     for distortion, (name, quarter) in product(DISTORTIONS, QUARTERS.items()):
-        picture = in_quarter(photograph.rgb, photograph.damaged(distortion, LEVEL), quarter)
+        picture = in_quarter(photograph.rgb, photograph.distorted(distortion, LEVEL), quarter)
         drop = clean.astype(np.float64) - scorer.score(picture).quality_map
         there, elsewhere = cells(drop.shape, quarter)
         quarters.append(
@@ -89,11 +89,11 @@ def pointing(quarters: Sequence[Pointed]) -> Pointing:
     )
 
 
-def in_quarter(clean: np.ndarray, damaged: np.ndarray, quarter: tuple[int, int]) -> np.ndarray:
-    """The clean picture, HxWx3, with one quarter of the damaged one; ``quarter`` is (row, column), each 0 or 1."""
+def in_quarter(clean: np.ndarray, distorted: np.ndarray, quarter: tuple[int, int]) -> np.ndarray:
+    """The clean picture, HxWx3, with one quarter of the distorted one; ``quarter`` is (row, column), each 0 or 1."""
     rows, columns = (slice(*edges(side, half)) for side, half in zip(clean.shape[:2], quarter, strict=True))
     picture = clean.copy()
-    picture[rows, columns] = damaged[rows, columns]
+    picture[rows, columns] = distorted[rows, columns]
     return picture
 
 

@@ -97,8 +97,8 @@ class Reader:
             return self._teacher.preprocess(np.ascontiguousarray(padded(pixels, canvas)), reference)
         except ImageError as error:
             raise PocketiqaError(
-                f"a view of {view.width}x{view.height} pixels is refused ({error.reason}): raise images.crop_fraction or "
-                "images.crop_size, or leave such small images out"
+                f"a view of {view.width}x{view.height} pixels is refused ({error.reason}): raise "
+                "images.crop_fraction or images.crop_size, or leave such small images out"
             ) from error
 
 

@@ -44,15 +44,15 @@ figcaption { overflow-wrap: anywhere; color: #4a5568; } img { max-width: 100%; d
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
     """Rows under their heads: whole numbers with separators, others with three decimals, words as they are."""
-    numbers = [any(isinstance(row[place], int | float) for row in rows) for place in range(len(head))]
+    numbers = [any(isinstance(row[position], int | float) for row in rows) for position in range(len(head))]
 
-    def cell(value: Any, place: int, tag: str = "td") -> str:
+    def cell(value: Any, position: int, tag: str = "td") -> str:
         text = f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
-        kind = " class=n" if numbers[place] else " class=long" if len(text) > 24 else ""
+        kind = " class=n" if numbers[position] else " class=long" if len(text) > 24 else ""
         return f"<{tag}{kind}>{escape(text)}</{tag}>"
 
     def line(values: list[Any], tag: str) -> str:
-        return "<tr>" + "".join(cell(value, place, tag) for place, value in enumerate(values)) + "</tr>"
+        return "<tr>" + "".join(cell(value, position, tag) for position, value in enumerate(values)) + "</tr>"
 
     top = line(head, "th") if any(head) else ""
     return f'<div class="wide"><table>{top}{"".join(line(row, "td") for row in rows)}</table></div>'
@@ -160,9 +160,9 @@ def calibration_curves(names: Sequence[str], maps: Sequence[MonotoneMap]) -> str
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], ":", color=_GREY, lw=1)
-        for place, (name, own) in enumerate(zip(names, maps, strict=True)):
-            style = ("-", "--", "-.")[place // 10 % 3]
-            axes.plot(x, own(x), style, color=colormaps["tab10"](place % 10), lw=1.6, label=_short(name))
+        for position, (name, own) in enumerate(zip(names, maps, strict=True)):
+            style = ("-", "--", "-.")[position // 10 % 3]
+            axes.plot(x, own(x), style, color=colormaps["tab10"](position % 10), lw=1.6, label=_short(name))
         axes.set(title="Calibration", xlabel="teacher's score", ylabel="common scale", xlim=(0, 1), ylim=(0, 1))
         axes.legend(fontsize=7, frameon=False)
 

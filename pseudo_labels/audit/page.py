@@ -18,7 +18,7 @@ from pseudo_labels.fusion.keep import Drop
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 
-_UNFITTED = {"quantile": "aligned by quantiles, without opinions", "none": "scores as they are"}
+_UNFITTED = {"quantile": "aligned by quantiles, without ratings", "none": "scores as they are"}
 
 
 def fusion_section(fusion: Mapping[str, Any], pool: Pool | None) -> str:
@@ -69,7 +69,7 @@ def _teachers(fusion: Mapping[str, Any]) -> str:
         rows.append([teacher["name"], rank, _expected_error(own), teacher["weight"], how, own.n, teacher["scored"]])
     head = ["Teacher", "SRCC [95 %]", "Expected error", "Weight", "Calibration", "Opinions", "Scored rows"]
     note = (
-        "SRCC: of the teacher's own scores with the opinions. Expected error: of its calibrated scores, in units of "
+        "SRCC: of the teacher's own scores with the ratings. Expected error: of its calibrated scores, in units of "
         "the score; found on scenes that the calibration did not see, or taken as a tenth where there are no opinions. "
         "Weight: mean over the kept rows."
     )
@@ -94,9 +94,9 @@ def _together(labelled: Mapping[str, Any]) -> str:
     """Fused score and teachers on the same images."""
     if not labelled:
         return ""
-    judged = {"fused": labelled["fused"], **labelled["teachers"]}
-    rows = [[name, _interval(own), "none" if own["rmse"] is None else own["rmse"]] for name, own in judged.items()]
-    title = f"On the {labelled['n']:,} images with opinions that all teachers scored, of {labelled['groups']:,} scenes"
+    predicted = {"fused": labelled["fused"], **labelled["teachers"]}
+    rows = [[name, _interval(own), "none" if own["rmse"] is None else own["rmse"]] for name, own in predicted.items()]
+    title = f"On the {labelled['n']:,} images with ratings that all teachers scored, of {labelled['groups']:,} scenes"
     note = "By calibrations that did not see the scene."
     return f'<h3>{title}</h3>{table(["", "SRCC [95 %]", "Error (RMSE)"], rows)}<p class="note">{note}</p>'
 
@@ -162,7 +162,7 @@ def _findings(report: AuditReport) -> str:
 
 def _facts(report: AuditReport) -> str:
     stamp, scores, spread = report.teacher, report.scores, report.spread
-    distortion = f"{len(report.missing)} missing, {len(report.faults)} damaged"
+    distortion = f"{len(report.missing)} missing, {len(report.faults)} corrupt"
     rows: list[list[Any]] = [
         ["Store", report.folder],
         ["Teacher", f"{stamp['name']}, version {stamp['version']}, weights {stamp['weights'][:12]}"],
@@ -181,8 +181,8 @@ def _facts(report: AuditReport) -> str:
 
 
 def _options(report: AuditReport) -> str:
-    told = _TOLD_BELOW if report.fusion is not None else ()
-    options = {name: value for name, value in report.teacher["options"].items() if name not in told}
+    described = _TOLD_BELOW if report.fusion is not None else ()
+    options = {name: value for name, value in report.teacher["options"].items() if name not in described}
     shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
     return _DIGEST.sub(r"\1…", ", ".join(f"{name} = {value}" for name, value in shown.items())) or "none"
 

@@ -1,4 +1,4 @@
-"""What is in a label store and what is wrong with it: damage, coverage, scores, levels, shards that differ.
+"""What is in a label store and what is wrong with it: corrupt shards, coverage, scores, levels, shards that differ.
 
 Only shards whose bytes verify are looked at; ``audit.page.write_audit_page`` turns the report into one HTML file.
 """

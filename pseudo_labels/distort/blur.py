@@ -11,7 +11,7 @@ _SUBSAMPLES = 16
 
 
 def disk_kernel(radius_px: float) -> np.ndarray:
-    """Uniform disk, each pixel weighted by the share of it that is covered; odd side, sum 1.
+    """Uniform disk, each pixel weighted by the fraction of it that is covered; odd side, sum 1.
 
     A radius of at most 0.5 gives the identity.
     """

@@ -22,14 +22,14 @@ Operator = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Distortion:
-    """One kind of damage.
+    """One kind of distortion.
 
     Attributes:
         name: as in the catalogue, in pools and in file names.
         family: blur, colour, compression, noise, brightness, spatial, sharpness or camera.
         source: the dataset that defines it, such as ``KADID-10k #7``.
         apply: (HxWx3 uint8, severity in (0, 1], generator) to HxWx3 uint8 of its own; level l is severity l / 5. With a
-            generator in the same state, damage grows with severity.
+            generator in the same state, distortion grows with severity.
     """
 
     name: str
@@ -151,7 +151,7 @@ def check_image(rgb: np.ndarray) -> np.ndarray:
 
 
 def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: str) -> np.ndarray:
-    """A damaged copy of an image; chance follows from seed, image id, name and level alone.
+    """A distorted copy of an image; chance follows from seed, image id, name and level alone.
 
     Args:
         rgb: uint8 HxWx3, sides of at least 64 pixels; never changed.

@@ -1,4 +1,4 @@
-"""One clean image in, its row and those of its damaged copies out.
+"""One clean image in, its row and those of its distorted copies out.
 
 The copies (and the reference, where it was shrunk) are PNG files in a folder of their own, which is written aside and
 renamed: it exists whole or not at all.
@@ -35,7 +35,7 @@ Distortion = tuple[str, float]
 
 
 def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: int) -> dict[str, list[Distortion]]:
-    """For each image the (distortion, level) pairs of its damaged versions.
+    """For each image the (distortion, level) pairs of its distorted versions.
 
     Names are dealt like cards from decks that hold each once: over all images no name comes more than once more often
     than another, and one image gets a name twice only if ``per_image`` exceeds the number of names. Levels are

@@ -37,7 +37,7 @@ def white_noise_color(rgb: np.ndarray, severity: float, rng: np.random.Generator
 
 
 def impulse_noise(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Salt and pepper: a share of all samples, each channel for itself, becomes 0 or 255 with equal chance."""
+    """Salt and pepper: a fraction of all samples, each channel for itself, becomes 0 or 255 with equal chance."""
     fraction = at(IMPULSE_FRACTION, severity)
     dice = rng.random(rgb.shape, dtype=np.float32)
     noisy = rgb.copy()

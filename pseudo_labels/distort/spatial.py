@@ -21,7 +21,7 @@ BLOCK_PX = 32
 
 
 def _scaled_side(side_px: int, rgb: np.ndarray) -> int:
-    """Side that takes the same share of this image as ``side_px`` takes of a picture of KADID-10k.
+    """Side that takes the same fraction of this image as ``side_px`` takes of a picture of KADID-10k.
 
     At most half the short side, so that it fits into a panorama.
     """

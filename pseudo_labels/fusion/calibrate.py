@@ -1,4 +1,4 @@
-"""A teacher's scale, mapped to that of human opinions by a rising curve; how sure its labels are after that.
+"""A teacher's scale, mapped to that of ratings by a rising curve; how sure its labels are after that.
 
 The labelled images must not be those that the teacher learned from: on those it looks surer than it is.
 """
@@ -170,9 +170,9 @@ class Calibration:
         map: of the scores.
         expected: squared error of its labels on the common scale; ``base`` is 1, ``extra`` the teacher's own variance
             on the common scale.
-        n: labelled images it was fitted to; 0 without opinions.
+        n: labelled images it was fitted to; 0 without ratings.
         groups: scenes among them.
-        agreement: of the raw scores with the opinions; None without opinions.
+        agreement: of the raw scores with the ratings; None without ratings.
         held_out_rmse: of each method that was tried, on images of scenes it was not fitted to, in units of the score.
     """
 
@@ -226,7 +226,7 @@ class Calibration:
 
 
 def uncalibrated(map: MonotoneMap | None = None, method: str = "none") -> Calibration:
-    """A calibration that no opinions stand behind: labels are taken to be off by a tenth of the scale.
+    """A calibration that no ratings stand behind: labels are taken to be off by a tenth of the scale.
 
     The teacher's own variance comes on top of that.
     """
@@ -243,7 +243,7 @@ def calibrate(
     name: str = "teacher",
     seed: int = 0,
 ) -> tuple[Calibration, FloatArray]:
-    """Fit the map from scores to opinions, and how far the mapped scores are from them.
+    """Fit the map from scores to ratings, and how far the mapped scores are from them.
 
     The error is that of five-fold cross-validation over whole groups, never that of the fit. ``auto`` takes isotonic
     regression, which can follow any rising curve but overfits where labels are few, if its squared error is less than
@@ -263,11 +263,11 @@ def calibrate(
         The calibration, and [N] calibrated scores, each from a fit that saw no image of its group.
 
     Raises:
-        PocketiqaError: too few images or groups, an opinion outside [0, 1], a constant teacher, or one that does not
-            rise with the opinions.
+        PocketiqaError: too few images or groups, a rating outside [0, 1], a constant teacher, or one that does not
+            rise with the ratings.
     """
     if method not in FITTED:
-        raise PocketiqaError(f"calibration {method!r} is not fitted to opinions: choose one of {', '.join(FITTED)}")
+        raise PocketiqaError(f"calibration {method!r} is not fitted to ratings: choose one of {', '.join(FITTED)}")
     x, y = np.asarray(scores, np.float64), np.asarray(ratings, np.float64)
     names = [str(row) for row in range(len(x))] if groups is None else list(groups)
     _check(x, y, names, name)
@@ -288,7 +288,7 @@ def calibrate(
 
 
 def align_quantiles(scores: Sequence[ArrayLike]) -> list[Calibration]:
-    """Give all teachers one distribution, the mean of theirs, without opinions (quantile normalisation).
+    """Give all teachers one distribution, the mean of theirs, without ratings (quantile normalisation).
 
     Ranks are averaged that way, and nothing says that they are right. Source: Bolstad et al., "A comparison of
     normalization methods for high density oligonucleotide array data" (2003), section 2.
@@ -323,23 +323,23 @@ def check_constant(scores: FloatArray, name: str, where: str) -> None:
 def _check(x: FloatArray, y: FloatArray, groups: Sequence[str], name: str) -> None:
     if x.ndim != 1 or x.shape != y.shape or len(groups) != len(x):
         raise PocketiqaError(
-            f"teacher {name!r}: {x.size} scores, {y.size} opinions and {len(groups)} groups: give one of each"
+            f"teacher {name!r}: {x.size} scores, {y.size} ratings and {len(groups)} groups: give one of each"
         )
-    for what, values in (("score", x), ("opinion", y)):
+    for what, values in (("score", x), ("rating", y)):
         wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
         if wrong.size:
             raise PocketiqaError(
-                f"teacher {name!r}: {what} {values[wrong[0]]} at place {wrong[0]}: scale it to [0, 1], 1 best"
+                f"teacher {name!r}: {what} {values[wrong[0]]} at position {wrong[0]}: scale it to [0, 1], 1 best"
             )
     scenes = len(set(groups))
     if len(x) < MIN_LABELLED or scenes < MIN_GROUPS:
         raise PocketiqaError(
-            f"teacher {name!r} has scores for {len(x)} images with opinions, of {scenes} scenes: at least "
+            f"teacher {name!r} has scores for {len(x)} images with ratings, of {scenes} scenes: at least "
             f"{MIN_LABELLED} images of {MIN_GROUPS} scenes are needed; rate more, or say --calibrate quantile"
         )
-    check_constant(x, name, "for images with opinions")
+    check_constant(x, name, "for images with ratings")
     if np.ptp(y) == 0:
-        raise PocketiqaError(f"all {len(y)} opinions are {y[0]:g}: nothing can be calibrated on them")
+        raise PocketiqaError(f"all {len(y)} ratings are {y[0]:g}: nothing can be calibrated on them")
 
 
 def _check_direction(agreement: Agreement, name: str) -> None:
@@ -347,7 +347,7 @@ def _check_direction(agreement: Agreement, name: str) -> None:
         sure = agreement.high is not None and agreement.high < 0
         verdict = "is reversed" if sure else "does not rise with quality"
         raise PocketiqaError(
-            f"teacher {name!r} {verdict}: {agreement} with the opinions; turn its scale in the teacher so that 1 is "
+            f"teacher {name!r} {verdict}: {agreement} with the ratings; turn its scale in the teacher so that 1 is "
             "best, or leave it out"
         )
 
@@ -364,7 +364,7 @@ def _chosen(held_out: Mapping[str, FloatArray], ratings: FloatArray) -> str:
 def _folds(groups: Sequence[str], seed: int) -> NDArray[np.int64]:
     """Fold of each image; groups stay whole, and no order of images matters."""
     order = sorted(set(groups), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
-    fold_of = {group: place % _FOLDS for place, group in enumerate(order)}
+    fold_of = {group: position % _FOLDS for position, group in enumerate(order)}
     return np.array([fold_of[group] for group in groups])
 
 

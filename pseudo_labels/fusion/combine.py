@@ -1,4 +1,4 @@
-"""Several opinions of one image as one: weights, score, expected error and disagreement, as functions of arrays."""
+"""Several ratings of one image as one: weights, score, expected error and disagreement, as functions of arrays."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -87,7 +87,7 @@ def _plain(value: float) -> float:
 
 _MIN_COMMON = 20
 _LEAST_EIGENVALUE = 0.02
-# Of the opinions' variance: a teacher that explains less is left out, for its weight would be noise.
+# Of the ratings' variance: a teacher that explains less is left out, for its weight would be noise.
 _LEAST_EXPLAINED = 0.01
 _RIDGE = 0.05
 _SWEEPS = 60
@@ -99,7 +99,7 @@ class ErrorStructure:
 
     Attributes:
         correlation: [T, T] of the errors, positive definite.
-        variance: of the opinions: the squared error of who says the mean of every image.
+        variance: of the ratings: the squared error of who says the mean of every image.
     """
 
     correlation: FloatArray
@@ -173,7 +173,7 @@ def _regression_weights(variances: FloatArray, there: NDArray[np.bool_], errors:
 
     A calibrated score keeps to the mean as far as the teacher is unsure, so all errors share what nobody knows, and
     plain inverse variance gives a useless teacher nearly the weight of a good one. With V the variance of the
-    opinions, s_i = V - v_i is what teacher i explains, and G_ij = C_ij + V - v_i - v_j with G_ii = s_i the covariance
+    ratings, s_i = V - v_i is what teacher i explains, and G_ij = C_ij + V - v_i - v_j with G_ii = s_i the covariance
     of two calibrated scores; the coefficients solve G b = s with 0 <= b <= 1 (stacked regression, Breiman 1996, here
     for every row's own variances), by coordinate descent. For teachers whose noise is independent that is inverse
     variance of the noise.

@@ -1,4 +1,4 @@
-"""Several calibrated teachers as one: fitted once to opinions, then applied to any scores, stored or live."""
+"""Several calibrated teachers as one: fitted once to ratings, then applied to any scores, stored or live."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Ensemble:
     Attributes:
         names: of the teachers, in the order of all arrays.
         calibrations: one for each.
-        errors: how the teachers' errors hang together; None without opinions.
+        errors: how the teachers' errors hang together; None without ratings.
         last: map of the weighted mean to the common scale. Each calibrated teacher keeps to the middle as far as it is
             unsure; their mean does so too, though it is surer.
         expected: squared error of the fused score, from ``base`` and ``disagreement`` of ``combine``:
@@ -122,12 +122,12 @@ def check_method(method: str, ratings: Mapping[str, float] | None) -> None:
         raise PocketiqaError(f"calibration {method!r} is not known: choose one of {', '.join(METHODS)}")
     if ratings is None and method in FITTED:
         raise PocketiqaError(
-            f"calibration {method!r} needs human opinions of images of the pool: give them (--on), or say --calibrate "
+            f"calibration {method!r} needs ratings of images of the pool: give them (--on), or say --calibrate "
             "quantile to align the teachers to each other, or --calibrate none to take their scores as they are"
         )
     if ratings is not None and method not in FITTED:
         raise PocketiqaError(
-            f"calibration {method!r} uses no opinions, but {len(ratings)} were given: leave them out, or say "
+            f"calibration {method!r} uses no ratings, but {len(ratings)} were given: leave them out, or say "
             "--calibrate auto"
         )
 
@@ -146,7 +146,7 @@ def fit_ensemble(
 
     Returns:
         The ensemble, and what is known of it on held-out images (see ``FusionReport.labelled``; empty without
-        opinions).
+        ratings).
 
     Raises:
         PocketiqaError: a teacher cannot be calibrated, or there are too few images that all teachers scored.
@@ -158,12 +158,12 @@ def fit_ensemble(
     spreads = columns.spreads[:, ratings.rows].astype(np.float64)
     held_out = np.full(scores.shape, np.nan)
     calibrations = []
-    for place, name in enumerate(names):
-        has = np.isfinite(scores[place])
+    for position, name in enumerate(names):
+        has = np.isfinite(scores[position])
         groups = [group for group, own in zip(ratings.groups, has, strict=True) if own]
-        fitted, held_out[place, has] = calibrate(
-            scores[place, has], ratings.scores[has], groups,
-            spreads=spreads[place, has], method=method, name=name, seed=seed,
+        fitted, held_out[position, has] = calibrate(
+            scores[position, has], ratings.scores[has], groups,
+            spreads=spreads[position, has], method=method, name=name, seed=seed,
         )  # fmt: skip
         calibrations.append(fitted)
     errors = ErrorStructure(error_correlation(held_out - ratings.scores), round(float(ratings.scores.var()), 9))
@@ -183,15 +183,15 @@ def _calibrated_again(
     """The map of the joint score to the common scale, and the held-out scores.
 
     Raises:
-        PocketiqaError: together the teachers say next to nothing of the opinions.
+        PocketiqaError: together the teachers say next to nothing of the ratings.
     """
     try:
         calibration, held_out = calibrate(joint, ratings.scores, ratings.groups, method=method, name="all", seed=seed)
         check_constant(calibration.map(joint), "all", "together")
     except PocketiqaError as error:
         raise PocketiqaError(
-            f"{', '.join(names)} together do not follow the opinions: fuse teachers that were fitted, or give more "
-            f"opinions ({error})"
+            f"{', '.join(names)} together do not follow the ratings: fuse teachers that were fitted, or give more "
+            f"ratings ({error})"
         ) from error
     return calibration.map, held_out
 
@@ -203,7 +203,7 @@ def _unfitted(names: Sequence[str], columns: Columns, method: str) -> tuple[Cali
     if common.sum() < MIN_COMMON:
         raise PocketiqaError(
             f"{int(common.sum())} images have a score from all of {', '.join(names)}: at least {MIN_COMMON} are needed "
-            "to align them by quantiles; leave out the teacher that scored fewest, or give opinions"
+            "to align them by quantiles; leave out the teacher that scored fewest, or give ratings"
         )
     return tuple(align_quantiles(list(columns.scores[:, common])))
 
@@ -211,14 +211,14 @@ def _unfitted(names: Sequence[str], columns: Columns, method: str) -> tuple[Cali
 def _on_ratings(
     names: Sequence[str], held_out: FloatArray, fused: FloatArray, ratings: Ratings, seed: int
 ) -> dict[str, Any]:
-    """Fused score and teachers against the opinions, on the images that all of them scored."""
+    """Fused score and teachers against the ratings, on the images that all of them scored."""
     common = np.isfinite(held_out).sum(axis=0) == len(names)
     groups = [group for group, own in zip(ratings.groups, common, strict=True) if own]
 
-    def judged(scores: FloatArray) -> dict[str, Any]:
+    def predicted(scores: FloatArray) -> dict[str, Any]:
         error = scores[common] - ratings.scores[common]
         rmse = round(float(np.sqrt(np.mean(error**2))), 9) if common.any() else None
         return agree(scores[common], ratings.scores[common], groups, seed=seed).as_dict() | {"rmse": rmse}
 
-    teachers = {name: judged(own) for name, own in zip(names, held_out, strict=True)}
-    return {"n": int(common.sum()), "groups": len(set(groups)), "fused": judged(fused), "teachers": teachers}
+    teachers = {name: predicted(own) for name, own in zip(names, held_out, strict=True)}
+    return {"n": int(common.sum()), "groups": len(set(groups)), "fused": predicted(fused), "teachers": teachers}

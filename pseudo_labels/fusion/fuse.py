@@ -64,7 +64,7 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
     Args:
         names: of the teachers; one alone is not checked.
         pairs: of ``compare_teachers``.
-        calibrated: whether the direction of each teacher was seen on opinions, for the advice.
+        calibrated: whether the direction of each teacher was seen on ratings, for the advice.
 
     Raises:
         PocketiqaError: the teacher with the least mean SRCC has one below 0, or one has no partner.
@@ -86,7 +86,7 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
     if means[worst] >= 0:
         return
     if len(names) == 2:
-        advice = "look at the pool: it may be unlike the labelled images" if calibrated else "opinions can tell which"
+        advice = "look at the pool: it may be unlike the labelled images" if calibrated else "ratings can tell which"
         raise PocketiqaError(
             f"teachers {names[0]!r} and {names[1]!r} contradict each other: SRCC {means[worst]:.2f} "
             f"(n={pairs[0]['n']}), so one is reversed here; {advice}, leave that one out"
@@ -123,7 +123,7 @@ def fuse(
         out: folder of the fused store.
         ratings: of people, in [0, 1] by image id, for images of the pool that the teachers did not learn from.
         groups: scene by image id, for the rated images; None takes those of the pool.
-        calibrate: ``auto``, ``logistic`` or ``isotonic`` with opinions; ``quantile`` or ``none`` without.
+        calibrate: ``auto``, ``logistic`` or ``isotonic`` with ratings; ``quantile`` or ``none`` without.
         rule: which rows are kept; None keeps all with two teachers (or the only one).
         carry: stored feature to carry over, as ``NAME`` or ``TEACHER/NAME``.
         seed: of cross-validation and intervals.
@@ -134,7 +134,7 @@ def fuse(
         The finished store.
 
     Raises:
-        PocketiqaError: a store or teacher that cannot be fused (named), too few opinions, or nothing kept.
+        PocketiqaError: a store or teacher that cannot be fused (named), too few ratings, or nothing kept.
         IntegrityError: a shard of a part was altered.
         OutputConflictError: ``out`` holds something else.
     """
@@ -260,10 +260,10 @@ class _Plan:
         )
 
     def _points(self, first: str, second: str) -> list[list[float]]:
-        places = [self._ensemble.names.index(name) for name in (first, second)]
-        common = np.flatnonzero(self._columns.scored[places].all(axis=0))
+        positions = [self._ensemble.names.index(name) for name in (first, second)]
+        common = np.flatnonzero(self._columns.scored[positions].all(axis=0))
         chosen = common[np.unique(np.linspace(0, len(common) - 1, min(len(common), _POINTS)).astype(np.int64))]
-        scores = [self._ensemble.calibrations[at].map(self._columns.scores[at, chosen]) for at in places]
+        scores = [self._ensemble.calibrations[at].map(self._columns.scores[at, chosen]) for at in positions]
         return np.round(np.stack(scores, axis=1), 4).tolist()
 
 
@@ -278,7 +278,7 @@ def _joined(texts: Iterable[str]) -> str:
 def _write(
     store: LabelStore, parts: Sequence[Part], fused: FusedRows, carried: tuple[int, str] | None, progress: Progress
 ) -> None:
-    """Write the shards that are missing or damaged."""
+    """Write the shards that are missing or corrupt."""
     names, missing = [part.name for part in parts], set(store.missing())
     for index in range(store.spec.shards):
         with store.writing(index):

@@ -120,7 +120,7 @@ class FusedRows:
 
     def dropped(self) -> dict[Drop, NDArray[np.bool_]]:
         """Rows of each reason that dropped any."""
-        return {drop: self.reason == place for place, drop in enumerate(DROPS) if (self.reason == place).any()}
+        return {drop: self.reason == position for position, drop in enumerate(DROPS) if (self.reason == position).any()}
 
     def counts(self) -> dict[str, int]:
         """Dropped rows by reason, without those that dropped none."""
@@ -152,8 +152,8 @@ def _common_status(records: Sequence[dict[str, Any]], names: Sequence[str]) -> t
     """Status and reason of a row without any score: the teachers' own, if they agree."""
     if len({record["status"] for record in records}) == 1:
         return Status(records[0]["status"]), records[0]["reason"]
-    told = zip(names, records, strict=True)
-    return Status.FAILED, "; ".join(f"{name}: {record['status']}, {record['reason']}" for name, record in told)
+    described = zip(names, records, strict=True)
+    return Status.FAILED, "; ".join(f"{name}: {record['status']}, {record['reason']}" for name, record in described)
 
 
 def fuse_rows(
@@ -218,20 +218,20 @@ def measure_outliers(
     """
     rows = np.flatnonzero(scored)
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE_ROWS)).astype(np.int64)]
-    place = np.full(len(scored), -1, np.int64)
-    place[chosen] = np.arange(len(chosen))
+    position = np.full(len(scored), -1, np.int64)
+    position[chosen] = np.arange(len(chosen))
     sample: list[NDArray[np.float64]] = []
     distances = np.full(len(scored), np.nan)
     measure: OutlierMeasure | None = None
     for done, span in enumerate([*spans, *spans], start=1):
         here = np.arange(span.start, span.stop)[scored[span.start : span.stop]]
-        wanted = here if measure is not None or done > len(spans) else here[place[here] >= 0]
+        wanted = here if measure is not None or done > len(spans) else here[position[here] >= 0]
         features = pooled(part.features(span, name)[wanted - span.start]) if len(wanted) else None
         if done <= len(spans):
             sample += [] if features is None else [features]
         elif features is not None:
             measure = measure or OutlierMeasure(np.concatenate(sample), name)
-            distances[wanted] = measure(features, place[wanted])
+            distances[wanted] = measure(features, position[wanted])
         if progress:
             progress(done, 2 * len(spans))
     return distances
@@ -276,9 +276,9 @@ def _examples(fused: FusedRows, ensemble: Ensemble, columns: Columns, rows: NDAr
             "score": _plain(fused.score[row]),
             "score_std": _plain(fused.score_std[row]),
             "disagreement": _plain(fused.measures.disagreement[row]),
-            "teachers": [_plain(score) for score in said[:, place]],
+            "teachers": [_plain(score) for score in said[:, position]],
         }
-        for place, row in enumerate(rows)
+        for position, row in enumerate(rows)
     ]
 
 

@@ -128,12 +128,12 @@ def read_columns(parts: Sequence[Part], spans: Sequence[range], progress: Progre
     columns = Columns(*(np.full((len(parts), rows), np.nan, np.float32) for _ in range(2)))
     for done, span in enumerate(spans, start=1):
         tables = [part.rows(span) for part in parts]
-        for place, (part, table) in enumerate(zip(parts, tables, strict=True)):
+        for position, (part, table) in enumerate(zip(parts, tables, strict=True)):
             _check_aligned(parts[0], tables[0], part, table, span)
             here = slice(span.start, span.stop)
             # Scores are NaN unless ok; a spread means nothing without its score.
-            columns.scores[place, here] = table["score"].to_numpy()
-            columns.spreads[place, here] = np.where(np.isfinite(table["score"]), table["score_std"], np.nan)
+            columns.scores[position, here] = table["score"].to_numpy()
+            columns.spreads[position, here] = np.where(np.isfinite(table["score"]), table["score_std"], np.nan)
         if progress:
             progress(done, len(spans))
     return columns
@@ -161,7 +161,7 @@ def find_feature(parts: Sequence[Part], wanted: str) -> tuple[int, str]:
         PocketiqaError: no part stores it, or more than one.
     """
     known = {f"{part.name}/{name}": (at, name) for at, part in enumerate(parts) for name in part.store.spec.features}
-    matches = [place for full, place in known.items() if wanted in (full, place[1])]
+    matches = [position for full, position in known.items() if wanted in (full, position[1])]
     if len(matches) != 1:
         state = "is stored by several teachers" if matches else "is not stored"
         raise PocketiqaError(f"feature {wanted!r} {state}: choose one of {', '.join(known) or 'none at all'}")

@@ -30,7 +30,7 @@ class FusionReport:
         pairs: ``first``, ``second``, ``n``, ``srcc``, and ``points``: up to 400 rows as [calibrated score of first, of
             second], evenly spaced over the pool.
         labelled: on held-out images that all teachers scored: ``n``, ``groups``, ``fused`` and ``teachers`` (name to),
-            each with ``srcc``, ``low``, ``high``, ``rmse``; empty without opinions.
+            each with ``srcc``, ``low``, ``high``, ``rmse``; empty without ratings.
         examples: ``kept`` (the surest) and each reason (the clearest): ``row``, ``score``, ``score_std``,
             ``disagreement`` and calibrated scores of the ``teachers``, None where there is none.
         features: name of the feature that was carried over, and its teacher; empty without one.

@@ -2,7 +2,7 @@
 
 Whole groups are drawn with replacement, because images of one scene are not independent. A resample is never copied
 out: it is a count for each image, and every metric is computed from counts, so 1000 resamples cost a few matrix
-products. Two models judged by the same ``Draws`` see the same resamples, which makes their difference paired.
+products. Two models evaluated with the same ``Draws`` see the same resamples, which makes their difference paired.
 
 Source: Efron and Tibshirani, "An introduction to the bootstrap" (1993), sections 13.3 (percentile interval) and 8.3
 (dependent data).

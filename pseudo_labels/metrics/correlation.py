@@ -20,7 +20,7 @@ from pseudo_labels.metrics.logistic import LogisticFit, fit_logistic4
 FloatArray = NDArray[np.float64]
 
 MIN_IMAGES = 3  # below three points every correlation is -1, 0, 1 or undefined
-MIN_IMAGES_LOGISTIC = 6  # four parameters are fitted, and something must be left to judge them by
+MIN_IMAGES_LOGISTIC = 6  # four parameters are fitted, and something must be left to check them on
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The 4-parameter logistic that maps a model's scores to the scale of opinions before PLCC and RMSE are taken.
+"""The 4-parameter logistic that maps a model's scores to the scale of ratings before PLCC and RMSE are taken.
 
 Source: VQEG, "Final report on the validation of objective models of video quality assessment" (2000 and 2003) and
 ITU-T J.149, where models may be compared after a monotone regression:
@@ -97,7 +97,7 @@ def fit_logistic4(prediction: FloatArray, target: FloatArray) -> LogisticFit:
 
     Args:
         prediction: scores of a model, finite and not constant.
-        target: opinion scores of the same images, finite and not constant.
+        target: ratings of the same images, finite and not constant.
 
     Returns:
         The fit, or one with ``reason`` set if no start converged. The curve may fall: a model that is reversed keeps a

@@ -8,7 +8,7 @@ of each kind. Their product,
 
 has the scale of the former and the order of the latter (ours). A clean photograph, which is its own reference, scores
 the base's score. An exponent below 1 keeps the order and makes distortions cost less: the reference teacher spreads
-damages evenly over its whole scale, so that a just visible one costs a third of it, more than people take off.
+distortions evenly over its whole scale, so that a just visible one costs a third of it, more than people take off.
 
 **Uncertainty.** The spread of a product, to first order and with independent factors: the root of
 (r * s_b)^2 + (b * s_r)^2, with b and r the two factors and s_b and s_r their spreads; a spread of the base that is
@@ -43,7 +43,7 @@ VERSION = 1
 _LEAST_FRACTION = 1e-3  # below it the slope of a root is taken to be that at it: at 0 it is infinite
 _REMEMBERED = 4096  # clean photographs, two numbers each
 
-Judged = tuple[float, float]
+Predicted = tuple[float, float]
 """Score and spread."""
 
 
@@ -73,7 +73,7 @@ class AnchoredTeacher:
             )
         self._base, self._reference, self._name = base, reference, stamp.name
         self.feature_names = tuple(base.feature_names) if features else ()
-        self._known: OrderedDict[str, Judged] = OrderedDict()
+        self._known: OrderedDict[str, Predicted] = OrderedDict()
         self._lock = threading.Lock()
         inner = {"base": stamp.digest, "reference": reference.stamp.digest}
         self.stamp = TeacherStamp(
@@ -108,7 +108,7 @@ class AnchoredTeacher:
         return pack(items)
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``.
+        """Score items of ``preprocess``.
 
         Returns:
             ``score`` [B] in [0, 1] on the scale of the base, NaN where one of the factors is not finite; ``score_std``
@@ -131,7 +131,7 @@ class AnchoredTeacher:
             features = sound(self._base(copies[0]), len(batch), self._name, self.feature_names).features
         return TeacherOutput((base * fraction).float(), spread.float(), features)
 
-    def _anchor(self, item: Item) -> Judged:
+    def _anchor(self, item: Item) -> Predicted:
         """Score and spread of a clean photograph: computed alone, so that they do not depend on its neighbours."""
         tensors = (item,) if isinstance(item, Tensor) else item
         key = tensor_digest({str(at): tensor for at, tensor in enumerate(tensors)})

@@ -124,7 +124,7 @@ class FusedTeacher:
         raise PocketiqaError(f"{why} ({reasons})")
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``, all of them in one call of each teacher.
+        """Score items of ``preprocess``, all of them in one call of each teacher.
 
         Returns:
             Fused score, NaN where the rule does not keep it; ``score_std``, root of its expected squared error; and the

@@ -204,7 +204,7 @@ class MultiView:
         return pack(items)
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``, each view of all of them in one call of the inner teacher.
+        """Score items of ``preprocess``, each view of all of them in one call of the inner teacher.
 
         Returns:
             Mean and spread over the views; with a single view what the inner teacher gives, ``score_std`` included. A

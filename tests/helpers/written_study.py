@@ -40,10 +40,12 @@ def score(study: Study, cell: Cell, targets: Targets) -> np.ndarray:
     scores = targets.scores + generator.normal(0, spread, IMAGES)
     scores[int(cell.values["seed"])] = np.nan
     statuses = tuple(Status.FAILED if np.isnan(score) else Status.OK for score in scores)
-    found = Predictions(cell.name, "onnx", ids=targets.ids, scores=scores, statuses=statuses, reasons=("",) * IMAGES)
+    predictions = Predictions(
+        cell.name, "onnx", ids=targets.ids, scores=scores, statuses=statuses, reasons=("",) * IMAGES
+    )
 
     def make(folder: Path) -> dict[str, Any]:
-        (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
+        (folder / PREDICTIONS).write_bytes(canonical_json(predictions.as_dict()))
         return {}
 
     run = cell_run(cell, study.out)

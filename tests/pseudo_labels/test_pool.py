@@ -222,8 +222,8 @@ def test_files_that_have_changed_are_read_once(tmp_path: Path, pool: Pool) -> No
 
 
 @pytest.mark.parametrize("damaged", [TABLE, "manifest.json"])
-def test_a_damaged_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, pool: Pool, damaged: str) -> None:
-    (pool.folder / damaged).write_bytes(b"damaged")
+def test_a_damaged_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, pool: Pool, distorted: str) -> None:
+    (pool.folder / distorted).write_bytes(b"damaged")
     for file in (tmp_path / "photos").iterdir():
         os.utime(file, ns=(1, 1))
     with pytest.raises(PocketiqaError):
@@ -286,9 +286,9 @@ def test_duplicates_are_not_bad_but_nothing_good_is_a_failure(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"near_duplicate_distance": 11}, "near_distance is 11, but must be 0 to 10"),
-        ({"max_bad_fraction": 1.5}, "max_bad_share is 1.5, but must be 0 to 1"),
-        ({"max_bad_fraction": float("nan")}, "max_bad_share is nan"),
+        ({"near_duplicate_distance": 11}, "near_duplicate_distance is 11, but must be 0 to 10"),
+        ({"max_bad_fraction": 1.5}, "max_bad_fraction is 1.5, but must be 0 to 1"),
+        ({"max_bad_fraction": float("nan")}, "max_bad_fraction is nan"),
         ({"workers": 0}, "workers is 0, but must be at least 1"),
     ],
 )

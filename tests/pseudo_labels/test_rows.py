@@ -38,11 +38,11 @@ def refused(source: Path) -> str:
 def test_parquet_rows_give_the_bytes(tmp_path: Path, kind: str, column: str) -> None:
     values = structs() if kind == "struct" else pa.array(IMAGES, getattr(pa, kind)())
     write_parquet(tmp_path / "t.parquet", values, column)
-    found = listed(tmp_path / "t.parquet")
-    assert found == [f"parquet://{tmp_path}/t.parquet#{row}" for row in range(7)]
-    assert [addresses.read(address) for address in found] == IMAGES
-    assert addresses.read(found[5]) == IMAGES[5]  # at random, over row groups
-    assert addresses.read(found[0]) == IMAGES[0]
+    rows = listed(tmp_path / "t.parquet")
+    assert rows == [f"parquet://{tmp_path}/t.parquet#{row}" for row in range(7)]
+    assert [addresses.read(address) for address in rows] == IMAGES
+    assert addresses.read(rows[5]) == IMAGES[5]  # at random, over row groups
+    assert addresses.read(rows[0]) == IMAGES[0]
 
 
 def test_parquet_columns_that_leave_a_doubt_are_refused(tmp_path: Path) -> None:
@@ -75,15 +75,15 @@ def test_parquet_rows_without_bytes_are_rows(tmp_path: Path) -> None:
 def test_a_changed_parquet_is_not_served_from_memory(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(path, pa.array(IMAGES[:3]))
-    found = listed(path)
-    assert addresses.read(found[2]) == IMAGES[2]
+    rows = listed(path)
+    assert addresses.read(rows[2]) == IMAGES[2]
     write_parquet(path, pa.array(IMAGES[5:]))
-    assert addresses.read(found[1]) == IMAGES[6]
+    assert addresses.read(rows[1]) == IMAGES[6]
     with pytest.raises(ImageError, match="no row 2: the table has 2 rows"):
-        addresses.read(found[2])
+        addresses.read(rows[2])
     path.unlink()
     with pytest.raises(ImageError, match="no such file"):
-        addresses.read(found[0])
+        addresses.read(rows[0])
 
 
 # --- Hugging Face datasets on disk
@@ -91,9 +91,9 @@ def test_a_changed_parquet_is_not_served_from_memory(tmp_path: Path) -> None:
 
 def test_saved_dataset_and_its_splits(tmp_path: Path) -> None:
     dataset().save_to_disk(tmp_path / "one")
-    found = listed(tmp_path / "one")
-    assert found == [f"dataset://{tmp_path}/one#{row}" for row in range(7)]
-    assert [addresses.read(address) for address in found] == IMAGES
+    rows = listed(tmp_path / "one")
+    assert rows == [f"dataset://{tmp_path}/one#{row}" for row in range(7)]
+    assert [addresses.read(address) for address in rows] == IMAGES
     splits = datasets.DatasetDict({"train": dataset().select([4, 2]), "test": dataset().select([6])})
     splits.save_to_disk(tmp_path / "dict")
     assert read_all(tmp_path / "dict") == [IMAGES[4], IMAGES[2], IMAGES[6]]

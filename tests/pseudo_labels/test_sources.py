@@ -74,8 +74,8 @@ def test_folder_is_listed_to_its_bottom_and_sorted_by_path(tmp_path: Path) -> No
 
 def test_sources_keep_their_order_and_each_image_comes_once(tmp_path: Path) -> None:
     write_files(tmp_path, ["b/1.png", "a/2.png"])
-    found = listed(tmp_path / "b", tmp_path, tmp_path / "a/2.png")
-    assert found == [str(tmp_path / "b/1.png"), str(tmp_path / "a/2.png")]
+    measured = listed(tmp_path / "b", tmp_path, tmp_path / "a/2.png")
+    assert measured == [str(tmp_path / "b/1.png"), str(tmp_path / "a/2.png")]
 
 
 def test_relative_names_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,14 +203,14 @@ def test_tar_members_are_where_tarfile_puts_them(tmp_path: Path) -> None:
     images = [(name, data) for name, data in zip(names, IMAGES, strict=False)]
     labels = [(name[:-3] + "cls", b"3") for name in names]
     write_tar(tmp_path / "s.tar", [member for pair in zip(images, labels, strict=True) for member in pair])
-    found = listed(tmp_path / "s.tar")
-    assert len(found) == 6
-    assert found[0] == f"tar://0.png?offset=512&size={len(IMAGES[0])}::{tmp_path}/s.tar"
-    assert all(address.isprintable() for address in found)
-    assert [addresses.read(address) for address in found] == IMAGES[:6]
+    measured = listed(tmp_path / "s.tar")
+    assert len(measured) == 6
+    assert measured[0] == f"tar://0.png?offset=512&size={len(IMAGES[0])}::{tmp_path}/s.tar"
+    assert all(address.isprintable() for address in measured)
+    assert [addresses.read(address) for address in measured] == IMAGES[:6]
     with tarfile.open(tmp_path / "s.tar") as archive:
         offsets = [member.offset_data for member in archive if member.name.endswith(".png")]
-    assert [int(address.split("offset=")[-1].split("&")[0]) for address in found] == offsets
+    assert [int(address.split("offset=")[-1].split("&")[0]) for address in measured] == offsets
 
 
 def test_a_short_tar_gives_its_whole_members_and_a_row(tmp_path: Path) -> None:
@@ -236,13 +236,13 @@ def test_a_damaged_header_does_not_lose_members_silently(tmp_path: Path) -> None
     write_tar(tmp_path / "s.tar", NAMED[:4])
     with tarfile.open(tmp_path / "s.tar") as archive:
         third = archive.getmembers()[2]
-    damaged = bytearray((tmp_path / "s.tar").read_bytes())
-    damaged[third.offset + 150] ^= 255  # its checksum
-    (tmp_path / "s.tar").write_bytes(damaged)
+    distorted = bytearray((tmp_path / "s.tar").read_bytes())
+    distorted[third.offset + 150] ^= 255  # its checksum
+    (tmp_path / "s.tar").write_bytes(distorted)
     entries = list_sources([str(tmp_path / "s.tar")]).entries
     assert len(entries) == 3
     assert entries[2].problem is not None
-    assert f"damaged at byte {third.offset}" in entries[2].problem[1]
+    assert f"corrupt at byte {third.offset}" in entries[2].problem[1]
 
 
 def test_links_in_a_tar_are_rows_and_nothing_is_unpacked(tmp_path: Path) -> None:
@@ -309,15 +309,15 @@ def test_file_urls_of_users_are_local_paths(tmp_path: Path) -> None:
 
 
 def test_addresses_can_be_read_in_threads_and_other_processes(tmp_path: Path) -> None:
-    found = listed(*write_all_kinds(tmp_path))
-    mixed = [address for step in range(7) for address in found[step::7]] * 5
+    measured = listed(*write_all_kinds(tmp_path))
+    mixed = [address for step in range(7) for address in measured[step::7]] * 5
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(addresses.read, mixed)) == [addresses.read(address) for address in mixed]
     code = (
         "import hashlib, sys; from pseudo_labels.addresses import read\n"
         "print([hashlib.sha256(read(a)).hexdigest() for a in reversed(sys.argv[1:])])"
     )
-    printed = subprocess.run([sys.executable, "-c", code, *found], check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run([sys.executable, "-c", code, *measured], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == str([hashlib.sha256(data).hexdigest() for data in reversed(IMAGES * 4)])
 
 

@@ -61,11 +61,11 @@ def test_what_fails_or_is_killed_is_told_and_resumed(tmp_path: Path, benchmark: 
         PocketiqaError, match=r"2 of 4 runs failed, such as broken-seed0: teacher .*memory.*tries these"
     ):
         run_study(name, out=out)
-    found = {run["name"]: run for run in result_of(out)["runs"]}
-    assert {run: found[run]["state"] for run in found} == {
+    values_of = {run["name"]: run for run in result_of(out)["runs"]}
+    assert {run: values_of[run]["state"] for run in values_of} == {
         "alone-seed0": "done", "broken-seed0": "failed", "killed-seed0": "failed", "more-seed0": "done",
     }  # fmt: skip
-    assert "ended by SIGKILL" in found["killed-seed0"]["reason"]
+    assert "ended by SIGKILL" in values_of["killed-seed0"]["reason"]
     assert "killed-seed0 failed: its process was ended by SIGKILL" in " ".join(capfd.readouterr().err.split())
     before = stamps(out)
     run_study(name, out=out, only="[!b]*")
@@ -151,9 +151,9 @@ def test_the_ablation_tells_how_far_matched_noise_moves_each_teacher(
     moved = row["sensitivity"]
     assert moved["arms"].keys() == {"plain", "noise"}
     assert all(one["change"] > 0 and one["suppressed"] == 0 for one in moved["arms"].values())
-    found = moved["differences"]["noise"]
-    assert found["low"] <= found["difference"] <= found["high"]
-    assert 5 < found["n"] <= 32
+    value = moved["differences"]["noise"]
+    assert value["low"] <= value["difference"] <= value["high"]
+    assert 5 < value["n"] <= 32
     page = (tmp_path / "out" / "study.html").read_text()
     assert "Moved by matched noise" in page
     assert "channels closed" in capsys.readouterr().out

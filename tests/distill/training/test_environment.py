@@ -21,11 +21,11 @@ CROPS = ImageSettings(crop_size=64)
 WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
 
 
-def maker(found: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
+def maker(measured: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
     defaults: dict[str, Any] = {"per_process": 4, "rank": 0, "world": 1, "seed": 7}
     weights = options.pop("weights", [1.0] * len(caches))
-    order = Sampler(found.examples, weights, options.get("seed", 7))
-    return BatchMaker(found.examples, caches, order, images, **{**defaults, **options})
+    order = Sampler(measured.examples, weights, options.get("seed", 7))
+    return BatchMaker(measured.examples, caches, order, images, **{**defaults, **options})
 
 
 def test_prefetching_is_bounded_in_order_and_ends(source: Source, cache: PixelCache):

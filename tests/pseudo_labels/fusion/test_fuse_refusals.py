@@ -146,12 +146,12 @@ def test_teachers_that_together_tell_nothing_of_the_opinions_are_refused(pool: P
     """Noise that by chance has an SRCC just above 0 is not reversed; the joint score is flat all the same."""
     ratings = ratings_of(pool, range(60))
     rated = [row for row, ref in enumerate(pool) if ref.id in ratings]
-    told = [ratings[pool[row].id] for row in rated]
+    described = [ratings[pool[row].id] for row in rated]
     rng, folders = np.random.default_rng(0), []
     while len(folders) < 3:
         drawn = rng.uniform(size=ROWS)
-        if 0.0 < rho(drawn[rated], told) < 0.02:
+        if 0.0 < rho(drawn[rated], described) < 0.02:
             folders.append(make(drawn, f"noise{len(folders)}"))
-    with pytest.raises(PocketiqaError, match=r"noise0, noise1, noise2 together do not follow the opinions"):
+    with pytest.raises(PocketiqaError, match=r"noise0, noise1, noise2 together do not follow the ratings"):
         fuse(folders, tmp_path / "out", ratings=ratings)
     assert not (tmp_path / "out").exists()

@@ -108,7 +108,7 @@ def test_half_a_download_is_refused(fraction: float, checkpoint: Path, tmp_path:
     data = checkpoint.read_bytes()
     path = tmp_path / "half.pth"
     path.write_bytes(data[: int(fraction * len(data))])
-    with pytest.raises(PocketiqaError, match=r"(is cut off or damaged|is no torch checkpoint) .*: fetch it again"):
+    with pytest.raises(PocketiqaError, match=r"(is cut off or corrupt|is no torch checkpoint) .*: fetch it again"):
         load_vit("tiny", path)
 
 
