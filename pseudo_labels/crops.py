@@ -9,16 +9,14 @@ from pseudo_labels.defaults import CROP_LARGEST, CROP_SMALLEST
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 
+FULL, FLIP = "full", "flip"
+_DIGITS = 4  # of a fraction: a hundredth of a pixel of most images
+_CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
+
 
 def generator(*key: int | float | str) -> np.random.Generator:
     """A generator that equal keys give on every machine and in every process, unlike ``hash()``."""
     return np.random.Generator(np.random.PCG64(int(digest_of(list(key)), 16)))
-
-
-FULL, FLIP = "full", "flip"
-
-_DIGITS = 4  # of a fraction: a hundredth of a pixel of most images
-_CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,10 @@ class Crop:
     """A part of an image, as fractions of its height and width: the same part at every size.
 
     Attributes:
-        top: where it begins.
-        left: likewise.
-        height: above 0; it ends within the image.
-        width: likewise.
+        top: upper edge as a fraction of the height, in [0, 1).
+        left: left edge as a fraction of the width, in [0, 1).
+        height: fraction of the height, above 0; it ends within the image.
+        width: fraction of the width, above 0; it ends within the image.
     """
 
     top: float = 0.0

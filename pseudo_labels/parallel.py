@@ -12,20 +12,17 @@ from typing import Any, TypeVar
 
 from pseudo_labels.errors import PocketiqaError
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+"""Told how much of a longer work is done, and how much there is in total, in the unit of that work."""
+# The function of this worker process, set once when it starts.
+_work: Callable[[Any], Any] | None = None
+
 
 def usable_cores() -> int:
     """Cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-Progress = Callable[[int, int], None]
-"""Told how much of a longer work is done, and how much there is in total, in the unit of that work."""
-
-# The function of this worker process, set once when it starts.
-_work: Callable[[Any], Any] | None = None
 
 
 def in_order(
@@ -49,8 +46,8 @@ def in_order(
         workers: threads or processes; 0 works in the caller's own thread.
         ahead: most results in work or waiting to be taken; None is four a worker.
         processes: fresh processes (spawn), which inherit no thread and no lock, in place of threads.
-        size: of an item, in any unit; with it, items are also held back while more than ``size_ahead`` would be in
-            work or waiting. A single larger item is let through.
+        size: gives the size of an item, in any unit; with it, items are also held back while more than ``size_ahead``
+            would be in work or waiting. A single larger item is let through.
         size_ahead: see ``size``.
 
     Raises:

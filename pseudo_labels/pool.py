@@ -275,7 +275,7 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
     """Keep a finished pool whose files have other times, but the content that they had: days of work may rest on it.
 
     Args:
-        folder: of the pool.
+        folder: folder of the pool.
         spec: as the files are now; only its ``files_digest`` may differ from the pool's.
         measure: gives the rows that the files make now; asked only if that differs.
 

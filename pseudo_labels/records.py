@@ -96,7 +96,7 @@ class TeacherStamp:
         weights: digest of the weights (or of the constants of a teacher without weights).
         options: everything else that changes a score, as JSON values.
         scale: what 0 and 1 mean, for a person.
-        licence: of weights and training data, as far as known.
+        licence: licence of weights and training data, as far as known.
     """
 
     name: str
@@ -121,7 +121,7 @@ class PseudoLabel:
     """One row of a label store.
 
     Attributes:
-        id: of the image in its pool.
+        id: id of the image in its pool.
         uri: as in the pool.
         sha256: of the bytes that were labelled.
         view: ``full``, or the name of an augmented view (a row of its own).

@@ -103,8 +103,8 @@ def shard_files(
     Args:
         labels: the rows, in the pool's order.
         features: arrays whose first axis is the row; stored as fp16. Rows that are not ``ok`` hold zeros.
-        index: of the shard.
-        spec_digest: of the store's spec, so that a shard of another store is known.
+        index: index of the shard.
+        spec_digest: digest of the store's spec, so that a shard of another store is known.
 
     Raises:
         PocketiqaError: a label or a feature cannot be stored.

@@ -32,8 +32,8 @@ class StoreSpec:
 
     Attributes:
         stamp: who labels.
-        pool_digest: of the pool that is labelled.
-        rows: of the pool, bad ones included.
+        pool_digest: digest of the pool that is labelled.
+        rows: number of rows of the pool, bad ones included.
         shards: how many blocks the rows are cut into, 1 to ``rows``.
         preprocessing: how a file becomes what the teacher sees, as JSON values.
         features: names of the stored feature maps.
@@ -58,7 +58,7 @@ class StoreSpec:
 
     @property
     def of_crops(self) -> bool:
-        """Whether its labels are of windows of the images (``views.RandomCrops``) and not of the whole images."""
+        """Whether its labels are of crops of the images (``crops.RandomCrops``) and not of the whole images."""
         return "crops" in self.preprocessing
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class LabelStore:
         """Start a store, or go on with an unfinished or finished one that was made alike.
 
         Args:
-            folder: of the store.
+            folder: folder of the store.
             spec: what determines the labels.
             pool_path: where the pool is, for readers; kept relative to ``folder``, so that both can move together.
             overwrite: remove an earlier store first.
@@ -179,7 +179,7 @@ class LabelStore:
         """Commit a shard.
 
         Args:
-            index: of the shard.
+            index: index of the shard.
             labels: its rows, all of them, in the pool's order.
             features: arrays [rows, ...], named as the spec says; stored as fp16, rows that are not ``ok`` as zeros.
 

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 
+_ZIP_MAGIC = b"PK\x03\x04"
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
+_SHARDS = ".index.json"
+
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """What keeps ``given`` from replacing ``own``, to stand behind a subject; empty if nothing does."""
@@ -34,10 +38,6 @@ def some(names: Collection[str]) -> str:
     """The first three names, and how many more there are."""
     listed = sorted(map(str, names))
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
-
-
-_ZIP_MAGIC = b"PK\x03\x04"
-_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
 
 
 def read_torch_file(path: Path) -> Any:
@@ -68,9 +68,6 @@ def _fault(error: Exception, is_zip: bool) -> str:
         return f"was refused: it holds more than tensors, it asks for {code[1]}; fetch the official file"
     state = "is cut off or corrupt" if is_zip else "is no torch checkpoint"
     return f"{state} ({type(error).__name__}): fetch it again"
-
-
-_SHARDS = ".index.json"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, write_atomic
 
+FORMAT = 1
+
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and values; independent of order, device and file format."""
@@ -28,14 +30,11 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-FORMAT = 1
-
-
 def write_checksummed(path: Path, kind: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a file in one step; equal content gives equal bytes.
 
     Args:
-        path: of the file; its folder exists.
+        path: path of the file; its folder exists.
         kind: what the file is, in words.
         head: JSON values.
         tensors: on any device.
@@ -53,7 +52,7 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
     """Head and tensors of a file that ``write_checksummed`` wrote.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kind: that it was written as.
         mend: what the user can do, for messages.
 

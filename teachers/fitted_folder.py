@@ -112,6 +112,6 @@ def read_seen(name: str) -> frozenset[str]:
     if folder is None or not (folder / SEEN).is_file():
         raise PocketiqaError(
             f"{name} does not say which images it was fitted to: name the folder of a teacher that `pocketiqa "
-            "fit-teacher` fitted (again, if an earlier version did)"
+            "fit-teacher` wrote"
         )
     return frozenset((folder / SEEN).read_text(encoding="ascii").split())

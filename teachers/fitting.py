@@ -19,6 +19,11 @@ from teachers.checksummed import read_checksummed, tensor_digest, write_checksum
 
 _KIND = "fitted teacher"
 _MEND = "give a file that `pocketiqa fit-teacher` made, or fit the teacher again"
+NEW_HEAD = "new"
+"""As ``head`` of a builder: random weights, to be fitted."""
+UNFITTED = "none: this head was not fitted to opinion scores"
+"""The scale of a teacher with such a head."""
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -105,15 +110,6 @@ def check_fits(trained: Trained, target: Trained, path: Path) -> None:
     said = misfits(target.tensors, trained.tensors)
     if said:
         raise PocketiqaError(f"{path} does not fit this version of {target.teacher} ({said}): fit it again")
-
-
-NEW_HEAD = "new"
-"""As ``head`` of a builder: random weights, to be fitted."""
-
-UNFITTED = "none: this head was not fitted to opinion scores"
-"""The scale of a teacher with such a head."""
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @runtime_checkable
@@ -211,14 +207,14 @@ class FittableBase(Generic[Network]):
     """The fitted part of a teacher: kept with its scale and licence, saved, loaded and identified by digest.
 
     Attributes:
-        version: of the teacher's code, raised whenever scores change.
+        version: version of the teacher's code, raised whenever scores change.
 
     Args:
-        name: of the teacher.
+        name: name of the teacher.
         model: all its weights loaded, in full precision still, so that digests do not depend on the precision.
         fitted_with: options that a fitted part is bound to, JSON values.
         base: digest of everything else that a score depends on.
-        licence: of the weights.
+        licence: licence of the weights.
         head: file of a fitted part, loaded here.
         scale: meaning of 0 and 1, unless ``head`` has it.
 
@@ -293,7 +289,7 @@ class FittableBase(Generic[Network]):
         """Write what fitting changed, with the digest of the frozen base.
 
         Args:
-            path: of the safetensors file.
+            path: path of the safetensors file.
             scale: what 0 and 1 mean, such as ``MOS of KonIQ-10k / 100``.
             licence: licence of weights and ratings, as far as known.
 

@@ -100,12 +100,12 @@ def label(
     """Label a pool with a teacher, or finish what an earlier call began; under a launcher, call it in every process.
 
     Args:
-        pool_folder: of a finished pool.
+        pool_folder: folder of a finished pool.
         teacher_name: see ``registry.build_teacher``.
         out: folder of the store.
         shards: how many; None means about 256 images each but at least 8 shards, or those of the store in ``out``.
         features: also store the teacher's feature maps.
-        options: of the teacher.
+        options: options of the teacher.
         unseen: whether images that a fitted teacher has learned from are left out: it may reproduce their ratings.
         crops: random crop of each image that is labelled in place of the whole image; students learn such labels from
             the same crop.
@@ -114,7 +114,7 @@ def label(
         threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
         decode_workers: threads that decode ahead.
         limits: for decoding.
-        max_failed_fraction: of the pool's good images; if more than this got no label, the store is not finished.
+        max_failed_fraction: fraction of the pool's good images; if more got no label, the store is not finished.
         overwrite: start over, even if ``out`` holds a store that was made differently.
         progress: called with rows done and rows in all, of this process.
         warn: called with a sentence on corrupt shards and on memory that ran out.
@@ -178,7 +178,7 @@ def label_pool(
         teacher: on its device.
         store: see ``LabelStore.create``.
         batch_size: most images in one call of the teacher.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes.
         decode_workers: threads that decode ahead.
         limits: for decoding.
@@ -230,7 +230,11 @@ def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int
 
 
 def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None) -> dict[str, Any]:
-    """How a file becomes what the teacher sees; without what is not asked for, as in stores of earlier versions."""
+    """How a file becomes the teacher's input.
+
+    Settings that are off are left out: ``StoreSpec.of_crops`` reads the presence of the key, and the digest covers the
+    whole mapping.
+    """
     asked = {"decode": asdict(limits), "unseen": unseen or None, "crops": crops and asdict(crops)}
     return {name: value for name, value in asked.items() if value is not None}
 

@@ -155,7 +155,7 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
     """Build a teacher.
 
     Args:
-        name: of ``TEACHERS``, the folder of a fitted teacher, or ``module:function`` for a builder of the user's own.
+        name: name in ``TEACHERS``, folder of a fitted teacher, or ``module:function`` for a builder of the user's own.
         options: keyword arguments of the builder; those of a fitted teacher are laid over the ones it was built with.
             And ``views``, ``composite.multi_view.Views`` or a mapping such as ``{"crops": 5, "flips": True}``, by which
             any teacher scores several views of each image, unless the builder has a parameter of that name itself.
@@ -182,7 +182,7 @@ def file_options(name: str) -> set[str]:
     """Options of a teacher that name files or folders: those that its builder annotates as paths.
 
     Args:
-        name: of ``TEACHERS``, or ``module:function``.
+        name: name in ``TEACHERS``, or ``module:function``.
     """
     parameters = inspect.signature(_builder(name)).parameters
     return {option for option, parameter in parameters.items() if "Path" in str(parameter.annotation)}

@@ -30,7 +30,7 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
     """Walk a comparison and print its table.
 
     Args:
-        name: of the file, or its path.
+        name: name of the file, or its path.
         out: replaces the file's.
         settings: ``KEY=VALUE`` words laid over it.
         overwrite: predict again with models that have changed; without it they are refused.

@@ -17,7 +17,7 @@ class Target(Settings):
 
     Attributes:
         ratings: as for ``pocketiqa evaluate --on``.
-        split: of it.
+        split: part of the benchmark that is evaluated on.
     """
 
     RENAMED = {"opinions": "ratings"}
@@ -44,12 +44,12 @@ class Row(Settings):
     """A line of the table: measured here, or published.
 
     Attributes:
-        name: for table and plots.
+        name: name of the row in table and plots.
         models: as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
-        options: of a teacher.
+        options: options of a teacher.
         time: measure milliseconds from file to score, on one core.
-        parameters: of the model, where the file does not say.
-        published: in place of all these.
+        parameters: number of parameters of the model, where the file does not say.
+        published: figure that others published, in place of all these.
         make: command that makes the models, for the message when one is missing.
     """
 
@@ -86,10 +86,10 @@ class Comparison(Settings):
     """A comparison.
 
     Attributes:
-        name: of it.
+        name: name of the comparison.
         out: folder to write.
         benchmark: see ``Target``.
-        rows: of the table, in its order.
+        rows: rows of the table, in its order.
         gains: see ``Gain``.
         plotted: names of rows whose predictions are plotted against the ratings.
         timed_images: so many of the benchmark's images are timed.

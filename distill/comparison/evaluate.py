@@ -29,6 +29,9 @@ from teachers.launch import torch_threads
 _WARM_UP = 3  # the first calls fill caches and memory
 _SLOW_IMAGES = 10  # of models that take long
 _SLOW_S = 0.1
+KIND = "prediction"
+PREDICTIONS = "predictions.json"
+_DECODERS = 2
 
 
 def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | None = None) -> dict[str, Any]:
@@ -73,11 +76,6 @@ def _summary(seconds: Sequence[float]) -> dict[str, Any]:
     return {"milliseconds": 1000 * median(seconds), "n": len(seconds)}
 
 
-KIND = "prediction"
-PREDICTIONS = "predictions.json"
-_DECODERS = 2
-
-
 def open_target(comparison: Comparison) -> tuple[Benchmark, Targets]:
     """The benchmark, and its ratings as what to evaluate on."""
     split = comparison.benchmark.split
@@ -107,7 +105,7 @@ def predict_rows(
 
     Args:
         comparison: whose folder keeps them.
-        benchmark: of ``open_target``.
+        benchmark: the benchmark of ``open_target``.
         overwrite: predict again where the model in a folder has changed; without it that is refused.
         report: called with images done and in total.
     """

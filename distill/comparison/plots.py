@@ -22,6 +22,12 @@ _PLACES = [(1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)]  # to the right 
 _DISTANCES_PT = (6, 13, 22, 34)
 _MARGIN_PX = 2
 _ALIGN = {1: ("left", "bottom"), -1: ("right", "top"), 0: ("center", "center")}
+_DPI = 200
+_SOFT, _GRID = "#5b6670", {"color": "#e3e5e4", "linewidth": 0.7}
+_STUDENT, _TEACHER = "#1668a8", "#b4560f"  # as in the report
+_OWN = {"onnx": _STUDENT, "student": _STUDENT, "teacher": _TEACHER}
+_SUBSETS = ("#1668a8", "#b4560f", "#1a7f4b", "#5c4b9b", "#6b7680")
+_LINE_PT = 11  # from one published name to the next
 
 
 def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[Bbox]) -> None:
@@ -73,14 +79,6 @@ def _covered(box: Bbox, others: Sequence[Bbox]) -> float:
 def _outside(box: Bbox, inside: Bbox) -> float:
     part = Bbox.intersection(box, inside)
     return box.width * box.height - (0 if part is None else part.width * part.height)
-
-
-_DPI = 200
-_SOFT, _GRID = "#5b6670", {"color": "#e3e5e4", "linewidth": 0.7}
-_STUDENT, _TEACHER = "#1668a8", "#b4560f"  # as in the report
-_OWN = {"onnx": _STUDENT, "student": _STUDENT, "teacher": _TEACHER}
-_SUBSETS = ("#1668a8", "#b4560f", "#1a7f4b", "#5c4b9b", "#6b7680")
-_LINE_PT = 11  # from one published name to the next
 
 
 def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: str) -> None:

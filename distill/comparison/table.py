@@ -18,6 +18,7 @@ RESAMPLES, SEED = 1000, 0
 METRIC = "srcc"
 
 Predicted = Mapping[str, Sequence[Predictions]]
+NOTHING = ""
 
 
 def lines_of(
@@ -85,9 +86,6 @@ def headline_words(targets: Targets) -> str:
     clean = select(targets)
     n = int(next(iter(clean.values())).sum())
     return f"{n} images that show no scene of the training part" if CLEAN in clean else f"all {n} images"
-
-
-NOTHING = ""
 
 
 def header(lines: Sequence[Mapping[str, Any]]) -> list[str]:

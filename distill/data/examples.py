@@ -17,13 +17,17 @@ from pseudo_labels.records import ImageRef, Status, TeacherStamp
 from pseudo_labels.store import LabelStore
 
 Numbers = Sequence[float] | np.ndarray
+_TYPES = {
+    "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
+    "window": np.float64, "shard": np.int32, "shard_row": np.int32,
+}  # fmt: skip
 
 
 class LabelTable:
     """Scores in memory, such as ratings of people; training reads it like a label store.
 
     Attributes:
-        ids: of images in the pool they are used with.
+        ids: ids of images in the pool they are used with.
         scores: float32 [N] in [0, 1], 1 best.
         confidence: float32 [N] in [0, 1], weight of each score.
         about: facts for a report, as JSON values; of published ratings ``scale``, ``citation`` and ``licence``.
@@ -147,12 +151,6 @@ class Examples:
         """The same rows, their weights scaled: losses divide by the number of rows, not by the sum of weights."""
         columns = {column.name: getattr(self, column.name) for column in fields(self)}
         return Examples(**(columns | {"weight": (self.weight / self.weight.mean()).astype(np.float32)}))
-
-
-_TYPES = {
-    "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
-    "window": np.float64, "shard": np.int32, "shard_row": np.int32,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

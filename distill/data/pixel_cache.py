@@ -28,6 +28,7 @@ PIXELS, INDEX = "pixels.bin", "index.json"
 SHARD_ROWS = 256
 
 Barrier = Callable[[], None]
+Decoded = tuple[dict[str, Any], np.ndarray | None]
 
 
 class PixelCache:
@@ -101,7 +102,7 @@ def build_pixels(
         pool: its digest and ``preprocess`` name the cache.
         preprocess: the student's own resize.
         root: folder of all caches.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes.
         barrier: returns when all processes have called it.
         workers: decoding threads; None for one a core.
@@ -175,9 +176,6 @@ def _build_shard(folder: Path, shard: int, pool: Pool, preprocess: Preprocess, w
             "sha256": sha256_file(staged / PIXELS),
         }
         (staged / INDEX).write_bytes(canonical_json(index | {"digest": digest_of(index)}))
-
-
-Decoded = tuple[dict[str, Any], np.ndarray | None]
 
 
 def _decoded(refs: Sequence[ImageRef], pool: Pool, preprocess: Preprocess, workers: int) -> Iterator[Decoded]:

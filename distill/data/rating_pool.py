@@ -43,7 +43,7 @@ def benchmark_pool(
 
     Args:
         benchmark: only the rows that are wanted.
-        folder: of the pool.
+        folder: folder of the pool.
         spec: how the rows were chosen, as JSON values.
         overwrite: replace an earlier pool that was made of other images or settings.
         progress: called with images measured and in total.
@@ -83,7 +83,7 @@ def rated_rows(benchmark: Benchmark, refs: Iterable[ImageRef]) -> dict[str, list
 
     Args:
         benchmark: whose rows ``refs`` were measured from.
-        refs: of the pool, in order.
+        refs: the rows of the pool, in order.
     """
     by_uri = {ref.uri: ref for ref in refs}
     rated: dict[str, list[BenchmarkRow]] = {}

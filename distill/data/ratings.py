@@ -27,7 +27,7 @@ class RatingTable(LabelTable):
     """Scores of a benchmark for images of a pool.
 
     Attributes:
-        name: of the benchmark.
+        name: name of the benchmark.
         rated: the rows of the benchmark for each image id; several where files have the same bytes, whose scores are
             averaged.
         about: facts for a report, as JSON values: ``Benchmark.as_dict``, and the split.
@@ -49,7 +49,7 @@ def open_sources(
     """The sources of a recipe, each named by its position and its teacher or benchmark.
 
     Args:
-        sections: of the recipe.
+        sections: sections of the recipe.
         folder: folder of the pools of rated images, a subfolder each.
         seed: draws the images of a section that wants only some.
         progress: called with images measured and in total, for each new pool.
@@ -121,13 +121,13 @@ def rating_source(
         spec: ``NAME:FOLDER`` or ``csv:FILE``, see ``load_benchmark``.
         split: ``train``, ``validation``, ``test`` or ``all``; None is ``train`` where the benchmark has splits, else
             ``all``. Test images come with ``test`` alone.
-        folder: of the pool.
+        folder: folder of the pool.
         weight: see ``Source``.
         subsets: only these parts of the benchmark, see ``BenchmarkRow.subset``; None for all.
         images: only so many rated images, whole scenes at a time but for the last one; with one seed, fewer are always
             among more.
         without_fold: leave out a fold of the scenes, such as ``2/5``, the second of five; after that draw.
-        seed: of draw and folds.
+        seed: seed of draw and folds.
         overwrite: replace an earlier pool that was made of other images or settings.
         progress: called with images measured and in total.
 
@@ -151,7 +151,7 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
 
     Args:
         source: a store, a benchmark, or any table of scores.
-        ids: of images of its pool; those without a score are left out.
+        ids: ids of images of its pool; those without a score are left out.
 
     Raises:
         PocketiqaError: none of them has a score.

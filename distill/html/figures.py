@@ -63,7 +63,7 @@ def overlay(rgb: np.ndarray, quality_map: np.ndarray, *, opacity: float = 0.6) -
     Args:
         rgb: uint8 HxWx3.
         quality_map: [h, w].
-        opacity: of the colours, 0 to 1.
+        opacity: opacity of the colours, 0 to 1.
     """
     low, high = float(quality_map.min()), float(quality_map.max())
     spread = (quality_map - low) / (high - low) if high > low else np.full_like(quality_map, 0.5)

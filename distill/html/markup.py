@@ -43,7 +43,7 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """One element.
 
     Args:
-        name: of the element.
+        name: name of the element.
         children: texts (escaped), markup (kept), None (nothing), or lists of these.
         attributes: underscores become hyphens and one at the end goes (``class_``); None and False leave the attribute
             out, True gives it without a value.
@@ -62,7 +62,7 @@ def document(title: str, body: Html, css: str) -> str:
     """A whole page that loads nothing from elsewhere.
 
     Args:
-        title: of the browser's window.
+        title: title of the browser's window.
         body: what is shown.
         css: all its style.
     """

@@ -12,6 +12,11 @@ from distill.html.tables import decimals
 
 WIDTH, HEIGHT = 380, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 46
+FloatArray = NDArray[np.float64]
+MOST_POINTS = 3000
+MOST_TOOLTIPS = 800
+_BINS = 20
+_LABEL = 17  # letters that fit beside an interval
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -55,8 +60,8 @@ class Frame:
         y: range of the vertical axis.
         x_label: with unit.
         y_label: with unit; without one the vertical axis is not drawn.
-        width: of the drawing in its own units (pixels at full size).
-        height: likewise.
+        width: width of the drawing in its own units (pixels at full size).
+        height: height of the drawing in the same units.
         left: room for the vertical axis.
     """
 
@@ -113,14 +118,6 @@ def _step(marks: Sequence[float]) -> float:
     return marks[1] - marks[0] if len(marks) > 1 else 1.0
 
 
-FloatArray = NDArray[np.float64]
-
-MOST_POINTS = 3000
-MOST_TOOLTIPS = 800
-_BINS = 20
-_LABEL = 17  # letters that fit beside an interval
-
-
 @dataclass(frozen=True)
 class Series:
     """Values of one model.
@@ -157,7 +154,7 @@ def scatter(
         series: x is the prediction, y the target.
         x_label: with unit.
         y_label: with unit.
-        names: of the images, shown on hovering.
+        names: names of the images, shown on hovering.
         mapping: fitted curve from prediction to target.
     """
     both = np.concatenate([series.x, series.y])
@@ -187,7 +184,7 @@ def residuals(series: Series, *, names: Sequence[str], x_label: str) -> Html:
 
     Args:
         series: x is the target, y the difference.
-        names: of the images, shown on hovering.
+        names: names of the images, shown on hovering.
         x_label: with unit.
     """
     reach = max(0.1, float(np.abs(series.y).max()) * 1.05)

@@ -25,6 +25,8 @@ from pseudo_labels.parallel import Progress
 
 GROUPS, SPLIT = "groups.csv", "split.csv"
 _NO_FILES = "the trained images are no files with scores"
+VALIDATION = 0.15
+_FEWEST = 2
 
 
 def write_groups(compared: Compared, path: Path) -> None:
@@ -76,10 +78,6 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "surrogatepass")
-
-
-VALIDATION = 0.15
-_FEWEST = 2
 
 
 def find_near_duplicates(

@@ -16,6 +16,10 @@ from distill.leakage.image_sets import Image
 from distill.leakage.record import ALL_IMAGES, closest, copied, in_words
 from pseudo_labels.images import ImageError, decode
 
+PAGE = "overlap.html"
+# Pairs that are shown as the closest, and on each side of the threshold.
+_CLOSEST, _BESIDE = 24, 6
+
 
 def gallery(rows: Sequence[Mapping[str, Any]], trained: Sequence[Image], tested: Sequence[Image]) -> Html:
     """A figure for each pair.
@@ -50,11 +54,6 @@ def _picture(image: Image, image_set: str) -> Html:
 
 def _two(value: float) -> str:
     return decimals(value, 2)
-
-
-PAGE = "overlap.html"
-# Pairs that are shown as the closest, and on each side of the threshold.
-_CLOSEST, _BESIDE = 24, 6
 
 
 def overlap_page(record: Mapping[str, Any], compared: Compared) -> str:

@@ -81,7 +81,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """The sections of a YAML file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         what: it should be, in words: ``recipe`` or ``study``.
 
     Raises:
@@ -102,7 +102,7 @@ def validated(model: type[Checked], tree: Mapping[str, Any], path: Path) -> Chec
     Args:
         model: what the file should hold.
         tree: its sections.
-        path: of the file, for the error.
+        path: path of the file, for the error.
 
     Raises:
         PocketiqaError: an unknown key (the nearest known one is named), a missing one, or a value that does not fit.

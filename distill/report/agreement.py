@@ -27,6 +27,35 @@ from distill.leakage.record import ALL_IMAGES
 from distill.report.content import model_of, role
 from pseudo_labels.metrics.logistic import LogisticFit
 
+METRIC_LABELS = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "plcc_logistic4": "PLCC after logistic",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "rmse_logistic4": "RMSE after logistic",
+}
+SELECTION_LABELS = {
+    CLEAN: "clean images",
+    UNMARKED: "images that the benchmark does not mark as near",
+    ALL: "all images",
+}
+_KINDS = {"onnx": "exported student", "student": "student", "labels": "label store", "teacher": "teacher"}
+_GLOSSARY = (
+    "SRCC and KRCC compare orders (Spearman, Kendall tau-b), PLCC compares values (Pearson); each is 1 for perfect "
+    "agreement and 0 for none. RMSE is the typical error on the scale from 0 to 1. “After logistic” means after the "
+    "usual 4-parameter curve was fitted from prediction to target."
+)
+_COSTS = {
+    "parameters": ("parameters", si),
+    "trained": ("fitted", si),
+    "macs": ("multiply-adds", si),
+    "file_bytes": ("file", size),
+    "latency_ms_median": ("an image, median", milliseconds),
+    "latency_ms_p95": ("95th percentile", milliseconds),
+    "peak_memory_mb": ("peak memory", megabytes),
+}
+
 
 def target_label(content: Mapping[str, Any]) -> str:
     """What the axis of the targets shows."""
@@ -109,27 +138,6 @@ def _error_histogram(content: Mapping[str, Any], names: list[str]) -> Html:
     drawing = histogram(series, x_label="predicted − target", title=title, reach=(-reach, reach))
     caption = tag("figcaption", tag("b", title), f" in twentieths, n = {max(len(one.x) for one in series)}.")
     return tag("figure", drawing, legend([(one.label, one.css) for one in series]), caption)
-
-
-METRIC_LABELS = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_logistic4": "PLCC after logistic",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-    "rmse_logistic4": "RMSE after logistic",
-}
-SELECTION_LABELS = {
-    CLEAN: "clean images",
-    UNMARKED: "images that the benchmark does not mark as near",
-    ALL: "all images",
-}
-_KINDS = {"onnx": "exported student", "student": "student", "labels": "label store", "teacher": "teacher"}
-_GLOSSARY = (
-    "SRCC and KRCC compare orders (Spearman, Kendall tau-b), PLCC compares values (Pearson); each is 1 for perfect "
-    "agreement and 0 for none. RMSE is the typical error on the scale from 0 to 1. “After logistic” means after the "
-    "usual 4-parameter curve was fitted from prediction to target."
-)
 
 
 def model_name(content: Mapping[str, Any], evaluation: Mapping[str, Any], name: str) -> Html:
@@ -299,17 +307,6 @@ def _by_subset(evaluation: Mapping[str, Any]) -> list[object] | None:
     note = "A model can look good overall by telling the subsets apart; the mean of the subsets earns it nothing."
     header = ["subset", "n", *(f"{model['name']}, SRCC" for model in predicted)]
     return [soft(note), table(header, rows)]
-
-
-_COSTS = {
-    "parameters": ("parameters", si),
-    "trained": ("fitted", si),
-    "macs": ("multiply-adds", si),
-    "file_bytes": ("file", size),
-    "latency_ms_median": ("an image, median", milliseconds),
-    "latency_ms_p95": ("95th percentile", milliseconds),
-    "peak_memory_mb": ("peak memory", megabytes),
-}
 
 
 def costs(content: Mapping[str, Any]) -> Section | None:

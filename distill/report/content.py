@@ -11,6 +11,24 @@ from distill.leakage.record import closest_scenes, facts, in_words
 from distill.report.inputs import Neighbours, ReportInputs
 from pseudo_labels.errors import PocketiqaError
 
+_MOST_BENCHMARKS = 2
+_Tile = tuple[str, float | None, str, str]
+RATINGS = "opinions"
+"""The name that files have for targets that people rated."""
+# Least SRCC, and what a student or teacher with it does; {} is whom it is compared with.
+_DEGREES: Sequence[tuple[float, str]] = (
+    (0.95, "orders quality almost exactly as {} does"),
+    (0.85, "orders quality much as {} does"),
+    (0.7, "orders quality largely as {} does"),
+    (0.5, "orders quality roughly as {} does"),
+    (0.0, "orders quality only faintly as {} does"),
+    (-1.0, "orders quality against {}"),
+)
+_CHANCE = "does not measurably order quality as {} does"
+FORMAT = 2
+_FARTHEST, _CLOSEST = 8, 4
+_PAIRS = 6
+
 
 def model_of(evaluation: Mapping[str, Any], name: str | None) -> Mapping[str, Any] | None:
     """One model of an evaluation; None if it was not evaluated."""
@@ -32,16 +50,13 @@ def role(content: Mapping[str, Any], name: str, kind: str = "") -> str:
     """Class that colours a model: ``student``, ``teacher`` or ``other``.
 
     Args:
-        content: of the report.
-        name: of the model.
+        content: content of the report.
+        name: name of the model.
         kind: as its predictions say it; a benchmark may know a fitted teacher by another name than the recipe's.
     """
     if name == content["model"]:
         return content["kind"]
     return "teacher" if name == content["teacher"] or kind == "teacher" else "other"
-
-
-_MOST_BENCHMARKS = 2
 
 
 def tiles(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -52,9 +67,6 @@ def tiles(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         for label, value, kind, note in figures
         if value is not None
     ]
-
-
-_Tile = tuple[str, float | None, str, str]
 
 
 def _agreement_tiles(content: Mapping[str, Any]) -> list[_Tile]:
@@ -131,21 +143,6 @@ def _sentence(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     return f"On {n} held-out images, {model} {_as_the_teacher(srcc).format(target['name'])}: {value}."
 
 
-RATINGS = "opinions"
-"""The name that files have for targets that people rated."""
-
-# Least SRCC, and what a student or teacher with it does; {} is whom it is compared with.
-_DEGREES: Sequence[tuple[float, str]] = (
-    (0.95, "orders quality almost exactly as {} does"),
-    (0.85, "orders quality much as {} does"),
-    (0.7, "orders quality largely as {} does"),
-    (0.5, "orders quality roughly as {} does"),
-    (0.0, "orders quality only faintly as {} does"),
-    (-1.0, "orders quality against {}"),
-)
-_CHANCE = "does not measurably order quality as {} does"
-
-
 def _by_chance(srcc: Mapping[str, Any]) -> bool:
     """Whether the order may be chance: the interval includes 0; without an interval, whether the value is 0."""
     if srcc["low"] is None:
@@ -177,11 +174,6 @@ def _cost_sentence(cost: Mapping[str, Any]) -> str:
     if cost.get("latency_ms_median") is not None:
         parts.append(f"{milliseconds(cost['latency_ms_median'])} an image")
     return f" It needs {' and '.join(parts)}." if parts else ""
-
-
-FORMAT = 2
-_FARTHEST, _CLOSEST = 8, 4
-_PAIRS = 6
 
 
 def build_content(inputs: ReportInputs) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from students.runtime import Scorer
 
 SIDES_PX = (384, 512, 768, 1024)
 _SHOWN = 5
+_ORIENTATION = 0x0112
+# The three EXIF orientations of a camera that was turned, and the quarter turns against the clock as it stores them.
+_TURNS = {3: 2, 6: 1, 8: -1}
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,6 @@ def sizes(photographs: Sequence[SizeScores]) -> Sizes:
     )
 
 
-_ORIENTATION = 0x0112
-# The three EXIF orientations of a camera that was turned, and the quarter turns against the clock as it stores them.
-_TURNS = {3: 2, 6: 1, 8: -1}
-
-
 @dataclass(frozen=True)
 class FormatDifferences:
     """Absolute differences between scores of one photograph in two files, in [0, 1].
@@ -100,9 +98,9 @@ class Formats:
     """How much the file of a picture matters: ``FormatDifferences``, each the largest of all photographs.
 
     Attributes:
-        exif: see there.
-        jpeg: see there.
-        alpha: see there.
+        exif: largest difference by EXIF orientation.
+        jpeg: largest difference between JPEG and PNG.
+        alpha: largest difference by an opaque alpha channel.
         worst: the photographs with the largest differences.
     """
 

@@ -18,6 +18,14 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
 
+# Scripts read these files: the keys stay as they were first written, whatever the fields are called.
+_ON_DISK = {
+    "fraction": "share",
+    "fraction_by_distortion": "share_by_damage",
+    "fraction_by_step": "share_by_step",
+    "distortion": "damage",
+}
+
 
 @dataclass(frozen=True)
 class StressResult:
@@ -26,12 +34,12 @@ class StressResult:
     Attributes:
         model: the name in its contract.
         digest: hex SHA-256 that identifies the model.
-        photographs: how many it was measured on.
-        ordering: of distortion by strength.
-        sizes: of the same picture.
-        formats: of the same picture.
-        odd_images: that are no photographs.
-        pointing: of the quality map.
+        photographs: number of photographs it was measured on.
+        ordering: how often stronger distortion gets the lower score.
+        sizes: spread of the score over sizes of one picture.
+        formats: differences of the score between file formats of one picture.
+        odd_images: outputs for pictures that are no photographs.
+        pointing: how often the quality map points at a distorted quarter.
     """
 
     model: str
@@ -117,15 +125,6 @@ class _Run:
             odd_images=self._odd,
             pointing=pointing(self._pointed),
         )
-
-
-# Scripts read these files: the keys stay as they were first written, whatever the fields are called.
-_ON_DISK = {
-    "fraction": "share",
-    "fraction_by_distortion": "share_by_damage",
-    "fraction_by_step": "share_by_step",
-    "distortion": "damage",
-}
 
 
 def _plain(value: Any) -> Any:

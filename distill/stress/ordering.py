@@ -18,9 +18,9 @@ class Ladder:
     """Scores of one photograph under one distortion.
 
     Attributes:
-        photograph: its name.
+        photograph: name of the photograph.
         distortion: name in the catalogue of distortions.
-        scores: of the clean photograph, then of the levels 1 to 5; in [0, 1].
+        scores: scores of the clean photograph, then of the levels 1 to 5; in [0, 1].
     """
 
     photograph: str
@@ -43,9 +43,9 @@ class Ordering:
     """How well distortion is ordered.
 
     Attributes:
-        fraction: of all neighbouring pairs that are ordered rightly.
-        fraction_by_distortion: likewise, of each distortion.
-        fraction_by_step: likewise, of each distortion from clean against level 1 to level 4 against level 5.
+        fraction: fraction of all neighbouring pairs that are ordered rightly.
+        fraction_by_distortion: the same fraction of each distortion.
+        fraction_by_step: the same fraction of each distortion, from clean against level 1 to level 4 against level 5.
         originals_beaten: clean photographs that do not beat their worst copy, counted once a distortion.
         worst: the ladders with the most faults, beaten originals first; none without a fault.
     """

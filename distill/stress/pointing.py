@@ -22,12 +22,12 @@ class Pointed:
     """One distorted quarter of one photograph.
 
     Attributes:
-        photograph: its name.
+        photograph: name of the photograph.
         distortion: name in the catalogue of distortions.
         quarter: one of ``QUARTERS``.
         drop_there: by how much the mean of the quality map is lower than for the clean photograph, over the cells that
             lie in the quarter.
-        drop_elsewhere: likewise, over the cells that lie outside; cells on the border count in neither.
+        drop_elsewhere: the same drop over the cells that lie outside; cells on the border count in neither.
     """
 
     photograph: str
@@ -47,8 +47,8 @@ class Pointing:
     """How often the map points at the distortion.
 
     Attributes:
-        fraction: of the cases that are right; a case is a photograph, a distortion and a quarter.
-        fraction_by_distortion: likewise, of each distortion.
+        fraction: fraction of the cases that are right; a case is a photograph, a distortion and a quarter.
+        fraction_by_distortion: the same fraction of each distortion.
         worst: wrong cases, those first in which the drop elsewhere is larger by most.
     """
 

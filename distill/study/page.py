@@ -17,6 +17,7 @@ BAND_CSS = """
 .curve.other { stroke: var(--other); } .study .chart { max-width: 640px; }
 """
 _WIDTH, _HEIGHT = 560, 360
+_Point = tuple[float, float, float, float]
 
 
 def colour_of(result: Mapping[str, Any], arm: str) -> str:
@@ -44,9 +45,6 @@ def curve(result: Mapping[str, Any]) -> Html | None:
     )
     title = f"{result['metric'].upper()} over {axes[0]}"
     return tag("div", frame.drawing(title, words + ".", *marks), class_="study")
-
-
-_Point = tuple[float, float, float, float]
 
 
 def _number(text: str) -> float | None:

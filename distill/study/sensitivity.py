@@ -19,6 +19,8 @@ from pseudo_labels.metrics.bootstrap import Draws, interval
 from teachers.qfm_iqm import QfmIqmTeacher
 
 FloatArray = NDArray[np.float64]
+Record = Mapping[str, Any]
+"""The record that ``measure`` returns."""
 
 
 def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets) -> dict[str, Any]:
@@ -49,10 +51,6 @@ def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets)
         for name, column in columns.items()
     }
     return {**by_id, "suppressed": teacher.gate_report().suppressed}
-
-
-Record = Mapping[str, Any]
-"""The record that ``measure`` returns."""
 
 
 def compared(

@@ -7,6 +7,11 @@ from rich.table import Table
 
 from distill.html.tables import decimals, signed
 
+Row = tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]
+"""Values of the axes, arm, its figures, and its difference to the baseline where there is one."""
+SENSITIVITY = ("moved by", "without selection", "channels closed")
+"""Columns of a table of sensitivity."""
+
 
 def result_tables(result: Mapping[str, Any]) -> list[Table]:
     """Arms at every combination of values with their differences, and the cost of each run."""
@@ -72,10 +77,6 @@ def value_words(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{axis} {value}" for axis, value in values.items()) or "all"
 
 
-Row = tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]
-"""Values of the axes, arm, its figures, and its difference to the baseline where there is one."""
-
-
 def arm_rows(result: Mapping[str, Any]) -> list[Row]:
     """Every arm at every combination of values."""
     return [
@@ -115,10 +116,6 @@ def sensitivity_rows(result: Mapping[str, Any]) -> list[Row]:
         if row["sensitivity"]
         for arm, values in row["sensitivity"]["arms"].items()
     ]
-
-
-SENSITIVITY = ("moved by", "without selection", "channels closed")
-"""Columns of a table of sensitivity."""
 
 
 def _sensitivity(result: Mapping[str, Any]) -> Table:

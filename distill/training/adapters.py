@@ -37,8 +37,8 @@ class FeatureAdapter(nn.Module):
     """Student features [B, C, h, w] -> the shape of the teacher's, by a 1x1 convolution (FitNets' regressor).
 
     Args:
-        channels: of the student's map.
-        shape: of one teacher feature, (C,) or (C, h, w).
+        channels: channels of the student's map.
+        shape: shape of one teacher feature, (C,) or (C, h, w).
     """
 
     def __init__(self, channels: int, shape: tuple[int, ...]):

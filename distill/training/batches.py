@@ -20,6 +20,10 @@ from teachers.base import Item
 
 _STATISTICS_ROWS = 256
 _SMALLEST_DEVIATION = 1e-6
+_ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
+Size = tuple[int, int]
+LazyBatch = tuple[np.ndarray, Callable[[], Any]]
+"""Indices into examples, and a function that reads what belongs to them."""
 
 
 class Standard:
@@ -40,7 +44,7 @@ class FeatureReader:
     """Cached teacher features of several sources, read row by row, standardised over a sample of the training rows.
 
     Attributes:
-        shape: of one feature, channels first.
+        shape: shape of one feature, channels first.
     """
 
     def __init__(self, sources: Sequence[Source], name: str, examples: Examples, seed: int):
@@ -80,9 +84,6 @@ class FeatureReader:
         return (self._checked(examples, index) - self._standard.mean) * self._standard.scale
 
 
-_ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
-
-
 @dataclass(frozen=True)
 class Batch:
     """The part of a micro-batch that one process computes.
@@ -94,7 +95,7 @@ class Batch:
         valid: float32 [B, 2], the fraction of height and width that is image and not padding.
         feature: float32 [B, ...] standardised teacher features, if training compares with them.
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
-        items: the same views as input of a live teacher, if there is one.
+        items: the same crops as input of a live teacher, if there is one.
     """
 
     pixels: Tensor
@@ -163,9 +164,6 @@ class ExampleCrop:
         return crop[:, ::-1] if self.flip else crop
 
 
-Size = tuple[int, int]
-
-
 def labelled_crop(examples: Examples, caches: Sequence[PixelCache], index: int) -> ExampleCrop:
     """The part of the image that the label of an example is of: all of it or a crop, mirrored or not."""
     height, width = (int(side) for side in caches[examples.source[index]].sizes[examples.row[index]])
@@ -188,9 +186,9 @@ class CropSampler:
         crop: height and width of an image -> height and width of the crop.
         horizontal_flip: flip half of the images.
         per_process: images of one micro-batch in one process.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes.
-        seed: of crops and flips.
+        seed: seed of crops and flips.
     """
 
     def __init__(
@@ -301,10 +299,6 @@ def _largest(examples: Examples, caches: Sequence[PixelCache]) -> Size:
     """Height and width that what every label is of fits into."""
     views = [labelled_crop(examples, caches, index) for index in range(len(examples))]
     return max(view.height for view in views), max(view.width for view in views)
-
-
-LazyBatch = tuple[np.ndarray, Callable[[], Any]]
-"""Indices into examples, and a function that reads what belongs to them."""
 
 
 def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[list[int]]:

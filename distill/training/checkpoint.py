@@ -70,7 +70,7 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: of the checkpoints; made when the first one is saved.
+        folder: folder of the checkpoints; made when the first one is saved.
         run: digest of what determines the run; a checkpoint of another run is refused.
     """
 

@@ -25,6 +25,7 @@ from pseudo_labels.parallel import Progress
 from teachers.launch import is_out_of_memory, release_memory
 
 REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or use mixed_precision bf16 or no"
+Warn = Callable[[str], None]
 
 
 class NonFiniteError(PocketiqaError):
@@ -42,9 +43,9 @@ class Gradient:
         part_images: most images that are computed at once; None for a whole micro-batch.
 
     Args:
-        accelerator: of the run.
+        accelerator: accelerator of the run.
         learner: what is trained.
-        config: of the run.
+        config: config of the run.
         part_images: images at a time that fitted into memory before the run was interrupted.
     """
 
@@ -135,9 +136,6 @@ def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-Warn = Callable[[str], None]
-
-
 class InterruptedRunError(PocketiqaError):
     """Somebody asked the run to end; a checkpoint was written."""
 
@@ -147,10 +145,10 @@ class RunParts:
     """What a run is made of, ready for use on this process's device.
 
     Attributes:
-        accelerator: of this run.
+        accelerator: accelerator of this run.
         learner: what is trained.
-        checkpoints: of this run.
-        folder: of this run.
+        checkpoints: checkpoints of this run.
+        folder: folder of this run.
     """
 
     accelerator: Accelerator

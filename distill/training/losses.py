@@ -19,6 +19,8 @@ _MIN_SPREAD = 1e-6
 # A batch of predictions with less spread than this is treated as if it had it: the correlation's gradient grows with
 # one over the spread, and the first steps of a student that gives every image the same score must not explode.
 _MIN_PREDICTED_SPREAD = 1e-3
+Terms = dict[str, Tensor]
+_Recipe = Mapping[str, tuple[float, Callable[[], Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,6 @@ def relational_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
         return student.sum() * 0.0
     cost = functional.huber_loss(_scaled_distances(student, pairs, fraction), wanted, reduction="none", delta=1.0)
     return (fraction * cost).sum()
-
-
-Terms = dict[str, Tensor]
-_Recipe = Mapping[str, tuple[float, Callable[[], Tensor]]]
 
 
 def score_loss_of(batch: LossInputs, options: ScoreLossSettings) -> tuple[Tensor, Terms]:

@@ -37,6 +37,10 @@ from students.registry import build_student, check_start, student_config
 from students.storage import WEIGHTS, save_student
 from teachers.fitting import evaluate_frozen
 
+KIND = "run"
+STUDENT = "student"
+_SCALE_VIEWS = 128  # of a live teacher's features: their mean and deviation are learned from so many
+
 
 class StudentLearner:
     """See ``learner.Learner``.
@@ -46,7 +50,7 @@ class StudentLearner:
         ema: averages the student; its model is what is validated and kept.
         batches: makes this process's batches.
         validator: evaluates the averaged student.
-        config: of the run.
+        config: config of the run.
         accelerator: wraps model and optimiser.
         live: teacher that scores the crops of each batch; None learns the labels.
     """
@@ -122,18 +126,12 @@ def _over_all_processes(batch: Batch, score: Tensor, error: Tensor | None, embed
     )
 
 
-KIND = "run"
-STUDENT = "student"
-
-_SCALE_VIEWS = 128  # of a live teacher's features: their mean and deviation are learned from so many
-
-
 @dataclass(frozen=True)
 class TrainResult:
     """What a finished run has made.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         student_folder: the finished student, for ``students.storage.load_student``.
         step: whose averaged weights it has.
         validation: metrics of these weights on the validation part, see ``validation.Validator.validate``.

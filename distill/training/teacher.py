@@ -38,6 +38,9 @@ from teachers.fitting import FittableTeacher, PlainFit, check_fittable
 from teachers.launch import is_out_of_memory, release_memory
 from teachers.registry import TEACHERS, build_teacher, file_options
 
+KIND = "fit"
+TEACHER = "teacher"
+
 
 class TeacherLearner:
     """See ``learner.Learner``. A checkpoint holds what is trained and nothing of the frozen base.
@@ -46,7 +49,7 @@ class TeacherLearner:
         teacher: on the device.
         batches: makes this process's batches.
         validator: evaluates the teacher as it is used, in full precision.
-        config: of the fitting.
+        config: config of the fitting.
         accelerator: wraps model and optimiser.
     """
 
@@ -177,16 +180,12 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
         value.copy_(source[name])
 
 
-KIND = "fit"
-TEACHER = "teacher"
-
-
 @dataclass(frozen=True)
 class FitResult:
     """What a finished fitting has made.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         teacher: folder of the fitted teacher, for ``registry.build_teacher``.
         step: whose weights it has.
         validation: metrics of these weights on the validation part, see ``validation.Validator.validate``.

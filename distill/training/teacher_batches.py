@@ -59,7 +59,7 @@ class Reader:
     Args:
         teacher: its ``preprocess`` is used.
         examples: that are read.
-        sources: of the examples.
+        sources: the sources of the examples.
         caches: pixels of each source.
 
     Raises:
@@ -82,7 +82,7 @@ class Reader:
 
         Args:
             view: what is shown.
-            pixels: of the view.
+            pixels: pixels of the view.
             canvas: height and width that a smaller view is filled up to, see ``batches.padded``.
 
         Raises:
@@ -130,7 +130,7 @@ class TeacherBatchMaker:
         caches: pixels of each source.
         order: which example comes when.
         images: crop and flip.
-        reader: of the same examples.
+        reader: the reader of the same examples.
         fraction: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 

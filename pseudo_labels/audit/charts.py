@@ -40,6 +40,18 @@ figcaption { overflow-wrap: anywhere; color: #4a5568; } img { max-width: 100%; d
   .row { display: grid; grid-template-columns: 1fr 1fr; gap: .8em; } figure { width: auto; }
 }
 """
+_BLUE, _GREY = "#2b6cb0", "#a0aec0"
+_SIZE_IN = (3.6, 2.7)
+_PAGE_IN = 11.0  # of the whole width of the page
+_SMALLEST_IN = 2.4
+_DPI = 150
+_WIDEST_PX = 360  # of a cell of the matrix
+_NAME_LETTERS = 26  # that fit beside an axis
+_HISTOGRAMS = {
+    "score": ("Scores", "score (1 best)"),
+    "score_std": ("Spread", "standard deviation, units of the score"),
+    "confidence": ("Confidence", "weight in distillation"),
+}
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -64,7 +76,7 @@ def picture(pool: Pool | None, row: int, uri: str, caption: str) -> str:
     Args:
         pool: None where it is not to be had.
         row: in the pool.
-        uri: of the row.
+        uri: address of the row.
         caption: the name of the file is added.
     """
     under = f"<figcaption>{caption}<br>{escape(Path(uri).name)}</figcaption>"
@@ -83,20 +95,6 @@ def picture(pool: Pool | None, row: int, uri: str, caption: str) -> str:
 def inline(data: bytes, kind: str) -> str:
     """A data URI of an image."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-_BLUE, _GREY = "#2b6cb0", "#a0aec0"
-_SIZE_IN = (3.6, 2.7)
-_PAGE_IN = 11.0  # of the whole width of the page
-_SMALLEST_IN = 2.4
-_DPI = 150
-_WIDEST_PX = 360  # of a cell of the matrix
-_NAME_LETTERS = 26  # that fit beside an axis
-_HISTOGRAMS = {
-    "score": ("Scores", "score (1 best)"),
-    "score_std": ("Spread", "standard deviation, units of the score"),
-    "confidence": ("Confidence", "weight in distillation"),
-}
 
 
 def _image(draw: Callable[[Axes], None], alt: str, size: tuple[float, float] = _SIZE_IN) -> str:
@@ -173,8 +171,8 @@ def scatter_matrix(names: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> 
     """Each two teachers' calibrated scores: one teacher a column, another a row, each pair once.
 
     Args:
-        names: of the teachers.
-        pairs: of ``FusionReport``.
+        names: names of the teachers.
+        pairs: the pairs of ``FusionReport``.
     """
     by_names = {(pair["first"], pair["second"]): pair for pair in pairs}
     side = min(_SIZE_IN[0], max(_SMALLEST_IN, _PAGE_IN / max(1, len(names) - 1)))

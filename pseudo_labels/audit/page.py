@@ -19,13 +19,15 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 
 _UNFITTED = {"quantile": "aligned by quantiles, without ratings", "none": "scores as they are"}
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
+_TOLD_BELOW = ("parts", "calibrations", "keep")  # options of a fusion, which has a section of its own
 
 
 def fusion_section(fusion: Mapping[str, Any], pool: Pool | None) -> str:
     """How the teachers were fused, in tables, charts and pictures.
 
     Args:
-        fusion: of ``AuditReport``.
+        fusion: the fusion record of ``AuditReport``.
         pool: for pictures; None where it is not to be had.
     """
     pairs = ""
@@ -123,15 +125,11 @@ def _caption(example: Mapping[str, Any], names: list[str]) -> str:
     return f"{fused}{spread}<br>{escape(said)}{why}"
 
 
-_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
-_TOLD_BELOW = ("parts", "calibrations", "keep")  # options of a fusion, which has a section of its own
-
-
 def write_audit_page(report: AuditReport, out: Path | str) -> None:
     """Write the report as HTML; pictures are left out where the pool or a file is not to be had.
 
     Args:
-        report: of ``audit_store``.
+        report: the report of ``audit_store``.
         out: the file; its folder must exist.
 
     Raises:

@@ -21,6 +21,18 @@ from pseudo_labels.records import Status
 from pseudo_labels.shards import ShardFault
 from pseudo_labels.store import LabelStore
 
+# Below these a teacher tells images apart hardly or not at all.
+_CONSTANT_STD = 1e-3
+_NARROW_STD = 0.02
+_SAME_SCORE_FRACTION = 0.5
+# A shard drifts if its mean is this far from the others' median, in robust deviations and on the scale.
+_DRIFT_DEVIATIONS, _DRIFT_SCORE = 5.0, 0.1
+_HISTOGRAM_BINS = 20
+_LEAST_REACH = 0.05  # of a histogram of spreads
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_EXAMPLES = 8
+_REASONS = 5
+
 
 def find_fusion(
     store: LabelStore, labels: dict[int, tuple[str, str]], counts: dict[str, int], *, whole: bool
@@ -28,7 +40,7 @@ def find_fusion(
     """The fusion of a store, and a warning if it cannot be trusted.
 
     Args:
-        store: of any kind.
+        store: a store of any kind.
         labels: row to address and reason, for the rows that can be read.
         counts: status to rows, of those rows.
         whole: whether these are all rows.
@@ -60,24 +72,24 @@ class AuditReport:
     """Findings, all of them JSON values but for ``faults``.
 
     Attributes:
-        folder: of the store.
+        folder: folder of the store.
         teacher: its stamp.
         finished: whether the store was finished.
-        rows: of the whole store.
-        shards: of the whole store.
+        rows: number of rows of the whole store.
+        shards: number of shards of the whole store.
         missing: shards that are not committed.
         faults: shards that cannot be trusted, and why.
         coverage: status to ``count`` and ``reasons`` (the most frequent: ``reason``, ``count``, ``example``); reasons
-            that differ in numbers only are counted together, and that of the example is told.
+            that differ in numbers only are counted together, and one of them stands as the example.
         scores: ``n``, ``mean``, ``std``, ``min``, ``max``, ``median``, ``distinct`` of the ``ok`` rows.
-        histograms: of ``score``, ``score_std`` (where the teacher gives it) and ``confidence`` of the ``ok`` rows:
-            ``counts`` in 20 equal bins of [0, ``high``].
+        histograms: histograms of ``score``, ``score_std`` (where the teacher gives it) and ``confidence`` over the
+            ``ok`` rows: ``counts`` in 20 equal bins of [0, ``high``].
         spread: ``n``, ``mean``, ``median``, ``p95`` of the teacher's own standard deviation, where it gives one.
         levels: mean score by severity, to the nearest of 0 (originals) to 5; empty without a synthetic pool.
         distortions: name to ``n``, ``mean``, ``levels`` and ``srcc`` (rank correlation of score and level).
         by_shard: ``index``, ``n``, ``mean``, ``std`` of each shard with ``ok`` rows.
         examples: ``lowest``, ``highest`` and ``uncertain``: ``row``, ``uri``, ``score``, ``score_std``.
-        fusion: of a fused store, as ``find_fusion``; else None.
+        fusion: the fusion record of a fused store, as ``find_fusion``; else None.
         warnings: what a person should look at, in words.
     """
 
@@ -109,20 +121,12 @@ class AuditReport:
         return asdict(self) | {"ok": self.ok}
 
 
-# Below these a teacher tells images apart hardly or not at all.
-_CONSTANT_STD = 1e-3
-_NARROW_STD = 0.02
-_SAME_SCORE_FRACTION = 0.5
-# A shard drifts if its mean is this far from the others' median, in robust deviations and on the scale.
-_DRIFT_DEVIATIONS, _DRIFT_SCORE = 5.0, 0.1
-
-
 def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
     """Warnings, most urgent first.
 
     Args:
         report: whatever ``audit`` has found so far.
-        scores: of the ``ok`` rows.
+        scores: scores of the ``ok`` rows.
     """
     return [*_corruption(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
 
@@ -192,13 +196,6 @@ def _drift(report: AuditReport) -> list[str]:
     ]
 
 
-_HISTOGRAM_BINS = 20
-_LEAST_REACH = 0.05  # of a histogram of spreads
-_NUMBER = re.compile(r"\d+(\.\d+)?")
-_EXAMPLES = 8
-_REASONS = 5
-
-
 @dataclass(frozen=True)
 class _Rows:
     """Columns of the rows that can be trusted, with their positions in the pool."""
@@ -221,7 +218,7 @@ def audit_store(folder: Path | str, *, progress: Progress | None = None) -> Audi
     """Verify every byte of a store and summarise what it holds.
 
     Args:
-        folder: of the store, finished or not.
+        folder: folder of the store, finished or not.
         progress: called with shards verified and shards in all.
 
     Raises:

@@ -155,10 +155,10 @@ def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: st
 
     Args:
         rgb: uint8 HxWx3, sides of at least 64 pixels; never changed.
-        name: of the catalogue.
+        name: name of the catalogue.
         level: above 0, at most 5; 1 to 5 are KADID-10k's levels, values between them are interpolated.
-        seed: of the whole pool.
-        image_id: of the clean image.
+        seed: seed of the whole pool.
+        image_id: id of the clean image.
 
     Returns:
         uint8 HxWx3 of the same size, contiguous, its own memory.

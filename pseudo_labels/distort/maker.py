@@ -100,7 +100,7 @@ class Maker:
     Attributes:
         pool: where the clean images are.
         out: folder of the synthetic pool.
-        seed: of its randomness.
+        seed: seed of its randomness.
         max_side: see ``shrunk_size``.
     """
 

@@ -42,7 +42,7 @@ def build_synthetic_pool(
     can no longer be read gives rows that say so. An interrupted run goes on where it was, and ends with the same bytes.
 
     Args:
-        pool: of clean images. Rows that are bad there, or distorted already, are left out.
+        pool: pool of clean images. Rows that are bad there, or distorted already, are left out.
         out: folder of the new pool.
         per_image: distorted copies of each clean image, at least 1.
         names: distortions and groups, see ``catalogue.select``; None means the 25 of KADID-10k.

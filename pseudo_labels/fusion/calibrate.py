@@ -30,6 +30,14 @@ _WIDTH = (0.01, 30.0)
 _START_MIDDLES = (-1.5, -0.5, 0.5, 1.5)
 _START_WIDTHS = (0.1, 0.3, 1.0, 4.0)
 _BEST_STARTS = 2
+# With fewer the error left after a four-parameter fit says little.
+MIN_LABELLED = 20
+MIN_GROUPS = 5
+# Scores that vary less do not tell images apart; the audit says so of them too.
+CONSTANT_STD = 1e-3
+_FOLDS = 5
+_QUANTILES = 101
+UNFITTED = ("quantile", "none")
 
 
 @dataclass(frozen=True)
@@ -147,17 +155,9 @@ def _plain(values: ArrayLike) -> list[float]:
     return [float(f"{value:.10g}") for value in np.asarray(values)]
 
 
-# With fewer the error left after a four-parameter fit says little.
-MIN_LABELLED = 20
-MIN_GROUPS = 5
-# Scores that vary less do not tell images apart; the audit says so of them too.
-CONSTANT_STD = 1e-3
-_FOLDS = 5
-_QUANTILES = 101
 # The one with fewer parameters first: it stands unless the other is clearly better.
 _FITS = {"logistic": fit_logistic, "isotonic": fit_isotonic}
 FITTED = ("auto", *_FITS)
-UNFITTED = ("quantile", "none")
 METHODS = (*FITTED, *UNFITTED)
 
 
@@ -167,13 +167,14 @@ class Calibration:
 
     Attributes:
         method: ``logistic``, ``isotonic``, ``quantile`` or ``none``.
-        map: of the scores.
+        map: mapping of the scores.
         expected: squared error of its labels on the common scale; ``base`` is 1, ``extra`` the teacher's own variance
             on the common scale.
         n: labelled images it was fitted to; 0 without ratings.
         groups: scenes among them.
-        agreement: of the raw scores with the ratings; None without ratings.
-        held_out_rmse: of each method that was tried, on images of scenes it was not fitted to, in units of the score.
+        agreement: SRCC of the raw scores with the ratings; None without ratings.
+        held_out_rmse: root mean squared error of each method that was tried, on images of scenes it was not fitted
+            to, in units of the score.
     """
 
     method: str
@@ -256,8 +257,8 @@ def calibrate(
         spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they foretell
             the errors found.
         method: ``auto``, ``logistic`` or ``isotonic``.
-        name: of the teacher, for errors.
-        seed: of folds and resamples.
+        name: name of the teacher, for errors.
+        seed: seed of folds and resamples.
 
     Returns:
         The calibration, and [N] calibrated scores, each from a fit that saw no image of its group.
@@ -294,7 +295,7 @@ def align_quantiles(scores: Sequence[ArrayLike]) -> list[Calibration]:
     normalization methods for high density oligonucleotide array data" (2003), section 2.
 
     Args:
-        scores: of each teacher, [N] of the same images, not constant.
+        scores: scores of each teacher, [N] of the same images, not constant.
     """
     points = np.linspace(0.0, 1.0, _QUANTILES)
     quantiles = np.array([np.quantile(np.asarray(own, np.float64), points) for own in scores])

@@ -13,6 +13,12 @@ FloatArray = NDArray[np.float64]
 # disagreement is still not the truth.
 _FRACTIONS = np.linspace(0.0, 0.9, 10)
 _LEAST_VARIANCE = 1e-6  # a thousandth of the scale: no label is surer
+_MIN_COMMON = 20
+_LEAST_EIGENVALUE = 0.02
+# Of the ratings' variance: a teacher that explains less is left out, for its weight would be noise.
+_LEAST_EXPLAINED = 0.01
+_RIDGE = 0.05
+_SWEEPS = 60
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,10 @@ class ExpectedError:
     """Expected squared error of a label: ``base_gain * base + extra_gain * extra``.
 
     Attributes:
-        base_gain: of what is known without looking at the image.
-        extra_gain: of what the image adds: a teacher's own variance, or the disagreement of teachers; 0 where that
-            does not foretell errors.
-        typical_extra: stands in where the image's own is not known.
+        base_gain: factor of what is known without looking at the image.
+        extra_gain: factor of what the image adds: a teacher's own variance, or the disagreement of teachers; 0 where
+            that does not foretell errors.
+        typical_extra: value of the second term where the image's own is not known.
     """
 
     base_gain: float
@@ -82,15 +88,7 @@ def _fit(base: FloatArray, extra: FloatArray, squared_error: FloatArray, fractio
 
 
 def _plain(value: float) -> float:
-    return float(f"{value:.10g}")  # part of digests, see ``monotone``
-
-
-_MIN_COMMON = 20
-_LEAST_EIGENVALUE = 0.02
-# Of the ratings' variance: a teacher that explains less is left out, for its weight would be noise.
-_LEAST_EXPLAINED = 0.01
-_RIDGE = 0.05
-_SWEEPS = 60
+    return float(f"{value:.10g}")  # part of digests: the digits must not differ between machines
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class ErrorStructure:
 
     Attributes:
         correlation: [T, T] of the errors, positive definite.
-        variance: of the ratings: the squared error of who says the mean of every image.
+        variance: variance of the ratings: the squared error of who says the mean of every image.
     """
 
     correlation: FloatArray
@@ -142,7 +140,7 @@ def combine(scores: FloatArray, variances: FloatArray, errors: ErrorStructure | 
     Args:
         scores: [T, N] on the common scale, NaN where a teacher has none.
         variances: [T, N], above 0 where there is a score.
-        errors: of the teachers; None where it is not known.
+        errors: error model of the teachers; None where it is not known.
     """
     there = np.isfinite(scores)
     known = np.where(there, variances, 1.0)

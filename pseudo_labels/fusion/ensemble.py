@@ -53,7 +53,7 @@ class Ensemble:
     """Teachers with what is needed to join their scores.
 
     Attributes:
-        names: of the teachers, in the order of all arrays.
+        names: names of the teachers, in the order of all arrays.
         calibrations: one for each.
         errors: how the teachers' errors hang together; None without ratings.
         last: map of the weighted mean to the common scale. Each calibrated teacher keeps to the middle as far as it is
@@ -138,11 +138,11 @@ def fit_ensemble(
     """Calibrate every teacher, and learn how their errors hang together.
 
     Args:
-        names: of the teachers.
+        names: names of the teachers.
         columns: their scores of the whole pool.
-        ratings: of people, for ``auto``, ``logistic`` and ``isotonic``.
+        ratings: ratings of people, for ``auto``, ``logistic`` and ``isotonic``.
         method: see ``calibrate.METHODS``.
-        seed: of folds and resamples.
+        seed: seed of folds and resamples.
 
     Returns:
         The ensemble, and what is known of it on held-out images (see ``FusionReport.labelled``; empty without

@@ -31,6 +31,9 @@ from pseudo_labels.records import TeacherStamp
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore, StoreSpec
 
+VERSION = 1  # raised whenever equal parts and settings give other labels
+_POINTS = 400
+
 
 def check_teachers(names: Sequence[str], columns: Columns) -> None:
     """Refuse teachers without scores, or with the same for all images.
@@ -62,8 +65,8 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
     The consensus on a teacher is its mean SRCC with the others, over those it shares enough images with.
 
     Args:
-        names: of the teachers; one alone is not checked.
-        pairs: of ``compare_teachers``.
+        names: names of the teachers; one alone is not checked.
+        pairs: the pairs of ``compare_teachers``.
         calibrated: whether the direction of each teacher was seen on ratings, for the advice.
 
     Raises:
@@ -97,10 +100,6 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
     )
 
 
-VERSION = 1  # raised whenever equal parts and settings give other labels
-_POINTS = 400
-
-
 def fuse(
     folders: Sequence[Path | str],
     out: Path | str,
@@ -119,14 +118,14 @@ def fuse(
     The order of ``folders`` does not matter. ``fusion.report.read_fusion_report`` tells what was done.
 
     Args:
-        folders: of the stores; a single one is only calibrated and filtered, if ``rule.min_teachers`` is 1.
+        folders: the folders of the stores; a single one is only calibrated and filtered, if ``rule.min_teachers`` is 1.
         out: folder of the fused store.
-        ratings: of people, in [0, 1] by image id, for images of the pool that the teachers did not learn from.
+        ratings: ratings of people, in [0, 1] by image id, for images of the pool that the teachers did not learn from.
         groups: scene by image id, for the rated images; None takes those of the pool.
         calibrate: ``auto``, ``logistic`` or ``isotonic`` with ratings; ``quantile`` or ``none`` without.
         rule: which rows are kept; None keeps all with two teachers (or the only one).
         carry: stored feature to carry over, as ``NAME`` or ``TEACHER/NAME``.
-        seed: of cross-validation and intervals.
+        seed: seed of cross-validation and intervals.
         overwrite: start over, even if ``out`` holds a store that was made differently.
         progress: called with blocks of rows done and in all, reading and writing.
 

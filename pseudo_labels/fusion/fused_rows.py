@@ -22,6 +22,8 @@ _NEIGHBOURS = 10
 _DIMENSIONS = 32
 _POINTS_AT_ONCE = 512
 _TO_SIGMA = 1.4826  # from the median distance to the median, to the deviation of a normal distribution
+_ROWS_AT_ONCE = 1 << 16
+_EXAMPLES = 8
 
 
 def pooled(features: NDArray[np.float16]) -> FloatArray:
@@ -37,7 +39,7 @@ class OutlierMeasure:
 
     Args:
         sample: [S, C], pooled features of images from all over the pool.
-        name: of the feature, for errors.
+        name: name of the feature, for errors.
 
     Raises:
         PocketiqaError: the sample is too small, or its images do not differ.
@@ -89,10 +91,6 @@ class OutlierMeasure:
         return np.sqrt(np.maximum(nearest, 1e-12))
 
 
-_ROWS_AT_ONCE = 1 << 16
-_EXAMPLES = 8
-
-
 @dataclass(frozen=True)
 class FusedRows:
     """Fused scores of a pool and what is kept of them.
@@ -132,7 +130,7 @@ class FusedRows:
         Args:
             row: position in the pool.
             records: what each part says of it, as of a store's table.
-            names: of the parts.
+            names: names of the parts.
         """
         first = next((record for record in records if record["status"] == Status.OK), records[0])
         identity = {name: first[name] for name in ("id", "uri", "sha256", "view")}
@@ -167,9 +165,9 @@ def fuse_rows(
     """Join the scores of all rows and apply the keep rule.
 
     Args:
-        ensemble: of the same parts as ``columns``.
-        columns: of the whole pool.
-        rule: see there.
+        ensemble: the ensemble of the same parts as ``columns``.
+        columns: the columns of the whole pool.
+        rule: rule that says which rows are kept.
         featured: [N], whether the feature that is carried over is there; None if none is.
         outlier: [N], robust deviations; None if not asked for.
 
@@ -208,7 +206,7 @@ def measure_outliers(
 
     Args:
         part: that stores the feature.
-        name: of the feature.
+        name: name of the feature.
         scored: [N], where ``part`` has a label and so the feature.
         spans: blocks of rows that cover the pool.
         progress: called with blocks done and blocks in all; every block is read twice.

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pseudo_labels.defaults import MAX_OUTLIER, MIN_CONFIDENCE
 from pseudo_labels.errors import PocketiqaError
 
+KEPT = -1
+
 
 class Drop(StrEnum):
     """Why a row has no fused label; the first that holds, in this order."""
@@ -23,7 +25,6 @@ class Drop(StrEnum):
 
 
 DROPS = tuple(Drop)
-KEPT = -1
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def reasons(rule: KeepRule, min_teachers: int, measures: Measures) -> NDArray[np
     """Why each row is dropped, [N]: place in ``DROPS``, or -1 for a row that is kept.
 
     Args:
-        rule: see there.
+        rule: the limits to apply.
         min_teachers: that must have a score.
-        measures: of all rows.
+        measures: the measures of all rows.
     """
     never = np.zeros(len(measures.count), bool)
     limit = np.inf if rule.max_disagreement is None else rule.max_disagreement

@@ -18,6 +18,8 @@ from pseudo_labels.records import Status
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore
 
+FloatArray = NDArray[np.float64]
+
 
 class Part:
     """A finished store under a name of its own; any range of rows can be read, whatever its shards are."""
@@ -168,9 +170,6 @@ def find_feature(parts: Sequence[Part], wanted: str) -> tuple[int, str]:
     return matches[0]
 
 
-FloatArray = NDArray[np.float64]
-
-
 @dataclass(frozen=True)
 class Ratings:
     """Rows of a pool that people have rated.
@@ -198,7 +197,7 @@ def find_ratings(
     """The rated rows for which at least one teacher has a score.
 
     Args:
-        parts: of one pool.
+        parts: stores of one pool.
         spans: blocks of rows that cover the pool.
         scored: [rows], whether any teacher has a score.
         ratings: in [0, 1] by image id; images that are not in the pool are left out.

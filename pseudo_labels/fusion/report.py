@@ -13,6 +13,7 @@ from pseudo_labels.store import LabelStore
 NAME = "fused"
 REPORT = "fusion.json"
 FORMAT = 1
+_PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class FusionReport:
     """Findings, all of them JSON values.
 
     Attributes:
-        rows: of the pool.
+        rows: number of rows of the pool.
         kept: rows with a fused label.
         dropped: reason (``keep.Drop``) to rows.
-        method: of calibration that was asked for.
-        rule: of ``keep.KeepRule``, with ``min_teachers`` resolved.
-        ensemble: of ``Ensemble``: calibrations with n, held-out error and SRCC, correlation of errors, ...
+        method: method of calibration that was asked for.
+        rule: the rule of ``keep.KeepRule``, with ``min_teachers`` resolved.
+        ensemble: the ensemble of ``Ensemble``: calibrations with n, held-out error and SRCC, correlation of errors, ...
         teachers: ``name``, ``teacher`` (stamp), ``labels`` (digest), ``scored`` rows, ``weight`` (mean over kept rows).
         pairs: ``first``, ``second``, ``n``, ``srcc``, and ``points``: up to 400 rows as [calibrated score of first, of
             second], evenly spaced over the pool.
@@ -80,17 +81,14 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
         raise IntegrityError(f"{path} is not what pocketiqa writes ({error}): fuse again with --overwrite") from error
 
 
-_PARTS = "parts"
-
-
 @dataclass(frozen=True)
 class StoredFusion:
     """A fusion as its store keeps it.
 
     Attributes:
-        report: see there.
-        ensemble: that joined the scores.
-        rule: that chose the rows, with ``min_teachers`` resolved.
+        report: what ``fusion.json`` says.
+        ensemble: calibrated teachers that joined the scores.
+        rule: rule that chose the rows, with ``min_teachers`` resolved.
         teachers: name in the fusion to the digest of the teacher's stamp, in the order of ``ensemble.names``.
     """
 

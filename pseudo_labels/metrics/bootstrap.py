@@ -57,7 +57,7 @@ class Draws:
     Attributes:
         groups: group number of each image, from 0 without gaps.
         resamples: how many resamples.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     groups: NDArray[np.int64]
@@ -197,7 +197,7 @@ def bootstrap_metrics(
 
     Args:
         prediction: score of each image of ``draws`` (any value outside ``keep``).
-        target: likewise.
+        target: target score of each image of ``draws`` (any value outside ``keep``).
         draws: the resamples; pass the same to every model that is compared.
         keep: images to use; all if None.
     """

@@ -21,6 +21,7 @@ FloatArray = NDArray[np.float64]
 
 MIN_IMAGES = 3  # below three points every correlation is -1, 0, 1 or undefined
 MIN_IMAGES_LOGISTIC = 6  # four parameters are fitted, and something must be left to check them on
+Metric = Callable[[ArrayLike, ArrayLike], float]
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,6 @@ def rmse_logistic4(prediction: ArrayLike, target: ArrayLike) -> float:
     return float("nan") if fit.reason else rmse(mapped, target)
 
 
-Metric = Callable[[ArrayLike, ArrayLike], float]
 METRICS: MappingProxyType[str, Metric] = MappingProxyType(
     {
         "srcc": srcc,

@@ -53,7 +53,7 @@ class AnchoredTeacher:
     Args:
         base: teacher that scores clean photographs; needs no reference.
         reference: compares copies with them.
-        exponent: of the comparison, above 0.
+        exponent: exponent of the comparison, above 0.
         features: give the base's features of each image.
 
     Raises:
@@ -162,7 +162,7 @@ def build_anchored(
     Args:
         build: builds the base, as ``registry.build_teacher``.
         base: registry name, folder of a fitted teacher, or ``package.module:function``; it needs no reference.
-        options: of the base.
+        options: options of the base.
         exponent: exponent of the comparison, above 0; below 1, distortions cost less.
         features: whether the base's features of each image are given, which costs one look at each.
 

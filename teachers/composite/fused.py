@@ -41,7 +41,7 @@ class Member:
     Attributes:
         name: in the fusion.
         teacher: built.
-        stamp: of ``teacher``; kept, for it may take a hash of all weights to tell.
+        stamp: stamp of ``teacher``; kept, for it may take a hash of all weights to tell.
     """
 
     name: str
@@ -59,7 +59,7 @@ class FusedTeacher:
         ensemble: that was fitted to their scores.
         rule: an image that it does not keep gets no score.
         scale: what 0 and 1 mean, for the stamp.
-        licence: of all teachers, for the stamp.
+        licence: licence of all teachers, for the stamp.
         features_of: name of the teacher whose features are given; None for none.
     """
 

@@ -15,8 +15,8 @@ def pack(items: Sequence[Item | None]) -> tuple[Tensor, ...]:
     """Several items as one flat tuple, as batches are made of those.
 
     Args:
-        items: of the inner teachers or views; None where one has none. Items with None at other positions never have
-            equal shapes, so that they are never in one batch.
+        items: inputs of the inner teachers, or crops; None where one has none. Inputs with None at other positions
+            never have equal shapes, so that they are never in one batch.
 
     Returns:
         The tensors of the first item, of the second, ..., an empty one for None; and at last int64 [items]: how many

@@ -53,7 +53,7 @@ class Views:
 
     Attributes:
         crops: number of crops, at most 64; see the module for their positions.
-        crop_fraction: of each side that a crop covers, above 0 and below 1; 0.8 keeps 64 % of the area.
+        crop_fraction: fraction of each side that a crop covers, above 0 and below 1; 0.8 keeps 64 % of the area.
         flips: whether each view is also scored mirrored left to right.
 
     Raises:

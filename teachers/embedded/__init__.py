@@ -15,7 +15,8 @@ def build_embedded(build: "TeacherBuilder", **options: Any) -> "Teacher":
 
     Args:
         build: as ``registry.build_teacher``, which hands itself over so that no circle of imports arises.
-        options: of ``qfm_iqm`` that change speed alone, such as ``precision``; others do not fit what was learned.
+        options: options of ``qfm_iqm`` that change speed alone, such as ``precision``; others do not fit the
+            weights.
 
     Raises:
         PocketiqaError: an option that does not fit, or a package that is not installed.
