@@ -17,7 +17,6 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 from tests.helpers.training import texture_store
 
-NAN = float("nan")
 CROPS = ImageSettings(crop_size=64)
 WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
 

@@ -16,9 +16,7 @@ from distill.training.batches import BatchMaker, Sampler
 from distill.training.environment import interruption, prefetched, training_environment
 from pseudo_labels.errors import PocketiqaError
 
-NAN = float("nan")
 CROPS = ImageSettings(crop_size=64)
-WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
 
 
 def maker(measured: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
