@@ -238,9 +238,9 @@ def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, Image
     for shard in range(labels.spec.shards):
         records = labels.shard_labels(shard).to_pylist()
         for index, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
-            where = (shard, index) if featured else (-1, -1)
-            status, score, confidence = record["status"], record["score"], record["confidence"]
-            yield _Label(row, status, score, confidence, record["view"], record["sha256"], *where), ref
+            values = {name: record[name] for name in ("status", "score", "confidence", "view", "sha256")}
+            where = {"shard": shard, "shard_row": index} if featured else {}
+            yield _Label(row, **values, **where), ref
 
 
 def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
@@ -251,7 +251,9 @@ def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Ite
         index = left.pop(ref.id, None) if ref.status != Status.DUPLICATE else None
         if index is not None:
             score, confidence = float(table.scores[index]), float(table.confidence[index])
-            yield _Label(row, Status.OK, score, confidence, FULL, ref.sha256, *featured.get(ref.id, (-1, -1))), ref
+            shard, shard_row = featured.get(ref.id, (-1, -1))
+            label = _Label(row, Status.OK, score, confidence, FULL, sha256=ref.sha256, shard=shard, shard_row=shard_row)
+            yield label, ref
     if left:
         raise PocketiqaError(
             f"source {source.name!r}: {len(left)} of {len(table.ids)} labelled images are not in the pool "

@@ -221,9 +221,9 @@ def test_files_that_have_changed_are_read_once(tmp_path: Path, pool: Pool) -> No
     assert read == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("damaged", [TABLE, "manifest.json"])
-def test_a_damaged_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, pool: Pool, distorted: str) -> None:
-    (pool.folder / distorted).write_bytes(b"damaged")
+@pytest.mark.parametrize("corrupt", [TABLE, "manifest.json"])
+def test_a_corrupt_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, pool: Pool, corrupt: str) -> None:
+    (pool.folder / corrupt).write_bytes(b"damaged")
     for file in (tmp_path / "photos").iterdir():
         os.utime(file, ns=(1, 1))
     with pytest.raises(PocketiqaError):
@@ -264,7 +264,7 @@ def test_too_many_bad_images_fail_loudly_and_can_be_looked_at(tmp_path: Path) ->
     assert "4 of 6 images are bad, above the limit of 50%: 3 not_an_image (such as: begins with b'nothing'" in message
     assert "1 empty" in message
     assert str(out / TABLE) in message
-    assert "--max-bad-share" in message
+    assert "--max-bad-fraction" in message
     assert "\n" not in message
     assert pq.read_table(out / TABLE).column("status").to_pylist() == ["ok", "ok", *["not_an_image"] * 3, "empty"]
     with pytest.raises(PocketiqaError, match="unfinished"):

@@ -19,6 +19,7 @@ from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
 from teachers.label import label, label_pool
 from teachers.reference import build_reference
+from tests.helpers.campaign import kills
 from tests.helpers.corpus import build_corpus
 from tests.helpers.killing import kill_and_resume
 from tests.helpers.labelling import label_folder, shard_bytes
@@ -88,16 +89,17 @@ def test_stored_features_are_those_of_the_teacher(unbroken: LabelStore):
     np.testing.assert_allclose(joined.astype(np.float64).mean(1), scores, atol=1e-3)  # fp16
 
 
-def test_thirty_kills_leave_the_bytes_of_an_unbroken_run(pool: Pool, tmp_path: Path):
+def test_kills_leave_the_bytes_of_an_unbroken_run(pool: Pool, tmp_path: Path):
     broken, peaceful = tmp_path / "broken", tmp_path / "peaceful"
+    wanted = kills(30, short=8)
     hits = kill_and_resume(
         label_folder,
         [str(pool.folder), str(broken)],
         unbroken_args=[str(pool.folder), str(peaceful)],
-        kills=30,
+        kills=wanted,
         preload=["teachers.reference", "pandas"],
     )
-    assert hits == 30
+    assert hits == wanted
     assert shard_bytes(broken) == shard_bytes(peaceful)
     assert LabelStore.open(broken).digest == LabelStore.open(peaceful).digest
 

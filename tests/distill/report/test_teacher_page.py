@@ -177,7 +177,7 @@ def test_hostile_names_stay_text_in_the_fitting_and_the_benchmarks(tmp_path: Pat
         assert parsed(section(page, id)).text.count("<script>alert('x')</script>") > 2
 
 
-@pytest.mark.parametrize(("device", "told"), [(None, True), ("NVIDIA H200", False)])
+@pytest.mark.parametrize(("device", "described"), [(None, True), ("NVIDIA H200", False)])
 def test_speeds_on_different_devices_are_not_compared(device: str | None, described: bool) -> None:
     inputs = sample_inputs()
     costs = {**inputs.costs, TEACHER: replace(inputs.costs[TEACHER], device=device)}
