@@ -1,4 +1,4 @@
-"""Views of an image that a label may speak of: all of it, its mirror image, or a window of it."""
+"""What a label of an image can be of: the whole image, its mirror image, or a crop."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 
 FULL, FLIP = "full", "flip"
-_DIGITS = 4  # of a fraction: a hundredth of a pixel of most images
+# Of a fraction, so that the name of a crop in a store gives exactly this crop back. Rounding moves an edge by at most
+# 0.05 pixels in an image of 1,000.
+_DIGITS = 4
 _CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
 
 
@@ -43,10 +45,11 @@ class Crop:
     def in_pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width in an image of this size; at least one pixel."""
         tall, wide = (max(1, round(fraction * side)) for fraction, side in ((self.height, height), (self.width, width)))
+        # Rounded on their own, top and height may together exceed the image by a pixel.
         return min(round(self.top * height), height - tall), min(round(self.left * width), width - wide), tall, wide
 
     def cut(self, rgb: np.ndarray) -> np.ndarray:
-        """The window of an image HxWx3, contiguous."""
+        """This part of an image HxWx3, contiguous."""
         top, left, height, width = self.in_pixels(*rgb.shape[:2])
         return np.ascontiguousarray(rgb[top : top + height, left : left + width])
 
@@ -55,15 +58,16 @@ WHOLE = Crop()
 
 
 def crop_of(view: str) -> Crop:
-    """What part of an image a view shows.
+    """The crop that the ``view`` of a label names; ``WHOLE`` for the full and the mirrored image.
 
     Raises:
-        PocketiqaError: no view that we know.
+        PocketiqaError: the name is not known.
     """
     if view in (FULL, FLIP):
         return WHOLE
     match = _CROP.fullmatch(view)
     window = Crop(*map(float, match.groups())) if match else WHOLE
+    # Sums of decimals carry float noise: 1 is told by being below the next larger sum of four digits.
     fits = window.top + window.height < 1 + 10**-_DIGITS and window.left + window.width < 1 + 10**-_DIGITS
     if not match or not fits or not window.height * window.width:
         raise PocketiqaError(
@@ -74,15 +78,15 @@ def crop_of(view: str) -> Crop:
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """One random window of each image: of its own aspect, anywhere in it, the same in every process and run.
+    """One random crop of each image, anywhere in it and with its aspect ratio; the same in every process and run.
 
     Attributes:
         smallest: least fraction of height and width, above 0.
         largest: largest fraction, at most 1.
-        seed: another seed, other windows.
+        seed: seed of sizes and positions.
 
     Raises:
-        PocketiqaError: fractions out of range, or the smaller one last.
+        PocketiqaError: a fraction is out of range, or ``smallest`` is above ``largest``.
     """
 
     smallest: float = CROP_SMALLEST
@@ -97,8 +101,10 @@ class RandomCrops:
             )
 
     def of(self, image_id: str) -> Crop:
-        """The window of an image."""
+        """The crop of an image, by its id."""
+        # The word keeps these draws apart from those of distortions, which are made from seed and id, too.
         size, down, across = generator("crop", self.seed, image_id).random(3).tolist()
         fraction = max(round(self.smallest + size * (self.largest - self.smallest), _DIGITS), 10**-_DIGITS)
+        # Rounded before it is used: what is cut is what the name in the store says.
         top, left = (round(position * (1 - fraction), _DIGITS) for position in (down, across))
         return Crop(top, left, fraction, fraction)

@@ -21,6 +21,7 @@ class StorageFullError(PocketiqaError):
     """The disk or quota is full; everything committed before is still valid."""
 
 
+# Python shows a FutureWarning to every user, but hides most DeprecationWarnings.
 class RenamedWarning(FutureWarning):
     """An old name was used; it is read in this release only."""
 
@@ -38,5 +39,6 @@ def read_renamed(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[
     old = [name for name in renamed if name in values and renamed[name] not in values]
     for name in old:
         text = f"{name!r} is called {renamed[name]!r} now; the old name is read in this release only"
+        # Where it is reported: the caller of the function that reads the names.
         warnings.warn(text, RenamedWarning, stacklevel=3)
     return {renamed[name] if name in old else name: value for name, value in values.items()}

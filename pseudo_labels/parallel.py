@@ -64,6 +64,7 @@ def in_order(
         for item in items:
             item_size = size(item) if size else 0
             while waiting and (len(waiting) >= most or (size and size_waiting + item_size > size_ahead)):
+                # From the front alone: a slow item makes finished ones wait, but the order stays and memory is bounded.
                 done_size, future = waiting.popleft()
                 size_waiting -= done_size
                 yield future.result()
@@ -81,7 +82,11 @@ def in_order(
 
 
 def _process_pool(workers: int, function: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    # Not ``fork``: the child would have copies of locks that threads of the parent hold, which nobody in it ever
+    # releases.
     context = multiprocessing.get_context("spawn")
+    # As ``initargs`` the function is sent once to each worker; with each task, a large one would travel again and
+    # again.
     return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(function,))
 
 
@@ -90,6 +95,7 @@ def _begin(function: Callable[[Any], Any]) -> None:
     _work = function
     # Ctrl-C reaches every process of the terminal; stopping is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A daemon, so that it does not keep a worker alive that has nothing left to do.
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
@@ -98,6 +104,7 @@ def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        # Not ``sys.exit``, which would end only this thread.
         os._exit(1)
 
 

@@ -20,7 +20,7 @@ _SHARDS = ".index.json"
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps ``given`` from replacing ``own``, to stand behind a subject; empty if nothing does."""
+    """What keeps ``given`` from replacing ``own``, in words that follow a subject; empty if nothing does."""
     wrong_shape = [
         f"{name} of shape {list(given[name].shape)} instead of {list(own[name].shape)}"
         for name in own
@@ -46,6 +46,7 @@ def read_torch_file(path: Path) -> Any:
     Raises:
         PocketiqaError: it is not there, cut off or no checkpoint, or holds more than tensors; one line that says which.
     """
+    # Files of torch before 1.6 are plain pickles. Only the zip format can be mapped.
     is_zip = False
     try:
         with open(path, "rb") as file:
@@ -92,6 +93,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         raise PocketiqaError(f"{index} is no index of weight files ({_first_line(error)}): fetch it again") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
+        # The name alone: an index must not lead to files outside of its folder.
         tensors |= _read_safetensors(index.parent / Path(str(name)).name)
     return tensors
 
@@ -124,7 +126,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
 
     Args:
         module: parameters and persistent buffers are replaced, none is copied into.
-        tensors: one for each of them and no other.
+        tensors: one tensor for each of them and no other.
         where: what an error calls their source.
 
     Raises:
@@ -132,6 +134,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
     """
     own = module.state_dict()
     refuse_misfits(own, tensors, where)
+    # ``assign`` takes tensors as they are, so they get the model's type first: files often hold float16.
     converted = {name: value.to(own[name].dtype) for name, value in tensors.items()}
     module.load_state_dict(converted, assign=True)
 

@@ -25,7 +25,10 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
+        # Type and shape too: the same bytes in another shape are another tensor.
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        # As bytes, because numpy has no bfloat16; flat, because torch does not view a tensor without dimensions as
+        # bytes.
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -37,7 +40,7 @@ def write_checksummed(path: Path, kind: str, head: Mapping[str, Any], tensors: M
         path: path of the file; its folder exists.
         kind: what the file is, in words.
         head: JSON values.
-        tensors: on any device.
+        tensors: tensors by name, on any device.
 
     Raises:
         StorageFullError: the disk is full; an earlier file is untouched.
@@ -53,7 +56,7 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
 
     Args:
         path: path of the file.
-        kind: that it was written as.
+        kind: the kind that it was written as.
         mend: what the user can do, for messages.
 
     Raises:
@@ -72,6 +75,7 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
         raise PocketiqaError(f"{path} is no {kind}: {mend}")
     record = _record(metadata[_key(kind)], path, mend)
     head = record.get("head")
+    # The digest covers kind and head as well, so that a scale or licence that was edited by hand is noticed.
     if not isinstance(head, dict) or _digest(kind, head, tensors) != record.get("digest"):
         raise IntegrityError(f"{path} was altered, it is not what was written as a {kind}: {mend}")
     return head, tensors
@@ -83,6 +87,7 @@ def _record(text: str, path: Path, mend: str) -> dict[str, Any]:
     except ValueError as error:
         raise IntegrityError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
     version = record.get("format") if isinstance(record, dict) else None
+    # Before the digest is compared: another format may compute it in another way, and would count as corrupt.
     if version != FORMAT:
         raise PocketiqaError(f"{path} has format {version!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa")
     return record

@@ -21,6 +21,7 @@ _KIND = "fitted teacher"
 _MEND = "give a file that `pocketiqa fit-teacher` made, or fit the teacher again"
 NEW_HEAD = "new"
 """As ``head`` of a builder: random weights, to be fitted."""
+# Part of stamps, and so of the digests of existing labels: the words must not change.
 UNFITTED = "none: this head was not fitted to opinion scores"
 """The scale of a teacher with such a head."""
 Network = TypeVar("Network", bound=nn.Module)
@@ -88,7 +89,7 @@ def check_fits(trained: Trained, target: Trained, path: Path) -> None:
     Args:
         trained: read from ``path``.
         target: what is to be replaced by it.
-        path: for the message.
+        path: path to name in the message.
 
     Raises:
         PocketiqaError: it was fitted for another teacher, with other options, on another frozen base, or has other
@@ -102,6 +103,7 @@ def check_fits(trained: Trained, target: Trained, path: Path) -> None:
         raise PocketiqaError(
             f"{path} was fitted with other options ({'; '.join(changed)}): build {target.teacher} as it was"
         )
+    # Nothing else would show it: on other frozen weights all shapes fit, and the scores mean nothing.
     if trained.base != target.base:
         raise PocketiqaError(
             f"{path} was fitted on the frozen base {trained.base[:12]}..., this one is {target.base[:12]}...: "
@@ -307,9 +309,12 @@ class FittableBase(Generic[Network]):
         """
         trained = read_trained(Path(path))
         target = self._trained(self.scale, self.licence)
+        # All checks come before the first copy: a file that is refused leaves the model as it was.
         check_fits(trained, target, Path(path))
         with torch.no_grad():
             for name, value in target.tensors.items():
+                # In place: torch counts this as a change of the model's own tensors, so that ``weights`` hashes them
+                # anew.
                 value.copy_(trained.tensors[name])
         self.scale, self.licence = trained.scale, trained.licence
 

@@ -137,6 +137,8 @@ def missing_requirements(name: str) -> list[str]:
         _look_in_current_folder()
         try:
             spec = importlib.util.find_spec(module)
+        # ImportError: a package around the module is missing or fails. ValueError: a module without a specification, as
+        # ``__main__`` may be.
         except (ImportError, ValueError):
             spec = None
         return [] if spec else [module]
@@ -185,6 +187,7 @@ def file_options(name: str) -> set[str]:
         name: name in ``TEACHERS``, or ``module:function``.
     """
     parameters = inspect.signature(_builder(name)).parameters
+    # By the text of the annotation, because it is a union such as ``str | Path | None``, or quoted.
     return {option for option, parameter in parameters.items() if "Path" in str(parameter.annotation)}
 
 
@@ -194,13 +197,17 @@ def _builder(name: str) -> Callable[..., Any]:
 
 def _built(name: str, builder: Callable[..., Any], options: dict[str, Any]) -> "Teacher":
     parameters = inspect.signature(builder).parameters
+    # Taken out before the check: most builders do not know ``views``, which are laid around the teacher that they
+    # build.
     wanted = None if _VIEWS in parameters else options.pop(_VIEWS, None)
     _check_options(builder, name, options)
+    # Late, because they import torch: help texts and ``doctor`` read ``TEACHERS`` without it.
     from teachers.base import check_teacher
     from teachers.composite.multi_view import MultiView, read_views
 
     views = None if wanted is None else read_views(wanted)  # before the builder, which may load weights for minutes
     teacher = check_teacher(builder(**options), name)
+    # One view is the whole image: wrapped, the teacher would have another stamp for the same scores.
     return teacher if views is None or views.count == 1 else MultiView(teacher, views)
 
 

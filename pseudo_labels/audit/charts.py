@@ -74,10 +74,10 @@ def picture(pool: Pool | None, row: int, uri: str, caption: str) -> str:
     """A thumbnail of a row of the pool with a caption (HTML); in words why, where it cannot be shown.
 
     Args:
-        pool: None where it is not to be had.
-        row: in the pool.
+        pool: the pool; None where it is not available.
+        row: position in the pool.
         uri: address of the row.
-        caption: the name of the file is added.
+        caption: text under the picture; the name of the file is added.
     """
     under = f"<figcaption>{caption}<br>{escape(Path(uri).name)}</figcaption>"
     if pool is None:
@@ -98,6 +98,7 @@ def inline(data: bytes, kind: str) -> str:
 
 
 def _image(draw: Callable[[Axes], None], alt: str, size: tuple[float, float] = _SIZE_IN) -> str:
+    # Not by ``pyplot``, which keeps each figure in memory until it is closed.
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -110,7 +111,7 @@ def _image(draw: Callable[[Axes], None], alt: str, size: tuple[float, float] = _
 
 
 def charts(report: AuditReport) -> str:
-    """Histograms, levels and shards; empty if nothing has a score."""
+    """Histograms, means by level and means by shard; empty if nothing has a score."""
     if not report.scores["n"]:
         return ""
     drawings = [_histogram(name, own) for name, own in report.histograms.items()]
@@ -179,6 +180,7 @@ def scatter_matrix(names: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> 
     cells = []
     for row, second in enumerate(names[1:], start=1):
         for column, first in enumerate(names[:-1]):
+            # Empty cells above the diagonal: each pair is shown once, at its row and column.
             cells.append(_scatter(by_names[first, second], side) if column < row else '<div class="none"></div>')
     count = len(names) - 1
     columns = f"grid-template-columns: repeat({count}, minmax(170px, 1fr)); max-width: {count * _WIDEST_PX}px"

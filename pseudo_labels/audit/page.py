@@ -19,6 +19,7 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 
 _UNFITTED = {"quantile": "aligned by quantiles, without ratings", "none": "scores as they are"}
+# Long hex numbers are digests: the first 12 digits tell them apart, whole ones would fill the table.
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 _TOLD_BELOW = ("parts", "calibrations", "keep")  # options of a fusion, which has a section of its own
 
@@ -28,7 +29,7 @@ def fusion_section(fusion: Mapping[str, Any], pool: Pool | None) -> str:
 
     Args:
         fusion: the fusion record of ``AuditReport``.
-        pool: for pictures; None where it is not to be had.
+        pool: the pool, for pictures; None where it is not available.
     """
     pairs = ""
     if fusion["pairs"]:
@@ -126,7 +127,7 @@ def _caption(example: Mapping[str, Any], names: list[str]) -> str:
 
 
 def write_audit_page(report: AuditReport, out: Path | str) -> None:
-    """Write the report as HTML; pictures are left out where the pool or a file is not to be had.
+    """Write the report as HTML; pictures are left out where the pool or a file is not available.
 
     Args:
         report: the report of ``audit_store``.
@@ -149,6 +150,7 @@ def write_audit_page(report: AuditReport, out: Path | str) -> None:
     page = '<!doctype html><html lang="en"><meta charset="utf-8">'
     page += f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     text = f"{page}<style>{STYLE}</style><body>{body}</body></html>\n"
+    # A file name that is no valid Unicode must not keep the page from being written.
     write_atomic(out, text.encode("utf-8", "backslashreplace"))
 
 

@@ -55,6 +55,7 @@ def find_fusion(
         report = read_fusion(store).report
     except PocketiqaError as error:
         return None, f"nothing is known of the fusion: {error}"
+    # The report is a file beside the shards. One of an earlier fusion can lie there while the shards are of another.
     if whole and report.kept != counts.get("ok", 0):
         return None, (
             f"nothing is known of the fusion: its report tells of {report.kept} kept rows, the store holds "
@@ -125,7 +126,7 @@ def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
     """Warnings, most urgent first.
 
     Args:
-        report: whatever ``audit`` has found so far.
+        report: the report of ``audit_store``, without its warnings.
         scores: scores of the ``ok`` rows.
     """
     return [*_corruption(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
@@ -182,6 +183,7 @@ def _trends(report: AuditReport) -> list[str]:
 
 def _drift(report: AuditReport) -> list[str]:
     means = np.array([shard["mean"] for shard in report.by_shard])
+    # The median of so few distances says nothing of how far shards usually are apart.
     if len(means) < 4:
         return []
     distance = np.abs(means - np.median(means))
@@ -284,6 +286,7 @@ def _coverage(rows: _Rows) -> dict[str, Any]:
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     example: dict[tuple[str, str], tuple[str, str]] = {}
     for uri, status, reason in zip(rows.uri, rows.status, rows.reason, strict=True):
+        # Sizes and counts differ from image to image: without them, a reason that many share counts once.
         kind = _NUMBER.sub("#", reason)
         reasons[status][kind] += 1
         example.setdefault((status, kind), (reason, uri))
@@ -330,7 +333,7 @@ def _spread(spreads: np.ndarray) -> dict[str, Any]:
 
 
 def _levels(store: LabelStore, rows: _Rows) -> tuple[dict[str, float], dict[str, Any], str]:
-    """Scores by level and by distortion, and why not if the pool is not to be had."""
+    """Scores by level and by distortion; both empty where the pool is not available, and a warning that says why."""
     try:
         pool = Pool.open(store.pool_path)
     except PocketiqaError as error:
@@ -346,6 +349,7 @@ def _levels(store: LabelStore, rows: _Rows) -> tuple[dict[str, float], dict[str,
     for position, ref in enumerate(pool):
         if position in score_at:
             pairs[ref.distortion].append((ref.level, score_at[position]))
+    # Originals alone: a pool of photographs has no levels.
     if set(pairs) <= {""}:
         return {}, {}, ""
     distortions = {}

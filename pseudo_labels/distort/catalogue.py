@@ -15,6 +15,7 @@ from pseudo_labels.errors import PocketiqaError
 
 # Raised whenever an operator or a level table changes: pools made before and after are then kept apart.
 VERSION = 1
+# Also the least that the reference teacher takes, so that every copy can be scored.
 MIN_SIDE_PX = 64
 
 Operator = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -83,6 +84,7 @@ _CAMERA: tuple[Operator, ...] = (
 
 def _build() -> dict[str, Distortion]:
     kadid = [
+        # The function's name is the name in pools and file names: another name is another distortion to them.
         Distortion(operator.__name__, family, f"KADID-10k #{number}", operator)
         for number, (family, operator) in enumerate(_KADID, start=1)
     ]
@@ -170,5 +172,6 @@ def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: st
         raise PocketiqaError(_unknown(name, CATALOGUE))
     if not (math.isfinite(level) and 0 < level <= LEVELS):
         raise PocketiqaError(f"level {level!r} of {name} is out of range: it must be above 0 and at most {LEVELS}")
+    # As a float, because the digest of 3 is not that of 3.0: one level must have one chance.
     rng = generator(int(seed), image_id, name, float(level))
     return np.ascontiguousarray(CATALOGUE[name].apply(check_image(rgb), float(level) / LEVELS, rng))

@@ -38,7 +38,7 @@ def build_synthetic_pool(
     """Make distorted copies of the clean images of a pool, and a pool of both.
 
     Each clean image (``ok`` and an original) gives one row of its own, level 0, and ``per_image`` rows of distorted
-    copies, chosen as ``plan.plan`` says. A copy with the bytes of an earlier row is a ``duplicate``; a reference that
+    copies, chosen as ``maker.plan`` says. A copy with the bytes of an earlier row is a ``duplicate``; a reference that
     can no longer be read gives rows that say so. An interrupted run goes on where it was, and ends with the same bytes.
 
     Args:
@@ -46,7 +46,7 @@ def build_synthetic_pool(
         out: folder of the new pool.
         per_image: distorted copies of each clean image, at least 1.
         names: distortions and groups, see ``catalogue.select``; None means the 25 of KADID-10k.
-        seed: another seed, other distortions, levels and noise.
+        seed: seed of distortions, levels and noise.
         max_side: shrink references until neither side exceeds it (but no side falls below 64 pixels); at least 64.
         workers: processes. They are started afresh, so a script needs the usual ``if __name__ == "__main__"``.
         overwrite: replace an earlier pool that was made differently.
@@ -73,6 +73,7 @@ def build_synthetic_pool(
         "seed": seed,
         "max_side": max_side,
     }
+    # A generator: nothing is made before ``write_pool`` has claimed the folder, or removed an earlier pool from it.
     rows = _make_all(Maker(pool, out, seed, max_side), tasks, workers, progress)
     notes = {"clean_pool": str(pool.folder)}
     return write_pool(out, _mark_copies(rows), spec=spec, notes=notes, overwrite=overwrite)
@@ -94,6 +95,7 @@ def _make_all(maker: Maker, tasks: Sequence[Task], workers: int, progress: Progr
         # Of writers that were killed: with the lock in hand nobody is writing them.
         for leftover in (maker.out / IMAGES).glob(".*.staged"):
             shutil.rmtree(leftover, ignore_errors=True)
+        # One worker is this process: starting another would only cost time.
         for (_, distortions), rows in zip(
             tasks, in_order(maker.make, tasks, workers if workers > 1 else 0, processes=True), strict=True
         ):

@@ -1,6 +1,6 @@
-"""A teacher's scale, mapped to that of ratings by a rising curve; how sure its labels are after that.
+"""A rising curve from the scale of a teacher to that of ratings, and the expected error of the mapped scores.
 
-The labelled images must not be those that the teacher learned from: on those it looks surer than it is.
+The labelled images must not be those that the teacher learned from: on those its error is smaller than on others.
 """
 
 import hashlib
@@ -22,6 +22,8 @@ from pseudo_labels.records import SPREAD_OF_HALF_WEIGHT
 FloatArray = NDArray[np.float64]
 Form = Literal["identity", "knots", "logistic"]
 
+# Fraction of the score itself in the mapped score: the map rises strictly even where the curve is flat, so ranks stay.
+# It moves a score by at most 0.001.
 _TILT = 1e-3
 # Bounds of the logistic's middle and width in standard deviations of the scores: a straight line is the limit of an
 # ever wider slope, a step that of an ever narrower one, and the search must end.
@@ -35,7 +37,9 @@ MIN_LABELLED = 20
 MIN_GROUPS = 5
 # Scores that vary less do not tell images apart; the audit says so of them too.
 CONSTANT_STD = 1e-3
+# Each fit then sees four fifths of the ratings, nearly as many as the final one.
 _FOLDS = 5
+# One for each per cent, both ends included.
 _QUANTILES = 101
 UNFITTED = ("quantile", "none")
 
@@ -70,6 +74,7 @@ class MonotoneMap:
         x, s = np.asarray(scores, np.float64), np.asarray(spreads, np.float64)
         low, high = np.clip(x - s, 0.0, 1.0), np.clip(x + s, 0.0, 1.0)
         width = high - low
+        # NaN in the spreads means not known, and stays.
         with np.errstate(invalid="ignore"):
             slope = (self(high) - self(low)) / np.where(width > 0, width, 1.0)
         return slope * s
@@ -92,6 +97,7 @@ def knots_map(x: ArrayLike, y: ArrayLike) -> MonotoneMap:
         y: rising, in [0, 1].
     """
     x, y = np.asarray(x, np.float64), np.clip(np.asarray(y, np.float64), 0.0, 1.0)
+    # One point alone has no slope: the map is then constant, but for the tilt.
     slope = (y[-1] - y[0]) / (x[-1] - x[0]) if len(x) > 1 else 0.0
     if x[0] > 0:
         x, y = np.append(0.0, x), np.append(max(0.0, y[0] - slope * x[0]), y)
@@ -115,6 +121,7 @@ def fit_isotonic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     means = np.bincount(inverse, ratings) / counts
     level = np.asarray(isotonic_regression(means, sample_weight=counts.astype(np.float64)))
+    # The regression gives each of its blocks exactly one value, and no two blocks the same one.
     _, block = np.unique(level, return_inverse=True)
     size = np.bincount(block, counts)
     return knots_map(np.bincount(block, counts * values) / size, np.bincount(block, counts * level) / size)
@@ -131,15 +138,18 @@ def fit_logistic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     x = (scores - mean) / std
 
     def residuals(parameters: FloatArray) -> FloatArray:
+        # ``rise`` is a fraction of what is above ``low``: a box of bounds then keeps both plateaus within [0, 1].
         low, rise, middle, log_width = parameters
         return low + (1 - low) * rise * expit((x - middle) * np.exp(-log_width)) - ratings
 
+    # Off the bounds by a hundredth: at a bound a search could only go one way.
     low, high = np.clip(np.quantile(ratings, [0.02, 0.98]), [0.01, 0.02], [0.98, 0.99])
     rise = np.clip((high - low) / (1 - low), 0.01, 0.99)
     starts = [np.array([low, rise, middle, np.log(w)]) for middle in _START_MIDDLES for w in _START_WIDTHS]
     starts.sort(key=lambda start: float(np.sum(residuals(start) ** 2)))
     box = ([0.0, 0.0, -_MIDDLE, np.log(_WIDTH[0])], [1.0, 1.0, _MIDDLE, np.log(_WIDTH[1])])
     fits = [least_squares(residuals, start, bounds=box, max_nfev=200) for start in starts[:_BEST_STARTS]]
+    # Converged or not: the best point is a rising curve, and held-out images show how good it is.
     low, rise, middle, log_width = min(fits, key=lambda result: result.cost).x
     values = {
         "low": low,
@@ -227,7 +237,7 @@ class Calibration:
 
 
 def uncalibrated(map: MonotoneMap | None = None, method: str = "none") -> Calibration:
-    """A calibration that no ratings stand behind: labels are taken to be off by a tenth of the scale.
+    """A calibration without ratings: labels are assumed to be wrong by a tenth of the scale.
 
     The teacher's own variance comes on top of that.
     """
@@ -254,8 +264,8 @@ def calibrate(
         scores: [N] of the teacher, in [0, 1].
         ratings: [N] of people for the same images, in [0, 1].
         groups: images of one scene share a group; None makes every image a group of its own.
-        spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they foretell
-            the errors found.
+        spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they predict
+            the errors.
         method: ``auto``, ``logistic`` or ``isotonic``.
         name: name of the teacher, for errors.
         seed: seed of folds and resamples.
@@ -273,14 +283,17 @@ def calibrate(
     names = [str(row) for row in range(len(x))] if groups is None else list(groups)
     _check(x, y, names, name)
     agreement = agree(x, y, names, seed=seed)
+    # Before any fit: a rising curve through falling ratings is flat, and would look like a weak teacher.
     _check_direction(agreement, name)
     fold = _folds(names, seed)
     held_out = {each: _held_out(each, x, y, fold) for each in (_FITS if method == "auto" else [method])}
     rmse = {each: float(np.sqrt(np.mean((predicted - y) ** 2))) for each, predicted in held_out.items()}
     chosen = _chosen(held_out, y)
     map = _FITS[chosen](x, y)
+    # On the final map, as later labels will be, while the errors are of held-out images.
     own = np.full(len(x), np.nan) if spreads is None else map.spread(x, spreads) ** 2
     expected = fit_expected_error(np.ones(len(x)), own, (held_out[chosen] - y) ** 2)
+    # Part of digests: the last bits of a sum differ between machines.
     rounded = {each: round(value, 9) for each, value in rmse.items()}
     calibration = Calibration(
         chosen, map, expected, n=len(x), groups=len(set(names)), agreement=agreement, held_out_rmse=rounded

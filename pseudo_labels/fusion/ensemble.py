@@ -31,7 +31,7 @@ MIN_COMMON = 20
 
 @dataclass(frozen=True)
 class Fused:
-    """What an ensemble says of images.
+    """Fused scores of images.
 
     Attributes:
         score: [N] in [0, 1], NaN where no teacher has a score.
@@ -54,10 +54,10 @@ class Ensemble:
 
     Attributes:
         names: names of the teachers, in the order of all arrays.
-        calibrations: one for each.
-        errors: how the teachers' errors hang together; None without ratings.
+        calibrations: one calibration for each teacher.
+        errors: how the teachers' errors are correlated; None without ratings.
         last: map of the weighted mean to the common scale. Each calibrated teacher keeps to the middle as far as it is
-            unsure; their mean does so too, though it is surer.
+            unsure; their mean does so too, though its error is smaller.
         expected: squared error of the fused score, from ``base`` and ``disagreement`` of ``combine``:
             ``score_std^2 = base_gain * base + extra_gain * disagreement``.
     """
@@ -135,7 +135,7 @@ def check_method(method: str, ratings: Mapping[str, float] | None) -> None:
 def fit_ensemble(
     names: Sequence[str], columns: Columns, ratings: Ratings | None, *, method: str = "auto", seed: int = 0
 ) -> tuple[Ensemble, dict[str, Any]]:
-    """Calibrate every teacher, and learn how their errors hang together.
+    """Calibrate every teacher, and learn how their errors are correlated.
 
     Args:
         names: names of the teachers.
@@ -153,7 +153,9 @@ def fit_ensemble(
     """
     if ratings is None:
         calibrations = _unfitted(names, columns, method)
+        # Nothing is known of errors: base and disagreement count in full.
         return Ensemble(tuple(names), calibrations, None, MonotoneMap(), ExpectedError(1.0, 1.0)), {}
+    # Stores hold float32, which is exact in float64: fits get the same numbers as later ``__call__`` does.
     scores = columns.scores[:, ratings.rows].astype(np.float64)
     spreads = columns.spreads[:, ratings.rows].astype(np.float64)
     held_out = np.full(scores.shape, np.nan)
@@ -168,8 +170,11 @@ def fit_ensemble(
         calibrations.append(fitted)
     errors = ErrorStructure(error_correlation(held_out - ratings.scores), round(float(ratings.scores.var()), 9))
     variances = np.stack([own.variance(*pair) for own, *pair in zip(calibrations, scores, spreads, strict=True)])
+    # Of held-out scores, as the ensemble will meet new images. With fitted ones, the last map and the expected error
+    # would be too optimistic.
     combined = combine(held_out, variances, errors)
     last, fused = MonotoneMap(), combined.score
+    # One teacher alone is on the common scale already.
     if len(names) > 1:
         last, fused = _calibrated_again(fused, names, ratings, method, seed)
     expected = fit_expected_error(combined.base, combined.disagreement, (fused - ratings.scores) ** 2)
@@ -205,6 +210,7 @@ def _unfitted(names: Sequence[str], columns: Columns, method: str) -> tuple[Cali
             f"{int(common.sum())} images have a score from all of {', '.join(names)}: at least {MIN_COMMON} are needed "
             "to align them by quantiles; leave out the teacher that scored fewest, or give ratings"
         )
+    # Of common images alone: other images may be better or worse, and would shift one teacher's quantiles.
     return tuple(align_quantiles(list(columns.scores[:, common])))
 
 
@@ -212,6 +218,7 @@ def _on_ratings(
     names: Sequence[str], held_out: FloatArray, fused: FloatArray, ratings: Ratings, seed: int
 ) -> dict[str, Any]:
     """Fused score and teachers against the ratings, on the images that all of them scored."""
+    # The same images for all, so that the figures can be compared.
     common = np.isfinite(held_out).sum(axis=0) == len(names)
     groups = [group for group, own in zip(ratings.groups, common, strict=True) if own]
 

@@ -32,6 +32,7 @@ from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore, StoreSpec
 
 VERSION = 1  # raised whenever equal parts and settings give other labels
+# Of a scatter plot: enough to see a shape, and the report stays small with many teachers.
 _POINTS = 400
 
 
@@ -144,6 +145,7 @@ def fuse(
     outlying = None if rule.outlier_feature is None else find_feature(parts, rule.outlier_feature)
     shards = _shards(parts, carried or outlying)
     spans = [shard_rows(parts[0].store.spec.rows, shards, index) for index in range(shards)]
+    # Each block is read once and written once; outliers need two more passes, one for the sample and one to measure.
     steps = _Steps(len(spans) * (4 if outlying else 2), progress)
     columns = read_columns(parts, spans, steps.within(0))
     rated = None
@@ -154,11 +156,13 @@ def fuse(
     if outlying:
         at, name = outlying
         outlier = measure_outliers(parts[at], name, columns.scored[at], spans, steps.within(len(spans)))
+    # Nothing is written before this: the spec holds digests of what was fitted, and most errors come while fitting.
     fused = plan.fuse(outlier)
     store = LabelStore.create(
         Path(out), plan.spec(fused, shards), pool_path=parts[0].store.pool_path, overwrite=overwrite
     )
     _write(store, parts, fused, carried, steps.within(steps.total - len(spans)))
+    # Before the store is finished: a finished one always has its report.
     write_fusion_report(plan.report(fused), store.folder)
     store.finish()
     return store
@@ -203,6 +207,7 @@ class _Plan:
         check_teachers(names, columns)
         self._ensemble, self._labelled = fit_ensemble(names, columns, rated, method=method, seed=seed)
         self._pairs = compare_teachers(names, columns)
+        # After the fit, where ratings show a reversed teacher more reliably than the other teachers can.
         check_consensus(names, self._pairs, calibrated=rated is not None)
 
     def fuse(self, outlier: np.ndarray | None) -> FusedRows:
@@ -213,6 +218,7 @@ class _Plan:
         specs = [part.store.spec for part in self._parts]
         options = {
             "calibrate": self._method,
+            # This key and the words of the scale are part of the digests of existing stores: they must not change.
             "opinions": self._rated.digest if self._rated else None,
             "parts": [
                 {"name": part.name, "teacher": part.store.spec.stamp.digest, "labels": part.store.digest}
@@ -225,6 +231,7 @@ class _Plan:
         }
         scale = "human opinions, 0 worst, 1 best" if self._rated else _joined(spec.stamp.scale for spec in specs)
         licence = _joined(spec.stamp.licence for spec in specs)
+        # The ensemble is what weights are to other teachers.
         stamp = TeacherStamp(NAME, VERSION, self._ensemble.digest, options, scale=scale, licence=licence)
         preprocessing = {part.name: part.store.spec.preprocessing for part in self._parts}
         features = () if self._carried is None else (self._carried[1],)
@@ -261,6 +268,7 @@ class _Plan:
     def _points(self, first: str, second: str) -> list[list[float]]:
         positions = [self._ensemble.names.index(name) for name in (first, second)]
         common = np.flatnonzero(self._columns.scored[positions].all(axis=0))
+        # Evenly over the pool and not at random: the same report comes from the same labels.
         chosen = common[np.unique(np.linspace(0, len(common) - 1, min(len(common), _POINTS)).astype(np.int64))]
         scores = [self._ensemble.calibrations[at].map(self._columns.scores[at, chosen]) for at in positions]
         return np.round(np.stack(scores, axis=1), 4).tolist()
@@ -281,6 +289,7 @@ def _write(
     names, missing = [part.name for part in parts], set(store.missing())
     for index in range(store.spec.shards):
         with store.writing(index):
+            # Under the lock, because a corrupt shard is removed, and another process may just be writing it again.
             if index not in missing and store.fault(index):
                 store.discard(index)
                 missing.add(index)

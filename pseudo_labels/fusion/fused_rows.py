@@ -17,10 +17,11 @@ from pseudo_labels.records import PseudoLabel, Status, confidence
 FloatArray = NDArray[np.float64]
 
 SAMPLE_ROWS = 2048
+# Of fewer images, ten neighbours would be more than a fifth: the distance to the tenth would say little.
 MIN_ROWS = 50
 _NEIGHBOURS = 10
 _DIMENSIONS = 32
-_POINTS_AT_ONCE = 512
+_POINTS_AT_ONCE = 512  # with a sample of 2048, their distances take 8 MB
 _TO_SIGMA = 1.4826  # from the median distance to the median, to the deviation of a normal distribution
 _ROWS_AT_ONCE = 1 << 16
 _EXAMPLES = 8
@@ -56,6 +57,8 @@ class OutlierMeasure:
         _, _, turned = np.linalg.svd((sample - self._mean) / self._scale, full_matrices=False)
         self._axes = turned[:_DIMENSIONS].T
         self._sample = self._project(sample)
+        # Distances are above 0 and a few are far larger than the rest: their logarithms lie more evenly about the
+        # median.
         distances = np.log(self._distances(self._sample, np.arange(len(sample))))
         self._median = float(np.median(distances))
         self._deviation = _TO_SIGMA * float(np.median(np.abs(distances - self._median)))
@@ -67,7 +70,7 @@ class OutlierMeasure:
 
         Args:
             features: [N, C], pooled.
-            own: [N], place in the sample of each image that is in it, else -1: no image is its own neighbour.
+            own: [N], index in the sample of each image that is in it, else -1: no image is its own neighbour.
         """
         distances = self._distances(self._project(features), own)
         # Four decimals: the last bits of a sum differ between machines.
@@ -88,6 +91,8 @@ class OutlierMeasure:
         inside = np.flatnonzero(own >= 0)
         squares[inside, own[inside]] = np.inf
         nearest = np.partition(squares, _NEIGHBOURS - 1, axis=1)[:, _NEIGHBOURS - 1]
+        # Above 0, because a logarithm follows: rounding can give a square below 0, and ten copies of one image a
+        # distance of 0.
         return np.sqrt(np.maximum(nearest, 1e-12))
 
 
@@ -97,11 +102,11 @@ class FusedRows:
 
     Attributes:
         score: float32 [N], NaN where no teacher has one.
-        score_std: float32 [N], likewise.
-        rule: that was applied.
-        min_teachers: as ``rule`` has it, or its default.
-        measures: what the rule looked at.
-        reason: int8 [N], of ``keep.reasons``.
+        score_std: float32 [N], NaN where no teacher has a score.
+        rule: the rule that was applied.
+        min_teachers: the number that ``rule`` has, or its default.
+        measures: the measures that the rule was applied to.
+        reason: int8 [N], the result of ``keep.reasons``.
     """
 
     score: NDArray[np.float32]
@@ -129,9 +134,10 @@ class FusedRows:
 
         Args:
             row: position in the pool.
-            records: what each part says of it, as of a store's table.
+            records: its row in the table of each part.
             names: names of the parts.
         """
+        # A part without a score may not know the bytes of the image.
         first = next((record for record in records if record["status"] == Status.OK), records[0])
         identity = {name: first[name] for name in ("id", "uri", "sha256", "view")}
         if self.reason[row] == KEPT:
@@ -180,6 +186,7 @@ def fuse_rows(
         here = slice(start, start + _ROWS_AT_ONCE)
         block = ensemble(columns.scores[:, here], columns.spreads[:, here])
         score[here], score_std[here], disagreement[here] = block.score, block.score_std, block.disagreement
+    # Of the rounded spread, which is stored: a reader of the store computes the same confidence.
     certain = np.array([0.0 if np.isnan(s) else confidence(float(s)) for s in score_std])
     measures = Measures(columns.scored_by, certain, disagreement.astype(np.float64), featured, outlier)
     min_teachers = min(2, teachers) if rule.min_teachers is None else rule.min_teachers
@@ -205,7 +212,7 @@ def measure_outliers(
     """Robust deviations of all rows by a stored feature, [N]; NaN where there is none.
 
     Args:
-        part: that stores the feature.
+        part: the store that holds the feature.
         name: name of the feature.
         scored: [N], where ``part`` has a label and so the feature.
         spans: blocks of rows that cover the pool.
@@ -215,6 +222,7 @@ def measure_outliers(
         PocketiqaError: see ``OutlierMeasure``.
     """
     rows = np.flatnonzero(scored)
+    # Evenly over the pool and not at random: the same rows are dropped each time.
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE_ROWS)).astype(np.int64)]
     position = np.full(len(scored), -1, np.int64)
     position[chosen] = np.arange(len(chosen))
@@ -228,6 +236,7 @@ def measure_outliers(
         if done <= len(spans):
             sample += [] if features is None else [features]
         elif features is not None:
+            # Once all blocks were read: the sample is complete when the second pass begins.
             measure = measure or OutlierMeasure(np.concatenate(sample), name)
             distances[wanted] = measure(features, position[wanted])
         if progress:

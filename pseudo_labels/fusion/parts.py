@@ -27,6 +27,7 @@ class Part:
     def __init__(self, name: str, store: LabelStore):
         self.name = name
         self.store = store
+        # The shard that was read last: blocks come in order, and several of them may lie in one shard.
         self._held: tuple[int, pa.Table] | None = None
 
     def rows(self, span: range) -> pa.Table:
@@ -66,7 +67,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Columns:
-    """What all parts say of all rows: 8 bytes a row and part, whatever the pool holds besides.
+    """Scores and spreads of all parts for all rows: 8 bytes for each row of each part.
 
     Attributes:
         scores: float32 [parts, rows], NaN where there is none.
@@ -98,6 +99,7 @@ def open_parts(folders: Sequence[Path | str]) -> list[Part]:
     stores = [LabelStore.open(Path(folder)) for folder in folders]
     for store in stores[1:]:
         _check_same_pool(stores[0], store)
+    # Their order decides the order of sums, and so the last bits of a fused score.
     stores.sort(key=lambda store: (store.spec.stamp.name, store.digest))
     for first, second in pairwise(stores):
         if first.digest == second.digest:
@@ -123,7 +125,7 @@ def read_columns(parts: Sequence[Part], spans: Sequence[range], progress: Progre
     """Read and verify every label of every part.
 
     Raises:
-        PocketiqaError: rows at one place are not of the same image, bytes and view.
+        PocketiqaError: rows at one position are not of the same image, bytes and view.
         IntegrityError: a shard was altered.
     """
     rows = parts[0].store.spec.rows
@@ -219,6 +221,7 @@ def find_ratings(
     scenes = groups if groups is not None else _pool_groups(parts[0], set(ids))
     own = tuple(scenes.get(image_id) or image_id for image_id in ids)
     scores = [float(ratings[image_id]) for image_id in ids]
+    # Groups too: with others the folds differ, and so do the fits.
     identity = digest_of([ids, scores, list(own)])
     return Ratings(np.array(rows, np.int64), np.array(scores, np.float64), own, identity)
 
@@ -228,6 +231,7 @@ def _pool_groups(part: Part, ids: set[str]) -> dict[str, str]:
         pool = Pool.open(part.store.pool_path)
     except PocketiqaError:
         return {}
+    # The pool was made anew since: its scenes may be others.
     if pool.digest != part.store.spec.pool_digest:
         return {}
     return {ref.id: ref.group for ref in pool if ref.id in ids}

@@ -26,12 +26,12 @@ class FusionReport:
         dropped: reason (``keep.Drop``) to rows.
         method: method of calibration that was asked for.
         rule: the rule of ``keep.KeepRule``, with ``min_teachers`` resolved.
-        ensemble: the ensemble of ``Ensemble``: calibrations with n, held-out error and SRCC, correlation of errors, ...
+        ensemble: JSON form of ``Ensemble``: calibrations with n, held-out error and SRCC, correlation of errors, ...
         teachers: ``name``, ``teacher`` (stamp), ``labels`` (digest), ``scored`` rows, ``weight`` (mean over kept rows).
         pairs: ``first``, ``second``, ``n``, ``srcc``, and ``points``: up to 400 rows as [calibrated score of first, of
             second], evenly spaced over the pool.
-        labelled: on held-out images that all teachers scored: ``n``, ``groups``, ``fused`` and ``teachers`` (name to),
-            each with ``srcc``, ``low``, ``high``, ``rmse``; empty without ratings.
+        labelled: agreement with ratings on held-out images that all teachers scored: ``n``, ``groups``, ``fused``, and
+            ``teachers`` by name; each of these with ``srcc``, ``low``, ``high``, ``rmse``. Empty without ratings.
         examples: ``kept`` (the surest) and each reason (the clearest): ``row``, ``score``, ``score_std``,
             ``disagreement`` and calibrated scores of the ``teachers``, None where there is none.
         features: name of the feature that was carried over, and its teacher; empty without one.
@@ -58,6 +58,7 @@ def write_fusion_report(report: FusionReport, folder: Path) -> None:
     """Write the record into the folder of a store; the same record leaves the file untouched."""
     data = canonical_json({"format": FORMAT, "report": report.as_dict()})
     path = folder / REPORT
+    # A finished store that is fused again is left alone, its time of change included.
     if not path.is_file() or path.read_bytes() != data:
         write_atomic(path, data)
 
@@ -113,10 +114,12 @@ def read_fusion(store: LabelStore) -> StoredFusion:
     report, stamp = read_fusion_report(store.folder), store.spec.stamp
     try:
         ensemble = Ensemble.from_dict(report.ensemble)
+        # The rule is taken from the stamp, which is part of the store's digest; the report is not.
         rule = KeepRule(**stamp.options["keep"])
         teachers = {part["name"]: part["teacher"] for part in stamp.options[_PARTS]}
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{store.folder / REPORT} is not what pocketiqa writes ({error}): fuse again") from error
+    # A report that was altered, or copied from another store, holds another ensemble than the stamp says.
     if ensemble.digest != stamp.weights or tuple(teachers) != ensemble.names:
         raise IntegrityError(
             f"{store.folder / REPORT} was altered or is of another store: run the same fuse command again, it writes "

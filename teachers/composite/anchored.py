@@ -64,6 +64,7 @@ class AnchoredTeacher:
 
     def __init__(self, base: Teacher, reference: ReferenceTeacher, *, exponent: float = 1.0, features: bool = False):
         stamp = base.stamp
+        # Not ``isinstance``: True is an int, too.
         if type(exponent) not in (int, float) or not 0 < exponent < math.inf:
             raise PocketiqaError(f"anchored: exponent is {exponent!r}, but a number above 0 is needed (1 for none)")
         self._exponent = float(exponent)
@@ -91,7 +92,7 @@ class AnchoredTeacher:
         return self
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> tuple[Tensor, ...]:
-        """Copy and clean photograph as input of both teachers, see ``inner.pack``.
+        """Copy and clean photograph as input of both teachers, see ``items.pack``.
 
         Raises:
             ImageError: one of the teachers refuses the image.
@@ -121,6 +122,7 @@ class AnchoredTeacher:
         left = sound(self._reference(pairs), len(batch), "reference")
         anchors = torch.tensor([self._anchor(item) for item in clean], dtype=torch.float64)
         base, base_std = anchors[:, 0], anchors[:, 1]
+        # In float64, so that only the product is rounded, to the float32 of a store.
         compared = left.score.double()
         fraction = compared**self._exponent
         slope = self._exponent * compared.clamp_min(_LEAST_FRACTION) ** (self._exponent - 1)
@@ -134,11 +136,14 @@ class AnchoredTeacher:
     def _anchor(self, item: Item) -> Predicted:
         """Score and spread of a clean photograph: computed alone, so that they do not depend on its neighbours."""
         tensors = (item,) if isinstance(item, Tensor) else item
+        # By content: copies of one photograph bring equal tensors, but the items do not say which photograph they are
+        # of.
         key = tensor_digest({str(at): tensor for at, tensor in enumerate(tensors)})
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
+        # Without the lock, so that one photograph does not hold up others; scored twice, it gets the same score.
         output = sound(self._base([item]), 1, self._name)
         spread = 0.0 if output.score_std is None else float(output.score_std)
         scored = (float(output.score), spread if math.isfinite(spread) else 0.0)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from teachers.base import Item, TeacherOutput, check_output
 
+# In place of a number of tensors; 0 is taken by an item that is a tensor and not a tuple.
 _ABSENT = -1
 
 
@@ -25,6 +26,8 @@ def pack(items: Sequence[Item | None]) -> tuple[Tensor, ...]:
     sizes = [_ABSENT if item is None else 0 if isinstance(item, Tensor) else len(item) for item in items]
     flat: list[Tensor] = []
     for item in items:
+        # The empty tensor gives an absent item a shape of its own, so that images refused by other teachers never share
+        # a batch.
         flat += [torch.empty(0)] if item is None else [item] if isinstance(item, Tensor) else item
     return (*flat, torch.tensor(sizes))
 
@@ -35,6 +38,7 @@ def unpack(packed: Sequence[Tensor]) -> list[Item | None]:
     first = 0
     for size in packed[-1].tolist():
         items.append(None if size == _ABSENT else tuple(packed[first : first + size]) if size else packed[first])
+        # An absent item and a bare tensor take one tensor each.
         first += max(1, size)
     return items
 

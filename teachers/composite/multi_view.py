@@ -1,7 +1,7 @@
 """Several views of an image, scored one by one: any teacher gets a spread, and so its labels a weight.
 
 A view is the whole image, a crop of it, or either mirrored. The mean over them is the score, how far they disagree the
-spread: a label whose score hangs on where one looks deserves less weight than one on which all views agree.
+spread: a label whose score depends on the part of the image deserves less weight than one on which all views agree.
 
 **Scale.** The inner teacher turns each view into its input by itself. One that resizes to a fixed square therefore sees
 a crop magnified by 1 / ``crop_fraction``; one that keeps pixels as they are sees it at the same scale, in a smaller
@@ -39,6 +39,7 @@ from teachers.composite.items import pack, sound, unpack
 VERSION = 1
 """Raised whenever the positions of the crops, the mean or the spread change."""
 
+# An image that waits for its score holds all its views in memory, so their number has a limit.
 MOST_CROPS = 64
 
 _R2 = (0.7548776662466927, 0.5698402909980532)  # 1/g and 1/g^2, g the real root of g^3 = g + 1
@@ -84,6 +85,7 @@ class Views:
         # Stamps of labels that exist hold the old name of the fraction.
         chosen = {"crops": self.crops, "crop_share": self.crop_fraction, "flips": self.flips, "version": VERSION}
         if not self.crops:
+            # Without crops the fraction changes nothing: equal scores get equal stamps.
             del chosen["crop_share"]
         return chosen
 
@@ -116,6 +118,7 @@ def crop_places(crops: int) -> list[tuple[float, float]]:
 
 
 def _stretched(fractions: list[float]) -> list[float]:
+    # ``high`` is above ``low``: 0 and 1 crops have no sequence, see ``_PLACES``.
     low, high = min(fractions), max(fractions)
     return [(fraction - low) / (high - low) for fraction in fractions]
 
@@ -186,7 +189,7 @@ class MultiView:
         """All views as input of the inner teacher.
 
         Returns:
-            The tensors of the first view, of the second, ..., see ``inner.pack``.
+            The tensors of the first view, of the second, ..., see ``items.pack``.
 
         Raises:
             ImageError: the inner teacher refuses the image or a view of it, such as a crop that is too small.
@@ -213,8 +216,10 @@ class MultiView:
         features: dict[str, Tensor] = {}
         outputs: list[TeacherOutput] = []
         for position, items in enumerate(zip(*(unpack(item) for item in batch), strict=True)):
+            # View by view, not all views in one batch: the memory that the caller's batch size was chosen for suffices.
             output = self.teacher(list(items))
             outputs.append(sound(output, len(batch), self._name))
+            # The other views' features are dropped at once; they may be large.
             if position == 0:
                 features = output.features
         mean = _mean([output.score.double() for output in outputs])

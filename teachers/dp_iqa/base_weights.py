@@ -96,6 +96,7 @@ def find_folder(name: str | Path, *, option: str, patterns: Sequence[str], downl
         )
     if not _HUB_NAME.fullmatch(str(name)):
         raise PocketiqaError(f"{option} is {str(name)!r}: no such folder, and no repository name of the hub")
+    # Before the hub's cache, so that a machine without network needs no layout of the hub.
     local = Path(os.environ.get(WEIGHTS_VARIABLE) or _DEFAULT_FOLDER).expanduser() / path.name
     return local if local.is_dir() else _from_hub(str(name), local, option, patterns, download)
 
@@ -219,6 +220,7 @@ def _misfit(unet: dict[str, Any], vae: dict[str, Any]) -> str:
         return f"its U-Net needs more than text ({required[0]} is {unet[required[0]]!r}), as SDXL and upscalers do"
     if not isinstance(unet.get("cross_attention_dim"), int):
         return f"its cross_attention_dim is {unet.get('cross_attention_dim')!r}, not one number"
+    # 4 is the default of diffusers for both, which a configuration may leave out.
     channels, latents = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != latents:
         return f"its U-Net takes {channels} channels, its autoencoder gives {latents} (inpainting and depth models)"

@@ -264,6 +264,8 @@ def _load_model(folder: Path) -> tuple[CLIPTextModelWithProjection, list[str]]:
     loaded: Any = CLIPTextModelWithProjection.from_pretrained(
         folder,
         config=_text_config(folder),
+        # Whatever the file holds: the features are cached for all precisions, and are part of the digest of the
+        # teacher.
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,

@@ -74,6 +74,7 @@ def build_sam_iqa(
     if checkpoint_blocks:
         model.encoder.checkpoint_blocks()
     model.encoder.vit.to(PRECISIONS[precision])
+    # Last: what is compiled must be what runs.
     if compile:
         model.encoder.vit.compile()
     return teacher

@@ -210,6 +210,7 @@ def read_checkpoint(path: Path) -> Any:
 def _refuse_corrupt(path: Path) -> None:
     """Refuse a file that has an official name but not the official content."""
     # torch verifies no checksums: altered numbers in a file of the right length would load without an error.
+    # MD5 is what Meta states: enough to notice a broken download. ``read_torch_file`` protects against code in a file.
     official = next((variant.md5 for variant in VARIANTS.values() if variant.checkpoint == path.name), "")
     if not official:
         return
