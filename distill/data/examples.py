@@ -17,7 +17,7 @@ from pseudo_labels.records import ImageRef, Status, TeacherStamp
 from pseudo_labels.store import LabelStore
 
 Numbers = Sequence[float] | np.ndarray
-# The window stays float64, as the labelling had it: rounded to float32, its edges in pixels could move by one.
+# ``window`` stays float64, as the labelling had it: rounded to float32, its edges in pixels could move by one.
 _TYPES = {
     "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
     "window": np.float64, "shard": np.int32, "shard_row": np.int32,

@@ -115,7 +115,7 @@ class Batch:
     items: Sequence[Item] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same with its tensors on ``device``; items go there when the teacher scores them."""
+        """The batch with its tensors on ``device``; items go there when the teacher scores them."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 

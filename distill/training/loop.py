@@ -345,7 +345,7 @@ class _Clock:
         self._steps += 1
 
     def waiting(self, batches: Iterator[MovableBatch]) -> Iterator[MovableBatch]:
-        """The same batches, while the time it takes to get each is counted."""
+        """The batches; the time that each takes to come is counted."""
         while True:
             start = time.perf_counter()
             batch = next(batches)

@@ -43,12 +43,12 @@ class TeacherBatch:
     weight: Tensor
 
     def to(self, device: torch.device) -> "TeacherBatch":
-        """The same on ``device``."""
+        """The batch on ``device``."""
         inputs = tuple(tensor.to(device, non_blocking=True) for tensor in self.inputs)
         return TeacherBatch(inputs, self.target.to(device), self.weight.to(device))
 
     def cut(self, most: int) -> list["TeacherBatch"]:
-        """The same images in parts of at most so many."""
+        """The batch in parts of at most ``most`` images."""
         columns = [tensor.split(most) for tensor in (*self.inputs, self.target, self.weight)]
         return [TeacherBatch(tuple(inputs), target, weight) for *inputs, target, weight in zip(*columns, strict=True)]
 

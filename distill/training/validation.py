@@ -26,7 +26,7 @@ class Validator:
     Args:
         examples: examples of the validation part.
         sources: sources of the examples.
-        batches: indices into ``examples``, and a function that reads the model's input: together each example once.
+        batches: indices into ``examples``, and a function that reads the model's input; each example is in one batch.
         device: device of the model.
 
     Raises:
