@@ -25,7 +25,7 @@ from students.preprocess import Preprocess
 
 KIND = "pixels"
 PIXELS, INDEX = "pixels.bin", "index.json"
-# What a kill costs at most, and what is decoded again where a file is corrupt. Another number makes another cache.
+# A killed process loses the work on one shard, and a corrupt file costs as much. Another number makes another cache.
 SHARD_ROWS = 256
 
 Barrier = Callable[[], None]

@@ -34,7 +34,7 @@ class RatingTable(LabelTable):
     """
 
     def __init__(self, name: str, rated: Rated, about: dict[str, Any]):
-        # fmean adds exactly: the order of the rows does not show in the digest of the labels.
+        # fmean adds exactly: the score does not depend on the order of the rows.
         super().__init__(list(rated), [fmean(row.score for row in rows) for rows in rated.values()])
         self.name, self.rated, self.about = name, rated, about
 
@@ -140,7 +140,7 @@ def rating_source(
     benchmark = load_benchmark(spec)
     split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
     benchmark = _without(_drawn(_parts(_chosen(benchmark, split), subsets), images, seed), without_fold, seed)
-    # Only what was asked for: a pool that was made before an option existed is still made of the same.
+    # Only what was asked for: a pool that was made before an option existed still counts as made of the same.
     drawn: dict[str, Any] = {} if images is None else {"images": images, "seed": seed}
     drawn |= {} if subsets is None else {"subsets": sorted(subsets)}
     drawn |= {} if without_fold is None else {"without_fold": without_fold, "seed": seed}
@@ -248,7 +248,7 @@ def _drawn(benchmark: Benchmark, images: int | None, seed: int) -> Benchmark:
         # By hash and not by a generator: the order of the scenes does not depend on how many there are or are wanted.
         return _hashed(f"draw {seed}", group), group, at
 
-    # Back in the order of the file, in which the rows of all other pools are.
+    # Back in the order of the file, as the rows of all other pools.
     taken = sorted(sorted(range(len(benchmark.rows)), key=rank)[:images])
     return replace(benchmark, rows=tuple(benchmark.rows[at] for at in taken))
 
@@ -277,5 +277,5 @@ def _without(benchmark: Benchmark, fold: str | None, seed: int) -> Benchmark:
 
 
 def _hashed(purpose: str, group: str) -> bytes:
-    # Names of scenes come from file names, whose bytes may not be UTF-8.
+    # Names of scenes may come from file names, whose bytes may not be UTF-8.
     return hashlib.sha256(f"{purpose}\n{group}".encode("utf-8", "surrogatepass")).digest()
