@@ -34,6 +34,7 @@ class RatingTable(LabelTable):
     """
 
     def __init__(self, name: str, rated: Rated, about: dict[str, Any]):
+        # fmean adds exactly: the score does not depend on the order of the rows.
         super().__init__(list(rated), [fmean(row.score for row in rows) for rows in rated.values()])
         self.name, self.rated, self.about = name, rated, about
 
@@ -72,6 +73,7 @@ def _open(
     rated = _rated(
         number, section, ratings=section.ratings, folder=folder, seed=seed, progress=progress, overwrite=overwrite
     )
+    # Ratings beside a store only choose the images: the labels of the store are learned.
     if section.labels is None or not isinstance(rated.labels, LabelTable):
         return rated
     return _stored(number, section, frozenset(rated.labels.ids))
@@ -138,6 +140,7 @@ def rating_source(
     benchmark = load_benchmark(spec)
     split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
     benchmark = _without(_drawn(_parts(_chosen(benchmark, split), subsets), images, seed), without_fold, seed)
+    # Only what was asked for: a pool that was made before an option existed still counts as made of the same.
     drawn: dict[str, Any] = {} if images is None else {"images": images, "seed": seed}
     drawn |= {} if subsets is None else {"subsets": sorted(subsets)}
     drawn |= {} if without_fold is None else {"without_fold": without_fold, "seed": seed}
@@ -163,6 +166,7 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
     wanted = [id for id in ids if id in score_of]
     scores = np.array([score_of[id] for id in wanted], np.float64)
     groups = tuple(source.pool.by_id(id).group for id in wanted)
+    # A split keeps groups whole; near duplicates beyond them are detected later and given to ``evaluate``.
     near = (False,) * len(wanted)
     if not isinstance(table, RatingTable):
         return Targets(
@@ -174,6 +178,7 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
             subsets=("",) * len(wanted),
             near_training=near,
         )
+    # Rows with the same bytes: the first gives name and subset, the score is the mean of all.
     rows = [table.rated[id][0] for id in wanted]
     subsets, names = tuple(row.subset for row in rows), tuple(row.id for row in rows)
     return Targets(
@@ -240,8 +245,10 @@ def _drawn(benchmark: Benchmark, images: int | None, seed: int) -> Benchmark:
 
     def rank(at: int) -> tuple[bytes, str, int]:
         group = benchmark.rows[at].group
+        # By hash and not by a generator: the order of the scenes does not depend on how many there are or are wanted.
         return _hashed(f"draw {seed}", group), group, at
 
+    # Back in the order of the file, as the rows of all other pools.
     taken = sorted(sorted(range(len(benchmark.rows)), key=rank)[:images])
     return replace(benchmark, rows=tuple(benchmark.rows[at] for at in taken))
 
@@ -257,6 +264,7 @@ def _without(benchmark: Benchmark, fold: str | None, seed: int) -> Benchmark:
         )
 
     def left_out(group: str) -> bool:
+        # Another text than for the draw: the fold of a scene says nothing about when it is drawn.
         return int.from_bytes(_hashed(f"fold {seed}", group)) % folds == number - 1
 
     kept = tuple(row for row in benchmark.rows if not left_out(row.group))
@@ -269,4 +277,5 @@ def _without(benchmark: Benchmark, fold: str | None, seed: int) -> Benchmark:
 
 
 def _hashed(purpose: str, group: str) -> bytes:
+    # Names of scenes may come from file names, whose bytes may not be UTF-8.
     return hashlib.sha256(f"{purpose}\n{group}".encode("utf-8", "surrogatepass")).digest()

@@ -48,6 +48,7 @@ def _pair(row: Mapping[str, Any], tested: Image, trained: Image) -> Html:
 def _picture(image: Image, image_set: str) -> Html:
     try:
         return thumbnail(decode(image.sample.read()), alt=f"{image_set}: {shortened(image.name)}")
+    # Moved or deleted since its features were computed: the numbers of the page are still right.
     except ImageError as error:
         return tag("p", f"{image_set}: {error.reason}")
 
@@ -164,6 +165,7 @@ def _closest(record: Mapping[str, Any], compared: Compared) -> Section:
 
 def _border(record: Mapping[str, Any], compared: Compared) -> Section:
     rows = closest(record)
+    # Sorted by cosine, so the near duplicates come first and this is where they end.
     split = sum(one["near"] for one in rows)
     above, below = rows[max(0, split - _BESIDE) : split], rows[split : split + _BESIDE]
     words = "Whether the threshold is right for this model and these images: pairs just above it, and just below."

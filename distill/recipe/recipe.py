@@ -113,6 +113,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
     """
     path = find_recipe(name)
     tree = read_yaml(path, "recipe")
+    # Before the check against the model, which would only say that the key is unknown.
     if "arms" in tree:
         raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
     if "rows" in tree:
@@ -120,6 +121,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
     tree = apply_settings(tree, todays_names(Recipe, parse_settings(settings)))
     if out is not None:
         tree["out"] = str(out)
+    # Settings are laid over before the check: they may supply what the file lacks, such as ``out``.
     recipe = validated(Recipe, tree, path)
     _check_chain(recipe, path)
     return recipe
@@ -169,6 +171,7 @@ def with_paths_expanded(recipe: Recipe) -> Recipe:
     Raises:
         PocketiqaError: a variable is not set.
     """
+    # Sources and benchmarks are missing here: they are expanded where they are opened.
     changes: dict[str, Any] = {}
     if recipe.fit is not None:
         changes["fit"] = _fit_expanded(recipe.fit)
@@ -216,4 +219,5 @@ def with_variables(value: Any) -> Any:
         return {key: with_variables(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [with_variables(inner) for inner in value]
+    # Only at the beginning: an option may hold a text with a dollar sign that is no path.
     return expanded(value) if isinstance(value, str) and value.startswith(("$", "~")) else value

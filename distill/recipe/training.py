@@ -179,6 +179,7 @@ class LossSettings(ScoreLossSettings):
     @property
     def total_weight(self) -> float:
         """Sum of all weights."""
+        # The check of the base class asks for it: a student may learn features alone.
         return super().total_weight + self.feature + self.relational
 
     @model_validator(mode="after")
@@ -287,6 +288,7 @@ class TrainConfig(LoopSettings):
         The paths of the student's first weights and of a live teacher are no part of it; the digest of the former and
         the stamp of the latter must be added.
         """
+        # "threads" changes the order of sums, so the last bits, but not what is learned: another machine may go on.
         elsewhere = {"student": {"init"}, "live": {"options"}}
         return self.stored(exclude={"device": True, "threads": True, "tracker": True, **elsewhere})
 

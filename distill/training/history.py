@@ -24,11 +24,13 @@ class History:
         """
         self._path = path
         written = path.stat().st_size if path.exists() else 0
+        # A longer file is usual after a kill, a shorter one is not: ``commit`` precedes each checkpoint.
         if written < length:
             raise IntegrityError(
                 f"{path} has {written} bytes, but the checkpoint has {length}: restore it, "
                 "or add --overwrite to start over"
             )
+        # The steps of the lines beyond are done again, and write them again.
         with explain_full_disk(path), open(path, "ab") as file:
             file.truncate(length)
 
@@ -43,13 +45,17 @@ class History:
 
     def commit(self) -> None:
         """Make sure that what was appended survives a crash of the machine."""
+        # fsync acts on the file, not on the descriptor: it flushes what earlier calls wrote as well.
         with explain_full_disk(self._path), open(self._path, "ab") as file:
             os.fsync(file.fileno())
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
     """Append one JSON line in one write."""
+    # NaN is no JSON: readers in other languages would refuse the whole line.
     line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
+    # Without a buffer, a killed process leaves the whole line or none. A full disk may leave half of one, which the
+    # next resume cuts off.
     with explain_full_disk(path), open(path, "ab", buffering=0) as file:
         file.write(line.encode())
 
@@ -63,10 +69,13 @@ class Mean:
     """Running means of named values, that survive a checkpoint to the last bit."""
 
     def __init__(self, state: Mapping[str, float] | None = None):
+        # Sums and a count, not means: a checkpoint writes float64 with all digits, so adding goes on from the same
+        # bits.
         self._sums = dict(state or {})
 
     def add(self, values: Mapping[str, float]) -> None:
         """Add the values of one step."""
+        # The empty name, which no value has, counts the steps.
         for name, value in {**values, "": 1.0}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 

@@ -40,7 +40,7 @@ class Outcome:
 
     Attributes:
         content: content of its manifest.
-        notes: sentences that a person should know, such as a checkpoint that was passed over.
+        notes: sentences that a person should know, such as that an incomplete checkpoint was not used.
     """
 
     content: dict[str, Any]
@@ -68,6 +68,7 @@ class TrainingRun(ABC):
         self._loop, self._sources, self._out = config, sources, out
         self._accelerator, self._cache = accelerator, cache
         self._main = accelerator.is_main_process
+        # Before the folder is touched: missing first weights are refused while an earlier run is still there.
         self._spec = {**self._determining(), "sources": [source.describe() for source in sources]}
         self._per_process = self._fraction_of_batch()
 
@@ -124,11 +125,14 @@ class TrainingRun(ABC):
             if self._main:
                 self._drop_pixels()  # killed right after it was done
             return self._outcome()
+        # A resumed run does not try again what could not be read: with another set of images, the split would be
+        # another.
         caches = self._pixels(cache_progress if self._main else None, retry_failed=claim == outputs.Claim.NEW)
         collected = collect(self._sources, caches, self._feature())
         split = self._split(collected)
         checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
         checkpoint, notes = checkpoints.latest()
+        # All have read their checkpoint now; before, the main process must not remove any.
         self._accelerator.wait_for_everyone()
         if self._main:
             self._clean(checkpoints, checkpoint)
@@ -137,13 +141,15 @@ class TrainingRun(ABC):
         self._start_trackers()
         trainer.run(progress if self._main else None)
         if self._main:
+            # The result comes from the checkpoint on disk, which is the same however often the run was interrupted.
             best = self._loop.keep == "best" and trainer.progress.best_step
             self._finish(learner, checkpoints.load(best or trainer.progress.step), collected.skipped)
         self._accelerator.wait_for_everyone()
         return self._outcome(tuple(notes))
 
     def _claim(self, overwrite: bool) -> outputs.Claim:
-        """The main process claims; every process hears how it went, so that none waits in vain."""
+        """The main process claims; every process learns the result, so that none waits for ever."""
+        # 0 stands for a refusal, and for the other processes: the sum is what the main one says.
         claims, error, number = list(outputs.Claim), None, 0
         if self._main:
             try:
@@ -152,6 +158,7 @@ class TrainingRun(ABC):
                 error = refused
         number = sum_of_ints(number, self._accelerator.device)
         if number == 0:
+            # The main process says why, the others that it did: none begins to train alone.
             raise error or PocketiqaError(f"the main process could not take {self._out}: see its message")
         return claims[number - 1]
 
@@ -174,6 +181,8 @@ class TrainingRun(ABC):
 
     def _split(self, collected: Collected) -> Split:
         """Draw the split, or check that it is still the one that the run began with."""
+        # The same in every process: it follows from the images and the seed. If a file can no longer be read, or can
+        # again, groups may change parts, and validation would show images that were trained on.
         split = split_groups(join_groups(collected.refs), self._loop.split)
         path = self._out / SPLIT
         if path.exists() and read_json(path, what="split") != split.as_dict():
@@ -187,6 +196,7 @@ class TrainingRun(ABC):
 
     def _clean(self, checkpoints: Checkpoints, checkpoint: Checkpoint | None) -> None:
         """Remove what a killed process left behind."""
+        # 0: no checkpoint is whole, so incomplete ones go and training begins anew.
         checkpoints.clean(checkpoint.progress.step if checkpoint else 0)
         remove_leftovers(self._out)
 
@@ -198,9 +208,11 @@ class TrainingRun(ABC):
     def _finish(self, learner: Learner, checkpoint: Checkpoint, skipped: dict[str, int]) -> None:
         """Keep the weights of a checkpoint and mark the run as complete."""
         step = checkpoint.progress.step
+        # The step of a checkpoint that is kept was validated: it is the best one, or the last.
         records = (r for r in read_history(self._out / HISTORY) if r["kind"] == "validation" and r["step"] == step)
         validation = next({"score": record["score"], "sources": record["sources"]} for record in records)
         kept = self._keep(learner, checkpoint, self._about(step, validation))
+        # Last: a run that is killed before is finished again from the same checkpoint, to the same files.
         outputs.finish(self._out, {"step": step, "validation": validation, "skipped": skipped, **kept})
         self._drop_pixels()
 
@@ -219,10 +231,11 @@ class TrainingRun(ABC):
         }
 
     def _teachers(self) -> list[TeacherStamp]:
-        """Who teaches."""
+        """Stamps of the teachers whose labels or features are learned."""
         return teachers_of(self._sources)
 
     def _drop_pixels(self) -> None:
+        # Pixels of a folder that the caller named may serve further runs.
         if self._cache is None:
             shutil.rmtree(self._out / PIXELS, ignore_errors=True)
 

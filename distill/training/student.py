@@ -39,7 +39,8 @@ from teachers.fitting import evaluate_frozen
 
 KIND = "run"
 STUDENT = "student"
-_SCALE_VIEWS = 128  # of a live teacher's features: their mean and deviation are learned from so many
+# Crops from which mean and deviation of a live teacher's features are taken: it computes them before the first step.
+_SCALE_VIEWS = 128
 
 
 class StudentLearner:
@@ -73,6 +74,7 @@ class StudentLearner:
 
     def begin_step(self) -> None:
         """Go into training mode, but for frozen parts, and for batch normalisation if it is frozen."""
+        # This puts every module into training mode; the exceptions follow.
         self.model.train()
         evaluate_frozen(self.module)
         if self._config.freeze_batch_norm:
@@ -83,6 +85,8 @@ class StudentLearner:
         if self._live is not None:
             batch = self._live.relabel(batch)
         score, error, embedding = self.model(batch.pixels, batch.valid, batch.feature)
+        # PLCC, ranking and distances compare images with each other: over the rows of one process they would be another
+        # loss, with another gradient.
         return total_loss(_over_all_processes(batch, score, error, embedding), self._config.losses)
 
     def after_step(self) -> None:
@@ -95,6 +99,7 @@ class StudentLearner:
 
     def state(self) -> dict[str, Tensors]:
         """Student, average and adapter."""
+        # Of the unwrapped modules: the names are those of a saved student, with one process or several.
         files = {"student": self.module.student.state_dict(), "ema": self.ema.model.state_dict()}
         if self.module.adapter is not None:
             files["adapters"] = self.module.adapter.state_dict()
@@ -106,6 +111,7 @@ class StudentLearner:
         load_tensors(self.ema.model, checkpoint.tensors["ema"])
         if self.module.adapter is not None:
             load_tensors(self.module.adapter, checkpoint.tensors["adapters"])
+        # One update in each step: the count needs no entry of its own.
         self.ema.updates = checkpoint.progress.step
 
 
@@ -133,10 +139,10 @@ class TrainResult:
     Attributes:
         folder: folder of the run.
         student_folder: the finished student, for ``students.storage.load_student``.
-        step: whose averaged weights it has.
+        step: step whose averaged weights it has.
         validation: metrics of these weights on the validation part, see ``validation.Validator.validate``.
         skipped: number of images left out, by source and reason.
-        notes: what a person should know of this run, such as a checkpoint that was passed over.
+        notes: what a person should know of this run, such as that an incomplete checkpoint was not used.
     """
 
     folder: Path
@@ -205,9 +211,11 @@ class _StudentRun(TrainingRun):
         self._config = config
         self._student = _student_config(config.student)
         live, feature = config.live, config.losses.feature_name if config.losses.needs_features else None
+        # Before super().__init__, which asks what determines the run: the stamp of a live teacher does.
         self._live = None if live is None else LiveTeacher(live, feature)
         self._cached_feature = feature if live is None else None
         super().__init__(config, sources, out, accelerator, cache)
+        # A larger crop would be filled up with mirrored pixels in every image.
         crop, side = config.images.crop_size, self._student.preprocess.max_side
         if crop is not None and crop > side:
             raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")
@@ -216,6 +224,7 @@ class _StudentRun(TrainingRun):
         init = self._config.student.init
         if init is not None and not init.is_file():
             raise PocketiqaError(f"no backbone weights at {init}: check student.init")
+        # Refused here, and not after all images were decoded.
         check_start(self._student, init=init, pretrained=self._config.student.pretrained)
         return {
             **self._config.determining(),
@@ -262,6 +271,7 @@ class _StudentRun(TrainingRun):
         config = self._config
         settings = config.student
         student = build_student(self._student, init=settings.init, pretrained=settings.pretrained, seed=config.seed)
+        # Before the optimiser is built: it takes only parameters that are trained.
         freeze_parts(student, settings.freeze)
         student = student.to(self._accelerator.device)
         # Copied before its norms are synchronised: the average is the plain student.
@@ -270,6 +280,7 @@ class _StudentRun(TrainingRun):
             synchronise(student, self._accelerator.device)
         adapter = None
         if config.losses.feature > 0 and feature_shape is not None:
+            # Not from wherever torch's generator stands by now: equal runs begin with equal adapters.
             torch.manual_seed(config.seed)
             adapter = FeatureAdapter(self._student.head_width, feature_shape)
         return TrainedStudent(student, adapter, embeds=config.losses.relational > 0), ema
@@ -277,6 +288,7 @@ class _StudentRun(TrainingRun):
     def _keep(self, learner: StudentLearner, checkpoint: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
         """Save the averaged weights as the student."""
         student = learner.ema.model
+        # The checkpoint that is kept may be an earlier one than what the model holds now.
         load_tensors(student, checkpoint.tensors["ema"])
         save_student(student, self._out / STUDENT, about=about)
         return {"student": sha256_file(self._out / STUDENT / WEIGHTS)}

@@ -67,6 +67,7 @@ def read_kadid(root: Path) -> Benchmark:
     name = "kadid10k"
     labels = find_file(root, ["dmos.csv"], benchmark=name, source="the KADID-10k page of the MMSP group, Konstanz")
     images = find_folder(root, ["images", "distorted_images"], benchmark=name)
+    # Some copies have the references among the distorted images.
     references = root / "reference_images" if (root / "reference_images").is_dir() else images
     scale, rows = Scale(1, 5), []
     for position, row in enumerate(read_csv(labels, ["dist_img", "ref_img", "dmos"])):
@@ -118,6 +119,7 @@ def read_tid2013(root: Path) -> Benchmark:
         rows.append(
             BenchmarkRow(
                 id=image,
+                # A missing file keeps its usual path: that it is missing is said when the image is scored.
                 path=str(images.get(image, root / "distorted_images" / fields[1])),
                 mos_native=native,
                 score=scale.score(native, f"{labels}, data row {position + 1}"),
@@ -247,6 +249,7 @@ def _csiq_text(labels: Path) -> list[tuple[str, float]]:
         fields = line.split()
         if not fields:
             continue
+        # Names with or without the ending are read.
         image = fields[0].removesuffix(".png") + ".png"
         if len(fields) != 2 or image.count(".") != 3:
             raise PocketiqaError(f"{labels}, line {position + 1}: {line.strip()!r} is not like '1600.AWGN.1.png 0.062'")

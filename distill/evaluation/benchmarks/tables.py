@@ -57,6 +57,7 @@ def read_csv(path: Path, columns: Iterable[str]) -> list[Row]:
         PocketiqaError: the file cannot be read or lacks a column.
     """
     try:
+        # A byte order mark, which Excel writes, would else become part of the first column name.
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             header = [name.strip() for name in reader.fieldnames or () if name]
