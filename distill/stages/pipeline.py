@@ -31,7 +31,7 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
     stages = [*fitting_stages(run), *averaging_stages(run), *data_stages(run)]
     if run.recipe.distill is not None:
         stages += student_stages(run)
-    # The report is last: it gathers what all others wrote..
+    # The report is last: it gathers what all others wrote.
     for stage in [*stages, *evaluation_stages(run), *demonstration_stages(run), *reporting_stages(run)]:
         walk(stage, overwrite=overwrite)
     _show_results(run)
