@@ -22,7 +22,7 @@ from teachers.fitted_folder import read_fitted_folder
 from teachers.qfm_iqm import QfmIqmTeacher
 from teachers.registry import TEACHERS, build_teacher
 
-# The kind that folders of the first version have; another word would make their evaluations anew.
+# The kind that folders of the first version have: with another word they would be refused.
 KIND = "judgement"
 PREDICTIONS, RESULTS, SENSITIVITY = "predictions.json", "evaluation.json", "sensitivity.json"
 # Threads that decode ahead of the model. More hold more decoded images in memory; scores do not depend on it.

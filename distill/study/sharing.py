@@ -37,7 +37,7 @@ class CellRun(Run):
 
     def _home(self, kind: str, sections: set[str], **others: Any) -> Path:
         """Folder of an output that depends on some sections of the recipe, and on the seed."""
-        # Stored names: folders that were made before a key was renamed are found again. The seed belongs to each, for it
+        # Stored names: folders that were made before a key was renamed are found again. The seed belongs to each, as it
         # draws rated images, distortions and splits.
         part = {**self.recipe.stored(include={"seed", *sections}), **others}
         return self.shared / f"{kind}-{digest_of(part)[:_DIGITS]}"
