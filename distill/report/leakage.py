@@ -18,6 +18,7 @@ def overlap(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
     """The held-out part and each benchmark, looked for in what was learned from."""
     body = _same_pictures(content)
     if content["neighbours"]:
+        # All three begin with the held-out part and continue with the benchmarks in the recipe's order.
         for record, one, evaluation in zip(content["neighbours"], inputs.neighbours, evaluations(content), strict=True):
             body += [tag("h3", record["name"]), *_same_scenes(record, one, evaluation)]
     return Section("overlap", "Overlap of training and test", body) if body else None
@@ -56,6 +57,7 @@ def _with_and_without(evaluation: Mapping[str, Any]) -> Html:
         return soft("No image is left out for being near, so each figure of this page is of all images.")
     rows = []
     for model in evaluation["models"]:
+        # Both figures of a model together: how much the near duplicates flatter it is what the reader compares.
         for selection, words in _SELECTIONS.items():
             part = model["selections"][selection]
             cells = [with_interval(part["metrics"][metric]) for metric in _METRICS]

@@ -53,6 +53,7 @@ def build_report(inputs: ReportInputs, out: Path) -> ReportFiles:
         StorageFullError: the disk is full.
     """
     content = build_content(inputs)
+    # Computed from the content itself, so that the page shows no number that the twin lacks.
     content["residuals"] = _residual_figures(content)
     parts = card(content)
     content["model_card"] = [{"title": part.title, "points": list(part.points)} for part in parts]
@@ -70,6 +71,7 @@ def _residual_figures(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Mean and spread of prediction minus target of every model."""
     targets, figures = np.array(content["points"]["targets"], np.float64), {}
     for name, scores in content["points"]["scores"].items():
+        # float64, as a mean of many small differences loses digits in float32.
         known = np.array([np.nan if score is None else score for score in scores], np.float64)
         difference = (known - targets)[~np.isnan(known)]
         if len(difference):

@@ -56,6 +56,7 @@ class Photograph:
         """
         key = distortion, level
         if key not in self._copies:
+            # By name, not by path: the same photographs in another folder give the same noise, and the same figures.
             self._copies[key] = distort(self.rgb, distortion, level, seed=_SEED, image_id=self.name)
         return self._copies[key]
 

@@ -39,6 +39,7 @@ class Pointed:
     @property
     def right(self) -> bool:
         """Whether the map is lowered in the quarter, and more than elsewhere."""
+        # Elsewhere the map may fall too, as cells see beyond their borders; it has to fall more in the quarter.
         return self.drop_there > max(0.0, self.drop_elsewhere)
 
 
@@ -67,6 +68,7 @@ def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
     quarters = []
     for distortion, (name, quarter) in product(DISTORTIONS, QUARTERS.items()):
         picture = in_quarter(photograph.rgb, photograph.distorted(distortion, LEVEL), quarter)
+        # float64: the drop is a small difference of two float32 maps, averaged over many cells.
         drop = clean.astype(np.float64) - scorer.score(picture).quality_map
         there, elsewhere = cells(drop.shape, quarter)
         quarters.append(
@@ -99,6 +101,7 @@ def in_quarter(clean: np.ndarray, distorted: np.ndarray, quarter: tuple[int, int
 
 def edges(side: int, half: int) -> tuple[int, int]:
     """Start and stop of the pixels or cells that lie wholly in the first (0) or second (1) half of a side."""
+    # The middle of an odd side lies wholly in neither half.
     return (0, side // 2) if half == 0 else (side - side // 2, side)
 
 
