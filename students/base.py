@@ -118,7 +118,7 @@ def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: 
     """Score images of any sizes, those of one size in batches, without gradients and in evaluation mode.
 
     Args:
-        student: on any device; its mode (training or evaluation) is restored.
+        student: student on any device; its mode (training or evaluation) is restored.
         images: uint8 HxWx3; resized here as the student's configuration says.
         batch_size: largest number of images in one call of the network; scores do not depend on it.
 

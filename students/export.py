@@ -152,11 +152,11 @@ def export_onnx(
     ``weight_map`` [N, h, w], all raw: calibration and resize are the runtime's, as the contract says.
 
     Args:
-        student: on any device, in any mode; it is left as it is.
-        contract: see ``draft_contract``; its parity is measured here.
+        student: student on any device, in any mode; it is left as it is.
+        contract: contract of the student, see ``draft_contract``; its parity is measured here.
         out: path of the file; an earlier one is replaced in one step.
         images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in crops of odd sizes.
-        max_difference: see ``MAX_DIFFERENCE``.
+        max_difference: largest accepted difference, see ``MAX_DIFFERENCE``.
         half: store weights in float16, see ``halve_weights``; differences may then reach ``MAX_HALF_DIFFERENCE``.
 
     Raises:
@@ -231,7 +231,7 @@ def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndar
     """Batches to compare on: each image alone, resized as in use, and batches of crops of odd sizes.
 
     Args:
-        student: its configuration resizes the images.
+        student: student whose configuration resizes the images.
         images: uint8 HxWx3, at least one.
 
     Returns:
@@ -264,7 +264,7 @@ def compare(
     """Run torch and ONNX Runtime on each batch and compare their outputs.
 
     Args:
-        student: on the CPU, in evaluation mode.
+        student: student on the CPU, in evaluation mode.
         model: serialised ONNX.
         cases: uint8 [N, H, W, 3] each, see ``parity_cases``.
         limit: largest accepted absolute difference.

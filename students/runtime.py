@@ -232,9 +232,9 @@ def score(
     """Score one image: ``Scorer(model, limits=limits).score(image)``, but the model stays loaded for the next call.
 
     Args:
-        image: as for ``Scorer.score``.
-        model: as for ``Scorer``.
-        limits: as for ``Scorer``.
+        image: one image, as for ``Scorer.score``.
+        model: path or name of a model, as for ``Scorer``.
+        limits: limits of decoding, as for ``Scorer``.
 
     Raises:
         ImageError: the file cannot be used; ``status`` and ``reason`` say why.

@@ -32,7 +32,7 @@ def save_student(student: Student, folder: str | Path, *, about: Mapping[str, An
     """Write a student whole or not at all; an earlier student in ``folder`` is replaced.
 
     Args:
-        student: on any device.
+        student: student on any device.
         folder: folder to write; made if needed.
         about: JSON values stored with the student: teachers, data, metrics.
 

@@ -13,10 +13,10 @@ from pseudo_labels.errors import PocketiqaError
 
 
 class Target(Settings):
-    """What all are evaluated on.
+    """The benchmark that all models are evaluated on.
 
     Attributes:
-        ratings: as for ``pocketiqa evaluate --on``.
+        ratings: benchmark, written as for ``pocketiqa evaluate --on``.
         split: part of the benchmark that is evaluated on.
     """
 
@@ -45,7 +45,7 @@ class Row(Settings):
 
     Attributes:
         name: name of the row in table and plots.
-        models: as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
+        models: names or paths as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
         options: options of a teacher.
         time: measure milliseconds from file to score, on one core.
         parameters: number of parameters of the model, where the file does not say.
@@ -89,9 +89,9 @@ class Comparison(Settings):
     Attributes:
         name: name of the comparison.
         out: folder to write.
-        benchmark: see ``Target``.
+        benchmark: benchmark and its part, see ``Target``.
         rows: rows of the table, in its order.
-        gains: see ``Gain``.
+        gains: differences between rows, see ``Gain``.
         plotted: names of rows whose predictions are plotted against the ratings.
         timed_images: number of the benchmark's images that are timed.
     """
@@ -123,7 +123,7 @@ def load_comparison(name: str, settings: list[str], out: Path | None = None) -> 
 
     Args:
         name: path, or the bare name of one that comes with pocketiqa.
-        settings: such as ``timed_images=20``.
+        settings: words such as ``timed_images=20``.
         out: replaces the file's.
 
     Raises:

@@ -40,8 +40,8 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | N
     """Time the rows that ask for it.
 
     Args:
-        comparison: its rows' first models are timed.
-        benchmark: whose first images are read, decoded and scored one by one.
+        comparison: comparison whose rows are timed, each by its first model.
+        benchmark: benchmark whose first images are decoded and scored one by one.
         report: called with images timed and in total.
 
     Returns:
@@ -110,7 +110,7 @@ def predict_rows(
     """Predictions of all models, by row.
 
     Args:
-        comparison: whose folder keeps them.
+        comparison: comparison whose folder keeps them.
         benchmark: the benchmark of ``open_target``.
         overwrite: predict again where the model in a folder has changed; without it that is refused.
         report: called with images done and in total.
@@ -154,7 +154,7 @@ def _predicted(
 def keep(
     folder: Path, kind: str, spec: dict[str, Any], make: Callable[[Path], dict[str, Any]], *, overwrite: bool
 ) -> None:
-    """As ``make_once``, but ``overwrite`` redoes only what has changed."""
+    """``make_once``, but ``overwrite`` makes only those folders anew whose ``spec`` has changed."""
     try:
         make_once(folder, kind, spec, make, overwrite=False)
     except OutputConflictError:

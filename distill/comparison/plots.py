@@ -34,8 +34,8 @@ def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[B
     """Move each label to the nearest place about its point where it covers least.
 
     Args:
-        axes: whose place, limits and scales are final.
-        labels: with offsets in points.
+        axes: axes whose place, limits and scales are final.
+        labels: annotations with offsets in points.
         obstacles: boxes in pixels that should stay free.
     """
     figure = axes.get_figure(root=True)

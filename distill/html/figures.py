@@ -33,7 +33,7 @@ def thumbnail(rgb: np.ndarray, *, alt: str, width: int = 240, height: int = 180)
 
     Args:
         rgb: uint8 HxWx3.
-        alt: what it shows, in words.
+        alt: description of what it shows, in words.
         width: most CSS pixels across.
         height: most CSS pixels down.
     """

@@ -65,7 +65,7 @@ def document(title: str, body: Html, css: str) -> str:
 
     Args:
         title: title of the browser's window.
-        body: what is shown.
+        body: markup of what is shown.
         css: all its style.
     """
     head = tag(

@@ -63,8 +63,8 @@ class Frame:
     Attributes:
         x: range of the horizontal axis.
         y: range of the vertical axis.
-        x_label: with unit.
-        y_label: with unit; without one the vertical axis is not drawn.
+        x_label: name of the horizontal axis, with unit.
+        y_label: name of the vertical axis, with unit; without a name it is not drawn.
         width: width of the drawing in its own units (pixels at full size).
         height: height of the drawing in the same units.
         left: room for the vertical axis.
@@ -129,7 +129,7 @@ class Series:
     """Values of one model.
 
     Attributes:
-        label: for the legend.
+        label: name in the legend.
         css: class that colours it: ``student``, ``teacher``, ``target`` or ``other``.
         x: horizontal values.
         y: vertical values.
@@ -159,8 +159,8 @@ def scatter(
 
     Args:
         series: x is the prediction, y the target.
-        x_label: with unit.
-        y_label: with unit.
+        x_label: name of the horizontal axis, with unit.
+        y_label: name of the vertical axis, with unit.
         names: names of the images, shown on hovering.
         mapping: fitted curve from prediction to target.
     """
@@ -194,7 +194,7 @@ def residuals(series: Series, *, names: Sequence[str], x_label: str) -> Html:
     Args:
         series: x is the target, y the difference.
         names: names of the images, shown on hovering.
-        x_label: with unit.
+        x_label: name of the horizontal axis, with unit.
     """
     # At least 0.1 to both sides: the small errors of a good model must not fill the plot like large ones.
     reach = max(0.1, float(np.abs(series.y).max()) * 1.05)
@@ -244,8 +244,8 @@ def histogram(
 
     Args:
         series: ``x`` holds the values; ``y`` is not used.
-        x_label: with unit.
-        title: what is distributed.
+        x_label: name of the horizontal axis, with unit.
+        title: title, which names what is distributed.
         reach: the range; values outside are counted at its ends.
         mark: a value in it that gets a dashed line.
     """

@@ -101,7 +101,7 @@ class Section:
     Attributes:
         id: anchor.
         title: heading.
-        body: what stands below it.
+        body: markup and texts below it.
     """
 
     id: str
@@ -119,7 +119,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: s
     Args:
         header: one text for each column; repeated before each value on a narrow screen.
         rows: cells as texts or markup.
-        caption: what the table shows, with n and unit where the header has none.
+        caption: sentence that says what the table shows, with n and unit where the header has none.
     """
     head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in header]))
     body = []

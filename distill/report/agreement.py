@@ -58,7 +58,7 @@ _COSTS = {
 
 
 def target_label(content: Mapping[str, Any]) -> str:
-    """What the axis of the targets shows."""
+    """Name of the axis of the targets."""
     teacher = content["evaluation"]["target"]["source"] == "teacher"
     return "label of the teacher (0 to 1)" if teacher else "rating of people (0 to 1)"
 
@@ -153,12 +153,12 @@ def model_name(content: Mapping[str, Any], evaluation: Mapping[str, Any], name: 
 
 
 def agreement(content: Mapping[str, Any]) -> Section:
-    """On the held-out part."""
+    """Section on the agreement with the targets on the held-out part."""
     return Section("agreement", "Agreement", [soft(_GLOSSARY), *_predicted(content, content["evaluation"])])
 
 
 def benchmarks(content: Mapping[str, Any]) -> Section | None:
-    """On benchmarks that people have rated, all models of the run in one table each."""
+    """Section on benchmarks that people have rated, each with all models of the run in one table."""
     if not content["benchmarks"]:
         return None
     body: list[object] = []

@@ -55,7 +55,8 @@ def role(content: Mapping[str, Any], name: str, kind: str = "") -> str:
     Args:
         content: content of the report.
         name: name of the model.
-        kind: as its predictions say it; a benchmark may know a fitted teacher by another name than the recipe's.
+        kind: kind of model, as its predictions say it; a benchmark may know a fitted teacher by another name than the
+            recipe's.
     """
     if name == content["model"]:
         return content["kind"]
@@ -237,7 +238,7 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _neighbours(one: Neighbours) -> dict[str, Any]:
-    """What was found, with a few of the closest pairs alone of the single images; or why nothing was compared."""
+    """The near duplicates of one image set, with the closest pairs in place of all images; or why there are none."""
     if one.record is None:
         return {"name": one.name, "reason": one.reason, "pairs": []}
     return {

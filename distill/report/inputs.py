@@ -17,7 +17,7 @@ class Cost:
 
     Attributes:
         parameters: number of parameters of the whole model.
-        trained: how many of them were fitted to ratings.
+        trained: number of those that were fitted to ratings.
         macs: multiply-accumulates of one image at the model's own input size.
         file_bytes: size of the file that is shipped; of a fitted teacher the part that was fitted.
         latency_ms_median: median time of an image in milliseconds, measured as ``ReportInputs.machine`` says.
@@ -140,10 +140,10 @@ class ReportInputs:
         teacher: name of the teacher of a student: in the evaluation, or the one whose labels are the targets.
         benchmarks: further results of ``evaluation.evaluate``, on people's ratings; ``model`` is the first in each.
         costs: cost of each model, by name; may name models that are not evaluated.
-        machine: what the costs were measured on and how, for a person.
+        machine: machine that the costs were measured on, and how, for a person.
         history: records of ``history.jsonl``.
         kept_step: training step whose weights the model has.
-        fitting: how each teacher was fitted that was fitted for this student.
+        fitting: course of the fitting of each teacher that was fitted for this student.
         load_image: gives the pixels of a target by its id, for pictures; None for no pictures.
         quality_maps: example photographs with the quality map of the student.
         distorted: example photographs with a distorted copy and both scores.

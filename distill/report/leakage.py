@@ -25,7 +25,7 @@ def overlap(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
 
 
 def _same_scenes(record: Mapping[str, Any], one: Neighbours, evaluation: Mapping[str, Any]) -> list[object]:
-    """What an evaluation by hash cannot see: other pictures of what was learned from."""
+    """Other photographs of scenes that were learned from, which hashes do not recognise."""
     if record["reason"]:
         return [tag("p", f"Not compared by features: {record['reason']}.")]
     pictures = gallery(record["pairs"], one.trained, one.tested)
@@ -40,7 +40,7 @@ def _same_scenes(record: Mapping[str, Any], one: Neighbours, evaluation: Mapping
 
 
 def _copying(copying: Mapping[str, Any]) -> Html:
-    """What a model that knows the scenes by heart would get for free."""
+    """SRCC of a model that only repeats the score of the nearest training image."""
     if copying["copying"] is None:
         return soft(f"Copying the neighbour's score was not measured: {copying['copying_reason']}.")
     rows = []
@@ -67,7 +67,7 @@ def _with_and_without(evaluation: Mapping[str, Any]) -> Html:
 
 
 def _files(record: Mapping[str, Any]) -> Html:
-    """Where scenes, splits and all pairs are."""
+    """Links to the files of scenes, of the split and of all pairs."""
     scenes, split = record["scenes"], record["split"]
     words: list[object] = [
         data(scenes["on_both_sides"], count), " of ", data(scenes["scenes"], count), " scenes are on both sides; ",
@@ -85,7 +85,7 @@ def _link(record: Mapping[str, Any], file: str) -> Html:
 
 
 def _same_pictures(content: Mapping[str, Any]) -> list[object]:
-    """By file and by difference hash."""
+    """Paragraphs on equal files and on pictures with almost equal difference hashes."""
     overlap = content["overlap"]
     if overlap is None:
         return []

@@ -69,7 +69,7 @@ def to_markdown(content: Mapping[str, Any], parts: Sequence[Part]) -> str:
 
 
 def to_html(parts: Sequence[Part]) -> Html:
-    """The same card for the page."""
+    """The card as markup for the page."""
     return tag(
         "div",
         [[tag("h3", part.title), tag("ul", [tag("li", _shown(part, text)) for text in part.points])] for part in parts],

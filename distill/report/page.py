@@ -31,7 +31,7 @@ _TILES: dict[str, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the report lies."""
+    """Paths of the page, its JSON twin and the model card."""
 
     html: Path
     json: Path
@@ -45,7 +45,7 @@ def build_report(inputs: ReportInputs, out: Path) -> ReportFiles:
     whose exact value is in the twin.
 
     Args:
-        inputs: what to show.
+        inputs: everything that the page shows.
         out: folder, made if needed; earlier files of the same names are replaced.
 
     Raises:

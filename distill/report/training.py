@@ -16,7 +16,7 @@ _LABELS = {(True, "lr"): "learning rate"} | {(False, name): name.upper() for nam
 
 
 def training(content: Mapping[str, Any]) -> Section | None:
-    """How the losses and the validation figures of the model went."""
+    """Section with the curves of losses and validation metrics of the model."""
     drawn = _charts(content["history"], content["kept_step"], content["kind"])
     if not drawn:
         return None

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def averaged_teacher(self) -> Path:
-        """Where the section ``weight_average`` makes its teacher, in the subfolder ``teacher``."""
+        """Folder of the weight average; its teacher is in the subfolder ``teacher``."""
         return self.out / "merged"
 
     @property

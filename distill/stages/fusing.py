@@ -48,7 +48,7 @@ def fuse_labels(
         on: benchmark with the ratings, as for ``load_benchmark``; its images must be in the pool.
         split: part of the benchmark, ``train`` or ``validation``; None is ``validation`` where there is one, else
             ``train``, else all of a benchmark without splits.
-        calibrate: see ``pseudo_labels.fusion.calibrate.METHODS``.
+        calibrate: method, one of ``pseudo_labels.fusion.calibrate.METHODS``, or ``auto``.
         rule: decides which rows are kept; None keeps all that enough teachers have scored.
         carry: stored feature to carry over.
         seed: seed of cross-validation and intervals.

@@ -36,7 +36,7 @@ class SizeScores:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much the size of a picture matters.
+    """Spread of the score between sizes of one picture.
 
     Attributes:
         mean_spread: over photographs, of highest minus lowest score among the sizes. (The mean difference of two sizes
@@ -78,7 +78,7 @@ class FormatDifferences:
     """Absolute differences between scores of one photograph in two files, in [0, 1].
 
     Attributes:
-        photograph: its name.
+        photograph: name of the photograph.
         exif: JPEG stored turned, with the EXIF orientation that says so, against JPEG stored upright; the largest of
             the three rotations. Both of quality 100: a lossless pair would show nothing of what cameras write.
         jpeg: JPEG of quality 100 without chroma subsampling against PNG.
@@ -92,13 +92,13 @@ class FormatDifferences:
 
     @property
     def largest(self) -> float:
-        """Of the three."""
+        """The largest of the three differences."""
         return max(self.exif, self.jpeg, self.alpha)
 
 
 @dataclass(frozen=True)
 class Formats:
-    """How much the file of a picture matters: ``FormatDifferences``, each the largest of all photographs.
+    """Differences of the score between files of one picture, each the largest of all photographs.
 
     Attributes:
         exif: largest difference by EXIF orientation.

@@ -29,17 +29,17 @@ _ON_DISK = {
 
 @dataclass(frozen=True)
 class StressResult:
-    """What was measured of one student.
+    """Measurements of one student.
 
     Attributes:
         model: the name in its contract.
         digest: hex SHA-256 that identifies the model.
         photographs: number of photographs it was measured on.
-        ordering: how often stronger distortion gets the lower score.
+        ordering: fractions of pairs in which the stronger distortion has the lower score.
         sizes: spread of the score over sizes of one picture.
         formats: differences of the score between file formats of one picture.
         odd_images: outputs for pictures that are no photographs.
-        pointing: how often the quality map points at a distorted quarter.
+        pointing: fractions of distorted quarters that the quality map points at.
     """
 
     model: str
@@ -76,7 +76,7 @@ def stress(
     """Measure exported students on clean photographs.
 
     Args:
-        models: as for ``Scorer``.
+        models: model files or names, as for ``Scorer``.
         photographs: image files that are sharp and without visible distortion: what a distortion changes is measured.
         progress: called with (done, total) after each photograph.
 
@@ -143,7 +143,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is asked for.
+    """The limits that a student has to keep.
 
     Attributes:
         least_ordered: fraction of neighbouring pairs of strengths that are ordered rightly.
@@ -174,9 +174,9 @@ class Verdict:
     """One figure against its limit.
 
     Attributes:
-        check: what was measured, in words.
-        figure: as measured; one that is no number passes nothing.
-        limit: on the same scale.
+        check: name of what was measured, in words.
+        figure: measured value; NaN passes no limit.
+        limit: limit on the scale of the figure.
         at_least: whether the figure may not be below the limit; else it may not be above.
     """
 

@@ -1,4 +1,4 @@
-"""What a student says of pictures that are no photographs: in range, finite, repeatable, whatever the batch."""
+"""Outputs of a student for pictures that are no photographs: in range, finite, repeatable, whatever the batch."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class OddImage:
-    """What a student says of one odd picture.
+    """Outputs of a student for one odd picture.
 
     Attributes:
-        name: such as ``grey card``.
-        score: as the model gives it.
+        name: name of the picture, such as ``grey card``.
+        score: score as the model gives it.
         in_range: score and quality map are in [0, 1], and all outputs are finite.
         repeatable: two sessions give the same bits: score, quality map and weight map.
         batch_difference: largest absolute difference of score or quality map between a batch of one and one of four;
@@ -78,7 +78,7 @@ def odd_images(scorer: Scorer, fresh: Scorer) -> OddImages:
 
     Args:
         scorer: the student.
-        fresh: the same file, opened a second time.
+        fresh: another scorer of the same model file.
     """
     names, pictures = zip(*odd_pictures().items(), strict=True)
     # Of one size, so that they fit into one batch.

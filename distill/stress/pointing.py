@@ -25,9 +25,9 @@ class Pointed:
         photograph: name of the photograph.
         distortion: name in the catalogue of distortions.
         quarter: one of ``QUARTERS``.
-        drop_there: by how much the mean of the quality map is lower than for the clean photograph, over the cells that
-            lie in the quarter.
-        drop_elsewhere: the same drop over the cells that lie outside; cells on the border count in neither.
+        drop_there: difference of the mean of the quality map between the clean photograph and this one, over the cells
+            that lie in the quarter; positive where the map falls.
+        drop_elsewhere: that difference over the cells that lie outside; cells on the border count in neither.
     """
 
     photograph: str
@@ -45,11 +45,11 @@ class Pointed:
 
 @dataclass(frozen=True)
 class Pointing:
-    """How often the map points at the distortion.
+    """Fractions of cases in which the map points at the distortion.
 
     Attributes:
         fraction: fraction of the cases that are right; a case is a photograph, a distortion and a quarter.
-        fraction_by_distortion: the same fraction of each distortion.
+        fraction_by_distortion: that fraction for each distortion.
         worst: wrong cases, those first in which the drop elsewhere is larger by most.
     """
 

@@ -109,7 +109,7 @@ def load_study(name: str, settings: Sequence[str] = (), out: Path | None = None)
 
     Args:
         name: path, or the bare name of one that comes with pocketiqa.
-        settings: such as ``recipe.distill.steps=200``.
+        settings: words such as ``recipe.distill.steps=200``.
         out: replaces the study's.
 
     Raises:

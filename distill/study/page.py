@@ -90,7 +90,7 @@ def study_page(result: Mapping[str, Any]) -> str:
     """The page as text; it loads no other file, and equal results give equal bytes.
 
     Args:
-        result: see ``result.build_result``.
+        result: result of ``result.build_result``.
     """
     parts = (_results, _sensitivity, _runs, _failures, _origins, _repeat)
     sections = [part(result) for part in parts]
@@ -125,7 +125,7 @@ def _results(result: Mapping[str, Any]) -> Section:
 
 
 def _sensitivity(result: Mapping[str, Any]) -> Section | None:
-    """How far matched noise moves the scores of teachers that were measured so."""
+    """Section on how far matched noise moves the scores; None where no teacher was measured."""
     header = header_of(result, *SENSITIVITY)
     rows = [
         [
