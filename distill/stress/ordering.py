@@ -47,8 +47,8 @@ class Ordering:
     Attributes:
         fraction: fraction of all neighbouring pairs that are ordered rightly.
         fraction_by_distortion: that fraction for each distortion.
-        fraction_by_step: that fraction for each distortion and pair of neighbours, from clean against level 1 to level 4
-            against level 5.
+        fraction_by_step: that fraction for each distortion and pair of neighbours, from clean against level 1 to level
+            4 against level 5.
         originals_beaten: clean photographs that do not beat their worst copy, counted once a distortion.
         worst: the ladders with the most faults, beaten originals first; none without a fault.
     """
