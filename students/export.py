@@ -305,7 +305,7 @@ def _difference(expected: np.ndarray, output: np.ndarray) -> float:
         raise PocketiqaError(
             f"the export was refused: ONNX Runtime gives the shape {output.shape} where torch gives {expected.shape}"
         )
-    # float64: in float32 the difference itself would be rounded.
+    # float64, so that the subtraction adds no rounding of its own.
     return float(np.max(np.abs(expected.astype(np.float64) - output)))
 
 

@@ -200,7 +200,6 @@ def _costs(run: CellRun) -> dict[str, dict[str, Any]]:
     homes += [(name, run.labels_of(name).parent) for name in recipe.labellers]
     homes += [("", run.labels.parent)] if recipe.fuse else []
     costs = {
-        # The run's own folder comes last, so that a stage of its own wins over one of the same name elsewhere.
         f"{stage}-{name}" if name else stage: {**cost, "shared": home != run.out}
         for name, home in [*homes, ("", run.out)]
         for stage, cost in read_costs(home).items()

@@ -17,7 +17,7 @@ from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool, write_pool
 
 SHARED = "shared"
-# Digits of a digest in the names of folders: 48 bits, so that two settings never meet, in names that can be read.
+# Digits of a digest in the names of folders: 48 bits, so that no two settings meet by chance, in names that can be read.
 _DIGITS = 12
 
 
