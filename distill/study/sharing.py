@@ -17,7 +17,7 @@ from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool, write_pool
 
 SHARED = "shared"
-# Digits of a digest in the names of folders: 48 bits, so that no two settings meet by chance, in names that can be read.
+# Digits of a digest in names of folders: 48 bits, so that no two settings meet by chance, and still readable.
 _DIGITS = 12
 
 
