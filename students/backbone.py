@@ -28,6 +28,7 @@ def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Mod
         PocketiqaError: the name is unknown, the model is no convolutional pyramid, or lacks one of the levels.
     """
     check_name(config.backbone)
+    # Built once for its strides alone: which maps to ask for must be known before the backbone that stays is built.
     strides = list(_create(config).feature_info.reduction())
     missing = sorted(set(config.levels) - set(strides))
     if missing:
@@ -112,6 +113,7 @@ def _no_pyramid(config: StudentConfig, error: Exception) -> PocketiqaError:
 
 def _cut_unused_blocks(backbone: Any) -> None:
     """Drop the stages behind the last level, which timm's EfficientNet family would still compute and train."""
+    # Known by name and form: where timm builds a family otherwise, all is kept, which costs time and no accuracy.
     blocks = getattr(backbone, "blocks", None)
     names = [str(name).split(".") for name in backbone.feature_info.module_name()]
     if isinstance(blocks, nn.Sequential) and names[-1][:1] == ["blocks"] and len(names[-1]) == 2:
@@ -123,11 +125,13 @@ def _check_any_size(backbone: Any, config: StudentConfig) -> None:
     was_training = backbone.training
     try:
         with torch.no_grad():
+            # Evaluation mode: in training, batch normalisation would take the zeros into its statistics.
             maps = backbone.eval()(torch.zeros(1, 3, *_PROBE))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _no_pyramid(config, error) from error
     finally:
         backbone.train(was_training)
+    # Strides that timm states are not proof: the maps of some models are of one fixed size, or have channels last.
     for level, channels, feature_map in zip(config.levels, channel_counts(backbone), maps, strict=True):
         expected = (1, channels, _PROBE[0] // level, _PROBE[1] // level)
         if tuple(feature_map.shape) != expected:
@@ -171,6 +175,7 @@ def _copy(state: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> N
             )
     with torch.no_grad():
         for name, tensor in tensors.items():
+            # In place and converted: weights in float16 become float32, as the backbone computes.
             state[name].copy_(tensor)
 
 
@@ -197,6 +202,7 @@ class EvenSameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve [B, C, H, W]; the output has ``H // stride`` rows (for kernels not smaller than the stride)."""
+        # Elsewhere plain functions, which autograd can differentiate: ``_PaddedConv`` has no backward.
         if torch.onnx.is_in_onnx_export():
             return _PaddedConv.apply(input, self.weight, self.bias, self.pads, self)
         return _padded_conv(input, self.weight, self.bias, self.pads, self)
@@ -221,6 +227,7 @@ def _even_same(conv: nn.Conv2d) -> EvenSameConv2d:
         groups=conv.groups,
         bias=conv.bias is not None,
     )
+    # The same parameters, not copies: names in the state dict and pretrained values stay.
     new.weight, new.bias = conv.weight, conv.bias
     return new
 

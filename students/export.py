@@ -23,6 +23,7 @@ from students.complexity import measure_complexity
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
 from students.session import INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
 
+# Older runtimes do not read newer ones, and the network needs no operator of a newer one.
 OPSET = 17
 MAX_DIFFERENCE = 1e-4
 """Largest accepted absolute difference of score, quality map and weight map; the scores span 0 to 1."""
@@ -151,11 +152,11 @@ def export_onnx(
     ``weight_map`` [N, h, w], all raw: calibration and resize are the runtime's, as the contract says.
 
     Args:
-        student: on any device, in any mode; it is left as it is.
-        contract: see ``draft_contract``; its parity is measured here.
+        student: student on any device, in any mode; it is left as it is.
+        contract: contract of the student, see ``draft_contract``; its parity is measured here.
         out: path of the file; an earlier one is replaced in one step.
         images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in crops of odd sizes.
-        max_difference: see ``MAX_DIFFERENCE``.
+        max_difference: largest accepted difference, see ``MAX_DIFFERENCE``.
         half: store weights in float16, see ``halve_weights``; differences may then reach ``MAX_HALF_DIFFERENCE``.
 
     Raises:
@@ -204,6 +205,7 @@ def _trace(student: Student) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Outputs(student).eval(),
+            # Any image: no branch of a student depends on pixels.
             (torch.zeros(1, *_TRACED_SIZE, 3, dtype=torch.uint8),),
             f"{folder}/student.onnx",
             input_names=[INPUT],
@@ -220,6 +222,7 @@ def _with_contract(graph: onnx.ModelProto, contract: StudentContract) -> onnx.Mo
     model.CopyFrom(graph)
     model.producer_name, model.producer_version = "pocketiqa", contract.code_version
     onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    # Full: the shapes of all nodes are inferred and compared too.
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -228,7 +231,7 @@ def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndar
     """Batches to compare on: each image alone, resized as in use, and batches of crops of odd sizes.
 
     Args:
-        student: its configuration resizes the images.
+        student: student whose configuration resizes the images.
         images: uint8 HxWx3, at least one.
 
     Returns:
@@ -242,6 +245,7 @@ def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndar
     resized = [student.config.preprocess.resize(image) for image in images]
     cases = [image[None] for image in resized]
     for index, (height, width) in enumerate(_ODD_SIZES):
+        # Another corner for each size, so that more of each photograph is compared.
         crops = [np.ascontiguousarray(_crop(image, height, width, offset=index * 16)) for image in resized]
         cases += [np.stack([crops[position % len(crops)] for position in range(count)]) for count in _BATCHES]
     return cases
@@ -260,7 +264,7 @@ def compare(
     """Run torch and ONNX Runtime on each batch and compare their outputs.
 
     Args:
-        student: on the CPU, in evaluation mode.
+        student: student on the CPU, in evaluation mode.
         model: serialised ONNX.
         cases: uint8 [N, H, W, 3] each, see ``parity_cases``.
         limit: largest accepted absolute difference.
@@ -275,6 +279,7 @@ def compare(
         with torch.inference_mode():
             expected = student(torch.from_numpy(batch))[: len(OUTPUTS)]
         outputs = [np.asarray(value) for value in session.run(list(OUTPUTS), {INPUT: batch})]
+        # np.maximum hands NaN on, where max may pass over it.
         worst = np.maximum(worst, [_difference(a.numpy(), b) for a, b in zip(expected, outputs, strict=True)])
     parity = Parity(
         *map(float, worst),
@@ -282,6 +287,7 @@ def compare(
         cases=len(cases),
         images=sum(len(batch) for batch in cases),
         sizes=tuple(sorted({(batch.shape[1], batch.shape[2]) for batch in cases})),
+        # Parity was measured with these; another runtime may have other kernels.
         versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     )
     # Not ``worst > limit``: that is false for NaN, which must be refused as well.
@@ -299,6 +305,7 @@ def _difference(expected: np.ndarray, output: np.ndarray) -> float:
         raise PocketiqaError(
             f"the export was refused: ONNX Runtime gives the shape {output.shape} where torch gives {expected.shape}"
         )
+    # float64, so that the subtraction adds no rounding of its own.
     return float(np.max(np.abs(expected.astype(np.float64) - output)))
 
 
@@ -326,6 +333,7 @@ def halve_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
 def _fits(initializer: onnx.TensorProto) -> bool:
     if initializer.data_type != onnx.TensorProto.FLOAT:
         return False
+    # Beyond 65,504 float16 is infinite. ``initial`` is for tensors without values.
     return bool(np.abs(numpy_helper.to_array(initializer)).max(initial=0) <= np.finfo(np.float16).max)
 
 

@@ -39,6 +39,7 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
         PocketiqaError: the file or a model is missing or unusable.
     """
     comparison = load_comparison(name, settings or [], out)
+    # First: a missing model is named at once, not after the minutes that the others take.
     check_models(comparison)
     result = _result(comparison, overwrite)
     console.out.print(console_table(result))
@@ -52,8 +53,10 @@ def _times(comparison: Comparison, benchmark: Benchmark, predicted: Predicted, o
     """Kept as the predictions are: the table does not change when only a plot is drawn anew."""
     folder = comparison.out / "times"
     spec = {
+        # A model that has changed is timed again; ``about`` holds its digest or stamp.
         "models": {row.name: digest_of(predicted[row.name][0].about) for row in comparison.rows if row.time},
         "benchmark": [row.id for row in benchmark.rows[: comparison.timed_images]],
+        # Times of another machine are no times of this one: there they are refused, or measured anew with --overwrite.
         "machine": machine_name(),
     }
 
@@ -70,6 +73,7 @@ def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
     benchmark, targets = open_target(comparison)
     with console.progress("predict") as report:
         predicted = predict_rows(comparison, benchmark, overwrite=overwrite, report=report)
+    # After the predictions, with nothing else at work: their decoding threads would be in the way of the clock.
     times = _times(comparison, benchmark, predicted, overwrite)
     result: dict[str, Any] = {
         "name": comparison.name,

@@ -27,8 +27,10 @@ from students.runtime import keep_freed_memory
 from teachers.launch import torch_threads
 
 _WARM_UP = 3  # the first calls fill caches and memory
-_SLOW_IMAGES = 10  # of models that take long
+# Models above this median are timed on fewer images, as one image may take them seconds.
+_SLOW_IMAGES = 10
 _SLOW_S = 0.1
+# On disk, as is the name of the file: with another word the folders of earlier calls would be refused.
 KIND = "prediction"
 PREDICTIONS = "predictions.json"
 _DECODERS = 2
@@ -38,8 +40,8 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | N
     """Time the rows that ask for it.
 
     Args:
-        comparison: its rows' first models are timed.
-        benchmark: whose first images are read, decoded and scored one by one.
+        comparison: comparison whose rows are timed, each by its first model.
+        benchmark: benchmark whose first images are decoded and scored one by one.
         report: called with images timed and in total.
 
     Returns:
@@ -49,10 +51,12 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | N
     rows = [row for row in comparison.rows if row.time]
     samples = list(benchmark_samples(benchmark))[: _WARM_UP + comparison.timed_images]
     keep_freed_memory()
+    # Models are opened inside, as threads that they start inherit the pinning.
     with pinned_cores(1), torch_threads(1):
         predictors = {row.name: _opened(row) for row in rows}
         times: dict[str, list[float]] = {row.name: [] for row in rows}
         for done, sample in enumerate(samples, start=1):
+            # All models on one image before the next: a busy spell of the machine slows all of them alike.
             for name, predictor in predictors.items():
                 if len(times[name]) < _SLOW_IMAGES + _WARM_UP or median(times[name]) < _SLOW_S:
                     times[name].append(_seconds(predictor, sample))
@@ -66,6 +70,7 @@ def _opened(row: Row) -> Predictor:
 
 
 def _seconds(predictor: Predictor, sample: Sample) -> float:
+    # Read before the clock starts: the disk says nothing of a model, and the first model would pay for the others.
     data = sample.read()
     started = time.perf_counter()
     predictor.score(decode(data), None)
@@ -92,6 +97,7 @@ def check_models(comparison: Comparison) -> None:
     for row in comparison.rows:
         for model in row.models:
             try:
+                # For its error alone: it looks at the path and loads nothing.
                 kind_of(expanded(model))
             except PocketiqaError as error:
                 hint = f"; `{row.make}` makes it" if row.make else ""
@@ -104,7 +110,7 @@ def predict_rows(
     """Predictions of all models, by row.
 
     Args:
-        comparison: whose folder keeps them.
+        comparison: comparison whose folder keeps them.
         benchmark: the benchmark of ``open_target``.
         overwrite: predict again where the model in a folder has changed; without it that is refused.
         report: called with images done and in total.
@@ -113,6 +119,7 @@ def predict_rows(
     predictions: dict[str, list[Predictions]] = {row.name: [] for row in comparison.rows if row.models}
     total = len(asked) * len(benchmark.rows)
     for number, (row, model) in enumerate(asked):
+        # Named by row and position: the seeds of a row are told apart, and other rows keep theirs when one is added.
         folder = comparison.out / "rows" / f"{_slug(row.name)}-{len(predictions[row.name])}"
         part = shifted(report, number * len(benchmark.rows), total)
         predictions[row.name].append(
@@ -125,8 +132,10 @@ def _predicted(
     row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite: bool, report: Progress | None
 ) -> Predictions:
     kind = kind_of(model)
+    # On the CPU everywhere: the last digits of a GPU differ, and the table must not depend on who has one.
     predictor = open_predictor(model, options=with_variables(row.options), device="cpu")
     targets = digest_of([[one.id, one.score] for one in benchmark.rows])
+    # What is in the file, not where it is: a model that moved keeps its predictions. A teacher has a stamp instead.
     spec = {"model": predictor.about.get("digest") or predictor.about, "benchmark": benchmark.name, "targets": targets}
 
     def make(to: Path) -> dict[str, Any]:
@@ -145,7 +154,7 @@ def _predicted(
 def keep(
     folder: Path, kind: str, spec: dict[str, Any], make: Callable[[Path], dict[str, Any]], *, overwrite: bool
 ) -> None:
-    """As ``make_once``, but ``overwrite`` redoes only what has changed."""
+    """``make_once``, but ``overwrite`` makes only those folders anew whose ``spec`` has changed."""
     try:
         make_once(folder, kind, spec, make, overwrite=False)
     except OutputConflictError:

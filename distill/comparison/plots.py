@@ -34,8 +34,8 @@ def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[B
     """Move each label to the nearest place about its point where it covers least.
 
     Args:
-        axes: whose place, limits and scales are final.
-        labels: with offsets in points.
+        axes: axes whose place, limits and scales are final.
+        labels: annotations with offsets in points.
         obstacles: boxes in pixels that should stay free.
     """
     figure = axes.get_figure(root=True)
@@ -49,6 +49,7 @@ def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[B
                 _move(label, right, up, distance)
                 box = label.get_window_extent(canvas.get_renderer()).padded(_MARGIN_PX)
                 tried.append((_covered(box, taken) + _outside(box, inside), len(tried), right, up, distance, box))
+        # Of equal places the first tried: nearest to the point, and above it to the right.
         _, _, right, up, distance, box = min(tried, key=lambda one: one[:2])
         _move(label, right, up, distance)
         taken.append(box)
@@ -57,6 +58,8 @@ def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[B
 def spread(values: Sequence[float], least: float) -> list[float]:
     """Rising values moved apart until neighbours differ by ``least``; their mean stays."""
     moved = list(values)
+    # Each push may bring a pair too close to its other neighbours. Both move by half, so the mean stays; for a few
+    # names, 100 passes are more than enough.
     for _ in range(100):
         for at in range(len(moved) - 1):
             lacking = least - (moved[at + 1] - moved[at])
@@ -87,12 +90,14 @@ def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: s
     A row of several seeds has the span of the seeds in place of the interval.
     """
     timed = [line for line in lines if line.get("milliseconds") and line["srcc"]]
+    # Without pyplot, which keeps a list of all figures and may look for a screen.
     figure = Figure(figsize=(7.6, 4.4))
     axes = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.83, "top": 0.93, "bottom": 0.12})
     _scales(axes, [line["milliseconds"] for line in timed])
     axes.set(xlabel="milliseconds from file to score, one core", ylabel="SRCC with people")
     axes.set_title(f"{headline}; bars: 95 % interval; dotted: published by others", fontsize=9, color=_SOFT, loc="left")
     labels = [_point(axes, line) for line in timed]
+    # Before the labels: they are placed in pixels, and any change of the limits would move the points away.
     axes.margins(y=0.12)
     _published(axes, [line for line in lines if "published" in line])
     place_labels(axes, labels, [box for line in timed for box in _boxes(axes, line)])
@@ -142,6 +147,7 @@ def _published(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     values = [line["published"]["srcc"] for line in ordered]
     for value in values:
         axes.axhline(value, color="#9aa3aa", linewidth=0.9, linestyle=":")
+    # The heights of the names are in points, so the scale has to be final before they are computed.
     axes.autoscale_view()
     heights_pt = [72 / axes.figure.dpi * axes.transData.transform((1, value))[1] for value in values]
     for line, value, was, now in zip(ordered, values, heights_pt, spread(heights_pt, _LINE_PT), strict=True):
@@ -167,6 +173,7 @@ def plot_predicted(predicted: Mapping[str, Predictions], targets: Targets, path:
 
 def _panel(axes: Axes, name: str, predictions: Predictions, targets: Targets) -> None:
     used = next(iter(select(targets).values())) & np.isfinite(predictions.scores)
+    # The headline images alone: the panel shows what the figure in the table was computed from.
     x, y = predictions.scores[used], targets.scores[used]
     axes.plot([0, 1], [0, 1], color="#9aa3aa", linewidth=0.9, linestyle="--")
     own = np.array(targets.subsets)[used]

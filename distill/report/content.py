@@ -11,11 +11,13 @@ from distill.leakage.record import closest_scenes, facts, in_words
 from distill.report.inputs import Neighbours, ReportInputs
 from pseudo_labels.errors import PocketiqaError
 
+# Benchmarks that get a tile: with more, the costs beside them would be lost in the row.
 _MOST_BENCHMARKS = 2
 _Tile = tuple[str, float | None, str, str]
 RATINGS = "opinions"
 """The name that files have for targets that people rated."""
 # Least SRCC, and what a student or teacher with it does; {} is whom it is compared with.
+# The words are this project's own; the figure with its interval always stands beside them.
 _DEGREES: Sequence[tuple[float, str]] = (
     (0.95, "orders quality almost exactly as {} does"),
     (0.85, "orders quality much as {} does"),
@@ -26,6 +28,7 @@ _DEGREES: Sequence[tuple[float, str]] = (
 )
 _CHANCE = "does not measurably order quality as {} does"
 FORMAT = 2
+# Pictures make up most of the page's size: so many images far from their targets, close to them, and pairs of scenes.
 _FARTHEST, _CLOSEST = 8, 4
 _PAIRS = 6
 
@@ -52,7 +55,8 @@ def role(content: Mapping[str, Any], name: str, kind: str = "") -> str:
     Args:
         content: content of the report.
         name: name of the model.
-        kind: as its predictions say it; a benchmark may know a fitted teacher by another name than the recipe's.
+        kind: kind of model, as its predictions say it; a benchmark may know a fitted teacher by another name than the
+            recipe's.
     """
     if name == content["model"]:
         return content["kind"]
@@ -79,6 +83,7 @@ def _agreement_tiles(content: Mapping[str, Any]) -> list[_Tile]:
         if metrics is not None:
             figures.append((label, metrics["srcc"]["value"], "metric", note))
     for benchmark in content["benchmarks"][:_MOST_BENCHMARKS]:
+        # The first model of a benchmark is the one that the page is about, under whatever name.
         metrics = headline_metrics(benchmark, benchmark["models"][0]["name"])
         if metrics is not None:
             words = f"SRCC on {benchmark['target']['name']}, n\u00a0=\u00a0{_images(benchmark)}"
@@ -118,6 +123,7 @@ def headline(content: Mapping[str, Any]) -> str:
 def card_headline(content: Mapping[str, Any]) -> str:
     """The lead of the model card: the agreement with people first, where there are ratings, then ``headline``."""
     rated = [one for one in content["benchmarks"] if one["target"]["source"] == RATINGS]
+    # Only people tell how good a model is; agreement with its teacher says how well it learned.
     if content["evaluation"]["target"]["source"] == RATINGS or not rated:
         return headline(content)
     return f"{_sentence(content, rated[0])} {headline(content)}"
@@ -213,6 +219,7 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
             }
             for one in inputs.quality_maps
         ],
+        # The key keeps its earlier name, as do those in each record: scripts read ``report.json``.
         "damaged": [_damaged(one) for one in inputs.distorted],
         "pools": [dict(pool) for pool in inputs.pools],
         "split": {name: dict(part) for name, part in inputs.split.items()},
@@ -224,13 +231,14 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
         "notes": list(inputs.notes),
         "licence": inputs.licence,
     }
+    # Last, as both are read from the content. They are stored too: readers of the JSON need not build sentences.
     content["tiles"] = tiles(content)
     content["headline"] = headline(content)
     return content
 
 
 def _neighbours(one: Neighbours) -> dict[str, Any]:
-    """What was found, with a few of the closest pairs alone of the single images; or why nothing was compared."""
+    """The near duplicates of one image set, with the closest pairs in place of all images; or why there are none."""
     if one.record is None:
         return {"name": one.name, "reason": one.reason, "pairs": []}
     return {
@@ -251,6 +259,7 @@ def _points(inputs: ReportInputs) -> dict[str, Any]:
     scores = {}
     for prediction in inputs.predictions:
         if prediction.name in known:
+            # One order for targets and scores: the plots pair them by position. null for NaN, which JSON does not have.
             aligned = prediction.aligned(targets.ids).scores
             scores[prediction.name] = [None if np.isnan(score) else float(score) for score in aligned]
     return {
@@ -272,7 +281,9 @@ def _examples(inputs: ReportInputs) -> tuple[list[dict[str, Any]], list[dict[str
     scores = own.aligned(inputs.targets.ids).scores
     others = None if teacher is None else teacher.aligned(inputs.targets.ids).scores
     difference = scores - inputs.targets.scores
+    # argsort puts NaN (no score) last; it is dropped, as it is neither far nor close.
     order = [int(at) for at in np.argsort(-np.abs(difference)) if np.isfinite(difference[at])]
+    # The closest are taken from what is left, the very closest first: with few images, none is shown twice.
     farthest, closest = order[:_FARTHEST], order[_FARTHEST:][: -_CLOSEST - 1 : -1]
     return _rows(inputs, farthest, scores, others), _rows(inputs, closest, scores, others)
 

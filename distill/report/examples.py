@@ -46,6 +46,7 @@ def _card(content: Mapping[str, Any], inputs: ReportInputs, row: Mapping[str, An
 
 
 def _bar(label: str, css: str, value: float) -> list[Html]:
+    # The width of a bar must stay inside its frame; the number beside it is as it was given.
     fraction = round(100 * min(max(value, 0.0), 1.0), 1)
     fill = tag("i", class_=css, style=f"width:{fraction}%")
     return [
@@ -103,6 +104,7 @@ def distorted(content: Mapping[str, Any], inputs: ReportInputs) -> Section | Non
         ]
         for row in rows
     ]
+    # Equal scores do not count as lower: the model did not notice the distortion.
     lower = sum(row["difference"] < 0 for row in rows)
     words = f"{content['model']} gives {lower} of {len(rows)} distorted copies a lower score than the original."
     listed = table(

@@ -17,13 +17,13 @@ class Cost:
 
     Attributes:
         parameters: number of parameters of the whole model.
-        trained: how many of them were fitted to ratings.
+        trained: number of those that were fitted to ratings.
         macs: multiply-accumulates of one image at the model's own input size.
         file_bytes: size of the file that is shipped; of a fitted teacher the part that was fitted.
-        latency_ms_median: milliseconds an image, as said in ``ReportInputs.machine``.
-        latency_ms_p95: 95th percentile of the same.
+        latency_ms_median: median time of an image in milliseconds, measured as ``ReportInputs.machine`` says.
+        latency_ms_p95: 95th percentile of these times.
         peak_memory_mb: resident memory of a process that scores, in MB.
-        device: what else than ``ReportInputs.machine`` the times are of, such as a GPU, in words.
+        device: device of the times, such as a GPU, where it is not the CPU of ``ReportInputs.machine``; in words.
     """
 
     parameters: int | None = None
@@ -48,7 +48,7 @@ class MapExample:
         name: name of the photograph.
         rgb: uint8 HxWx3.
         quality_map: [h, w] in [0, 1], 1 best.
-        score: score of the whole.
+        score: score of the whole photograph.
     """
 
     name: str
@@ -83,10 +83,10 @@ class Fitting:
     """How the teacher of a student was fitted to ratings.
 
     Attributes:
-        teacher: its name.
+        teacher: name of the teacher.
         history: records of its ``history.jsonl``.
-        kept_step: whose weights it has.
-        ratings: that it was fitted to, each as one of ``ReportInputs.pools``.
+        kept_step: training step whose weights it has.
+        ratings: sets of ratings that it was fitted to, each as one of ``ReportInputs.pools``.
     """
 
     teacher: str
@@ -100,6 +100,7 @@ class Fitting:
             "teacher": self.teacher,
             "history": [dict(record) for record in self.history],
             "kept_step": self.kept_step,
+            # The key in ``report.json``, whose names stay.
             "opinions": [dict(pool) for pool in self.ratings],
         }
 
@@ -113,8 +114,8 @@ class Neighbours:
         record: the result of ``leakage.record.read_overlap``; None if nothing was compared.
         trained: training images, for pictures.
         tested: test images, for pictures.
-        folder: where the record and its page, groups and split are, relative to the report.
-        reason: why nothing was compared.
+        folder: folder of the record, its page, groups and split, relative to the report.
+        reason: why nothing was compared; else empty.
     """
 
     name: str
@@ -139,10 +140,10 @@ class ReportInputs:
         teacher: name of the teacher of a student: in the evaluation, or the one whose labels are the targets.
         benchmarks: further results of ``evaluation.evaluate``, on people's ratings; ``model`` is the first in each.
         costs: cost of each model, by name; may name models that are not evaluated.
-        machine: what the costs were measured on and how, for a person.
+        machine: machine that the costs were measured on, and how, for a person.
         history: records of ``history.jsonl``.
         kept_step: training step whose weights the model has.
-        fitting: how each teacher was fitted that was fitted for this student.
+        fitting: course of the fitting of each teacher that was fitted for this student.
         load_image: gives the pixels of a target by its id, for pictures; None for no pictures.
         quality_maps: example photographs with the quality map of the student.
         distorted: example photographs with a distorted copy and both scores.

@@ -16,6 +16,7 @@ from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from teachers.qfm_iqm.weight_average import average_fitted
 
+# The name that these folders had in the first version: runs made by it are found and not made again.
 RATINGS = "opinions"
 AVERAGE_KIND = "merged"
 
@@ -38,6 +39,7 @@ def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Progr
         progress: called with images measured and in total, for each new pool.
     """
     fitting = run.fitting_of(name)
+    # Beside the fitting, not inside: its folder must be empty when the training claims it.
     folder = fitting.with_name(f"{fitting.name}-{RATINGS}")
     return open_sources(run.recipe.fits[name].sources, folder, run.recipe.seed, progress, overwrite=overwrite)
 
@@ -67,9 +69,11 @@ def averaging_stages(run: Run) -> list[Stage]:
 
 
 def _average(run: Run, section: WeightAverageSection, overwrite: bool, report: Progress) -> str:
+    # The digest of a fitting covers its weights: a teacher that was fitted anew makes a new average.
     fitted = [read_manifest(run.fitting_of(name)).digest for name in section.names]
 
     def make(folder: Path) -> dict[str, Any]:
+        # Into a subfolder: a teacher's folder is replaced as a whole, and this one holds our manifest.
         digest = average_fitted(
             [str(run.teacher_of(name)) for name in section.names], folder / "teacher", half=section.half
         )

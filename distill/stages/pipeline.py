@@ -27,9 +27,11 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
         PocketiqaError: the recipe or a stage failed; what was finished before stays.
     """
     run = open_run(name, out, settings)
+    # Fitting comes before the data, for the fitted teachers and their average label the pool.
     stages = [*fitting_stages(run), *averaging_stages(run), *data_stages(run)]
     if run.recipe.distill is not None:
         stages += student_stages(run)
+    # The report is last: it gathers what all others wrote.
     for stage in [*stages, *evaluation_stages(run), *demonstration_stages(run), *reporting_stages(run)]:
         walk(stage, overwrite=overwrite)
     _show_results(run)

@@ -20,6 +20,7 @@ from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 
 EXPORT_KIND = "export"
+# The name that this folder had in the first version: runs made by it are found and not made again.
 RATINGS = "opinions"
 
 
@@ -34,6 +35,7 @@ def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | Non
     Raises:
         PocketiqaError: the first source, on which the student is evaluated, holds labels of crops.
     """
+    # Own labels first: the student is evaluated on its first source, and ``reporting`` counts on this order.
     own = [] if run.recipe.label is None else [SourceSection(pool=run.labelled_pool, labels=run.labels)]
     sections = [*own, *run.recipe.sources]
     sources = open_sources(sections, run.out / RATINGS, run.recipe.seed, progress, overwrite=overwrite)
@@ -70,6 +72,7 @@ def _config(run: Run) -> TrainConfig:
         raise PocketiqaError("the recipe has no section 'distill': add one, or fit its teacher only")
     changes: dict[str, Any] = {}
     if config.student.init is not None:
+        # Only now: a weight average that another recipe or command makes may not exist when the recipe is read.
         weights = first_weights(str(config.student.init))
         changes["student"] = config.student.model_copy(update={"init": weights})
     if config.live is not None and config.live.teacher is None:
@@ -82,6 +85,8 @@ def _live(run: Run, settings: LiveSettings) -> LiveSettings:
     label = run.recipe.label
     if label is None:
         raise PocketiqaError("distill.live names no teacher, and there is no section 'label' to take it from: add one")
+    # Options of ``live`` are laid over those of ``label``: a live teacher may have a smaller input than the one that
+    # labels.
     return LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | settings.options)
 
 
@@ -89,6 +94,7 @@ def _export(run: Run, overwrite: bool, report: Progress) -> str:
     spec = {"training": read_manifest(run.training).digest, "name": run.recipe.name}
 
     def make(folder: Path) -> dict[str, Any]:
+        # An export that was killed before its manifest was finished has left this file, which would be refused.
         run.model.unlink(missing_ok=True)
         export_checkpoint(run.training, folder / run.model.name, name=run.recipe.name)
         report(1, 1)
@@ -109,6 +115,7 @@ def distill_recipe(
     run = open_run(name, out, settings)
     if run.recipe.distill is None:
         raise PocketiqaError(f"recipe {name!r} has no section 'distill': 'pocketiqa fit-teacher' fits its teacher")
+    # Training alone: every process of a distributed run comes here, and the export is for one process.
     walk(student_stages(run)[0], overwrite=overwrite)
     if console.is_main_process():
         console.out.print(f"student: {run.training / 'student'}", markup=False)

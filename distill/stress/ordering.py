@@ -8,6 +8,7 @@ from statistics import fmean
 from distill.stress.photograph import Photograph
 from students.runtime import Scorer
 
+# More of these is always worse to the eye, so that their levels have one right order.
 DISTORTIONS = ("gaussian_blur", "white_noise", "jpeg", "jpeg2000")
 LEVELS = (1, 2, 3, 4, 5)
 _SHOWN = 10
@@ -35,17 +36,19 @@ class Ladder:
     @property
     def original_beaten(self) -> bool:
         """Whether the worst copy, that of level 5, scores as high as the clean photograph, or higher."""
+        # Not ``<=``: that is false for NaN, and a score that is no number beats nothing.
         return not self.scores[0] > self.scores[-1]
 
 
 @dataclass(frozen=True)
 class Ordering:
-    """How well distortion is ordered.
+    """Fractions of pairs of strengths that are ordered rightly.
 
     Attributes:
         fraction: fraction of all neighbouring pairs that are ordered rightly.
-        fraction_by_distortion: the same fraction of each distortion.
-        fraction_by_step: the same fraction of each distortion, from clean against level 1 to level 4 against level 5.
+        fraction_by_distortion: that fraction for each distortion.
+        fraction_by_step: that fraction for each distortion and pair of neighbours, from clean against level 1 to level
+            4 against level 5.
         originals_beaten: clean photographs that do not beat their worst copy, counted once a distortion.
         worst: the ladders with the most faults, beaten originals first; none without a fault.
     """
@@ -78,9 +81,11 @@ def ordering(scored: Sequence[Ladder]) -> Ordering:
         steps.setdefault(ladder.distortion, []).append(ladder.steps_right)
     by_step = {distortion: tuple(map(fmean, zip(*rows, strict=True))) for distortion, rows in steps.items()}
     faulty = [ladder for ladder in scored if not all(ladder.steps_right)]
+    # False sorts before True, and fewer right steps before more: the gravest cases come first.
     faulty.sort(key=lambda ladder: (not ladder.original_beaten, sum(ladder.steps_right)))
     return Ordering(
         fraction=fmean([right for ladder in scored for right in ladder.steps_right]),
+        # Every step has as many photographs, so the mean of the steps is the mean of all pairs.
         fraction_by_distortion={distortion: fmean(fractions) for distortion, fractions in by_step.items()},
         fraction_by_step=by_step,
         originals_beaten=sum(ladder.original_beaten for ladder in scored),

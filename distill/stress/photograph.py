@@ -20,9 +20,9 @@ class Photograph:
     """Pixels of a clean photograph.
 
     Attributes:
-        name: for a person; also what its noise follows from.
+        name: name for a person; the noise of its copies follows from it.
         original: uint8 HxWx3 as decoded.
-        rgb: the same with a longer side of at most ``LARGEST_SIDE_PX``: what is distorted.
+        rgb: ``original`` with a longer side of at most ``LARGEST_SIDE_PX``; the copies are made of it.
     """
 
     def __init__(self, name: str, original: np.ndarray):
@@ -56,12 +56,13 @@ class Photograph:
         """
         key = distortion, level
         if key not in self._copies:
+            # By name, not by path: the same photographs in another folder give the same noise, and the same figures.
             self._copies[key] = distort(self.rgb, distortion, level, seed=_SEED, image_id=self.name)
         return self._copies[key]
 
 
 def resized(rgb: np.ndarray, longer_px: int) -> np.ndarray:
-    """The same picture with another longer side, by Lanczos; uint8 HxWx3 to the same."""
+    """A picture with another longer side, resized by Lanczos; uint8 HxWx3 to uint8 HxWx3."""
     height, width = rgb.shape[:2]
     scale = longer_px / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -21,6 +21,7 @@ def record_cost(home: Path, stage: str, seconds: float, *, resumed: bool) -> Non
         resumed: whether it continued the work of an earlier process.
     """
     cost = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes(), "resumed": resumed}
+    # Read and written without a lock: the runs of a study come one after another, those that use one folder too.
     write_atomic(home / COSTS, canonical_json({**read_costs(home), stage: cost}))
 
 
@@ -32,6 +33,7 @@ def read_costs(home: Path) -> dict[str, Mapping[str, Any]]:
 
 def peak_memory_bytes() -> int:
     """Most resident memory so far of this process, or of the largest process that it has started and seen end."""
+    # macOS gives bytes, Linux kibibytes (getrusage(2)).
     unit = 1 if sys.platform == "darwin" else 1024
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if sys.platform == "linux":

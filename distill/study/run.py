@@ -32,6 +32,7 @@ def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> 
     """
     run = CellRun(with_paths_expanded(recipe), recipe.out, command, shared)
     run.out.mkdir(parents=True, exist_ok=True)
+    # Before the first stage: a run that fails can be looked at, and walked on its own, by its recipe.
     tree = recipe.model_dump(mode="json", exclude_unset=True)
     write_atomic(run.out / RECIPE, f"# {command}\n\n{yaml.safe_dump(tree, sort_keys=False)}".encode())
     student = student_stages(run) if recipe.distill else []
@@ -42,9 +43,11 @@ def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> 
 def _walk(stage: Stage, *, overwrite: bool) -> None:
     """Walk a stage and write down beside its folder what it cost, unless it was done before."""
     before = _digest(stage.folder)
+    # An unfinished manifest is what an earlier process left, whose time is not known here.
     resumed = before is None and (stage.folder / MANIFEST).is_file()
     started = time.monotonic()
     walk(stage, overwrite=overwrite)
+    # A stage that was skipped keeps the record of what it cost when it was made.
     if _digest(stage.folder) != before:
         # Each of several teachers has a folder of its own, which only runs with this teacher use.
         record_cost(stage.folder.parent, stage.name.partition("-")[0], time.monotonic() - started, resumed=resumed)

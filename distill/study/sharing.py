@@ -17,7 +17,8 @@ from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool, write_pool
 
 SHARED = "shared"
-_DIGITS = 12  # of a digest, in the names of folders
+# Digits of a digest in names of folders: 48 bits, so that no two settings meet by chance, and still readable.
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class CellRun(Run):
 
     def _home(self, kind: str, sections: set[str], **others: Any) -> Path:
         """Folder of an output that depends on some sections of the recipe, and on the seed."""
+        # Stored names: folders that were made before a key was renamed are found again. The seed belongs to each, as it
+        # draws rated images, distortions and splits.
         part = {**self.recipe.stored(include={"seed", *sections}), **others}
         return self.shared / f"{kind}-{digest_of(part)[:_DIGITS]}"
 
@@ -49,10 +52,12 @@ class CellRun(Run):
     @property
     def pool_home(self) -> Path:
         """Folder of the pools; the images that ``sources`` have ratings of are left out."""
+        # ``sources`` belongs here, as rated images are left out: another set of ratings makes another pool.
         return self._home("pool", {"pool", "distort", "sources"})
 
     def labels_of(self, name: str) -> Path:
         """The label store of one teacher."""
+        # The settings of the fitting stand for the teacher, so the folder has its name before the teacher exists.
         return self._home("labels", {"pool", "distort", "sources", "label"}, fit=self._fit(name)) / "labels"
 
     @property
@@ -81,6 +86,7 @@ class CellRun(Run):
     @property
     def evaluation(self) -> Path:
         """Scores of the benchmark's images, and their agreement with people."""
+        # The name that the first version gave this folder.
         return self.out / "judged"
 
 
@@ -100,6 +106,7 @@ def pool_stages(run: CellRun) -> list[Stage]:
             " name the benchmark alone"
         )
     stage = Stage("pool", run.pool, partial(_make, run, section))
+    # Only the making of the clean pool is replaced; distorting and labelling read it like any other pool.
     return [stage if one.folder == run.pool else one for one in stages]
 
 
@@ -110,6 +117,7 @@ def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Progress)
     made = write_pool(
         run.pool,
         [ref for ref in whole if ref.id not in rated],
+        # Digest and number of what is left out, not the list: a manifest should stay readable.
         spec={"benchmark": whole.manifest.spec, "without": digest_of(left_out), "left_out": len(left_out)},
         overwrite=overwrite,
     )
@@ -123,6 +131,7 @@ def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Progress)
 
 def _whole(run: CellRun, source: str, overwrite: bool, report: Progress) -> Pool:
     """All of the part, measured once for all runs."""
+    # Apart from the pools of the runs: measuring all images takes minutes, and each run leaves out a few of them.
     folder = run.shared / f"part-{digest_of(source)[:12]}"
     return rating_source(expanded(source), None, folder, overwrite=overwrite, progress=report).pool
 

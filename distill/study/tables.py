@@ -36,6 +36,7 @@ def verdict(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
         if all(row["values"][axis] == value for axis, value in goal["at"].items())
     )
+    # Null until all runs at the goal are done; then the differences so far are still worth showing.
     if goal["met"] is None:
         return f"Not known yet ({progress}): {wanted}. So far: {measured}."
     return f"{'Reached' if goal['met'] else 'Not reached'}: {wanted}. Measured: {measured}."
@@ -45,6 +46,7 @@ def difference_words(gap: Mapping[str, Any]) -> str:
     """A paired difference with its interval, in words."""
     if gap["difference"] is None:
         return f"none ({gap['reason']})"
+    # Few scenes give a difference without an interval, see ``bootstrap.MIN_GROUPS``.
     ends = "no interval"
     if gap["low"] is not None:
         ends = f"{signed(gap['low'])} to {signed(gap['high'])}"
@@ -104,6 +106,7 @@ def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[Seque
     for name in header:
         table.add_column(name, justify="left" if name in ("at", "arm") else "right")
     for row in rows:
+        # Without a baseline the header has no column of differences, and the last cell is cut off.
         table.add_row(*row[: len(header)])
     return table
 

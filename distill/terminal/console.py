@@ -16,6 +16,7 @@ from pseudo_labels.errors import PocketiqaError, RenamedWarning, read_renamed
 from pseudo_labels.parallel import Progress
 
 # Results go to standard output; progress and errors to standard error, so that pipes stay clean.
+# Soft wrap: rich would break long lines, and with them paths that are to be copied.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -26,6 +27,7 @@ _RENAMED_OPTIONS = {
     "--max-failed-share": "--max-failed-fraction",
 }
 
+# Kept from the start: ``run_cli`` puts its own in this place.
 _SHOW_WARNING = warnings.showwarning
 
 # What Typer returns for Ctrl-C, without a word.
@@ -53,6 +55,7 @@ def progress(title: str, *, visible: bool = True) -> Iterator[Progress]:
 
 def is_main_process() -> bool:
     """Whether this process speaks for all that ``accelerate launch`` or ``torchrun`` started; true when alone."""
+    # The variable that both launchers set; asking torch would mean importing it.
     return int(os.environ.get("RANK") or 0) == 0
 
 
@@ -77,6 +80,7 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
 
     ``--debug`` anywhere in ``argv`` shows the traceback of an error as well.
     """
+    # Here, for this module also serves code that never starts the command line.
     import typer
 
     debug = "--debug" in argv
@@ -85,13 +89,15 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
             warnings.showwarning = _show_warning
             arguments = [_todays_option(word) for word in argv if word != "--debug"]
             # Without a word, the help is the answer and no error.
+            # Not standalone: Typer would print errors in its own form and end the process.
             status = app(args=arguments or ["--help"], prog_name="pocketiqa", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     except PocketiqaError as error:
         return _fail(_one_line(error), 1, debug)
     except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough.
+        # The reader of our output (head, less) has seen enough. Python flushes standard output at its end and would
+        # complain about it on standard error.
         sys.stderr.close()
         return 1
     except Exception as error:
@@ -109,6 +115,7 @@ def _todays_option(word: str) -> str:
 
 
 def _describe(error: Exception) -> str:
+    # Errors in the use of a command are Click's; known by this method, so that Click need not be imported.
     usage = getattr(error, "format_message", None)
     if usage is not None:
         context = getattr(error, "ctx", None)

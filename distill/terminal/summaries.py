@@ -27,6 +27,7 @@ def pool_line(pool: "Pool") -> str:
 
 def pool_summary(pool: "Pool") -> str:
     """A pool in a few lines, bad images with an example of each kind."""
+    # Reversed, so that the first bad image of each kind is the one that stays.
     bad = {ref.status: ref for ref in reversed(list(pool)) if ref.status != "ok"}
     lines = [f"{pool.folder}: {pool_line(pool)}"]
     lines += [f"  {status}, such as {ref.uri}: {ref.reason}" for status, ref in sorted(bad.items())]
@@ -68,6 +69,7 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     tables = []
     for selection, counts in result["selections"].items():
         title = f"{result['target']['name']}, {selection} images (n={counts['n']}), 95 % intervals in brackets"
+        # Escaped, for rich reads brackets as markup, and names of models are the user's.
         table = Table("model", "n", *_METRICS.values(), title=escape(title), title_justify="left")
         table.columns[0].overflow = "fold"
         for model in result["models"]:
