@@ -170,14 +170,14 @@ def test_quantile_alignment_gives_all_teachers_one_distribution_and_keeps_ranks(
 
 GOOD = sample(40, 0.1)
 REFUSED = [
-    (GOOD[0][:19], GOOD[1][:19], {}, "scores for 19 images with opinions, of 19 scenes: at least 20 images of 5"),
+    (GOOD[0][:19], GOOD[1][:19], {}, "scores for 19 images with ratings, of 19 scenes: at least 20 images of 5"),
     (*GOOD, {"groups": ["a", "b"] * 20}, "of 2 scenes"),
     (np.full(40, 0.3), GOOD[1], {}, r"'reference' is constant: its 40 scores .* at least 0.001"),
-    (1 - GOOD[0], GOOD[1], {}, r"'reference' is reversed: SRCC -0\.\d\d \[-.*\(n=40\) with the opinions"),
-    (GOOD[0], GOOD[1] * 5, {}, "opinion .* scale it to"),
+    (1 - GOOD[0], GOOD[1], {}, r"'reference' is reversed: SRCC -0\.\d\d \[-.*\(n=40\) with the ratings"),
+    (GOOD[0], GOOD[1] * 5, {}, "rating .* scale it to"),
     (GOOD[0] * np.nan, GOOD[1], {}, "score nan at position 0"),
-    (GOOD[0], np.full(40, 0.5), {}, "all 40 opinions are 0.5"),
-    (GOOD[0], GOOD[1][:39], {}, "40 scores, 39 opinions"),
+    (GOOD[0], np.full(40, 0.5), {}, "all 40 ratings are 0.5"),
+    (GOOD[0], GOOD[1][:39], {}, "40 scores, 39 ratings"),
     (*GOOD, {"method": "linear"}, "'linear' is not fitted to ratings: choose one of auto, logistic, isotonic"),
 ]
 
