@@ -231,6 +231,7 @@ def build_pool(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Pool:
     """Read every image of ``sources`` once and write the pool.
 
@@ -248,6 +249,7 @@ def build_pool(
         workers: threads; Pillow decodes outside Python's lock. The pool does not depend on it.
         overwrite: replace an earlier pool that was made differently.
         progress: called with images done and in total.
+        warn: called with each of the notes of ``sources.Listing``.
 
     Raises:
         PocketiqaError: no images, too many bad ones, or an argument out of range.
@@ -256,6 +258,9 @@ def build_pool(
     """
     _check_arguments(near_duplicate_distance, max_bad_fraction, workers)
     out, listing = Path(out), list_sources(sources)
+    if warn is not None:
+        for note in listing.notes:
+            warn(note)
     spec = _spec(listing, limits, near_duplicate_distance)
 
     @cache
@@ -337,7 +342,9 @@ def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
             for ref in block:
                 identity.update(json.dumps([getattr(ref, name) for name in _IDENTITY]).encode())
                 statuses[ref.status] += 1
-                groups.add(ref.group)
+                # A bad image is a group of its own, but shows no scene that anybody could use.
+                if ref.status in (Status.OK, Status.DUPLICATE):
+                    groups.add(ref.group)
             columns = {name: [getattr(ref, name) for ref in block] for name in _SCHEMA.names}
             writer.write_table(pa.table(columns, schema=_SCHEMA))
     data = sink.getvalue().to_pybytes()
