@@ -43,7 +43,7 @@ _PACKED = (
     *(".arrow", ".tfrecord", ".tfrecords", ".h5", ".hdf5", ".lmdb", ".mdb", ".npz"),
 )
 
-# Folders in which other programs hold copies, previews or deleted files, and beginnings of such names.
+# Folders in which other programs hold copies, previews or deleted files; and beginnings of such names, all hidden.
 _LEFTOVER_NAMES = {
     name.lower(): name
     for name in (
@@ -72,6 +72,8 @@ def leftover(name: str) -> str:
     lowered = name.lower()
     if lowered in _LEFTOVER_NAMES:
         return _LEFTOVER_NAMES[lowered]
+    if not lowered.startswith("."):
+        return ""
     return next((f"{begin}*" for begin in _LEFTOVER_BEGINNINGS if lowered.startswith(begin.lower())), "")
 
 
@@ -139,10 +141,12 @@ class Listed(NamedTuple):
     Attributes:
         path: begins with the root as it was given.
         problem: why the folder of this path could not be searched; empty for an image.
+        is_folder: a folder named like an image, which reading will refuse.
     """
 
     path: str
     problem: str = ""
+    is_folder: bool = False
 
 
 def list_folder(
@@ -215,7 +219,7 @@ def _sort_in(
     # A broken link without a suffix may have been a folder of images: it is not passed over.
     is_lost = is_link and not os.path.splitext(child.name)[1] and not os.path.exists(child.path)
     if is_lost or is_image_name(child.name):
-        listed.append(Listed(child.path))
+        listed.append(Listed(child.path, is_folder=is_folder))
     elif counted and not is_folder:
         passed.count(os.path.dirname(child.path), child.name)
     return child if is_folder else None

@@ -54,11 +54,16 @@ _SIGNATURES = (
     (b"Rar!\x1a\x07", "rar", _UNPACK),
     (b"\x28\xb5\x2f\xfd", "zstd", _UNPACK),
     (b"\xfd7zXZ\0", "xz", _UNPACK),
-    (b"PAR1", "", "a Parquet file: `pocketiqa pool` reads it where its name ends in .parquet"),
+    (b"PAR1", "", "a Parquet file: read it with `pocketiqa pool`, under a name that ends in .parquet"),
 )
 # Major brands of ISO media files (ISO/IEC 14496-12) that are no still image.
 _ISO_NAMES = {b"crx ": ("Canon CR3", _DEVELOP), b"jxl ": ("JPEG XL", _SAVE)}
 _VIDEO_BRANDS = frozenset({b"qt  ", b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"M4V ", b"avc1"})
+
+
+def is_tar(data: bytes) -> bool:
+    """Whether a file begins with the header of a tar (POSIX and GNU)."""
+    return data[257:262] == b"ustar"
 
 
 def foreign_format(data: bytes) -> str:
@@ -70,6 +75,8 @@ def foreign_format(data: bytes) -> str:
     for begin, name, text in _SIGNATURES:
         if data.startswith(begin):
             return text.format(name)
+    if is_tar(data):
+        return "a tar: unpack it, or read it with `pocketiqa pool`"
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in _ISO_NAMES:
         name, text = _ISO_NAMES[brand]

@@ -34,7 +34,7 @@ from pseudo_labels.folders import (
     leftover_on_the_way,
     list_folder,
 )
-from pseudo_labels.foreign import SIGNATURE_BYTES, foreign_format
+from pseudo_labels.foreign import SIGNATURE_BYTES, foreign_format, is_tar
 from pseudo_labels.images import ImageError, open_regular
 from pseudo_labels.records import Status
 from pseudo_labels.rows import dataset_length, open_remote, parquet_length, stamp_of
@@ -91,13 +91,16 @@ def list_sources(sources: Sequence[str]) -> Listing:
         PocketiqaError: a source does not exist or cannot be opened, or there is not one image.
     """
     entries: dict[str, Entry] = {}
-    names, passed = [], PassedOver()
+    names, empty, passed = [], [], PassedOver()
     for source in sources:
         try:
             name, own = _entries_of(os.fspath(source), passed)
             names.append(name)
+            is_empty = True
             for entry in own:
                 entries.setdefault(entry.address, entry)
+                is_empty = False
+            empty += [name] * is_empty
         except ImageError as error:
             raise PocketiqaError(f"the source {source!r} cannot be opened: {error.reason}") from error
     notes = passed.sentences(_NAME_THEM)
@@ -108,6 +111,7 @@ def list_sources(sources: Sequence[str]) -> Listing:
             f"no images in {shown or 'an empty list of sources'}: looked for names ending in "
             f"{' '.join(DECODED_SUFFIXES)}; {'; '.join(notes) or containers}"
         )
+    notes += [f"no images in the source {name!r}" for name in empty]
     return Listing(tuple(names), tuple(entries.values()), tuple(notes))
 
 
@@ -138,8 +142,8 @@ def _file(name: str, where: Path | str, passed: PassedOver) -> Iterable[Entry]:
 
 def _folder(root: Path, passed: PassedOver) -> list[Entry]:
     entries = []
-    for path, problem in list_folder(os.fspath(root), passed):
-        stamp = "" if problem or os.path.isdir(path) else file_stamp(path)
+    for path, problem, is_folder in list_folder(os.fspath(root), passed):
+        stamp = "" if problem or is_folder else file_stamp(path)
         entries.append(Entry(addresses.of_path(path), stamp, (Status.UNREADABLE, problem) if problem else None))
     return sorted(entries, key=lambda entry: entry.address.encode())
 
@@ -183,7 +187,8 @@ def _opened_tar(name: str, file: BinaryIO, start: int) -> tarfile.TarFile:
         return tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
     except tarfile.TarError as error:
         file.seek(0)
-        foreign = foreign_format(file.read(SIGNATURE_BYTES))
+        begin = file.read(SIGNATURE_BYTES)
+        foreign = "" if is_tar(begin) else foreign_format(begin)
         why = f", but {foreign}" if foreign else f" ({error}): decompress or replace it"
         raise PocketiqaError(f"{name!r} is no uncompressed tar{why}") from error
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import sys
+import tarfile
 import zipfile
 from typing import Any
 
@@ -39,6 +40,7 @@ FILES = {
     "PDF": b"%PDF-1.7\n",
     "gzip": gzip.compress(b"x"),
     "Parquet": b"PAR1" + bytes(64),
+    "a tar": tarfile.TarInfo("a.jpg").tobuf(),
 }
 
 

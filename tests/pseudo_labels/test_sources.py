@@ -430,3 +430,11 @@ def test_a_folder_of_shards_alone_says_how_to_name_them(tmp_path: Path) -> None:
 def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
     assert "a Git LFS pointer, not the file itself: run `git lfs pull`" in refused(tmp_path / name)
+
+
+def test_a_source_without_images_among_others_is_said(tmp_path: Path) -> None:
+    write_files(tmp_path, ["photos/a.png"])
+    write_tar(tmp_path / "labels.tar", [("a.json", b"{}")])
+    (tmp_path / "empty").mkdir()
+    notes = list_sources([str(tmp_path / name) for name in ("photos", "labels.tar", "empty")]).notes
+    assert notes[1:] == tuple(f"no images in the source '{tmp_path}/{name}'" for name in ("labels.tar", "empty"))
