@@ -49,7 +49,15 @@ _LEFTOVER_NAMES = {
     for name in (
         *("__MACOSX", ".AppleDouble", ".Spotlight-V100", ".fseventsd", ".DocumentRevisions-V100", ".TemporaryItems"),
         *(".thumbnails", ".thumbs", ".thumb", "@eaDir", "@Recycle", ".@__thumb", ".@upload_cache", "#recycle"),
-        *("$RECYCLE.BIN", "System Volume Information", ".dtrash", ".stversions", ".ipynb_checkpoints", ".git"),
+        *(
+            ".git",
+            "$RECYCLE.BIN",
+            "System Volume Information",
+            ".dtrash",
+            ".stversions",
+            ".ipynb_checkpoints",
+            ".cache",
+        ),
     )
 }
 _LEFTOVER_BEGINNINGS = ("._", ".Trash", ".pending-")
@@ -98,12 +106,12 @@ class PassedOver:
     others: Counter[str] = field(default_factory=Counter)
 
     def count(self, folder: str, name: str) -> None:
-        """Count a file that is no image by its name; hidden ones are nobody's photographs."""
+        """Count a file that is no image by its name; hidden ones are no photographs, but for those left in iCloud."""
         lowered = name.lower()
         held = next((suffix for suffix in (*_PACKED, *_NAMEABLE) if lowered.endswith(suffix)), "")
         if held and not leftover(name):
             self.unread[os.path.join(folder, f"*{held}")] += 1
-        elif not name.startswith(".") and lowered not in ("thumbs.db", "desktop.ini"):
+        elif lowered.endswith(".icloud") or not (name.startswith(".") or lowered in ("thumbs.db", "desktop.ini")):
             self.others[os.path.splitext(lowered)[1] or "without suffix"] += 1
 
     def sentences(self, remedy: str) -> list[str]:

@@ -183,15 +183,28 @@ class Pool:
             raise ImageError(Status.CHANGED, "the content is not the one that entered the pool: build the pool again")
         return data
 
-    def load(self, ref: ImageRef, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    def load(self, ref: ImageRef, limits: DecodeLimits | None = None) -> np.ndarray:
         """The decoded image, uint8 HxWx3 RGB.
+
+        Args:
+            ref: row of this pool.
+            limits: for decoding; None accepts the size that the image had when it entered the pool, whatever the limits
+                were then.
 
         Raises:
             ImageError: as ``read`` and ``images.decode``; for a row that is not ``ok``, its own status and reason.
         """
         if ref.status != Status.OK:
             raise ImageError(Status(ref.status), ref.reason)
-        return decode(self.read(ref), limits)
+        return decode(self.read(ref), limits or _accepting(ref))
+
+
+def _accepting(ref: ImageRef) -> DecodeLimits:
+    """The usual limits, widened to the size of an image; of rows that others wrote, the size may not be known."""
+    if not ref.width * ref.height:
+        return DEFAULT_LIMITS
+    largest = max(DEFAULT_LIMITS.max_pixels, ref.width * ref.height)
+    return replace(DEFAULT_LIMITS, max_pixels=largest, min_side=min(DEFAULT_LIMITS.min_side, ref.width, ref.height))
 
 
 def write_pool(

@@ -98,6 +98,7 @@ def test_what_a_person_names_is_taken(tmp_path: Path) -> None:
 def test_files_that_may_hold_images_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "assets/preview.png", "data/0.parquet", "data/1.parquet", "wds/one.tar", "b.zip", "c.tar.gz")
     touch(tmp_path, "README.md", "a.txt", "b.TXT", "LICENCE", ".gitattributes", "Thumbs.db", "wds/._one.tar")
+    touch(tmp_path, ".IMG_1.HEIC.icloud")
     dataset().save_to_disk(tmp_path / "saved")
     dataset().save_to_disk(tmp_path / "dict/train")
     (tmp_path / "dict/dataset_dict.json").write_text('{"splits": ["train"]}')
@@ -105,13 +106,13 @@ def test_files_that_may_hold_images_are_named(tmp_path: Path) -> None:
     assert names == ["assets/preview.png"]
     unread = {str(Path(name).relative_to(tmp_path)): count for name, count in passed.unread.items()}
     assert unread == {"data/*.parquet": 2, "wds/*.tar": 1, "*.zip": 1, "*.tar.gz": 1, "saved": 1, "dict": 1}
-    assert passed.others == {".md": 1, ".txt": 2, "without suffix": 1}
+    assert passed.others == {".md": 1, ".txt": 2, "without suffix": 1, ".icloud": 1}
     notes = "\n".join(list_sources([str(tmp_path)]).notes)
     assert f"2 '{tmp_path}/data/*.parquet'" in notes
     assert f"1 '{tmp_path}/wds/*.tar'" in notes
     assert "name them as sources themselves" in notes
     assert f"1 '{tmp_path}/*.zip'" in notes
-    assert "names are not those of images: 2 .txt, 1 .md, 1 without suffix" in notes
+    assert "names are not those of images: 2 .txt, 1 .icloud, 1 .md, 1 without suffix" in notes
     said: list[str] = []
     find_images([tmp_path], recursive=True, warn=said.append)
     assert "data/*.parquet" in "\n".join(said)

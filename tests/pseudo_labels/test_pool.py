@@ -456,3 +456,12 @@ def test_bad_files_are_no_scenes_and_notes_are_said(tmp_path: Path) -> None:
         "images left out by rule",
         "passed over, for their names are not those of images",
     ]
+
+
+def test_what_a_pool_accepted_is_loaded_from_it(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/small.png").write_bytes(encode(picture(5, 40, 32), "PNG"))
+    pool = build_pool([str(tmp_path / "photos")], tmp_path / "pool", limits=DecodeLimits(min_side=16))
+    assert pool.load(pool[0]).shape == (32, 40, 3)
+    with pytest.raises(ImageError, match="below the limit of 64"):
+        pool.load(pool[0], DecodeLimits())

@@ -117,11 +117,17 @@ def read_csv(path: Path, columns: Iterable[str], optional: Iterable[str] = ()) -
     if declared:
         del lines[0]
     separators = (declared[1],) if declared else _SEPARATORS
+    records: list[list[str]] = []
     try:
         separator = next((own for own in separators if _has(_header(lines, own), columns)), separators[0])
-        records = list(csv.reader(lines, delimiter=separator))
+        # Strict, or a quotation mark that is never closed would take all further rows into one value.
+        for record in csv.reader(lines, delimiter=separator, strict=True):
+            records.append(record)
     except (csv.Error, TypeError, ValueError) as error:
-        raise PocketiqaError(f"{path} cannot be read as CSV: {error}") from error
+        hint = f"{error}; look for a lone quotation mark"
+        raise PocketiqaError(
+            f"{path}, row {len(records) + 1} with the header, cannot be read as CSV: {hint}"
+        ) from error
     return _rows(path, records, columns, optional) if records else _require(path, [], columns)
 
 

@@ -187,9 +187,7 @@ def test_paths_of_windows(tmp_path: Path) -> None:
     assert [row.id for row in rows] == ["images/a.png", "images/b/c.png", "odd\\name.png"]
     assert [Path(row.path) for row in rows] == [tmp_path / row.id for row in rows]
     for name in ("C:\\photos\\a.png", "c:/a.png", "\\\\server\\a.png"):
-        with pytest.raises(
-            PocketiqaError, match=r"row 1: .* is an absolute path of Windows; write paths relative"
-        ):
+        with pytest.raises(PocketiqaError, match=r"row 1: .* is an absolute path of Windows; write paths relative"):
             load_benchmark(rated(tmp_path, name))
 
 
