@@ -48,16 +48,9 @@ _LEFTOVER_NAMES = {
     name.lower(): name
     for name in (
         *("__MACOSX", ".AppleDouble", ".Spotlight-V100", ".fseventsd", ".DocumentRevisions-V100", ".TemporaryItems"),
-        *(".thumbnails", ".thumbs", ".thumb", "@eaDir", "@Recycle", ".@__thumb", ".@upload_cache", "#recycle"),
-        *(
-            ".git",
-            "$RECYCLE.BIN",
-            "System Volume Information",
-            ".dtrash",
-            ".stversions",
-            ".ipynb_checkpoints",
-            ".cache",
-        ),
+        *(".thumbnails", ".thumbs", ".thumb", ".dtrash", ".stversions", ".ipynb_checkpoints", ".cache", ".git"),
+        *("@eaDir", "@Recycle", ".@__thumb", ".@upload_cache", "#recycle", "$RECYCLE.BIN"),
+        "System Volume Information",
     )
 }
 _LEFTOVER_BEGINNINGS = ("._", ".Trash", ".pending-")

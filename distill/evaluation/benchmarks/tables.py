@@ -124,10 +124,8 @@ def read_csv(path: Path, columns: Iterable[str], optional: Iterable[str] = ()) -
         for record in csv.reader(lines, delimiter=separator, strict=True):
             records.append(record)
     except (csv.Error, TypeError, ValueError) as error:
-        hint = f"{error}; look for a lone quotation mark"
-        raise PocketiqaError(
-            f"{path}, row {len(records) + 1} with the header, cannot be read as CSV: {hint}"
-        ) from error
+        row = f"row {len(records) + 1}, counted with the header"
+        raise PocketiqaError(f"{path} cannot be read as CSV: {row}: {error}; is a quotation mark lost?") from error
     return _rows(path, records, columns, optional) if records else _require(path, [], columns)
 
 

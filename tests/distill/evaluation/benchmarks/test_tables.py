@@ -121,7 +121,7 @@ def test_a_table_reads_alike_as_other_programs_write_it(tmp_path: Path, spelling
         ("image;mos\na.png;1,512\nb.png;1,498\n", "mos '1,512' may be 1.512 or 1512"),
         ("a.png,0.5\nb.png,0.7\n", "lacks the column 'image': it has a.png, 0.5; its first line must name the columns"),
         ("photo mos\na.png 0.5\n", "lacks the column 'image': it has photo mos$"),
-        ('image,mos\na.png,1\n"b.png,2\nc.png,3\n', "row 3 with the header, .*lone quotation mark"),
+        ('image,mos\na.png,1\n"b.png,2\nc.png,3\n', "row 3, counted with the header: .*is a quotation mark lost"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
         ("<!DOCTYPE html><html></html>", "a web page"),
         ("PK\x03\x04", "an Excel file, it seems: save its sheet as CSV in UTF-8"),
