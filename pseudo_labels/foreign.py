@@ -84,7 +84,7 @@ def foreign_format(data: bytes) -> str:
     if brand in _VIDEO_BRANDS:
         return "a video (MP4 or QuickTime): save a frame of it as JPEG or PNG"
     if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)", data[:SIGNATURE_BYTES], re.IGNORECASE):
-        return "a web page (HTML), such as a server sends in place of a picture: download it again"
+        return "a web page (HTML), which servers send when a picture is not to be had: download it again"
     if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|svg|!doctype svg)", data[:SIGNATURE_BYTES], re.IGNORECASE):
         return "a drawing or document (SVG or other XML): save it as PNG"
     return ""
