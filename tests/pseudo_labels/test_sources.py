@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import fsspec
 import pytest
@@ -438,3 +439,22 @@ def test_a_source_without_images_among_others_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     notes = list_sources([str(tmp_path / name) for name in ("photos", "labels.tar", "empty")]).notes
     assert notes[1:] == tuple(f"no images in the source '{tmp_path}/{name}'" for name in ("labels.tar", "empty"))
+
+
+def test_random_joined_tars_are_listed_as_tarfile_lists_them_beyond_zeros(tmp_path: Path) -> None:
+    random = Random(13)
+    for number in range(40):
+        joined = b""
+        for part in range(random.randint(1, 4)):
+            sizes = (random.choice([1, 511, 512, 513, 3000]) for _ in range(random.randint(0, 3)))
+            members = [(f"{part}-{index}.png", random.randbytes(size)) for index, size in enumerate(sizes)]
+            write_tar(tmp_path / "one.tar", members)
+            one = (tmp_path / "one.tar").read_bytes()
+            joined += (one[:-1024] if random.random() < 0.5 else one) + zeros(random.choice([0, 1, 2, 5]))
+        path = tmp_path / f"{number}.tar"
+        path.write_bytes(joined)
+        with tarfile.open(path, ignore_zeros=True) as archive:
+            expected = [(member.name, archive.extractfile(member)) for member in archive.getmembers()]
+            contents = [(name, file.read()) for name, file in expected if file]
+        if contents:
+            assert [(addresses.name_of(one), addresses.read(one)) for one in listed(path)] == contents
