@@ -121,18 +121,17 @@ def test_broken_datasets_are_named(tmp_path: Path) -> None:
 # --- columns of other types
 
 
-def binary_types() -> list[pa.DataType]:
-    plain = [pa.binary(), pa.large_binary(), pa.binary_view()]
-    return [*plain, *(pa.dictionary(pa.int32(), kind) for kind in plain[:2])]
+def binary_types() -> list[tuple[pa.DataType, bool]]:
+    """Each type, and whether it stands in a struct; Arrow cannot write views of bytes there."""
+    plain = [pa.binary(), pa.large_binary()]
+    kinds = [*plain, *(pa.dictionary(pa.int32(), kind) for kind in plain)]
+    return [(pa.binary_view(), False), *((kind, in_struct) for kind in kinds for in_struct in (False, True))]
 
 
-@pytest.mark.parametrize("in_struct", [False, True])
-@pytest.mark.parametrize("kind", binary_types(), ids=str)
+@pytest.mark.parametrize(("kind", "in_struct"), binary_types(), ids=str)
 def test_every_kind_of_binary_column_is_read(tmp_path: Path, kind: pa.DataType, in_struct: bool) -> None:
     column = pa.array(IMAGES).dictionary_encode() if isinstance(kind, pa.DictionaryType) else pa.array(IMAGES)
     column = column.cast(kind)
-    if in_struct and kind == pa.binary_view():
-        pytest.skip("Arrow cannot write this type inside a struct")
     if in_struct:
         column = pa.StructArray.from_arrays([column, pa.array(["a.png"] * len(IMAGES))], ["bytes", "path"])
     checksums = pa.array([b"0123"] * len(IMAGES), pa.binary(4))
