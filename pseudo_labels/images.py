@@ -1,6 +1,7 @@
 """Any image file -> RGB uint8: the one decoder, so that training, labelling, evaluation and runtime agree to the pixel.
 
-Accepted, by content and never by name: JPEG (with MPO), PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF and PNM (P1 to P6).
+Accepted, by content and never by name: JPEG (with MPO), PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF and PNM (P1 to P6);
+HEIC and other HEIF where the package pillow-heif is installed.
 Only these Pillow plugins are ever called; formats that run programs or fetch files (EPS, PSD, FPX, ...) are not.
 
 How pixels become 8-bit RGB:
@@ -45,6 +46,7 @@ from PIL import (
 
 from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.foreign import HEIF_BRANDS, foreign_format
 from pseudo_labels.records import Status
 
 MAX_BYTES = 1 << 30
@@ -239,6 +241,9 @@ def _upright_rgb(image: Image.Image, name: str, limits: DecodeLimits) -> np.ndar
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
     """Format by its signature. JPEG and MPO go to the same plugin, which reads the main photograph of both."""
+    # First, for some of them begin as a JPEG or a TIFF does.
+    if foreign := foreign_format(data):
+        raise ImageError(Status.NOT_AN_IMAGE, foreign)
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG", JpegImagePlugin.JpegImageFile
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -258,8 +263,9 @@ def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
         return "AVIF", _avif_plugin()
     if re.match(rb"P[1-6]\s", data):
         return "PNM", PpmImagePlugin.PpmImageFile
-    hint = "HEIC is not accepted: save it as JPEG or PNG" if brands & {b"heic", b"heix", b"hevc", b"mif1"} else ""
-    raise ImageError(Status.NOT_AN_IMAGE, hint or f"begins with {data[:12]!r}, which is none of {_ACCEPTED}")
+    if brands & HEIF_BRANDS:
+        return "HEIC", _heif_plugin()
+    raise ImageError(Status.NOT_AN_IMAGE, f"begins with {data[:12]!r}, which is none of {_ACCEPTED}")
 
 
 def _avif_plugin() -> type[ImageFile.ImageFile]:
@@ -270,6 +276,16 @@ def _avif_plugin() -> type[ImageFile.ImageFile]:
         if AvifImagePlugin.SUPPORTED:
             return AvifImagePlugin.AvifImageFile
     raise ImageError(Status.NOT_AN_IMAGE, "AVIF, which this Pillow does not read: install Pillow 11.3 or newer")
+
+
+def _heif_plugin() -> type[ImageFile.ImageFile]:
+    """An extra: libheif turns and mirrors the picture as the file says, and the plugin takes the EXIF tag away."""
+    with suppress(ImportError):
+        from pillow_heif import HeifImageFile
+
+        return HeifImageFile
+    reason = "HEIC, which needs the package pillow-heif: pip install pillow-heif, or save it as JPEG or PNG"
+    raise ImageError(Status.NOT_AN_IMAGE, reason)
 
 
 def _iso_brands(data: bytes) -> set[bytes]:

@@ -183,15 +183,28 @@ class Pool:
             raise ImageError(Status.CHANGED, "the content is not the one that entered the pool: build the pool again")
         return data
 
-    def load(self, ref: ImageRef, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    def load(self, ref: ImageRef, limits: DecodeLimits | None = None) -> np.ndarray:
         """The decoded image, uint8 HxWx3 RGB.
+
+        Args:
+            ref: row of this pool.
+            limits: for decoding; None accepts the size that the image had when it entered the pool, whatever the limits
+                were then.
 
         Raises:
             ImageError: as ``read`` and ``images.decode``; for a row that is not ``ok``, its own status and reason.
         """
         if ref.status != Status.OK:
             raise ImageError(Status(ref.status), ref.reason)
-        return decode(self.read(ref), limits)
+        return decode(self.read(ref), limits or _accepting(ref))
+
+
+def _accepting(ref: ImageRef) -> DecodeLimits:
+    """The usual limits, widened to the size of an image; of rows that others wrote, the size may not be known."""
+    if not ref.width * ref.height:
+        return DEFAULT_LIMITS
+    largest = max(DEFAULT_LIMITS.max_pixels, ref.width * ref.height)
+    return replace(DEFAULT_LIMITS, max_pixels=largest, min_side=min(DEFAULT_LIMITS.min_side, ref.width, ref.height))
 
 
 def write_pool(
@@ -231,6 +244,7 @@ def build_pool(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Pool:
     """Read every image of ``sources`` once and write the pool.
 
@@ -248,6 +262,7 @@ def build_pool(
         workers: threads; Pillow decodes outside Python's lock. The pool does not depend on it.
         overwrite: replace an earlier pool that was made differently.
         progress: called with images done and in total.
+        warn: called with each of the notes of ``sources.Listing``.
 
     Raises:
         PocketiqaError: no images, too many bad ones, or an argument out of range.
@@ -256,6 +271,9 @@ def build_pool(
     """
     _check_arguments(near_duplicate_distance, max_bad_fraction, workers)
     out, listing = Path(out), list_sources(sources)
+    if warn is not None:
+        for note in listing.notes:
+            warn(note)
     spec = _spec(listing, limits, near_duplicate_distance)
 
     @cache
@@ -337,7 +355,9 @@ def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
             for ref in block:
                 identity.update(json.dumps([getattr(ref, name) for name in _IDENTITY]).encode())
                 statuses[ref.status] += 1
-                groups.add(ref.group)
+                # A bad image is a group of its own, but shows no scene that anybody could use.
+                if ref.status in (Status.OK, Status.DUPLICATE):
+                    groups.add(ref.group)
             columns = {name: [getattr(ref, name) for ref in block] for name in _SCHEMA.names}
             writer.write_table(pa.table(columns, schema=_SCHEMA))
     data = sink.getvalue().to_pybytes()

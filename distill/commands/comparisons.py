@@ -107,7 +107,7 @@ def stress(
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     with console.progress("stress") as report:
-        results = measure(models or [None], find_images(photographs), progress=report)
+        results = measure(models or [None], find_images(photographs, warn=console.warn), progress=report)
     for result in results:
         console.out.print(stress_table(result))
     if out is not None:

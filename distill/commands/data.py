@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distill.commands.options import OutFolder, Overwrite, OverwriteFile, app
+from distill.commands.options import MaxPixels, OutFolder, Overwrite, OverwriteFile, app
 from distill.terminal import console
 from pseudo_labels.defaults import (
     CROP_LARGEST,
@@ -38,7 +38,7 @@ def pool(
         int, typer.Option(help="dHash bits, of 64, up to which two images are one scene.")
     ] = NEAR_DUPLICATE_DISTANCE,
     max_bad_fraction: Annotated[float, typer.Option(help="Fail above this fraction of bad files.")] = MAX_BAD_FRACTION,
-    max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = MAX_PIXELS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     workers: Annotated[int, typer.Option(help="Images decoded at a time.")] = DECODE_WORKERS,
     overwrite: Overwrite = False,
 ) -> None:
@@ -57,6 +57,7 @@ def pool(
             workers=workers,
             overwrite=overwrite,
             progress=report,
+            warn=console.warn,
         )
     console.out.print(pool_summary(made), markup=False)
 
@@ -157,6 +158,7 @@ def label(
         int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")
     ] = LABEL_THREADS,
     decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = DECODE_WORKERS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished above this fraction of good images without a label.")
     ] = MAX_FAILED_FRACTION,
@@ -166,6 +168,7 @@ def label(
     from distill.recipe.load import parse_settings, validated
     from distill.recipe.stages import CropSection
     from distill.terminal.summaries import store_summary
+    from pseudo_labels.images import DecodeLimits
     from teachers.label import label as label_pool
 
     visible = console.is_main_process()
@@ -184,6 +187,7 @@ def label(
             device=device,
             threads=threads,
             decode_workers=decode_workers,
+            limits=DecodeLimits(max_pixels=max_pixels),
             max_failed_fraction=max_failed_fraction,
             overwrite=overwrite,
             progress=report,

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from distill.commands.options import Overwrite, OverwriteFile, Settings, app
+from distill.commands.options import MaxPixels, Overwrite, OverwriteFile, Settings, app
 from distill.terminal import console
+from pseudo_labels.defaults import MAX_PIXELS
 
 
 @app.command("fit-teacher")
@@ -63,6 +64,7 @@ def evaluate(
         typer.Option(help="Folder that pocketiqa overlap wrote: each metric also without its near duplicates."),
     ] = None,
     device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers as JSON.")] = None,
     overwrite: OverwriteFile = False,
 ) -> None:
@@ -72,13 +74,21 @@ def evaluate(
     """
     from distill.stages.benchmark import evaluate_on
     from distill.terminal.summaries import coverage_lines, evaluation_tables
+    from pseudo_labels.images import DecodeLimits
     from pseudo_labels.outputs import refuse_existing
 
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     with console.progress("evaluate") as report:
         result = evaluate_on(
-            models, on, split=split, trained_on=trained_on or [], near=near, device=device, progress=report
+            models,
+            on,
+            split=split,
+            trained_on=trained_on or [],
+            near=near,
+            device=device,
+            limits=DecodeLimits(max_pixels=max_pixels),
+            progress=report,
         )
     for table in evaluation_tables(result):
         console.out.print(table)
@@ -126,6 +136,7 @@ def score(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
     file_format: Annotated[str, typer.Option("--format", help="table, csv, jsonl or parquet.")] = "table",
     out: Annotated[Path | None, typer.Option("--out", help="File to write.  [default: standard output]")] = None,
     overwrite: OverwriteFile = False,
@@ -134,7 +145,14 @@ def score(
     from distill.commands.scoring import score_paths
 
     tally = score_paths(
-        paths, model, recursive=recursive, workers=workers, file_format=file_format, out=out, overwrite=overwrite
+        paths,
+        model,
+        recursive=recursive,
+        workers=workers,
+        file_format=file_format,
+        out=out,
+        overwrite=overwrite,
+        max_pixels=max_pixels,
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")

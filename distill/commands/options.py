@@ -50,6 +50,7 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start over: remove what --out holds from an earlier run.")
 ]
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file that --out names.")]
+MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels than this.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes it.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")

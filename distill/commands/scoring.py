@@ -15,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.terminal import console
+from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import DecodeLimits
 from pseudo_labels.outputs import refuse_existing
 from pseudo_labels.records import Status
 from students.paths import find_images
@@ -33,6 +35,7 @@ def score_paths(
     file_format: str,
     out: Path | None,
     overwrite: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> "Tally":
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
@@ -42,8 +45,8 @@ def score_paths(
     """
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
-    scorer = Scorer(model)
-    images = find_images(paths, recursive=recursive)
+    scorer = Scorer(model, limits=DecodeLimits(max_pixels=max_pixels))
+    images = find_images(paths, recursive=recursive, warn=console.warn)
     name = scorer.contract.name
     with console.progress(f"score ({name})", visible=out is not None) as report:
         rows = scorer.score_many(images, workers=workers, progress=report)

@@ -62,6 +62,7 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Progress) -> 
         workers=usable_cores(),
         overwrite=overwrite,
         progress=report,
+        warn=warn,
     )
     return pool_line(made)
 

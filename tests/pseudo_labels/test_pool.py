@@ -440,3 +440,28 @@ def test_kodak_and_its_compressed_copies_are_24_scenes(tmp_path: Path) -> None:
     for ref in pool:
         scenes.setdefault(ref.group, set()).add(Path(ref.uri).stem)
     assert sorted(len(names) for names in scenes.values()) == [1] * 24
+
+
+def test_bad_files_are_no_scenes_and_notes_are_said(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photos", 3)
+    shutil.copy(folder / "1.png", folder / "1-again.png")
+    for name in ("bad.png", "raw.cr2", "._1.png"):
+        (folder / name).write_bytes(b"bad " + name.encode())
+    (folder / "notes.txt").write_text("x")
+    said: list[str] = []
+    pool = build_pool([str(folder)], tmp_path / "pool", warn=said.append)
+    assert pool.manifest.content["statuses"] == {"duplicate": 1, "not_an_image": 2, "ok": 3}
+    assert pool.manifest.content["groups"] == 3
+    assert [line.partition(":")[0] for line in said] == [
+        "images left out by rule",
+        "passed over, for their names are not those of images",
+    ]
+
+
+def test_what_a_pool_accepted_is_loaded_from_it(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/small.png").write_bytes(encode(picture(5, 40, 32), "PNG"))
+    pool = build_pool([str(tmp_path / "photos")], tmp_path / "pool", limits=DecodeLimits(min_side=16))
+    assert pool.load(pool[0]).shape == (32, 40, 3)
+    with pytest.raises(ImageError, match="below the limit of 64"):
+        pool.load(pool[0], DecodeLimits())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distill.evaluation.benchmarks.records import Benchmark, BenchmarkRow, Scale, check_rows
 from distill.evaluation.benchmarks.splits import derive_splits
-from distill.evaluation.benchmarks.tables import find_file, find_folder, number, read_csv, read_sheet
+from distill.evaluation.benchmarks.tables import find_file, find_folder, number, read_csv, read_sheet, read_text
 from distill.evaluation.benchmarks.wild import read_mat
 from pseudo_labels.errors import PocketiqaError
 
@@ -110,7 +110,7 @@ def read_tid2013(root: Path) -> Benchmark:
     images = index_files(find_folder(root, ["distorted_images"], benchmark=name))
     references = index_files(root / "reference_images")
     scale, rows = Scale(0, 9), []
-    lines = [line.split() for line in labels.read_text("utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(labels).splitlines() if line.strip()]
     for position, fields in enumerate(lines):
         known = re.fullmatch(r"(i\d\d)_(\d\d)_\d\.bmp", fields[-1].lower()) if len(fields) == 2 else None
         if known is None or not 1 <= int(known[2]) <= len(_TID_TYPES):
@@ -245,7 +245,7 @@ def _csiq_sheet(labels: Path) -> list[tuple[str, float]]:
 
 def _csiq_text(labels: Path) -> list[tuple[str, float]]:
     ratings = []
-    for position, line in enumerate(labels.read_text("utf-8").splitlines()):
+    for position, line in enumerate(read_text(labels).splitlines()):
         fields = line.split()
         if not fields:
             continue

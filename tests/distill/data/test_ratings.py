@@ -225,13 +225,14 @@ def test_the_opinions_of_equal_files_are_averaged(tmp_path: Path):
         {"image": ASTRONAUT, "mos": 0.2},
         {"image": COFFEE, "mos": 0.5},
         {"image": "copy.png", "mos": 0.8},
-        {"image": f"./{COFFEE}", "mos": 0.7},  # the same file by another name
+        {"image": "linked.png", "mos": 0.7},  # the same file by another name
     ]
     spec = csv_benchmark(tmp_path, rows)
     (tmp_path / "copy.png").write_bytes((tmp_path / ASTRONAUT).read_bytes())
+    (tmp_path / "linked.png").hardlink_to(tmp_path / COFFEE)
     source = rating_source(spec, None, tmp_path / "pool")
     assert scores_of(source) == {ASTRONAUT: 0.5, COFFEE: 0.6}
-    assert source.pool.manifest.notes["averaged"] == [[ASTRONAUT, "copy.png"], [COFFEE, f"./{COFFEE}"]]
+    assert source.pool.manifest.notes["averaged"] == [[ASTRONAUT, "copy.png"], [COFFEE, "linked.png"]]
     examples = collect([source], [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache")])
     np.testing.assert_allclose(examples.examples.target, [0.5, 0.6], rtol=1e-6)
 
