@@ -11,7 +11,7 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, install_command
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
         )
     if missing:
         raise PocketiqaError(
-            f"teacher {name!r} needs {', '.join(missing)}: install them with pip install 'pocketiqa[train,teachers]'"
+            f"teacher {name!r} needs {', '.join(missing)}: install them with {install_command('train', 'teachers')}"
         )
     return _built(name, _builder(name), options)
 

@@ -88,6 +88,11 @@ def recipe_folders() -> list[Path]:
     return [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
 
 
+def known_recipes() -> dict[str, Path]:
+    """Name and file of each recipe, study and comparison that comes with pocketiqa."""
+    return {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+
+
 def find_recipe(name: str) -> Path:
     """The file of a recipe that is named by path, or by the bare name of one that comes with pocketiqa.
 
@@ -97,7 +102,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    known = known_recipes()
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)
