@@ -57,7 +57,7 @@ def _distill(run: Run, overwrite: bool, report: Progress) -> str:
     sources = label_sources(run, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         console.warn(note)
-    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report)
+    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report, warn=console.warn)
     for note in result.notes:
         console.warn(note)
     return f"weights of step {result.step} of {_config(run).steps}"

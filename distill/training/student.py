@@ -22,6 +22,7 @@ from distill.training.checkpoint import Checkpoint, Tensors, load_tensors
 from distill.training.distributed import freeze, gather_rows, synchronise
 from distill.training.environment import training_environment
 from distill.training.live_teacher import LiveTeacher
+from distill.training.loop import Warn
 from distill.training.losses import LossInputs, Terms, total_loss
 from distill.training.optim import Ema, build_optimizer
 from distill.training.run import TRACKERS, TrainingRun
@@ -158,11 +159,13 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
     cache_progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> TrainResult:
     """Train, or go on with a run that was interrupted; a finished run is returned as it is.
 
     Start it with ``accelerate launch`` or ``torchrun`` for several processes; all call this alike. On the CPU, the same
-    number of processes and threads gives the same bytes, however often the run is killed and started again.
+    number of processes and threads gives the same bytes, however often the run is killed and started again; where
+    ``config.threads`` is None, the number is chosen when the run begins and noted in its folder.
 
     Args:
         config: the training part of a recipe.
@@ -173,6 +176,7 @@ def train(
         overwrite: start over.
         progress: called with optimiser steps done and in total.
         cache_progress: called with images decoded and in total, before the first step.
+        warn: called with a sentence on the number of threads that was chosen, and on steps that are slow.
 
     Raises:
         OutputConflictError: ``out`` holds another run, or something else.
@@ -184,7 +188,9 @@ def train(
     """
     out = Path(out)
     with training_environment(config, out / TRACKERS) as accelerator:
-        outcome = _StudentRun(config, sources, out, accelerator, cache).execute(overwrite, progress, cache_progress)
+        outcome = _StudentRun(config, sources, out, accelerator, cache).execute(
+            overwrite, progress, cache_progress, warn
+        )
     content = outcome.content
     return TrainResult(
         out,
