@@ -27,12 +27,14 @@ from distill.training.losses import LossInputs, Terms, total_loss
 from distill.training.optim import Ema, build_optimizer
 from distill.training.run import TRACKERS, TrainingRun
 from distill.training.validation import Validator
+from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from students.base import Student, freeze_parts
 from students.config import StudentConfig
+from students.export import check_trainable
 from students.preprocess import Preprocess
 from students.registry import build_student, check_start, student_config
 from students.storage import WEIGHTS, save_student
@@ -225,12 +227,20 @@ class _StudentRun(TrainingRun):
         if init is not None and not init.is_file():
             raise PocketiqaError(f"no backbone weights at {init}: check student.init")
         check_start(self._student, init=init, pretrained=self._config.student.pretrained)
+        if not self._is_begun():
+            check_trainable(self._student)
         return {
             **self._config.determining(),
             "architecture": self._student.as_dict(),
             "init": None if init is None else sha256_file(init),
             "live": None if self._live is None else self._live.stamp.as_dict(),
         }
+
+    def _is_begun(self) -> bool:
+        """Whether this run's folder holds a run of the same architecture, which was tried when that began."""
+        if not (self._out / outputs.MANIFEST).is_file():
+            return False
+        return outputs.read_manifest(self._out).spec.get("architecture") == self._student.as_dict()
 
     def _preprocess(self) -> Preprocess:
         return self._student.preprocess
