@@ -16,6 +16,7 @@ from pseudo_labels.records import TeacherStamp
 from pseudo_labels.tensor_files import misfits
 from teachers.base import Teacher
 from teachers.checksummed import read_checksummed, tensor_digest, write_checksummed
+from teachers.needs import NEW_HEAD
 
 _KIND = "fitted teacher"
 _MEND = "give a file that `pocketiqa fit-teacher` made, or fit the teacher again"
@@ -107,7 +108,6 @@ def check_fits(trained: Trained, target: Trained, path: Path) -> None:
         raise PocketiqaError(f"{path} does not fit this version of {target.teacher} ({said}): fit it again")
 
 
-NEW_HEAD = "new"
 """As ``head`` of a builder: random weights, to be fitted."""
 
 UNFITTED = "none: this head was not fitted to opinion scores"

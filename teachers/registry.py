@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pseudo_labels.errors import PocketiqaError, install_command
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
+from teachers.needs import missing_files
 
 if TYPE_CHECKING:
     from teachers.base import Teacher
@@ -171,11 +172,36 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
         raise PocketiqaError(
             f"teacher {name!r}: there is no module {missing[0]!r} in the current folder or among the installed packages"
         )
-    if missing:
-        raise PocketiqaError(
-            f"teacher {name!r} needs {', '.join(missing)}: install them with {install_command('train', 'teachers')}"
-        )
+    lacks = lacking(name, options)
+    if missing or len(lacks) > 1:  # of a single file, the builder speaks
+        raise PocketiqaError(f"teacher {name!r} {_listed(lacks)}")
     return _built(name, _builder(name), options)
+
+
+def lacking(name: str, options: Mapping[str, Any]) -> list[str]:
+    """Words for all that a teacher lacks on this machine, each with the next step; imports no builder and no torch.
+
+    Args:
+        name: of ``TEACHERS``, the folder of a fitted teacher, or ``module:function``.
+        options: of the teacher, which may name files.
+
+    Raises:
+        PocketiqaError: there is no such teacher.
+    """
+    if is_fitted_folder(name):
+        name, kept = read_fitted_folder(name)
+        options = {**kept, **options}
+    missing = missing_requirements(name)
+    if missing and ":" in name:
+        return [f"needs the module {missing[0]!r} in the current folder or among the installed packages"]
+    packages = f"needs {', '.join(missing)}: install them with {install_command('train', 'teachers')}"
+    return [*([packages] if missing else []), *missing_files(name, options)]
+
+
+def _listed(lacks: list[str]) -> str:
+    if len(lacks) == 1:
+        return lacks[0]
+    return f"lacks {len(lacks)} things: " + "; ".join(f"({number}) {words}" for number, words in enumerate(lacks, 1))
 
 
 def file_options(name: str) -> set[str]:

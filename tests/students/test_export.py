@@ -251,7 +251,7 @@ def test_a_backbone_that_can_be_trained_and_exported_is_accepted(name: str):
 
 
 def test_a_backbone_whose_export_fails_is_refused_before_it_is_trained(capfd: pytest.CaptureFixture[str]):
-    with pytest.raises(PocketiqaError, match="mobilevit_xxs could be trained, but not exported .*: choose another"):
+    with pytest.raises(PocketiqaError, match=r"mobilevit_xxs could be trained, but not exported .*: choose another"):
         check_trainable(StudentConfig("mobilevit_xxs"))
     assert capfd.readouterr().err == ""  # ONNX Runtime prints nothing beside the message
     with pytest.raises(PocketiqaError, match="gives no pyramid"):
