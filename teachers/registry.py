@@ -17,6 +17,7 @@ from teachers.needs import missing_files
 
 if TYPE_CHECKING:
     from teachers.base import Teacher
+    from teachers.composite.multi_view import Views
 
 _VIEWS = "views"
 
@@ -198,10 +199,48 @@ def lacking(name: str, options: Mapping[str, Any]) -> list[str]:
     return [*([packages] if missing else []), *missing_files(name, options)]
 
 
+def check_teacher_options(name: str, options: Mapping[str, Any]) -> type | None:
+    """Refuse in a moment what ``build_teacher`` would refuse, as far as that can be known without building anything.
+
+    Teachers that a teacher is made of are checked as well. Arguments are those of ``build_teacher``.
+
+    Returns:
+        The class of the teacher, where its builder says it; its ``needs_reference`` and ``feature_names`` may be known.
+
+    Raises:
+        PocketiqaError: unknown name or option, or something is missing on this machine: all of it is named.
+    """
+    lacks = lacking(name, options)
+    if lacks:
+        raise PocketiqaError(f"teacher {name!r} {_listed(lacks)}")
+    if is_fitted_folder(name):
+        name, kept = read_fitted_folder(name)
+        options = {**kept, **options}
+    builder, given = _builder(name), dict(options)
+    if _VIEWS not in inspect.signature(builder).parameters:
+        _read_views(given.pop(_VIEWS, None))
+    _check_options(builder, name, given)
+    for part, part_options in _parts(name, given):
+        check_teacher_options(part, part_options)
+    made = inspect.signature(builder).return_annotation
+    return made if isinstance(made, type) and made is not inspect.Signature.empty else None
+
+
+def _parts(name: str, options: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and options of each teacher that this one is made of."""
+    if name == "anchored":
+        return [(str(options.get("base", "embedded")), options.get("options") or {})]
+    if name == "fused" and isinstance(options.get("teachers"), Mapping):
+        members = [one for one in options["teachers"].values() if isinstance(one, Mapping) and "teacher" in one]
+        return [(str(one["teacher"]), one.get("options") or {}) for one in members]
+    return []
+
+
 def _listed(lacks: list[str]) -> str:
     if len(lacks) == 1:
-        return lacks[0]
-    return f"lacks {len(lacks)} things: " + "; ".join(f"({number}) {words}" for number, words in enumerate(lacks, 1))
+        return lacks[0] if lacks[0].startswith("needs") else f"cannot be built: {lacks[0]}"
+    listed = "; ".join(f"({letter}) {words}" for letter, words in zip("abcdef", lacks, strict=False))
+    return f"lacks {len(lacks)} things: {listed}"
 
 
 def file_options(name: str) -> set[str]:
@@ -223,11 +262,17 @@ def _built(name: str, builder: Callable[..., Any], options: dict[str, Any]) -> "
     wanted = None if _VIEWS in parameters else options.pop(_VIEWS, None)
     _check_options(builder, name, options)
     from teachers.base import check_teacher
-    from teachers.composite.multi_view import MultiView, read_views
+    from teachers.composite.multi_view import MultiView
 
-    views = None if wanted is None else read_views(wanted)  # before the builder, which may load weights for minutes
+    views = _read_views(wanted)  # before the builder, which may load weights for minutes
     teacher = check_teacher(builder(**options), name)
     return teacher if views is None or views.count == 1 else MultiView(teacher, views)
+
+
+def _read_views(wanted: Any) -> "Views | None":
+    from teachers.composite.multi_view import read_views
+
+    return None if wanted is None else read_views(wanted)
 
 
 def _entry(name: str) -> TeacherEntry:

@@ -132,12 +132,23 @@ def training_environment(config: LoopSettings, trackers: Path) -> Iterator[Accel
             yield accelerator
 
 
-@contextmanager
-def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
-    """An Accelerator for one run, whose settings are forgotten afterwards."""
+def check_machine(config: LoopSettings) -> None:
+    """Refuse settings that this machine cannot follow.
+
+    Raises:
+        PocketiqaError: an unknown tracker, or a precision that needs another device.
+    """
     known = [str(kind) for kind in LoggerType if kind != LoggerType.ALL]
     if config.tracker not in ("none", *known):
         raise PocketiqaError(f"tracker {config.tracker!r} is unknown: choose none or one of {', '.join(sorted(known))}")
+    if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.accelerator.is_available()):
+        raise PocketiqaError("mixed_precision 'fp16' needs a GPU: choose 'bf16' or 'no' on this machine")
+
+
+@contextmanager
+def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
+    """An Accelerator for one run, whose settings are forgotten afterwards."""
+    check_machine(config)
     try:
         accelerator = Accelerator(
             # Explicit where there is no GPU: otherwise several processes would not form one group.
@@ -155,8 +166,6 @@ def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerato
         raise PocketiqaError(f"Accelerate cannot set up this run: {error}") from error
     leave_group_at_exit()
     try:
-        if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-            raise PocketiqaError("mixed_precision 'fp16' needs a GPU: choose 'bf16' or 'no' on this machine")
         yield accelerator
     finally:
         for tracker in accelerator.trackers:

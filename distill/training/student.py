@@ -213,14 +213,12 @@ class _StudentRun(TrainingRun):
         self, config: TrainConfig, sources: Sequence[Source], out: Path, accelerator: Accelerator, cache: Path | None
     ):
         self._config = config
-        self._student = _student_config(config.student)
+        self._student = configured_student(config.student)
         live, feature = config.live, config.losses.feature_name if config.losses.needs_features else None
         self._live = None if live is None else LiveTeacher(live, feature)
         self._cached_feature = feature if live is None else None
         super().__init__(config, sources, out, accelerator, cache)
-        crop, side = config.images.crop_size, self._student.preprocess.max_side
-        if crop is not None and crop > side:
-            raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")
+        check_crop(config, self._student)
 
     def _determining(self) -> dict[str, Any]:
         init = self._config.student.init
@@ -300,11 +298,26 @@ class _StudentRun(TrainingRun):
         return {"student": sha256_file(self._out / STUDENT / WEIGHTS)}
 
 
-def _student_config(settings: StudentSettings) -> StudentConfig:
-    """The preset's or backbone's configuration with the recipe's changes."""
+def configured_student(settings: StudentSettings) -> StudentConfig:
+    """The preset's or backbone's configuration with the recipe's changes.
+
+    Raises:
+        PocketiqaError: an unknown name, or a value out of range.
+    """
     config = student_config(settings.name)
     names = ("levels", "map_stride", "head_width", "mean", "std", "pad_type")
     changes = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     if settings.max_side is not None:
         changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)
     return replace(config, **changes)
+
+
+def check_crop(config: TrainConfig, student: StudentConfig) -> None:
+    """Refuse crops that are larger than what the student sees.
+
+    Raises:
+        PocketiqaError: names both sizes.
+    """
+    crop, side = config.images.crop_size, student.preprocess.max_side
+    if crop is not None and crop > side:
+        raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")

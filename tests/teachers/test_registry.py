@@ -133,7 +133,7 @@ def test_all_that_a_big_teacher_lacks_is_named_at_once(tmp_path: Path, monkeypat
     with pytest.raises(PocketiqaError) as caught:
         build_teacher("dp_iqa")
     message = str(caught.value)
-    assert message.startswith("teacher 'dp_iqa' lacks 4 things: (1) needs diffusers: install them with pip install")
+    assert message.startswith("teacher 'dp_iqa' lacks 4 things: (a) needs diffusers: install them with pip install")
     for words in ("has no head", "stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14"):
         assert words in message
     assert "\n" not in message
