@@ -1,4 +1,4 @@
-"""All checks on one or more exported students, each photograph decoded and damaged once for all of them."""
+"""All checks on one or more exported students, each photograph decoded and distorted once for all of them."""
 
 import math
 import os
@@ -18,20 +18,28 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
 
+# Scripts read these files: the keys stay as they were first written, whatever the fields are called.
+_ON_DISK = {
+    "fraction": "share",
+    "fraction_by_distortion": "share_by_damage",
+    "fraction_by_step": "share_by_step",
+    "distortion": "damage",
+}
+
 
 @dataclass(frozen=True)
 class StressResult:
-    """What was measured of one student.
+    """Measurements of one student.
 
     Attributes:
         model: the name in its contract.
         digest: hex SHA-256 that identifies the model.
-        photographs: how many it was measured on.
-        ordering: of damage by strength.
-        sizes: of the same picture.
-        formats: of the same picture.
-        odd_images: that are no photographs.
-        pointing: of the quality map.
+        photographs: number of photographs it was measured on.
+        ordering: fractions of pairs in which the stronger distortion has the lower score.
+        sizes: spread of the score over sizes of one picture.
+        formats: differences of the score between file formats of one picture.
+        odd_images: outputs for pictures that are no photographs.
+        pointing: fractions of distorted quarters that the quality map points at.
     """
 
     model: str
@@ -50,12 +58,13 @@ class StressResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, with the verdicts; a figure that is no number is None."""
-        told = [
+        described = [
             {**asdict(verdict), "limit": verdict.limit_words, "passed": verdict.passed} for verdict in verdicts(self)
         ]
-        for verdict in told:
+        for verdict in described:
+            # ``limit_words`` say it already.
             del verdict["at_least"]
-        return _plain({"passed": self.passed, "verdicts": told, **asdict(self)})
+        return _plain({"passed": self.passed, "verdicts": described, **asdict(self)})
 
 
 def stress(
@@ -67,8 +76,8 @@ def stress(
     """Measure exported students on clean photographs.
 
     Args:
-        models: as for ``Scorer``.
-        photographs: image files that are sharp and without visible damage: what is measured is what damage changes.
+        models: model files or names, as for ``Scorer``.
+        photographs: image files that are sharp and without visible distortion: what a distortion changes is measured.
         progress: called with (done, total) after each photograph.
 
     Returns:
@@ -81,6 +90,8 @@ def stress(
         raise PocketiqaError("there are no photographs to measure on: name image files, or folders that hold some")
     runs = [_Run(model) for model in models]
     for done, path in enumerate(photographs, start=1):
+        # Photographs outside, models inside: each is decoded and distorted once for all models, and only one with its
+        # copies is in memory.
         photograph = Photograph.open(path)
         for run in runs:
             run.measure(photograph)
@@ -94,6 +105,7 @@ class _Run:
 
     def __init__(self, model: str | os.PathLike[str] | None):
         self._scorer = Scorer(model)
+        # A second session of the same file: one that repeats itself may still hold state that another does not.
         self._odd = odd_images(self._scorer, Scorer(model))
         self._ladders: list[Ladder] = []
         self._sizes: list[SizeScores] = []
@@ -120,26 +132,28 @@ class _Run:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values, with None for what JSON cannot spell."""
+    """JSON values under the keys of the file, with None for what JSON cannot spell."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {_ON_DISK.get(key, key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    # JSON has no NaN or infinity; the verdict beside it says that the limit was missed.
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is asked for.
+    """The limits that a student has to keep.
 
     Attributes:
-        least_ordered: share of neighbouring pairs of strengths that are ordered rightly.
-        most_beaten: clean originals that do not beat their worst copy.
+        least_ordered: fraction of neighbouring pairs of strengths that are ordered rightly.
+        most_beaten: number of clean originals that do not beat their worst copy.
         most_size_spread: mean over photographs of highest minus lowest score among the sizes.
         most_format_difference: largest difference of a score between two files of the same picture.
-        most_odd_faults: odd images out of range or not finite, and likewise odd images that are not repeatable.
+        most_odd_faults: number of odd images that are out of range or not finite; also the number of those that are not
+            repeatable.
         most_batch_difference: largest difference between batch sizes.
-        least_pointed: share of damaged quarters that the quality map points at.
+        least_pointed: fraction of distorted quarters that the quality map points at.
     """
 
     least_ordered: float = 0.95
@@ -147,6 +161,7 @@ class Limits:
     most_size_spread: float = 0.05
     most_format_difference: float = 0.005
     most_odd_faults: int = 0
+    # As much as an export may differ from torch: another batch size only adds up in another order.
     most_batch_difference: float = 1e-4
     least_pointed: float = 0.90
 
@@ -159,9 +174,9 @@ class Verdict:
     """One figure against its limit.
 
     Attributes:
-        check: what was measured, in words.
-        figure: as measured; one that is no number passes nothing.
-        limit: on the same scale.
+        check: name of what was measured, in words.
+        figure: measured value; NaN passes no limit.
+        limit: limit on the scale of the figure.
         at_least: whether the figure may not be below the limit; else it may not be above.
     """
 
@@ -173,6 +188,7 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether the limit is kept."""
+        # Both comparisons are false for NaN, so a figure that could not be measured never passes.
         return self.figure >= self.limit if self.at_least else self.figure <= self.limit
 
     @property
@@ -197,12 +213,12 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
         Verdict("odd images out of range", odd.out_of_range, limits.most_odd_faults),
         Verdict("odd images not repeatable", odd.unrepeatable, limits.most_odd_faults),
         Verdict("odd images, between batch sizes", odd.batch_difference, limits.most_batch_difference),
-        Verdict("damaged quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True),
+        Verdict("distorted quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True),
     ]
 
 
 def stress_table(result: StressResult) -> Table:
-    """A row a limit: check, figure, limit, passed; then what the two shares are made of."""
+    """A row for each limit: check, figure, limit, passed; then both fractions by distortion."""
     title = escape(f"{result.model} ({result.digest[:12]}) on {result.photographs} photographs")
     table = Table("check", "figure", "limit", "passed", title=title, title_justify="left")
     for verdict in verdicts(result):
