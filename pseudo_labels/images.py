@@ -16,9 +16,11 @@ How pixels become 8-bit RGB:
 * CMYK is converted by Pillow's formula, and embedded ICC profiles are ignored, as the published IQA datasets are read.
 
 Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about corrupt metadata
-are silenced. ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
+and about sizes below ``DecodeLimits.max_pixels`` are silenced, and so are the lines that libtiff prints.
+``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
 """
 
+import ctypes
 import errno
 import io
 import os
@@ -28,6 +30,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 import numpy as np
@@ -71,6 +74,8 @@ _UPRIGHT = {
 # Pillow hands 16-bit samples of these over in its mode of 32 bits. In other such images nothing says what white is.
 _DECLARES_WHITE_OF_32_BITS = (PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile, TiffImagePlugin.TiffImageFile)
 _PIL_COMPLAINT = ("ignore", None, UserWarning, re.compile(r"PIL\.\w+Plugin"), 0)
+# Pillow warns above 89 megapixels, whoever asks; here ``DecodeLimits.max_pixels`` decides.
+_PIL_SIZE_WARNING = ("ignore", None, Image.DecompressionBombWarning, None, 0)
 
 
 @dataclass(frozen=True)
@@ -337,9 +342,32 @@ def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
 
 
 def _silence_complaints() -> None:
-    """Keep one narrow filter in front, where it is found at once; ``warnings.catch_warnings`` is not thread-safe."""
-    if list(warnings.filters[:1]) != [_PIL_COMPLAINT]:
+    """Keep narrow filters in front, where they are found at once; ``warnings.catch_warnings`` is not thread-safe."""
+    if list(warnings.filters[:2]) != [_PIL_SIZE_WARNING, _PIL_COMPLAINT]:
         warnings.filterwarnings("ignore", category=UserWarning, module=_PIL_COMPLAINT[3].pattern)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    _silence_libtiff()
+
+
+@lru_cache(maxsize=1)
+def _silence_libtiff() -> bool:
+    """Take libtiff's printing of errors and warnings away, for good and for the whole process.
+
+    Pillow raises an error of its own for the same fault; libtiff's line, which names no file, would only be in the way
+    of the rows. Its functions are looked up through Pillow's extension module, which is linked with it.
+
+    Returns:
+        Whether that was possible: not where libtiff was linked into the module itself, or left out.
+    """
+    try:
+        library = ctypes.CDLL(Image.core.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = library[name]
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+    except (AttributeError, OSError, TypeError):
+        return False
+    return True
 
 
 def _orientation(image: Image.Image) -> int:

@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import write_atomic
 from students.base import Student
 from students.complexity import measure_complexity
+from students.config import DP_IQA_B7, StudentConfig
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
+from students.preprocess import Preprocess
+from students.registry import new_student
 from students.session import INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
 
 # Older runtimes do not read newer ones, and the network needs no operator of a newer one.
@@ -343,3 +347,56 @@ def _halve(initializer: onnx.TensorProto) -> onnx.NodeProto:
     stored = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}.float16")
     initializer.CopyFrom(stored)
     return onnx.helper.make_node("Cast", [stored.name], [name], f"{name}.to_float32", to=onnx.TensorProto.FLOAT)
+
+
+# Height and width of the images of the trial: as the first maps of a training and of an export, and a size that no
+# stride divides.
+_TRIAL_SIZES = ((64, 96), (65, 97))
+_TRIAL_HEAD_WIDTH = 8
+_TRIAL_HEAD_STD = 0.1
+_OTHER_BACKBONE = "choose another backbone, such as mobilenetv4_conv_small"
+
+
+def check_trainable(config: StudentConfig) -> None:
+    """Try in a second or two what a training would find out after hours: one step on odd sizes, and the export.
+
+    Weights, the width of the head and the resize do not matter; an architecture is tried once a process.
+
+    Raises:
+        PocketiqaError: an unknown or unfit backbone; one that fails in a training step; or one whose export ONNX
+            Runtime cannot run on images of another size, or not as torch does.
+    """
+    if config.backbone != DP_IQA_B7:  # one architecture, whose export has tests of its own
+        _try_architecture(replace(config, head_width=_TRIAL_HEAD_WIDTH, mean=None, std=None, preprocess=Preprocess()))
+
+
+@lru_cache(maxsize=32)
+def _try_architecture(config: StudentConfig) -> None:
+    # What layers draw at random is drawn from torch's global generator: seeded here, and put back for the caller.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student, pixels = new_student(config), np.random.default_rng(0)
+        try:
+            for height, width in _TRIAL_SIZES:
+                batch = pixels.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+                output = student.train()(torch.from_numpy(batch))
+                (output.score.sum() + output.features.square().mean()).backward()
+        except Exception as error:  # backbones of timm raise whatever their authors raised
+            raise PocketiqaError(
+                f"{config.backbone} cannot be trained on images of any size ({_reason(error)}): {_OTHER_BACKBONE}"
+            ) from error
+        # The maps of new heads hardly vary from cell to cell: these let a wrong export show.
+        for name, parameter in student.named_parameters():
+            if name == "heads.weight":
+                nn.init.normal_(parameter, std=_TRIAL_HEAD_STD)
+    cases = [pixels.integers(0, 256, (2, *size, 3), dtype=np.uint8) for size in _ODD_SIZES]
+    try:
+        compare(student.eval(), _trace(student).SerializeToString(), cases, MAX_DIFFERENCE)
+    except Exception as error:  # torch's exporter and ONNX Runtime share no public base class
+        raise PocketiqaError(
+            f"{config.backbone} could be trained, but not exported to ONNX ({_reason(error)}): {_OTHER_BACKBONE}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

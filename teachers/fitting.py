@@ -16,11 +16,10 @@ from pseudo_labels.records import TeacherStamp
 from pseudo_labels.tensor_files import misfits
 from teachers.base import Teacher
 from teachers.checksummed import read_checksummed, tensor_digest, write_checksummed
+from teachers.needs import NEW_HEAD
 
 _KIND = "fitted teacher"
 _MEND = "give a file that `pocketiqa fit-teacher` made, or fit the teacher again"
-NEW_HEAD = "new"
-"""As ``head`` of a builder: random weights, to be fitted."""
 # Part of stamps, and so of the digests of existing labels: the words must not change.
 UNFITTED = "none: this head was not fitted to opinion scores"
 """The scale of a teacher with such a head."""

@@ -1,11 +1,21 @@
 """Commands that make pools and labels."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import MaxPixels, OutFolder, Overwrite, OverwriteFile, app
+from distill.commands.options import (
+    Device,
+    MaxPixels,
+    OutFolder,
+    Overwrite,
+    OverwriteFile,
+    app,
+    complete_benchmark,
+    complete_distortion,
+    complete_teacher,
+)
 from distill.terminal import console
 from pseudo_labels.defaults import (
     CROP_LARGEST,
@@ -69,7 +79,10 @@ def distort(
     per_image: Annotated[int, typer.Option(help="Distorted versions of each image.")] = DISTORTED_PER_IMAGE,
     seed: Annotated[int, typer.Option(help="Chooses distortions, levels and noise.")] = SEED,
     names: Annotated[
-        list[str] | None, typer.Option("--only", help="kadid, camera, all, or one distortion; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--only", help="kadid, camera, all, or one distortion; repeatable.", autocompletion=complete_distortion
+        ),
     ] = None,
     max_side: Annotated[int | None, typer.Option(help="Shrink the clean images to this longer side first.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
@@ -125,7 +138,8 @@ def label(
     teacher: Annotated[
         str,
         typer.Option(
-            help="Name of a teacher (see doctor), folder of a fitted one, or your own as package.module:function."
+            help="Name of a teacher (see doctor), folder of a fitted one, or your own as package.module:function.",
+            autocompletion=complete_teacher,
         ),
     ],
     out: OutFolder,
@@ -153,7 +167,7 @@ def label(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = LABEL_BATCH_SIZE,
-    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     threads: Annotated[
         int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")
     ] = LABEL_THREADS,
@@ -203,13 +217,20 @@ def fuse(
     out: OutFolder,
     on: Annotated[
         str | None,
-        typer.Option("--on", metavar="BENCHMARK", help="Ratings of images of the pool, as for evaluate."),
+        typer.Option(
+            "--on",
+            metavar="BENCHMARK",
+            help="Ratings of images of the pool, as for evaluate.",
+            autocompletion=complete_benchmark,
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="validation or train.  [default: validation where there is one, else train]")
+        Literal["validation", "train"] | None,
+        typer.Option(help="Part of --on.  [default: validation where there is one, else train]"),
     ] = None,
     calibrate: Annotated[
-        str, typer.Option(help="auto, logistic or isotonic with --on; quantile or none without ratings.")
+        Literal["auto", "logistic", "isotonic", "quantile", "none"],
+        typer.Option(help="How scales are aligned: quantile and none are the ways without ratings."),
     ] = "auto",
     min_teachers: Annotated[
         int | None, typer.Option(help="Teachers that must have scored a row; 1 allows a single store.  [default: 2]")

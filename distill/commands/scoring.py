@@ -39,26 +39,59 @@ def score_paths(
 ) -> "Tally":
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
+    Returns:
+        The number of rows, of scores, and of folders without images, each of which was named in a note.
+
     Raises:
-        PocketiqaError: no such model, or a format that cannot be written here.
+        PocketiqaError: no such model, no images at all, or a format that cannot be written here.
         OutputConflictError: ``out`` exists already.
     """
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     scorer = Scorer(model, limits=DecodeLimits(max_pixels=max_pixels))
     images = find_images(paths, recursive=recursive, warn=console.warn)
+    empty = empty_folders(paths, images, recursive=recursive)
+    if not images:
+        raise PocketiqaError("; ".join(empty) or "no images were named: name files and folders")
+    for words in empty:
+        console.warn(words)
     name = scorer.contract.name
     with console.progress(f"score ({name})", visible=out is not None) as report:
         rows = scorer.score_many(images, workers=workers, progress=report)
-        return write_rows(rows, file_format, out, heading=f"scores of {name}, 0 worst, 1 best")
+        tally = write_rows(rows, file_format, out, heading=f"scores of {name}, 0 worst, 1 best")
+    tally.empty_folders = len(empty)
+    return tally
+
+
+def empty_folders(paths: Sequence[Path], images: Sequence[Path], *, recursive: bool) -> list[str]:
+    """Words for each folder among ``paths`` that holds no image, with what to do.
+
+    Args:
+        paths: files and folders that a user named.
+        images: ``find_images(paths, recursive)``.
+        recursive: whether subfolders were entered.
+    """
+    lines = []
+    for folder in paths:
+        # An image that another path led to first is not listed below this folder: then it is listed once more.
+        if not folder.is_dir() or any(folder in image.parents for image in images) or find_images([folder], recursive):
+            continue
+        below = 0 if recursive else len(find_images([folder], recursive=True))
+        hint = f"but {below} in its subfolders: add --recursive, or name these" if below else "or below it: " + _NAMES
+        lines.append(f"no images in {folder} {hint}")
+    return lines
+
+
+_NAMES = "names of images end in .jpg, .png and so on; a file of another name is scored if it is named itself"
 
 
 @dataclass
 class Tally:
-    """How many rows were written and how many of them have a score."""
+    """How many rows were written, how many of them have a score, and how many folders held no image."""
 
     rows: int = 0
     scored: int = 0
+    empty_folders: int = 0
 
     def count(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Count rows on their way through."""

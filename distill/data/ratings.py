@@ -137,9 +137,9 @@ def rating_source(
         PocketiqaError: no such benchmark, split or subset, fewer images than wanted, or not one that can be used.
         OutputConflictError: ``folder`` holds something else.
     """
-    benchmark = load_benchmark(spec)
-    split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
-    benchmark = _without(_drawn(_parts(_chosen(benchmark, split), subsets), images, seed), without_fold, seed)
+    benchmark, split = choose_rated(
+        spec, split, subsets=subsets, images=images, without_fold=without_fold, seed=seed
+    )  # fmt: skip
     # Only what was asked for: a pool that was made before an option existed still counts as made of the same.
     drawn: dict[str, Any] = {} if images is None else {"images": images, "seed": seed}
     drawn |= {} if subsets is None else {"subsets": sorted(subsets)}
@@ -147,6 +147,20 @@ def rating_source(
     pool = benchmark_pool(benchmark, Path(folder), {"split": split, **drawn}, overwrite=overwrite, progress=progress)
     table = RatingTable(benchmark.name, rated_rows(benchmark, pool), {**benchmark.as_dict(), "split": split})
     return Source(benchmark.name, pool, table, weight)
+
+
+def choose_rated(
+    spec: str, split: str | None, *, subsets: Sequence[str] | None, images: int | None, without_fold: str | None,
+    seed: int,
+) -> tuple[Benchmark, str]:  # fmt: skip
+    """The rows of a benchmark that are learned from, without a look at its images, and their split.
+
+    Arguments and exceptions are those of ``rating_source``.
+    """
+    benchmark = load_benchmark(spec)
+    split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
+    chosen = _without(_drawn(_parts(_chosen(benchmark, split), subsets), images, seed), without_fold, seed)
+    return chosen, split
 
 
 def targets_of(source: Source, ids: Sequence[str]) -> Targets:

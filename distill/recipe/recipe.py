@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field
 
 from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, validated
@@ -88,6 +89,20 @@ def recipe_folders() -> list[Path]:
     return [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
 
 
+def known_recipes() -> dict[str, Path]:
+    """Name and file of each recipe, study and comparison that comes with pocketiqa."""
+    return {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_that_makes(path: str | Path) -> str:
+    """Name of a recipe that comes with pocketiqa and writes into the folder that a path leads into; empty if none."""
+    for name, file in known_recipes().items():
+        out = yaml.safe_load(file.read_text(encoding="utf-8")).get("out")
+        if out is not None and Path(str(out)) in (Path(path), *Path(path).parents):
+            return name
+    return ""
+
+
 def find_recipe(name: str) -> Path:
     """The file of a recipe that is named by path, or by the bare name of one that comes with pocketiqa.
 
@@ -97,7 +112,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    known = known_recipes()
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)

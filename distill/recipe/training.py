@@ -117,7 +117,9 @@ class LoopSettings(Settings):
         split: fractions of the images that validate and test.
         optimizer: AdamW and its schedule.
         device: ``auto`` (GPUs if there are any) or ``cpu``. A resumed run may have another.
-        threads: CPU threads of each process; null divides the cores equally. A resumed run may have another number.
+        threads: CPU threads of each process; null measures, when the run begins, how many make it faster (at most an
+            equal part of the cores) and keeps to them when it is resumed. A resumed run may be given another number;
+            then the rest rounds otherwise.
         tracker: name of an Accelerate tracker, or ``none``. A resumed run may have another.
     """
 

@@ -8,6 +8,7 @@ from typing import Any
 from distill.data.examples import Source
 from distill.data.ratings import left_out, open_sources
 from distill.recipe.stages import WeightAverageSection
+from distill.stages.check import check_fits
 from distill.stages.context import Run, Stage, make_once, open_run, walk
 from distill.terminal import console
 from distill.training.teacher import fit_teacher
@@ -95,6 +96,7 @@ def fit_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
         raise PocketiqaError(
             f"recipe {name!r} has no section 'fit': choose one that fits a teacher, or add the section"
         )
+    check_fits(run)
     for stage in fitting_stages(run):
         walk(stage, overwrite=overwrite)
     if console.is_main_process():

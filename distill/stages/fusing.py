@@ -60,7 +60,7 @@ def fuse_labels(
     """
     ratings = groups = None
     if on is not None:
-        ratings, groups = read_ratings(_part(load_benchmark(on), split))
+        ratings, groups = read_ratings(calibration_part(load_benchmark(on), split))
     elif split is not None:
         raise PocketiqaError(f"split {split!r} of no benchmark: name the benchmark with --on")
     return fuse(
@@ -69,7 +69,12 @@ def fuse_labels(
     )  # fmt: skip
 
 
-def _part(benchmark: Benchmark, split: str | None) -> Benchmark:
+def calibration_part(benchmark: Benchmark, split: str | None) -> Benchmark:
+    """The rows that teachers are calibrated on; ``split`` as for ``fuse_labels``.
+
+    Raises:
+        PocketiqaError: the test part was asked for, or there is no such split.
+    """
     if split == "test":
         raise PocketiqaError(
             f"nothing is calibrated on the test part of {benchmark.name}, which is for the last evaluation alone: "

@@ -10,7 +10,8 @@ from distill.data.ratings import left_out, open_sources
 from distill.recipe.recipe import first_weights
 from distill.recipe.stages import SourceSection
 from distill.recipe.training import LiveSettings, TrainConfig
-from distill.stages.context import Run, Stage, make_once, open_run, walk
+from distill.stages.check import check_student
+from distill.stages.context import Run, Stage, is_complete, make_once, open_run, walk
 from distill.stages.export import export_checkpoint
 from distill.terminal import console
 from distill.training.student import train
@@ -59,7 +60,7 @@ def _distill(run: Run, overwrite: bool, report: Progress) -> str:
     sources = label_sources(run, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         console.warn(note)
-    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report)
+    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report, warn=console.warn)
     for note in result.notes:
         console.warn(note)
     return f"weights of step {result.step} of {_config(run).steps}"
@@ -104,6 +105,27 @@ def _export(run: Run, overwrite: bool, report: Progress) -> str:
     return f"{run.model} ({run.model.stat().st_size / 1e6:.1f} MB)"
 
 
+def _check_earlier_stages(run: Run) -> None:
+    """Name the command to run where the student would learn from what is not made yet.
+
+    Raises:
+        PocketiqaError: a stage before the training has not run, or was interrupted.
+    """
+    recipe, needed = run.recipe, dict[str, Path]()
+    if recipe.label is not None:
+        needed |= {"pool": run.pool, "distort": run.labelled_pool, "label": run.labels}
+    if recipe.weight_average is not None:
+        needed["weight_average"] = run.averaged_teacher
+    missing = {stage: folder for stage, folder in needed.items() if not is_complete(folder)}
+    if missing:
+        folders = ", ".join(dict.fromkeys(map(str, missing.values())))
+        raise PocketiqaError(
+            f"the student of {recipe.name!r} learns from earlier stages that have not run to their end "
+            f"({', '.join(missing)}: {folders}): run `{run.command}`, which makes what they make, trains the student "
+            "and goes on to the report"
+        )
+
+
 def distill_recipe(
     name: str, *, out: Path | None = None, settings: Sequence[str] = (), overwrite: bool = False
 ) -> None:
@@ -115,6 +137,8 @@ def distill_recipe(
     run = open_run(name, out, settings)
     if run.recipe.distill is None:
         raise PocketiqaError(f"recipe {name!r} has no section 'distill': 'pocketiqa fit-teacher' fits its teacher")
+    _check_earlier_stages(run)
+    check_student(run)
     # Training alone: every process of a distributed run comes here, and the export is for one process.
     walk(student_stages(run)[0], overwrite=overwrite)
     if console.is_main_process():

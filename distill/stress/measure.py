@@ -2,10 +2,12 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +17,7 @@ from distill.stress.ordering import Ladder, Ordering, ladders, ordering
 from distill.stress.photograph import Photograph
 from distill.stress.pointing import Pointed, Pointing, pointed, pointing
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.metrics.bootstrap import MIN_GROUPS, Draws, Interval, interval
 from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
 
@@ -40,6 +43,8 @@ class StressResult:
         formats: differences of the score between file formats of one picture.
         odd_images: outputs for pictures that are no photographs.
         pointing: fractions of distorted quarters that the quality map points at.
+        intervals: 95 % intervals over photographs of ``ordered``, ``spread`` and ``pointed``, and of ``ordered`` and
+            ``pointed`` by distortion, such as ``ordered jpeg``.
     """
 
     model: str
@@ -50,21 +55,30 @@ class StressResult:
     formats: Formats
     odd_images: OddImages
     pointing: Pointing
+    intervals: Mapping[str, Interval] = field(default_factory=dict, compare=False)
 
     @property
     def passed(self) -> bool:
         """Whether every limit is kept."""
         return all(verdict.passed for verdict in verdicts(self))
 
+    @property
+    def failed(self) -> bool:
+        """Whether a limit is missed by more than the choice of photographs explains."""
+        return any(verdict.failed for verdict in verdicts(self))
+
     def as_dict(self) -> dict[str, Any]:
         """JSON form, with the verdicts; a figure that is no number is None."""
         described = [
-            {**asdict(verdict), "limit": verdict.limit_words, "passed": verdict.passed} for verdict in verdicts(self)
+            {**asdict(verdict), "limit": verdict.limit_words, "passed": verdict.passed, "failed": verdict.failed}
+            for verdict in verdicts(self)
         ]
         for verdict in described:
-            # ``limit_words`` say it already.
-            del verdict["at_least"]
-        return _plain({"passed": self.passed, "verdicts": described, **asdict(self)})
+            # ``limit_words`` and ``failed`` say it already.
+            del verdict["at_least"], verdict["of_photographs"]
+        fields = asdict(self)
+        del fields["intervals"]  # those of the verdicts stand there
+        return _plain({"passed": self.passed, "failed": self.failed, "verdicts": described, **fields})
 
 
 def stress(
@@ -72,6 +86,7 @@ def stress(
     photographs: Sequence[str | os.PathLike[str]],
     *,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[StressResult, ...]:
     """Measure exported students on clean photographs.
 
@@ -79,12 +94,13 @@ def stress(
         models: model files or names, as for ``Scorer``.
         photographs: image files that are sharp and without visible distortion: what a distortion changes is measured.
         progress: called with (done, total) after each photograph.
+        warn: called with the reason for each photograph that cannot be used, and is left out; without it, it is raised.
 
     Returns:
         A result a model, in their order.
 
     Raises:
-        PocketiqaError: no photographs, a model or photograph that cannot be used, or a model without a finite score.
+        PocketiqaError: no photographs that can be used, a model that cannot, or one without a finite score.
     """
     if not photographs:
         raise PocketiqaError("there are no photographs to measure on: name image files, or folders that hold some")
@@ -92,9 +108,15 @@ def stress(
     for done, path in enumerate(photographs, start=1):
         # Photographs outside, models inside: each is decoded and distorted once for all models, and only one with its
         # copies is in memory.
-        photograph = Photograph.open(path)
-        for run in runs:
-            run.measure(photograph)
+        try:
+            photograph = Photograph.open(path)
+        except PocketiqaError as error:
+            if warn is None or (done == len(photographs) and not runs[0].photographs):
+                raise
+            warn(str(error))
+        else:
+            for run in runs:
+                run.measure(photograph)
         if progress is not None:
             progress(done, len(photographs))
     return tuple(run.result() for run in runs)
@@ -107,28 +129,59 @@ class _Run:
         self._scorer = Scorer(model)
         # A second session of the same file: one that repeats itself may still hold state that another does not.
         self._odd = odd_images(self._scorer, Scorer(model))
-        self._ladders: list[Ladder] = []
+        self._ladders: list[list[Ladder]] = []
         self._sizes: list[SizeScores] = []
         self._formats: list[FormatDifferences] = []
-        self._pointed: list[Pointed] = []
+        self._pointed: list[list[Pointed]] = []
+
+    @property
+    def photographs(self) -> int:
+        """Number of photographs measured so far."""
+        return len(self._sizes)
 
     def measure(self, photograph: Photograph) -> None:
-        self._ladders += ladders(self._scorer, photograph)
+        self._ladders.append(ladders(self._scorer, photograph))
         self._sizes.append(at_sizes(self._scorer, photograph))
         self._formats.append(in_formats(self._scorer, photograph))
-        self._pointed += pointed(self._scorer, photograph)
+        self._pointed.append(pointed(self._scorer, photograph))
 
     def result(self) -> StressResult:
         return StressResult(
             model=self._scorer.contract.name,
             digest=self._scorer.digest,
-            photographs=len(self._sizes),
-            ordering=ordering(self._ladders),
+            photographs=self.photographs,
+            ordering=ordering([ladder for own in self._ladders for ladder in own]),
             sizes=sizes(self._sizes),
             formats=formats(self._formats),
             odd_images=self._odd,
-            pointing=pointing(self._pointed),
+            pointing=pointing([case for own in self._pointed for case in own]),
+            intervals=self._intervals(),
         )
+
+    def _intervals(self) -> dict[str, Interval]:
+        spread = _interval(one.spread for one in self._sizes)
+        ordered = [
+            [(ladder.distortion, right) for ladder in own for right in ladder.steps_right] for own in self._ladders
+        ]
+        pointed = [[(case.distortion, case.right) for case in own] for own in self._pointed]
+        return {"spread": spread, **_fraction_intervals("ordered", ordered), **_fraction_intervals("pointed", pointed)}
+
+
+def _fraction_intervals(name: str, photographs: Sequence[Sequence[tuple[str, bool]]]) -> dict[str, Interval]:
+    """Intervals of the fraction of right cases, of all and of each distortion; cases a photograph."""
+    distortions = dict.fromkeys(distortion for own in photographs for distortion, _ in own)
+    intervals = {name: _interval(fmean(right for _, right in own) for own in photographs)}
+    for distortion in distortions:
+        values = (fmean(right for one, right in own if one == distortion) for own in photographs)
+        intervals[f"{name} {distortion}"] = _interval(values)
+    return intervals
+
+
+def _interval(values: Iterable[float]) -> Interval:
+    """95 % interval of a mean over photographs, which are drawn with replacement."""
+    column = np.array(list(values), np.float64)
+    draws = Draws.of(len(column))
+    return interval(np.concatenate([counts @ column / len(column) for counts in draws.counts()]), len(column))
 
 
 def _plain(value: Any) -> Any:
@@ -178,18 +231,43 @@ class Verdict:
         figure: measured value; NaN passes no limit.
         limit: limit on the scale of the figure.
         at_least: whether the figure may not be below the limit; else it may not be above.
+        n: number of pictures that were measured.
+        low: lower bound of the figure's 95 % interval; NaN if there is none.
+        high: upper bound of that interval.
+        of_photographs: whether it depends on which photographs were chosen.
     """
 
     check: str
     figure: float
     limit: float
     at_least: bool = False
+    n: int = 0
+    low: float = math.nan
+    high: float = math.nan
+    of_photographs: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the limit is kept."""
         # Both comparisons are false for NaN, so a figure that could not be measured never passes.
         return self.figure >= self.limit if self.at_least else self.figure <= self.limit
+
+    @property
+    def failed(self) -> bool:
+        """Whether the limit is missed by more than the choice of photographs explains.
+
+        Of few photographs a miss proves nothing, nor does one where the interval holds the limit.
+        """
+        if self.passed or not self.of_photographs or math.isnan(self.figure):
+            return not self.passed
+        if self.n < MIN_GROUPS:
+            return False
+        return not (self.high >= self.limit if self.at_least else self.low <= self.limit)
+
+    @property
+    def outcome(self) -> str:
+        """``yes``, ``no``, or ``undecided`` where the limit is missed and that proves nothing."""
+        return "yes" if self.passed else "no" if self.failed else "undecided"
 
     @property
     def limit_words(self) -> str:
@@ -203,33 +281,66 @@ class Verdict:
 def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
     """Every limit with the figure that it is for, in the order in which they are told."""
     formats, odd = result.formats, result.odd_images
+    ordered, spread, pointed = (_bounds(result.intervals.get(name)) for name in ("ordered", "spread", "pointed"))
+    # What a photograph shows decides these figures, but for an opaque alpha channel, which must change nothing.
+    photographs: dict[str, Any] = {"n": result.photographs, "of_photographs": True}
+    files, odd_pictures = {"limit": limits.most_format_difference, **photographs}, {"n": len(odd.images)}
     return [
-        Verdict("pairs of strengths ordered rightly", result.ordering.fraction, limits.least_ordered, at_least=True),
-        Verdict("originals that their worst copy beats", result.ordering.originals_beaten, limits.most_beaten),
-        Verdict("spread between sizes, mean", result.sizes.mean_spread, limits.most_size_spread),
-        Verdict("turned by EXIF against upright", formats.exif, limits.most_format_difference),
-        Verdict("JPEG of quality 100 against PNG", formats.jpeg, limits.most_format_difference),
-        Verdict("RGBA against RGB", formats.alpha, limits.most_format_difference),
-        Verdict("odd images out of range", odd.out_of_range, limits.most_odd_faults),
-        Verdict("odd images not repeatable", odd.unrepeatable, limits.most_odd_faults),
-        Verdict("odd images, between batch sizes", odd.batch_difference, limits.most_batch_difference),
-        Verdict("distorted quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True),
-    ]
+        Verdict(
+            "pairs of strengths ordered rightly", result.ordering.fraction, limits.least_ordered, at_least=True,
+            **photographs, **ordered,
+        ),
+        Verdict(
+            "originals that their worst copy beats", result.ordering.originals_beaten, limits.most_beaten, **photographs
+        ),
+        Verdict(
+            "spread between sizes, mean", result.sizes.mean_spread, limits.most_size_spread, **photographs, **spread
+        ),
+        Verdict("turned by EXIF against upright", formats.exif, **files),
+        Verdict("JPEG of quality 100 against PNG", formats.jpeg, **files),
+        Verdict("RGBA against RGB", formats.alpha, limits.most_format_difference, n=result.photographs),
+        Verdict("odd images out of range", odd.out_of_range, limits.most_odd_faults, **odd_pictures),
+        Verdict("odd images not repeatable", odd.unrepeatable, limits.most_odd_faults, **odd_pictures),
+        Verdict("odd images, between batch sizes", odd.batch_difference, limits.most_batch_difference, **odd_pictures),
+        Verdict(
+            "distorted quarters pointed at", result.pointing.fraction, limits.least_pointed, at_least=True,
+            **photographs, **pointed,
+        ),
+    ]  # fmt: skip
+
+
+def _bounds(interval: Interval | None) -> dict[str, float]:
+    return {} if interval is None else {"low": interval.low, "high": interval.high}
 
 
 def stress_table(result: StressResult) -> Table:
-    """A row for each limit: check, figure, limit, passed; then both fractions by distortion."""
+    """A row for each limit: check, n, figure, interval, limit, passed; then both fractions by distortion."""
     title = escape(f"{result.model} ({result.digest[:12]}) on {result.photographs} photographs")
-    table = Table("check", "figure", "limit", "passed", title=title, title_justify="left")
+    table = Table("check", "n", "figure", "95 % interval", "limit", "passed", title=title, title_justify="left")
+    colours = {"yes": "green", "no": "red", "undecided": "yellow"}
     for verdict in verdicts(result):
-        passed = "[green]yes[/]" if verdict.passed else "[red]no[/]"
-        table.add_row(escape(verdict.check), f"{verdict.figure:.4g}", verdict.limit_words, passed)
+        passed = f"[{colours[verdict.outcome]}]{verdict.outcome}[/]"
+        shown = _interval_words(verdict.low, verdict.high)
+        table.add_row(
+            escape(verdict.check), str(verdict.n), f"{verdict.figure:.4g}", shown, verdict.limit_words, passed
+        )  # fmt: skip
     table.add_section()
-    _add_fractions(table, "ordered rightly", result.ordering.fraction_by_distortion)
-    _add_fractions(table, "pointed at", result.pointing.fraction_by_distortion)
+    _add_fractions(table, "ordered", "ordered rightly", result.ordering.fraction_by_distortion, result)
+    _add_fractions(table, "pointed", "pointed at", result.pointing.fraction_by_distortion, result)
+    if any(verdict.outcome == "undecided" for verdict in verdicts(result)):
+        table.caption = (
+            f"undecided: missed, but by no more than the choice of photographs explains (or there are fewer than "
+            f"{MIN_GROUPS}): name more photographs"
+        )
     return table
 
 
-def _add_fractions(table: Table, words: str, fractions: Mapping[str, float]) -> None:
+def _interval_words(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
+
+
+def _add_fractions(table: Table, name: str, words: str, fractions: Mapping[str, float], result: StressResult) -> None:
     for distortion, fraction in fractions.items():
-        table.add_row(f"{distortion}, {words}", f"{fraction:.4g}", "", "")
+        bounds = result.intervals.get(f"{name} {distortion}")
+        shown = "" if bounds is None else _interval_words(bounds.low, bounds.high)
+        table.add_row(f"{distortion}, {words}", str(result.photographs), f"{fraction:.4g}", shown, "", "")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,10 +10,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as ProgressBars
+from rich.text import Text
 
-from pseudo_labels.errors import PocketiqaError, RenamedWarning, read_renamed
+from pseudo_labels.errors import PocketiqaError, RenamedWarning, install_command, read_renamed
 from pseudo_labels.parallel import Progress
 
 # Results go to standard output; progress and errors to standard error, so that pipes stay clean.
@@ -32,6 +42,26 @@ _SHOW_WARNING = warnings.showwarning
 
 # What Typer returns for Ctrl-C, without a word.
 _INTERRUPTED = 130
+# Packages of the extra ``teachers``, by the name that Python imports; all others are in ``train``.
+_OF_TEACHERS = frozenset({"piq", "diffusers", "transformers", "segment_anything"})
+
+# Speed is that of the last minutes: of slow steps, half a minute would hold none.
+_SPEED_PERIOD_S = 300.0
+# Into a log file goes a line a minute in place of a bar, which only a terminal can move.
+_LINE_EVERY_S = 60.0
+
+
+class _Speed(ProgressColumn):
+    """Units of work a second, such as training steps."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed_words(speed)}/s", style="progress.data.speed")
+
+
+def speed_words(speed: float) -> str:
+    """A number a second with two digits that mean something: ``120``, ``4.2``, ``0.046``."""
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 @contextmanager
@@ -42,15 +72,46 @@ def progress(title: str, *, visible: bool = True) -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
+        _Speed(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with ProgressBars(*columns, console=err, disable=not visible) as bars:
+    lines = _Lines(title.strip()) if visible and not err.is_terminal else None
+    with ProgressBars(*columns, console=err, disable=not visible, speed_estimate_period=_SPEED_PERIOD_S) as bars:
         task = bars.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total)
+            if lines is not None:
+                lines.report(done, total)
 
         yield report
+
+
+class _Lines:
+    """Progress as lines of text, for a log file.
+
+    Args:
+        title: of the work.
+        clock: seconds, from any beginning.
+    """
+
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
+        self._title, self._clock = title, clock
+        self._total, self._first_done = -1, 0
+        self._first_s = self._last_s = clock()
+
+    def report(self, done: int, total: int) -> None:
+        """Print how far the work is, how fast and how long it will take, unless that was done a moment ago."""
+        now_s = self._clock()
+        if total != self._total:  # another part of the work, in other units
+            self._total, self._first_done = total, done
+            self._first_s = self._last_s = now_s
+        if now_s - self._last_s < _LINE_EVERY_S:
+            return
+        self._last_s = now_s
+        speed = (done - self._first_done) / (now_s - self._first_s)
+        left = f", {max(total - done, 0) / speed / 60:.0f} min left" if total else ""
+        err.print(f"{self._title} {done}/{total or '?'}, {speed_words(speed)}/s{left}", markup=False)
 
 
 def is_main_process() -> bool:
@@ -79,6 +140,9 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
     """Run the command line and turn whatever happens into an exit status and at most one line.
 
     ``--debug`` anywhere in ``argv`` shows the traceback of an error as well.
+
+    Returns:
+        0 for success, 1 for what went wrong, 2 for a command line that cannot be read, 130 after Ctrl-C.
     """
     # Here, for this module also serves code that never starts the command line.
     import typer
@@ -93,6 +157,8 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
             status = app(args=arguments or ["--help"], prog_name="pocketiqa", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
+    except SystemExit as done:  # what Typer prints for a shell ends so
+        status = done.code
     except PocketiqaError as error:
         return _fail(_one_line(error), 1, debug)
     except BrokenPipeError:
@@ -101,7 +167,7 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
-        return _fail(_describe(error), 1, debug)
+        return _fail(_describe(error), _status(error), debug)
     if status == _INTERRUPTED:
         return _fail("interrupted; run the same command again to resume", _INTERRUPTED)
     return status if isinstance(status, int) else 0
@@ -114,18 +180,21 @@ def _todays_option(word: str) -> str:
     return f"{today}{equals}{value}"
 
 
+def _status(error: Exception) -> int:
+    """2 for a usage error of Typer (or of the click that it was built on), as in other programs; else 1."""
+    return int(getattr(error, "exit_code", 1)) if hasattr(error, "format_message") else 1
+
+
 def _describe(error: Exception) -> str:
     # Errors in the use of a command are Click's; known by this method, so that Click need not be imported.
     usage = getattr(error, "format_message", None)
     if usage is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "pocketiqa"
-        return f"{_one_line(Exception(usage()))} (see: {command} --help)"
+        return f"{_one_line(Exception(usage())).replace(': Value error, ', ': ')} (see: {command} --help)"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return (
-            f"this needs the package {error.name!r}, which is not installed: "
-            "install pocketiqa[train], or pocketiqa[all] for every teacher"
-        )
+        extras = ("train", "teachers") if error.name.partition(".")[0] in _OF_TEACHERS else ("train",)
+        return f"this needs the package {error.name!r}, which is not installed: {install_command(*extras)}"
     return f"unexpected {type(error).__name__}: {_one_line(error)} (add --debug for the traceback)"
 
 

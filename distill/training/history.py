@@ -3,9 +3,12 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeVar
 
 from pseudo_labels.errors import IntegrityError
 from pseudo_labels.files import explain_full_disk
@@ -89,3 +92,80 @@ class Mean:
         means = {name: total / count for name, total in self._sums.items()}
         self._sums = {}
         return means
+
+
+Batch = TypeVar("Batch")
+
+# The first step is slow everywhere (memory is set aside, kernels are chosen); those after it say what a step costs.
+_FIRST_STEPS = range(2, 7)
+_SLOW = 10.0
+# Below, a step is a hiccup that costs nobody anything.
+_LEAST_SLOW_S = 1.0
+_SAY_AGAIN_S = 600.0
+
+
+class Clock:
+    """Seconds of the steps (validation and checkpoints apart), how long they waited for batches, and which are slow.
+
+    Args:
+        now: seconds from any beginning.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._seconds, self._steps, self._waited = 0.0, 0, 0.0
+        self._last_s, self._last_waited_s = 0.0, 0.0
+        self._first: list[float] = []
+        self._number, self._said_s = 0, -math.inf
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Time one optimiser step."""
+        start, waited = self._now(), self._waited
+        yield
+        self._last_s, self._last_waited_s = self._now() - start, self._waited - waited
+        self._seconds += self._last_s
+        self._steps += 1
+        self._number += 1
+        if self._number in _FIRST_STEPS:
+            self._first.append(self._last_s)
+
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, while the time it takes to get each is counted."""
+        while True:
+            start = self._now()
+            batch = next(batches)
+            self._waited += self._now() - start
+            yield batch
+
+    def slow_step(self) -> str:
+        """Why the last step took far longer than the first ones of this process, with what to do; at most now and then.
+
+        Returns:
+            Words that follow the number of the step; empty if it was not slow, or that was said a moment ago.
+        """
+        if self._number < _FIRST_STEPS.stop or self._now() - self._said_s < _SAY_AGAIN_S:
+            return ""
+        usual_s = median(self._first)
+        if self._last_s < max(_LEAST_SLOW_S, _SLOW * usual_s):
+            return ""
+        self._said_s = self._now()
+        if self._last_waited_s > self._last_s / 2:
+            cause = f"{self._last_waited_s:.3g} s of it waiting for images: another program uses the disk or the memory"
+        else:
+            cause = "other programs use the processor (or the GPU)"
+        return (
+            f"took {self._last_s:.3g} s, {self._last_s / usual_s:.0f} times as long as the first ones "
+            f"({usual_s:.2g} s): {cause}; end them, or press Ctrl-C (a checkpoint is written) and repeat the command "
+            "when they are done, or with 'threads: 1' for this training, which suffers least and rounds otherwise"
+        )
+
+    def take(self, batch_size: int) -> dict[str, float]:
+        """Seconds, images a second and seconds of waiting since the last call."""
+        numbers = {
+            "seconds": round(self._seconds, 4),
+            "images_per_s": round(self._steps * batch_size / self._seconds, 3),
+            "waited_s": round(self._waited, 4),
+        }
+        self._seconds, self._steps, self._waited = 0.0, 0, 0.0
+        return numbers

@@ -1,9 +1,7 @@
 """The training loop itself: what is trained is built outside (``distill.training.run``) and passed in."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from distill.recipe.training import LoopSettings
 from distill.training.checkpoint import Checkpoint, Checkpoints, RunState, load_optimizer, optimizer_tensors
 from distill.training.distributed import sum_of_ints
 from distill.training.environment import interruption, prefetched
-from distill.training.history import HISTORY, TIMINGS, History, Mean, append_line
+from distill.training.history import HISTORY, TIMINGS, Clock, History, Mean, append_line
 from distill.training.learner import Learner, MovableBatch
 from distill.training.optim import learning_rate
 from pseudo_labels.errors import PocketiqaError
@@ -213,12 +211,14 @@ class Trainer:
         # Micro-batches are numbered over the whole run: a resumed one asks for the number that comes next.
         first = self.progress.step * config.accumulation_steps
         total = config.steps * config.accumulation_steps
-        clock = _Clock()
+        clock = Clock()
         with interruption() as asked, prefetched(self._learner.make_batch, first, total) as batches:
             while not self.done:
                 step = self.progress.step + 1
                 with clock.step():
                     self._step(step, clock.waiting(batches))
+                if slow := clock.slow_step():
+                    self._warn(f"step {step} {slow}")
                 saved = self._after(step, clock)
                 if progress:
                     progress(step, config.steps)
@@ -253,7 +253,7 @@ class Trainer:
         learner.after_step()
         self._means.add({**values, "learning_rate": rate})
 
-    def _after(self, step: int, clock: "_Clock") -> bool:
+    def _after(self, step: int, clock: Clock) -> bool:
         """Record, validate and save as configured; returns whether a checkpoint was written."""
         config, last = self._config, step == self._config.steps
         self._advance(step=step, images_seen=step * config.batch_size)
@@ -328,36 +328,3 @@ class Trainer:
 
 def _silent(_text: str) -> None:
     pass
-
-
-class _Clock:
-    """Images a second between records (validation and checkpoints apart), and how long the steps waited for batches."""
-
-    def __init__(self) -> None:
-        self._seconds, self._steps, self._waited = 0.0, 0, 0.0
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Time one optimiser step."""
-        start = time.perf_counter()
-        yield
-        self._seconds += time.perf_counter() - start
-        self._steps += 1
-
-    def waiting(self, batches: Iterator[MovableBatch]) -> Iterator[MovableBatch]:
-        """The batches; the time that each takes to come is counted."""
-        while True:
-            start = time.perf_counter()
-            batch = next(batches)
-            self._waited += time.perf_counter() - start
-            yield batch
-
-    def take(self, batch_size: int) -> dict[str, float]:
-        """The numbers since the last call."""
-        numbers = {
-            "seconds": round(self._seconds, 4),
-            "images_per_s": round(self._steps * batch_size / self._seconds, 3),
-            "waited_s": round(self._waited, 4),
-        }
-        self._seconds, self._steps, self._waited = 0.0, 0, 0.0
-        return numbers

@@ -9,7 +9,7 @@ then is the same up to rounding only.
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from distill.data.split import SPLIT, Split, join_groups, split_groups
 from distill.recipe.training import LoopSettings
 from distill.training.checkpoint import Checkpoint, Checkpoints
 from distill.training.distributed import sum_of_ints
+from distill.training.environment import choose_threads
 from distill.training.history import HISTORY, read_history
 from distill.training.learner import Learner
 from distill.training.loop import RunParts, Trainer, Warn
@@ -32,6 +33,8 @@ from pseudo_labels.records import TeacherStamp
 from students.preprocess import Preprocess
 
 CHECKPOINTS, PIXELS, TRACKERS = "checkpoints", "pixels", "trackers"
+THREADS = "threads"
+"""Note in the manifest of a run that chose its number of CPU threads itself; a resumed run takes the same."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class TrainingRun(ABC):
             if self._main:
                 self._drop_pixels()  # killed right after it was done
             return self._outcome()
+        self._choose_threads(warn)
         # A resumed run does not try again what could not be read: with another set of images, the split would be
         # another.
         caches = self._pixels(cache_progress if self._main else None, retry_failed=claim == outputs.Claim.NEW)
@@ -161,6 +165,19 @@ class TrainingRun(ABC):
             # The main process says why, the others that it did: none begins to train alone.
             raise error or PocketiqaError(f"the main process could not take {self._out}: see its message")
         return claims[number - 1]
+
+    def _choose_threads(self, warn: Warn | None) -> None:
+        """Measure how many threads are worth having, unless that is settled; for a resumed run it is."""
+        manifest = outputs.read_manifest(self._out)
+        choice = choose_threads(self._loop, self._accelerator, manifest.notes.get(THREADS))
+        self._accelerator.wait_for_everyone()  # all have read the manifest
+        if choice is None or not self._main:
+            return
+        if warn is not None:
+            warn(choice.words)
+        if THREADS not in manifest.notes:
+            notes = {**manifest.notes, THREADS: choice.number}
+            outputs.write_manifest(self._out, replace(manifest, notes=notes))
 
     def _pixels(self, progress: Progress | None, *, retry_failed: bool) -> list[PixelCache]:
         """One cache for each pool; sources of one pool use the same."""

@@ -22,16 +22,19 @@ from distill.training.checkpoint import Checkpoint, Tensors, load_tensors
 from distill.training.distributed import freeze, gather_rows, synchronise
 from distill.training.environment import training_environment
 from distill.training.live_teacher import LiveTeacher
+from distill.training.loop import Warn
 from distill.training.losses import LossInputs, Terms, total_loss
 from distill.training.optim import Ema, build_optimizer
 from distill.training.run import TRACKERS, TrainingRun
 from distill.training.validation import Validator
+from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from students.base import Student, freeze_parts
 from students.config import StudentConfig
+from students.export import check_trainable
 from students.preprocess import Preprocess
 from students.registry import build_student, check_start, student_config
 from students.storage import WEIGHTS, save_student
@@ -162,11 +165,13 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
     cache_progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> TrainResult:
     """Train, or go on with a run that was interrupted; a finished run is returned as it is.
 
     Start it with ``accelerate launch`` or ``torchrun`` for several processes; all call this alike. On the CPU, the same
-    number of processes and threads gives the same bytes, however often the run is killed and started again.
+    number of processes and threads gives the same bytes, however often the run is killed and started again; where
+    ``config.threads`` is None, the number is chosen when the run begins and noted in its folder.
 
     Args:
         config: the training part of a recipe.
@@ -177,6 +182,7 @@ def train(
         overwrite: start over.
         progress: called with optimiser steps done and in total.
         cache_progress: called with images decoded and in total, before the first step.
+        warn: called with a sentence on the number of threads that was chosen, and on steps that are slow.
 
     Raises:
         OutputConflictError: ``out`` holds another run, or something else.
@@ -188,7 +194,9 @@ def train(
     """
     out = Path(out)
     with training_environment(config, out / TRACKERS) as accelerator:
-        outcome = _StudentRun(config, sources, out, accelerator, cache).execute(overwrite, progress, cache_progress)
+        outcome = _StudentRun(config, sources, out, accelerator, cache).execute(
+            overwrite, progress, cache_progress, warn
+        )
     content = outcome.content
     return TrainResult(
         out,
@@ -209,16 +217,13 @@ class _StudentRun(TrainingRun):
         self, config: TrainConfig, sources: Sequence[Source], out: Path, accelerator: Accelerator, cache: Path | None
     ):
         self._config = config
-        self._student = _student_config(config.student)
+        self._student = configured_student(config.student)
         live, feature = config.live, config.losses.feature_name if config.losses.needs_features else None
         # Before super().__init__, which asks what determines the run: the stamp of a live teacher does.
         self._live = None if live is None else LiveTeacher(live, feature)
         self._cached_feature = feature if live is None else None
         super().__init__(config, sources, out, accelerator, cache)
-        # A larger crop would be filled up with mirrored pixels in every image.
-        crop, side = config.images.crop_size, self._student.preprocess.max_side
-        if crop is not None and crop > side:
-            raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")
+        check_crop(config, self._student)
 
     def _determining(self) -> dict[str, Any]:
         init = self._config.student.init
@@ -226,12 +231,20 @@ class _StudentRun(TrainingRun):
             raise PocketiqaError(f"no backbone weights at {init}: check student.init")
         # Refused here, and not after all images were decoded.
         check_start(self._student, init=init, pretrained=self._config.student.pretrained)
+        if not self._is_begun():
+            check_trainable(self._student)
         return {
             **self._config.determining(),
             "architecture": self._student.as_dict(),
             "init": None if init is None else sha256_file(init),
             "live": None if self._live is None else self._live.stamp.as_dict(),
         }
+
+    def _is_begun(self) -> bool:
+        """Whether this run's folder holds a run of the same architecture, which was tried when that began."""
+        if not (self._out / outputs.MANIFEST).is_file():
+            return False
+        return outputs.read_manifest(self._out).spec.get("architecture") == self._student.as_dict()
 
     def _preprocess(self) -> Preprocess:
         return self._student.preprocess
@@ -294,11 +307,26 @@ class _StudentRun(TrainingRun):
         return {"student": sha256_file(self._out / STUDENT / WEIGHTS)}
 
 
-def _student_config(settings: StudentSettings) -> StudentConfig:
-    """The preset's or backbone's configuration with the recipe's changes."""
+def configured_student(settings: StudentSettings) -> StudentConfig:
+    """The preset's or backbone's configuration with the recipe's changes.
+
+    Raises:
+        PocketiqaError: an unknown name, or a value out of range.
+    """
     config = student_config(settings.name)
     names = ("levels", "map_stride", "head_width", "mean", "std", "pad_type")
     changes = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     if settings.max_side is not None:
         changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)
     return replace(config, **changes)
+
+
+def check_crop(config: TrainConfig, student: StudentConfig) -> None:
+    """Refuse crops that are larger than what the student sees.
+
+    Raises:
+        PocketiqaError: names both sizes.
+    """
+    crop, side = config.images.crop_size, student.preprocess.max_side
+    if crop is not None and crop > side:
+        raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")

@@ -224,8 +224,8 @@ def fit_teacher(
 ) -> FitResult:
     """Fit, or resume a run that was interrupted; a finished run is returned as it is.
 
-    Arguments, processes and exceptions are those of ``student.train``; ``warn`` is called with a sentence when memory
-    ran out and the run continues with smaller parts of its batches (``loop.Gradient``). Besides:
+    Arguments, processes and exceptions are those of ``student.train``; ``warn`` is also called with a sentence when
+    memory ran out and the run continues with smaller parts of its batches (``loop.Gradient``). Besides:
 
     Raises:
         PocketiqaError: the teacher cannot be built or fitted, or compares with references that are not there.

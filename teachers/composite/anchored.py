@@ -30,9 +30,8 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.records import TeacherStamp
-from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput
+from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput, pack, sound, unpack
 from teachers.checksummed import tensor_digest
-from teachers.composite.items import pack, sound, unpack
 from teachers.embedded import NAME as EMBEDDED
 from teachers.reference import ReferenceTeacher, build_reference
 

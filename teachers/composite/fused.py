@@ -25,8 +25,7 @@ from pseudo_labels.images import ImageError
 from pseudo_labels.outputs import differences
 from pseudo_labels.records import TeacherStamp, confidence
 from pseudo_labels.store import LabelStore
-from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput
-from teachers.composite.items import pack, sound, unpack
+from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput, pack, sound, unpack
 
 VERSION = 1
 """Raised whenever equal inner teachers and equal ensembles give other scores."""

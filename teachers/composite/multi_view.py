@@ -33,8 +33,7 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError, read_renamed
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp
-from teachers.base import Teacher, TeacherOutput
-from teachers.composite.items import pack, sound, unpack
+from teachers.base import Teacher, TeacherOutput, pack, sound, unpack
 
 VERSION = 1
 """Raised whenever the positions of the crops, the mean or the spread change."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, install_command
 from pseudo_labels.foreign import foreign_format
 
 Row = dict[str, str]
@@ -202,7 +202,7 @@ def read_sheet(path: Path, sheet: str | None, columns: Iterable[str]) -> list[Ro
         from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
         raise PocketiqaError(
-            f"reading {path.name} needs openpyxl: install pocketiqa[train], or save the sheet as CSV"
+            f"reading {path.name} needs openpyxl: {install_command('train')}, or save the sheet as CSV"
         ) from error
     try:
         workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)

@@ -25,9 +25,8 @@ from pseudo_labels.photos import bundled_photographs
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status, confidence
 from pseudo_labels.store import LabelStore
-from teachers.base import Item, check_teacher, shapes
+from teachers.base import Item, check_teacher, pack, shapes, unpack
 from teachers.composite.fused import FusedTeacher
-from teachers.composite.items import pack, unpack
 from teachers.composite.multi_view import MultiView
 from teachers.label import label
 from teachers.registry import build_teacher
