@@ -285,7 +285,8 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
     ordered, spread, pointed = (_bounds(result.intervals.get(name)) for name in ("ordered", "spread", "pointed"))
     # What a photograph shows decides these figures, but for an opaque alpha channel, which must change nothing.
     photographs: dict[str, Any] = {"n": result.photographs, "of_photographs": True}
-    files, odd_pictures = {"limit": limits.most_format_difference, **photographs}, {"n": len(odd.images)}
+    files: dict[str, Any] = {"limit": limits.most_format_difference, **photographs}
+    odd_pictures: dict[str, Any] = {"n": len(odd.images)}
     return [
         Verdict(
             "pairs of strengths ordered rightly", result.ordering.fraction, limits.least_ordered, at_least=True,
@@ -310,7 +311,7 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
     ]  # fmt: skip
 
 
-def _bounds(interval: Interval | None) -> dict[str, float]:
+def _bounds(interval: Interval | None) -> dict[str, Any]:
     return {} if interval is None else {"low": interval.low, "high": interval.high}
 
 
