@@ -51,3 +51,13 @@ def test_means_go_on_after_a_checkpoint_to_the_last_bit():
     assert means == unbroken.take()
     assert means["loss"] == pytest.approx(sum(values) / 4)
     assert second.take() == {}
+
+
+def test_a_value_that_is_not_finite_spoils_no_mean_and_no_checkpoint():
+    mean = Mean()
+    for norm in (1.0, float("inf"), 4.0, float("nan")):
+        mean.add({"loss": 0.5, "gradient_norm": norm, "other": float("inf")})
+    resumed = Mean(json.loads(json.dumps(mean.state(), allow_nan=False)))
+    resumed.add({"loss": 0.5, "gradient_norm": 4.0, "other": float("inf")})
+    assert resumed.take() == {"loss": 0.5, "gradient_norm": 3.0}
+    assert resumed.take() == {}
