@@ -99,6 +99,37 @@ def test_features_are_standardised_over_the_sample_and_judged_in_small_batches()
     assert feature.std((0, 2, 3), correction=0).numpy() == pytest.approx(1, abs=1e-3)
 
 
+class HalfBlind(Brightness):
+    """Features and score of crops of odd height are NaN, features of dark ones infinite."""
+
+    def __call__(self, batch: list[Tensor]) -> TeacherOutput:
+        output = super().__call__(batch)
+        dark = torch.stack(batch).mean((1, 2, 3)) < 0.1
+        grid = output.features["grid"] + output.score[:, None, None, None] * 0
+        grid[dark] = float("inf")
+        return TeacherOutput(output.score, output.score_std, {"grid": grid})
+
+
+def half_blind() -> HalfBlind:
+    return HalfBlind(0.0, 0.1)
+
+
+def test_a_crop_without_a_finite_answer_takes_no_part_and_makes_no_loss_nan():
+    live = live_teacher("tests.distill.training.test_live_teacher:half_blind", "grid")
+    noise = np.random.default_rng(0)
+    crops = [noise.integers(0, 256, (height, 16, 3), dtype=np.uint8) for height in (16, 9, 16, 16)]
+    crops[2] //= 16
+    live.learn_scale([live.prepare(crop) for crop in crops], batch_size=2)
+    labels = live.relabel(batch_of(crops, live))
+    assert labels.weight.tolist() == pytest.approx([0.5, 0.0, 0.0, 0.5])
+    assert labels.feature is not None
+    assert labels.feature.isfinite().all()
+    assert labels.feature[[1, 2]].abs().sum() == 0
+    assert labels.feature[[0, 3]].abs().sum() > 0
+    with pytest.raises(PocketiqaError, match="gave no finite feature 'grid' for 2 crops"):
+        live.learn_scale([live.prepare(crop) for crop in crops[1:3]], batch_size=2)
+
+
 def test_what_cannot_judge_views_is_refused():
     with pytest.raises(PocketiqaError, match="'reference' compares with references"):
         live_teacher("reference")
