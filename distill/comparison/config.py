@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, todays_tree, validated
 from distill.recipe.recipe import find_recipe
 from distill.recipe.settings import Settings
 from distill.recipe.stages import SplitName
@@ -130,7 +130,8 @@ def load_comparison(name: str, settings: list[str], out: Path | None = None) -> 
         PocketiqaError: no such file, not YAML, an unknown key or a value that does not fit; names the key.
     """
     path = find_recipe(name)
-    tree = apply_settings(read_yaml(path, "comparison"), parse_settings(settings))
+    tree = todays_tree(Comparison, read_yaml(path, "comparison"))
+    tree = apply_settings(tree, todays_names(Comparison, parse_settings(settings)))
     if "rows" not in tree:
         raise PocketiqaError(f"{path} holds no comparison: the sections 'benchmark:' and 'rows:' are expected")
     if out is not None:

@@ -33,6 +33,21 @@ def _todays_key(model: Any, key: str) -> str:
     return ".".join(names)
 
 
+def todays_tree(model: Any, tree: Any) -> Any:
+    """Sections of a file with every old name replaced, so that settings under new names are laid over them.
+
+    Args:
+        model: what the file holds.
+        tree: its sections; what is none is left for the check against the model.
+    """
+    if isinstance(tree, list):
+        return [todays_tree(_model_of(model, number), inner) for number, inner in enumerate(tree)]
+    if not isinstance(tree, Mapping):
+        return tree
+    named = read_renamed(tree, getattr(model, "RENAMED", {}))
+    return {name: todays_tree(_model_of(model, name), inner) for name, inner in named.items()}
+
+
 class _Entries(NamedTuple):
     """Sections of one class under names of the user's own, such as those of ``teachers``, or under numbers."""
 

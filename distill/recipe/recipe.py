@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, validated
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, todays_tree, validated
 from distill.recipe.settings import Settings
 from distill.recipe.stages import (
     BenchmarkSection,
@@ -118,7 +118,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
         raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
     if "rows" in tree:
         raise PocketiqaError(f"{path} is a comparison of many models: make it with 'pocketiqa compare {name}'")
-    tree = apply_settings(tree, todays_names(Recipe, parse_settings(settings)))
+    tree = apply_settings(todays_tree(Recipe, tree), todays_names(Recipe, parse_settings(settings)))
     if out is not None:
         tree["out"] = str(out)
     # Settings are laid over before the check: they may supply what the file lacks, such as ``out``.

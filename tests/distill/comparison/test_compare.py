@@ -12,7 +12,7 @@ from distill.comparison.compare import ACCURACY, PREDICTED, RECORD, TABLE, TIMES
 from distill.comparison.config import load_comparison
 from distill.comparison.table import gain_sentence, header, rows_of
 from distill.html.tables import si
-from pseudo_labels.errors import OutputConflictError, PocketiqaError
+from pseudo_labels.errors import OutputConflictError, PocketiqaError, RenamedWarning
 from tests.helpers.tiny_students import export_tiny
 from tests.helpers.training import texture
 
@@ -137,6 +137,12 @@ def test_a_missing_model_is_told_before_any_work(tmp_path: Path):
     ):
         compare(str(path))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_under_an_old_name_replaces_the_value_of_the_file(tmp_path: Path):
+    with pytest.warns(RenamedWarning, match="'opinions' is called 'ratings' now"):
+        comparison = load_comparison(str(written(tmp_path)), ["benchmark.opinions=csv:other.csv"])
+    assert comparison.benchmark.ratings == "csv:other.csv"
 
 
 def test_a_recipe_is_no_comparison():

@@ -7,7 +7,7 @@ from distill.comparison.config import load_comparison
 from distill.recipe.recipe import find_recipe, load_recipe, recipe_folders
 from distill.study.cells import cells_of
 from distill.study.config import load_study
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, RenamedWarning
 from tests.helpers.shared import shared_data
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -75,6 +75,15 @@ def test_settings_and_out_replace_values(tmp_path: Path):
     recipe = load_recipe("tiny", ["distill.steps=17", "pool.sources=[a, b]"], tmp_path / "x")
     assert recipe.distill
     assert (recipe.distill.steps, recipe.pool and recipe.pool.sources, recipe.out) == (17, ["a", "b"], tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["near_distance", "near_duplicate_distance"])
+def test_settings_replace_a_value_under_an_old_name(tmp_path: Path, name: str):
+    path = _write(tmp_path, pool={"sources": ["a"], "near_distance": 2})
+    with pytest.warns(RenamedWarning):
+        recipe = load_recipe(path, [f"pool.{name}=3"])
+    assert recipe.pool
+    assert recipe.pool.near_duplicate_distance == 3
 
 
 def test_a_bare_no_is_a_precision_and_not_a_truth_value():
