@@ -20,8 +20,8 @@ from teachers.base import Item
 
 # Features that are read before the first step for mean and deviation: more would cost time, fewer would be less exact.
 _STATISTICS_ROWS = 256
-# A channel that is constant in the sample has deviation 0, by which nothing can be divided.
-_SMALLEST_DEVIATION = 1e-6
+# Of the size of a channel's values: what rounding leaves of the deviation of one that is constant in the sample.
+_NO_DEVIATION = 1e-6
 _ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
 Size = tuple[int, int]
 LazyBatch = tuple[np.ndarray, Callable[[], Any]]
@@ -40,7 +40,10 @@ class Standard:
         axes = (0, *range(2, values.ndim))
         self.mean = values.mean(axes, keepdims=True, dtype=np.float64)[0].astype(np.float32)
         deviation = values.std(axes, keepdims=True, dtype=np.float64)[0]
-        self.scale = 1 / np.maximum(deviation, _SMALLEST_DEVIATION).astype(np.float32)
+        # A channel that is constant in the sample gets weight 0, as in ``leakage.neighbours``: one over the deviation
+        # would make the loss of a row outside of the sample, where it differs a little, as large as a million.
+        varies = deviation > _NO_DEVIATION * np.maximum(1.0, np.abs(self.mean))
+        self.scale = varies / np.where(varies, deviation, 1.0).astype(np.float32)
 
 
 class FeatureReader:
