@@ -84,12 +84,16 @@ class Recipe(Settings):
 
 
 def recipe_folders() -> list[Path]:
-    """Where recipes that come with pocketiqa lie: beside the packages in a checkout, or as installed data files."""
-    return [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
+    """Where recipes that come with pocketiqa lie: of a checkout beside its packages, then as installed data files."""
+    beside, installed = Path(__file__).parents[2], Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"
+    # Once installed, what lies beside the packages belongs to others.
+    return [*([beside / "configs"] if (beside / "pyproject.toml").is_file() else []), installed]
 
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe that is named by path, or by the bare name of one that comes with pocketiqa.
+
+    Of the same name, a recipe of the checkout wins: an installed copy may be older than the code that runs.
 
     Raises:
         PocketiqaError: neither exists; the message lists the names there are.
@@ -97,7 +101,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    known = {file.stem: file for folder in reversed(recipe_folders()) for file in sorted(folder.glob("*.yaml"))}
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)

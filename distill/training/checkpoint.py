@@ -251,8 +251,8 @@ def load_optimizer(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter
         if name not in parameters:
             raise IntegrityError(f"the checkpoint's optimizer knows {name!r}, which is no parameter of the model")
         parameter = parameters[name]
-        # The count of steps stays on the CPU, where torch keeps it; moments go to the device of their parameter. By name:
-        # a parameter that is one number has moments without a dimension, too.
+        # The count of steps stays on the CPU, where torch keeps it; moments go to the device of their parameter. By its
+        # name, for a parameter that is one number has moments without a dimension, too.
         moment = quantity != _STEP_COUNT and value.shape == parameter.shape
         restored = torch.empty_like(parameter).detach().copy_(value) if moment else value.clone()
         optimizer.state[parameter][quantity] = restored

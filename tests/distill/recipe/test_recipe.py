@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from distill.comparison.config import load_comparison
+from distill.recipe import recipe as recipe_module
 from distill.recipe.recipe import find_recipe, load_recipe, recipe_folders
 from distill.study.cells import cells_of
 from distill.study.config import load_study
@@ -46,6 +47,25 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path):
     copy.write_bytes((CONFIGS / "tiny.yaml").read_bytes())
     assert find_recipe("tiny") == recipe_folders()[0] / "tiny.yaml"
     assert load_recipe(str(copy)) == load_recipe("tiny")
+
+
+def test_the_checkout_wins_over_an_installed_copy_of_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipe_module.sysconfig, "get_path", lambda _: str(tmp_path))
+    installed = tmp_path / "share/pocketiqa/configs"
+    installed.mkdir(parents=True)
+    for name in ("tiny", "other"):
+        (installed / f"{name}.yaml").write_text("older: true")
+    assert find_recipe("tiny") == CONFIGS / "tiny.yaml"
+    assert find_recipe("other") == installed / "other.yaml"
+
+
+def test_beside_installed_packages_no_recipe_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    packages = tmp_path / "site-packages"
+    (packages / "configs").mkdir(parents=True)
+    (packages / "configs" / "foreign.yaml").write_text("of: others")
+    monkeypatch.setattr(recipe_module, "__file__", str(packages / "distill/recipe/recipe.py"))
+    with pytest.raises(PocketiqaError, match="no recipe 'foreign'"):
+        find_recipe("foreign")
 
 
 def test_a_study_is_not_a_recipe():
