@@ -102,7 +102,8 @@ class Batch:
     Attributes:
         pixels: uint8 [B, H, W, 3].
         target: float32 [B] in [0, 1].
-        weight: float32 [B], mean about 1.
+        weight: float32 [B], of stored labels with a mean of about 1 over the run; of a live teacher the confidence
+            itself, in [0, 1].
         valid: float32 [B, 2], the fraction of height and width that is image and not padding.
         feature: float32 [B, ...] standardised teacher features, if training compares with them.
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
