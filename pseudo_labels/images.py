@@ -18,7 +18,8 @@ How pixels become 8-bit RGB:
   and cHRM, AVIF nclx, Adobe RGB by EXIF. What is sRGB already, to a level, is not touched; nor is a file without a
   declaration. PQ and HLG are refused: they have no white of 8 bits. A broken profile is ignored, and a note says so;
 * 16-bit gray is scaled (x / 257, rounded), 12-bit TIFF likewise (x * 255 / 4095); 16-bit colour arrives from Pillow as
-  its high byte, which differs from rounding by at most one level;
+  its high byte, which differs from rounding by at most one level. JPEG 2000 in colour with more than 8 bits, and PNG
+  with 16 bits and a transparent colour, would come wrong, and are refused;
 * 32-bit float TIFF is accepted if every sample lies in [0, 1]; other floats and 32-bit integers have no declared white,
   so they are refused instead of guessed;
 * CMYK without a profile is converted by Pillow's formula.
@@ -44,6 +45,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    ImagePalette,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -65,6 +67,10 @@ _TIFF_NEW_SUBFILE_TYPE, _TIFF_REDUCED, _TIFF_MASK = 254, 1, 4
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 256, 257, 258, 262, 284
 _TIFF_SUB_DIRECTORIES, _TIFF_DNG_VERSION = 330, 50706
 _TIFF_SAMPLE_FORMAT, _TIFF_SIGNED = 339, 2
+_TIFF_COMPRESSION, _TIFF_JPEG, _TIFF_JPEG_TABLES = 259, 7, 347
+_TIFF_YCBCR, _TIFF_SUBSAMPLING, _TIFF_COLOUR_MAP = 6, 530, 320
+# Offsets and sizes of strips, and of tiles.
+_TIFF_BLOCKS = ((273, 279), (324, 325))
 # Colour filter array, and linear raw of DNG.
 _TIFF_RAW = {32803, 34892}
 _BIG_TIFF = 43
@@ -237,12 +243,13 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] 
         return _upright_rgb(image, name, limits, data, notes)
 
 
-def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of a Pillow image, by the rules of ``decode``: those of its file where ``Image.open`` made it.
 
     Args:
         image: in any mode; loaded if it was not, never closed or altered. Of several frames the current one is taken.
         limits: see ``DecodeLimits``.
+        notes: as for ``decode``.
 
     Returns:
         uint8 HxWx3 RGB, C-contiguous and writable, upright.
@@ -253,7 +260,7 @@ def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.
     if image.mode == "I" and not isinstance(image, _DECLARES_WHITE_OF_32_BITS):
         raise ImageError(Status.NOT_AN_IMAGE, _no_white("32-bit integer samples"))
     _silence_complaints()
-    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits, _unread_file(image))
+    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits, _unread_file(image), notes)
 
 
 def _opened(plugin: type[ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFile:
@@ -297,25 +304,53 @@ def _load(image: Image.Image, data: bytes) -> None:
         jpeg.load(image, data)
         return
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+        _refuse_tiff(image.tag_v2, image.tile[0].codec_name, data)
         _mend_tiff(image)
+    if isinstance(image, PngImagePlugin.PngImageFile) and "transparency" in image.info:
+        if any(tile.args == "RGB;16B" for tile in image.tile):
+            # Of the 16 bits of a sample, only 8 arrive: they cannot be compared with the colour.
+            raise ImageError(Status.NOT_AN_IMAGE, "16-bit colour with a transparent colour: save it with 8 bits")
     image.load()
 
 
-def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Two layouts that Pillow would read wrongly without an error, set right before they are decoded."""
-    tags, tile = image.tag_v2, image.tile[0]
-    if int(max(tags.get(_TIFF_SAMPLE_FORMAT, (1,)))) == _TIFF_SIGNED and image.mode != "I":
+def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str, data: bytes) -> None:
+    """Refuse what Pillow would read wrongly without an error.
+
+    Raises:
+        ImageError: NOT_AN_IMAGE or CORRUPT.
+        jpeg.IncompleteError: a strip or tile of JPEG data ends early.
+    """
+    if _TIFF_PHOTOMETRIC not in tags:
+        raise ImageError(Status.CORRUPT, "TIFF: the tag PhotometricInterpretation, which says what 0 is, is missing")
+    if max(tags.get(_TIFF_SAMPLE_FORMAT, (1,))) == _TIFF_SIGNED and max(tags[_TIFF_BITS_PER_SAMPLE]) == 8:
         raise ImageError(Status.NOT_AN_IMAGE, _no_white("signed samples"))
+    if codec == "raw" and tags[_TIFF_PHOTOMETRIC] == _TIFF_YCBCR and tags.get(_TIFF_SUBSAMPLING, (2, 2)) != (1, 1):
+        raise ImageError(Status.NOT_AN_IMAGE, "uncompressed TIFF with subsampled colour: save it compressed, or as RGB")
+    if tags.get(_TIFF_COMPRESSION) == _TIFF_JPEG and data:
+        # libtiff, too, completes lost JPEG data with gray.
+        tables = tags.get(_TIFF_JPEG_TABLES, b"")
+        for offsets, sizes in _TIFF_BLOCKS:
+            for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
+                stream = tables[:-2] + data[offset + (2 if tables else 0) : offset + size]
+                with suppress(SyntaxError):  # samples that only libtiff can put together
+                    jpeg.load(JpegImagePlugin.JpegImageFile(io.BytesIO(stream)), stream)
+
+
+def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Set right what Pillow would decode wrongly, before it does."""
+    tags, tile = image.tag_v2, image.tile[0]
     if tile.codec_name == "libtiff" and image.mode == "F":
         # libtiff hands samples over in this machine's byte order, not in the file's.
         image.tile = [tile._replace(args=("F;32NF", *tile.args[1:]))]
     elif tile.codec_name == "raw" and tags.get(_TIFF_PLANES) == 2 and tags[_TIFF_BITS_PER_SAMPLE][0] == 16:
         # Pillow's own reader takes samples of 16 bits in planes for samples of 8.
         whole = (0, 0, tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT])
-        image.tile = [
-            tile._replace(codec_name="libtiff", extents=whole, offset=0, args=(f"{image.mode};16N", False, tags.offset))
-        ]
+        args = (f"{image.mode};16N", False, tags.offset)
+        image.tile = [tile._replace(codec_name="libtiff", extents=whole, offset=0, args=args)]
         image.use_load_libtiff = True
+    elif image.mode == "P" and max(tags[_TIFF_COLOUR_MAP]) < 256:
+        # Old programs wrote palettes of 8 bits in place of 16.
+        image.palette = ImagePalette.raw("RGB;L", bytes(tags[_TIFF_COLOUR_MAP]))
 
 
 def _declared_colour(image: Image.Image, data: bytes, notes: list[str] | None) -> colour_profiles.Conversion | None:
@@ -445,10 +480,22 @@ def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes, limits
     if plugin is Jpeg2KImagePlugin.Jpeg2KImageFile and data.find(b"\xff\xd9", data.find(b"\xff\x4f\xff\x51")) < 0:
         # A missing rest becomes noise. No packet can hold the end marker (ISO/IEC 15444-1, annex A).
         raise ImageError(Status.CORRUPT, "JPEG 2000: truncated, the end of the codestream is missing")
+    if plugin is Jpeg2KImagePlugin.Jpeg2KImageFile and _is_deep_jpeg2000(data):
+        # Pillow rounds, and what is nearly white becomes 256, which is black.
+        reason = "JPEG 2000 in colour with more than 8 bits a channel: save it with 8 bits, or as PNG"
+        raise ImageError(Status.NOT_AN_IMAGE, reason)
     if plugin is WebPImagePlugin.WebPImageFile and data[12:16] == b"VP8X" and len(data) >= 30:
         # Opening a WebP already allocates its canvas (RFC 9649, section 2.7: sides of 24 bits, minus one).
         width, height = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
         _check_size(width, height, limits)
+
+
+def _is_deep_jpeg2000(data: bytes) -> bool:
+    """Whether the components are several and one has more than 8 bits (ISO/IEC 15444-1, A.5.1)."""
+    start = data.find(b"\xff\x4f\xff\x51") + 40
+    count = int.from_bytes(data[start : start + 2], "big")
+    depths = data[start + 2 : start + 2 + 3 * count : 3]
+    return count > 1 and any(depth & 0x7F > 7 for depth in depths)
 
 
 @contextmanager
