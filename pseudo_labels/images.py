@@ -59,6 +59,8 @@ from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import Status
 
+VERSION = 2
+"""Raised when the pixels of some file change, so that pixels stored by an earlier version are not mixed with ours."""
 MAX_BYTES = 1 << 30
 """Larger files are refused unread: a 100-megapixel image of four 16-bit channels has 0.8 GB uncompressed."""
 
@@ -78,6 +80,7 @@ _MOST_DIRECTORIES = 64
 _TIFF_WHITE_IS_ZERO = 0
 _EMPTY = "the file has zero bytes"
 _CAMERA_RAW = "camera raw: the photograph is not developed yet, convert the file to JPEG, PNG or TIFF"
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 # Olympus, Panasonic, Fujifilm, Sigma; the raw files of others are TIFF.
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb")
 _ACCEPTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, PNM"
@@ -247,7 +250,7 @@ def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, notes:
     """The pixels of a Pillow image, by the rules of ``decode``: those of its file where ``Image.open`` made it.
 
     Args:
-        image: in any mode; loaded if it was not, never closed or altered. Of several frames the current one is taken.
+        image: in any mode; never closed or altered. Of several frames the current one is taken.
         limits: see ``DecodeLimits``.
         notes: as for ``decode``.
 
@@ -259,8 +262,11 @@ def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, notes:
     """
     if image.mode == "I" and not isinstance(image, _DECLARES_WHITE_OF_32_BITS):
         raise ImageError(Status.NOT_AN_IMAGE, _no_white("32-bit integer samples"))
+    data = _unread_file(image)
+    if data:
+        return decode(data, limits, notes)
     _silence_complaints()
-    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits, _unread_file(image), notes)
+    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits, b"", notes)
 
 
 def _opened(plugin: type[ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFile:
@@ -272,9 +278,11 @@ def _opened(plugin: type[ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFi
 
 
 def _unread_file(image: Image.Image) -> bytes:
-    """The file of an image that is not decoded yet; empty if it has none, or is at a later frame."""
+    """The file of an image that is as ``Image.open`` made it; empty if it was decoded, reduced or moved on since."""
     file = getattr(image, "fp", None)
-    if file is None or not getattr(image, "tile", None) or image.tell() != 0:
+    if file is None or not isinstance(image, ImageFile.ImageFile) or image.format not in _FORMATS:
+        return b""
+    if not image.tile or image.decoderconfig or image.tell() != 0:
         return b""
     with suppress(OSError, ValueError, AttributeError):
         before = file.tell()
@@ -306,10 +314,10 @@ def _load(image: Image.Image, data: bytes) -> None:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
         _refuse_tiff(image.tag_v2, image.tile[0].codec_name, data)
         _mend_tiff(image)
-    if isinstance(image, PngImagePlugin.PngImageFile) and "transparency" in image.info:
-        if any(tile.args == "RGB;16B" for tile in image.tile):
-            # Of the 16 bits of a sample, only 8 arrive: they cannot be compared with the colour.
-            raise ImageError(Status.NOT_AN_IMAGE, "16-bit colour with a transparent colour: save it with 8 bits")
+    deep = isinstance(image, PngImagePlugin.PngImageFile) and any(tile.args == "RGB;16B" for tile in image.tile)
+    if deep and "transparency" in image.info:
+        # Of the 16 bits of a sample, only 8 arrive: they cannot be compared with the colour.
+        raise ImageError(Status.NOT_AN_IMAGE, "16-bit colour with a transparent colour: save it with 8 bits")
     image.load()
 
 
@@ -341,7 +349,7 @@ def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     tags, tile = image.tag_v2, image.tile[0]
     if tile.codec_name == "libtiff" and image.mode == "F":
         # libtiff hands samples over in this machine's byte order, not in the file's.
-        image.tile = [tile._replace(args=("F;32NF", *tile.args[1:]))]
+        image.tile = [tile._replace(args=("F;32NF", False, tags.offset))]
     elif tile.codec_name == "raw" and tags.get(_TIFF_PLANES) == 2 and tags[_TIFF_BITS_PER_SAMPLE][0] == 16:
         # Pillow's own reader takes samples of 16 bits in planes for samples of 8.
         whole = (0, 0, tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT])

@@ -127,7 +127,7 @@ def _units(layout: Layout, components: tuple[int, ...]) -> int:
     width, height = layout.size
     most_across = max(across for across, _ in layout.components.values())
     most_down = max(down for _, down in layout.components.values())
-    if len(components) > 1:
+    if len(components) != 1:
         return ceil(width / (8 * most_across)) * ceil(height / (8 * most_down))
     across, down = layout.components[components[0]]
     return ceil(ceil(width * across / most_across) / 8) * ceil(ceil(height * down / most_down) / 8)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pseudo_labels import outputs
+from pseudo_labels import images, outputs
 from pseudo_labels.errors import IntegrityError
 from pseudo_labels.files import canonical_json, digest_of, sha256_file, staged_folder
 from pseudo_labels.images import ImageError
@@ -112,6 +112,7 @@ def build_pixels(
         StorageFullError: the disk is full; finished shards stay.
     """
     spec = {"pool": pool.digest, "preprocess": preprocess.as_dict(), "rows": len(pool), "shard_rows": SHARD_ROWS}
+    spec["decoder"] = images.VERSION
     folder = root / f"pixels-{digest_of(spec)[:16]}"
     if rank == 0:
         outputs.claim(folder, KIND, spec)
