@@ -1,10 +1,11 @@
 """Declared colour -> sRGB, relative colorimetric: ICC profiles, and primaries with a curve that formats name otherwise.
 
 Profiles that are a matrix and three curves (nearly all of cameras, phones and screens) are computed here, by tables of
-fixed-point numbers: half the time of LittleCMS on 8-bit pixels, and equal to it to a level. All others (tables, CMYK,
-Lab, gray) go through LittleCMS (``PIL.ImageCms``). A conversion that moves no level by more than one is none:
-sRGB profiles, whoever wrote them, leave the pixels alone. Sources: ICC.1:2022; IEC 61966-2-1; ITU-T H.273 (code points
-of PNG's cICP and AVIF's nclx); PNG, third edition, section 11.3.2.
+fixed-point numbers: half the time of LittleCMS on 8-bit pixels, and equal to it to a level. So are gray curves. All
+others (tables, CMYK, Lab) go through LittleCMS (``PIL.ImageCms``). A conversion that moves no level by more than one is
+none: sRGB profiles, whoever wrote them, leave the pixels alone.
+
+Sources: ICC.1:2022; IEC 61966-2-1; ITU-T H.273 (code points of PNG's cICP and AVIF's nclx); PNG, third edition, 11.3.2.
 """
 
 import io
@@ -199,16 +200,23 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def without_broken_png_chunks(data: bytes) -> bytes:
     """A PNG file without the colour chunks that are broken, for which Pillow would refuse the whole file."""
     for name, start, end in reversed(list(_png_chunks(data))):
-        body = data[start + 8 : end - 4]
-        is_whole = zlib.crc32(name + body) == int.from_bytes(data[end - 4 : end], "big")
-        if name == b"iCCP":
-            try:
-                is_whole &= len(_inflated(body)) <= PngImagePlugin.MAX_TEXT_CHUNK
-            except ProfileError:
-                is_whole = False
-        if not is_whole or len(body) != (_PNG_LENGTHS[name] or len(body)):
+        try:
+            body = _png_body(data, name, start, end)
+            is_broken = name == b"iCCP" and len(_inflated(body)) > PngImagePlugin.MAX_TEXT_CHUNK
+        except ProfileError:
+            is_broken = True
+        if is_broken:
             data = data[:start] + data[end:]
     return data
+
+
+def _png_body(data: bytes, name: bytes, start: int, end: int) -> bytes:
+    body = data[start + 8 : end - 4]
+    if zlib.crc32(name + body) != int.from_bytes(data[end - 4 : end], "big"):
+        raise ProfileError(f"the checksum of {name.decode()} is wrong")
+    if len(body) != (_PNG_LENGTHS[name] or len(body)):
+        raise ProfileError(f"{name.decode()} has {len(body)} bytes")
+    return body
 
 
 def _inflated(body: bytes) -> bytes:
@@ -226,10 +234,7 @@ def _declared_by_png(image: Image.Image, data: bytes) -> Declared | None:
     """PNG, third edition, section 4.3: cICP before iCCP before sRGB before gAMA and cHRM."""
     chunks: dict[bytes, bytes] = {}
     for name, start, end in _png_chunks(data):
-        body = data[start + 8 : end - 4]
-        if zlib.crc32(name + body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise ProfileError(f"the checksum of {name.decode()} is wrong")
-        chunks.setdefault(name, body)
+        chunks.setdefault(name, _png_body(data, name, start, end))
     if b"cICP" in chunks:
         return coded_space(*chunks[b"cICP"][:2])
     if profile := _inflated(chunks[b"iCCP"]) if b"iCCP" in chunks else image.info.get("icc_profile"):
@@ -261,12 +266,20 @@ def conversion(declared: Declared) -> Conversion | None:
         ProfileError: it cannot be applied.
     """
     mode = space_of(declared)
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        return _conversion(declared, mode)
+
+
+def _conversion(declared: Declared, mode: str) -> Conversion | None:
     try:
         tables = _matrix_tables(declared) if mode == "RGB" else None
         if tables is not None:
             # The tables are made only if they are needed.
             return None if _is_identity(*tables) else _by_tables(*_fixed_point(*tables))
         assert isinstance(declared, bytes)
+        tags = _tags(declared)
+        if mode == "L" and b"kTRC" in tags and not tags.keys() & _TABLE_TAGS:
+            return _by_ramp(_linear_to_srgb(_curve(tags[b"kTRC"])))
         convert = _by_littlecms(declared, mode)
         probe = _probe(mode)
         off = np.abs(convert(probe).astype(int) - np.asarray(probe.convert("RGB"))).max()
@@ -274,9 +287,7 @@ def conversion(declared: Declared) -> Conversion | None:
         raise
     except Exception as error:  # a broken profile makes struct, numpy and LittleCMS raise nearly anything
         raise ProfileError(f"it cannot be used ({str(error)[:80] or type(error).__name__})") from error
-    if mode != "CMYK" and off <= _IDENTITY_LEVELS:
-        return None
-    return _by_ramp(convert(probe)[0]) if mode == "L" else convert
+    return None if mode == "RGB" and off <= _IDENTITY_LEVELS else convert
 
 
 @cache
@@ -298,16 +309,19 @@ def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> Conversion:
 
 
 def _probe(mode: str) -> Image.Image:
-    """All grays, or a grid of colours."""
-    if mode == "L":
-        return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    """A grid of colours."""
     levels = np.arange(0, 256, 51, dtype=np.uint8)
     colours = np.stack(np.meshgrid(*[levels] * len(mode), indexing="ij"), axis=-1)
     return Image.frombytes(mode, (colours.size // len(mode), 1), colours.tobytes())
 
 
-def _by_ramp(ramp: np.ndarray) -> Conversion:
-    return lambda image: ramp[np.asarray(image.convert("L"))]
+def _by_ramp(encoded: np.ndarray) -> Conversion | None:
+    """Gray by one curve: sRGB [256] in [0, 1] of the 256 levels."""
+    ramp = np.rint(255 * encoded)
+    if np.abs(255 * encoded - np.arange(256)).max() <= _IDENTITY_LEVELS:
+        return None
+    levels = np.repeat(ramp.astype(np.uint8)[:, None], 3, axis=1)
+    return lambda image: levels[np.asarray(image.convert("L"))]
 
 
 def _matrix_tables(declared: Declared) -> tuple[np.ndarray, np.ndarray] | None:
@@ -355,10 +369,10 @@ def _curve(tag: bytes) -> np.ndarray:
         samples = np.frombuffer(tag, ">u2", count, 12) / 65535
         return np.interp(unit, np.linspace(0, 1, count), samples)
     if tag[:4] != b"para":
-        raise ProfileError(f"a curve of the unknown type {tag[:4]!r}")
+        raise ProfileError(f"its curve is of the unknown type {tag[:4]!r}")
     (kind,) = struct.unpack_from(">H", tag, 8)
     if kind > 4:
-        raise ProfileError(f"a parametric curve of the unknown type {kind}")
+        raise ProfileError(f"its parametric curve is of the unknown type {kind}")
     given = np.array(struct.unpack_from(f">{(1, 3, 4, 5, 7)[kind]}i", tag, 12)) / 65536
     return _parametric(unit, kind, *given.tolist())
 
