@@ -9,7 +9,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -90,13 +90,14 @@ def tifffile_grid() -> Iterator[tuple[tuple[str, ...], bytes, np.ndarray, np.nda
             if levels.ndim == 2 and planes == "separate":
                 continue
             samples = as_type(levels, dtype)
-            more = {"planarconfig": planes} if levels.ndim == 3 else {}
             stored = np.moveaxis(samples, 2, 0).copy() if planes == "separate" else samples
+            written: dict[str, Any] = options | {"byteorder": order}
+            if levels.ndim == 3:
+                written["planarconfig"] = planes
+            if packed:
+                written |= {"compression": "zlib", "predictor": "," in packed or None}
             sink = io.BytesIO()
-            compression, predictor = ("zlib" if packed else None), (True if "," in packed else None)
-            tifffile.imwrite(
-                sink, stored, byteorder=order, compression=compression, predictor=predictor, **options, **more
-            )
+            tifffile.imwrite(sink, stored, **written)
             yield (name, dtype, order, packed, planes), sink.getvalue(), stored, GRAY if name in GRAYS else RGB
 
 
@@ -125,7 +126,8 @@ def test_tiffs_of_tifffile_are_read_rightly_or_refused() -> None:
 def test_16_bit_planes_without_compression() -> None:
     """The reported layout: mean error 58 levels, and no error."""
     deep = RGB.astype(np.uint16) * 257
-    for order in "<>":
+    orders: tuple[Literal["<"], Literal[">"]] = ("<", ">")
+    for order in orders:
         sink = io.BytesIO()
         tifffile.imwrite(sink, np.moveaxis(deep, 2, 0).copy(), photometric="rgb", byteorder=order)
         np.testing.assert_array_equal(decode(sink.getvalue()), RGB)
@@ -353,6 +355,7 @@ def test_jpeg_2000_of_8_and_16_bits() -> None:
         else:
             assert off is not None
             assert off <= 1
+    done, buffer = cv2.imencode(".jp2", RGB.astype(np.uint16) * 257)
     with pytest.raises(ImageError, match="JPEG 2000 in colour with more than 8 bits"):
         decode(buffer.tobytes())
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from pseudo_labels.images import ImageError, decode, decode_pil
 from pseudo_labels.jpeg import IncompleteError, layout_of, load
@@ -168,6 +168,7 @@ def test_lost_data_are_noticed_inside_a_tiff(rows: int | None) -> None:
     data = save(Image.fromarray(RGB), "TIFF", compression="jpeg", **options)
     decode(data)
     with Image.open(io.BytesIO(data)) as image:
+        assert isinstance(image, TiffImagePlugin.TiffImageFile)
         offsets, sizes = image.tag_v2[273], image.tag_v2[279]
     start = offsets[-1] + sizes[-1] // 2
     with pytest.raises(ImageError, match="TIFF of 192x128 pixels: the image data end early"):
