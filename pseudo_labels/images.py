@@ -563,7 +563,7 @@ def _as_rgb(
         image = image.convert("LA")
     if image.has_transparency_data and not _hides_everything(image):
         return _on_background(image, background, colour)
-    rgb = image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
     rgb = np.array(rgb) if colour is None else colour(rgb)
     return _on_canvas(rgb, image, background)
 
