@@ -119,7 +119,7 @@ def _scan(data: bytes, start: int, header: bytes, layout: Layout, interval: int)
     if interval:
         wanted = ceil(_units(layout, components) / interval) - 1
         missing = max(0, wanted - len(_RESTART.findall(data, begin, end)))
-    return Scan(end, components, first, last, approximation & 15, missing)
+    return Scan(end, components, first, last, low_bit=approximation & 15, restarts_missing=missing)
 
 
 def _units(layout: Layout, components: tuple[int, ...]) -> int:

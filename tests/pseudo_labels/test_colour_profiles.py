@@ -13,6 +13,7 @@ from pseudo_labels import colour_profiles
 from pseudo_labels.colour_profiles import ProfileError, coded_space, conversion
 from pseudo_labels.images import DecodeLimits, ImageError, decode, decode_pil
 from pseudo_labels.photos import bundled_photographs
+from pseudo_labels.pool import build_pool
 from pseudo_labels.records import Status
 from students.runtime import Scorer
 from tests.helpers import profiles
@@ -316,6 +317,8 @@ def test_rows_of_scores_and_pools_carry_the_note(tmp_path) -> None:
     row = Scorer("pocket-s").row(path)
     assert (row.status, row.reason) == (Status.OK, "the colour profile is ignored: it is no ICC profile")
     assert row.score == Scorer("pocket-s").score(RGB).score
+    (ref,) = build_pool([str(path)], tmp_path / "pool")
+    assert (ref.status, ref.reason) == (Status.OK, row.reason)
 
 
 def test_opened_images_declare_the_colour_of_their_files() -> None:
