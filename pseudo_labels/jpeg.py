@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 from PIL import Image, JpegImagePlugin
 
-_SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
+_EOI, _SOS, _DRI = 0xD9, 0xDA, 0xDD
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
 _PROGRESSIVE = 0xC2
 _COEFFICIENTS = 64
+# Rubbish, fill bytes and markers without content are passed over at once, however many there are.
+_SEGMENT = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 # Within image data, 0xFF is followed by 0 (then it is data), by a restart marker, or by the marker that ends them.
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -32,6 +34,8 @@ _ONES = b"\xff\x00"
 _OTHER_FILLERS = (b"\x55", b"\xaa")
 # libjpeg reads up to 64 bits ahead.
 _READ_AHEAD_BYTES = 8
+# Image data end with bits of 1, to the next whole byte.
+_ZEROS = bytes(16)
 
 
 class IncompleteError(ValueError):
@@ -92,19 +96,14 @@ def layout_of(data: bytes) -> Layout:
 def _segments(data: bytes, layout: Layout) -> Iterator[tuple[int, int, int]]:
     """Marker, start and length of the content of each segment, until the end of the image."""
     at = 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 1 < len(data):
-        marker = data[at + 1]
+    while match := _SEGMENT.search(data, at):
+        at, marker = match.start(), data[match.start() + 1]
         if marker == _EOI:
             layout.has_end = True
             return
-        if marker in (0, 0xFF):  # rubbish, fill bytes
-            at += 1
-        elif marker == 1 or 0xD0 <= marker <= _SOI:  # markers without content
-            at += 2
-        else:
-            length = int.from_bytes(data[at + 2 : at + 4], "big")
-            yield marker, at + 4, length - 2
-            at = layout.scans[-1].end if marker == _SOS else at + 2 + length
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        yield marker, at + 4, length - 2
+        at = layout.scans[-1].end if marker == _SOS else at + 2 + length
 
 
 def _scan(data: bytes, start: int, header: bytes, layout: Layout, interval: int) -> Scan:
@@ -151,6 +150,8 @@ def load(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
         image.load()
         return
     _check_scans(layout)
+    if not layout.has_end and data.endswith(_ZEROS):
+        raise IncompleteError("zeros in place of the rest, as an interrupted copy leaves them")
     tile = image.tile[0]
     _decode(image, tile, data, layout)
     if not layout.has_end:

@@ -1,9 +1,12 @@
 """Whole JPEGs and cut ones: against files cut at known bytes, and against Pillow's own decoding of whole files."""
 
 import io
+import itertools
 import struct
+import time
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
@@ -82,6 +85,17 @@ def test_only_the_end_marker_may_be_missing(name: str) -> None:
         except ImageError as error:
             lost += error.status == Status.CORRUPT
     assert lost >= 18
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_rest_of_zeros_is_no_picture(name: str) -> None:
+    """What an interrupted copy leaves."""
+    data = FILES[name]
+    first, end = scan_bytes(data)
+    for length in np.linspace(first + 50, end - 300, 6).astype(int).tolist():
+        with pytest.raises(ImageError) as caught:
+            decode(data[:length] + bytes(len(data) - length + 1000))
+        assert caught.value.status == Status.CORRUPT
 
 
 def test_the_reason_says_what_happened() -> None:
@@ -173,6 +187,32 @@ def test_lost_data_are_noticed_inside_a_tiff(rows: int | None) -> None:
     start = offsets[-1] + sizes[-1] // 2
     with pytest.raises(ImageError, match="TIFF of 192x128 pixels: the image data end early"):
         decode(data[:start] + END + bytes(offsets[-1] + sizes[-1] - start - 2) + data[offsets[-1] + sizes[-1] :])
+
+
+def test_files_of_opencv_are_whole() -> None:
+    factors = [
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    ]
+    for progressive, interval, factor, quality in itertools.product((0, 1), (0, 1, 7), factors, (5, 60, 100)):
+        options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, interval]
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor, cv2.IMWRITE_JPEG_QUALITY, quality]
+        done, buffer = cv2.imencode(".jpg", RGB[:101, :83, ::-1], options)
+        assert done
+        data = buffer.tobytes()
+        np.testing.assert_array_equal(decode(data), pixels(data))
+        np.testing.assert_array_equal(decode(data[:-2]), pixels(data))
+        with pytest.raises(ImageError):
+            decode(data[: scan_bytes(data)[1] - 200] + END)
+
+
+def test_long_padding_costs_no_time() -> None:
+    data = FILES["baseline"]
+    for padding in (b"\xff" * (8 << 20), b"\xff\xd0" * (4 << 20), b"\xff\0" * (4 << 20)):
+        before = time.process_time()
+        assert layout_of(data[:2] + padding + data[2:]).has_end
+        assert time.process_time() - before < 3
 
 
 def test_photographs_of_other_encoders_are_whole() -> None:
