@@ -236,7 +236,10 @@ def _declared_by_png(image: Image.Image, data: bytes) -> Declared | None:
     for name, start, end in _png_chunks(data):
         chunks.setdefault(name, _png_body(data, name, start, end))
     if b"cICP" in chunks:
-        return coded_space(*chunks[b"cICP"][:2])
+        primaries, transfer, _, is_full_range = chunks[b"cICP"]
+        if not is_full_range:
+            raise ProfileError("its range of levels is that of video")
+        return coded_space(primaries, transfer)
     if profile := _inflated(chunks[b"iCCP"]) if b"iCCP" in chunks else image.info.get("icc_profile"):
         return profile
     if "srgb" in image.info or not image.info.keys() & {"gamma", "chromaticity"}:

@@ -209,6 +209,23 @@ def test_avif_states_its_primaries() -> None:
     assert np.abs(decode(p3).astype(int) - by_littlecms(bare, P3)).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("box", "profile"),
+    [
+        (b"\2\0\0" + P3, P3),
+        (b"\1\0\0\0\0\0\x15", profiles.matrix_profile(profiles.PROPHOTO, profiles.gamma_curve(1.8))),
+    ],
+)
+def test_jpeg_2000_states_its_colour_in_a_box(box: bytes, profile: bytes) -> None:
+    data = encode(RGB, "JPEG2000")
+    header, colour = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    size, old = (int.from_bytes(data[at : at + 4], "big") for at in (header, colour))
+    new = struct.pack(">I", 8 + len(box)) + b"colr" + box
+    header_size = struct.pack(">I", size + len(new) - old)
+    data = data[:header] + header_size + data[header + 4 : colour] + new + data[colour + old :]
+    assert np.abs(decode(data) - by_littlecms(Image.fromarray(RGB), profile)).max() <= 1
+
+
 def test_high_dynamic_range_is_refused() -> None:
     for transfer in (16, 18):
         with pytest.raises(ImageError, match="high dynamic range") as caught:
@@ -277,6 +294,7 @@ def test_broken_profiles_are_ignored_with_a_note(name: str, kind: str) -> None:
         png_chunk(b"cHRM", bytes(5)),
         png_chunk(b"cICP", bytes([77, 13, 0, 1])),
         png_chunk(b"cICP", b"\1"),
+        png_chunk(b"cICP", bytes([12, 13, 0, 0])),
     ],
 )
 def test_broken_colour_chunks_do_not_cost_the_picture(chunk: bytes) -> None:
