@@ -35,7 +35,7 @@ _MODES = {b"RGB ": "RGB", b"CMYK": "CMYK", b"GRAY": "L"}
 _MOST_TAGS = 200
 _MOST_BYTES = 8 << 20
 _IDENTITY_LEVELS = 1.0
-_BLOCK_PIXELS = 1 << 15
+_BAND_PIXELS = 1 << 16
 _D65, _D50_XYZ = (0.3127, 0.3290), (0.9642, 1.0, 0.8249)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -308,7 +308,11 @@ def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> Conversion:
     # Without its cache a transform may run in many threads, and is faster on photographs.
     flags = ImageCms.Flags.NOCACHE
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=flags)
-    return lambda image: np.array(transform.apply(image))
+
+    def convert(image: Image.Image, out: np.ndarray) -> None:
+        out[:] = transform.apply(image)
+
+    return _in_bands(convert)
 
 
 def _probe(mode: str) -> Image.Image:
@@ -433,21 +437,16 @@ def _by_sums(terms: np.ndarray, encode: np.ndarray) -> Conversion:
     """Any matrix: three sums at once, in numbers of 64 bits that hold three of 16."""
     red, green, blue = (terms << np.array([0, 16, 32])[:, None, None]).sum(axis=0)
 
-    def convert(image: Image.Image) -> np.ndarray:
+    def convert(image: Image.Image, out: np.ndarray) -> None:
         rgb = np.asarray(image)
-        pixels = rgb.reshape(-1, 3)
-        out = np.empty_like(pixels)
-        for start in range(0, len(pixels), _BLOCK_PIXELS):  # blocks stay in the processor's cache
-            block = pixels[start : start + _BLOCK_PIXELS]
-            sums = red.take(block[:, 0])
-            sums += green.take(block[:, 1])
-            sums += blue.take(block[:, 2])
-            for channel in range(3):
-                out[start : start + _BLOCK_PIXELS, channel] = encode.take(sums & 0xFFFF)
-                sums >>= 16
-        return out.reshape(rgb.shape)
+        sums = red.take(rgb[..., 0])
+        sums += green.take(rgb[..., 1])
+        sums += blue.take(rgb[..., 2])
+        for channel in range(3):
+            out[..., channel] = encode.take(sums & 0xFFFF)
+            sums >>= 16
 
-    return convert
+    return _in_bands(convert)
 
 
 def _by_pairs(terms: np.ndarray, encode: np.ndarray, step: int) -> Conversion:
@@ -465,21 +464,32 @@ def _by_pairs(terms: np.ndarray, encode: np.ndarray, step: int) -> Conversion:
     ).ravel()
     blue = encode[np.clip(least + step * np.arange(1024)[:, None] + terms[2, 2], 0, 65535)].ravel()
 
-    def convert(image: Image.Image) -> np.ndarray:
-        rgb = np.asarray(image)
-        flat = rgb.reshape(-1)
-        out = np.empty_like(flat)
-        count = len(flat) // 3
-        in_pairs, out_pairs = (np.ndarray((count,), "<u2", array.data, 0, (3,)) for array in (flat, out))
-        in_blue, out_blue = flat[2::3], out[2::3]
-        for start in range(0, count, _BLOCK_PIXELS):
-            block = slice(start, start + _BLOCK_PIXELS)
-            looked_up = pairs.take(in_pairs[block], mode="clip")
-            out_pairs[block] = looked_up
-            looked_up >>= 8
-            looked_up &= 0x3FF00
-            looked_up |= in_blue[block]
-            out_blue[block] = blue.take(looked_up, mode="clip")
-        return out.reshape(rgb.shape)
+    def convert(image: Image.Image, out: np.ndarray) -> None:
+        flat, flat_out = np.asarray(image).reshape(-1), out.reshape(-1)
+        in_pairs, out_pairs = (np.ndarray((len(flat) // 3,), "<u2", array.data, 0, (3,)) for array in (flat, flat_out))
+        looked_up = pairs.take(in_pairs, mode="clip")
+        out_pairs[:] = looked_up
+        looked_up >>= 8
+        looked_up &= 0x3FF00
+        looked_up |= flat[2::3]
+        flat_out[2::3] = blue.take(looked_up, mode="clip")
 
-    return convert
+    return _in_bands(convert)
+
+
+def _in_bands(convert: Callable[[Image.Image, np.ndarray], None]) -> Conversion:
+    """Some rows at a time: they stay in the processor's cache, and memory holds no second copy of the picture.
+
+    ``convert`` takes the rows and the array, C-contiguous, that it writes to.
+    """
+
+    def whole(image: Image.Image) -> np.ndarray:
+        width, height = image.size
+        rows = max(1, _BAND_PIXELS // width)
+        out = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            convert(image.crop((0, top, width, bottom)), out[top:bottom])
+        return out
+
+    return whole
