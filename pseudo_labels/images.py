@@ -6,14 +6,24 @@ Only these Pillow plugins are ever called; formats that run programs or fetch fi
 
 How pixels become 8-bit RGB:
 
-* the first frame of an animation, the first page of a TIFF, the main photograph of an MPO;
+* the first frame of an animation, the first page of a TIFF, the main photograph of an MPO; what a GIF's first frame
+  leaves free of its canvas is background;
+* a TIFF that begins with a thumbnail or a mask (NewSubfileType) gives its first picture of full size, also from a
+  SubIFD; camera raw files (DNG, NEF, CR2, ...) are refused, for the photograph is not in them yet;
 * the EXIF orientation is applied; corrupt EXIF is ignored, it says nothing about the pixels;
-* alpha, palette transparency and colour keys are composited on ``DecodeLimits.background``;
+* alpha, palette transparency and colour keys are composited on ``DecodeLimits.background``. An alpha channel that is 0
+  everywhere is not believed in BMP, TIFF, PNG and JPEG 2000, where viewers that know no alpha show the picture, and
+  programs leave the fourth byte empty; it is believed in WebP, AVIF and GIF, for palettes and colour keys, and for
+  images in memory, whose hidden colours mean nothing;
+* declared colour becomes sRGB, relative colorimetric (``colour_profiles``): ICC profiles of any format, PNG cICP, gAMA
+  and cHRM, AVIF nclx, Adobe RGB by EXIF. What is sRGB already, to a level, is not touched; nor is a file without a
+  declaration. PQ and HLG are refused: they have no white of 8 bits. A broken profile is ignored, and a note says so;
 * 16-bit gray is scaled (x / 257, rounded), 12-bit TIFF likewise (x * 255 / 4095); 16-bit colour arrives from Pillow as
-  its high byte, which differs from rounding by at most one level;
+  its high byte, which differs from rounding by at most one level. JPEG 2000 in colour with more than 8 bits, and PNG
+  with 16 bits and a transparent colour, would come wrong, and are refused;
 * 32-bit float TIFF is accepted if every sample lies in [0, 1]; other floats and 32-bit integers have no declared white,
   so they are refused instead of guessed;
-* CMYK is converted by Pillow's formula, and embedded ICC profiles are ignored, as the published IQA datasets are read.
+* CMYK without a profile is converted by Pillow's formula.
 
 Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about corrupt metadata
 and about sizes below ``DecodeLimits.max_pixels`` are silenced, and so are the lines that libtiff prints.
@@ -31,7 +41,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import (
@@ -39,6 +49,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    ImagePalette,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -47,19 +58,35 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from pseudo_labels import colour_profiles, jpeg
 from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.foreign import HEIF_BRANDS, foreign_format
 from pseudo_labels.records import Status
 
+VERSION = 2
+"""Raised when the pixels of some file change, so that pixels stored by an earlier version are not mixed with ours."""
 MAX_BYTES = 1 << 30
 """Larger files are refused unread: a 100-megapixel image of four 16-bit channels has 0.8 GB uncompressed."""
 
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS_PER_SAMPLE = 258
-_TIFF_PHOTOMETRIC = 262
+_TIFF_NEW_SUBFILE_TYPE, _TIFF_REDUCED, _TIFF_MASK = 254, 1, 4
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 256, 257, 258, 262, 284
+_TIFF_SUB_DIRECTORIES, _TIFF_DNG_VERSION = 330, 50706
+_TIFF_SAMPLE_FORMAT, _TIFF_SIGNED = 339, 2
+_TIFF_COMPRESSION, _TIFF_JPEG, _TIFF_JPEG_TABLES = 259, 7, 347
+_TIFF_YCBCR, _TIFF_SUBSAMPLING, _TIFF_COLOUR_MAP = 6, 530, 320
+# Offsets and sizes of strips, and of tiles.
+_TIFF_BLOCKS = ((273, 279), (324, 325))
+# Colour filter array, and linear raw of DNG.
+_TIFF_RAW = {32803, 34892}
+_BIG_TIFF = 43
+_MOST_DIRECTORIES = 64
 _TIFF_WHITE_IS_ZERO = 0
 _EMPTY = "the file has zero bytes"
+_CAMERA_RAW = "camera raw (in TIFF, such as DNG or NEF): develop it and save it as JPEG, PNG or TIFF"
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
+# Olympus, Panasonic, Fujifilm, Sigma; the raw files of others are TIFF.
 _ACCEPTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, PNM"
 # What turns the stored picture upright, for each EXIF orientation (TIFF 6.0, tag 274).
 _UPRIGHT = {
@@ -73,6 +100,13 @@ _UPRIGHT = {
 }
 # Pillow hands 16-bit samples of these over in its mode of 32 bits. In other such images nothing says what white is.
 _DECLARES_WHITE_OF_32_BITS = (PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile, TiffImagePlugin.TiffImageFile)
+# Formats where an alpha channel of nothing but 0 is an empty fourth byte, rather than a wish.
+_ALPHA_MAY_BE_EMPTY = (
+    BmpImagePlugin.BmpImageFile,
+    Jpeg2KImagePlugin.Jpeg2KImageFile,
+    PngImagePlugin.PngImageFile,
+    TiffImagePlugin.TiffImageFile,
+)
 _PIL_COMPLAINT = ("ignore", None, UserWarning, re.compile(r"PIL\.\w+Plugin"), 0)
 # Pillow warns above 89 megapixels, whoever asks; here ``DecodeLimits.max_pixels`` decides.
 _PIL_SIZE_WARNING = ("ignore", None, Image.DecompressionBombWarning, None, 0)
@@ -186,17 +220,20 @@ def _os_reason(error: OSError) -> str:
     return f"cannot be read ({error.strerror or type(error).__name__})"
 
 
-def load(path: str | os.PathLike[str], limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """``decode(read_bytes(path), limits)``."""
-    return decode(read_bytes(path), limits)
+def load(
+    path: str | os.PathLike[str], limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] | None = None
+) -> np.ndarray:
+    """``decode(read_bytes(path), limits, notes)``."""
+    return decode(read_bytes(path), limits, notes)
 
 
-def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] | None = None) -> np.ndarray:
     """Decode an image file.
 
     Args:
         data: the whole encoded file.
         limits: see ``DecodeLimits``.
+        notes: sentences about what was ignored are appended, such as a broken colour profile.
 
     Returns:
         uint8 HxWx3 RGB, C-contiguous and writable, upright.
@@ -210,17 +247,18 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
     _check_before_opening(plugin, data, limits)
     _silence_complaints()
     with _as_image_error(f"{name} header"):
-        image = plugin(io.BytesIO(data))
+        image = _opened(plugin, data)
     with image:
-        return _upright_rgb(image, name, limits)
+        return _upright_rgb(image, name, limits, data, notes)
 
 
-def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] | None = None) -> np.ndarray:
     """The pixels of a Pillow image, by the rules of ``decode``: those of its file where ``Image.open`` made it.
 
     Args:
-        image: in any mode; loaded if it was not, never closed or altered. Of several frames the current one is taken.
+        image: in any mode; never closed or altered. Of several frames the current one is taken.
         limits: see ``DecodeLimits``.
+        notes: as for ``decode``.
 
     Returns:
         uint8 HxWx3 RGB, C-contiguous and writable, upright.
@@ -230,18 +268,123 @@ def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.
     """
     if image.mode == "I" and not isinstance(image, _DECLARES_WHITE_OF_32_BITS):
         raise ImageError(Status.NOT_AN_IMAGE, _no_white("32-bit integer samples"))
+    data = _unread_file(image)
+    if data:
+        return decode(data, limits, notes)
     _silence_complaints()
-    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits)
+    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits, b"", notes)
 
 
-def _upright_rgb(image: Image.Image, name: str, limits: DecodeLimits) -> np.ndarray:
+def _opened(plugin: type[ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFile:
+    if plugin is PngImagePlugin.PngImageFile:
+        data = colour_profiles.without_broken_png_chunks(data)
+    if plugin is TiffImagePlugin.TiffImageFile:
+        data = _full_picture(data)
+    return plugin(io.BytesIO(data))
+
+
+def _unread_file(image: Image.Image) -> bytes:
+    """The file of an image that is as ``Image.open`` made it; empty if it was decoded, reduced or moved on since."""
+    file = getattr(image, "fp", None)
+    if file is None or not isinstance(image, ImageFile.ImageFile) or image.format not in _FORMATS:
+        return b""
+    if not image.tile or image.decoderconfig or image.tell() != 0:
+        return b""
+    with suppress(OSError, ValueError, AttributeError):
+        before = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(before)
+        return data
+    return b""
+
+
+def _upright_rgb(
+    image: Image.Image, name: str, limits: DecodeLimits, data: bytes, notes: list[str] | None = None
+) -> np.ndarray:
     _check_size(image.width, image.height, limits)
     with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
+        colour = _declared_colour(image, data, notes)
         # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
-        image.load()
+        _load(image, data)
         turn = _UPRIGHT.get(_orientation(image))
-        rgb = _as_rgb(image, limits.background)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        rgb = _as_rgb(image, limits.background, colour)
+        return rgb if turn is None else np.array(Image.fromarray(rgb).transpose(turn))
+
+
+def _load(image: Image.Image, data: bytes) -> None:
+    """Decode the pixels of an opened image."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and data:
+        jpeg.load(image, data)
+        return
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+        _refuse_tiff(image.tag_v2, image.tile[0].codec_name, data)
+        _mend_tiff(image)
+    deep = isinstance(image, PngImagePlugin.PngImageFile) and any(tile.args == "RGB;16B" for tile in image.tile)
+    if deep and "transparency" in image.info:
+        # Of the 16 bits of a sample, only 8 arrive: they cannot be compared with the colour.
+        raise ImageError(Status.NOT_AN_IMAGE, "16-bit colour with a transparent colour: save it with 8 bits")
+    image.load()
+
+
+def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str, data: bytes) -> None:
+    """Refuse what Pillow would read wrongly without an error.
+
+    Raises:
+        ImageError: NOT_AN_IMAGE or CORRUPT.
+        jpeg.IncompleteError: a strip or tile of JPEG data ends early.
+    """
+    if _TIFF_PHOTOMETRIC not in tags:
+        raise ImageError(Status.CORRUPT, "TIFF: the tag PhotometricInterpretation, which says what 0 is, is missing")
+    if max(tags.get(_TIFF_SAMPLE_FORMAT, (1,))) == _TIFF_SIGNED and max(tags[_TIFF_BITS_PER_SAMPLE]) == 8:
+        raise ImageError(Status.NOT_AN_IMAGE, _no_white("signed samples"))
+    if codec == "raw" and tags[_TIFF_PHOTOMETRIC] == _TIFF_YCBCR and tags.get(_TIFF_SUBSAMPLING, (2, 2)) != (1, 1):
+        raise ImageError(Status.NOT_AN_IMAGE, "uncompressed TIFF with subsampled colour: save it compressed, or as RGB")
+    if tags.get(_TIFF_COMPRESSION) == _TIFF_JPEG and data:
+        # libtiff, too, completes lost JPEG data with gray.
+        tables = tags.get(_TIFF_JPEG_TABLES, b"")
+        for offsets, sizes in _TIFF_BLOCKS:
+            for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
+                stream = tables[:-2] + data[offset + (2 if tables else 0) : offset + size]
+                with suppress(SyntaxError):  # samples that only libtiff can put together
+                    jpeg.load(JpegImagePlugin.JpegImageFile(io.BytesIO(stream)), stream)
+
+
+def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Set right what Pillow would decode wrongly, before it does."""
+    tags, tile = image.tag_v2, image.tile[0]
+    if tile.codec_name == "libtiff" and image.mode == "F":
+        # libtiff hands samples over in this machine's byte order, not in the file's.
+        image.tile = [tile._replace(args=("F;32NF", False, tags.offset))]
+    elif tile.codec_name == "raw" and tags.get(_TIFF_PLANES) == 2 and tags[_TIFF_BITS_PER_SAMPLE][0] == 16:
+        # Pillow's own reader takes samples of 16 bits in planes for samples of 8.
+        whole = (0, 0, tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT])
+        args = (f"{image.mode};16N", False, tags.offset)
+        image.tile = [tile._replace(codec_name="libtiff", extents=whole, offset=0, args=args)]
+        image.use_load_libtiff = True
+    elif image.mode == "P" and max(tags[_TIFF_COLOUR_MAP]) < 256:
+        # Old programs wrote palettes of 8 bits in place of 16.
+        image.palette = ImagePalette.raw("RGB;L", bytes(tags[_TIFF_COLOUR_MAP]))
+
+
+def _declared_colour(image: Image.Image, data: bytes, notes: list[str] | None) -> colour_profiles.Conversion | None:
+    """The conversion that an image declares, if it is of the image's own kind: gray, RGB or CMYK."""
+    try:
+        declared = colour_profiles.declared_by(image, data)
+        if declared is None:
+            return None
+        space = colour_profiles.space_of(declared)
+        own = "CMYK" if image.mode == "CMYK" else "L" if image.mode.startswith(("1", "L", "I", "F")) else "RGB"
+        # Gray pictures often have the profile of the colour picture that they were made from.
+        if space != own and (space, own) != ("RGB", "L"):
+            raise colour_profiles.ProfileError(f"it is of {space} pixels, these are {own}")
+        return colour_profiles.conversion(declared)
+    except colour_profiles.NoWhiteError as error:
+        raise ImageError(Status.NOT_AN_IMAGE, str(error)) from error
+    except colour_profiles.ProfileError as error:
+        if notes is not None:
+            notes.append(f"the colour profile is ignored: {error}")
+        return None
 
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
@@ -271,6 +414,63 @@ def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
     if brands & HEIF_BRANDS:
         return "HEIC", _heif_plugin()
     raise ImageError(Status.NOT_AN_IMAGE, f"begins with {data[:12]!r}, which is none of {_ACCEPTED}")
+
+
+def _full_picture(data: bytes) -> bytes:
+    """A TIFF file whose first directory is its first picture of full size: mostly the file as it is.
+
+    Raises:
+        ImageError: NOT_AN_IMAGE, camera raw.
+    """
+    directories = list(_tiff_directories(data))
+    photometric = {tags.get(_TIFF_PHOTOMETRIC) for _, tags in directories}
+    if data[8:10] == b"CR" or photometric & _TIFF_RAW or any(_TIFF_DNG_VERSION in tags for _, tags in directories):
+        raise ImageError(Status.NOT_AN_IMAGE, _CAMERA_RAW)
+    if len(directories) < 2:
+        return data
+    # Masks are no choice, and a thumbnail is the last one. Of equals the first is taken.
+    kinds = [(int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)), tags) for _, tags in directories]
+    ranks = [
+        (not kind & _TIFF_MASK, not kind & _TIFF_REDUCED, kind & _TIFF_REDUCED and _area(tags)) for kind, tags in kinds
+    ]
+    best = ranks.index(max(ranks))
+    if best == 0:
+        return data
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    offset = directories[best][0]
+    return (
+        data[:4] + offset.to_bytes(4, order) + data[8:]
+        if data[2] != _BIG_TIFF
+        else data[:8] + offset.to_bytes(8, order) + data[16:]
+    )
+
+
+def _tiff_directories(data: bytes) -> Iterator[tuple[int, TiffImagePlugin.ImageFileDirectory_v2]]:
+    """Offset and tags of the first directory; and, if it is not the picture or has others in it, of all."""
+    offsets, seen = [-1], set[int]()
+    while offsets and len(seen) < _MOST_DIRECTORIES:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == _BIG_TIFF else 8])
+        offset = offsets.pop(0)
+        offset = tags.next if offset < 0 else offset
+        if not 0 < offset < len(data) or offset in seen:
+            continue
+        seen.add(offset)
+        file = io.BytesIO(data)
+        file.seek(offset)
+        try:
+            tags.load(file)
+            inner = tags.get(_TIFF_SUB_DIRECTORIES, ())
+            is_picture = len(seen) == 1 and not int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)) & (_TIFF_REDUCED | _TIFF_MASK)
+        except Exception:  # Pillow says what is wrong with the file when it opens it
+            return
+        yield offset, tags
+        offsets += inner if isinstance(inner, tuple) else (inner,)
+        if not is_picture:
+            offsets.append(tags.next)
+
+
+def _area(tags: TiffImagePlugin.ImageFileDirectory_v2) -> int:
+    return int(tags.get(_TIFF_WIDTH, 0)) * int(tags.get(_TIFF_HEIGHT, 0))
 
 
 def _avif_plugin() -> type[ImageFile.ImageFile]:
@@ -306,10 +506,22 @@ def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes, limits
     if plugin is Jpeg2KImagePlugin.Jpeg2KImageFile and data.find(b"\xff\xd9", data.find(b"\xff\x4f\xff\x51")) < 0:
         # A missing rest becomes noise. No packet can hold the end marker (ISO/IEC 15444-1, annex A).
         raise ImageError(Status.CORRUPT, "JPEG 2000: truncated, the end of the codestream is missing")
+    if plugin is Jpeg2KImagePlugin.Jpeg2KImageFile and _is_deep_jpeg2000(data):
+        # Pillow rounds, and what is nearly white becomes 256, which is black.
+        reason = "JPEG 2000 in colour with more than 8 bits a channel: save it with 8 bits, or as PNG"
+        raise ImageError(Status.NOT_AN_IMAGE, reason)
     if plugin is WebPImagePlugin.WebPImageFile and data[12:16] == b"VP8X" and len(data) >= 30:
         # Opening a WebP already allocates its canvas (RFC 9649, section 2.7: sides of 24 bits, minus one).
         width, height = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
         _check_size(width, height, limits)
+
+
+def _is_deep_jpeg2000(data: bytes) -> bool:
+    """Whether the components are several and one has more than 8 bits (ISO/IEC 15444-1, A.5.1)."""
+    start = data.find(b"\xff\x4f\xff\x51") + 40
+    count = int.from_bytes(data[start : start + 2], "big")
+    depths = data[start + 2 : start + 2 + 3 * count : 3]
+    return count > 1 and any(depth & 0x7F > 7 for depth in depths)
 
 
 @contextmanager
@@ -378,31 +590,72 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _as_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _as_rgb(
+    image: Image.Image, background: tuple[int, int, int], colour: colour_profiles.Conversion | None
+) -> np.ndarray:
+    """uint8 HxWx3, sRGB, not turned yet."""
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return _deep_gray(image, background)
+        return _deep_gray(image, background, colour)
+    if image.mode == "LAB":
+        return colour_profiles.lab_conversion()(image)
+    if image.mode == "CMYK":
+        return np.array(image.convert("RGB")) if colour is None else colour(image)
     if image.mode == "La":
-        return _on_background(image.convert("LA"), background)
-    return _on_background(image, background) if image.has_transparency_data else image.convert("RGB")
+        image = image.convert("LA")
+    if image.has_transparency_data and not _hides_everything(image):
+        return _on_background(image, background, colour)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    rgb = np.array(rgb) if colour is None else colour(rgb)
+    return _on_canvas(rgb, image, background)
 
 
-def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _hides_everything(image: Image.Image) -> bool:
+    """Whether an alpha channel is 0 everywhere in a format where it is not believed then."""
+    alpha = image.getchannel("A") if isinstance(image, _ALPHA_MAY_BE_EMPTY) and "A" in image.getbands() else None
+    return alpha is not None and alpha.getextrema() == (0, 0)
+
+
+def _on_background(
+    image: Image.Image, background: tuple[int, int, int], colour: colour_profiles.Conversion | None
+) -> np.ndarray:
+    rgba = image.convert("RGBA")
+    if colour is not None:
+        alpha = rgba.getchannel("A")
+        rgba = Image.fromarray(colour(rgba.convert("RGB")))
+        rgba.putalpha(alpha)
     canvas = Image.new("RGBA", image.size, (*background, 255))
-    canvas.alpha_composite(image.convert("RGBA"))
-    return canvas.convert("RGB")
+    canvas.alpha_composite(rgba)
+    return np.array(canvas.convert("RGB"))
 
 
-def _deep_gray(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _on_canvas(rgb: np.ndarray, image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
+    """Fill what the first frame of a GIF leaves free; Pillow fills it with colour 0 of the palette."""
+    if not isinstance(image, GifImagePlugin.GifImageFile) or image.tell() != 0 or image.dispose_extent is None:
+        return rgb
+    left, top, right, bottom = image.dispose_extent
+    if (left, top, right, bottom) == (0, 0, *image.size):
+        return rgb
+    canvas = np.empty_like(rgb)
+    canvas[:] = background
+    canvas[top:bottom, left:right] = rgb[top:bottom, left:right]
+    return canvas
+
+
+def _deep_gray(
+    image: Image.Image, background: tuple[int, int, int], colour: colour_profiles.Conversion | None
+) -> np.ndarray:
     """Gray of more than 8 bits: scaled to 8, never clipped."""
     samples = np.asarray(image)
     gray = _scaled_float(samples) if image.mode == "F" else _scaled_integer(samples, _white(image))
     if _is_white_zero(image):
         gray = 255 - gray
     rgb = np.repeat(gray[:, :, None], 3, axis=2)
+    if colour is not None:
+        rgb = colour(Image.fromarray(rgb))
     key = image.info.get("transparency")
     if isinstance(key, int):
         rgb[samples == key] = background
-    return Image.fromarray(rgb)
+    return rgb
 
 
 def _white(image: Image.Image) -> int:

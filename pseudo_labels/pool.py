@@ -68,7 +68,9 @@ def _measure(entry: Entry, limits: DecodeLimits) -> _Measured:
         data = addresses.read(entry.address)
         digest = sha256_bytes(data)
         bare = replace(bare, id=id_of(digest), sha256=digest, bytes=len(data))
-        rgb = decode(data, limits)
+        notes: list[str] = []
+        rgb = decode(data, limits, notes)
+        bare = replace(bare, reason="; ".join(notes))
     except ImageError as error:
         return _Measured(replace(bare, status=error.status, reason=error.reason), None)
     print_ = fingerprint(rgb)

@@ -65,7 +65,7 @@ class ImageRef:
         width: pixels after the EXIF turn, 0 for a bad file.
         height: pixels after the EXIF turn, 0 for a bad file.
         status: see ``Status``.
-        reason: words for a person; empty if ``ok``.
+        reason: words for a person; if ``ok``, a note (a broken colour profile was ignored), nearly always empty.
         group: images of one scene share it; never split across train, validation and test.
         ref_id: ``id`` of the clean reference in the same pool; empty for an original.
         distortion: name in the distortion catalogue; empty for an original.

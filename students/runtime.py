@@ -65,7 +65,8 @@ class Row:
         path: path of the file, as it was given.
         score: quality in [0, 1], see ``Result``; None unless ``status`` is ``ok``.
         status: ``ok``, or the kind of fault, see ``Status``.
-        reason: description of the fault for a person; empty if ``status`` is ``ok``.
+        reason: description of the fault for a person; if ``status`` is ``ok``, a note (a broken colour profile was
+            ignored), and nearly always empty.
     """
 
     path: str
@@ -134,23 +135,26 @@ class Scorer:
             ImageError: the file cannot be used; ``status`` and ``reason`` say why.
             PocketiqaError: an array of another type or shape, or something that is no image.
         """
-        rgb = self.contract.preprocess.resize(self._pixels(image))
+        return self._score(image, None)
+
+    def _score(self, image: ImageInput, notes: list[str] | None) -> Result:
+        rgb = self.contract.preprocess.resize(self._pixels(image, notes))
         score, quality, weight = self.infer(rgb[None])
         if not np.isfinite(score[0]):
             raise ImageError(Status.FAILED, "the model gave no finite score")
         return Result(float(score[0]), quality[0], weight[0])
 
-    def _pixels(self, image: ImageInput) -> np.ndarray:
+    def _pixels(self, image: ImageInput, notes: list[str] | None) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
         if isinstance(image, Image.Image):
-            return decode_pil(image, self._limits)
+            return decode_pil(image, self._limits, notes)
         if isinstance(image, bytes | bytearray | memoryview):
             # A copy of what may change: the caller's buffer can be written to while this thread decodes.
-            return decode(bytes(image), self._limits)
+            return decode(bytes(image), self._limits, notes)
         # Checked by type: the system would take an integer for an open file.
         if isinstance(image, str | os.PathLike):
-            return load(image, self._limits)
+            return load(image, self._limits, notes)
         # The likely mistake, a list of paths, gets its own next step.
         many = "; score several files with Scorer.score_many" if isinstance(image, Iterable) else ""
         raise PocketiqaError(f"an image is {type(image).__name__}, but {_ACCEPTED} is needed{many}")
@@ -215,8 +219,9 @@ class Scorer:
                 f"a path is {type(path).__name__}, but str or Path is needed; score other images with Scorer.score"
             )
         name = os.fsdecode(path)
+        notes: list[str] = []
         try:
-            return Row(name, self.score(path).score, Status.OK, "")
+            return Row(name, self._score(path, notes).score, Status.OK, "; ".join(notes))
         except ImageError as error:
             return Row(name, None, error.status, error.reason)
         except MemoryError:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pseudo_labels import outputs
+from pseudo_labels import images, outputs
 from pseudo_labels.errors import IntegrityError
 from pseudo_labels.files import canonical_json, digest_of, sha256_file, staged_folder
 from pseudo_labels.images import ImageError
@@ -119,6 +119,7 @@ def build_pixels(
         StorageFullError: the disk is full; finished shards stay.
     """
     spec = {"pool": pool.digest, "preprocess": preprocess.as_dict(), "rows": len(pool), "shard_rows": SHARD_ROWS}
+    spec["decoder"] = images.VERSION
     # 16 digits tell a few caches apart; the manifest holds the whole spec, and ``claim`` refuses another one.
     folder = root / f"pixels-{digest_of(spec)[:16]}"
     # One process claims. The others wait: a shard in a folder without a manifest would be refused as foreign.

@@ -59,6 +59,66 @@ def tiff_gray(width: int, height: int, bits: int, pixels: bytes, *, photometric:
     return struct.pack("<2sHI", b"II", 42, 8 + len(padded)) + padded + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
+TiffTags = dict[int, tuple[int, list[int]]]
+"""Type (1 byte, 3 short, 4 long) and values by tag."""
+
+
+def tiff_file(directories: list[tuple[TiffTags, list[bytes]]], order: str = "<") -> bytes:
+    """A TIFF of any tags: each directory has strips of its own; the first is linked to by the header.
+
+    Directories are linked in order, but for those behind one with the tag 330 (SubIFDs), whose value is replaced by
+    the offset of the next directory.
+    """
+    body, offsets = b"", []
+    tables: list[tuple[TiffTags, bytes]] = []
+    for tags, strips in directories:
+        starts = []
+        for strip in strips:
+            starts.append(8 + len(body))
+            body += strip + bytes(len(strip) % 2)
+        tags = tags | {273: (4, starts), 279: (4, [len(strip) for strip in strips])}
+        tables.append((tags, body))
+    at = 8 + len(body)
+    for tags, _ in tables:
+        offsets.append(at)
+        at += len(_directory(tags, at, 0, order))
+    written = b""
+    for number, (tags, _) in enumerate(tables):
+        following = offsets[number + 1] if number + 1 < len(offsets) else 0
+        if 330 in tags:
+            tags[330] = (4, [following])
+            following = 0
+        written += _directory(tags, offsets[number], following, order)
+    return (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, offsets[0]) + body + written
+
+
+def _directory(tags: TiffTags, at: int, following: int, order: str) -> bytes:
+    letters, entries, outside = {1: "B", 3: "H", 4: "I"}, b"", b""
+    end = at + 6 + 12 * len(tags)
+    for tag, (kind, values) in sorted(tags.items()):
+        data = struct.pack(f"{order}{len(values)}{letters[kind]}", *values)
+        entries += struct.pack(f"{order}HHI", tag, kind, len(values))
+        if len(data) <= 4:
+            entries += data.ljust(4, b"\0")
+        else:
+            entries += struct.pack(f"{order}I", end + len(outside))
+            outside += data + bytes(len(data) % 2)
+    return struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", following) + outside
+
+
+def tiff_tags(width: int, height: int, bits: int, photometric: int, samples: int) -> TiffTags:
+    """The tags that a picture needs, uncompressed, in one strip."""
+    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * samples), 259: (3, [1]), 262: (3, [photometric])}
+    return tags | {277: (3, [samples]), 278: (4, [height])}
+
+
+def pack_bits(samples: np.ndarray, bits: int) -> bytes:
+    """Rows of samples of any number of bits, high bits first, each row beginning with a new byte."""
+    flat = samples.reshape(len(samples), -1)
+    each = (flat[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    return np.packbits(each.astype(np.uint8).reshape(len(samples), -1), axis=1).tobytes()
+
+
 def pack_12_bits(samples: np.ndarray) -> bytes:
     """Rows of 12-bit samples, two in three bytes, high bits first; the width must be even."""
     left, right = samples[:, ::2].astype(np.uint16), samples[:, 1::2].astype(np.uint16)

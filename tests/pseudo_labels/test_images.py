@@ -180,7 +180,7 @@ def test_the_first_frame_is_taken(kind: str) -> None:
     assert off[0] < 16 < min(off[1:])  # GIF has few colours: measured 8.5
 
 
-def test_a_profile_does_not_change_pixels(corpus: list[CorpusItem]) -> None:
+def test_a_profile_of_srgb_does_not_change_pixels(corpus: list[CorpusItem]) -> None:
     path = next(item.path for item in corpus if item.name == "icc.jpg")
     with Image.open(path) as image:
         assert image.info["icc_profile"]

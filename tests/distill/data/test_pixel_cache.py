@@ -10,6 +10,7 @@ import pytest
 
 from distill.data import pixel_cache
 from distill.data.pixel_cache import PixelCache, build_pixels
+from pseudo_labels import images
 from pseudo_labels.errors import IntegrityError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
@@ -54,6 +55,13 @@ def test_building_again_writes_nothing_and_other_settings_do_not_meet(pool: Pool
 
 def meet(meeting: threading.Barrier) -> None:
     meeting.wait()
+
+
+def test_pixels_of_another_decoder_are_not_used(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    build_pixels(pool, PREPROCESS, tmp_path / "cache")
+    monkeypatch.setattr(images, "VERSION", images.VERSION + 1)
+    build_pixels(pool, PREPROCESS, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_two_processes_build_the_same_bytes_as_one(pool: Pool, tmp_path: Path):
