@@ -36,7 +36,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -300,19 +300,20 @@ def _upright_rgb(
     with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
         colour = _declared_colour(image, data, notes)
         # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
-        _load(image, data)
+        _load(image, data, limits)
         turn = _UPRIGHT.get(_orientation(image))
         rgb = _as_rgb(image, limits.background, colour)
         return rgb if turn is None else np.array(Image.fromarray(rgb).transpose(turn))
 
 
-def _load(image: Image.Image, data: bytes) -> None:
+def _load(image: Image.Image, data: bytes, limits: DecodeLimits) -> None:
     """Decode the pixels of an opened image."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and data:
         jpeg.load(image, data)
         return
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
-        _refuse_tiff(image.tag_v2, image.tile[0].codec_name, data)
+        _refuse_tiff(image.tag_v2, image.tile[0].codec_name)
+        _refuse_lost_strips(image.tag_v2, data, limits)
         _mend_tiff(image)
     deep = isinstance(image, PngImagePlugin.PngImageFile) and any(tile.args == "RGB;16B" for tile in image.tile)
     if deep and "transparency" in image.info:
@@ -321,12 +322,11 @@ def _load(image: Image.Image, data: bytes) -> None:
     image.load()
 
 
-def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str, data: bytes) -> None:
+def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str) -> None:
     """Refuse what Pillow would read wrongly without an error.
 
     Raises:
         ImageError: NOT_AN_IMAGE or CORRUPT.
-        jpeg.IncompleteError: a strip or tile of JPEG data ends early.
     """
     if _TIFF_PHOTOMETRIC not in tags:
         raise ImageError(Status.CORRUPT, "TIFF: the tag PhotometricInterpretation, which says what 0 is, is missing")
@@ -334,14 +334,25 @@ def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str, data: 
         raise ImageError(Status.NOT_AN_IMAGE, _no_white("signed samples"))
     if codec == "raw" and tags[_TIFF_PHOTOMETRIC] == _TIFF_YCBCR and tags.get(_TIFF_SUBSAMPLING, (2, 2)) != (1, 1):
         raise ImageError(Status.NOT_AN_IMAGE, "uncompressed TIFF with subsampled colour: save it compressed, or as RGB")
-    if tags.get(_TIFF_COMPRESSION) == _TIFF_JPEG and data:
-        # libtiff, too, completes lost JPEG data with gray.
-        tables = tags.get(_TIFF_JPEG_TABLES, b"")
-        for offsets, sizes in _TIFF_BLOCKS:
-            for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
-                stream = tables[:-2] + data[offset + (2 if tables else 0) : offset + size]
-                with suppress(SyntaxError):  # samples that only libtiff can put together
-                    jpeg.load(JpegImagePlugin.JpegImageFile(io.BytesIO(stream)), stream)
+
+
+def _refuse_lost_strips(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, limits: DecodeLimits) -> None:
+    """Decode JPEG strips and tiles on their own first: libtiff, too, completes lost data with gray.
+
+    Raises:
+        ImageError: TOO_LARGE, a strip states more pixels than a file may have.
+        jpeg.IncompleteError: the data of a strip end early.
+    """
+    if tags.get(_TIFF_COMPRESSION) != _TIFF_JPEG or not data:
+        return
+    tables = tags.get(_TIFF_JPEG_TABLES, b"")
+    for offsets, sizes in _TIFF_BLOCKS:
+        for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
+            stream = tables[:-2] + data[offset + (2 if tables else 0) : offset + size]
+            with suppress(SyntaxError):  # samples that only libtiff can put together
+                strip = JpegImagePlugin.JpegImageFile(io.BytesIO(stream))
+                _check_size(strip.width, strip.height, replace(limits, min_side=1))
+                jpeg.load(strip, stream)
 
 
 def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
