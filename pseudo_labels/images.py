@@ -25,7 +25,7 @@ How pixels become 8-bit RGB:
 * CMYK without a profile is converted by Pillow's formula.
 
 Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about damaged metadata
-are silenced. ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
+are silenced. ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be visited.
 """
 
 import errno
@@ -368,7 +368,7 @@ def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
         image.tile = [tile._replace(codec_name="libtiff", extents=whole, offset=0, args=args)]
         image.use_load_libtiff = True
     elif image.mode == "P" and max(tags[_TIFF_COLOUR_MAP]) < 256:
-        # Old programs wrote palettes of 8 bits in place of 16.
+        # Old programs wrote palettes of 8 bits instead of 16.
         image.palette = ImagePalette.raw("RGB;L", bytes(tags[_TIFF_COLOUR_MAP]))
 
 
@@ -450,20 +450,22 @@ def _full_picture(data: bytes) -> bytes:
 
 def _tiff_directories(data: bytes) -> Iterator[tuple[int, TiffImagePlugin.ImageFileDirectory_v2]]:
     """Offset and tags of the first directory; and, if it is not the picture or has others in it, of all."""
-    offsets, seen = [-1], set[int]()
-    while offsets and len(seen) < _MOST_DIRECTORIES:
+    offsets, visited = [-1], set[int]()
+    while offsets and len(visited) < _MOST_DIRECTORIES:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == _BIG_TIFF else 8])
         offset = offsets.pop(0)
         offset = tags.next if offset < 0 else offset
-        if not 0 < offset < len(data) or offset in seen:
+        if not 0 < offset < len(data) or offset in visited:
             continue
-        seen.add(offset)
+        visited.add(offset)
         file = io.BytesIO(data)
         file.seek(offset)
         try:
             tags.load(file)
             inner = tags.get(_TIFF_SUB_DIRECTORIES, ())
-            is_picture = len(seen) == 1 and not int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)) & (_TIFF_REDUCED | _TIFF_MASK)
+            is_picture = len(visited) == 1 and not int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)) & (
+                _TIFF_REDUCED | _TIFF_MASK
+            )
         except Exception:  # Pillow says what is wrong with the file when it opens it
             return
         yield offset, tags
