@@ -39,7 +39,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import BinaryIO, Literal
 
@@ -86,7 +86,6 @@ _TIFF_WHITE_IS_ZERO = 0
 _EMPTY = "the file has zero bytes"
 _CAMERA_RAW = "camera raw (in TIFF, such as DNG or NEF): develop it and save it as JPEG, PNG or TIFF"
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
-# Olympus, Panasonic, Fujifilm, Sigma; the raw files of others are TIFF.
 _ACCEPTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, PNM"
 # What turns the stored picture upright, for each EXIF orientation (TIFF 6.0, tag 274).
 _UPRIGHT = {
@@ -306,19 +305,20 @@ def _upright_rgb(
     with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
         colour = _declared_colour(image, data, notes)
         # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
-        _load(image, data)
+        _load(image, data, limits)
         turn = _UPRIGHT.get(_orientation(image))
         rgb = _as_rgb(image, limits.background, colour)
         return rgb if turn is None else np.array(Image.fromarray(rgb).transpose(turn))
 
 
-def _load(image: Image.Image, data: bytes) -> None:
+def _load(image: Image.Image, data: bytes, limits: DecodeLimits) -> None:
     """Decode the pixels of an opened image."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and data:
         jpeg.load(image, data)
         return
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
-        _refuse_tiff(image.tag_v2, image.tile[0].codec_name, data)
+        _refuse_tiff(image.tag_v2, image.tile[0].codec_name)
+        _refuse_lost_strips(image.tag_v2, data, limits)
         _mend_tiff(image)
     deep = isinstance(image, PngImagePlugin.PngImageFile) and any(tile.args == "RGB;16B" for tile in image.tile)
     if deep and "transparency" in image.info:
@@ -327,12 +327,11 @@ def _load(image: Image.Image, data: bytes) -> None:
     image.load()
 
 
-def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str, data: bytes) -> None:
+def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str) -> None:
     """Refuse what Pillow would read wrongly without an error.
 
     Raises:
         ImageError: NOT_AN_IMAGE or CORRUPT.
-        jpeg.IncompleteError: a strip or tile of JPEG data ends early.
     """
     if _TIFF_PHOTOMETRIC not in tags:
         raise ImageError(Status.CORRUPT, "TIFF: the tag PhotometricInterpretation, which says what 0 is, is missing")
@@ -340,14 +339,25 @@ def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str, data: 
         raise ImageError(Status.NOT_AN_IMAGE, _no_white("signed samples"))
     if codec == "raw" and tags[_TIFF_PHOTOMETRIC] == _TIFF_YCBCR and tags.get(_TIFF_SUBSAMPLING, (2, 2)) != (1, 1):
         raise ImageError(Status.NOT_AN_IMAGE, "uncompressed TIFF with subsampled colour: save it compressed, or as RGB")
-    if tags.get(_TIFF_COMPRESSION) == _TIFF_JPEG and data:
-        # libtiff, too, completes lost JPEG data with gray.
-        tables = tags.get(_TIFF_JPEG_TABLES, b"")
-        for offsets, sizes in _TIFF_BLOCKS:
-            for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
-                stream = tables[:-2] + data[offset + (2 if tables else 0) : offset + size]
-                with suppress(SyntaxError):  # samples that only libtiff can put together
-                    jpeg.load(JpegImagePlugin.JpegImageFile(io.BytesIO(stream)), stream)
+
+
+def _refuse_lost_strips(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, limits: DecodeLimits) -> None:
+    """Decode JPEG strips and tiles on their own first: libtiff, too, completes lost data with gray.
+
+    Raises:
+        ImageError: TOO_LARGE, a strip states more pixels than a file may have.
+        jpeg.IncompleteError: the data of a strip end early.
+    """
+    if tags.get(_TIFF_COMPRESSION) != _TIFF_JPEG or not data:
+        return
+    tables = tags.get(_TIFF_JPEG_TABLES, b"")
+    for offsets, sizes in _TIFF_BLOCKS:
+        for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
+            stream = tables[:-2] + data[offset + (2 if tables else 0) : offset + size]
+            with suppress(SyntaxError):  # samples that only libtiff can put together
+                strip = JpegImagePlugin.JpegImageFile(io.BytesIO(stream))
+                _check_size(strip.width, strip.height, replace(limits, min_side=1))
+                jpeg.load(strip, stream)
 
 
 def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
@@ -363,7 +373,7 @@ def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
         image.tile = [tile._replace(codec_name="libtiff", extents=whole, offset=0, args=args)]
         image.use_load_libtiff = True
     elif image.mode == "P" and max(tags[_TIFF_COLOUR_MAP]) < 256:
-        # Old programs wrote palettes of 8 bits in place of 16.
+        # Old programs wrote palettes of 8 bits instead of 16.
         image.palette = ImagePalette.raw("RGB;L", bytes(tags[_TIFF_COLOUR_MAP]))
 
 
@@ -447,20 +457,22 @@ def _full_picture(data: bytes) -> bytes:
 
 def _tiff_directories(data: bytes) -> Iterator[tuple[int, TiffImagePlugin.ImageFileDirectory_v2]]:
     """Offset and tags of the first directory; and, if it is not the picture or has others in it, of all."""
-    offsets, seen = [-1], set[int]()
-    while offsets and len(seen) < _MOST_DIRECTORIES:
+    offsets, visited = [-1], set[int]()
+    while offsets and len(visited) < _MOST_DIRECTORIES:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == _BIG_TIFF else 8])
         offset = offsets.pop(0)
         offset = tags.next if offset < 0 else offset
-        if not 0 < offset < len(data) or offset in seen:
+        if not 0 < offset < len(data) or offset in visited:
             continue
-        seen.add(offset)
+        visited.add(offset)
         file = io.BytesIO(data)
         file.seek(offset)
         try:
             tags.load(file)
             inner = tags.get(_TIFF_SUB_DIRECTORIES, ())
-            is_picture = len(seen) == 1 and not int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)) & (_TIFF_REDUCED | _TIFF_MASK)
+            is_picture = len(visited) == 1 and not int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)) & (
+                _TIFF_REDUCED | _TIFF_MASK
+            )
         except Exception:  # Pillow says what is wrong with the file when it opens it
             return
         yield offset, tags

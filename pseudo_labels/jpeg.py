@@ -1,4 +1,4 @@
-"""Whether a JPEG's image data are whole: a lost half is told from a good file, also where an end marker follows it.
+"""Whether a JPEG's image data are whole: a lost half is noticed, also where an end marker follows it.
 
 libjpeg completes lost data with gray and says so in a warning that Pillow hides. Here it is given each scan without the
 marker behind it, but with filler: a scan that is whole leaves the filler unread, as rubbish between two segments; one
@@ -151,7 +151,7 @@ def load(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
         return
     _check_scans(layout)
     if not layout.has_end and data.endswith(_ZEROS):
-        raise IncompleteError("zeros in place of the rest, as an interrupted copy leaves them")
+        raise IncompleteError("zeros instead of the rest, as an interrupted copy leaves them")
     tile = image.tile[0]
     _decode(image, tile, data, layout)
     if not layout.has_end:

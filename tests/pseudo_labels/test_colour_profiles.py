@@ -105,9 +105,9 @@ def test_srgb_profiles_leave_every_pixel_alone(name: str, kind: str) -> None:
 def test_cmyk_profiles_are_applied_by_littlecms() -> None:
     ink = Image.fromarray(RGB).convert("CMYK")
     profile = profiles.cmyk_profile()
-    found = decode(save(ink, "TIFF", icc_profile=profile)).astype(int)
-    np.testing.assert_array_equal(found, by_littlecms(ink, profile))
-    assert np.abs(found - decode(save(ink, "TIFF"))).mean() > 10
+    rgb = decode(save(ink, "TIFF", icc_profile=profile)).astype(int)
+    np.testing.assert_array_equal(rgb, by_littlecms(ink, profile))
+    assert np.abs(rgb - decode(save(ink, "TIFF"))).mean() > 10
     jpeg = save(ink, "JPEG", quality=95, icc_profile=profile)
     with Image.open(io.BytesIO(jpeg)) as image:
         np.testing.assert_array_equal(decode(jpeg), by_littlecms(image, profile))
@@ -120,8 +120,8 @@ def test_profiles_with_tables_go_through_littlecms() -> None:
     matrix = struct.pack(">9i", *(np.eye(3) * 65536).astype(int).ravel().tolist())
     lut = b"mft1\0\0\0\0\3\3\2\0" + matrix + 3 * identity + lab.astype(np.uint8).tobytes() + 3 * identity
     profile = profiles.profile(b"RGB ", {b"A2B0": lut, b"A2B1": lut}, connection=b"Lab ")
-    found = decode(encode(RGB, "PNG", icc_profile=profile))
-    np.testing.assert_array_equal(found, by_littlecms(Image.fromarray(RGB), profile))
+    rgb = decode(encode(RGB, "PNG", icc_profile=profile))
+    np.testing.assert_array_equal(rgb, by_littlecms(Image.fromarray(RGB), profile))
 
 
 def test_gray_profiles_are_applied_to_gray() -> None:
@@ -142,13 +142,13 @@ def test_gray_pictures_may_have_the_profile_of_a_colour_picture() -> None:
 
 def test_colour_is_converted_before_it_is_composited() -> None:
     alpha = np.linspace(0, 255, RGB.shape[1]).astype(np.uint8)[None].repeat(len(RGB), axis=0)
-    found = decode(encode(np.dstack([RGB, alpha]), "PNG", icc_profile=P3), DecodeLimits(background=(9, 99, 199)))
+    rgb = decode(encode(np.dstack([RGB, alpha]), "PNG", icc_profile=P3), DecodeLimits(background=(9, 99, 199)))
     fraction = alpha[..., None] / 255
     expected = by_littlecms(Image.fromarray(RGB), P3) * fraction + np.array([9, 99, 199]) * (1 - fraction)
-    assert np.abs(found - expected).max() <= 2
+    assert np.abs(rgb - expected).max() <= 2
     palette = Image.fromarray(RGB).quantize(64)
-    found = decode(save(palette, "PNG", icc_profile=P3))
-    assert np.abs(found - by_littlecms(palette.convert("RGB"), P3)).max() <= 1
+    rgb = decode(save(palette, "PNG", icc_profile=P3))
+    assert np.abs(rgb - by_littlecms(palette.convert("RGB"), P3)).max() <= 1
 
 
 def test_lab_tiffs_are_read() -> None:
@@ -182,8 +182,8 @@ def test_png_cicp_comes_before_a_profile_and_srgb_before_gamma() -> None:
 
 @pytest.mark.parametrize("gamma", [1.0, 1 / 1.8])
 def test_png_gamma_is_applied(gamma: float) -> None:
-    found = decode(png(RGB, bits=8, extra=png_chunk(b"gAMA", struct.pack(">I", round(gamma * 1e5)))))
-    assert np.abs(found - encoded((RGB / 255) ** (1 / gamma))).max() <= 1
+    rgb = decode(png(RGB, bits=8, extra=png_chunk(b"gAMA", struct.pack(">I", round(gamma * 1e5)))))
+    assert np.abs(rgb - encoded((RGB / 255) ** (1 / gamma))).max() <= 1
 
 
 def test_png_chromaticities_are_applied() -> None:
@@ -274,8 +274,8 @@ BROKEN = {
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_broken_profiles_are_ignored_with_a_note(name: str, kind: str) -> None:
     notes: list[str] = []
-    found = decode(encode(RGB, kind, icc_profile=BROKEN[name]), notes=notes)
-    np.testing.assert_array_equal(found, decode(encode(RGB, kind)))
+    rgb = decode(encode(RGB, kind, icc_profile=BROKEN[name]), notes=notes)
+    np.testing.assert_array_equal(rgb, decode(encode(RGB, kind)))
     assert len(notes) == 1
     assert notes[0].startswith("the colour profile is ignored: it")
     assert len(notes[0]) < 160
@@ -305,8 +305,8 @@ def test_broken_colour_chunks_do_not_cost_the_picture(chunk: bytes) -> None:
 
 def test_profiles_above_the_limit_of_pillow_are_read() -> None:
     long = P3 + bytes(3 << 20)
-    found = decode(png(RGB, bits=8, extra=png_chunk(b"iCCP", b"x\0\0" + zlib.compress(long))))
-    assert np.abs(found - by_littlecms(Image.fromarray(RGB), P3)).max() <= 1
+    rgb = decode(png(RGB, bits=8, extra=png_chunk(b"iCCP", b"x\0\0" + zlib.compress(long))))
+    assert np.abs(rgb - by_littlecms(Image.fromarray(RGB), P3)).max() <= 1
 
 
 def test_profiles_with_a_missing_part_are_ignored_with_a_note() -> None:
@@ -371,8 +371,8 @@ def test_a_photograph_scores_alike_in_every_space(primaries: str) -> None:
 @pytest.mark.parametrize("name", ["display-p3", "adobe-rgb"])
 def test_the_reported_files_equal_their_srgb_copies(name: str) -> None:
     folder = shared_data("..", "cases", "images")
-    found, expected = (decode((folder / f"{name}{end}.png").read_bytes()).astype(int) for end in ("", "-in-srgb"))
-    assert np.abs(found - expected).max() <= 2
+    rgb, expected = (decode((folder / f"{name}{end}.png").read_bytes()).astype(int) for end in ("", "-in-srgb"))
+    assert np.abs(rgb - expected).max() <= 2
 
 
 def test_conversions_are_made_once() -> None:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from pseudo_labels.images import ImageError, decode
 from pseudo_labels.records import Status
-from tests.helpers.encoders import encode, exif_turn, picture, save, tiff_gray
+from tests.helpers.encoders import encode, exif_turn, picture, save, tiff_file, tiff_gray, tiff_tags
 from tests.helpers.imports import ROOT
+from tests.helpers.profiles import DISPLAY_P3, gamma_curve, matrix_profile
 
 RGB = picture(1)
 RAMP = np.linspace(0, 65535, 96 * 80).astype(np.uint16).reshape(80, 96)
@@ -47,6 +48,15 @@ FUZZED = {
     "jpeg2000": encode(RGB, "JPEG2000"),
     "avif": encode(RGB, "AVIF"),
     "ppm": encode(RGB, "PPM"),
+    "restarts": encode(RGB, "JPEG", restart_marker_blocks=3),
+    "jpeg in tiff": encode(RGB, "TIFF", compression="jpeg"),
+    "profile": encode(RGB, "PNG", icc_profile=matrix_profile(DISPLAY_P3, gamma_curve(2.2))),
+    "thumbnail first": tiff_file(
+        [
+            (tiff_tags(64, 64, 8, 2, 3) | {254: (4, [1]), 330: (4, [0])}, [picture(9, 64, 64).tobytes()]),
+            (tiff_tags(96, 80, 8, 2, 3), [RGB.tobytes()]),
+        ]
+    ),
 }
 
 

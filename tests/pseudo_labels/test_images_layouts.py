@@ -47,11 +47,11 @@ def three(gray: np.ndarray) -> np.ndarray:
 def differs(data: bytes, expected: np.ndarray) -> float | None:
     """Largest difference from what is right; None where the file is refused with a reason."""
     try:
-        found = decode(data)
+        rgb = decode(data)
     except ImageError:
         return None
-    assert found.shape == (*expected.shape[:2], 3)
-    return float(np.abs(found.astype(int) - (expected if expected.ndim == 3 else three(expected))).max())
+    assert rgb.shape == (*expected.shape[:2], 3)
+    return float(np.abs(rgb.astype(int) - (expected if expected.ndim == 3 else three(expected))).max())
 
 
 def as_type(levels: np.ndarray, dtype: str) -> np.ndarray:
@@ -408,9 +408,9 @@ def test_alpha_that_hides_everything_is_believed_where_hidden_colours_mean_nothi
 def test_one_visible_pixel_makes_alpha_believed() -> None:
     some = np.dstack([RGB, 0 * GRAY])
     some[5, 7, 3] = 255
-    found = decode(encode(some, "PNG"), DecodeLimits(background=(1, 2, 3)))
-    np.testing.assert_array_equal(found[5, 7], RGB[5, 7])
-    assert (np.delete(found.reshape(-1, 3), 5 * WIDTH + 7, axis=0) == (1, 2, 3)).all()
+    rgb = decode(encode(some, "PNG"), DecodeLimits(background=(1, 2, 3)))
+    np.testing.assert_array_equal(rgb[5, 7], RGB[5, 7])
+    assert (np.delete(rgb.reshape(-1, 3), 5 * WIDTH + 7, axis=0) == (1, 2, 3)).all()
 
 
 def test_gray_with_alpha_that_hides_everything() -> None:
@@ -473,7 +473,7 @@ def test_pages_and_pyramids_give_the_first_picture() -> None:
     ],
 )
 def test_camera_raw_is_refused_as_such(data: bytes) -> None:
-    with pytest.raises(ImageError, match="camera raw .*develop it and save it") as caught:
+    with pytest.raises(ImageError, match=r"camera raw .*develop it and save it") as caught:
         decode(data)
     assert caught.value.status == Status.NOT_AN_IMAGE
 
@@ -496,12 +496,12 @@ def test_a_gif_frame_smaller_than_its_canvas_lies_on_the_background(key: int | N
     data[6:10] = struct.pack("<HH", WIDTH + 60, HEIGHT + 40)
     at = data.index(b"," + struct.pack("<HHHH", 0, 0, WIDTH, HEIGHT))
     data[at + 1 : at + 5] = struct.pack("<HH", 20, 30)
-    found = decode(bytes(data), DecodeLimits(background=(1, 2, 3)))
+    rgb = decode(bytes(data), DecodeLimits(background=(1, 2, 3)))
     expected = np.full((HEIGHT + 40, WIDTH + 60, 3), (1, 2, 3), np.uint8)
     frame = np.asarray(palette.convert("RGB"))
     visible = np.asarray(palette) != (-1 if key is None else key)
     expected[30 : 30 + HEIGHT, 20 : 20 + WIDTH][visible] = frame[visible]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(rgb, expected)
 
 
 def test_the_reported_containers() -> None:

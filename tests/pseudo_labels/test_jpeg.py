@@ -189,6 +189,15 @@ def test_lost_data_are_noticed_inside_a_tiff(rows: int | None) -> None:
         decode(data[:start] + END + bytes(offsets[-1] + sizes[-1] - start - 2) + data[offsets[-1] + sizes[-1] :])
 
 
+def test_a_strip_of_a_tiff_is_no_bomb() -> None:
+    data = bytearray(save(Image.fromarray(RGB), "TIFF", compression="jpeg"))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", 65_500, 65_500)
+    with pytest.raises(ImageError, match="65500x65500 = 4290250000 pixels are above the limit") as caught:
+        decode(bytes(data))
+    assert caught.value.status == Status.TOO_LARGE
+
+
 def test_files_of_opencv_are_whole() -> None:
     factors = [
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
