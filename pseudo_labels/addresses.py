@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, quote_from_bytes, unquote, unquote_to_bytes
 
 from fsspec.core import url_to_fs
 
+from pseudo_labels.files import utf8_path
 from pseudo_labels.images import ImageError, open_regular, read_bytes, refuse_large
 from pseudo_labels.records import Status
 from pseudo_labels.rows import read_dataset, read_parquet, translated_errors
@@ -24,12 +25,7 @@ from pseudo_labels.rows import read_dataset, read_parquet, translated_errors
 
 def of_path(path: str | os.PathLike[str]) -> str:
     """Address of a local file: absolute, with its links kept."""
-    text = os.path.abspath(os.fspath(path))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "file://" + quote_from_bytes(os.fsencode(text), safe="")
-    return text
+    return utf8_path(os.path.abspath(os.fspath(path)))
 
 
 def of_member(archive: str, name: str, offset: int, size: int) -> str:

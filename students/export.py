@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import write_atomic
+from pseudo_labels.outputs import NewFile, write_file
 from students.base import Student
 from students.complexity import measure_complexity
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
@@ -139,7 +139,7 @@ def _code_version() -> str:
 def export_onnx(
     student: Student,
     contract: StudentContract,
-    out: str | Path,
+    out: NewFile | str | Path,
     *,
     images: Sequence[np.ndarray],
     max_difference: float = MAX_DIFFERENCE,
@@ -153,7 +153,8 @@ def export_onnx(
     Args:
         student: on any device, in any mode; it is left as it is.
         contract: see ``draft_contract``; its parity is measured here.
-        out: path of the file; an earlier one is replaced in one step.
+        out: path of the file, of which an earlier one is replaced in one step, or a file that was claimed
+            (``outputs.new_file``).
         images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in crops of odd sizes.
         max_difference: see ``MAX_DIFFERENCE``.
         half: store weights in float16, see ``halve_weights``; differences may then reach ``MAX_HALF_DIFFERENCE``.
@@ -173,11 +174,12 @@ def export_onnx(
         parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
     contract = replace(contract, parity=asdict(parity))
     data = with_checksum(_with_contract(graph, contract).SerializeToString())
-    digest = verify_checksum(data, str(out))
+    path = Path(out.path or "") if isinstance(out, NewFile) else Path(out)
+    digest = verify_checksum(data, str(path))
     # The bytes that will be written, with metadata and checksum, must be what the runtime accepts.
-    start_session(data, 1, str(out))
-    write_atomic(Path(out), data)
-    return ExportReport(Path(out), len(data), digest, contract, parity)
+    start_session(data, 1, str(path))
+    write_file(out, data)
+    return ExportReport(path, len(data), digest, contract, parity)
 
 
 class _Outputs(nn.Module):

@@ -100,18 +100,16 @@ def stress(
     """Measure how a model behaves: distortions, sizes, formats, odd images, map. Exit status 1 if a limit is missed."""
     from distill.stress import stress as measure
     from distill.stress.measure import stress_table
-    from pseudo_labels.files import canonical_json, write_atomic
-    from pseudo_labels.outputs import refuse_existing
+    from pseudo_labels.files import checksummed_json
+    from pseudo_labels.outputs import new_file
     from students.paths import find_images
 
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
-    with console.progress("stress") as report:
-        results = measure(models or [None], find_images(photographs), progress=report)
+    with new_file(out, overwrite=overwrite) as file:
+        with console.progress("stress") as report:
+            results = measure(models or [None], find_images(photographs), progress=report)
+        file.write(checksummed_json({"models": [result.as_dict() for result in results]}))
     for result in results:
         console.out.print(stress_table(result))
-    if out is not None:
-        write_atomic(out, canonical_json({"models": [result.as_dict() for result in results]}))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from distill.stress.formats import FormatDifferences, Formats, Sizes, SizeScores, at_sizes, formats, in_formats, sizes
 from distill.stress.odd_images import OddImages, odd_images
 from distill.stress.ordering import Ladder, Ordering, ladders, ordering
 from distill.stress.photograph import Photograph
 from distill.stress.pointing import Pointed, Pointing, pointed, pointing
+from distill.terminal.console import shown
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
@@ -203,11 +204,11 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
 
 def stress_table(result: StressResult) -> Table:
     """A row a limit: check, figure, limit, passed; then what the two shares are made of."""
-    title = escape(f"{result.model} ({result.digest[:12]}) on {result.photographs} photographs")
+    title = f"{shown(result.model)} ({result.digest[:12]}) on {result.photographs} photographs"
     table = Table("check", "figure", "limit", "passed", title=title, title_justify="left")
     for verdict in verdicts(result):
-        passed = "[green]yes[/]" if verdict.passed else "[red]no[/]"
-        table.add_row(escape(verdict.check), f"{verdict.figure:.4g}", verdict.limit_words, passed)
+        passed = Text("yes", "green") if verdict.passed else Text("no", "red")
+        table.add_row(verdict.check, f"{verdict.figure:.4g}", verdict.limit_words, passed)
     table.add_section()
     _add_fractions(table, "ordered rightly", result.ordering.fraction_by_distortion)
     _add_fractions(table, "pointed at", result.pointing.fraction_by_distortion)

@@ -1,6 +1,5 @@
 """Records of a run: a history that is the same however often it was interrupted, and timings that are not."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_labels.errors import IntegrityError
-from pseudo_labels.files import explain_full_disk
+from pseudo_labels.files import checksummed_line, explain_write_errors, read_lines
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
 
@@ -29,7 +28,7 @@ class History:
                 f"{path} has {written} bytes, but the checkpoint has {length}: restore it, "
                 "or add --overwrite to start over"
             )
-        with explain_full_disk(path), open(path, "ab") as file:
+        with explain_write_errors(path), open(path, "ab") as file:
             file.truncate(length)
 
     @property
@@ -43,20 +42,25 @@ class History:
 
     def commit(self) -> None:
         """Make sure that what was appended survives a crash of the machine."""
-        with explain_full_disk(self._path), open(self._path, "ab") as file:
+        with explain_write_errors(self._path), open(self._path, "ab") as file:
             os.fsync(file.fileno())
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one JSON line in one write."""
-    line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
-    with explain_full_disk(path), open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
+    """Append one JSON line with its checksum in one write."""
+    line = checksummed_line(record)
+    # Buffered: an unbuffered write may end in the middle of the line where the disk is full, without an error.
+    with explain_write_errors(path), open(path, "ab") as file:
+        file.write(line)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's ``history.jsonl``, in order; none if the file is missing."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The records of a run's ``history.jsonl``, in order; none if the file is missing.
+
+    Raises:
+        IntegrityError: a line was altered.
+    """
+    return read_lines(path, what="history") if path.exists() else []
 
 
 class Mean:

@@ -12,9 +12,9 @@ import numpy as np
 from pseudo_labels.audit.charts import STYLE, calibration_curves, charts, picture, scatter_matrix, table
 from pseudo_labels.audit.store import AuditReport
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import write_atomic
 from pseudo_labels.fusion.calibrate import Calibration
 from pseudo_labels.fusion.keep import Drop
+from pseudo_labels.outputs import NewFile, write_file
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 
@@ -127,20 +127,17 @@ _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 _TOLD_BELOW = ("parts", "calibrations", "keep")  # options of a fusion, which has a section of its own
 
 
-def write_audit_page(report: AuditReport, out: Path | str) -> None:
+def write_audit_page(report: AuditReport, out: NewFile | Path | str) -> None:
     """Write the report as HTML; pictures are left out where the pool or a file is not to be had.
 
     Args:
         report: of ``audit_store``.
-        out: the file; its folder must exist.
+        out: path, or a file that was claimed (``outputs.new_file``).
 
     Raises:
-        PocketiqaError: the folder does not exist.
         StorageFullError: the disk is full.
+        WriteError: the file cannot be written for another reason.
     """
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise PocketiqaError(f"{out}: there is no folder {out.parent}")
     title = f"Labels of {report.teacher['name']}"
     pool = _pool(report)
     fusion = "" if report.fusion is None else fusion_section(report.fusion, pool)
@@ -151,7 +148,7 @@ def write_audit_page(report: AuditReport, out: Path | str) -> None:
     page = '<!doctype html><html lang="en"><meta charset="utf-8">'
     page += f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     text = f"{page}<style>{STYLE}</style><body>{body}</body></html>\n"
-    write_atomic(out, text.encode("utf-8", "backslashreplace"))
+    write_file(out, text.encode("utf-8", "backslashreplace"))
 
 
 def _findings(report: AuditReport) -> str:

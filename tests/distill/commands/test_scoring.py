@@ -8,6 +8,7 @@ from PIL import Image
 
 from distill.commands.scoring import FORMATS, score_paths, write_rows
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import read_record
 from pseudo_labels.records import Status
 from students.runtime import Row
 from tests.helpers.training import texture
@@ -26,15 +27,17 @@ def _read(path: Path, file_format: str) -> list[dict[str, object]]:
             return [dict(row) for row in csv.DictReader(file)]
     if file_format == "jsonl":
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    if file_format == "json":
+        return read_record(path, what="scores")["rows"]
     return pq.read_table(path).to_pylist()
 
 
-@pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("file_format", ["csv", "jsonl", "json", "parquet"])
 def test_files_hold_a_record_a_row(tmp_path: Path, file_format: str):
     tally = write_rows(iter(ROWS), file_format, tmp_path / "scores")
     assert (tally.rows, tally.scored) == (4, 2)
     records = _read(tmp_path / "scores", file_format)
-    assert [list(record) for record in records] == [["path", "score", "status", "reason"]] * 4
+    assert [set(record) for record in records] == [{"path", "score", "status", "reason"}] * 4
     assert [record["path"] for record in records[:3]] == [row.path for row in ROWS[:3]]
     assert [record["status"] for record in records] == ["ok", "ok", "corrupt", "missing"]
     assert [record["reason"] for record in records] == ["", "", "cut short", "no such file"]

@@ -7,12 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pytest
 from scipy.stats import spearmanr
 
 from pseudo_labels.audit.page import write_audit_page
 from pseudo_labels.audit.store import audit_store
-from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.fuse import fuse
 from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.fusion.report import read_fusion_report
@@ -168,7 +166,7 @@ def test_the_page_holds_everything_and_loads_nothing(pool: Pool, tmp_path: Path)
     assert len(html) < 400_000
 
 
-def test_a_page_into_a_folder_that_is_not_there_is_refused(pool: Pool, tmp_path: Path):
+def test_the_folder_of_a_page_is_made(pool: Pool, tmp_path: Path):
     report = audit_store(store_of(pool, tmp_path / "labels", honest(pool)).folder)
-    with pytest.raises(PocketiqaError, match="there is no folder"):
-        write_audit_page(report, tmp_path / "nowhere" / "audit.html")
+    write_audit_page(report, tmp_path / "new" / "audit.html")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["audit.html"]
