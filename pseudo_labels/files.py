@@ -1,15 +1,17 @@
 """Digests, canonical JSON with checksums, and writes that happen whole or not at all."""
 
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -160,6 +162,17 @@ def utf8_path(path: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         return "file://" + quote_from_bytes(os.fsencode(os.path.abspath(text)), safe="")
     return text
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """One line of CSV; a cell with a comma, quote or line break of any kind is quoted (RFC 4180).
+
+    The line ends with LF, as in earlier versions.
+    """
+    text = io.StringIO()
+    # Python's writer quotes only those line breaks that occur in its own line end.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 @contextmanager

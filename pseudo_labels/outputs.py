@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -182,13 +183,18 @@ def _refuse_file(folder: Path) -> None:
 def exclusively(folder: Path) -> Iterator[None]:
     """Keep other processes from working in an output folder, from before it is claimed until the work is done.
 
-    Leftovers of killed processes are removed, and a folder that was made for the lock alone is removed again.
+    Leftovers of killed processes are removed, and a folder that was made for the lock alone is removed again. The
+    thread that holds the lock may enter again: outputs are made of outputs.
 
     Raises:
         OutputConflictError: another living process works in it, or it is a file.
         WriteError: it cannot be written. A finished output that is only read, as on a read-only disk, needs no lock.
     """
     _refuse_file(folder)
+    key = (threading.get_ident(), os.path.realpath(folder))
+    if key in _HELD:
+        yield
+        return
     with ExitStack() as stack:
         try:
             with explain_write_errors(folder):
@@ -200,10 +206,14 @@ def exclusively(folder: Path) -> Iterator[None]:
             if not (refused and (folder / MANIFEST).is_file()):
                 raise
         else:
+            _HELD.add(key)
+            stack.callback(_HELD.discard, key)
             remove_leftovers(folder)
         yield
 
 
+# Thread and real path of the folders whose locks this process holds.
+_HELD: set[tuple[int, str]] = set()
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 

@@ -1,8 +1,6 @@
 """``pocketiqa score``: rows of the CPU runtime as table, CSV, JSON, JSON lines or Parquet. Base install only."""
 
-import csv
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +18,7 @@ from distill.commands.resuming import RowRecord, state_of
 from distill.terminal import console
 from distill.terminal.console import shown
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import checksummed_json, explain_write_errors, utf8_path
+from pseudo_labels.files import checksummed_json, csv_line, explain_write_errors, utf8_path
 from pseudo_labels.outputs import NewFile, new_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
@@ -248,17 +246,6 @@ def _fields(row: Row) -> tuple[str, float | None, str, str]:
     # What the system says of a name may repeat its bytes that are not UTF-8.
     reason = row.reason.encode("utf-8", "backslashreplace").decode()
     return utf8_path(row.path), row.score, str(row.status), reason
-
-
-def csv_line(cells: Iterable[str]) -> str:
-    """One line of CSV; a cell with a comma, quote or line break of any kind is quoted (RFC 4180).
-
-    The line ends with LF, as in earlier versions.
-    """
-    text = io.StringIO()
-    # Python's writer quotes only those line breaks that occur in its own line end.
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _no_formula(cell: str) -> str:

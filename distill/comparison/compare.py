@@ -19,7 +19,8 @@ from distill.comparison.table import (
 )
 from distill.evaluation.benchmarks.registry import Benchmark
 from distill.terminal import console
-from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file, write_atomic
+from pseudo_labels.files import checksummed_json, digest_of, read_record, sha256_file, write_atomic
+from pseudo_labels.outputs import exclusively
 from students.latency import machine_name
 
 RECORD, TABLE, ACCURACY, PREDICTED = "comparison.json", "comparison.md", "accuracy.png", "predicted.png"
@@ -37,10 +38,12 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
 
     Raises:
         PocketiqaError: the file or a model is missing or unusable.
+        OutputConflictError: another process works in the folder.
     """
     comparison = load_comparison(name, settings or [], out)
     check_models(comparison)
-    result = _result(comparison, overwrite)
+    with exclusively(comparison.out):
+        result = _result(comparison, overwrite)
     console.out.print(console_table(result))
     for gain in result["gains"]:
         console.out.print(gain_sentence(gain), markup=False, highlight=False)
@@ -59,11 +62,11 @@ def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwri
 
     def make(to: Path) -> dict[str, Any]:
         with console.progress("time") as report:
-            (to / TIMES).write_bytes(canonical_json(time_rows(comparison, benchmark, report)))
+            write_atomic(to / TIMES, checksummed_json(time_rows(comparison, benchmark, report)))
         return {TIMES: sha256_file(to / TIMES)}
 
     keep(folder, "times", spec, make, overwrite=overwrite)
-    return read_json(folder / TIMES, what="times")
+    return read_record(folder / TIMES, what="times")
 
 
 def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
         "lines": lines_of(comparison, judged, targets, times),
         "gains": gains_of(comparison, judged, targets),
     }
-    write_atomic(comparison.out / RECORD, canonical_json(result))
+    write_atomic(comparison.out / RECORD, checksummed_json(result))
     write_atomic(comparison.out / TABLE, markdown(result).encode())
     plot_accuracy(result["lines"], comparison.out / ACCURACY, headline=result["headline"])
     if comparison.plotted:

@@ -1,5 +1,6 @@
 """Two plots as PNG: accuracy against milliseconds, and predicted against opinion."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from distill.evaluation.evaluate import select
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from distill.html.tables import decimals
+from pseudo_labels.files import write_atomic
 from pseudo_labels.metrics.correlation import map_to_target, srcc
 
 _PLACES = [(1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)]  # to the right of the point and above it, and so on
@@ -76,6 +78,14 @@ def _outside(box: Bbox, inside: Bbox) -> float:
 
 
 _DPI = 200
+
+
+def _save(figure: Figure, path: Path) -> None:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI)
+    write_atomic(path, data.getvalue())
+
+
 _SOFT, _GRID = "#5b6670", {"color": "#e3e5e4", "linewidth": 0.7}
 _STUDENT, _TEACHER = "#1668a8", "#b4560f"  # as in the report
 _OWN = {"onnx": _STUDENT, "student": _STUDENT, "teacher": _TEACHER}
@@ -98,7 +108,7 @@ def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: s
     axes.margins(y=0.12)
     _published(axes, [line for line in lines if "published" in line])
     place_labels(axes, labels, [box for line in timed for box in _boxes(axes, line)])
-    figure.savefig(path, dpi=_DPI)
+    _save(figure, path)
 
 
 def _scales(axes: Axes, times: Sequence[float]) -> None:
@@ -164,7 +174,7 @@ def plot_predicted(judged: Mapping[str, Predictions], targets: Targets, path: Pa
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8, markerscale=2
     )
-    figure.savefig(path, dpi=_DPI)
+    _save(figure, path)
 
 
 def _panel(axes: Axes, name: str, predictions: Predictions, targets: Targets) -> None:
