@@ -88,30 +88,31 @@ def checksummed_json(record: Mapping[str, Any]) -> bytes:
     return canonical_json({**as_read, CHECKSUM: digest_of(as_read)})
 
 
-def verified(record: Any, *, what: str) -> Any:
+_REMEDY = "restore it, or make it anew"
+
+
+def verified(record: Any, *, what: str, remedy: str = _REMEDY) -> Any:
     """A record without its checksum, which is verified; what has none (earlier versions wrote none) passes.
 
     Raises:
-        IntegrityError: the checksum is that of another content; ``what`` names the record.
+        IntegrityError: the checksum is that of another content; ``what`` names the record, ``remedy`` the next step.
     """
     if not isinstance(record, dict) or CHECKSUM not in record:
         return record
     content = {key: value for key, value in record.items() if key != CHECKSUM}
     if record[CHECKSUM] != digest_of(content):
-        raise IntegrityError(
-            f"the {what} was altered: its checksum is that of another content; restore it, or make it anew"
-        )
+        raise IntegrityError(f"the {what} was altered: its checksum is that of another content; {remedy}")
     return content
 
 
-def read_record(path: Path, *, what: str) -> Any:
+def read_record(path: Path, *, what: str, remedy: str = _REMEDY) -> Any:
     """As ``read_json``; the checksum, where there is one, is verified and left out.
 
     Raises:
         PocketiqaError: the file is missing, or cannot be read.
         IntegrityError: the file is not JSON, or was altered.
     """
-    return verified(read_json(path, what=what), what=f"{what} at {path}")
+    return verified(read_json(path, what=what), what=f"{what} at {path}", remedy=remedy)
 
 
 def checksummed_line(record: Mapping[str, Any]) -> bytes:
@@ -176,8 +177,12 @@ def csv_line(cells: Iterable[str]) -> str:
 
 
 @contextmanager
-def explain_write_errors(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path, *, named: str | None = None) -> Iterator[None]:
     """Turn what the system refuses into a message that says what is safe and what to do.
+
+    Args:
+        path: file or folder that is written.
+        named: what the message calls it; None is its path.
 
     Raises:
         StorageFullError: instead of an OSError with ENOSPC or EDQUOT.
@@ -185,16 +190,20 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # a reader that has read enough, such as head
     except OSError as error:
         if error.errno is None or not (error.errno in EXHAUSTED or _concerns(error, path)):
             raise
         refused, step = system_words(error)
         if error.errno in _FULL:
             raise StorageFullError(
-                f"no space left while writing {path}: everything committed so far is valid; "
+                f"no space left while writing {named or path}: everything committed so far is valid; "
                 f"{step} and run the same command again to resume"
             ) from error
-        raise WriteError(f"{path} cannot be written: {refused}; {step}, then run the same command again") from error
+        raise WriteError(
+            f"{named or path} cannot be written: {refused}; {step}, then run the same command again"
+        ) from error
 
 
 def _concerns(error: OSError, path: Path) -> bool:
@@ -402,7 +411,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
 
 def _acquire(path: Path, what: str) -> int:
     while True:
-        with explain_write_errors(path):
+        with explain_write_errors(path, named=what):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,10 +17,10 @@ from pseudo_labels.errors import OutputConflictError
 from pseudo_labels.files import (
     checksummed_line,
     explain_write_errors,
+    private_file,
     private_name,
     read_lines,
     sha256_file,
-    write_atomic,
 )
 from pseudo_labels.records import Status
 from students.runtime import Row
@@ -97,8 +97,12 @@ class RowRecord:
 
     def _begin(self, lines: Sequence[Mapping[str, Any]]) -> None:
         # Written anew rather than appended to: the last line of a killed run may be cut.
-        write_atomic(self.path, b"".join(map(checksummed_line, (self._head, *lines))))
-        with explain_write_errors(self.path):
+        # The error names the output that the user knows, and not this record of it.
+        with explain_write_errors(self._out):
+            with private_file(self.path) as (beside, file):
+                file.writelines(map(checksummed_line, (self._head, *lines)))
+                file.flush()
+                os.replace(beside, self.path)
             self._file = open(self.path, "ab")  # noqa: SIM115 - closed by ``close``
 
     def known(self, path: Path, state: FileState | None) -> Row | None:
@@ -123,7 +127,7 @@ class RowRecord:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._file is not None  # ``resume`` or ``start`` was called
-        with explain_write_errors(self.path):
+        with explain_write_errors(self._out):
             self._file.write(checksummed_line(line))
             self._file.flush()  # what the system has survives a kill of this process
 

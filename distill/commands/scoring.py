@@ -200,12 +200,14 @@ def write_rows(
     if file_format == "table" and out is None:
         console.out.print(_table(counted, heading))
         return tally
-    for part in _parts(counted, file_format, heading=heading, excel_safe=excel_safe, about=about or {}):
-        if out is None:
-            sys.stdout.write(part.decode())
-        else:
+    parts = _parts(counted, file_format, heading=heading, excel_safe=excel_safe, about=about or {})
+    if out is not None:
+        for part in parts:
             out.write(part)
-    if out is None:
+        return tally
+    with explain_write_errors(Path("standard output")):
+        for part in parts:
+            sys.stdout.write(part.decode())
         sys.stdout.flush()
     return tally
 

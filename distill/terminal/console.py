@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console, ConsoleDimensions, RenderableType
@@ -17,6 +18,7 @@ from rich.progress import Progress as ProgressBars
 from rich.text import Text
 
 from pseudo_labels.errors import PocketiqaError, RenamedWarning, read_renamed, system_words
+from pseudo_labels.files import explain_write_errors
 from pseudo_labels.parallel import Progress
 
 # Control characters (C0, DEL, C1), line and paragraph ends, marks that turn the direction of text, and surrogates,
@@ -61,6 +63,10 @@ class _PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         # Line ends are of our own making here; those in names are escaped by ``shown`` before.
         return super().render_str("\n".join(map(shown, text.split("\n"))), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with explain_write_errors(Path("standard error" if self.stderr else "standard output")):
+            super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
         # The reader of our output (head, less) has read enough; work that was asked for goes on without it.
@@ -152,12 +158,14 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
         status = _INTERRUPTED
     except PocketiqaError as error:
         return _fail(_one_line(error), 1, debug)
-    except BrokenPipeError as error:
-        if not _is_broken(sys.stdout):
-            return _fail(_describe(error), 1, debug)
-        # The reader of our output (head, less) has read enough: no error.
-        _discard(sys.stdout)
-        return 0
+    except (BrokenPipeError, SystemExit) as error:  # Click turns the first into the second
+        if _is_broken(sys.stdout):
+            # The reader of our output (head, less) has read enough: no error.
+            _discard(sys.stdout)
+            return 0
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else 1
+        return _fail(_describe(error), 1, debug)
     except Exception as error:
         return _fail(_describe(error), 1, debug)
     if status == _INTERRUPTED:
@@ -225,7 +233,7 @@ def _describe(error: Exception) -> str:
         )
     if isinstance(error, OSError) and error.errno is not None:
         refused, step = system_words(error)
-        where = f" at {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        where = f" at {os.fsdecode(error.filename)}" if error.filename not in (None, ".", b".") else ""
         return f"{refused}{where}: {step}, then run the same command again"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return "not enough memory: close other programs, or use fewer workers, smaller batches or smaller images"

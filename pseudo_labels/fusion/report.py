@@ -69,7 +69,7 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
         IntegrityError: it cannot be parsed, or was altered.
     """
     path = Path(folder) / REPORT
-    record = read_record(path, what="fusion report")
+    record = read_record(path, what="fusion report", remedy="run the same fuse command again, it writes it anew")
     try:
         if record["format"] != FORMAT:
             raise PocketiqaError(
