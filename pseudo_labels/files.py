@@ -207,10 +207,13 @@ def explain_write_errors(path: Path, *, named: str | None = None) -> Iterator[No
 
 
 def _concerns(error: OSError, path: Path) -> bool:
-    """Whether an error is about this path, what lies in it or beside it, as far as it says."""
-    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    folders = {os.path.abspath(path), os.path.dirname(os.path.abspath(path))}
-    return not names or any(os.path.dirname(os.path.abspath(os.fsdecode(name))) in folders for name in names)
+    """Whether an error is about this path, what lies in it, beside it or above it, as far as it says."""
+    target = os.path.abspath(path)
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return not names or any(
+        os.path.dirname(name) in (target, os.path.dirname(target)) or target.startswith(os.path.join(name, ""))
+        for name in map(os.path.abspath, names)
+    )
 
 
 # What a writer names its private files and folders: .NAME.PROCESS-TOKEN.tmp, .staged, or .old.staged.
