@@ -191,7 +191,7 @@ def exclusively(folder: Path) -> Iterator[None]:
         WriteError: it cannot be written. A finished output that is only read, as on a read-only disk, needs no lock.
     """
     _refuse_file(folder)
-    key = (threading.get_ident(), os.path.realpath(folder))
+    key = (os.getpid(), threading.get_ident(), os.path.realpath(folder))
     if key in _HELD:
         yield
         return
@@ -212,8 +212,8 @@ def exclusively(folder: Path) -> Iterator[None]:
         yield
 
 
-# Thread and real path of the folders whose locks this process holds.
-_HELD: set[tuple[int, str]] = set()
+# Process, thread and real path of the folders whose locks are held; a forked child inherits the set, not the right.
+_HELD: set[tuple[int, int, str]] = set()
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 

@@ -171,17 +171,20 @@ def test_a_new_file_appears_whole_and_alone(tmp_path: Path) -> None:
         file.write(b"nowhere")
 
 
+def half_written(out: Path, error: type[BaseException], *, overwrite: bool = False) -> None:
+    with new_file(out, overwrite=overwrite) as file:
+        file.write(b"half")
+        raise error
+
+
 def test_a_new_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    out = tmp_path / "made" / "for" / "x.csv"
     for error in (ZeroDivisionError, KeyboardInterrupt):
-        with pytest.raises(error), new_file(out) as file:
-            file.write(b"half")
-            raise error
+        with pytest.raises(error):
+            half_written(tmp_path / "made" / "for" / "x.csv", error)
         assert names(tmp_path) == []
     (tmp_path / "y.csv").write_text("earlier")
-    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "y.csv", overwrite=True) as file:
-        file.write(b"half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        half_written(tmp_path / "y.csv", ZeroDivisionError, overwrite=True)
     assert (tmp_path / "y.csv").read_text() == "earlier"
     assert names(tmp_path) == ["y.csv"]
 
@@ -205,12 +208,14 @@ def test_what_appeared_or_changed_meanwhile_is_not_replaced(tmp_path: Path, over
     out = tmp_path / "x.csv"
     if overwrite:
         out.write_text("earlier")
-    with (
-        pytest.raises(OutputConflictError, match="appeared or changed while this command was working"),
-        new_file(out, overwrite=overwrite) as file,
-    ):
-        file.write(b"ours")
-        out.write_text("of another program")
+
+    def write() -> None:
+        with new_file(out, overwrite=overwrite) as file:
+            file.write(b"ours")
+            out.write_text("of another program")
+
+    with pytest.raises(OutputConflictError, match="appeared or changed while this command was working"):
+        write()
     assert out.read_text() == "of another program"
     assert names(tmp_path) == ["x.csv"]
 
@@ -292,11 +297,14 @@ def test_leftovers_in_a_folder_go_but_not_those_of_a_living_process(tmp_path: Pa
     (tmp_path / ".shard-00001.4711.staged").mkdir()
     # Killed between the two renames of an exchange: the only copy comes back.
     (tmp_path / ".shard-00002.4711-ab.old.staged").mkdir()
-    with staged_folder(tmp_path / "shard-00003") as living, private_file(tmp_path / "table") as (file, _):
-        with outputs.exclusively(tmp_path):
-            assert living.is_dir()
-            assert file.is_file()
-            assert names(tmp_path) == sorted([".lock", file.name, living.name, "manifest.json", "shard-00002"])
+    with (
+        staged_folder(tmp_path / "shard-00003") as living,
+        private_file(tmp_path / "table") as (file, _),
+        outputs.exclusively(tmp_path),
+    ):
+        assert living.is_dir()
+        assert file.is_file()
+        assert names(tmp_path) == sorted([".lock", file.name, living.name, "manifest.json", "shard-00002"])
 
 
 def test_an_altered_manifest_is_refused_and_one_without_a_checksum_is_read(tmp_path: Path) -> None:
