@@ -16,10 +16,9 @@ from distill.evaluation.targets import Targets
 from distill.recipe.recipe import with_paths_expanded
 from distill.study.cells import Cell
 from distill.study.config import Study
-from distill.study.costs import read_costs
 from distill.study.evaluate import read_evaluation, read_sensitivity
 from distill.study.sensitivity import compared
-from distill.study.sharing import SHARED, CellRun
+from distill.study.sharing import SHARED, CellRun, read_costs
 from distill.study.worker import read_failure
 from pseudo_labels.metrics.bootstrap import LEVEL, Draws
 from pseudo_labels.metrics.correlation import METRICS

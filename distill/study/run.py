@@ -9,9 +9,8 @@ from distill.recipe.recipe import Recipe, with_paths_expanded
 from distill.stages.context import Stage, is_complete, walk
 from distill.stages.fitting import fitting_stages
 from distill.stages.student import student_stages
-from distill.study.costs import record_cost
 from distill.study.evaluate import evaluation_stage
-from distill.study.sharing import CellRun, pool_stages
+from distill.study.sharing import CellRun, pool_stages, record_cost
 from pseudo_labels.files import write_atomic
 from pseudo_labels.outputs import MANIFEST, read_manifest
 

@@ -10,9 +10,9 @@ from distill.evaluation.targets import Targets
 from distill.stages.context import make_once
 from distill.study.cells import Cell, study_targets
 from distill.study.config import Study, load_study
-from distill.study.costs import record_cost
 from distill.study.evaluate import KIND, PREDICTIONS, basis_of
 from distill.study.result import build_result, cell_run
+from distill.study.sharing import record_cost
 from pseudo_labels.files import canonical_json
 from pseudo_labels.records import Status
 from tests.helpers.studies import study_tree, write_study
