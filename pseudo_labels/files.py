@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pseudo_labels.errors import (
     EXHAUSTED,
@@ -163,6 +163,11 @@ def utf8_path(path: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         return "file://" + quote_from_bytes(os.fsencode(os.path.abspath(text)), safe="")
     return text
+
+
+def from_utf8_path(text: str) -> str:
+    """Inverse of ``utf8_path``."""
+    return os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))) if text.startswith("file://") else text
 
 
 def csv_line(cells: Iterable[str]) -> str:

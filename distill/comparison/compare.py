@@ -19,6 +19,7 @@ from distill.comparison.table import (
 )
 from distill.evaluation.benchmarks.registry import Benchmark
 from distill.terminal import console
+from pseudo_labels.errors import OutputConflictError
 from pseudo_labels.files import checksummed_json, digest_of, read_record, sha256_file, write_atomic
 from pseudo_labels.outputs import exclusively
 from students.latency import machine_name
@@ -43,12 +44,33 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
     comparison = load_comparison(name, settings or [], out)
     check_models(comparison)
     with exclusively(comparison.out):
+        _refuse_others(comparison, overwrite)
         result = _result(comparison, overwrite)
     console.out.print(console_table(result))
     for gain in result["gains"]:
         console.out.print(gain_sentence(gain), markup=False, highlight=False)
     console.out.print(footing(result), markup=False, highlight=False)
     console.out.print(f"table and plots: {comparison.out}", markup=False)
+
+
+def _refuse_others(comparison: Comparison, overwrite: bool) -> None:
+    """Refuse to replace files that another comparison, or somebody else, wrote."""
+    out = comparison.out
+    if not (out / RECORD).exists():
+        there = next((name for name in (TABLE, ACCURACY, PREDICTED) if (out / name).exists()), None)
+        if there is not None and not overwrite:
+            raise OutputConflictError(
+                f"{out / there} exists already, and not from a comparison: choose another --out, or add --overwrite"
+            )
+        return
+    if overwrite:
+        return
+    record = read_record(out / RECORD, what="comparison", remedy="add --overwrite to replace it")
+    if not isinstance(record, dict) or record.get("name") != comparison.name:
+        raise OutputConflictError(
+            f"{out} holds another comparison than {comparison.name!r}: choose another --out, or add --overwrite to "
+            "replace it"
+        )
 
 
 def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwrite: bool) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def write_split(compared: Compared, path: Path, *, validation: float, seed: int)
     for key, image in usable.items():
         if parts[key] in {part.value for part in Part}:
             # A relative path would be read relative to the folder of ``split.csv``; ``repr`` keeps all digits.
-            file = os.path.abspath(image.file)
+            file = utf8_path(os.path.abspath(image.file))
             rows.append([file, repr(float(image.score)), compared.scene_of[key], parts[key], image.subset])
     write_atomic(path, _csv(["image", "mos", "group", "split", "subset"], rows))
     return {"images": dict(Counter(parts.values())), "reason": ""}
@@ -69,7 +69,8 @@ def _none(path: Path, reason: str) -> dict[str, Any]:
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    return "".join(csv_line(map(utf8_path, row)) for row in (header, *rows)).encode()
+    # Ids may hold bytes that are not UTF-8; the file must stay readable.
+    return "".join(map(csv_line, (header, *rows))).encode("utf-8", "backslashreplace")
 
 
 VALIDATION = 0.15
