@@ -4,7 +4,7 @@
     print(Scorer().score("photo.jpg").score)
 
 Each name is imported when it is first used, so that scoring never loads what only training needs. All but ``Scorer``,
-``Result``, ``score`` and ``list_models`` need ``pip install 'pocketiqa[train]'``.
+``Result``, ``score`` and ``list_models`` need the extra ``train``.
 """
 
 from importlib import import_module
@@ -50,8 +50,10 @@ def __getattr__(name: str) -> Any:
         try:
             value = getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:
+            from pseudo_labels.errors import install_command
+
             raise ModuleNotFoundError(
-                f"pocketiqa.{name} needs {error.name}: pip install 'pocketiqa[train]'", name=error.name
+                f"pocketiqa.{name} needs {error.name}: {install_command('train')}", name=error.name
             ) from error
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -1,4 +1,4 @@
-"""Views of an image that a label may speak of: all of it, its mirror image, or a window of it."""
+"""What a label of an image can be of: the whole image, its mirror image, or a crop."""
 
 import re
 from dataclasses import dataclass
@@ -9,27 +9,27 @@ from pseudo_labels.defaults import CROP_LARGEST, CROP_SMALLEST
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 
+FULL, FLIP = "full", "flip"
+# Of a fraction, so that the name of a crop in a store gives exactly this crop back. Rounding moves an edge by at most
+# 0.05 pixels in an image of 1,000.
+_DIGITS = 4
+_CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
+
 
 def generator(*key: int | float | str) -> np.random.Generator:
     """A generator that equal keys give on every machine and in every process, unlike ``hash()``."""
     return np.random.Generator(np.random.PCG64(int(digest_of(list(key)), 16)))
 
 
-FULL, FLIP = "full", "flip"
-
-_DIGITS = 4  # of a share: a hundredth of a pixel of most images
-_CROP = re.compile(r"crop (0\.\d{4}) (0\.\d{4}) ([01]\.\d{4}) ([01]\.\d{4})")
-
-
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image, as shares of its height and width: the same part at every size.
+    """A part of an image, as fractions of its height and width: the same part at every size.
 
     Attributes:
-        top: where it begins.
-        left: likewise.
-        height: above 0; it ends within the image.
-        width: likewise.
+        top: upper edge as a fraction of the height, in [0, 1).
+        left: left edge as a fraction of the width, in [0, 1).
+        height: fraction of the height, above 0; it ends within the image.
+        width: fraction of the width, above 0; it ends within the image.
     """
 
     top: float = 0.0
@@ -45,10 +45,11 @@ class Crop:
     def in_pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width in an image of this size; at least one pixel."""
         tall, wide = (max(1, round(fraction * side)) for fraction, side in ((self.height, height), (self.width, width)))
+        # Rounded on their own, top and height may together exceed the image by a pixel.
         return min(round(self.top * height), height - tall), min(round(self.left * width), width - wide), tall, wide
 
     def cut(self, rgb: np.ndarray) -> np.ndarray:
-        """The window of an image HxWx3, contiguous."""
+        """This part of an image HxWx3, contiguous."""
         top, left, height, width = self.in_pixels(*rgb.shape[:2])
         return np.ascontiguousarray(rgb[top : top + height, left : left + width])
 
@@ -57,15 +58,16 @@ WHOLE = Crop()
 
 
 def crop_of(view: str) -> Crop:
-    """What part of an image a view shows.
+    """The crop that the ``view`` of a label names; ``WHOLE`` for the full and the mirrored image.
 
     Raises:
-        PocketiqaError: no view that we know.
+        PocketiqaError: the name is not known.
     """
     if view in (FULL, FLIP):
         return WHOLE
     match = _CROP.fullmatch(view)
     window = Crop(*map(float, match.groups())) if match else WHOLE
+    # Sums of decimals carry float noise: 1 is told by being below the next larger sum of four digits.
     fits = window.top + window.height < 1 + 10**-_DIGITS and window.left + window.width < 1 + 10**-_DIGITS
     if not match or not fits or not window.height * window.width:
         raise PocketiqaError(
@@ -76,15 +78,15 @@ def crop_of(view: str) -> Crop:
 
 @dataclass(frozen=True)
 class RandomCrops:
-    """One random window of each image: of its own aspect, anywhere in it, the same in every process and run.
+    """One random crop of each image, anywhere in it and with its aspect ratio; the same in every process and run.
 
     Attributes:
-        smallest: least share of height and width, above 0.
-        largest: largest share, at most 1.
-        seed: another seed, other windows.
+        smallest: least fraction of height and width, above 0.
+        largest: largest fraction, at most 1.
+        seed: seed of sizes and positions.
 
     Raises:
-        PocketiqaError: shares out of range, or the smaller one last.
+        PocketiqaError: a fraction is out of range, or ``smallest`` is above ``largest``.
     """
 
     smallest: float = CROP_SMALLEST
@@ -94,13 +96,15 @@ class RandomCrops:
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= self.largest <= 1:
             raise PocketiqaError(
-                f"crops from {self.smallest} to {self.largest} of a side: give two shares above 0 and at most 1, "
+                f"crops from {self.smallest} to {self.largest} of a side: give two fractions above 0 and at most 1, "
                 "the smaller first"
             )
 
     def of(self, image_id: str) -> Crop:
-        """The window of an image."""
+        """The crop of an image, by its id."""
+        # The word keeps these draws apart from those of distortions, which are made from seed and id, too.
         size, down, across = generator("crop", self.seed, image_id).random(3).tolist()
         fraction = max(round(self.smallest + size * (self.largest - self.smallest), _DIGITS), 10**-_DIGITS)
-        top, left = (round(place * (1 - fraction), _DIGITS) for place in (down, across))
+        # Rounded before it is used: what is cut is what the name in the store says.
+        top, left = (round(position * (1 - fraction), _DIGITS) for position in (down, across))
         return Crop(top, left, fraction, fraction)

@@ -21,15 +21,17 @@ from scipy.sparse.csgraph import connected_components
 from pseudo_labels.errors import PocketiqaError
 
 HASH_BITS = 64
+# Both limits tell the flat pictures from the photographs of ``tests/pseudo_labels/test_duplicates.py``.
 FLAT_SPAN = 12
 FLAT_BITS = 6
+# With more bits, bands get so short (64 / 12 bits and less) that many of all pairs share one and must be compared.
 MAX_DISTANCE = 10
-_PAIRS_AT_ONCE = 1 << 20
+_PAIRS_AT_ONCE = 1 << 20  # 8 MB of compared hashes
 _BITS_OF_16 = np.array([value.bit_count() for value in range(1 << 16)], dtype=np.uint8)
 
 
 class Fingerprint(NamedTuple):
-    """What near duplicates are found by: 16 hex digits, and whether they say nothing."""
+    """What near duplicates are found by: 16 hex digits, and whether the picture is too flat for these."""
 
     dhash: str
     is_flat: bool
@@ -49,7 +51,7 @@ def group_near_duplicates(fingerprints: Sequence[Fingerprint | None], near_dupli
     """Join pictures whose hashes differ in at most so many bits, and pictures that are joined through others.
 
     Args:
-        fingerprints: one a picture, in order; None takes part in nothing.
+        fingerprints: one for each picture, in order; a picture with None is grouped with nothing.
         near_duplicate_distance: 0 to ``MAX_DISTANCE`` bits of 64.
 
     Returns:
@@ -60,13 +62,16 @@ def group_near_duplicates(fingerprints: Sequence[Fingerprint | None], near_dupli
     """
     if not 0 <= near_duplicate_distance <= MAX_DISTANCE:
         raise PocketiqaError(
-            f"near_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE} (of {HASH_BITS} bits)"
+            f"near_duplicate_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE} "
+            f"(of {HASH_BITS} bits)"
         )
     first = np.arange(len(fingerprints))
     at = np.array([index for index, print_ in enumerate(fingerprints) if print_ and not print_.is_flat], dtype=np.int64)
     hashes = np.array([int(fingerprints[index].dhash, 16) for index in at], dtype=np.uint64)
+    # Equal hashes are joined without comparing them, so that many copies of one picture cost nothing.
     values, which = np.unique(hashes, return_inverse=True)
     labels = np.arange(len(values))
+    # Merged batch by batch: all pairs of a large pool need not fit into memory.
     for left, right in near_duplicate_pairs(values, near_duplicate_distance):
         edges = coo_array((np.ones(len(left), dtype=bool), (labels[left], labels[right])), shape=(len(values),) * 2)
         labels = connected_components(edges, directed=False)[1][labels]
@@ -106,6 +111,7 @@ def _pairs_within(values: np.ndarray, bucket: np.ndarray, distance: int) -> Iter
     for start in range(0, len(bucket), rows):
         block, rest = bucket[start : start + rows], bucket[start:]
         left, right = np.nonzero(_bits(values[block, None] ^ values[rest]) <= distance)
+        # Both are counted from ``start``: no picture is paired with itself, and no pair comes twice out of one bucket.
         once = left < right
         if once.any():
             yield block[left[once]], rest[right[once]]

@@ -1,9 +1,15 @@
 """Errors that a user can act on: the command line prints their message as one line, without a traceback."""
 
 import errno
+import json
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+
+_CLONE = Path(__file__).resolve().parents[1]
 
 
 class PocketiqaError(Exception):
@@ -56,6 +62,7 @@ def system_words(error: OSError) -> tuple[str, str]:
     return _SYSTEM.get(error.errno or 0, (unknown, "mend this"))
 
 
+# Python shows a FutureWarning to every user, but hides most DeprecationWarnings.
 class RenamedWarning(FutureWarning):
     """An old name was used; it is read in this release only."""
 
@@ -73,5 +80,37 @@ def read_renamed(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[
     old = [name for name in renamed if name in values and renamed[name] not in values]
     for name in old:
         text = f"{name!r} is called {renamed[name]!r} now; the old name is read in this release only"
+        # Where it is reported: the caller of the function that reads the names.
         warnings.warn(text, RenamedWarning, stacklevel=3)
     return {renamed[name] if name in old else name: value for name, value in values.items()}
+
+
+def install_command(*extras: str) -> str:
+    """The command that installs extras of pocketiqa where this code comes from, to be quoted in a message.
+
+    In a clone pip must be given the folder, as the name alone would ask a package index for another release; an
+    installation from a folder or a repository is repeated from there.
+
+    Args:
+        extras: of ``pyproject.toml``, such as ``train``.
+    """
+    source, wanted = _source(), ",".join(extras)
+    if "+" in source.partition("://")[0]:
+        return f"pip install 'pocketiqa[{wanted}] @ {source}'"
+    return f"pip install '{source}[{wanted}]'"
+
+
+def _source() -> str:
+    """What pip is to be given: a folder (``.`` for the current one), the address of a repository, or the name."""
+    if (_CLONE / "pyproject.toml").is_file():
+        return "." if Path.cwd() == _CLONE else str(_CLONE)
+    try:
+        # Written by pip for what did not come from an index (PEP 610).
+        record = json.loads(distribution("pocketiqa").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return "pocketiqa"
+    address = str(record.get("url", ""))
+    if "vcs_info" in record:
+        return f"{record['vcs_info'].get('vcs', 'git')}+{address}"
+    folder = Path(unquote(urlsplit(address).path))
+    return str(folder) if "dir_info" in record and folder.is_dir() else "pocketiqa"

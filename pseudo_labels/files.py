@@ -117,6 +117,7 @@ def read_record(path: Path, *, what: str, remedy: str = _REMEDY) -> Any:
 
 def checksummed_line(record: Mapping[str, Any]) -> bytes:
     """A record as one line of JSON with its checksum; ``read_lines`` verifies it."""
+    # NaN is no JSON: readers in other languages would refuse the whole line.
     as_read = json.loads(json.dumps(record, allow_nan=False))
     return json.dumps({**as_read, CHECKSUM: digest_of(as_read)}, sort_keys=True).encode() + b"\n"
 

@@ -1,12 +1,13 @@
 """Any image file -> RGB uint8: the one decoder, so that training, labelling, evaluation and runtime agree to the pixel.
 
-Accepted, by content and never by name: JPEG (with MPO), PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF and PNM (P1 to P6).
+Accepted, by content and never by name: JPEG (with MPO), PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF and PNM (P1 to P6);
+HEIC and other HEIF where the package pillow-heif is installed.
 Only these Pillow plugins are ever called; formats that run programs or fetch files (EPS, PSD, FPX, ...) are not.
 
 How pixels become 8-bit RGB:
 
 * the first frame of an animation, the first page of a TIFF, the main photograph of an MPO;
-* the EXIF orientation is applied; damaged EXIF is ignored, it says nothing about the pixels;
+* the EXIF orientation is applied; corrupt EXIF is ignored, it says nothing about the pixels;
 * alpha, palette transparency and colour keys are composited on ``DecodeLimits.background``;
 * 16-bit gray is scaled (x / 257, rounded), 12-bit TIFF likewise (x * 255 / 4095); 16-bit colour arrives from Pillow as
   its high byte, which differs from rounding by at most one level;
@@ -14,10 +15,12 @@ How pixels become 8-bit RGB:
   so they are refused instead of guessed;
 * CMYK is converted by Pillow's formula, and embedded ICC profiles are ignored, as the published IQA datasets are read.
 
-Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about damaged metadata
-are silenced. ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
+Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about corrupt metadata
+and about sizes below ``DecodeLimits.max_pixels`` are silenced, and so are the lines that libtiff prints.
+``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
 """
 
+import ctypes
 import errno
 import io
 import os
@@ -27,6 +30,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 import numpy as np
@@ -45,6 +49,7 @@ from PIL import (
 
 from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.foreign import HEIF_BRANDS, foreign_format
 from pseudo_labels.records import Status
 
 MAX_BYTES = 1 << 30
@@ -69,6 +74,8 @@ _UPRIGHT = {
 # Pillow hands 16-bit samples of these over in its mode of 32 bits. In other such images nothing says what white is.
 _DECLARES_WHITE_OF_32_BITS = (PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile, TiffImagePlugin.TiffImageFile)
 _PIL_COMPLAINT = ("ignore", None, UserWarning, re.compile(r"PIL\.\w+Plugin"), 0)
+# Pillow warns above 89 megapixels, whoever asks; here ``DecodeLimits.max_pixels`` decides.
+_PIL_SIZE_WARNING = ("ignore", None, Image.DecompressionBombWarning, None, 0)
 
 
 @dataclass(frozen=True)
@@ -239,6 +246,9 @@ def _upright_rgb(image: Image.Image, name: str, limits: DecodeLimits) -> np.ndar
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
     """Format by its signature. JPEG and MPO go to the same plugin, which reads the main photograph of both."""
+    # First, for some of them begin as a JPEG or a TIFF does.
+    if foreign := foreign_format(data):
+        raise ImageError(Status.NOT_AN_IMAGE, foreign)
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG", JpegImagePlugin.JpegImageFile
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -258,8 +268,9 @@ def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
         return "AVIF", _avif_plugin()
     if re.match(rb"P[1-6]\s", data):
         return "PNM", PpmImagePlugin.PpmImageFile
-    hint = "HEIC is not accepted: save it as JPEG or PNG" if brands & {b"heic", b"heix", b"hevc", b"mif1"} else ""
-    raise ImageError(Status.NOT_AN_IMAGE, hint or f"begins with {data[:12]!r}, which is none of {_ACCEPTED}")
+    if brands & HEIF_BRANDS:
+        return "HEIC", _heif_plugin()
+    raise ImageError(Status.NOT_AN_IMAGE, f"begins with {data[:12]!r}, which is none of {_ACCEPTED}")
 
 
 def _avif_plugin() -> type[ImageFile.ImageFile]:
@@ -270,6 +281,16 @@ def _avif_plugin() -> type[ImageFile.ImageFile]:
         if AvifImagePlugin.SUPPORTED:
             return AvifImagePlugin.AvifImageFile
     raise ImageError(Status.NOT_AN_IMAGE, "AVIF, which this Pillow does not read: install Pillow 11.3 or newer")
+
+
+def _heif_plugin() -> type[ImageFile.ImageFile]:
+    """An extra: libheif turns and mirrors the picture as the file says, and the plugin takes the EXIF tag away."""
+    with suppress(ImportError):
+        from pillow_heif import HeifImageFile
+
+        return HeifImageFile
+    reason = "HEIC, which needs the package pillow-heif: pip install pillow-heif, or save it as JPEG or PNG"
+    raise ImageError(Status.NOT_AN_IMAGE, reason)
 
 
 def _iso_brands(data: bytes) -> set[bytes]:
@@ -293,7 +314,7 @@ def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes, limits
 
 @contextmanager
 def _as_image_error(what: str) -> Iterator[None]:
-    """Damaged files make Pillow raise nearly anything (SyntaxError, struct.error, KeyError, OverflowError, ...)."""
+    """Corrupt files make Pillow raise nearly anything (SyntaxError, struct.error, KeyError, OverflowError, ...)."""
     try:
         yield
     except ImageError:
@@ -309,7 +330,7 @@ def _as_image_error(what: str) -> Iterator[None]:
 def _said(error: Exception) -> str:
     """The message without addresses of objects, which differ from run to run."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))
-    return f"{text[:160] or 'damaged'} ({type(error).__name__})"
+    return f"{text[:160] or 'corrupt'} ({type(error).__name__})"
 
 
 def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
@@ -321,9 +342,32 @@ def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
 
 
 def _silence_complaints() -> None:
-    """Keep one narrow filter in front, where it is found at once; ``warnings.catch_warnings`` is not thread-safe."""
-    if list(warnings.filters[:1]) != [_PIL_COMPLAINT]:
+    """Keep narrow filters in front, where they are found at once; ``warnings.catch_warnings`` is not thread-safe."""
+    if list(warnings.filters[:2]) != [_PIL_SIZE_WARNING, _PIL_COMPLAINT]:
         warnings.filterwarnings("ignore", category=UserWarning, module=_PIL_COMPLAINT[3].pattern)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    _silence_libtiff()
+
+
+@lru_cache(maxsize=1)
+def _silence_libtiff() -> bool:
+    """Take libtiff's printing of errors and warnings away, for good and for the whole process.
+
+    Pillow raises an error of its own for the same fault; libtiff's line, which names no file, would only be in the way
+    of the rows. Its functions are looked up through Pillow's extension module, which is linked with it.
+
+    Returns:
+        Whether that was possible: not where libtiff was linked into the module itself, or left out.
+    """
+    try:
+        library = ctypes.CDLL(Image.core.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = library[name]
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+    except (AttributeError, OSError, TypeError):
+        return False
+    return True
 
 
 def _orientation(image: Image.Image) -> int:

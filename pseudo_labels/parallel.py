@@ -12,20 +12,17 @@ from typing import Any, TypeVar
 
 from pseudo_labels.errors import PocketiqaError
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+"""Told how much of a longer work is done, and how much there is in total, in the unit of that work."""
+# The function of this worker process, set once when it starts.
+_work: Callable[[Any], Any] | None = None
+
 
 def usable_cores() -> int:
     """Cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-Progress = Callable[[int, int], None]
-"""Told how much of a longer work is done, and how much there is in total, in the unit of that work."""
-
-# The function of this worker process, set once when it starts.
-_work: Callable[[Any], Any] | None = None
 
 
 def in_order(
@@ -49,8 +46,8 @@ def in_order(
         workers: threads or processes; 0 works in the caller's own thread.
         ahead: most results in work or waiting to be taken; None is four a worker.
         processes: fresh processes (spawn), which inherit no thread and no lock, in place of threads.
-        size: of an item, in any unit; with it, items are also held back while more than ``size_ahead`` would be in
-            work or waiting. A single larger item is let through.
+        size: gives the size of an item, in any unit; with it, items are also held back while more than ``size_ahead``
+            would be in work or waiting. A single larger item is let through.
         size_ahead: see ``size``.
 
     Raises:
@@ -67,6 +64,7 @@ def in_order(
         for item in items:
             item_size = size(item) if size else 0
             while waiting and (len(waiting) >= most or (size and size_waiting + item_size > size_ahead)):
+                # From the front alone: a slow item makes finished ones wait, but the order stays and memory is bounded.
                 done_size, future = waiting.popleft()
                 size_waiting -= done_size
                 yield future.result()
@@ -84,7 +82,11 @@ def in_order(
 
 
 def _process_pool(workers: int, function: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    # Not ``fork``: the child would have copies of locks that threads of the parent hold, which nobody in it ever
+    # releases.
     context = multiprocessing.get_context("spawn")
+    # As ``initargs`` the function is sent once to each worker; with each task, a large one would travel again and
+    # again.
     return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(function,))
 
 
@@ -93,6 +95,7 @@ def _begin(function: Callable[[Any], Any]) -> None:
     _work = function
     # Ctrl-C reaches every process of the terminal; stopping is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A daemon, so that it does not keep a worker alive that has nothing left to do.
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
@@ -101,6 +104,7 @@ def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        # Not ``sys.exit``, which would end only this thread.
         os._exit(1)
 
 

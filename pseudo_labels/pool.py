@@ -183,15 +183,28 @@ class Pool:
             raise ImageError(Status.CHANGED, "the content is not the one that entered the pool: build the pool again")
         return data
 
-    def load(self, ref: ImageRef, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+    def load(self, ref: ImageRef, limits: DecodeLimits | None = None) -> np.ndarray:
         """The decoded image, uint8 HxWx3 RGB.
+
+        Args:
+            ref: row of this pool.
+            limits: for decoding; None accepts the size that the image had when it entered the pool, whatever the limits
+                were then.
 
         Raises:
             ImageError: as ``read`` and ``images.decode``; for a row that is not ``ok``, its own status and reason.
         """
         if ref.status != Status.OK:
             raise ImageError(Status(ref.status), ref.reason)
-        return decode(self.read(ref), limits)
+        return decode(self.read(ref), limits or _accepting(ref))
+
+
+def _accepting(ref: ImageRef) -> DecodeLimits:
+    """The usual limits, widened to the size of an image; of rows that others wrote, the size may not be known."""
+    if not ref.width * ref.height:
+        return DEFAULT_LIMITS
+    largest = max(DEFAULT_LIMITS.max_pixels, ref.width * ref.height)
+    return replace(DEFAULT_LIMITS, max_pixels=largest, min_side=min(DEFAULT_LIMITS.min_side, ref.width, ref.height))
 
 
 def write_pool(
@@ -232,6 +245,7 @@ def build_pool(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Pool:
     """Read every image of ``sources`` once and write the pool.
 
@@ -244,11 +258,12 @@ def build_pool(
         out: the pool's folder.
         limits: images outside are bad rows.
         near_duplicate_distance: see ``duplicates.group_near_duplicates``.
-        max_bad_fraction: above this share of bad rows the pool is not finished; its rows are written all the same, for
-            looking at. Duplicates are not bad.
+        max_bad_fraction: above this fraction of bad rows the pool is not finished; its rows are written, so that
+            they can be examined. Duplicates are not bad.
         workers: threads; Pillow decodes outside Python's lock. The pool does not depend on it.
         overwrite: replace an earlier pool that was made differently.
         progress: called with images done and in total.
+        warn: called with each of the notes of ``sources.Listing``.
 
     Raises:
         PocketiqaError: no images, too many bad ones, or an argument out of range.
@@ -257,6 +272,9 @@ def build_pool(
     """
     _check_arguments(near_duplicate_distance, max_bad_fraction, workers)
     out, listing = Path(out), list_sources(sources)
+    if warn is not None:
+        for note in listing.notes:
+            warn(note)
     spec = _spec(listing, limits, near_duplicate_distance)
 
     @cache
@@ -277,12 +295,12 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
     """Keep a finished pool whose files have other times, but the content that they had: days of work may rest on it.
 
     Args:
-        folder: of the pool.
+        folder: folder of the pool.
         spec: as the files are now; only its ``files_digest`` may differ from the pool's.
         measure: gives the rows that the files make now; asked only if that differs.
 
     Returns:
-        Whether there is such a pool; its manifest then states the files as they are now. A damaged one is none: who
+        Whether there is such a pool; its manifest then states the files as they are now. A corrupt one is none: who
         claims the folder next says so, or starts over.
     """
     try:
@@ -299,9 +317,9 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
 
 def _check_arguments(near_duplicate_distance: int, max_bad_fraction: float, workers: int) -> None:
     if not 0 <= near_duplicate_distance <= MAX_DISTANCE:
-        raise PocketiqaError(f"near_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE}")
+        raise PocketiqaError(f"near_duplicate_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE}")
     if not 0 <= max_bad_fraction <= 1:
-        raise PocketiqaError(f"max_bad_share is {max_bad_fraction}, but must be 0 to 1")
+        raise PocketiqaError(f"max_bad_fraction is {max_bad_fraction}, but must be 0 to 1")
     if workers < 1:
         raise PocketiqaError(f"workers is {workers}, but must be at least 1")
 
@@ -326,7 +344,7 @@ def _refuse_bad(refs: Sequence[ImageRef], max_bad_fraction: float, out: Path) ->
     shown = "; ".join(f"{count} {status} (such as: {examples[status]})" for status, count in common)
     raise PocketiqaError(
         f"{len(bad)} of {len(refs)} images are bad, above the limit of {max_bad_fraction:.0%}: {shown}. Every row with "
-        f"its reason is in {out / TABLE}: mend the sources and run again with --overwrite, or raise --max-bad-share"
+        f"its reason is in {out / TABLE}: mend the sources and run again with --overwrite, or raise --max-bad-fraction"
     )
 
 
@@ -339,7 +357,9 @@ def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
             for ref in block:
                 identity.update(json.dumps([getattr(ref, name) for name in _IDENTITY]).encode())
                 statuses[ref.status] += 1
-                groups.add(ref.group)
+                # A bad image is a group of its own, but shows no scene that anybody could use.
+                if ref.status in (Status.OK, Status.DUPLICATE):
+                    groups.add(ref.group)
             columns = {name: [getattr(ref, name) for ref in block] for name in _SCHEMA.names}
             writer.write_table(pa.table(columns, schema=_SCHEMA))
     data = sink.getvalue().to_pybytes()

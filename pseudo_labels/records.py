@@ -1,4 +1,4 @@
-"""The rows that travel between stages: images of a pool, and what a teacher said of them."""
+"""The rows that pass between stages: images of a pool, and the labels that a teacher gave them."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 from pseudo_labels.crops import FULL
 from pseudo_labels.files import digest_of
 
-# A label's weight falls to a half where its spread reaches this, a tenth of the scale: about how far the mean opinions
+# A label's weight falls to a half where its spread reaches this, a tenth of the scale: about how far the mean ratings
 # of two panels of observers are apart.
 SPREAD_OF_HALF_WEIGHT = 0.1
 
@@ -33,16 +33,17 @@ class Status(StrEnum):
     UNREADABLE = "unreadable"  # there, but cannot be opened (permissions, input or output error)
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # no format that we accept
-    CORRUPT = "corrupt"  # an accepted format, but truncated or damaged
+    CORRUPT = "corrupt"  # an accepted format, but truncated or altered
     TOO_LARGE = "too_large"  # above the declared pixel limit
     TOO_SMALL = "too_small"  # below the declared side
     CHANGED = "changed"  # the bytes are not those that entered the pool
-    NO_REFERENCE = "no_reference"  # a full-reference teacher, and the clean image is not to be had
+    NO_REFERENCE = "no_reference"  # a full-reference teacher, and the clean image is not available
     SEEN = "seen"  # the teacher was fitted to this image, and only labels of unseen ones were wanted
     FAILED = "failed"  # the model gave no finite score
     DROPPED = "dropped"  # teachers gave scores, but fusion did not keep the row
 
 
+# 96 bits: that any two of a billion images share an id has a chance below 1e-11.
 _ID_DIGITS = 24
 
 
@@ -96,7 +97,7 @@ class TeacherStamp:
         weights: digest of the weights (or of the constants of a teacher without weights).
         options: everything else that changes a score, as JSON values.
         scale: what 0 and 1 mean, for a person.
-        licence: of weights and training data, as far as known.
+        licence: licence of weights and training data, as far as known.
     """
 
     name: str
@@ -121,7 +122,7 @@ class PseudoLabel:
     """One row of a label store.
 
     Attributes:
-        id: of the image in its pool.
+        id: id of the image in its pool.
         uri: as in the pool.
         sha256: of the bytes that were labelled.
         view: ``full``, or the name of an augmented view (a row of its own).

@@ -1,7 +1,8 @@
 """Images kept in the rows of tables: Parquet files and Hugging Face datasets saved to disk.
 
-The encoded bytes come from the column ``image`` or, failing that, from the only column that can hold them: binary, or a
-struct with a binary field ``bytes`` (how ``datasets.Image`` is stored). A ``path`` without bytes is never followed.
+The encoded bytes come from the column ``image`` or, failing that, from the only column that can hold them: binary (of
+any length type, dictionary-encoded or not), or a struct with such a field ``bytes`` (how ``datasets.Image`` is stored).
+A ``path`` without bytes is never followed. Lists of images, and images deeper in structs, are refused.
 Random access costs a whole Parquet row group at a time: unpack a file with large row groups before shuffled reading.
 """
 
@@ -11,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeGuard, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.foreign import SIGNATURE_BYTES, foreign_format
 from pseudo_labels.images import ImageError, open_regular
 from pseudo_labels.records import Status
 
@@ -53,6 +55,8 @@ class _Recent:
 
 class _ParquetTable:
     def __init__(self, where: Path | str):
+        if isinstance(where, Path):
+            _refuse_pointer(where)
         # A path goes in as bytes, so that any name works.
         self._file = pq.ParquetFile(pa.OSFile(os.fsencode(where)) if isinstance(where, Path) else open_remote(where))
         self._column = image_column(self._file.schema_arrow, str(where))
@@ -70,6 +74,15 @@ class _ParquetTable:
 
     def row_group(self, index: int) -> pa.ChunkedArray:
         return self._file.read_row_group(index, columns=[self._column]).column(self._column)
+
+
+def _refuse_pointer(path: Path) -> None:
+    """A clone without Git LFS has small text files in the position of its Parquet files."""
+    with open_regular(path) as file:
+        begin = file.read(SIGNATURE_BYTES)
+    foreign = "" if begin.startswith(b"PAR1") else foreign_format(begin)
+    if foreign:
+        raise ImageError(Status.UNREADABLE, f"it is {foreign}")
 
 
 class _DatasetTable:
@@ -159,18 +172,69 @@ def image_column(schema: pa.Schema, where: str) -> str:
     able = [field.name for field in schema if _holds_bytes(field.type)]
     if "image" in able:
         return "image"
-    if len(able) == 1:
+    deeper = {field.name: way for field in schema if field.name not in able and (way := _way_to_bytes(field.type))}
+    # A preview beside a column of lists, say, is not what was meant.
+    if len(able) == 1 and not {"image", "images"} & set(deeper):
         return able[0]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    problem = f"{len(able)} columns that can hold images ({', '.join(able)})" if able else "no column with image bytes"
-    raise PocketiqaError(f"{where} has {problem}: name the one to use 'image'; its columns are {columns}")
+    if deeper:
+        column, way = next(iter(deeper.items()))
+        remedy = (
+            "write a table with one image a row"
+            if "[]" in way
+            else f"write a table with {column + way!r} as a column 'image' of its own"
+        )
+        raise PocketiqaError(
+            f"{where} has its images deeper in the column {column!r} ({column}{way}), which is not read: {remedy}; its "
+            f"columns are {columns}"
+        )
+    problem = (
+        f"{len(able)} columns that can hold images ({', '.join(able)}): name the one to use 'image'"
+        if able
+        else "no column with image bytes: embed the images in a column 'image' (links and base64 text are not followed)"
+    )
+    raise PocketiqaError(f"{where} has {problem}; its columns are {columns}")
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
+    kind = _plain(kind)
     if pa.types.is_struct(kind):
         position = kind.get_field_index("bytes")
-        return position >= 0 and _holds_bytes(kind.field(position).type)
+        return position >= 0 and _is_binary(kind.field(position).type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    # Not those of a fixed length, which are checksums.
+    kind = _plain(kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of the values behind a dictionary or an extension."""
+    if isinstance(kind, pa.DictionaryType):
+        return _plain(kind.value_type)
+    return _plain(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _way_to_bytes(kind: pa.DataType) -> str:
+    """From a column of lists and structs to image bytes in it, such as ``[].image``; empty if there are none."""
+    kind = _plain(kind)
+    if _is_list(kind):
+        return f"[]{_way_to_bytes(kind.value_type)}" if _leads_to_bytes(kind.value_type) else ""
+    if pa.types.is_struct(kind):
+        fields = (kind.field(position) for position in range(kind.num_fields))
+        return next((f".{own.name}{_way_to_bytes(own.type)}" for own in fields if _leads_to_bytes(own.type)), "")
+    return ""
+
+
+def _leads_to_bytes(kind: pa.DataType) -> bool:
+    return _holds_bytes(kind) or bool(_way_to_bytes(kind))
+
+
+def _is_list(kind: pa.DataType) -> TypeGuard[pa.ListType]:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view)
+    return any(test(kind) for test in (*tests, pa.types.is_large_list_view))
 
 
 def _encoded(value: Any) -> bytes:

@@ -47,6 +47,7 @@ def shard_name(index: int) -> str:
 
 def shard_rows(rows: int, shards: int, index: int) -> range:
     """Positions in the pool of the rows of one shard: contiguous blocks whose sizes differ by at most one."""
+    # In whole numbers, so that each block begins exactly where the one before it ends.
     return range(rows * index // shards, rows * (index + 1) // shards)
 
 
@@ -103,8 +104,8 @@ def shard_files(
     Args:
         labels: the rows, in the pool's order.
         features: arrays whose first axis is the row; stored as fp16. Rows that are not ``ok`` hold zeros.
-        index: of the shard.
-        spec_digest: of the store's spec, so that a shard of another store is known.
+        index: index of the shard.
+        spec_digest: digest of the store's spec, so that a shard of another store is known.
 
     Raises:
         PocketiqaError: a label or a feature cannot be stored.
@@ -134,10 +135,12 @@ def _parquet_bytes(table: pa.Table) -> bytes:
 def _half(name: str, array: np.ndarray, scored: np.ndarray) -> np.ndarray:
     if len(array) != len(scored):
         raise PocketiqaError(f"feature {name!r} has {len(array)} rows, but the shard has {len(scored)}")
+    # Without a warning: what overflows becomes infinite, and is refused below with its name.
     with np.errstate(over="ignore"):
         half = np.ascontiguousarray(array, dtype=np.float16)
     if not np.isfinite(half[scored]).all():
         raise PocketiqaError(f"feature {name!r} is not finite in fp16 (largest magnitude 65504): scale it down")
+    # Zeros and not what the model left: the bytes must follow from the labels alone.
     mask = scored.reshape((-1,) + (1,) * (half.ndim - 1))
     return np.where(mask, half, np.float16(0))
 
@@ -148,8 +151,10 @@ def find_fault(folder: Path, *, index: int, spec_digest: str, rows: int, feature
         marker = read_json(folder / MARKER, what="shard marker")
         written = (marker["index"], marker["spec"], marker["rows"])
         digests = dict(marker["files"])
+    # A corrupt marker can fail in each of these ways. All mean that the shard is labelled again.
     except (PocketiqaError, OSError, KeyError, TypeError, ValueError) as error:
         return f"{MARKER} cannot be read ({type(error).__name__})"
+    # Before any large file is read: digests of the files alone would accept a shard that was copied from another place.
     if written != (index, spec_digest, rows):
         return f"{MARKER} belongs to another shard or store"
     expected = {LABELS, STATS} | ({FEATURES} if features else set())

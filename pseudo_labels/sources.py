@@ -2,40 +2,46 @@
 
 Five kinds of source:
 
-* a folder, searched to its bottom, by path or fsspec address: every file whose suffix is in ``SUFFIXES``, sorted by
-  path. Other files are passed over. Links are followed, each real folder once. Broken links, link loops, folders that
-  cannot be listed and folders named like images are listed too: reading them gives the reason;
+* a folder, searched to its bottom, by path or fsspec address: every file that ``folders`` takes for an image, sorted by
+  path. Links are followed, each real folder once. Broken links, link loops, folders that cannot be listed and folders
+  named like images are listed too: reading them gives the reason;
 * a file of any other kind than the next three: one image, whatever its suffix;
 * ``*.tar``: a WebDataset shard, the members with an image suffix. Compressed tars have no random access: refused;
 * ``*.parquet``: a row for each image, see ``rows``;
 * a folder written by ``datasets.Dataset.save_to_disk`` or ``DatasetDict.save_to_disk``.
+
+What a folder or a tar holds besides is counted and said, see ``Listing.notes``.
 """
 
+import errno
 import hashlib
 import os
 import tarfile
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from fsspec.core import url_to_fs
 
 from pseudo_labels import addresses
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import read_json
+from pseudo_labels.folders import (
+    DECODED_SUFFIXES,
+    PassedOver,
+    is_image_name,
+    leftover_on_the_way,
+    list_folder,
+)
+from pseudo_labels.foreign import SIGNATURE_BYTES, foreign_format, is_tar
 from pseudo_labels.images import ImageError, open_regular
 from pseudo_labels.records import Status
 from pseudo_labels.rows import dataset_length, open_remote, parquet_length, stamp_of
 
-# HEIC and JPEG XL are here although they cannot be decoded: better a row that says so than silence.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
-    *(".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".avif", ".avifs", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *(".heic", ".heif", ".jxl"),
-)
 _COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_ZEROS_AT_ONCE = 1 << 20
+_NAME_THEM = "name them as sources themselves"
 
 
 class Entry(NamedTuple):
@@ -59,10 +65,12 @@ class Listing:
     Attributes:
         sources: absolute addresses of the sources.
         entries: in the order of the sources, within a source in its own.
+        notes: sentences on what the sources hold besides: images left out by rule, files not read or passed over.
     """
 
     sources: tuple[str, ...]
     entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -83,96 +91,61 @@ def list_sources(sources: Sequence[str]) -> Listing:
         PocketiqaError: a source does not exist or cannot be opened, or there is not one image.
     """
     entries: dict[str, Entry] = {}
-    names = []
+    names, empty, passed = [], [], PassedOver()
     for source in sources:
         try:
-            name, own = _entries_of(os.fspath(source))
+            name, own = _entries_of(os.fspath(source), passed)
             names.append(name)
+            is_empty = True
             for entry in own:
                 entries.setdefault(entry.address, entry)
+                is_empty = False
+            empty += [name] * is_empty
         except ImageError as error:
             raise PocketiqaError(f"the source {source!r} cannot be opened: {error.reason}") from error
+    notes = passed.sentences(_NAME_THEM)
     if not entries:
         shown = ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+        containers = f".tar and .parquet files and folders saved by `datasets`: {_NAME_THEM}"
         raise PocketiqaError(
-            f"no images in {shown or 'an empty list of sources'}: looked for names ending in {' '.join(SUFFIXES)}; "
-            "name .tar and .parquet files and folders saved by `datasets` themselves, not the folder around them"
+            f"no images in {shown or 'an empty list of sources'}: looked for names ending in "
+            f"{' '.join(DECODED_SUFFIXES)}; {'; '.join(notes) or containers}"
         )
-    return Listing(tuple(names), tuple(entries.values()))
+    notes += [f"no images in the source {name!r}" for name in empty]
+    return Listing(tuple(names), tuple(entries.values()), tuple(notes))
 
 
-def is_image_name(name: str) -> bool:
-    """Whether the suffix is in ``SUFFIXES``."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _entries_of(source: str) -> tuple[str, Iterable[Entry]]:
+def _entries_of(source: str, passed: PassedOver) -> tuple[str, Iterable[Entry]]:
     if "://" in source and not os.path.lexists(source):
-        return _remote(source)
+        return _remote(source, passed)
     name, path = addresses.of_path(source), Path(os.path.abspath(source))
     if os.path.isdir(path):
         splits = _dataset_splits(path)
-        return name, _dataset(splits) if splits else _folder(path)
+        return name, _dataset(splits) if splits else _folder(path, passed)
     # A name from a shell pattern may have vanished since: it becomes a row. Anything else is a slip of the pen.
     if not os.path.lexists(path) and not is_image_name(path.name):
         raise PocketiqaError(f"no such file or folder: {source!r}; check the spelling")
-    return name, _file(name, path)
+    return name, _file(name, path, passed)
 
 
-def _file(name: str, where: Path | str) -> Iterable[Entry]:
+def _file(name: str, where: Path | str, passed: PassedOver) -> Iterable[Entry]:
     lowered = str(where).lower()
     if lowered.endswith(_COMPRESSED_TARS):
         raise PocketiqaError(f"{name!r} is compressed, which rules out random access: decompress it to .tar")
     if lowered.endswith(".tar"):
-        return _tar(name, where)
+        return _tar(name, where, passed)
     if lowered.endswith(".parquet"):
         stamp = stamp_of(where)
         return (Entry(addresses.of_row("parquet", name, row), stamp) for row in range(parquet_length(where)))
     return [Entry(name, file_stamp(where) if isinstance(where, Path) else "")]
 
 
-def _folder(root: Path) -> list[Entry]:
-    """Every image below ``root``. Real folders come before linked ones, so that each is listed under its own path."""
-    entries: list[Entry] = []
-    visited: set[tuple[int, int]] = set()
-    folders, links = deque([os.fspath(root)]), deque[str]()
-    while folders or links:
-        folder = (folders or links).popleft()
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in visited:
-                if _leads_up(folder):
-                    entries.append(_broken(folder, "a link that leads back to a folder it is in"))
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as scan:
-                children = sorted(scan, key=lambda child: child.name)
-        except OSError as error:
-            entries.append(_broken(folder, f"a folder that cannot be listed ({error.strerror})"))
-            continue
-        for child in children:
-            _sort_in(child, entries, folders, links)
+def _folder(root: Path, passed: PassedOver) -> list[Entry]:
+    entries = []
+    for path, problem, is_folder in list_folder(os.fspath(root), passed):
+        stamp = "" if problem or is_folder else file_stamp(path)
+        entries.append(Entry(addresses.of_path(path), stamp, (Status.UNREADABLE, problem) if problem else None))
     return sorted(entries, key=lambda entry: entry.address.encode())
-
-
-def _sort_in(child: os.DirEntry[str], entries: list[Entry], folders: deque[str], links: deque[str]) -> None:
-    is_link = child.is_symlink()
-    is_folder = os.path.isdir(child.path) if is_link else child.is_dir()
-    if is_folder:
-        (links if is_link else folders).append(child.path)
-    # A broken link without a suffix may have been a folder of images: it is not passed over.
-    lost = is_link and "." not in child.name and not os.path.exists(child.path)
-    if lost or is_image_name(child.name):
-        entries.append(Entry(addresses.of_path(child.path), "" if is_folder else file_stamp(child.path)))
-
-
-def _leads_up(link: str) -> bool:
-    inside = Path(os.path.realpath(os.path.dirname(link)))
-    return os.path.islink(link) and Path(os.path.realpath(link)) in (inside, *inside.parents)
-
-
-def _broken(path: str, reason: str) -> Entry:
-    return Entry(addresses.of_path(path), "", (Status.UNREADABLE, reason))
 
 
 def file_stamp(path: str | Path) -> str:
@@ -184,27 +157,77 @@ def file_stamp(path: str | Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _tar(name: str, where: Path | str) -> Iterator[Entry]:
+def _tar(name: str, where: Path | str, passed: PassedOver) -> Iterator[Entry]:
+    """The images of a tar, also of those behind its end: ``cat one.tar two.tar`` leaves zero blocks between them."""
     stamp = stamp_of(where)
     with open_regular(where) if isinstance(where, Path) else open_remote(where) as file:
-        try:
-            archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
-        except tarfile.TarError as error:
-            raise PocketiqaError(f"{name!r} is no uncompressed tar ({error}): decompress or replace it") from error
-        distortion = ""
-        try:
-            while (member := archive.next()) is not None:
-                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # else all would be kept
-                if is_image_name(member.name):
-                    yield _member(name, member, stamp)
-            # A damaged header ends the iteration silently; a sound archive ends with zeros, or just ends.
-            file.seek(archive.offset)
-            distortion = "a header that cannot be read" if file.read(tarfile.BLOCKSIZE).strip(b"\0") else ""
-        except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
-            distortion = str(error) or type(error).__name__
-        if distortion:
-            reason = f"the archive is damaged at byte {archive.offset} ({distortion}): members behind it are lost"
-            yield Entry(name, stamp, (Status.CORRUPT, reason))
+        start: int | None = 0
+        while start is not None:
+            archive, distortion = _opened_tar(name, file, start), ""
+            try:
+                while (member := archive.next()) is not None:
+                    archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # else all would be kept
+                    if _is_wanted(member, name, passed):
+                        yield _member(name, member, stamp)
+            except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+                distortion = str(error) or type(error).__name__
+            start = None if distortion else _behind_zeros(file, archive.offset)
+            # A corrupt header ends the iteration silently; a sound archive ends with zeros, or just ends.
+            if start == archive.offset:
+                start, distortion = None, "a header that cannot be read"
+            if distortion:
+                reason = f"the archive is corrupt at byte {archive.offset} ({distortion}): members behind it are lost"
+                yield Entry(name, stamp, (Status.CORRUPT, reason))
+
+
+def _opened_tar(name: str, file: BinaryIO, start: int) -> tarfile.TarFile:
+    """The archive that begins at ``start``, before its first member is looked at, but for the first archive."""
+    file.seek(start)
+    try:
+        return tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+    except tarfile.TarError as error:
+        file.seek(0)
+        begin = file.read(SIGNATURE_BYTES)
+        foreign = "" if is_tar(begin) else foreign_format(begin)
+        why = f", but {foreign}" if foreign else f" ({error}): decompress or replace it"
+        raise PocketiqaError(f"{name!r} is no uncompressed tar{why}") from error
+
+
+def _is_wanted(member: tarfile.TarInfo, archive: str, passed: PassedOver) -> bool:
+    """Whether a member is an image by its name; others are counted."""
+    rule, is_image = leftover_on_the_way(member.name), is_image_name(member.name)
+    if rule and is_image:
+        passed.left_out[rule] += 1
+    if not rule and not is_image and member.isfile():
+        passed.count(f"{archive}::{os.path.dirname(member.name)}", os.path.basename(member.name))
+    return is_image and not rule
+
+
+def _behind_zeros(file: BinaryIO, start: int) -> int | None:
+    """Offset of the first block from ``start`` on that is not all zeros; None if there is none."""
+    while True:
+        start = _behind_hole(file, start)
+        file.seek(start)
+        block = file.read(_ZEROS_AT_ONCE)
+        if rest := block.lstrip(b"\0"):
+            return start + (len(block) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        if not block:
+            return None
+        start += len(block)
+
+
+def _behind_hole(file: BinaryIO, start: int) -> int:
+    """Where the bytes of a sparse file go on, so that a hole of a terabyte costs nothing; else ``start``."""
+    try:
+        before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        further = os.lseek(file.fileno(), start, os.SEEK_DATA)
+        # The buffer of ``file`` counts on where it left the descriptor.
+        os.lseek(file.fileno(), before, os.SEEK_SET)
+    except (OSError, ValueError, AttributeError) as error:  # no local file, or nothing but a hole up to its end
+        behind_all = isinstance(error, OSError) and error.errno == errno.ENXIO
+        return file.seek(0, os.SEEK_END) if behind_all else start
+    # Blocks are counted from ``start``, which begins one.
+    return start + (further - start) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
 
 
 def _member(archive: str, member: tarfile.TarInfo, stamp: str) -> Entry:
@@ -234,26 +257,35 @@ def _dataset(splits: list[Path]) -> Iterator[Entry]:
             yield Entry(addresses.of_row("dataset", name, row), stamp)
 
 
-def _remote(source: str) -> tuple[str, Iterable[Entry]]:
+def _remote(source: str, passed: PassedOver) -> tuple[str, Iterable[Entry]]:
     if "::" in source:
         raise PocketiqaError(f"chained addresses such as {source!r} are not supported: unpack the archive first")
     try:
         system, root = url_to_fs(source)
         name = system.unstrip_protocol(root)
         if name.startswith(("file://", "local://")):
-            return _entries_of(root)
+            return _entries_of(root, passed)
         if not system.exists(root):
             raise FileNotFoundError(root)
         if not system.isdir(root):
-            return name, _file(name, name)
+            return name, _file(name, name, passed)
         files = system.find(root, detail=True)
     except PocketiqaError:
         raise
     except Exception as error:  # each file system has errors of its own
         text = " ".join(str(error).split())
         raise PocketiqaError(f"the source {source!r} cannot be opened: {text} ({type(error).__name__})") from error
-    images = [file for file in sorted(files) if is_image_name(file)]
-    return name, [Entry(system.unstrip_protocol(file), _remote_stamp(files[file])) for file in images]
+    entries = []
+    for file in sorted(files):
+        address, is_image = system.unstrip_protocol(file), is_image_name(file)
+        rule = leftover_on_the_way(address.removeprefix(name))
+        if rule and is_image:
+            passed.left_out[rule] += 1
+        elif is_image:
+            entries.append(Entry(address, _remote_stamp(files[file])))
+        elif not rule:
+            passed.count(os.path.dirname(address), os.path.basename(address))
+    return name, entries
 
 
 def _remote_stamp(info: dict[str, Any]) -> str:

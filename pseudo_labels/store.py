@@ -1,7 +1,8 @@
 """The pseudo-label store: what a teacher said of every image of a pool, in shards that exist whole or not at all.
 
 ``DIR/manifest.json`` names the teacher, the pool's digest and everything else that determines the labels; each shard
-is a folder (see ``shards``) that was written aside and renamed into place. A killed writer costs the shard in flight.
+is a folder (see ``shards``) that was written aside and renamed into place. Killing
+a writer costs the shard that it was writing.
 """
 
 import json
@@ -32,8 +33,8 @@ class StoreSpec:
 
     Attributes:
         stamp: who labels.
-        pool_digest: of the pool that is labelled.
-        rows: of the pool, bad ones included.
+        pool_digest: digest of the pool that is labelled.
+        rows: number of rows of the pool, bad ones included.
         shards: how many blocks the rows are cut into, 1 to ``rows``.
         preprocessing: how a file becomes what the teacher sees, as JSON values.
         features: names of the stored feature maps.
@@ -58,12 +59,13 @@ class StoreSpec:
 
     @property
     def of_crops(self) -> bool:
-        """Whether its labels are of windows of the images (``views.RandomCrops``) and not of the whole images."""
+        """Whether its labels are of crops of the images (``crops.RandomCrops``) and not of the whole images."""
         return "crops" in self.preprocessing
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form: what reading it back from a file gives."""
         record = asdict(self)
+        # The keys of manifests on disk, whatever the attributes are called.
         record["teacher"] = record.pop("stamp")
         record["pool"] = record.pop("pool_digest")
         return json.loads(canonical_json(record))
@@ -91,7 +93,9 @@ class LabelStore:
         self.manifest = manifest
         self.spec = StoreSpec.from_dict(manifest.spec)
         self._spec_digest = digest_of(manifest.spec)
+        # Shards whose bytes this object has checked: each is read once for that, not at every access.
         self._trusted: set[int] = set()
+        # Shards that this object has locked, see ``write_shard``.
         self._held: set[int] = set()
 
     @classmethod
@@ -99,9 +103,9 @@ class LabelStore:
         """Start a store, or go on with an unfinished or finished one that was made alike.
 
         Args:
-            folder: of the store.
+            folder: folder of the store.
             spec: what determines the labels.
-            pool_path: where the pool is, for readers; kept relative to ``folder``, so that both can move together.
+            pool_path: folder of the pool, for readers; kept relative to ``folder``, so that both can move together.
             overwrite: remove an earlier store first.
 
         Raises:
@@ -179,7 +183,7 @@ class LabelStore:
         """Commit a shard.
 
         Args:
-            index: of the shard.
+            index: index of the shard.
             labels: its rows, all of them, in the pool's order.
             features: arrays [rows, ...], named as the spec says; stored as fp16, rows that are not ``ok`` as zeros.
 
@@ -188,6 +192,7 @@ class LabelStore:
             OutputConflictError: another process writes it, or has started the store over.
             StorageFullError: the disk is full; nothing of this shard is left.
         """
+        # A lock belongs to an open file, not to a process: taken twice, it would be refused to its own holder.
         if index not in self._held:
             with self.writing(index):
                 return self.write_shard(index, labels, features)
@@ -195,6 +200,7 @@ class LabelStore:
         files = shards.shard_files(labels, features or {}, index=index, spec_digest=self._spec_digest)
         with staged_folder(self.shard_folder(index)) as staged:
             for name, data in files.items():
+                # Plain writes: the folder is flushed file by file before it is renamed, see ``staged_folder``.
                 (staged / name).write_bytes(data)
         return None
 
@@ -209,6 +215,7 @@ class LabelStore:
             )
         if (self.shard_folder(index) / shards.MARKER).exists():
             raise PocketiqaError(f"shard {index} of {self.folder} is committed already: discard it before writing it")
+        # Read again: since this object was opened, another process may have begun another store in the folder.
         if outputs.read_manifest(self.folder, KIND).spec != self.manifest.spec:
             raise OutputConflictError(f"{self.folder} was started over by another process: run the command again")
 
@@ -227,8 +234,10 @@ class LabelStore:
         self.manifest = outputs.read_manifest(self.folder, KIND)  # another process may have discarded a shard
         counts: Counter[str] = Counter()
         for index in range(self.spec.shards):
+            # Reading the statistics verifies the shard, so that a store is never finished with a corrupt one.
             counts.update(self.stats(index)["status"])
         content = {
+            # The marker holds the digests of the other files, so its own digest stands for the whole shard.
             "shards": [sha256_file(self.shard_folder(i) / shards.MARKER) for i in range(self.spec.shards)],
             "status": dict(sorted(counts.items())),
         }
@@ -260,6 +269,8 @@ class LabelStore:
             features=bool(spec.features),
         )
         if not reason and self.manifest.complete:
+            # A shard may agree with its own marker and still not be the one that was finished, such as a copy from
+            # another run.
             recorded = self.manifest.content.get("shards", [])
             if len(recorded) != spec.shards or recorded[index] != sha256_file(folder / shards.MARKER):
                 reason = f"{shards.MARKER} does not match the manifest"
@@ -279,10 +290,11 @@ class LabelStore:
         """Remove a shard, so that labelling writes it anew; a finished store is then unfinished."""
         folder = self.shard_folder(self._valid(index))
         self._trusted.discard(index)
+        # First of all: no process may find a finished store that lacks a shard.
         if outputs.read_manifest(self.folder, KIND).complete:
             self.manifest = replace(self.manifest, complete=False, content={})
             outputs.write_manifest(self.folder, self.manifest)
-        # The marker first: a removal that is interrupted leaves a missing shard, not a damaged one.
+        # The marker first: a removal that is interrupted leaves a missing shard, not a corrupt one.
         (folder / shards.MARKER).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -295,7 +307,7 @@ class LabelStore:
             reason = self.fault(index)
             if reason:
                 raise IntegrityError(
-                    f"shard {index} of {self.folder} was altered or damaged ({reason}): "
+                    f"shard {index} of {self.folder} was altered or corrupt ({reason}): "
                     "run the same label command again, it relabels that shard"
                 )
         return folder

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 
+_ZIP_MAGIC = b"PK\x03\x04"
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
+_SHARDS = ".index.json"
+
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What keeps ``given`` from replacing ``own``, to stand behind a subject; empty if nothing does."""
+    """What keeps ``given`` from replacing ``own``, in words that follow a subject; empty if nothing does."""
     wrong_shape = [
         f"{name} of shape {list(given[name].shape)} instead of {list(own[name].shape)}"
         for name in own
@@ -36,16 +40,13 @@ def some(names: Collection[str]) -> str:
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
-_ZIP_MAGIC = b"PK\x03\x04"
-_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
-
-
 def read_torch_file(path: Path) -> Any:
     """The content of a ``.pth`` or ``.bin`` file; nothing in it is ever run.
 
     Raises:
         PocketiqaError: it is not there, cut off or no checkpoint, or holds more than tensors; one line that says which.
     """
+    # Files of torch before 1.6 are plain pickles. Only the zip format can be mapped.
     is_zip = False
     try:
         with open(path, "rb") as file:
@@ -58,7 +59,7 @@ def read_torch_file(path: Path) -> Any:
         raise PocketiqaError(
             f"{path} cannot be read ({error.strerror or error}): mend that, or fetch it again"
         ) from error
-    except Exception as error:  # a damaged pickle or archive can raise anything
+    except Exception as error:  # a corrupt pickle or archive can raise anything
         raise PocketiqaError(f"{path} {_fault(error, is_zip)}") from error
 
 
@@ -66,11 +67,8 @@ def _fault(error: Exception, is_zip: bool) -> str:
     code = _FORBIDDEN.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if code:
         return f"was refused: it holds more than tensors, it asks for {code[1]}; fetch the official file"
-    state = "is cut off or damaged" if is_zip else "is no torch checkpoint"
+    state = "is cut off or corrupt" if is_zip else "is no torch checkpoint"
     return f"{state} ({type(error).__name__}): fetch it again"
-
-
-_SHARDS = ".index.json"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -95,6 +93,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         raise PocketiqaError(f"{index} is no index of weight files ({_first_line(error)}): fetch it again") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
+        # The name alone: an index must not lead to files outside of its folder.
         tensors |= _read_safetensors(index.parent / Path(str(name)).name)
     return tensors
 
@@ -106,7 +105,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise PocketiqaError(f"{path} is not there: the download is incomplete, fetch it again") from error
     except (SafetensorError, OSError) as error:
         raise PocketiqaError(
-            f"{path} is cut off or damaged ({_first_line(error)}): the download is incomplete, fetch it again"
+            f"{path} is cut off or corrupt ({_first_line(error)}): the download is incomplete, fetch it again"
         ) from error
 
 
@@ -127,7 +126,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
 
     Args:
         module: parameters and persistent buffers are replaced, none is copied into.
-        tensors: one for each of them and no other.
+        tensors: one tensor for each of them and no other.
         where: what an error calls their source.
 
     Raises:
@@ -135,6 +134,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
     """
     own = module.state_dict()
     refuse_misfits(own, tensors, where)
+    # ``assign`` takes tensors as they are, so they get the model's type first: files often hold float16.
     converted = {name: value.to(own[name].dtype) for name, value in tensors.items()}
     module.load_state_dict(converted, assign=True)
 

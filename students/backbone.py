@@ -15,9 +15,10 @@ from torch.nn import functional
 from pseudo_labels.errors import PocketiqaError
 from students.config import Colour, StudentConfig
 
-# Height and width in pixels of the image that tries out a new backbone: multiples of every stride, and not equal, so
-# that a backbone which confuses them is noticed.
+# Height and width in pixels of the images that try out a new backbone. First multiples of every stride, and not equal,
+# so that a backbone which confuses them is noticed; then sides that no stride divides, as photographs have them.
 _PROBE = (64, 128)
+_ODD_PROBE = (65, 99)
 _HINT = "choose a convolutional backbone, such as mobilenetv4_conv_small (`timm.list_models()` names them all)"
 
 
@@ -25,24 +26,36 @@ def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Mod
     """A module [B, 3, H, W] -> list of [B, C, H / stride, W / stride], one for each of ``config.levels``.
 
     Raises:
-        PocketiqaError: the name is unknown, the model is no convolutional pyramid, or lacks one of the levels.
+        PocketiqaError: the name is unknown, the model is no convolutional pyramid that takes any size, or lacks one of
+            the levels.
     """
     check_name(config.backbone)
-    strides = list(_create(config).feature_info.reduction())
-    missing = sorted(set(config.levels) - set(strides))
+    index_of = _index_of_strides(_create(config).feature_info)
+    missing = sorted(set(config.levels) - set(index_of))
     if missing:
         raise PocketiqaError(
-            f"{config.backbone} has feature maps of the strides {sorted(set(strides))}, but levels asks for {missing}: "
+            f"{config.backbone} has feature maps of the strides {sorted(index_of)}, but levels asks for {missing}: "
             f"change levels, or {_HINT}"
         )
-    # Where several maps have one stride, the deepest has seen the largest part of the image: dict keeps the last.
-    last = {stride: index for index, stride in enumerate(strides)}
-    indices = [last[stride] for stride in config.levels]
+    indices = [index_of[stride] for stride in config.levels]
     backbone = _create_pretrained(config, indices) if pretrained else _create(config, out_indices=indices)
     _cut_unused_blocks(backbone)
     use_even_same(backbone)
-    _check_any_size(backbone, config)
+    _accept_any_size(backbone, config)
     return backbone
+
+
+def _index_of_strides(info: Any) -> dict[int, int]:
+    """Stride to timm's index of the feature map that has it, which is not its position: some models hide the first.
+
+    Args:
+        info: timm's ``FeatureInfo`` of a model as it comes by default.
+    """
+    shown = [index % len(info.info) for index in info.out_indices]
+    hidden = [index for index, one in enumerate(info.info) if index not in shown and one["module"]]
+    # Where several maps have one stride, the deepest has seen the largest part of the image; of those that timm shows
+    # by default, if it shows any: dict keeps the last.
+    return {info.info[index]["reduction"]: index for index in [*hidden, *shown]}
 
 
 def _create(config: StudentConfig, **options: Any) -> Any:
@@ -112,27 +125,59 @@ def _no_pyramid(config: StudentConfig, error: Exception) -> PocketiqaError:
 
 def _cut_unused_blocks(backbone: Any) -> None:
     """Drop the stages behind the last level, which timm's EfficientNet family would still compute and train."""
+    # Known by name and form: where timm builds a family otherwise, all is kept, which costs time and no accuracy.
     blocks = getattr(backbone, "blocks", None)
     names = [str(name).split(".") for name in backbone.feature_info.module_name()]
     if isinstance(blocks, nn.Sequential) and names[-1][:1] == ["blocks"] and len(names[-1]) == 2:
         backbone.blocks = blocks[: int(names[-1][1]) + 1]
 
 
-def _check_any_size(backbone: Any, config: StudentConfig) -> None:
-    """Run a small oblong image, which a model of one fixed size or with tokens instead of maps does not pass."""
-    was_training = backbone.training
-    try:
-        with torch.no_grad():
-            maps = backbone.eval()(torch.zeros(1, 3, *_PROBE))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise _no_pyramid(config, error) from error
-    finally:
-        backbone.train(was_training)
+def _accept_any_size(backbone: Any, config: StudentConfig) -> None:
+    """Run small oblong images, which a model of one fixed size or with tokens instead of maps does not pass.
+
+    A model that fails on sides which its strides do not divide, as those do that add maps of two strides, gets its
+    images padded from then on.
+    """
+    maps = _probed(backbone, config, _PROBE)
     for level, channels, feature_map in zip(config.levels, channel_counts(backbone), maps, strict=True):
         expected = (1, channels, _PROBE[0] // level, _PROBE[1] // level)
         if tuple(feature_map.shape) != expected:
             reason = f"stride {level} has the shape {tuple(feature_map.shape)}, not {expected}"
             raise _no_pyramid(config, ValueError(reason))
+    try:
+        _probed(backbone, config, _ODD_PROBE)
+    except PocketiqaError:
+        backbone.register_forward_pre_hook(_PadToMultiple(max(one["reduction"] for one in backbone.feature_info.info)))
+        _probed(backbone, config, _ODD_PROBE)
+
+
+def _probed(backbone: Any, config: StudentConfig, size: tuple[int, int]) -> list[Tensor]:
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            return backbone.eval()(torch.zeros(1, 3, *size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _no_pyramid(config, error) from error
+    finally:
+        backbone.train(was_training)
+
+
+class _PadToMultiple:
+    """A hook that repeats the last row and column of a batch until both sides are multiples; others stay as they are.
+
+    Args:
+        multiple: of pixels, the largest stride of the model.
+    """
+
+    def __init__(self, multiple: int):
+        self._multiple = multiple
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        """[B, C, H, W] -> [B, C, H', W']."""
+        (images,) = inputs
+        height, width = images.shape[-2:]
+        # Without a branch, which the exporter would freeze as it was for the traced size.
+        return functional.pad(images, (0, -width % self._multiple, 0, -height % self._multiple), mode="replicate")
 
 
 def load_backbone_weights(backbone: nn.Module, path: Path) -> None:
@@ -171,6 +216,7 @@ def _copy(state: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> N
             )
     with torch.no_grad():
         for name, tensor in tensors.items():
+            # In place and converted: weights in float16 become float32, as the backbone computes.
             state[name].copy_(tensor)
 
 
@@ -197,6 +243,7 @@ class EvenSameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve [B, C, H, W]; the output has ``H // stride`` rows (for kernels not smaller than the stride)."""
+        # Elsewhere plain functions, which autograd can differentiate: ``_PaddedConv`` has no backward.
         if torch.onnx.is_in_onnx_export():
             return _PaddedConv.apply(input, self.weight, self.bias, self.pads, self)
         return _padded_conv(input, self.weight, self.bias, self.pads, self)
@@ -221,6 +268,7 @@ def _even_same(conv: nn.Conv2d) -> EvenSameConv2d:
         groups=conv.groups,
         bias=conv.bias is not None,
     )
+    # The same parameters, not copies: names in the state dict and pretrained values stay.
     new.weight, new.bias = conv.weight, conv.bias
     return new
 

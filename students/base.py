@@ -86,6 +86,7 @@ class Normalise(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         """Normalise a batch."""
+        # Inside the model, so that training, torch and the exported graph agree on it, and bytes travel as uint8.
         return rgb.permute(0, 3, 1, 2).float() * self.scale - self.shift
 
 
@@ -105,6 +106,7 @@ def freeze_parts(student: nn.Module, names: Sequence[str]) -> None:
             # Deeper names would fill the screen.
             known = [name for name, part in parts.items() if name.count(".") < 3 and _learns(part)]
             raise PocketiqaError(f"freeze names {name!r}, but the student's parts are {', '.join(known)}")
+        # Gradients alone; the training loop also keeps frozen parts in evaluation mode, for batch normalisation's sake.
         parts[name].requires_grad_(False)
 
 
@@ -116,7 +118,7 @@ def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: 
     """Score images of any sizes, those of one size in batches, without gradients and in evaluation mode.
 
     Args:
-        student: on any device; its mode (training or evaluation) is restored.
+        student: student on any device; its mode (training or evaluation) is restored.
         images: uint8 HxWx3; resized here as the student's configuration says.
         batch_size: largest number of images in one call of the network; scores do not depend on it.
 

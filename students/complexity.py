@@ -61,6 +61,7 @@ def measure_complexity(student: Student, height: int | None = None, width: int |
     counter = FlopCounterMode(display=False)
     try:
         with torch.inference_mode(), counter:
+            # Zeros: the counter looks at shapes alone.
             student.eval()(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
     finally:
         student.train(was_training)
@@ -74,6 +75,7 @@ def peak_memory_bytes(model: Path, images: list[Path]) -> int:
     Raises:
         PocketiqaError: the process failed; the message holds the last line it wrote.
     """
+    # A fresh process: in this one, torch and earlier work would be part of the peak.
     command = [sys.executable, "-c", _PEAK_PROGRAM, str(model), *map(str, images)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_with_our_packages())
     if done.returncode:
@@ -86,4 +88,5 @@ def _with_our_packages() -> dict[str, str]:
     """The environment, such that a new interpreter finds the packages this one runs."""
     ours = str(Path(__file__).parents[1])
     others = os.environ.get("PYTHONPATH")
+    # First in the path, before an installed pocketiqa of another version.
     return {**os.environ, "PYTHONPATH": f"{ours}{os.pathsep}{others}" if others else ours}

@@ -13,6 +13,7 @@ DP_IQA_B7 = "dp-iqa-b7"
 
 PAD_TYPES = ("", "same")
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
+# A limit against typing errors: a wider head alone would have more parameters than any pocket preset may have.
 _MAX_WIDTH = 4096
 # Published weights fit one architecture only: the last map has stride 32 and 8 channels, the input is RGB in [0, 1].
 _DP_IQA_B7_FIELDS: dict[str, Any] = {
@@ -67,14 +68,17 @@ class StudentConfig:
             raise PocketiqaError(f"pad_type is {self.pad_type!r}, but one of {list(PAD_TYPES)} is needed")
         check_int(self.head_width, "head_width", 1, _MAX_WIDTH)
         _check_colour(self.mean, "mean", -10.0)
+        # Above 0, as it divides.
         _check_colour(self.std, "std", 1e-6)
         if self.backbone == DP_IQA_B7:
             _check_dp_iqa_b7(self)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
+        # Every field, also those at their defaults: a later version may have other defaults.
         record = {_STORED.get(item.name, item.name): getattr(self, item.name) for item in fields(self)}
         for name in ("levels", "mean", "std"):
+            # Lists, as JSON has no tuples: a record that was read back must equal one that was just made.
             record[name] = None if record[name] is None else list(record[name])
         return {**record, "preprocess": self.preprocess.as_dict()}
 

@@ -76,6 +76,7 @@ class DpIqaB7(Student):
         side = self.config.preprocess.max_side
         square = functional.interpolate(self.normalise(rgb), size=(side, side), mode="bilinear", align_corners=False)
         small = functional.relu(self.conv_transpose(self.base_model["features"](square)))
+        # float32 also under autocast: the loss of features compares it with the teacher's map.
         features = functional.interpolate(small, size=(_MAP_SIDE, _MAP_SIDE), mode="nearest").float()
         hidden = functional.relu(self.fc2(functional.relu(self.fc1(features.flatten(1)))))
         score = self.fc3(hidden).float()
@@ -103,6 +104,7 @@ def load_official_student(checkpoint: str | Path | Mapping[str, Tensor], *, max_
     is_file = isinstance(checkpoint, str | Path)
     where = str(checkpoint) if is_file else "the state dict"
     content = read_tensors(Path(checkpoint)) if is_file else tensors_only(checkpoint, where)
+    # The prefix that DataParallel writes.
     given = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     # Without memory for random weights, which the file's replace.
     with torch.device("meta"):
@@ -117,6 +119,7 @@ def load_official_student(checkpoint: str | Path | Mapping[str, Tensor], *, max_
             f"{where} is not the student of DP-IQA's authors: {mismatch}; give their EfficientNet-B7 checkpoint, and a "
             "student of pocketiqa as its folder"
         )
+    # ``assign``: tensors on "meta" have no memory to copy into.
     student.load_state_dict({name: value.to(own[name].dtype) for name, value in given.items()}, assign=True)
     return student.eval()
 

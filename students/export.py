@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,13 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import NewFile, write_file
 from students.base import Student
 from students.complexity import measure_complexity
+from students.config import DP_IQA_B7, StudentConfig
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
+from students.preprocess import Preprocess
+from students.registry import new_student
 from students.session import INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
 
+# Older runtimes do not read newer ones, and the network needs no operator of a newer one.
 OPSET = 17
 MAX_DIFFERENCE = 1e-4
 """Largest accepted absolute difference of score, quality map and weight map; the scores span 0 to 1."""
@@ -151,12 +156,12 @@ def export_onnx(
     ``weight_map`` [N, h, w], all raw: calibration and resize are the runtime's, as the contract says.
 
     Args:
-        student: on any device, in any mode; it is left as it is.
-        contract: see ``draft_contract``; its parity is measured here.
+        student: student on any device, in any mode; it is left as it is.
+        contract: contract of the student, see ``draft_contract``; its parity is measured here.
         out: path of the file, of which an earlier one is replaced in one step, or a file that was claimed
             (``outputs.new_file``).
         images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in crops of odd sizes.
-        max_difference: see ``MAX_DIFFERENCE``.
+        max_difference: largest accepted difference, see ``MAX_DIFFERENCE``.
         half: store weights in float16, see ``halve_weights``; differences may then reach ``MAX_HALF_DIFFERENCE``.
 
     Raises:
@@ -206,6 +211,7 @@ def _trace(student: Student) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Outputs(student).eval(),
+            # Any image: no branch of a student depends on pixels.
             (torch.zeros(1, *_TRACED_SIZE, 3, dtype=torch.uint8),),
             f"{folder}/student.onnx",
             input_names=[INPUT],
@@ -222,6 +228,7 @@ def _with_contract(graph: onnx.ModelProto, contract: StudentContract) -> onnx.Mo
     model.CopyFrom(graph)
     model.producer_name, model.producer_version = "pocketiqa", contract.code_version
     onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    # Full: the shapes of all nodes are inferred and compared too.
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -230,7 +237,7 @@ def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndar
     """Batches to compare on: each image alone, resized as in use, and batches of crops of odd sizes.
 
     Args:
-        student: its configuration resizes the images.
+        student: student whose configuration resizes the images.
         images: uint8 HxWx3, at least one.
 
     Returns:
@@ -244,6 +251,7 @@ def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndar
     resized = [student.config.preprocess.resize(image) for image in images]
     cases = [image[None] for image in resized]
     for index, (height, width) in enumerate(_ODD_SIZES):
+        # Another corner for each size, so that more of each photograph is compared.
         crops = [np.ascontiguousarray(_crop(image, height, width, offset=index * 16)) for image in resized]
         cases += [np.stack([crops[position % len(crops)] for position in range(count)]) for count in _BATCHES]
     return cases
@@ -262,7 +270,7 @@ def compare(
     """Run torch and ONNX Runtime on each batch and compare their outputs.
 
     Args:
-        student: on the CPU, in evaluation mode.
+        student: student on the CPU, in evaluation mode.
         model: serialised ONNX.
         cases: uint8 [N, H, W, 3] each, see ``parity_cases``.
         limit: largest accepted absolute difference.
@@ -277,6 +285,7 @@ def compare(
         with torch.inference_mode():
             expected = student(torch.from_numpy(batch))[: len(OUTPUTS)]
         outputs = [np.asarray(value) for value in session.run(list(OUTPUTS), {INPUT: batch})]
+        # np.maximum hands NaN on, where max may pass over it.
         worst = np.maximum(worst, [_difference(a.numpy(), b) for a, b in zip(expected, outputs, strict=True)])
     parity = Parity(
         *map(float, worst),
@@ -284,6 +293,7 @@ def compare(
         cases=len(cases),
         images=sum(len(batch) for batch in cases),
         sizes=tuple(sorted({(batch.shape[1], batch.shape[2]) for batch in cases})),
+        # Parity was measured with these; another runtime may have other kernels.
         versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     )
     # Not ``worst > limit``: that is false for NaN, which must be refused as well.
@@ -301,6 +311,7 @@ def _difference(expected: np.ndarray, output: np.ndarray) -> float:
         raise PocketiqaError(
             f"the export was refused: ONNX Runtime gives the shape {output.shape} where torch gives {expected.shape}"
         )
+    # float64, so that the subtraction adds no rounding of its own.
     return float(np.max(np.abs(expected.astype(np.float64) - output)))
 
 
@@ -328,6 +339,7 @@ def halve_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
 def _fits(initializer: onnx.TensorProto) -> bool:
     if initializer.data_type != onnx.TensorProto.FLOAT:
         return False
+    # Beyond 65,504 float16 is infinite. ``initial`` is for tensors without values.
     return bool(np.abs(numpy_helper.to_array(initializer)).max(initial=0) <= np.finfo(np.float16).max)
 
 
@@ -337,3 +349,56 @@ def _halve(initializer: onnx.TensorProto) -> onnx.NodeProto:
     stored = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}.float16")
     initializer.CopyFrom(stored)
     return onnx.helper.make_node("Cast", [stored.name], [name], f"{name}.to_float32", to=onnx.TensorProto.FLOAT)
+
+
+# Height and width of the images of the trial: as the first maps of a training and of an export, and a size that no
+# stride divides.
+_TRIAL_SIZES = ((64, 96), (65, 97))
+_TRIAL_HEAD_WIDTH = 8
+_TRIAL_HEAD_STD = 0.1
+_OTHER_BACKBONE = "choose another backbone, such as mobilenetv4_conv_small"
+
+
+def check_trainable(config: StudentConfig) -> None:
+    """Try in a second or two what a training would find out after hours: one step on odd sizes, and the export.
+
+    Weights, the width of the head and the resize do not matter; an architecture is tried once a process.
+
+    Raises:
+        PocketiqaError: an unknown or unfit backbone; one that fails in a training step; or one whose export ONNX
+            Runtime cannot run on images of another size, or not as torch does.
+    """
+    if config.backbone != DP_IQA_B7:  # one architecture, whose export has tests of its own
+        _try_architecture(replace(config, head_width=_TRIAL_HEAD_WIDTH, mean=None, std=None, preprocess=Preprocess()))
+
+
+@lru_cache(maxsize=32)
+def _try_architecture(config: StudentConfig) -> None:
+    # What layers draw at random is drawn from torch's global generator: seeded here, and put back for the caller.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student, pixels = new_student(config), np.random.default_rng(0)
+        try:
+            for height, width in _TRIAL_SIZES:
+                batch = pixels.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+                output = student.train()(torch.from_numpy(batch))
+                (output.score.sum() + output.features.square().mean()).backward()
+        except Exception as error:  # backbones of timm raise whatever their authors raised
+            raise PocketiqaError(
+                f"{config.backbone} cannot be trained on images of any size ({_reason(error)}): {_OTHER_BACKBONE}"
+            ) from error
+        # The maps of new heads hardly vary from cell to cell: these let a wrong export show.
+        for name, parameter in student.named_parameters():
+            if name == "heads.weight":
+                nn.init.normal_(parameter, std=_TRIAL_HEAD_STD)
+    cases = [pixels.integers(0, 256, (2, *size, 3), dtype=np.uint8) for size in _ODD_SIZES]
+    try:
+        compare(student.eval(), _trace(student).SerializeToString(), cases, MAX_DIFFERENCE)
+    except Exception as error:  # torch's exporter and ONNX Runtime share no public base class
+        raise PocketiqaError(
+            f"{config.backbone} could be trained, but not exported to ONNX ({_reason(error)}): {_OTHER_BACKBONE}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

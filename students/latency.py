@@ -88,6 +88,7 @@ def measure_latency(
             times_ms.append(_time_one(scorer, path))
             if progress is not None:
                 progress(done, len(paths))
+    # The warm-up takes the first images of the list again, so no image is timed in fewer passes than others.
     columns = np.array(times_ms[warmup_images:]).T
     steps = {name: _summary(column) for name, column in zip(STEPS, columns, strict=True)}
     return LatencyReport(steps, len(images), repeats, threads, machine_name())
@@ -106,6 +107,7 @@ def _time_one(scorer: Scorer, path: str | Path) -> tuple[float, float, float, fl
 
 
 def _summary(times_ms: np.ndarray) -> StepLatency:
+    # The median, as a mean would follow the few runs that the system interrupted.
     return StepLatency(float(np.median(times_ms)), float(np.percentile(times_ms, 95)))
 
 
@@ -122,6 +124,7 @@ def pinned_cores(count: int) -> Iterator[None]:
     allowed = os.sched_getaffinity(0)
     if count > len(allowed):
         raise PocketiqaError(f"threads is {count}, but this process may use {len(allowed)} cores")
+    # The lowest numbers, so that repeated measurements take the same cores.
     os.sched_setaffinity(0, sorted(allowed)[:count])
     try:
         yield

@@ -57,6 +57,7 @@ class PocketStudent(Student):
         logits = self.heads(features).float()
         quality = logits[:, 0].sigmoid()
         weight = logits[:, 1].sigmoid() + _LEAST_WEIGHT
+        # A mean, not a sum: the number of cells, and with it the size of the image, does not change the scale.
         score = (quality * weight).sum((1, 2)) / weight.sum((1, 2))
         return StudentOutput(score, quality, weight, features)
 

@@ -16,6 +16,7 @@ from students.fields import check_fields, check_int
 
 # A student is fully convolutional down to this side: two cells of the coarsest (stride 32) feature map.
 SMALLEST_SIDE = 64
+# A limit against typing errors: memory grows with the square of the side.
 LARGEST_SIDE = 4096
 _REDUCING_GAP = 2.0
 
@@ -48,6 +49,7 @@ class Preprocess:
         if new_shorter < self.min_side:
             new_shorter = self.min_side
             new_longer = min(self.max_side, max(self.min_side, _scaled(longer, self.min_side / shorter)))
+        # Computed for longer and shorter: an image that was turned by 90 degrees gets the same size, turned.
         return (new_longer, new_shorter) if height >= width else (new_shorter, new_longer)
 
     def resize(self, rgb: np.ndarray) -> np.ndarray:
@@ -68,6 +70,7 @@ class Preprocess:
         # Hamming is made for reduction: enlarging with it shows steps.
         resample = Image.Resampling.BICUBIC if grows else Image.Resampling.HAMMING
         image = Image.fromarray(np.ascontiguousarray(rgb))
+        # A copy: ``np.asarray`` of a Pillow image is read-only, and torch warns of such arrays.
         return np.array(image.resize((size[1], size[0]), resample, reducing_gap=_REDUCING_GAP))
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ class Preprocess:
 
 
 def _scaled(side: int, scale: float) -> int:
+    # A very slender image would round to a side of 0 pixels.
     return max(1, round(side * scale))
 
 

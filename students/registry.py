@@ -65,6 +65,7 @@ def build_student(
     config = student_config(student) if isinstance(student, str) else student
     if max_side is not None:
         config = replace(config, preprocess=replace(config.preprocess, max_side=max_side))
+    # Before the model is built, which takes seconds, or fetches weights.
     check_start(config, init=init, pretrained=pretrained)
     built = new_student(config, seed=seed, pretrained=pretrained)
     if init is not None and isinstance(built, PocketStudent):  # check_start refused it for the others
@@ -100,6 +101,7 @@ def new_student(config: StudentConfig, *, seed: int = 0, pretrained: bool = Fals
         PocketiqaError: see ``PocketStudent`` and ``check_start``.
     """
     check_start(config, pretrained=pretrained)
+    # Weights are made on the CPU. The caller's generator is put back, so building a student changes no later draw.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.backbone == DP_IQA_B7:

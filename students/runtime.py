@@ -146,10 +146,12 @@ class Scorer:
         if isinstance(image, Image.Image):
             return decode_pil(image, self._limits)
         if isinstance(image, bytes | bytearray | memoryview):
+            # A copy of what may change: the caller's buffer can be written to while this thread decodes.
             return decode(bytes(image), self._limits)
         # Checked by type: the system would take an integer for an open file.
         if isinstance(image, str | os.PathLike):
             return load(image, self._limits)
+        # The likely mistake, a list of paths, gets its own next step.
         many = "; score several files with Scorer.score_many" if isinstance(image, Iterable) else ""
         raise PocketiqaError(f"an image is {type(image).__name__}, but {_ACCEPTED} is needed{many}")
 
@@ -218,6 +220,7 @@ class Scorer:
         except ImageError as error:
             return Row(name, None, error.status, error.reason)
         except MemoryError:
+            # Only this image may be too large; the next ones are tried.
             return Row(name, None, Status.FAILED, "there was not enough memory to score it")
         except Exception as error:  # ONNX Runtime's exceptions share no public base class; one image stops no folder
             return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
@@ -229,9 +232,9 @@ def score(
     """Score one image: ``Scorer(model, limits=limits).score(image)``, but the model stays loaded for the next call.
 
     Args:
-        image: as for ``Scorer.score``.
-        model: as for ``Scorer``.
-        limits: as for ``Scorer``.
+        image: one image, as for ``Scorer.score``.
+        model: path or name of a model, as for ``Scorer``.
+        limits: limits of decoding, as for ``Scorer``.
 
     Raises:
         ImageError: the file cannot be used; ``status`` and ``reason`` say why.
@@ -242,6 +245,7 @@ def score(
         file = path.stat()
     except OSError:
         return Scorer(path, limits=limits).score(image)  # which says what is wrong with the file
+    # Device and inode tell a file that was renamed into this place, even if size and time are those of the old one.
     return _scorer(path, limits, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)).score(image)
 
 
@@ -276,6 +280,7 @@ def _check_batch(batch: np.ndarray, min_side: int) -> None:
     if not isinstance(batch, np.ndarray) or batch.ndim != 4 or len(batch) == 0:
         shape = getattr(batch, "shape", None)
         raise PocketiqaError(f"a batch is {type(batch).__name__} of shape {shape}, but uint8 NxHxWx3 is needed")
+    # One image speaks for all: type and shape are those of the array.
     check_rgb(batch[0])
     if min(batch.shape[1:3]) < min_side:
         raise PocketiqaError(
@@ -306,6 +311,7 @@ def keep_freed_memory(kept_bytes: int = _RETAINED_BYTES, block_bytes: int = _BLO
     if any(name in os.environ for name in _USERS_OWN):
         return False
     try:
+        # The C library of this very process; others than glibc have no such function.
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False

@@ -16,8 +16,8 @@ from students.shipped import NAMES
 
 INPUT = "rgb"
 OUTPUTS = ("score", "quality_map", "weight_map")
-# Lowest severity that ONNX Runtime prints: errors, no warnings.
-_ERRORS_ONLY = 3
+# Lowest severity that ONNX Runtime prints. Its errors are raised as well, and told in our words.
+_FATAL_ONLY = 4
 CHECKSUM_KEY = "pocketiqa.sha256"
 _DIGEST_HEX = 64
 # Field numbers of ModelProto.metadata_props and of StringStringEntryProto (onnx.proto), and protobuf's wire type.
@@ -93,7 +93,7 @@ def start_session(model: bytes, threads: int, name: str) -> onnxruntime.Inferenc
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # Waiting threads sleep in place of spinning: decoding needs the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Memory plans are kept for every input size ever seen, and photographs have many.

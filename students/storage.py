@@ -25,6 +25,7 @@ FORMAT = 1
 
 def weight_bytes(student: Student) -> bytes:
     """All weights and batch statistics as safetensors; equal students give equal bytes."""
+    # safetensors stores no strides: a weight in channels-last order is laid out anew.
     return save_tensors({name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()})
 
 
@@ -32,7 +33,7 @@ def save_student(student: Student, folder: str | Path, *, about: Mapping[str, An
     """Write a student whole or not at all; an earlier student in ``folder`` is replaced.
 
     Args:
-        student: on any device.
+        student: student on any device.
         folder: folder to write; made if needed.
         about: JSON values stored with the student: teachers, data, metrics.
 
@@ -87,10 +88,12 @@ def load_student(folder: str | Path) -> Student:
     record = read_record(folder)
     path = Path(folder) / WEIGHTS
     try:
+        # Read once: the bytes that are hashed are those that are loaded.
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise PocketiqaError(f"no student weights at {path}: the file does not exist") from error
     actual = sha256_bytes(data)
+    # Before parsing: a wrong digest says what happened, where safetensors would only fail somewhere, or not at all.
     if actual != record["sha256"]:
         raise IntegrityError(
             f"{path} was altered: its record says sha256 {str(record['sha256'])[:12]}..., it is {actual[:12]}...; "
@@ -130,6 +133,7 @@ def _refuse_names(names: list[str], where: str, verb: str, student: Student) -> 
 
 
 def _check_tensor(key: str, own: Tensor, given: Tensor, where: str) -> None:
+    # The type too: ``load_state_dict`` would convert it, and the scores would no longer be those of the file.
     if own.shape != given.shape or own.dtype != given.dtype:
         raise PocketiqaError(
             f"{where} has {given.dtype} {tuple(given.shape)} for {key!r}, but the architecture needs "

@@ -14,7 +14,8 @@ from pseudo_labels.records import TeacherStamp
 # One image as the teacher wants it: a tensor, or several (an image and its reference).
 Item = Tensor | tuple[Tensor, ...]
 
-_ROUNDING = 1e-4  # scores this far outside [0, 1] are rounding of half precision, and clamped
+# Scores this far outside [0, 1] are rounding of float32 sums, and clamped. What is farther outside is another scale.
+_ROUNDING = 1e-4
 
 
 @dataclass
@@ -99,6 +100,8 @@ def check_teacher(teacher: Any, name: str) -> Teacher:
     """
     needed = ("stamp", "needs_reference", "feature_names", "preprocess", "to")
     missing = [attribute for attribute in needed if not hasattr(teacher, attribute)]
+    # A runtime protocol only checks that members are there. What they give is checked with each batch, see
+    # ``check_output``.
     if missing or not isinstance(teacher, Teacher):
         missing += [] if callable(teacher) else ["__call__"]
         raise PocketiqaError(
@@ -111,6 +114,7 @@ def check_teacher(teacher: Any, name: str) -> Teacher:
             "the stamp identifies its labels"
         )
     try:
+        # Tried now: the stamp goes into the manifest of a store, where the same error would name no teacher.
         _ = teacher.stamp.digest
     except (TypeError, ValueError) as error:
         raise PocketiqaError(f"teacher {name!r}: its stamp holds values that JSON does not know ({error})") from error
@@ -135,6 +139,7 @@ def check_output(output: Any, rows: int, features: Sequence[str], name: str) -> 
             "they must be in [0, 1], 1 best; map its scale in the teacher"
         )
     spread = None if output.score_std is None else _column(output.score_std, rows, "score_std", name)
+    # NaN is let through: it says that the spread of this image is not known.
     if spread is not None and bool((spread < 0).any()):
         raise PocketiqaError(f"teacher {name!r} gave a score_std of {float(spread.min()):.4g}: it must be at least 0")
     kept: dict[str, Tensor] = {}
@@ -153,4 +158,47 @@ def _column(value: Any, rows: int, what: str, name: str) -> Tensor:
         raise PocketiqaError(
             f"teacher {name!r} gave a {what} of {given} for {rows} images: a tensor [{rows}] is needed"
         )
+    # The precision of a store's columns (``shards.SCHEMA``), so that a live score equals a stored one.
     return value.detach().to("cpu", torch.float32)
+
+
+# What teachers made of other teachers need: the inputs of several as one item, and their answers checked.
+_ABSENT = -1
+
+
+def pack(items: Sequence[Item | None]) -> tuple[Tensor, ...]:
+    """Several items as one flat tuple, as batches are made of those.
+
+    Args:
+        items: of the inner teachers or views; None where one has none. Items with None at other positions never have
+            equal shapes, so that they are never in one batch.
+
+    Returns:
+        The tensors of the first item, of the second, ..., an empty one for None; and at last int64 [items]: how many
+        tensors each item has, 0 for one that is not in a tuple.
+    """
+    sizes = [_ABSENT if item is None else 0 if isinstance(item, Tensor) else len(item) for item in items]
+    flat: list[Tensor] = []
+    for item in items:
+        flat += [torch.empty(0)] if item is None else [item] if isinstance(item, Tensor) else item
+    return (*flat, torch.tensor(sizes))
+
+
+def unpack(packed: Sequence[Tensor]) -> list[Item | None]:
+    """Inverse of ``pack``."""
+    items: list[Item | None] = []
+    first = 0
+    for size in packed[-1].tolist():
+        items.append(None if size == _ABSENT else tuple(packed[first : first + size]) if size else packed[first])
+        first += max(1, size)
+    return items
+
+
+def sound(output: Any, rows: int, name: str, features: Sequence[str] = ()) -> TeacherOutput:
+    """What an inner teacher gave: score, NaN where not finite, and spread in float32 on the CPU, and ``features``.
+
+    Raises:
+        PocketiqaError: as ``check_output``, in the name of the inner teacher.
+    """
+    checked = check_output(output, rows, features, name)
+    return TeacherOutput(checked.score.where(checked.score.isfinite(), torch.nan), checked.score_std, checked.features)

@@ -19,7 +19,7 @@ class Predictor:
     """A teacher with a batch size, which shrinks for good when memory runs out.
 
     Args:
-        teacher: on its device already.
+        teacher: the teacher, already on its device.
         batch_size: most images in one call.
         features: names of the feature maps to keep.
         warn: called with a sentence when the batch size was halved.
@@ -57,6 +57,7 @@ class Predictor:
                 self._score(batch, collected, step)
                 batch = []
             batch.append((position, row))
+        # Not filled up with rows of the next shard: batches must be the same whether or not a run was resumed between.
         self._score(batch, collected, step)
         return collected.labels, collected.features()
 
@@ -66,8 +67,10 @@ class Predictor:
             output = self._forward(part)
             if isinstance(output, str):
                 if len(part) > 1:
+                    # What was scored before stays. The rest of the batch is tried again, in smaller parts.
                     self._shrink(len(part))
                     return self._score(batch[start:], collected, step)
+                # One image alone cannot be made smaller: it fails, and the next one is tried.
                 collected.fail(part[0][0], output)
             else:
                 collected.add_output([position for position, _ in part], output)
@@ -84,10 +87,13 @@ class Predictor:
             if not is_out_of_memory(error):
                 raise
             reason = f"out of memory with a batch of {len(part)}: {_first_line(error)}"
+        # Outside of the except block: as long as the error is held, its traceback holds the tensors of the failed pass.
         release_memory()
         return reason
 
     def _shrink(self, tried: int) -> None:
+        # Half of what was tried: the last batch of a shard may be smaller than the batch size, and even that was too
+        # much.
         self.batch_size = max(1, tried // 2)
         self._warn(f"out of memory with a batch of {tried} images: continuing with {self.batch_size}")
 
@@ -122,6 +128,7 @@ class _Collected:
     def add_output(self, positions: list[int], output: TeacherOutput) -> None:
         scores = output.score.tolist()
         spreads = [float("nan")] * len(scores) if output.score_std is None else output.score_std.tolist()
+        # Checked in float16, as it is stored: a value that is finite in float32 may overflow there.
         halves = {name: value.detach().to("cpu", torch.float16).numpy() for name, value in output.features.items()}
         for row, (position, score, spread) in enumerate(zip(positions, scores, spreads, strict=True)):
             unusable = [name for name, half in halves.items() if not np.isfinite(half[row]).all()]
@@ -146,6 +153,7 @@ class _Collected:
         )
 
     def _array(self, name: str, half: np.ndarray) -> np.ndarray:
+        # Made with the first output, which says what shape a feature has.
         array = self._arrays.setdefault(name, np.zeros((self._count, *half.shape[1:]), np.float16))
         if array.shape[1:] != half.shape[1:]:
             raise PocketiqaError(

@@ -17,28 +17,30 @@ from torch import Tensor
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, write_atomic
 
+FORMAT = 1
+
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and values; independent of order, device and file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
+        # Type and shape too: the same bytes in another shape are another tensor.
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        # As bytes, because numpy has no bfloat16; flat, because torch does not view a tensor without dimensions as
+        # bytes.
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-FORMAT = 1
 
 
 def write_checksummed(path: Path, kind: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a file in one step; equal content gives equal bytes.
 
     Args:
-        path: of the file; its folder exists.
+        path: path of the file; its folder exists.
         kind: what the file is, in words.
         head: JSON values.
-        tensors: on any device.
+        tensors: tensors by name, on any device.
 
     Raises:
         StorageFullError: the disk is full; an earlier file is untouched.
@@ -53,8 +55,8 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
     """Head and tensors of a file that ``write_checksummed`` wrote.
 
     Args:
-        path: of the file.
-        kind: that it was written as.
+        path: path of the file.
+        kind: the kind that it was written as.
         mend: what the user can do, for messages.
 
     Raises:
@@ -73,6 +75,7 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
         raise PocketiqaError(f"{path} is no {kind}: {mend}")
     record = _record(metadata[_key(kind)], path, mend)
     head = record.get("head")
+    # The digest covers kind and head as well, so that a scale or licence that was edited by hand is noticed.
     if not isinstance(head, dict) or _digest(kind, head, tensors) != record.get("digest"):
         raise IntegrityError(f"{path} was altered, it is not what was written as a {kind}: {mend}")
     return head, tensors
@@ -84,6 +87,7 @@ def _record(text: str, path: Path, mend: str) -> dict[str, Any]:
     except ValueError as error:
         raise IntegrityError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
     version = record.get("format") if isinstance(record, dict) else None
+    # Before the digest is compared: another format may compute it in another way, and would count as corrupt.
     if version != FORMAT:
         raise PocketiqaError(f"{path} has format {version!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa")
     return record

@@ -35,8 +35,8 @@ def write_fitted_folder(
     Args:
         folder: replaced if it is there.
         teacher: fitted.
-        name: that it was built by.
-        options: that it was built with; of files that they name give absolute paths.
+        name: name of its builder.
+        options: options that it was built with, with absolute paths for the files that they name.
         scale: what 0 and 1 mean.
         licence: licence of weights and ratings.
         seen: ids of the images that it was fitted to, or its step was chosen by.
@@ -46,6 +46,7 @@ def write_fitted_folder(
     Returns:
         SHA-256 of what was learned.
     """
+    # Without the head that the fit started from: ``FITTED`` holds all that was learned, and is the head from now on.
     kept = {key: str(value) if isinstance(value, Path) else value for key, value in options.items() if key != "head"}
     with staged_folder(folder) as staged:
         teacher.save_trained(staged / FITTED, scale=scale, licence=licence)
@@ -54,6 +55,8 @@ def write_fitted_folder(
         for option in files:
             kept[option] = _copied(Path(options[option]), staged)
         record = {"format": FORMAT, "teacher": name, "options": kept, "fitted": digest, "about": dict(about)}
+        # Only where there are any: folders that were written before this key existed have none, and the reader allows
+        # for that.
         if files:
             record["files"] = list(files)
         write_atomic(staged / RECORD, checksummed_json(record))
@@ -79,6 +82,7 @@ def is_fitted_folder(name: str) -> bool:
 
 def _folder(name: str) -> Path | None:
     path = Path(name).expanduser()
+    # The folder of a ``fit-teacher`` run counts as the teacher in it.
     return next((folder for folder in (path, path / "teacher") if (folder / RECORD).is_file()), None)
 
 
@@ -100,6 +104,7 @@ def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
             "upgrade pocketiqa"
         )
     placed = {"head": folder / FITTED} if "fitted" in record else {}
+    # Names in the record are relative to the folder, so that it can be moved; a builder needs paths.
     placed |= {option: folder / record["options"][option] for option in record.get("files", ())}
     return record["teacher"], {**record["options"], **placed}
 
@@ -114,6 +119,6 @@ def read_seen(name: str) -> frozenset[str]:
     if folder is None or not (folder / SEEN).is_file():
         raise PocketiqaError(
             f"{name} does not say which images it was fitted to: name the folder of a teacher that `pocketiqa "
-            "fit-teacher` fitted (again, if an earlier version did)"
+            "fit-teacher` wrote"
         )
     return frozenset((folder / SEEN).read_text(encoding="ascii").split())

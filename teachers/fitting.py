@@ -16,9 +16,14 @@ from pseudo_labels.records import TeacherStamp
 from pseudo_labels.tensor_files import misfits
 from teachers.base import Teacher
 from teachers.checksummed import read_checksummed, tensor_digest, write_checksummed
+from teachers.needs import NEW_HEAD
 
 _KIND = "fitted teacher"
 _MEND = "give a file that `pocketiqa fit-teacher` made, or fit the teacher again"
+# Part of stamps, and so of the digests of existing labels: the words must not change.
+UNFITTED = "none: this head was not fitted to opinion scores"
+"""The scale of a teacher with such a head."""
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def check_fits(trained: Trained, target: Trained, path: Path) -> None:
     Args:
         trained: read from ``path``.
         target: what is to be replaced by it.
-        path: for the message.
+        path: path to name in the message.
 
     Raises:
         PocketiqaError: it was fitted for another teacher, with other options, on another frozen base, or has other
@@ -97,6 +102,7 @@ def check_fits(trained: Trained, target: Trained, path: Path) -> None:
         raise PocketiqaError(
             f"{path} was fitted with other options ({'; '.join(changed)}): build {target.teacher} as it was"
         )
+    # Nothing else would show it: on other frozen weights all shapes fit, and the scores mean nothing.
     if trained.base != target.base:
         raise PocketiqaError(
             f"{path} was fitted on the frozen base {trained.base[:12]}..., this one is {target.base[:12]}...: "
@@ -105,15 +111,6 @@ def check_fits(trained: Trained, target: Trained, path: Path) -> None:
     said = misfits(target.tensors, trained.tensors)
     if said:
         raise PocketiqaError(f"{path} does not fit this version of {target.teacher} ({said}): fit it again")
-
-
-NEW_HEAD = "new"
-"""As ``head`` of a builder: random weights, to be fitted."""
-
-UNFITTED = "none: this head was not fitted to opinion scores"
-"""The scale of a teacher with such a head."""
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @runtime_checkable
@@ -211,14 +208,14 @@ class FittableBase(Generic[Network]):
     """The fitted part of a teacher: kept with its scale and licence, saved, loaded and identified by digest.
 
     Attributes:
-        version: of the teacher's code, raised whenever scores change.
+        version: version of the teacher's code, raised whenever scores change.
 
     Args:
-        name: of the teacher.
+        name: name of the teacher.
         model: all its weights loaded, in full precision still, so that digests do not depend on the precision.
         fitted_with: options that a fitted part is bound to, JSON values.
         base: digest of everything else that a score depends on.
-        licence: of the weights.
+        licence: licence of the weights.
         head: file of a fitted part, loaded here.
         scale: meaning of 0 and 1, unless ``head`` has it.
 
@@ -293,7 +290,7 @@ class FittableBase(Generic[Network]):
         """Write what fitting changed, with the digest of the frozen base.
 
         Args:
-            path: of the safetensors file.
+            path: path of the safetensors file.
             scale: what 0 and 1 mean, such as ``MOS of KonIQ-10k / 100``.
             licence: licence of weights and ratings, as far as known.
 
@@ -311,9 +308,12 @@ class FittableBase(Generic[Network]):
         """
         trained = read_trained(Path(path))
         target = self._trained(self.scale, self.licence)
+        # All checks come before the first copy: a file that is refused leaves the model as it was.
         check_fits(trained, target, Path(path))
         with torch.no_grad():
             for name, value in target.tensors.items():
+                # In place: torch counts this as a change of the model's own tensors, so that ``weights`` hashes them
+                # anew.
                 value.copy_(trained.tensors[name])
         self.scale, self.licence = trained.scale, trained.licence
 

@@ -42,6 +42,7 @@ class FailureLimit:
         """Number of good images in a shard, and status and reason of those without label."""
         table = store.shard_labels(index)
         rows = zip(store.shard_rows(index), table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
+        # Rows of ``unseen`` are left out on request: neither a failure nor an image that wanted a label.
         good = [(status, reason) for row, status, reason in rows if self._good[row] and status != Status.SEEN]
         return len(good), [f"{status}: {reason}" for status, reason in good if status != Status.OK]
 
@@ -51,6 +52,7 @@ class FailureLimit:
         If too many images of the pool failed, then too many of at least one shard did: those are worth another try,
         once the user has mended the cause.
         """
+        # It passed ``check`` with the limit of that time. A lower limit today does not undo finished work.
         if store.manifest.complete:
             return ""
         good, failures = self._failures(store, index)
@@ -72,6 +74,8 @@ class FailureLimit:
             )
 
 
+# A shard is what a killed process loses and what a process takes at a time: larger ones lose more work, smaller ones
+# cost more files and flushes.
 _IMAGES_PER_SHARD = 256
 # Small pools are cut finer, so that a few processes find work and a kill costs little. It must not follow the number of
 # processes, for the shards of a store never change.
@@ -101,12 +105,12 @@ def label(
     """Label a pool with a teacher, or finish what an earlier call began; under a launcher, call it in every process.
 
     Args:
-        pool_folder: of a finished pool.
+        pool_folder: folder of a finished pool.
         teacher_name: see ``registry.build_teacher``.
         out: folder of the store.
         shards: how many; None means about 256 images each but at least 8 shards, or those of the store in ``out``.
         features: also store the teacher's feature maps.
-        options: of the teacher.
+        options: options of the teacher.
         unseen: whether images that a fitted teacher has learned from are left out: it may reproduce their ratings.
         crops: random crop of each image that is labelled in place of the whole image; students learn such labels from
             the same crop.
@@ -114,8 +118,8 @@ def label(
         device: see ``launch.current_launch``.
         threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
         decode_workers: threads that decode ahead.
-        limits: for decoding.
-        max_failed_fraction: of the pool's good images; if more than this got no label, the store is not finished.
+        limits: limits of decoding.
+        max_failed_fraction: fraction of the pool's good images; if more got no label, the store is not finished.
         overwrite: start over, even if ``out`` holds a store that was made differently.
         progress: called with rows done and rows in all, of this process.
         warn: called with a sentence on corrupt shards and on memory that ran out.
@@ -150,10 +154,12 @@ def label(
             decode_workers=decode_workers, limits=limits, seen=seen, crops=crops, retry=failed.of_shard,
             progress=progress, warn=warn,
         )  # fmt: skip
+        # Every rank must have committed its shards before they are counted.
         launch.wait_for_all()
         if launch.is_main:
             failed.check(store)
             store.finish()
+        # No rank may open the store before it is finished.
         launch.wait_for_all()
     return LabelStore.open(out)
 
@@ -177,14 +183,14 @@ def label_pool(
     """Label the shards of one rank that are missing or corrupt; no collectives, and the store is not finished here.
 
     Args:
-        pool: the one the store was made for.
-        teacher: on its device.
+        pool: the pool that the store was made for.
+        teacher: the teacher, on its device.
         store: see ``LabelStore.create``.
         batch_size: most images in one call of the teacher.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes.
         decode_workers: threads that decode ahead.
-        limits: for decoding.
+        limits: limits of decoding.
         seen: ids of images that are left out.
         crops: random crops in place of whole images.
         retry: gives the reason why a committed and valid shard is done again; empty if it is good.
@@ -204,6 +210,7 @@ def label_pool(
     pending = _pending(store, mine, retry or (lambda _store, _index: ""), warn or _silent)
     rows_of = {index: len(store.shard_rows(index)) for index in mine}
     count = _Count(sum(rows_of.values()), progress)
+    # What earlier runs did counts as done at once, so that a resumed run shows where it is.
     count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
     predictor = Predictor(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
     refs = (ref for index in pending for ref in _refs(pool, store, index))
@@ -212,10 +219,13 @@ def label_pool(
     with torch_threads(store.spec.threads):
         try:
             for index in pending:
+                # Locked while it is scored, not only while it is written: a second run of the same command is refused
+                # before it has scored the same shard.
                 with store.writing(index):
                     size = rows_of[index]
                     store.write_shard(index, *predictor.shard(islice(rows, size), size, step=count.step))
         finally:
+            # Also after an error: waits for the decoding threads, so that none works on once the caller goes on.
             rows.close()
 
 
@@ -233,7 +243,11 @@ def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int
 
 
 def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None) -> dict[str, Any]:
-    """How a file becomes what the teacher sees; without what is not asked for, as in stores of earlier versions."""
+    """How a file becomes the teacher's input.
+
+    Settings that are off are left out: ``StoreSpec.of_crops`` reads the presence of the key, and the digest covers the
+    whole mapping.
+    """
     asked = {"decode": asdict(limits), "unseen": unseen or None, "crops": crops and asdict(crops)}
     return {name: value for name, value in asked.items() if value is not None}
 
@@ -241,6 +255,7 @@ def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None
 def _shard_count(out: Path, rows: int, overwrite: bool) -> int:
     """The number that the store in ``out`` has, if it may be resumed; else a good one."""
     if not overwrite and (out / outputs.MANIFEST).is_file():
+        # Shards of a store never change: another number would make another spec, which is refused.
         manifest = outputs.read_manifest(out)
         if manifest.kind == KIND and manifest.spec.get("rows") == rows:
             return int(manifest.spec["shards"])
@@ -252,6 +267,7 @@ def _claim(out: Path, spec: StoreSpec, pool: Pool, launch: Launch, overwrite: bo
         LabelStore.create(out, spec, pool_path=pool.folder, overwrite=overwrite)
     launch.wait_for_all()
     store = LabelStore.open(out)
+    # Each rank compares its own: only the main one has claimed the folder, and labels of two settings must not mix.
     if store.spec.as_dict() != spec.as_dict():
         raise PocketiqaError(
             f"rank {launch.rank} was started with other settings than the store in {out} was made with"
@@ -264,6 +280,7 @@ def _pending(store: LabelStore, mine: range, retry: Callable[[LabelStore, int], 
     for index in mine:
         if index in missing:
             continue
+        # Locked because a corrupt shard is removed below, and another process may just be labelling it again.
         with store.writing(index):
             reason = store.fault(index) or retry(store, index)
             if reason:

@@ -48,6 +48,7 @@ class Preparer:
         crops: RandomCrops | None = None,
     ):  # fmt: skip
         self._pool, self._teacher, self._limits, self._seen, self._crops = pool, teacher, limits, seen, crops
+        # Only for a teacher that needs them, and once: each original would otherwise be looked up in the whole pool.
         self._references = {ref.ref_id for ref in pool if ref.ref_id} if teacher.needs_reference else set[str]()
         self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
@@ -72,6 +73,7 @@ class Preparer:
             return Prepared(ref, None, error.status, error.reason)
         except PocketiqaError as error:
             return Prepared(ref, None, Status.FAILED, str(error))
+        # One image that is too large becomes a row with a reason, like a corrupt file. The others are still labelled.
         except MemoryError:
             return Prepared(ref, None, Status.FAILED, "out of memory while decoding")
 
@@ -90,6 +92,7 @@ class Preparer:
         with self._lock:
             if ref_id not in self._recent:
                 self._recent[ref_id] = self._pool.load(self._pool.by_id(ref_id), self._limits)
+                # Two: while threads still prepare the last copies of one image, others have begun with the next.
                 while len(self._recent) > 2:
                     self._recent.popitem(last=False)
             return self._recent[ref_id]
@@ -104,6 +107,7 @@ def read_ahead(
         refs,
         workers,
         ahead=2 * batch_size + _IMAGES_AHEAD * workers,
+        # By the size that the pool recorded: the file is not open yet. Bad rows have size 0 and hold nothing up.
         size=lambda ref: ref.width * ref.height,
         size_ahead=_PIXELS_AHEAD,
     )

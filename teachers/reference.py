@@ -1,6 +1,6 @@
 """The full-reference teacher: five metrics on one scale, their mean as score and their disagreement as uncertainty.
 
-It labels synthetic pools, where the clean image is at hand, and needs neither weights nor ratings. The metrics
+It labels synthetic pools, where the clean image is known, and needs neither weights nor ratings. The metrics
 (all computed by ``piq``) see different things:
 
 - FSIMc: phase congruency, gradient and chroma. Zhang, Zhang, Mou, Zhang, IEEE TIP 20(8), 2011.
@@ -60,8 +60,10 @@ def common_scale(values: Tensor, knots: Sequence[float]) -> Tensor:
         [B] in float64, so that the bend points do not blur the fifth decimal.
     """
     sign = 1.0 if knots[-1] > knots[0] else -1.0
+    # ``searchsorted`` needs rising positions: knots of a metric that falls with quality are negated, as its values are.
     positions = torch.tensor([sign * knot for knot in knots], dtype=torch.float64, device=values.device)
     signed = (sign * values.double()).clamp(positions[0], positions[-1])
+    # At the first knot ``searchsorted`` gives 0: the piece that begins there is meant.
     right = torch.searchsorted(positions, signed).clamp(1, len(knots) - 1)
     step = (signed - positions[right - 1]) / (positions[right] - positions[right - 1])
     return (right - 1 + step) / (len(knots) - 1)
@@ -88,8 +90,10 @@ class ReferenceTeacher:
         self.stamp = TeacherStamp(
             name="reference",
             version=VERSION,
+            # The knots are its weights: with others this is another teacher.
             weights=digest_of(knots),
             options=options,
+            # Part of the stamp, and so of the digests of existing labels: the words must not change.
             scale="share of KADID-10k's distortions on Kodak photographs that the image surpasses; 1 = its reference",
             licence="no weights; curves fitted on the Kodak PhotoCD photographs (unrestricted use)",
         )
@@ -142,6 +146,8 @@ def _shrunk(rgb: np.ndarray, max_side: int | None) -> np.ndarray:
     if max_side is None or max(height, width) <= max_side:
         return rgb
     scale = min(1.0, max(max_side / max(height, width), MIN_SIDE_PX / min(height, width)))
+    # A box filter has no negative lobes, so it adds no halo that a metric could see. Without ``reducing_gap``, which
+    # would shrink by a whole number first, each pixel is the plain mean of those under it.
     size = (round(width * scale), round(height * scale))
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX, reducing_gap=None))
 

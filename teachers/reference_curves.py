@@ -1,6 +1,8 @@
 """Fit the curves of ``teachers.reference``: how each metric is distributed over a declared calibration pool.
 
-    python -m teachers.reference_curves FOLDER_WITH_KODAK > teachers/reference_knots.py
+    python -m teachers.reference_curves FOLDER_WITH_KODAK > knots.py && mv knots.py teachers/reference_knots.py
+
+Not straight into ``reference_knots.py``: the shell empties that file first, and this module imports it.
 
 The pool: each photograph of the folder (in the order of names), shrunk to a longer side of 512 pixels, about the size
 of KADID-10k's images, under KADID-10k's 25 distortions in their 5 levels. A metric's knots are its quantiles over those
@@ -22,7 +24,9 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
 from pseudo_labels.parallel import Progress
 
+# With Kodak's 3,000 pairs about 94 lie between two knots: more steps would follow chance, fewer would bend less.
 STEPS = 32
+# The whole levels, which KADID-10k's authors chose; the levels between them are interpolated.
 LEVELS = (1, 2, 3, 4, 5)
 LONGER_SIDE_PX = 512
 PERFECT = {"fsim": 1.0, "vif": 1.0, "gmsd": 0.0, "haarpsi": 1.0, "mdsi": 0.0}
@@ -39,7 +43,8 @@ def fit_curves(
     """Knots of each metric.
 
     Args:
-        photographs: name (which the distortions' chance follows from) and uint8 [H, W, 3] of each clean image.
+        photographs: name (from which the random numbers of the distortions follow) and uint8 [H, W, 3] of each clean
+            image.
         metrics: as ``teachers.reference.METRICS``.
         progress: called with the number of photographs done and 0, for their number is not known.
 
@@ -62,6 +67,7 @@ def fit_curves(
 def _kadid(photograph: np.ndarray, name: str) -> Iterator[np.ndarray]:
     for distortion in groups()["kadid"]:
         for level in LEVELS:
+            # The seed is fixed: the knots can be computed again from the photographs alone.
             yield distort(photograph, distortion, level, seed=0, image_id=name)
 
 
@@ -74,8 +80,11 @@ def _measure(metrics: Metrics, distorted: np.ndarray, clean: np.ndarray) -> dict
 def _knots(metric: str, values: np.ndarray) -> list[float]:
     perfect = PERFECT[metric]
     sign = 1.0 if metric not in ("gmsd", "mdsi") else -1.0
+    # Pairs that a metric finds perfect are left out. They would put several knots at the perfect value, and the curve
+    # could not rise strictly there.
     worse = sign * values[sign * values < sign * perfect]
     knots = (
+        # Six digits: float32, in which the metrics are computed, holds about seven.
         [float(f"{sign * value:.6g}") for value in np.quantile(worse, np.arange(STEPS) / STEPS)] if len(worse) else []
     )
     knots.append(perfect)
@@ -95,6 +104,7 @@ def calibration_photographs(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _main(folder: str) -> None:
+    # Imported late, because that module needs the knots that an earlier run of this command wrote.
     from teachers.reference import METRICS
 
     knots = fit_curves(calibration_photographs(Path(folder)), METRICS)
@@ -107,5 +117,6 @@ def _main(folder: str) -> None:
 
 
 if __name__ == "__main__":
+    # Another number of threads adds up in another order, which can change the last digit of a knot.
     torch.set_num_threads(1)
     _main(*sys.argv[1:])

@@ -5,17 +5,19 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, install_command
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
+from teachers.needs import missing_files
 
 if TYPE_CHECKING:
     from teachers.base import Teacher
+    from teachers.composite.multi_view import Views
 
 _VIEWS = "views"
 
@@ -137,6 +139,8 @@ def missing_requirements(name: str) -> list[str]:
         _look_in_current_folder()
         try:
             spec = importlib.util.find_spec(module)
+        # ImportError: a package around the module is missing or fails. ValueError: a module without a specification, as
+        # ``__main__`` may be.
         except (ImportError, ValueError):
             spec = None
         return [] if spec else [module]
@@ -155,7 +159,7 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
     """Build a teacher.
 
     Args:
-        name: of ``TEACHERS``, the folder of a fitted teacher, or ``module:function`` for a builder of the user's own.
+        name: name in ``TEACHERS``, folder of a fitted teacher, or ``module:function`` for a builder of the user's own.
         options: keyword arguments of the builder; those of a fitted teacher are laid over the ones it was built with.
             And ``views``, ``composite.multi_view.Views`` or a mapping such as ``{"crops": 5, "flips": True}``, by which
             any teacher scores several views of each image, unless the builder has a parameter of that name itself.
@@ -171,20 +175,84 @@ def build_teacher(name: str, **options: Any) -> "Teacher":
         raise PocketiqaError(
             f"teacher {name!r}: there is no module {missing[0]!r} in the current folder or among the installed packages"
         )
-    if missing:
-        raise PocketiqaError(
-            f"teacher {name!r} needs {', '.join(missing)}: install them with pip install 'pocketiqa[train,teachers]'"
-        )
+    lacks = lacking(name, options)
+    if missing or len(lacks) > 1:  # of a single file, the builder speaks
+        raise PocketiqaError(f"teacher {name!r} {_listed(lacks)}")
     return _built(name, _builder(name), options)
+
+
+def lacking(name: str, options: Mapping[str, Any]) -> list[str]:
+    """Words for all that a teacher lacks on this machine, each with the next step; imports no builder and no torch.
+
+    Args:
+        name: of ``TEACHERS``, the folder of a fitted teacher, or ``module:function``.
+        options: of the teacher, which may name files.
+
+    Raises:
+        PocketiqaError: there is no such teacher.
+    """
+    if is_fitted_folder(name):
+        name, kept = read_fitted_folder(name)
+        options = {**kept, **options}
+    missing = missing_requirements(name)
+    if missing and ":" in name:
+        return [f"needs the module {missing[0]!r} in the current folder or among the installed packages"]
+    packages = f"needs {', '.join(missing)}: install them with {install_command('train', 'teachers')}"
+    return [*([packages] if missing else []), *missing_files(name, options)]
+
+
+def check_teacher_options(name: str, options: Mapping[str, Any]) -> type | None:
+    """Refuse in a moment what ``build_teacher`` would refuse, as far as that can be known without building anything.
+
+    Teachers that a teacher is made of are checked as well. Arguments are those of ``build_teacher``.
+
+    Returns:
+        The class of the teacher, where its builder says it; its ``needs_reference`` and ``feature_names`` may be known.
+
+    Raises:
+        PocketiqaError: unknown name or option, or something is missing on this machine: all of it is named.
+    """
+    lacks = lacking(name, options)
+    if lacks:
+        raise PocketiqaError(f"teacher {name!r} {_listed(lacks)}")
+    if is_fitted_folder(name):
+        name, kept = read_fitted_folder(name)
+        options = {**kept, **options}
+    builder, given = _builder(name), dict(options)
+    if _VIEWS not in inspect.signature(builder).parameters:
+        _read_views(given.pop(_VIEWS, None))
+    _check_options(builder, name, given)
+    for part, part_options in _parts(name, given):
+        check_teacher_options(part, part_options)
+    made = inspect.signature(builder).return_annotation
+    return made if isinstance(made, type) and made is not inspect.Signature.empty else None
+
+
+def _parts(name: str, options: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and options of each teacher that this one is made of."""
+    if name == "anchored":
+        return [(str(options.get("base", "embedded")), options.get("options") or {})]
+    if name == "fused" and isinstance(options.get("teachers"), Mapping):
+        members = [one for one in options["teachers"].values() if isinstance(one, Mapping) and "teacher" in one]
+        return [(str(one["teacher"]), one.get("options") or {}) for one in members]
+    return []
+
+
+def _listed(lacks: list[str]) -> str:
+    if len(lacks) == 1:
+        return lacks[0] if lacks[0].startswith("needs") else f"cannot be built: {lacks[0]}"
+    listed = "; ".join(f"({letter}) {words}" for letter, words in zip("abcdef", lacks, strict=False))
+    return f"lacks {len(lacks)} things: {listed}"
 
 
 def file_options(name: str) -> set[str]:
     """Options of a teacher that name files or folders: those that its builder annotates as paths.
 
     Args:
-        name: of ``TEACHERS``, or ``module:function``.
+        name: name in ``TEACHERS``, or ``module:function``.
     """
     parameters = inspect.signature(_builder(name)).parameters
+    # By the text of the annotation, because it is a union such as ``str | Path | None``, or quoted.
     return {option for option, parameter in parameters.items() if "Path" in str(parameter.annotation)}
 
 
@@ -194,14 +262,24 @@ def _builder(name: str) -> Callable[..., Any]:
 
 def _built(name: str, builder: Callable[..., Any], options: dict[str, Any]) -> "Teacher":
     parameters = inspect.signature(builder).parameters
+    # Taken out before the check: most builders do not know ``views``, which are laid around the teacher that they
+    # build.
     wanted = None if _VIEWS in parameters else options.pop(_VIEWS, None)
     _check_options(builder, name, options)
+    # Late, because they import torch: help texts and ``doctor`` read ``TEACHERS`` without it.
     from teachers.base import check_teacher
-    from teachers.composite.multi_view import MultiView, read_views
+    from teachers.composite.multi_view import MultiView
 
-    views = None if wanted is None else read_views(wanted)  # before the builder, which may load weights for minutes
+    views = _read_views(wanted)  # before the builder, which may load weights for minutes
     teacher = check_teacher(builder(**options), name)
+    # One view is the whole image: wrapped, the teacher would have another stamp for the same scores.
     return teacher if views is None or views.count == 1 else MultiView(teacher, views)
+
+
+def _read_views(wanted: Any) -> "Views | None":
+    from teachers.composite.multi_view import read_views
+
+    return None if wanted is None else read_views(wanted)
 
 
 def _entry(name: str) -> TeacherEntry:

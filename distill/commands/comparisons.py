@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from distill.commands.options import OverwriteFile, Settings, app
+from distill.commands.options import (
+    OverwriteFile,
+    Settings,
+    Split,
+    app,
+    complete_comparison,
+    complete_device,
+    complete_student,
+)
 from distill.terminal import console
 from pseudo_labels.defaults import DECODE_WORKERS, LABEL_THREADS, NEAR_DUPLICATE_COSINE, SEED, VALIDATION_FRACTION
 
@@ -28,8 +36,8 @@ def overlap(
         float, typer.Option(help="Cosine above which two images are near duplicates.")
     ] = NEAR_DUPLICATE_COSINE,
     split: Annotated[
-        str | None,
-        typer.Option(help="Part of TESTED: test, validation, train or all.  [default: test where there is one]"),
+        Split | None,
+        typer.Option(help="Part of TESTED.  [default: test where there is one]"),
     ] = None,
     validation: Annotated[
         float, typer.Option(help="Fraction of split.csv that is its validation part.")
@@ -39,7 +47,10 @@ def overlap(
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="Option of a teacher or backbone; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...", autocompletion=complete_device),
+    ] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of a teacher, backbone or student folder.")] = LABEL_THREADS,
     workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = DECODE_WORKERS,
     overwrite: Annotated[
@@ -92,12 +103,18 @@ def stress(
         typer.Option(
             "--model",
             help="An exported .onnx student, or pocket-m or pocket-s; repeatable.  [default: pocket-m]",
+            autocompletion=complete_student,
         ),
     ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write figures and worst cases as JSON.")] = None,
     overwrite: OverwriteFile = False,
 ) -> None:
-    """Measure how a model behaves: distortions, sizes, formats, odd images, map. Exit status 1 if a limit is missed."""
+    """Measure how a model behaves: distortions, sizes, formats, odd images, map.
+
+    Exit status 1 if a limit is missed by more than the choice of photographs explains; five are needed for that.
+    """
+    from distill.commands.scoring import empty_folders
     from distill.stress import stress as measure
     from distill.stress.measure import stress_table
     from pseudo_labels.files import checksummed_json
@@ -105,19 +122,26 @@ def stress(
     from students.paths import find_images
 
     with new_file(out, overwrite=overwrite) as file:
+        images = find_images(photographs, recursive=recursive, warn=console.warn)
+        for words in empty_folders(photographs, images, recursive=recursive):
+            console.warn(words)
         with console.progress("stress") as report:
-            results = measure(models or [None], find_images(photographs), progress=report)
+            results = measure(models or [None], images, progress=report, warn=console.warn)
         file.write(checksummed_json({"models": [result.as_dict() for result in results]}))
     for result in results:
         console.out.print(stress_table(result))
-    if not all(result.passed for result in results):
+    if any(result.failed for result in results):
         raise typer.Exit(1)
 
 
 @app.command()
 def compare(
     comparison: Annotated[
-        str, typer.Argument(help="A YAML file, or the name of a comparison that comes with pocketiqa.")
+        str,
+        typer.Argument(
+            help="A YAML file, or the name of a comparison that comes with pocketiqa.",
+            autocompletion=complete_comparison,
+        ),
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the file's]")] = None,
     settings: Settings = None,

@@ -1,11 +1,21 @@
 """Commands that make pools and labels."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import OutFolder, Overwrite, OverwriteFile, app
+from distill.commands.options import (
+    Device,
+    MaxPixels,
+    OutFolder,
+    Overwrite,
+    OverwriteFile,
+    app,
+    complete_benchmark,
+    complete_distortion,
+    complete_teacher,
+)
 from distill.terminal import console
 from pseudo_labels.defaults import (
     CROP_LARGEST,
@@ -38,7 +48,7 @@ def pool(
         int, typer.Option(help="dHash bits, of 64, up to which two images are one scene.")
     ] = NEAR_DUPLICATE_DISTANCE,
     max_bad_fraction: Annotated[float, typer.Option(help="Fail above this fraction of bad files.")] = MAX_BAD_FRACTION,
-    max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = MAX_PIXELS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     workers: Annotated[int, typer.Option(help="Images decoded at a time.")] = DECODE_WORKERS,
     overwrite: Overwrite = False,
 ) -> None:
@@ -57,6 +67,7 @@ def pool(
             workers=workers,
             overwrite=overwrite,
             progress=report,
+            warn=console.warn,
         )
     console.out.print(pool_summary(made), markup=False)
 
@@ -68,7 +79,10 @@ def distort(
     per_image: Annotated[int, typer.Option(help="Distorted versions of each image.")] = DISTORTED_PER_IMAGE,
     seed: Annotated[int, typer.Option(help="Chooses distortions, levels and noise.")] = SEED,
     names: Annotated[
-        list[str] | None, typer.Option("--only", help="kadid, camera, all, or one distortion; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--only", help="kadid, camera, all, or one distortion; repeatable.", autocompletion=complete_distortion
+        ),
     ] = None,
     max_side: Annotated[int | None, typer.Option(help="Shrink the clean images to this longer side first.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
@@ -124,7 +138,8 @@ def label(
     teacher: Annotated[
         str,
         typer.Option(
-            help="Name of a teacher (see doctor), folder of a fitted one, or your own as package.module:function."
+            help="Name of a teacher (see doctor), folder of a fitted one, or your own as package.module:function.",
+            autocompletion=complete_teacher,
         ),
     ],
     out: OutFolder,
@@ -152,11 +167,12 @@ def label(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = LABEL_BATCH_SIZE,
-    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     threads: Annotated[
         int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")
     ] = LABEL_THREADS,
     decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = DECODE_WORKERS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished above this fraction of good images without a label.")
     ] = MAX_FAILED_FRACTION,
@@ -166,6 +182,7 @@ def label(
     from distill.recipe.load import parse_settings, validated
     from distill.recipe.stages import CropSection
     from distill.terminal.summaries import store_summary
+    from pseudo_labels.images import DecodeLimits
     from teachers.label import label as label_pool
 
     visible = console.is_main_process()
@@ -184,6 +201,7 @@ def label(
             device=device,
             threads=threads,
             decode_workers=decode_workers,
+            limits=DecodeLimits(max_pixels=max_pixels),
             max_failed_fraction=max_failed_fraction,
             overwrite=overwrite,
             progress=report,
@@ -199,13 +217,20 @@ def fuse(
     out: OutFolder,
     on: Annotated[
         str | None,
-        typer.Option("--on", metavar="BENCHMARK", help="Ratings of images of the pool, as for evaluate."),
+        typer.Option(
+            "--on",
+            metavar="BENCHMARK",
+            help="Ratings of images of the pool, as for evaluate.",
+            autocompletion=complete_benchmark,
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="validation or train.  [default: validation where there is one, else train]")
+        Literal["validation", "train"] | None,
+        typer.Option(help="Part of --on.  [default: validation where there is one, else train]"),
     ] = None,
     calibrate: Annotated[
-        str, typer.Option(help="auto, logistic or isotonic with --on; quantile or none without ratings.")
+        Literal["auto", "logistic", "isotonic", "quantile", "none"],
+        typer.Option(help="How scales are aligned: quantile and none are the ways without ratings."),
     ] = "auto",
     min_teachers: Annotated[
         int | None, typer.Option(help="Teachers that must have scored a row; 1 allows a single store.  [default: 2]")

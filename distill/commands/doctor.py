@@ -13,7 +13,7 @@ from pseudo_labels.parallel import usable_cores
 
 # In the order in which the stages of a run need them.
 _PACKAGES = (
-    *("numpy", "pillow", "onnxruntime", "typer", "rich"),
+    *("numpy", "pillow", "pillow-heif", "onnxruntime", "typer", "rich"),
     *("torch", "torchvision", "timm", "accelerate", "datasets", "fsspec", "pyarrow", "safetensors", "scipy"),
     *("scikit-image", "scikit-learn", "imagehash", "pydantic", "pyyaml", "onnx", "matplotlib", "tensorboard"),
     *("piq",),

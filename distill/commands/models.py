@@ -1,17 +1,38 @@
 """Commands that make, evaluate and use models."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import Overwrite, OverwriteFile, Settings, app
+from distill.commands.options import (
+    MaxPixels,
+    Overwrite,
+    OverwriteFile,
+    Settings,
+    Split,
+    app,
+    complete_benchmark,
+    complete_device,
+    complete_model,
+    complete_recipe,
+    complete_student,
+    complete_study,
+)
 from distill.terminal import console
+from pseudo_labels.defaults import MAX_PIXELS
+
+Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
 
 @app.command("fit-teacher")
 def fit_teacher(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe with a section 'fit'.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, or the name of a recipe with a section 'fit'.", autocompletion=complete_recipe
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the recipe's]")] = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -24,7 +45,12 @@ def fit_teacher(
 
 @app.command()
 def distill(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes with pocketiqa.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, or the name of a recipe that comes with pocketiqa.", autocompletion=complete_recipe
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the recipe's]")] = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
@@ -42,13 +68,20 @@ def evaluate(
         typer.Argument(
             metavar="MODEL...",
             help=".onnx file, pocket-m or pocket-s, student folder, label store, fitted teacher, or teacher name.",
+            autocompletion=complete_model,
         ),
     ],
     on: Annotated[
-        str, typer.Option("--on", metavar="BENCHMARK", help="NAME:FOLDER such as koniq10k:/data/koniq, or csv:FILE.")
+        str,
+        typer.Option(
+            "--on",
+            metavar="BENCHMARK",
+            help="NAME:FOLDER such as koniq10k:/data/koniq, or csv:FILE.",
+            autocompletion=complete_benchmark,
+        ),
     ],
     split: Annotated[
-        str | None, typer.Option(help="test, validation, train or all.  [default: test where there is one, else all]")
+        Split | None, typer.Option(help="Part of the benchmark.  [default: test where there is one, else all]")
     ] = None,
     trained_on: Annotated[
         list[Path] | None,
@@ -61,7 +94,11 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder that pocketiqa overlap wrote: each metric also without its near duplicates."),
     ] = None,
-    device: Annotated[str, typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help="For teachers: auto (a GPU if there is one), cpu, cuda, ...", autocompletion=complete_device),
+    ] = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers as JSON.")] = None,
     overwrite: OverwriteFile = False,
 ) -> None:
@@ -72,12 +109,20 @@ def evaluate(
     from distill.stages.benchmark import evaluate_on
     from distill.terminal.summaries import coverage_lines, evaluation_tables
     from pseudo_labels.files import checksummed_json
+    from pseudo_labels.images import DecodeLimits
     from pseudo_labels.outputs import new_file
 
     with new_file(out, overwrite=overwrite) as file:
         with console.progress("evaluate") as report:
             result = evaluate_on(
-                models, on, split=split, trained_on=trained_on or [], near=near, device=device, progress=report
+                models,
+                on,
+                split=split,
+                trained_on=trained_on or [],
+                near=near,
+                device=device,
+                limits=DecodeLimits(max_pixels=max_pixels),
+                progress=report,
             )
         file.write(checksummed_json(result))
     for table in evaluation_tables(result):
@@ -119,16 +164,16 @@ def score(
     model: Annotated[
         str | None,
         typer.Option(
-            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]"
+            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]",
+            autocompletion=complete_student,
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
     file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="table, csv, jsonl, json or parquet.  [default: by the ending of --out, else table]"
-        ),
+        Format | None,
+        typer.Option("--format", help="How each image is written.  [default: by the ending of --out, else table]"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -140,7 +185,8 @@ def score(
         bool,
         typer.Option(
             "--resume",
-            help="Keep rows that --out has of the same model and of unchanged files; continue an interrupted run.",
+            help="Keep rows that --out has of the same model and limits and of unchanged files; continue an "
+            "interrupted run.",
         ),
     ] = False,
     excel_safe: Annotated[
@@ -148,7 +194,7 @@ def score(
     ] = False,
     overwrite: OverwriteFile = False,
 ) -> None:
-    """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score."""
+    """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
     from distill.commands.scoring import score_paths
 
     tally = score_paths(
@@ -156,6 +202,7 @@ def score(
         model,
         recursive=recursive,
         workers=workers,
+        max_pixels=max_pixels,
         file_format=file_format,
         out=out,
         overwrite=overwrite,
@@ -164,12 +211,18 @@ def score(
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")
+    if tally.scored < tally.rows or tally.empty_folders:
         raise typer.Exit(1)
 
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes with pocketiqa.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, or the name of a recipe that comes with pocketiqa.", autocompletion=complete_recipe
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the recipe's]")] = None,
     settings: Settings = None,
     overwrite: Annotated[
@@ -184,7 +237,12 @@ def run(
 
 @app.command()
 def study(
-    study: Annotated[str, typer.Argument(help="A YAML file, or the name of a study that comes with pocketiqa.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, or the name of a study that comes with pocketiqa.", autocompletion=complete_study
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.  [default: the study's]")] = None,
     settings: Settings = None,
     only: Annotated[

@@ -1,8 +1,10 @@
-"""The application, and options that several commands share."""
+"""The application, options that several commands share, and the words that a shell completes for them."""
 
+import re
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -22,10 +24,9 @@ class _WorkOrder(TyperGroup):
 app = typer.Typer(
     cls=_WorkOrder,
     help="Turn giant image-quality teachers into pocket-size models, and score photographs with them.\n\n"
-    "The way through: pool, distort, fit-teacher, label, fuse, distill, evaluate, export, score. "
+    "The way through: pool, distort, fit-teacher, label, fuse, distill, export, evaluate, score. "
     "`pocketiqa run quickstart` walks all of it. Add --debug to any command for the traceback of an error.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -50,7 +51,95 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start over: remove what --out holds from an earlier run.")
 ]
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file that --out names.")]
+MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels than this.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes it.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
+]
+
+
+Split = Literal["test", "validation", "train", "all"]
+
+_DEVICES = ("auto", "cpu", "cuda")
+# The key that only such a file has at its top, see ``recipe.load_recipe``.
+_STUDY, _COMPARISON = re.compile(r"^arms:", re.M), re.compile(r"^rows:", re.M)
+
+
+def complete_teacher(incomplete: str) -> list[str]:
+    """Names of the teachers that come with pocketiqa."""
+    from teachers.registry import TEACHERS
+
+    return _beginning(TEACHERS, incomplete)
+
+
+def complete_student(incomplete: str) -> list[str]:
+    """Names of the exported students that come with pocketiqa."""
+    from students.shipped import NAMES
+
+    return _beginning(NAMES, incomplete)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models that can be evaluated: exported students and teachers."""
+    return [*complete_student(incomplete), *complete_teacher(incomplete)]
+
+
+def complete_distortion(incomplete: str) -> list[str]:
+    """Groups and names of distortions."""
+    try:
+        from pseudo_labels.distort.catalogue import groups
+    except ModuleNotFoundError:  # only the base install
+        return []
+    known = groups()
+    return _beginning([*known, *dict.fromkeys(name for names in known.values() for name in names)], incomplete)
+
+
+def complete_benchmark(incomplete: str) -> list[str]:
+    """Beginnings of ``NAME:FOLDER``."""
+    try:
+        from distill.evaluation.benchmarks import BENCHMARKS
+    except ModuleNotFoundError:
+        return []
+    return _beginning([f"{name}:" for name in BENCHMARKS], incomplete)
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of the recipes that come with pocketiqa."""
+    return _beginning([name for name, kind in _yaml_files() if kind == "recipe"], incomplete)
+
+
+def complete_study(incomplete: str) -> list[str]:
+    """Names of the studies that come with pocketiqa."""
+    return _beginning([name for name, kind in _yaml_files() if kind == "study"], incomplete)
+
+
+def complete_comparison(incomplete: str) -> list[str]:
+    """Names of the comparisons that come with pocketiqa."""
+    return _beginning([name for name, kind in _yaml_files() if kind == "comparison"], incomplete)
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Devices that every machine may have; ``cuda:1`` and so on are typed."""
+    return _beginning(_DEVICES, incomplete)
+
+
+def _yaml_files() -> list[tuple[str, str]]:
+    """Name and kind of every YAML file that comes with pocketiqa; nothing where recipes cannot be read."""
+    try:
+        from distill.recipe.recipe import known_recipes
+    except ModuleNotFoundError:
+        return []
+    kinds = []
+    for name, file in known_recipes().items():
+        text = file.read_text(encoding="utf-8")
+        kinds.append((name, "study" if _STUDY.search(text) else "comparison" if _COMPARISON.search(text) else "recipe"))
+    return kinds
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Device = Annotated[
+    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...", autocompletion=complete_device)
 ]

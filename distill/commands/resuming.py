@@ -1,8 +1,9 @@
 """Rows of ``pocketiqa score --out FILE`` as they are made, so that ``--resume`` need not score an image again.
 
-The hidden file ``.FILE.rows`` beside ``FILE`` holds one JSON record a line, each with a checksum: first the model, then
-a row for each image that was scored, with the size and time of its file; and, before ``FILE`` is written, its SHA-256.
-A killed run leaves it. A run that ends removes it, unless it was called with ``--resume``.
+The hidden file ``.FILE.rows`` beside ``FILE`` holds one JSON record a line, each with a checksum: first the model and
+the limits of decoding, then a row for each image that was scored, with the size and time of its file; and, before
+``FILE`` is written, its SHA-256. A killed run leaves it. A run that ends removes it, unless it was called with
+``--resume``.
 """
 
 import os
@@ -22,6 +23,7 @@ from pseudo_labels.files import (
     read_lines,
     sha256_file,
 )
+from pseudo_labels.images import DecodeLimits
 from pseudo_labels.records import Status
 from students.runtime import Row
 
@@ -52,12 +54,17 @@ class RowRecord:
     Args:
         out: output file.
         model: SHA-256 of the model that scores.
+        limits: what is decoded: rows that were made under other limits are not used again.
     """
 
-    def __init__(self, out: Path, model: str):
+    def __init__(self, out: Path, model: str, limits: DecodeLimits):
         self.path = out.with_name(private_name(out.name, ".rows"))
         self._out = out
-        self._head = {"format": FORMAT, "kind": "scored rows", "model": model, "version": _version()}
+        # A list, as it is read back: the head is compared with what a file holds.
+        decoded = {**asdict(limits), "background": list(limits.background)}
+        self._head = {
+            "format": FORMAT, "kind": "scored rows", "model": model, "limits": decoded, "version": _version(),
+        }  # fmt: skip
         self._rows: dict[str, tuple[Row, FileState]] = {}
         self._file: IO[bytes] | None = None
 
@@ -65,7 +72,8 @@ class RowRecord:
         """Read the rows of earlier runs and continue their record.
 
         Raises:
-            OutputConflictError: the output file exists, but is not what such a run wrote, or is of another model.
+            OutputConflictError: the output file exists, but is not what such a run wrote, or is of another model
+                or other limits.
         """
         lines = read_lines(self.path, what=_WHAT, torn=True) if self.path.is_file() else []
         fits = bool(lines) and lines[0] == self._head
@@ -93,6 +101,8 @@ class RowRecord:
             return "it was written without --resume, so the files and the model of its rows are not known"
         if lines[0].get("model") != self._head["model"]:
             return "its rows are of another model"
+        if lines[0].get("limits") != self._head["limits"]:
+            return "its rows were made with other limits (--max-pixels)"
         return "it was made by another version" if lines[0] != self._head else "it was changed since"
 
     def _begin(self, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -17,8 +17,10 @@ from rich.text import Text
 from distill.commands.resuming import RowRecord, state_of
 from distill.terminal import console
 from distill.terminal.console import shown
+from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import checksummed_json, csv_line, explain_write_errors, utf8_path
+from pseudo_labels.images import DecodeLimits
 from pseudo_labels.outputs import NewFile, new_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
@@ -27,6 +29,7 @@ from students.runtime import Row, Scorer
 
 FORMATS = ("table", "csv", "jsonl", "json", "parquet")
 _ENDINGS = {".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
+_NAMES = "names of images end in .jpg, .png and so on; a file of another name is scored if it is named itself"
 # Spreadsheets take a cell that begins with one of these for a formula (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -42,6 +45,7 @@ def score_paths(
     overwrite: bool = False,
     resume: bool = False,
     excel_safe: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> "Tally":
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
@@ -53,20 +57,31 @@ def score_paths(
         file_format: one of ``FORMATS``; None follows the ending of ``out``.
         out: file to write; None is standard output.
         overwrite: replace an earlier file.
-        resume: keep rows of an earlier run of the same model whose image files have the same size and time.
+        resume: keep rows of an earlier run of the same model and limits whose image files have the same size and time.
         excel_safe: write CSV in which no cell is a formula for a spreadsheet.
+        max_pixels: see ``DecodeLimits``.
+
+    Returns:
+        The number of rows, of scores, and of folders without images, each of which was named in a note.
 
     Raises:
-        PocketiqaError: no such model, or a format that cannot be written here or is not that of the ending.
+        PocketiqaError: no such model, no images at all, or a format that cannot be written here or is not that of the
+            ending.
         OutputConflictError: ``out`` exists already, or is being written by another process.
         WriteError: ``out`` cannot be written; this is tried before the first image is scored.
     """
+    limits = DecodeLimits(max_pixels=max_pixels)
     file_format = choose_format(file_format, out)
     _check_format(file_format, out, excel_safe=excel_safe, resume=resume)
     with ExitStack() as stack:
         file = None if out is None else stack.enter_context(new_file(out, overwrite=overwrite or resume))
-        scorer = Scorer(model)
-        images = find_images(paths, recursive=recursive)
+        scorer = Scorer(model, limits=limits)
+        images = find_images(paths, recursive=recursive, warn=console.warn)
+        empty = empty_folders(paths, images, recursive=recursive)
+        if not images:
+            raise PocketiqaError("; ".join(empty) or "no images were named: name files and folders")
+        for words in empty:
+            console.warn(words)
         name = scorer.contract.name
         write = partial(
             write_rows,
@@ -77,13 +92,16 @@ def score_paths(
         )
         report = stack.enter_context(console.progress(f"score ({name})", visible=out is not None))
         if file is None or out is None:
-            return write(scorer.score_many(images, workers=workers, progress=report), out=None)
-        record = RowRecord(out, scorer.digest)
+            tally = write(scorer.score_many(images, workers=workers, progress=report), out=None)
+            tally.empty_folders = len(empty)
+            return tally
+        record = RowRecord(out, scorer.digest, limits)
         record_left = resume
         try:
             record.resume() if resume and not overwrite else record.start()
             tally = write(_resumed(scorer, images, record, workers=workers, report=report), out=file)
             record.written(_digest(file))
+            tally.empty_folders = len(empty)
             return tally
         except KeyboardInterrupt:
             record_left = True
@@ -151,12 +169,32 @@ def _check_format(file_format: str, out: Path | None, *, excel_safe: bool, resum
         _require_pyarrow()
 
 
+def empty_folders(paths: Sequence[Path], images: Sequence[Path], *, recursive: bool) -> list[str]:
+    """Words for each folder among ``paths`` that holds no image, with what to do.
+
+    Args:
+        paths: files and folders that a user named.
+        images: ``find_images(paths, recursive)``.
+        recursive: whether subfolders were entered.
+    """
+    lines = []
+    for folder in paths:
+        # An image that another path led to first is not listed below this folder: then it is listed once more.
+        if not folder.is_dir() or any(folder in image.parents for image in images) or find_images([folder], recursive):
+            continue
+        below = 0 if recursive else len(find_images([folder], recursive=True))
+        hint = f"but {below} in its subfolders: add --recursive, or name these" if below else "or below it: " + _NAMES
+        lines.append(f"no images in {folder} {hint}")
+    return lines
+
+
 @dataclass
 class Tally:
-    """How many rows were written and how many of them have a score."""
+    """How many rows were written, how many of them have a score, and how many folders held no image."""
 
     rows: int = 0
     scored: int = 0
+    empty_folders: int = 0
 
     def count(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Count rows on their way through."""

@@ -17,6 +17,7 @@ from pseudo_labels.files import sha256_file
 from pseudo_labels.records import TeacherStamp
 from teachers.base import TeacherOutput
 
+# The worst end of BRISQUE's scale, which begins at 0. The clamp guards against a regression that leaves the scale.
 _WORST = 100.0
 
 
@@ -24,15 +25,16 @@ class Brisque:
     """BRISQUE turned into a score in [0, 1], 1 best: 1 - BRISQUE / 100, clamped.
 
     Args:
-        judge: OpenCV's.
+        predictor: OpenCV's.
         files: SHA-256 of its two files.
     """
 
     needs_reference = False
     feature_names: tuple[str, ...] = ()
 
-    def __init__(self, judge: Any, files: dict[str, str]):
-        self._judge = judge
+    def __init__(self, predictor: Any, files: dict[str, str]):
+        self._predictor = predictor
+        # The digests of its files belong to the stamp: BRISQUE that was fitted to other ratings is another teacher.
         self.stamp = TeacherStamp(
             "brisque", 1, weights="opencv", options=files, scale="1 - BRISQUE / 100", licence="Apache-2.0 (OpenCV)"
         )
@@ -43,11 +45,12 @@ class Brisque:
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Tensor:
         """The image as BGR, as OpenCV reads it: uint8 [H, W, 3]."""
+        # torch takes no array with negative strides, which the reversed channels have until they are copied.
         return torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1]))
 
     def __call__(self, batch: list[Tensor]) -> TeacherOutput:
-        """Judge one after another; there is no spread."""
-        scores = [float(self._judge.compute(item.numpy())[0]) for item in batch]
+        """Score one after another; there is no spread."""
+        scores = [float(self._predictor.compute(item.numpy())[0]) for item in batch]
         return TeacherOutput(torch.tensor([1 - value / _WORST for value in scores]).clamp(0, 1))
 
 
@@ -64,6 +67,7 @@ def build_brisque(*, model: str | Path, range: str | Path) -> Brisque:
     try:
         import cv2
 
+        # OpenCV without its contributed modules can be imported, but has no ``quality``: an AttributeError.
         create = cv2.quality.QualityBRISQUE.create
     except (ImportError, AttributeError) as error:
         raise PocketiqaError(

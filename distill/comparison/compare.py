@@ -1,4 +1,4 @@
-"""``pocketiqa compare``: judge, time, and write table and plots."""
+"""``pocketiqa compare``: predict, time, and write table and plots."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from distill.comparison.evaluate import check_models, keep, open_target, predict
 from distill.comparison.plots import plot_accuracy, plot_predicted
 from distill.comparison.table import (
     RESAMPLES,
-    Judged,
+    Predicted,
     console_table,
     footing,
     gain_sentence,
@@ -32,16 +32,17 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
     """Walk a comparison and print its table.
 
     Args:
-        name: of the file, or its path.
+        name: name of the file, or its path.
         out: replaces the file's.
         settings: ``KEY=VALUE`` words laid over it.
-        overwrite: judge models again that have changed; without it they are refused.
+        overwrite: predict again with models that have changed; without it they are refused.
 
     Raises:
         PocketiqaError: the file or a model is missing or unusable.
         OutputConflictError: another process works in the folder.
     """
     comparison = load_comparison(name, settings or [], out)
+    # First: a missing model is named at once, not after the minutes that the others take.
     check_models(comparison)
     with exclusively(comparison.out):
         _refuse_others(comparison, overwrite)
@@ -73,12 +74,14 @@ def _refuse_others(comparison: Comparison, overwrite: bool) -> None:
         )
 
 
-def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwrite: bool) -> dict[str, Any]:
+def _times(comparison: Comparison, benchmark: Benchmark, predicted: Predicted, overwrite: bool) -> dict[str, Any]:
     """Kept as the predictions are: the table does not change when only a plot is drawn anew."""
     folder = comparison.out / "times"
     spec = {
-        "models": {row.name: digest_of(judged[row.name][0].about) for row in comparison.rows if row.time},
+        # A model that has changed is timed again; ``about`` holds its digest or stamp.
+        "models": {row.name: digest_of(predicted[row.name][0].about) for row in comparison.rows if row.time},
         "benchmark": [row.id for row in benchmark.rows[: comparison.timed_images]],
+        # Times of another machine are no times of this one: there they are refused, or measured anew with --overwrite.
         "machine": machine_name(),
     }
 
@@ -93,22 +96,23 @@ def _times(comparison: Comparison, benchmark: Benchmark, judged: Judged, overwri
 
 def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
     benchmark, targets = open_target(comparison)
-    with console.progress("judge") as report:
-        judged = predict_rows(comparison, benchmark, overwrite=overwrite, report=report)
-    times = _times(comparison, benchmark, judged, overwrite)
+    with console.progress("predict") as report:
+        predicted = predict_rows(comparison, benchmark, overwrite=overwrite, report=report)
+    # After the predictions, with nothing else at work: their decoding threads would be in the way of the clock.
+    times = _times(comparison, benchmark, predicted, overwrite)
     result: dict[str, Any] = {
         "name": comparison.name,
         "target": {"name": targets.name, "about": targets.about, "n": len(targets.ids)},
         "headline": headline_words(targets),
         "resamples": RESAMPLES,
         "times": times,
-        "lines": lines_of(comparison, judged, targets, times),
-        "gains": gains_of(comparison, judged, targets),
+        "lines": lines_of(comparison, predicted, targets, times),
+        "gains": gains_of(comparison, predicted, targets),
     }
     write_atomic(comparison.out / RECORD, checksummed_json(result))
     write_atomic(comparison.out / TABLE, markdown(result).encode())
     plot_accuracy(result["lines"], comparison.out / ACCURACY, headline=result["headline"])
     if comparison.plotted:
-        shown = {name: judged[name][0] for name in comparison.plotted}
+        shown = {name: predicted[name][0] for name in comparison.plotted}
         plot_predicted(shown, targets, comparison.out / PREDICTED)
     return result

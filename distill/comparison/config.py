@@ -1,4 +1,4 @@
-"""Comparisons: a YAML file that names a benchmark, and what is judged by it."""
+"""Comparisons: a YAML file that names a benchmark, and the models that are evaluated on it."""
 
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,11 +13,11 @@ from pseudo_labels.errors import PocketiqaError
 
 
 class Target(Settings):
-    """What all are judged by.
+    """The benchmark that all models are evaluated on.
 
     Attributes:
-        ratings: as for ``pocketiqa evaluate --on``.
-        split: of it.
+        ratings: benchmark, written as for ``pocketiqa evaluate --on``.
+        split: part of the benchmark that is evaluated on.
     """
 
     RENAMED = {"opinions": "ratings"}
@@ -30,9 +30,9 @@ class Published(Settings):
     """A figure that others measured.
 
     Attributes:
-        srcc: on all images of the split, near ones included.
-        images: that it was measured on, in words.
-        source: where it is published.
+        srcc: SRCC on all images of the split, near duplicates of training images included.
+        images: images that it was measured on, in words.
+        source: publication of the figure.
     """
 
     srcc: Annotated[float, Field(ge=-1, le=1)]
@@ -44,12 +44,12 @@ class Row(Settings):
     """A line of the table: measured here, or published.
 
     Attributes:
-        name: for table and plots.
-        models: as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
-        options: of a teacher.
+        name: name of the row in table and plots.
+        models: names or paths as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
+        options: options of a teacher.
         time: measure milliseconds from file to score, on one core.
-        parameters: of the model, where the file does not say.
-        published: in place of all these.
+        parameters: number of parameters of the model, where the file does not say.
+        published: figure that others published, in place of all these.
         make: command that makes the models, for the message when one is missing.
     """
 
@@ -63,6 +63,7 @@ class Row(Settings):
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
+        # Neither is a row without a figure; with both, nobody could say which of the two the table shows.
         if bool(self.models) == (self.published is not None):
             raise ValueError(f"row {self.name!r}: give either 'models' or 'published'")
         if self.published is not None and (self.options or self.time or self.make):
@@ -74,8 +75,8 @@ class Gain(Settings):
     """Two rows that are compared image by image, seed by seed.
 
     Attributes:
-        row: that should be better.
-        over: than this one.
+        row: name of the row that should be better.
+        over: name of the row that it is compared with.
     """
 
     row: str
@@ -86,13 +87,13 @@ class Comparison(Settings):
     """A comparison.
 
     Attributes:
-        name: of it.
+        name: name of the comparison.
         out: folder to write.
-        benchmark: see ``Target``.
-        rows: of the table, in its order.
-        gains: see ``Gain``.
-        plotted: names of rows whose predictions are plotted against the opinions.
-        timed_images: so many of the benchmark's images are timed.
+        benchmark: benchmark and its part, see ``Target``.
+        rows: rows of the table, in its order.
+        gains: differences between rows, see ``Gain``.
+        plotted: names of rows whose predictions are plotted against the ratings.
+        timed_images: number of the benchmark's images that are timed.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -122,7 +123,7 @@ def load_comparison(name: str, settings: list[str], out: Path | None = None) -> 
 
     Args:
         name: path, or the bare name of one that comes with pocketiqa.
-        settings: such as ``timed_images=20``.
+        settings: words such as ``timed_images=20``.
         out: replaces the file's.
 
     Raises:

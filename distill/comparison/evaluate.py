@@ -1,4 +1,4 @@
-"""Every model of a comparison against the opinions of people: once, for predictions are kept and found again."""
+"""Every model of a comparison against people's ratings: once, for predictions are stored and read again."""
 
 import re
 import time
@@ -26,16 +26,21 @@ from students.runtime import keep_freed_memory
 from teachers.launch import torch_threads
 
 _WARM_UP = 3  # the first calls fill caches and memory
-_SLOW_IMAGES = 10  # of models that take long
+# Models above this median are timed on fewer images, as one image may take them seconds.
+_SLOW_IMAGES = 10
 _SLOW_S = 0.1
+# On disk, as is the name of the file: with another word the folders of earlier calls would be refused.
+KIND = "prediction"
+PREDICTIONS = "predictions.json"
+_DECODERS = 2
 
 
 def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | None = None) -> dict[str, Any]:
     """Time the rows that ask for it.
 
     Args:
-        comparison: its rows' first models are timed.
-        benchmark: whose first images are read, decoded and judged one by one.
+        comparison: comparison whose rows are timed, each by its first model.
+        benchmark: benchmark whose first images are decoded and scored one by one.
         report: called with images timed and in total.
 
     Returns:
@@ -45,13 +50,15 @@ def time_rows(comparison: Comparison, benchmark: Benchmark, report: Progress | N
     rows = [row for row in comparison.rows if row.time]
     samples = list(benchmark_samples(benchmark))[: _WARM_UP + comparison.timed_images]
     keep_freed_memory()
+    # Models are opened inside, as threads that they start inherit the pinning.
     with pinned_cores(1), torch_threads(1):
-        judges = {row.name: _opened(row) for row in rows}
+        predictors = {row.name: _opened(row) for row in rows}
         times: dict[str, list[float]] = {row.name: [] for row in rows}
         for done, sample in enumerate(samples, start=1):
-            for name, judge in judges.items():
+            # All models on one image before the next: a busy spell of the machine slows all of them alike.
+            for name, predictor in predictors.items():
                 if len(times[name]) < _SLOW_IMAGES + _WARM_UP or median(times[name]) < _SLOW_S:
-                    times[name].append(_seconds(judge, sample))
+                    times[name].append(_seconds(predictor, sample))
             if report is not None:
                 report(done, len(samples))
     return {"machine": machine_name(), "rows": {name: _summary(seconds[_WARM_UP:]) for name, seconds in times.items()}}
@@ -61,10 +68,11 @@ def _opened(row: Row) -> Predictor:
     return open_predictor(expanded(row.models[0]), options=with_variables(row.options), device="cpu")
 
 
-def _seconds(judge: Predictor, sample: Sample) -> float:
+def _seconds(predictor: Predictor, sample: Sample) -> float:
+    # Read before the clock starts: the disk says nothing of a model, and the first model would pay for the others.
     data = sample.read()
     started = time.perf_counter()
-    judge.score(decode(data), None)
+    predictor.score(decode(data), None)
     return time.perf_counter() - started
 
 
@@ -72,13 +80,8 @@ def _summary(seconds: Sequence[float]) -> dict[str, Any]:
     return {"milliseconds": 1000 * median(seconds), "n": len(seconds)}
 
 
-KIND = "prediction"
-PREDICTIONS = "predictions.json"
-_DECODERS = 2
-
-
 def open_target(comparison: Comparison) -> tuple[Benchmark, Targets]:
-    """The benchmark, and its opinions as what to judge by."""
+    """The benchmark, and its ratings as what to evaluate on."""
     split = comparison.benchmark.split
     benchmark = load_benchmark(expanded(comparison.benchmark.ratings)).select(None if split == "all" else split)
     return benchmark, targets_from_benchmark(benchmark)
@@ -93,6 +96,7 @@ def check_models(comparison: Comparison) -> None:
     for row in comparison.rows:
         for model in row.models:
             try:
+                # For its error alone: it looks at the path and loads nothing.
                 kind_of(expanded(model))
             except PocketiqaError as error:
                 hint = f"; `{row.make}` makes it" if row.make else ""
@@ -105,34 +109,37 @@ def predict_rows(
     """Predictions of all models, by row.
 
     Args:
-        comparison: whose folder keeps them.
-        benchmark: of ``open_target``.
-        overwrite: judge again where the model in a folder has changed; without it that is refused.
-        report: called with images judged and in total.
+        comparison: comparison whose folder keeps them.
+        benchmark: the benchmark of ``open_target``.
+        overwrite: predict again where the model in a folder has changed; without it that is refused.
+        report: called with images done and in total.
     """
     asked = [(row, model) for row in comparison.rows for model in row.models]
     predictions: dict[str, list[Predictions]] = {row.name: [] for row in comparison.rows if row.models}
     total = len(asked) * len(benchmark.rows)
     for number, (row, model) in enumerate(asked):
+        # Named by row and position: the seeds of a row are told apart, and other rows keep theirs when one is added.
         folder = comparison.out / "rows" / f"{_slug(row.name)}-{len(predictions[row.name])}"
         part = shifted(report, number * len(benchmark.rows), total)
         predictions[row.name].append(
-            _judged(row, expanded(model), benchmark=benchmark, folder=folder, overwrite=overwrite, report=part)
+            _predicted(row, expanded(model), benchmark=benchmark, folder=folder, overwrite=overwrite, report=part)
         )
     return predictions
 
 
-def _judged(
+def _predicted(
     row: Row, model: str, benchmark: Benchmark, folder: Path, overwrite: bool, report: Progress | None
 ) -> Predictions:
     kind = kind_of(model)
-    judge = open_predictor(model, options=with_variables(row.options), device="cpu")
+    # On the CPU everywhere: the last digits of a GPU differ, and the table must not depend on who has one.
+    predictor = open_predictor(model, options=with_variables(row.options), device="cpu")
     targets = digest_of([[one.id, one.score] for one in benchmark.rows])
-    spec = {"model": judge.about.get("digest") or judge.about, "benchmark": benchmark.name, "targets": targets}
+    # What is in the file, not where it is: a model that moved keeps its predictions. A teacher has a stamp instead.
+    spec = {"model": predictor.about.get("digest") or predictor.about, "benchmark": benchmark.name, "targets": targets}
 
     def make(to: Path) -> dict[str, Any]:
         samples = benchmark_samples(benchmark)
-        predicted = predict_samples(judge, kind, samples, name=row.name, workers=_DECODERS, progress=report)
+        predicted = predict_samples(predictor, kind, samples, name=row.name, workers=_DECODERS, progress=report)
         write_atomic(to / PREDICTIONS, checksummed_json(predicted.as_dict()))
         return {PREDICTIONS: sha256_file(to / PREDICTIONS)}
 
@@ -146,7 +153,7 @@ def _judged(
 def keep(
     folder: Path, kind: str, spec: dict[str, Any], make: Callable[[Path], dict[str, Any]], *, overwrite: bool
 ) -> None:
-    """As ``make_once``, but ``overwrite`` redoes only what has changed."""
+    """``make_once``, but ``overwrite`` makes only those folders anew whose ``spec`` has changed."""
     try:
         make_once(folder, kind, spec, make, overwrite=False)
     except OutputConflictError:

@@ -1,4 +1,4 @@
-"""Two plots as PNG: accuracy against milliseconds, and predicted against opinion."""
+"""Two plots as PNG: accuracy against milliseconds, and predicted against rating."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,20 @@ _PLACES = [(1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)]  # to the right 
 _DISTANCES_PT = (6, 13, 22, 34)
 _MARGIN_PX = 2
 _ALIGN = {1: ("left", "bottom"), -1: ("right", "top"), 0: ("center", "center")}
+_DPI = 200
+_SOFT, _GRID = "#5b6670", {"color": "#e3e5e4", "linewidth": 0.7}
+_STUDENT, _TEACHER = "#1668a8", "#b4560f"  # as in the report
+_OWN = {"onnx": _STUDENT, "student": _STUDENT, "teacher": _TEACHER}
+_SUBSETS = ("#1668a8", "#b4560f", "#1a7f4b", "#5c4b9b", "#6b7680")
+_LINE_PT = 11  # from one published name to the next
 
 
 def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[Bbox]) -> None:
     """Move each label to the nearest place about its point where it covers least.
 
     Args:
-        axes: whose place, limits and scales are final.
-        labels: with offsets in points.
+        axes: axes whose place, limits and scales are final.
+        labels: annotations with offsets in points.
         obstacles: boxes in pixels that should stay free.
     """
     figure = axes.get_figure(root=True)
@@ -45,6 +51,7 @@ def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[B
                 _move(label, right, up, distance)
                 box = label.get_window_extent(canvas.get_renderer()).padded(_MARGIN_PX)
                 tried.append((_covered(box, taken) + _outside(box, inside), len(tried), right, up, distance, box))
+        # Of equal places the first tried: nearest to the point, and above it to the right.
         _, _, right, up, distance, box = min(tried, key=lambda one: one[:2])
         _move(label, right, up, distance)
         taken.append(box)
@@ -53,6 +60,8 @@ def place_labels(axes: Axes, labels: Sequence[Annotation], obstacles: Sequence[B
 def spread(values: Sequence[float], least: float) -> list[float]:
     """Rising values moved apart until neighbours differ by ``least``; their mean stays."""
     moved = list(values)
+    # Each push may bring a pair too close to its other neighbours. Both move by half, so the mean stays; for a few
+    # names, 100 passes are more than enough.
     for _ in range(100):
         for at in range(len(moved) - 1):
             lacking = least - (moved[at + 1] - moved[at])
@@ -77,20 +86,10 @@ def _outside(box: Bbox, inside: Bbox) -> float:
     return box.width * box.height - (0 if part is None else part.width * part.height)
 
 
-_DPI = 200
-
-
 def _save(figure: Figure, path: Path) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=_DPI)
     write_atomic(path, data.getvalue())
-
-
-_SOFT, _GRID = "#5b6670", {"color": "#e3e5e4", "linewidth": 0.7}
-_STUDENT, _TEACHER = "#1668a8", "#b4560f"  # as in the report
-_OWN = {"onnx": _STUDENT, "student": _STUDENT, "teacher": _TEACHER}
-_SUBSETS = ("#1668a8", "#b4560f", "#1a7f4b", "#5c4b9b", "#6b7680")
-_LINE_PT = 11  # from one published name to the next
 
 
 def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: str) -> None:
@@ -99,12 +98,14 @@ def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: s
     A row of several seeds has the span of the seeds in place of the interval.
     """
     timed = [line for line in lines if line.get("milliseconds") and line["srcc"]]
+    # Without pyplot, which keeps a list of all figures and may look for a screen.
     figure = Figure(figsize=(7.6, 4.4))
     axes = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.83, "top": 0.93, "bottom": 0.12})
     _scales(axes, [line["milliseconds"] for line in timed])
     axes.set(xlabel="milliseconds from file to score, one core", ylabel="SRCC with people")
     axes.set_title(f"{headline}; bars: 95 % interval; dotted: published by others", fontsize=9, color=_SOFT, loc="left")
     labels = [_point(axes, line) for line in timed]
+    # Before the labels: they are placed in pixels, and any change of the limits would move the points away.
     axes.margins(y=0.12)
     _published(axes, [line for line in lines if "published" in line])
     place_labels(axes, labels, [box for line in timed for box in _boxes(axes, line)])
@@ -154,6 +155,7 @@ def _published(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     values = [line["published"]["srcc"] for line in ordered]
     for value in values:
         axes.axhline(value, color="#9aa3aa", linewidth=0.9, linestyle=":")
+    # The heights of the names are in points, so the scale has to be final before they are computed.
     axes.autoscale_view()
     heights_pt = [72 / axes.figure.dpi * axes.transData.transform((1, value))[1] for value in values]
     for line, value, was, now in zip(ordered, values, heights_pt, spread(heights_pt, _LINE_PT), strict=True):
@@ -163,13 +165,13 @@ def _published(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
         )  # fmt: skip
 
 
-def plot_predicted(judged: Mapping[str, Predictions], targets: Targets, path: Path) -> None:
-    """Opinion against prediction on the headline images, a panel a model, coloured by subset, with the fitted curve."""
-    figure = Figure(figsize=(3.9 * len(judged), 4.3), layout="constrained")
-    panels = figure.subplots(1, len(judged), squeeze=False, sharey=True)[0]
-    for axes, (name, predictions) in zip(panels, judged.items(), strict=True):
+def plot_predicted(predicted: Mapping[str, Predictions], targets: Targets, path: Path) -> None:
+    """Rating against prediction on the headline images, a panel a model, coloured by subset, with the fitted curve."""
+    figure = Figure(figsize=(3.9 * len(predicted), 4.3), layout="constrained")
+    panels = figure.subplots(1, len(predicted), squeeze=False, sharey=True)[0]
+    for axes, (name, predictions) in zip(panels, predicted.items(), strict=True):
         _panel(axes, name, predictions, targets)
-    panels[0].set_ylabel("mean opinion of people")
+    panels[0].set_ylabel("mean opinion score of people")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8, markerscale=2
@@ -179,6 +181,7 @@ def plot_predicted(judged: Mapping[str, Predictions], targets: Targets, path: Pa
 
 def _panel(axes: Axes, name: str, predictions: Predictions, targets: Targets) -> None:
     used = next(iter(select(targets).values())) & np.isfinite(predictions.scores)
+    # The headline images alone: the panel shows what the figure in the table was computed from.
     x, y = predictions.scores[used], targets.scores[used]
     axes.plot([0, 1], [0, 1], color="#9aa3aa", linewidth=0.9, linestyle="--")
     own = np.array(targets.subsets)[used]

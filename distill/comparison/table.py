@@ -14,14 +14,16 @@ from distill.evaluation.targets import Targets
 from distill.html.tables import si
 from pseudo_labels.metrics.bootstrap import Draws
 
+# Fixed, so that the table is the same for whoever makes it again.
 RESAMPLES, SEED = 1000, 0
 METRIC = "srcc"
 
-Judged = Mapping[str, Sequence[Predictions]]
+Predicted = Mapping[str, Sequence[Predictions]]
+NOTHING = ""
 
 
 def lines_of(
-    comparison: Comparison, judged: Judged, targets: Targets, times: Mapping[str, Any]
+    comparison: Comparison, predicted: Predicted, targets: Targets, times: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """One record for each row, in order.
 
@@ -32,7 +34,7 @@ def lines_of(
     return [
         {"name": row.name, "parameters": row.parameters, "published": row.published.model_dump()}
         if row.published is not None
-        else _measured(row, judged[row.name], targets, times)
+        else _measured(row, predicted[row.name], targets, times)
         for row in comparison.rows
     ]  # fmt: skip
 
@@ -47,28 +49,31 @@ def _measured(
     known = [value for value in values if value is not None]
     return {
         "name": row.name,
+        # Exported students say it in their contract; of teachers only the file of the comparison may know it.
         "parameters": row.parameters or predictions[0].about.get("contract", {}).get("parameters"),
         "models": [
             {"kind": one.kind, "about": one.about, "selections": parts}
             for one, parts in zip(predictions, selections, strict=True)
         ],
         "headline": headline,
+        # Least and most, not a deviation: of three seeds it would say little.
         METRIC: {"mean": statistics.fmean(known), "low": min(known), "high": max(known)} if known else None,
         "milliseconds": times["rows"].get(row.name, {}).get("milliseconds"),
     }
 
 
-def gains_of(comparison: Comparison, judged: Judged, targets: Targets) -> list[dict[str, Any]]:
+def gains_of(comparison: Comparison, predicted: Predicted, targets: Targets) -> list[dict[str, Any]]:
     """Differences in SRCC on the headline selection, see ``paired.mean_difference``.
 
     A row of one model is compared with each seed of the other; of two with seeds, the first with the first and so on.
     """
     mask = next(iter(select(targets).values()))
+    # The same resamples for both rows: what makes an image hard for both cancels out in the difference.
     draws = Draws.of(len(targets.ids), targets.groups, resamples=RESAMPLES, seed=SEED)
     return [
         {
             **gain.model_dump(),
-            **mean_difference(_pairs(judged[gain.row], judged[gain.over]), targets.scores, mask, draws, METRIC),
+            **mean_difference(_pairs(predicted[gain.row], predicted[gain.over]), targets.scores, mask, draws, METRIC),
         }
         for gain in comparison.gains
     ]
@@ -77,17 +82,15 @@ def gains_of(comparison: Comparison, judged: Judged, targets: Targets) -> list[d
 def _pairs(own: Sequence[Predictions], other: Sequence[Predictions]) -> list[tuple[Predictions, Predictions]]:
     if len(own) == 1 or len(other) == 1:
         return [(one, two) for one in own for two in other]
+    # Seeds without a partner are left out.
     return list(zip(own, other, strict=False))
 
 
 def headline_words(targets: Targets) -> str:
-    """What the first column of figures rests on."""
+    """The images that the first column of figures was computed on, in words."""
     clean = select(targets)
     n = int(next(iter(clean.values())).sum())
     return f"{n} images that show no scene of the training part" if CLEAN in clean else f"all {n} images"
-
-
-NOTHING = ""
 
 
 def header(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -112,7 +115,7 @@ def cells(line: Mapping[str, Any], columns: int, selected: str) -> list[str]:
     size = NOTHING if line["parameters"] is None else si(line["parameters"])
     if "published" in line:
         published = line["published"]
-        # Measured on all images, near ones included: it stands in that column where there is one.
+        # Measured on all images, near duplicates included: it stands in that column where there is one.
         gap = [] if selected == ALL else [NOTHING]
         row = [
             f"{line['name']} (published: {published['source']})",
@@ -172,7 +175,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def footing(result: Mapping[str, Any]) -> str:
-    """What the figures rest on."""
+    """Target, resamples and machine of the figures, in words."""
     return (
         f"{result['target']['name']}, {result['headline']}; intervals by {result['resamples']} resamples of scenes. "
         f"Milliseconds: median from file to score on one core, all in turn ({result['times']['machine']})."
@@ -180,7 +183,7 @@ def footing(result: Mapping[str, Any]) -> str:
 
 
 def console_table(result: Mapping[str, Any]) -> Table:
-    """The same for the console."""
+    """The table for the console."""
     titles = header(result["lines"])
     table = Table(*titles, box=None, header_style="bold", pad_edge=False)
     for texts in rows_of(result["lines"]):

@@ -17,13 +17,18 @@ from pseudo_labels.records import ImageRef, Status, TeacherStamp
 from pseudo_labels.store import LabelStore
 
 Numbers = Sequence[float] | np.ndarray
+# ``window`` stays float64, as the labelling had it: rounded to float32, its edges in pixels could move by one.
+_TYPES = {
+    "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
+    "window": np.float64, "shard": np.int32, "shard_row": np.int32,
+}  # fmt: skip
 
 
 class LabelTable:
     """Scores in memory, such as ratings of people; training reads it like a label store.
 
     Attributes:
-        ids: of images in the pool they are used with.
+        ids: ids of images in the pool they are used with.
         scores: float32 [N] in [0, 1], 1 best.
         confidence: float32 [N] in [0, 1], weight of each score.
         about: facts for a report, as JSON values; of published ratings ``scale``, ``citation`` and ``licence``.
@@ -46,6 +51,7 @@ class LabelTable:
                 f"a label table names {Counter(self.ids).most_common(1)[0][0]!r} twice: merge its scores"
             )
         for name, values in (("score", self.scores), ("confidence", self.confidence)):
+            # Negated, so that NaN is refused too: no comparison with it is true.
             wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
             if wrong.size:
                 raise PocketiqaError(
@@ -94,6 +100,8 @@ class Source:
 
     def describe(self) -> dict[str, Any]:
         """What determines the examples, as JSON values."""
+        # No key where there is nothing to say: what earlier versions wrote of such a source is still equal, so their
+        # runs resume.
         beside = {} if self.features is None else {"features": self.features.digest}
         beside |= {} if self.only is None else {"only": digest_of(sorted(self.only))}
         return {
@@ -149,12 +157,6 @@ class Examples:
         return Examples(**(columns | {"weight": (self.weight / self.weight.mean()).astype(np.float32)}))
 
 
-_TYPES = {
-    "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
-    "window": np.float64, "shard": np.int32, "shard_row": np.int32,
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Collected:
     """All usable examples of all sources, with what was left out.
@@ -192,6 +194,7 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
     skipped: Counter[str] = Counter()
     for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
         for label, ref in _labels(source, feature):
+            # Not counted as skipped: the recipe wanted these images alone.
             if source.only is not None and ref.id not in source.only:
                 continue
             reason = _unusable(label, ref, cache)
@@ -235,14 +238,17 @@ def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, Image
     if isinstance(labels, LabelTable):
         yield from _table_labels(source, labels, feature)
         return
+    # Sources without the feature are learned from by their scores; -1 keeps their rows out of the feature loss.
     featured = feature is not None and feature in labels.spec.features
     refs = iter(source.pool)
     for shard in range(labels.spec.shards):
         records = labels.shard_labels(shard).to_pylist()
+        # ``refs`` runs on over all shards, so it comes last: zip asks it only if the others have a row, and takes no
+        # image too many at the end of a shard.
         for index, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
-            where = (shard, index) if featured else (-1, -1)
-            status, score, confidence = record["status"], record["score"], record["confidence"]
-            yield _Label(row, status, score, confidence, record["view"], record["sha256"], *where), ref
+            values = {name: record[name] for name in ("status", "score", "confidence", "view", "sha256")}
+            where = {"shard": shard, "shard_row": index} if featured else {}
+            yield _Label(row, **values, **where), ref
 
 
 def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
@@ -253,7 +259,10 @@ def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Ite
         index = left.pop(ref.id, None) if ref.status != Status.DUPLICATE else None
         if index is not None:
             score, confidence = float(table.scores[index]), float(table.confidence[index])
-            yield _Label(row, Status.OK, score, confidence, FULL, ref.sha256, *featured.get(ref.id, (-1, -1))), ref
+            shard, shard_row = featured.get(ref.id, (-1, -1))
+            label = _Label(row, Status.OK, score, confidence, FULL, sha256=ref.sha256, shard=shard, shard_row=shard_row)
+            yield label, ref
+    # The table may be of another version of the pool: to learn from the rest in silence would hide it.
     if left:
         raise PocketiqaError(
             f"source {source.name!r}: {len(left)} of {len(table.ids)} labelled images are not in the pool "
@@ -279,10 +288,13 @@ def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
         return f"label {label.status}"
     if ref.status != Status.OK:
         return f"image {ref.status.value}"
+    # The score is of other pixels than training would show.
     if label.sha256 != ref.sha256:
         return "image changed since it was labelled"
+    # Good when the pool was made, and unreadable by the time it was decoded for training.
     if label.row in cache.statuses:
         return f"image {cache.statuses[label.row][0].value}"
+    # A row of weight 0 would only take a place in a batch.
     return "" if label.confidence > 0 else "no confidence"
 
 
@@ -301,6 +313,7 @@ def _check(sources: Sequence[Source], feature: str | None) -> None:
         store = source.labels if isinstance(source.labels, LabelStore) else None
         if source.weight < 0:
             raise PocketiqaError(f"source {source.name!r} has weight {source.weight}: it must be at least 0")
+        # Labels are matched by row, so they must be of this very pool.
         if store is not None and store.spec.pool_digest != source.pool.digest:
             raise PocketiqaError(
                 f"source {source.name!r}: the labels in {store.folder} were made for another pool than "

@@ -25,9 +25,11 @@ from students.preprocess import Preprocess
 
 KIND = "pixels"
 PIXELS, INDEX = "pixels.bin", "index.json"
+# A killed process loses the work on one shard, and a corrupt file costs as much. Another number makes another cache.
 SHARD_ROWS = 256
 
 Barrier = Callable[[], None]
+Decoded = tuple[dict[str, Any], np.ndarray | None]
 
 
 class PixelCache:
@@ -42,8 +44,11 @@ class PixelCache:
         self._folder = folder
         self.sizes = np.zeros((rows, 2), dtype=np.int32)
         self.statuses: dict[int, tuple[Status, str]] = {}
+        # A shard of large images is longer than int32 can count.
         self._offsets = np.zeros(rows, dtype=np.int64)
         for shard in range(_shards(rows)):
+            # Without reading the pixels: ``build_pixels`` has just compared their digests, each process those of its
+            # shards.
             self._take(shard, _trusted_index(folder, shard, check_pixels=False))
 
     def _take(self, shard: int, index: dict[str, Any] | None) -> None:
@@ -70,9 +75,11 @@ class PixelCache:
             IntegrityError: the file ends early.
         """
         whole, width = (int(side) for side in self.sizes[row])
+        # A crop needs a band of whole lines: one read, of less than the image.
         height = whole - top if height is None else height
         path = self._folder / _name(row // SHARD_ROWS) / PIXELS
         pixels = np.empty((height, width, 3), dtype=np.uint8)
+        # Opened for each read: threads share no position in a file, and no descriptor stays open.
         with open(path, "rb", buffering=0) as file:
             file.seek(int(self._offsets[row]) + 3 * width * top)
             if file.readinto(pixels.data) != pixels.nbytes:
@@ -101,7 +108,7 @@ def build_pixels(
         pool: its digest and ``preprocess`` name the cache.
         preprocess: the student's own resize.
         root: folder of all caches.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes.
         barrier: returns when all processes have called it.
         workers: decoding threads; None for one a core.
@@ -112,7 +119,9 @@ def build_pixels(
         StorageFullError: the disk is full; finished shards stay.
     """
     spec = {"pool": pool.digest, "preprocess": preprocess.as_dict(), "rows": len(pool), "shard_rows": SHARD_ROWS}
+    # 16 digits tell a few caches apart; the manifest holds the whole spec, and ``claim`` refuses another one.
     folder = root / f"pixels-{digest_of(spec)[:16]}"
+    # One process claims. The others wait: a shard in a folder without a manifest would be refused as foreign.
     if rank == 0:
         outputs.claim(folder, KIND, spec)
     barrier()
@@ -121,6 +130,7 @@ def build_pixels(
     done = 0
     for shard in mine:
         index = _trusted_index(folder, shard, check_pixels=True)
+        # A file that failed may be back, so its whole shard is decoded again; what is in order is not touched.
         if index is None or (retry_failed and index["failed"]):
             _build_shard(folder, shard, pool, preprocess, workers or os.cpu_count() or 1)
         done += len(_rows(len(pool), shard))
@@ -152,6 +162,7 @@ def _trusted_index(folder: Path, shard: int, *, check_pixels: bool) -> dict[str,
             return None
         if check_pixels and sha256_file(path / PIXELS) != index["sha256"]:
             return None
+    # Whatever is wrong, the answer is the same: the shard is built again, from images that are still there.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return index
@@ -168,6 +179,7 @@ def _build_shard(folder: Path, shard: int, pool: Pool, preprocess: Preprocess, w
                 if pixels is not None:
                     file.write(pixels.data)
                     size += pixels.nbytes
+        # The file is closed here: before, its end could still be in a buffer, and missing from the digest.
         index = {
             "rows": entries,
             "failed": sum(bool(entry["reason"]) for entry in entries),
@@ -177,15 +189,13 @@ def _build_shard(folder: Path, shard: int, pool: Pool, preprocess: Preprocess, w
         (staged / INDEX).write_bytes(canonical_json(index | {"digest": digest_of(index)}))
 
 
-Decoded = tuple[dict[str, Any], np.ndarray | None]
-
-
 def _decoded(refs: Sequence[ImageRef], pool: Pool, preprocess: Preprocess, workers: int) -> Iterator[Decoded]:
     """Decode in order with a bounded number of images in flight; Pillow decodes outside Python's lock."""
     return in_order(lambda ref: _decode(ref, pool, preprocess), refs, workers, ahead=workers + 1)
 
 
 def _decode(ref: ImageRef, pool: Pool, preprocess: Preprocess) -> Decoded:
+    # The pool has its reason. Without one here it does not count as failed, and is not tried again.
     if ref.status != Status.OK:
         return {"size": [0, 0], "status": "", "reason": ""}, None
     try:

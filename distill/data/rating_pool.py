@@ -25,6 +25,7 @@ from pseudo_labels.pool import KIND, Pool, keep_touched, measure_all, write_pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.sources import Entry, Listing, file_stamp
 
+# Decoding a benchmark takes minutes: after an hour, the processes are likely to see different folders.
 _WAIT_S, _LOOK_EVERY_S = 3600.0, 0.2
 
 
@@ -43,7 +44,7 @@ def benchmark_pool(
 
     Args:
         benchmark: only the rows that are wanted.
-        folder: of the pool.
+        folder: folder of the pool.
         spec: how the rows were chosen, as JSON values.
         overwrite: replace an earlier pool that was made of other images or settings.
         progress: called with images measured and in total.
@@ -54,6 +55,8 @@ def benchmark_pool(
     """
     entries = _entries(benchmark)
     stated = [[row.id, row.group, of_path(row.path), row.ref and of_path(row.ref)] for row in benchmark.rows]
+    # Names, groups and references; no ratings: a pool is of images, and corrected ratings are new labels of the same
+    # pool.
     made_of = {
         **spec,
         "benchmark": benchmark.name,
@@ -64,10 +67,13 @@ def benchmark_pool(
         "limits_digest": digest_of(asdict(DEFAULT_LIMITS)),
     }
 
+    # At most once: ``keep_touched`` asks for it only where files look changed, and the rows are written if they are
+    # new.
     @cache
     def measure() -> list[ImageRef]:
         return list(measure_all(entries, DEFAULT_LIMITS, NEAR_DUPLICATE_DISTANCE, usable_cores(), progress))
 
+    # The processes may not have formed a group yet, so there may be no barrier to wait at: they look at the folder.
     if not is_main_process():
         _wait_for(folder, made_of)
         return Pool.open(folder)
@@ -83,7 +89,7 @@ def rated_rows(benchmark: Benchmark, refs: Iterable[ImageRef]) -> dict[str, list
 
     Args:
         benchmark: whose rows ``refs`` were measured from.
-        refs: of the pool, in order.
+        refs: the rows of the pool, in order.
     """
     by_uri = {ref.uri: ref for ref in refs}
     rated: dict[str, list[BenchmarkRow]] = {}
@@ -114,10 +120,12 @@ def _claim(folder: Path, made_of: dict[str, Any], overwrite: bool) -> outputs.Cl
 def _write(folder: Path, made_of: dict[str, Any], benchmark: Benchmark, measured: Sequence[ImageRef]) -> None:
     rated = rated_rows(benchmark, measured)
     if not rated:
+        # Nothing is left behind: with the images in place, the same command works.
         outputs.start_over(folder)
         raise PocketiqaError(_nothing_left(benchmark, measured))
     averaged = [[row.id for row in rows] for rows in rated.values() if len(rows) > 1]
     notes = {"benchmark": benchmark.as_dict(), "averaged": averaged}
+    # Here, as ``write_pool`` adds notes only to a folder that it claims itself.
     outputs.write_manifest(folder, outputs.Manifest(KIND, made_of, notes=notes))
     write_pool(folder, _joined(benchmark, measured), spec=made_of)
 
@@ -133,6 +141,7 @@ def _nothing_left(benchmark: Benchmark, measured: Sequence[ImageRef]) -> str:
 
 def _wait_for(folder: Path, made_of: dict[str, Any]) -> None:
     """Until the main process has made the pool; should that fail, the launcher ends this process too."""
+    # Monotonic: a clock that is set meanwhile changes no waiting time.
     until = time.monotonic() + _WAIT_S
     while not _is_made(folder, made_of):
         if time.monotonic() > until:
@@ -164,10 +173,12 @@ def _joined(benchmark: Benchmark, measured: Sequence[ImageRef]) -> list[ImageRef
         if row.ref:
             reference = by_uri[of_path(row.ref)]
             stated.append(replace(reference, group=scene))
-            if reference.id != image.id:  # an undamaged copy has none
+            if reference.id != image.id:  # an undistorted copy is the reference itself
                 reference_of.setdefault(image.id, reference.id)
+    # Each image with both of its groups, that of its looks and that of the benchmark: chains over either are joined.
     sets = join_groups([*measured, *stated])
     names: dict[str, str] = {}
+    # The smallest name of the set: it does not depend on the order of the rows.
     for ref in stated:
         names[sets[ref.id]] = min(ref.group, names.get(sets[ref.id], ref.group))
     return [replace(ref, group=names[sets[ref.id]], ref_id=reference_of.get(ref.id, "")) for ref in measured]

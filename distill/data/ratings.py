@@ -1,4 +1,4 @@
-"""Opinions of people as labels: a rated benchmark becomes a pool and a table of scores, which teaches like a store."""
+"""Ratings of people as labels: a rated benchmark becomes a pool and a table of scores, which teaches like a store."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,13 +27,14 @@ class RatingTable(LabelTable):
     """Scores of a benchmark for images of a pool.
 
     Attributes:
-        name: of the benchmark.
+        name: name of the benchmark.
         rated: the rows of the benchmark for each image id; several where files have the same bytes, whose scores are
             averaged.
         about: facts for a report, as JSON values: ``Benchmark.as_dict``, and the split.
     """
 
     def __init__(self, name: str, rated: Rated, about: dict[str, Any]):
+        # fmean adds exactly: the score does not depend on the order of the rows.
         super().__init__(list(rated), [fmean(row.score for row in rows) for rows in rated.values()])
         self.name, self.rated, self.about = name, rated, about
 
@@ -49,7 +50,7 @@ def open_sources(
     """The sources of a recipe, each named by its position and its teacher or benchmark.
 
     Args:
-        sections: of the recipe.
+        sections: sections of the recipe.
         folder: folder of the pools of rated images, a subfolder each.
         seed: draws the images of a section that wants only some.
         progress: called with images measured and in total, for each new pool.
@@ -72,6 +73,7 @@ def _open(
     rated = _rated(
         number, section, ratings=section.ratings, folder=folder, seed=seed, progress=progress, overwrite=overwrite
     )
+    # Ratings beside a store only choose the images: the labels of the store are learned.
     if section.labels is None or not isinstance(rated.labels, LabelTable):
         return rated
     return _stored(number, section, frozenset(rated.labels.ids))
@@ -121,13 +123,13 @@ def rating_source(
         spec: ``NAME:FOLDER`` or ``csv:FILE``, see ``load_benchmark``.
         split: ``train``, ``validation``, ``test`` or ``all``; None is ``train`` where the benchmark has splits, else
             ``all``. Test images come with ``test`` alone.
-        folder: of the pool.
+        folder: folder of the pool.
         weight: see ``Source``.
         subsets: only these parts of the benchmark, see ``BenchmarkRow.subset``; None for all.
         images: only so many rated images, whole scenes at a time but for the last one; with one seed, fewer are always
             among more.
         without_fold: leave out a fold of the scenes, such as ``2/5``, the second of five; after that draw.
-        seed: of draw and folds.
+        seed: seed of draw and folds.
         overwrite: replace an earlier pool that was made of other images or settings.
         progress: called with images measured and in total.
 
@@ -135,9 +137,10 @@ def rating_source(
         PocketiqaError: no such benchmark, split or subset, fewer images than wanted, or not one that can be used.
         OutputConflictError: ``folder`` holds something else.
     """
-    benchmark = load_benchmark(spec)
-    split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
-    benchmark = _without(_drawn(_parts(_chosen(benchmark, split), subsets), images, seed), without_fold, seed)
+    benchmark, split = choose_rated(
+        spec, split, subsets=subsets, images=images, without_fold=without_fold, seed=seed
+    )  # fmt: skip
+    # Only what was asked for: a pool that was made before an option existed still counts as made of the same.
     drawn: dict[str, Any] = {} if images is None else {"images": images, "seed": seed}
     drawn |= {} if subsets is None else {"subsets": sorted(subsets)}
     drawn |= {} if without_fold is None else {"without_fold": without_fold, "seed": seed}
@@ -146,12 +149,26 @@ def rating_source(
     return Source(benchmark.name, pool, table, weight)
 
 
+def choose_rated(
+    spec: str, split: str | None, *, subsets: Sequence[str] | None, images: int | None, without_fold: str | None,
+    seed: int,
+) -> tuple[Benchmark, str]:  # fmt: skip
+    """The rows of a benchmark that are learned from, without a look at its images, and their split.
+
+    Arguments and exceptions are those of ``rating_source``.
+    """
+    benchmark = load_benchmark(spec)
+    split = split or ("train" if any(row.split for row in benchmark.rows) else "all")
+    chosen = _without(_drawn(_parts(_chosen(benchmark, split), subsets), images, seed), without_fold, seed)
+    return chosen, split
+
+
 def targets_of(source: Source, ids: Sequence[str]) -> Targets:
     """The targets of a model that learned from a source: the teacher's labels, or the ratings of people.
 
     Args:
         source: a store, a benchmark, or any table of scores.
-        ids: of images of its pool; those without a score are left out.
+        ids: ids of images of its pool; those without a score are left out.
 
     Raises:
         PocketiqaError: none of them has a score.
@@ -163,6 +180,7 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
     wanted = [id for id in ids if id in score_of]
     scores = np.array([score_of[id] for id in wanted], np.float64)
     groups = tuple(source.pool.by_id(id).group for id in wanted)
+    # A split keeps groups whole; near duplicates beyond them are detected later and given to ``evaluate``.
     near = (False,) * len(wanted)
     if not isinstance(table, RatingTable):
         return Targets(
@@ -174,6 +192,7 @@ def targets_of(source: Source, ids: Sequence[str]) -> Targets:
             subsets=("",) * len(wanted),
             near_training=near,
         )
+    # Rows with the same bytes: the first gives name and subset, the score is the mean of all.
     rows = [table.rated[id][0] for id in wanted]
     subsets, names = tuple(row.subset for row in rows), tuple(row.id for row in rows)
     return Targets(
@@ -240,8 +259,10 @@ def _drawn(benchmark: Benchmark, images: int | None, seed: int) -> Benchmark:
 
     def rank(at: int) -> tuple[bytes, str, int]:
         group = benchmark.rows[at].group
+        # By hash and not by a generator: the order of the scenes does not depend on how many there are or are wanted.
         return _hashed(f"draw {seed}", group), group, at
 
+    # Back in the order of the file, as the rows of all other pools.
     taken = sorted(sorted(range(len(benchmark.rows)), key=rank)[:images])
     return replace(benchmark, rows=tuple(benchmark.rows[at] for at in taken))
 
@@ -257,6 +278,7 @@ def _without(benchmark: Benchmark, fold: str | None, seed: int) -> Benchmark:
         )
 
     def left_out(group: str) -> bool:
+        # Another text than for the draw: the fold of a scene says nothing about when it is drawn.
         return int.from_bytes(_hashed(f"fold {seed}", group)) % folds == number - 1
 
     kept = tuple(row for row in benchmark.rows if not left_out(row.group))
@@ -269,4 +291,5 @@ def _without(benchmark: Benchmark, fold: str | None, seed: int) -> Benchmark:
 
 
 def _hashed(purpose: str, group: str) -> bytes:
+    # Names of scenes may come from file names, whose bytes may not be UTF-8.
     return hashlib.sha256(f"{purpose}\n{group}".encode("utf-8", "surrogatepass")).digest()

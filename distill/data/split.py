@@ -76,11 +76,13 @@ class _Sets:
     def find(self, name: str) -> str:
         self._parent.setdefault(name, name)
         while self._parent[name] != name:
+            # Each look shortens the chain, so that long ones of near duplicates stay cheap.
             self._parent[name] = self._parent[self._parent[name]]
             name = self._parent[name]
         return name
 
     def join(self, first: str, second: str) -> None:
+        # The smaller name wins: the name of a set does not depend on the order in which it was joined.
         low, high = sorted((self.find(first), self.find(second)))
         self._parent[high] = low
 
@@ -97,12 +99,14 @@ def join_groups(refs: Iterable[ImageRef]) -> dict[str, str]:
     sets = _Sets()
     ids: list[str] = []
     for ref in refs:
+        # Near duplicates are grouped under the id of one of them: the prefixes keep groups and ids apart.
         node = f"id:{ref.id}"
         ids.append(ref.id)
         sets.find(node)
         if ref.group:
             sets.join(node, f"group:{ref.group}")
         if ref.ref_id:
+            # Also where the reference itself is not learned from: its copies still show one scene.
             sets.join(node, f"id:{ref.ref_id}")
     return {image_id: sets.find(f"id:{image_id}") for image_id in ids}
 
@@ -115,6 +119,7 @@ def _draw(sizes: Mapping[str, int], order: list[str], wanted: float, most: int) 
         if len(taken) < most and images + sizes[group] / 2 <= wanted:
             taken.append(group)
             images += sizes[group]
+    # Every group would overshoot by more than that: the smallest, as no part may be empty.
     return taken or [min(order, key=lambda group: sizes[group])]
 
 
@@ -132,6 +137,7 @@ def split_groups(groups: Mapping[str, str], settings: SplitSettings) -> Split:
         PocketiqaError: there are fewer groups than parts.
     """
     sizes = Counter(groups.values())
+    # The test part first: another fraction of validation leaves it as it is.
     fractions = {Part.TEST: settings.test, Part.VALIDATION: settings.validation}
     fractions = {part: fraction for part, fraction in fractions.items() if fraction > 0}
     if len(sizes) <= len(fractions):
@@ -139,6 +145,7 @@ def split_groups(groups: Mapping[str, str], settings: SplitSettings) -> Split:
             f"{len(groups)} images in {len(sizes)} groups (scenes) cannot be split into {len(fractions) + 1} parts "
             "without a common group: add photographs of other scenes"
         )
+    # A hash for each group: a scene more or less does not change the order of the others, as it would change a shuffle.
     left = sorted(sizes, key=lambda group: hashlib.sha256(f"{settings.seed}:{group}".encode()).digest())
     part_of: dict[str, Part] = {}
     for remaining, (part, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):

@@ -189,6 +189,7 @@ class _Comparison:
             fraction = fraction_above_zero(drawn)
             result[metric] = {
                 "difference": None if np.isnan(difference) else difference,
+                # The old word for a fraction: reports on disk have this key.
                 "share_above_zero": None if np.isnan(fraction) else fraction,
                 "reason": own[metric].reason or other[metric].reason,
             } | interval(drawn, groups).as_dict()

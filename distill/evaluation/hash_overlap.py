@@ -18,6 +18,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decod
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
+# Matches that the result shows with names; it has the ids of all.
 _EXAMPLES = 24
 
 
@@ -101,6 +102,8 @@ def pool_prints(pool: Pool, ids: Iterable[str] | None = None) -> list[Print]:
 
 def _identifying(dhash: str) -> str:
     """``dhash``, or an empty string where it is nearly all ones or zeros, as that of a flat picture is."""
+    # The second half of the test for flat pictures (``duplicates``); the first needs the pixels, which a pool does not
+    # keep.
     ones = int(dhash or "0", 16).bit_count()
     return dhash if min(ones, HASH_BITS - ones) >= FLAT_BITS else ""
 
@@ -133,7 +136,7 @@ def find_overlap(
     Args:
         trained: images that a model was trained on.
         tested: images that it is evaluated on.
-        near_duplicate_distance: 0 to 16 bits of 64.
+        near_duplicate_distance: bits of 64, 0 to ``duplicates.MAX_DISTANCE``.
     """
     best: dict[str, Match] = {}
     by_content = {image.sha256: image for image in trained if image.sha256}

@@ -43,6 +43,7 @@ def mean_difference(
         return {"difference": None, "low": None, "high": None, "interval_reason": reason, "reason": reason, "n": 0}
     # All repeats have the same resamples, so the mean is taken resample by resample: its spread is that of the images.
     samples = np.mean([drawn for _, drawn, _ in known], axis=0)
+    # The repeat with the fewest scenes decides whether there is an interval.
     groups = min(count for _, _, count in known)
     difference = statistics.fmean(value for value, _, _ in known)
     return {"difference": difference, "reason": "", "n": len(known)} | interval(samples, groups).as_dict()

@@ -108,6 +108,7 @@ def _teacher_predictor(name: str, options: Mapping[str, Any], device: str) -> Pr
     teacher = build_teacher(name, **options)
     teacher.to(current_launch(device).device)
 
+    # One image in each call: those of a benchmark differ in size, and no batch holds two sizes.
     def score(rgb: np.ndarray, reference: np.ndarray | None) -> float:
         try:
             with torch.inference_mode():
@@ -130,6 +131,7 @@ def kind_of(model: str | Path) -> str:
     Raises:
         PocketiqaError: none of these.
     """
+    # Files and folders first: what exists wins over a teacher of the same name.
     path = model_path(model)
     if path.is_file() and path.suffix == ".onnx":
         return "onnx"
@@ -219,6 +221,7 @@ class Predictions:
             "kind": self.kind,
             "about": self.about,
             "ids": list(self.ids),
+            # Null, as JSON has no NaN and ``canonical_json`` refuses it.
             "scores": [None if np.isnan(score) else float(score) for score in self.scores],
             "statuses": [status.value for status in self.statuses],
             "reasons": list(self.reasons),
@@ -305,6 +308,7 @@ def _row(predictor: Predictor, pixels: Pixels | ImageError) -> _Row:
     # A teacher may refuse one image (too wide, out of memory); the run continues and the row carries the reason.
     except PocketiqaError as error:
         return nothing, Status.FAILED, str(error)
+    # Metrics refuse NaN: such an image is left out, like one that cannot be read.
     if not np.isfinite(score):
         return nothing, Status.FAILED, "the model gave no finite score"
     return score, Status.OK, ""
@@ -347,6 +351,7 @@ def _store_row(by_id: Mapping[str, Any], by_content: Mapping[str, Any], sample: 
     row = by_id.get(sample.id)
     if row is None:
         try:
+            # Only for an unknown id: this reads the whole file.
             row = by_content.get(sha256_bytes(sample.read()))
         except ImageError as error:
             return float("nan"), error.status, error.reason

@@ -30,6 +30,7 @@ def benchmark_samples(benchmark: Benchmark) -> list[Sample]:
 
 
 def _reader(path: str) -> Callable[[], bytes]:
+    # A function for each path: a lambda inside the loop would read the last path for every sample.
     return lambda: read_bytes(path)
 
 

@@ -36,6 +36,7 @@ class Targets:
     """
 
     name: str
+    # "opinions" is the old word for ratings; reports on disk have it.
     source: Literal["opinions", "teacher"]
     ids: tuple[str, ...]
     scores: FloatArray
@@ -105,6 +106,7 @@ def distortion_family(ref: ImageRef) -> str:
     # Imported here: loading all distortions takes a fifth of a second, which an evaluation on ratings does not need.
     from pseudo_labels.distort import CATALOGUE
 
+    # A pool of another origin may name distortions that the catalogue lacks: they are families of their own.
     known = CATALOGUE.get(ref.distortion)
     return known.family if known else ref.distortion or "original"
 
@@ -141,6 +143,7 @@ def targets_from_labels(
         source="teacher",
         ids=tuple(wanted),
         scores=np.array([scores[id] for id in wanted], np.float64),
+        # An image without a group is a scene of its own; under one empty name, all such images would be drawn as one.
         groups=tuple(ref.group or ref.id for ref in refs),
         subsets=tuple(subset_of(ref) for ref in refs),
         near_training=(False,) * len(wanted),

@@ -8,6 +8,7 @@ from PIL import Image
 
 from distill.html.markup import Html, tag
 
+# Pictures are there to be recognised, not measured, and a page may hold dozens of them.
 _QUALITY = 82
 
 # Viridis (van der Walt and Smith, 2015) at nine even steps: dark is bad, bright is good, also without colour vision.
@@ -32,11 +33,12 @@ def thumbnail(rgb: np.ndarray, *, alt: str, width: int = 240, height: int = 180)
 
     Args:
         rgb: uint8 HxWx3.
-        alt: what it shows, in words.
+        alt: description of what it shows, in words.
         width: most CSS pixels across.
         height: most CSS pixels down.
     """
     image = Image.fromarray(np.ascontiguousarray(rgb))
+    # Twice the size, for screens with two pixels for each CSS pixel.
     image.thumbnail((2 * width, 2 * height), Image.Resampling.LANCZOS, reducing_gap=2.0)
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=_QUALITY, optimize=True)
@@ -63,11 +65,13 @@ def overlay(rgb: np.ndarray, quality_map: np.ndarray, *, opacity: float = 0.6) -
     Args:
         rgb: uint8 HxWx3.
         quality_map: [h, w].
-        opacity: of the colours, 0 to 1.
+        opacity: opacity of the colours, 0 to 1.
     """
     low, high = float(quality_map.min()), float(quality_map.max())
+    # Over the map's own range: most maps span little of 0 to 1, and would look flat. A map of one value has none.
     spread = (quality_map - low) / (high - low) if high > low else np.full_like(quality_map, 0.5)
     size = rgb.shape[1], rgb.shape[0]
+    # float32 is what Pillow resizes without rounding to 256 levels. Bicubic may leave [0, 1]; ``colours`` clips.
     smooth = Image.fromarray(spread.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     gray = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"), np.float64)[..., None]
     return (opacity * colours(np.asarray(smooth)) + (1 - opacity) * gray).round().astype(np.uint8)

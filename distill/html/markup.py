@@ -21,6 +21,7 @@ Content = "str | Html | None | Iterable[Content]"
 
 def plain(text: object) -> str:
     """Text that is safe to show: deceiving characters and broken UTF-8 replaced by a mark."""
+    # Names of files may hold bytes that are not UTF-8 (lone surrogates), which no page could be written with.
     readable = str(text).encode("utf-8", "replace").decode("utf-8")
     return _DECEIVING.sub(_MARK, readable)
 
@@ -34,6 +35,7 @@ def join(parts: object) -> Html:
     """Markup, texts, None and nested lists of them, one after another."""
     if parts is None:
         return Html("")
+    # A text is iterable as well: taken for a list, it would call itself for each letter without end.
     if isinstance(parts, str) or not isinstance(parts, Iterable):
         return escape(parts)
     return Html("".join(join(part) for part in parts))
@@ -43,7 +45,7 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """One element.
 
     Args:
-        name: of the element.
+        name: name of the element.
         children: texts (escaped), markup (kept), None (nothing), or lists of these.
         attributes: underscores become hyphens and one at the end goes (``class_``); None and False leave the attribute
             out, True gives it without a value.
@@ -62,8 +64,8 @@ def document(title: str, body: Html, css: str) -> str:
     """A whole page that loads nothing from elsewhere.
 
     Args:
-        title: of the browser's window.
-        body: what is shown.
+        title: title of the browser's window.
+        body: markup of what is shown.
         css: all its style.
     """
     head = tag(

@@ -12,6 +12,12 @@ from distill.html.tables import decimals
 
 WIDTH, HEIGHT = 380, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 46
+FloatArray = NDArray[np.float64]
+# Every dot is an element of the page: beyond these numbers it becomes slow to open, and dots cover each other.
+MOST_POINTS = 3000
+MOST_TOOLTIPS = 800
+_BINS = 20
+_LABEL = 17  # letters that fit beside an interval
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -19,8 +25,11 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     span = high - low
     if not span > 0:
         return [low]
+    # The power of ten below the ideal distance, then the first round multiple that gives few enough marks.
     step = 10 ** math.floor(math.log10(span / wanted))
     step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= wanted + 0.5)
+    # A quotient such as 0.3 / 0.1 is 2.9999...: the tolerance keeps marks that lie on an end. The marks are rounded, as
+    # 3 * 0.1 would be 0.30000000000000004.
     first = math.ceil(low / step - 1e-9)
     return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -42,6 +51,7 @@ def tick_text(value: float, step: float) -> str:
 def padded(values: Sequence[float], fraction: float = 0.05) -> tuple[float, float]:
     """Range of the values and a little more; never empty."""
     low, high = min(values), max(values)
+    # Equal values have no range of their own, and the scale divides by it.
     margin = (high - low) * fraction or max(abs(high) * fraction, 0.01)
     return low - margin, high + margin
 
@@ -53,10 +63,10 @@ class Frame:
     Attributes:
         x: range of the horizontal axis.
         y: range of the vertical axis.
-        x_label: with unit.
-        y_label: with unit; without one the vertical axis is not drawn.
-        width: of the drawing in its own units (pixels at full size).
-        height: likewise.
+        x_label: name of the horizontal axis, with unit.
+        y_label: name of the vertical axis, with unit; without a name it is not drawn.
+        width: width of the drawing in its own units (pixels at full size).
+        height: height of the drawing in the same units.
         left: room for the vertical axis.
     """
 
@@ -70,6 +80,7 @@ class Frame:
 
     def at_x(self, value: float) -> float:
         """Horizontal position."""
+        # One decimal of a pixel: finer is not visible, and thousands of points fill the page with digits.
         fraction = (value - self.x[0]) / (self.x[1] - self.x[0])
         return round(self.left + fraction * (self.width - self.left - _RIGHT), 1)
 
@@ -113,20 +124,12 @@ def _step(marks: Sequence[float]) -> float:
     return marks[1] - marks[0] if len(marks) > 1 else 1.0
 
 
-FloatArray = NDArray[np.float64]
-
-MOST_POINTS = 3000
-MOST_TOOLTIPS = 800
-_BINS = 20
-_LABEL = 17  # letters that fit beside an interval
-
-
 @dataclass(frozen=True)
 class Series:
     """Values of one model.
 
     Attributes:
-        label: for the legend.
+        label: name in the legend.
         css: class that colours it: ``student``, ``teacher``, ``target`` or ``other``.
         x: horizontal values.
         y: vertical values.
@@ -140,6 +143,7 @@ class Series:
 
 def thinned(length: int, most: int = MOST_POINTS) -> NDArray[np.int64]:
     """At most ``most`` positions, evenly spread."""
+    # Evenly, not at random: equal inputs give equal bytes.
     return np.arange(length) if length <= most else np.linspace(0, length - 1, most).round().astype(np.int64)
 
 
@@ -155,12 +159,13 @@ def scatter(
 
     Args:
         series: x is the prediction, y the target.
-        x_label: with unit.
-        y_label: with unit.
-        names: of the images, shown on hovering.
+        x_label: name of the horizontal axis, with unit.
+        y_label: name of the vertical axis, with unit.
+        names: names of the images, shown on hovering.
         mapping: fitted curve from prediction to target.
     """
     both = np.concatenate([series.x, series.y])
+    # One span for both axes, so that the line of equal values is the diagonal; 0 to 1, for comparison between pages.
     span = (min(0.0, float(both.min())), max(1.0, float(both.max())))
     frame = Frame(span, span, x_label, y_label)
     ends = [
@@ -176,6 +181,7 @@ def scatter(
     curve = []
     if mapping is not None:
         xs = np.linspace(series.x.min(), series.x.max(), 60)
+        # Between the ends of its data a fitted curve may still leave the frame.
         ys = np.clip(mapping(xs), *span)
         curve.append(tag("path", d=_path(frame, xs, ys), class_=f"curve {series.css}"))
     words = f"{len(series.x)} images; {x_label} across, {y_label} upwards; on the dashed line both are equal."
@@ -187,9 +193,10 @@ def residuals(series: Series, *, names: Sequence[str], x_label: str) -> Html:
 
     Args:
         series: x is the target, y the difference.
-        names: of the images, shown on hovering.
-        x_label: with unit.
+        names: names of the images, shown on hovering.
+        x_label: name of the horizontal axis, with unit.
     """
+    # At least 0.1 to both sides: the small errors of a good model must not fill the plot like large ones.
     reach = max(0.1, float(np.abs(series.y).max()) * 1.05)
     frame = Frame(
         (min(0.0, float(series.x.min())), max(1.0, float(series.x.max()))),
@@ -233,18 +240,20 @@ def histogram(
     reach: tuple[float, float] = (0.0, 1.0),
     mark: float | None = None,
 ) -> Html:
-    """Share of the images in each twentieth of a range, as outlines over each other.
+    """Fraction of the images in each twentieth of a range, as outlines over each other.
 
     Args:
         series: ``x`` holds the values; ``y`` is not used.
-        x_label: with unit.
-        title: what is distributed.
+        x_label: name of the horizontal axis, with unit.
+        title: title, which names what is distributed.
         reach: the range; values outside are counted at its ends.
         mark: a value in it that gets a dashed line.
     """
     edges = np.linspace(*reach, _BINS + 1)
+    # Fractions, not counts: a model that scored fewer images would seem lower everywhere.
     fractions = [np.histogram(np.clip(one.x, *reach), edges)[0] / max(len(one.x), 1) for one in series]
     top = max(float(fraction.max()) for fraction in fractions)
+    # Without any image the top is 0, and the scale would divide by it.
     frame = Frame(reach, (0, 100 * top * 1.08 or 1.0), x_label, "images, %")
     outlines = [
         tag(
@@ -300,6 +309,7 @@ def intervals(spans: Sequence[Span], *, x_label: str, title: str) -> Html:
     """Values as dots on lines that show their intervals, one model below another."""
     known = [v for span in spans for v in (span.value, span.low, span.high) if v is not None]
     low, high = padded(known, 0.08)
+    # No correlation is above 1, and the axis should not suggest it.
     high = min(high, 1.0) if max(known) <= 1 else high
     scale = Frame((low, high), (0, 1), x_label, "", height=30 * len(spans) + 62, left=128)
     marks = []

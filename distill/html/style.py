@@ -1,5 +1,7 @@
 """The look of the report: calm, readable on paper, phone and screen, in light and dark."""
 
+# Colours are variables, so that the dark scheme replaces them in one place; charts take theirs by class (``plots``).
+# Blue and orange also differ for eyes that do not tell red from green.
 CSS = """
 :root {
   color-scheme: light dark;

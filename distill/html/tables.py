@@ -13,6 +13,7 @@ def data(value: float | None, text: Callable[[float], str], *, why: str = "") ->
     """``value`` written by ``text``; a dash (and the reason, on hovering) if there is none."""
     if value is None:
         return tag("span", MISSING, class_="none", title=why or "not measured")
+    # ``repr`` has all digits of a float: the page can be read back by a program.
     return tag("data", text(value), value=repr(value))
 
 
@@ -26,6 +27,7 @@ def decimals(value: float, digits: int = 3) -> str:
 def signed(value: float) -> str:
     """Three decimals with the sign of a difference."""
     written = decimals(value)
+    # By the rounded value: 0.0004 is written 0.000, without a sign.
     return written if float(f"{value:.3f}") <= 0 else f"+{written}"
 
 
@@ -58,7 +60,7 @@ def megabytes(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share of 1 as per cent."""
+    """A fraction of 1 as per cent."""
     return f"{100 * value:.3g} %"
 
 
@@ -99,7 +101,7 @@ class Section:
     Attributes:
         id: anchor.
         title: heading.
-        body: what stands below it.
+        body: markup and texts below it.
     """
 
     id: str
@@ -117,12 +119,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: s
     Args:
         header: one text for each column; repeated before each value on a narrow screen.
         rows: cells as texts or markup.
-        caption: what the table shows, with n and unit where the header has none.
+        caption: sentence that says what the table shows, with n and unit where the header has none.
     """
     head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in header]))
     body = []
     for cells in rows:
         first = tag("th", cells[0], scope="row")
+        # On a narrow screen a row becomes a card, and each cell shows its column's name by this attribute (``style``).
         others = [tag("td", cell, data_label=name) for name, cell in zip(header[1:], cells[1:], strict=True)]
         body.append(tag("tr", first, others))
     return tag("table", tag("caption", caption) if caption else None, head, tag("tbody", body), class_="stack")

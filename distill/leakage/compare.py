@@ -74,6 +74,7 @@ def parts_of(scene_of: Mapping[Key, str], *, validation: float, seed: int) -> di
     """
     tested_scenes = {scene for (image_set, _), scene in scene_of.items() if image_set == TESTED}
     free = {_node(key): scene for key, scene in scene_of.items() if scene not in tested_scenes}
+    # The tested images are the test part already, so no other one is drawn.
     drawn = split_groups(free, SplitSettings(validation=validation, seed=seed)).parts
     parts: dict[Key, str] = {}
     for key in scene_of:
@@ -213,6 +214,7 @@ def _marked(compared: Compared, targets: Targets | None) -> dict[str, int] | Non
         return None
     marked = {id for id, is_marked in zip(targets.ids, targets.near_training, strict=True) if is_marked}
     detected = compared.near_duplicate_ids
+    # Keys as in ``overlap.json`` on disk.
     return {"marked": len(marked), "found": len(detected), "both": len(marked & detected)}
 
 

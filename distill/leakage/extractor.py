@@ -103,6 +103,7 @@ def edge_layout(rgb: np.ndarray) -> np.ndarray:
     down, across = np.gradient(np.asarray(gray, np.float32))
     # Modulo pi: an edge from dark to bright and one from bright to dark have the same direction.
     turn = np.mod(np.arctan2(down, across), np.pi) / np.pi
+    # A tiny negative angle modulo pi is rounded to pi itself, which would be a ninth direction.
     direction = np.minimum((turn * _DIRECTIONS).astype(int), _DIRECTIONS - 1)
     line, column = np.indices(direction.shape) * _CELLS // _SIDE_PX
     bin = (line * _CELLS + column) * _DIRECTIONS + direction

@@ -23,6 +23,9 @@ from pseudo_labels.parallel import Progress
 
 GROUPS, SPLIT = "groups.csv", "split.csv"
 _NO_FILES = "the trained images are no files with scores"
+VALIDATION = 0.15
+# A single training image has no deviation to standardise by.
+_FEWEST = 2
 
 
 def write_groups(compared: Compared, path: Path) -> None:
@@ -52,6 +55,7 @@ def write_split(compared: Compared, path: Path, *, validation: float, seed: int)
     try:
         parts = parts_of({key: compared.scene_of[key] for key in usable}, validation=validation, seed=seed)
     except PocketiqaError as error:
+        # Too few scenes for a split is a result of the comparison, not a failure.
         return _none(path, str(error))
     rows = []
     for key, image in usable.items():
@@ -71,10 +75,6 @@ def _none(path: Path, reason: str) -> dict[str, Any]:
 def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     # Ids may hold bytes that are not UTF-8; the file must stay readable.
     return "".join(map(csv_line, (header, *rows))).encode("utf-8", "backslashreplace")
-
-
-VALIDATION = 0.15
-_FEWEST = 2
 
 
 def find_near_duplicates(
@@ -166,6 +166,7 @@ def _claim(out: Path, spec: dict[str, Any], overwrite: bool) -> outputs.Claim:
             raise
         claim = outputs.Claim.RESUME
     if overwrite and claim is not outputs.Claim.NEW:
+        # First, and not complete: after a kill nobody takes the old results for those of the new inputs.
         outputs.write_manifest(out, outputs.Manifest(KIND, spec))
         return outputs.Claim.RESUME
     return claim

@@ -147,6 +147,7 @@ def pool_image_set(
         Image(sample, display_name(pool, ref), ref.group, scores.get(ref.id, NO_SCORE), file=_file_of(pool, ref))
         for sample, ref in zip(samples, refs, strict=True)
     )
+    # An id is a digest of the content: no time or size of a file is needed.
     digest = digest_of([[ref.id, ref.group, scores.get(ref.id)] for ref in refs])
     # Targets follow the images that stand for a photograph, so that copies of one scene do not count several times.
     rated = [ref.id for ref in refs if ref.id in scores]

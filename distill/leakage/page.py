@@ -16,6 +16,10 @@ from distill.leakage.image_sets import Image
 from distill.leakage.record import ALL_IMAGES, closest, copied, in_words
 from pseudo_labels.images import ImageError, decode
 
+PAGE = "overlap.html"
+# Pairs that are shown as the closest, and on each side of the threshold.
+_CLOSEST, _BESIDE = 24, 6
+
 
 def gallery(rows: Sequence[Mapping[str, Any]], trained: Sequence[Image], tested: Sequence[Image]) -> Html:
     """A figure for each pair.
@@ -44,17 +48,13 @@ def _pair(row: Mapping[str, Any], tested: Image, trained: Image) -> Html:
 def _picture(image: Image, image_set: str) -> Html:
     try:
         return thumbnail(decode(image.sample.read()), alt=f"{image_set}: {shortened(image.name)}")
+    # Moved or deleted since its features were computed: the numbers of the page are still right.
     except ImageError as error:
         return tag("p", f"{image_set}: {error.reason}")
 
 
 def _two(value: float) -> str:
     return decimals(value, 2)
-
-
-PAGE = "overlap.html"
-# Pairs that are shown as the closest, and on each side of the threshold.
-_CLOSEST, _BESIDE = 24, 6
 
 
 def overlap_page(record: Mapping[str, Any], compared: Compared) -> str:
@@ -165,6 +165,7 @@ def _closest(record: Mapping[str, Any], compared: Compared) -> Section:
 
 def _border(record: Mapping[str, Any], compared: Compared) -> Section:
     rows = closest(record)
+    # Sorted by cosine, so the near duplicates come first and this is where they end.
     split = sum(one["near"] for one in rows)
     above, below = rows[max(0, split - _BESIDE) : split], rows[split : split + _BESIDE]
     words = "Whether the threshold is right for this model and these images: pairs just above it, and just below."

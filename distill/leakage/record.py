@@ -50,6 +50,7 @@ def with_near_duplicates(benchmark: Benchmark, record: Mapping[str, Any]) -> Ben
             f"{RECORD} does not contain {len(absent)} of {len(benchmark.rows)} images of {benchmark.name}, such as "
             f"{absent[0]!r}: run pocketiqa overlap on the same benchmark and split"
         )
+    # Not ``near_training``: figures without the images that the benchmark marks itself stay comparable with papers.
     rows = tuple(replace(row, near_duplicate=is_near_duplicate[row.id]) for row in benchmark.rows)
     return replace(benchmark, rows=rows, notes=(*benchmark.notes, in_words(record)))
 

@@ -24,6 +24,7 @@ def todays_names(model: type[BaseModel], settings: Mapping[str, Any]) -> dict[st
 
 
 def _todays_key(model: Any, key: str) -> str:
+    # What lies below a name of the user's own, such as a teacher of ``teachers``, has no class here and keeps its name.
     names = []
     for name in key.split("."):
         (new,) = read_renamed({name: None}, getattr(model, "RENAMED", {}))
@@ -35,6 +36,7 @@ def _todays_key(model: Any, key: str) -> str:
 def _model_of(model: Any, name: int | str) -> Any:
     """The settings class of a section that ``model`` has under a name; None where there is none."""
     field = getattr(model, "model_fields", {}).get(name)
+    # The class itself, or the one inside of "X | None", tuple or dict.
     candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
     return next((item for item in candidates if hasattr(item, "model_fields")), None)
 
@@ -81,13 +83,14 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """The sections of a YAML file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         what: it should be, in words: ``recipe`` or ``study``.
 
     Raises:
         PocketiqaError: not YAML, or no sections.
     """
     try:
+        # Safe: a recipe may come from elsewhere, and other loaders of YAML run code.
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PocketiqaError(f"{path} is not a YAML {what}: {error}") from error
@@ -102,7 +105,7 @@ def validated(model: type[Checked], tree: Mapping[str, Any], path: Path) -> Chec
     Args:
         model: what the file should hold.
         tree: its sections.
-        path: of the file, for the error.
+        path: path of the file, for the error.
 
     Raises:
         PocketiqaError: an unknown key (the nearest known one is named), a missing one, or a value that does not fit.

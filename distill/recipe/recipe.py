@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field
 
 from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, validated
@@ -88,6 +89,20 @@ def recipe_folders() -> list[Path]:
     return [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
 
 
+def known_recipes() -> dict[str, Path]:
+    """Name and file of each recipe, study and comparison that comes with pocketiqa."""
+    return {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_that_makes(path: str | Path) -> str:
+    """Name of a recipe that comes with pocketiqa and writes into the folder that a path leads into; empty if none."""
+    for name, file in known_recipes().items():
+        out = yaml.safe_load(file.read_text(encoding="utf-8")).get("out")
+        if out is not None and Path(str(out)) in (Path(path), *Path(path).parents):
+            return name
+    return ""
+
+
 def find_recipe(name: str) -> Path:
     """The file of a recipe that is named by path, or by the bare name of one that comes with pocketiqa.
 
@@ -97,7 +112,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    known = known_recipes()
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)
@@ -113,6 +128,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
     """
     path = find_recipe(name)
     tree = read_yaml(path, "recipe")
+    # Before the check against the model, which would only say that the key is unknown.
     if "arms" in tree:
         raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
     if "rows" in tree:
@@ -120,6 +136,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
     tree = apply_settings(tree, todays_names(Recipe, parse_settings(settings)))
     if out is not None:
         tree["out"] = str(out)
+    # Settings are laid over before the check: they may supply what the file lacks, such as ``out``.
     recipe = validated(Recipe, tree, path)
     _check_chain(recipe, path)
     return recipe
@@ -169,6 +186,7 @@ def with_paths_expanded(recipe: Recipe) -> Recipe:
     Raises:
         PocketiqaError: a variable is not set.
     """
+    # Sources and benchmarks are missing here: they are expanded where they are opened.
     changes: dict[str, Any] = {}
     if recipe.fit is not None:
         changes["fit"] = _fit_expanded(recipe.fit)
@@ -216,4 +234,5 @@ def with_variables(value: Any) -> Any:
         return {key: with_variables(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [with_variables(inner) for inner in value]
+    # Only at the beginning: an option may hold a text with a dollar sign that is no path.
     return expanded(value) if isinstance(value, str) and value.startswith(("$", "~")) else value

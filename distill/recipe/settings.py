@@ -15,6 +15,7 @@ from pydantic import (
 
 from pseudo_labels.errors import RenamedWarning, read_renamed
 
+# Key of the serialisation context. A parameter would not do: pydantic passes only the context down to inner sections.
 _STORED = "stored"
 
 
@@ -36,8 +37,10 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_old_names(cls, values: Any) -> Any:
+        # A ready object, or something wrong, for which pydantic has a message.
         if not isinstance(values, Mapping):
             return values
+        # Before pydantic sees the keys: it refuses those that it does not know.
         removed = [name for name in cls.REMOVED if name in values]
         for name in removed:
             warnings.warn(f"{name!r} is passed over: {cls.REMOVED[name]}", RenamedWarning, stacklevel=2)
@@ -47,8 +50,11 @@ class Settings(BaseModel):
     @model_serializer(mode="wrap")
     def _with_stored_names(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
         values = handler(self)
+        # Today's names for people; the old ones only for what is compared with files on disk.
         if info.context is None or not info.context.get(_STORED):
             return values
+        # A run compares its settings with those in its manifest. Under new names, every run of an earlier version would
+        # count as made differently, and could not be resumed.
         stored = {new: old for old, new in self.RENAMED.items()}
         return {stored.get(name, name): value for name, value in values.items()} | dict(self.STORED_ALSO)
 

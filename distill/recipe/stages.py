@@ -51,6 +51,7 @@ def expanded(path: str) -> str:
     unset = [name for pair in _VARIABLE.findall(path) if (name := "".join(pair)) not in os.environ]
     if unset:
         raise PocketiqaError(f"the variable ${unset[0]} in {path!r} is not set: set it, or write the path out")
+    # "~" is replaced only at the beginning of a text: NAME and PATH are expanded one by one.
     return ":".join(map(os.path.expanduser, os.path.expandvars(path).split(":", 1)))
 
 
@@ -224,6 +225,7 @@ class ScoreSection(Settings):
 
     images: Annotated[int, Field(ge=1, le=24)] = 4
     distortions: Annotated[list[str], Field(min_length=1)] = ["gaussian_blur", "white_noise", "jpeg"]
+    # The catalogue of distortions ends at severity 5.
     level: Annotated[float, Field(gt=0, le=5)] = 4.0
 
 
@@ -245,7 +247,8 @@ class SourceSection(Settings):
         without_fold: fold of the scenes to leave out, as ``2/5``: the second of five.
         features: folder of a label store of the same images, whose features the student is compared with beside the
             ratings (``losses.feature``): what ``weight_average.label`` makes, or ``pocketiqa label --features``.
-        weight: weight of its rows in the loss, relative to the other sources.
+        weight: how often each of its images is drawn in a pass through the data: 1 once, 2.5 two or three times, 0.5 in
+            every other pass.
     """
 
     RENAMED = {"opinions": "ratings"}
@@ -262,6 +265,7 @@ class SourceSection(Settings):
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
+        # {True} with both, {False} with neither; two elements where one is missing.
         stored = {self.pool is not None, self.labels is not None}
         chosen = any(value is not None for value in (self.split, self.subsets, self.images, self.without_fold))
         nameless = self.ratings is None and (chosen or True not in stored)

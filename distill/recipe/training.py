@@ -117,7 +117,9 @@ class LoopSettings(Settings):
         split: fractions of the images that validate and test.
         optimizer: AdamW and its schedule.
         device: ``auto`` (GPUs if there are any) or ``cpu``. A resumed run may have another.
-        threads: CPU threads of each process; null divides the cores equally. A resumed run may have another number.
+        threads: CPU threads of each process; null measures, when the run begins, how many make it faster (at most an
+            equal part of the cores) and keeps to them when it is resumed. A resumed run may be given another number;
+            then the rest rounds otherwise.
         tracker: name of an Accelerate tracker, or ``none``. A resumed run may have another.
     """
 
@@ -179,6 +181,7 @@ class LossSettings(ScoreLossSettings):
     @property
     def total_weight(self) -> float:
         """Sum of all weights."""
+        # The check of the base class asks for it: a student may learn features alone.
         return super().total_weight + self.feature + self.relational
 
     @model_validator(mode="after")
@@ -287,6 +290,7 @@ class TrainConfig(LoopSettings):
         The paths of the student's first weights and of a live teacher are no part of it; the digest of the former and
         the stamp of the latter must be added.
         """
+        # "threads" changes the order of sums, so the last bits, but not what is learned: another machine may go on.
         elsewhere = {"student": {"init"}, "live": {"options"}}
         return self.stored(exclude={"device": True, "threads": True, "tracker": True, **elsewhere})
 

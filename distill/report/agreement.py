@@ -27,17 +27,47 @@ from distill.leakage.record import ALL_IMAGES
 from distill.report.content import model_of, role
 from pseudo_labels.metrics.logistic import LogisticFit
 
+METRIC_LABELS = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "plcc_logistic4": "PLCC after logistic",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "rmse_logistic4": "RMSE after logistic",
+}
+SELECTION_LABELS = {
+    CLEAN: "clean images",
+    UNMARKED: "images that the benchmark does not mark as near",
+    ALL: "all images",
+}
+_KINDS = {"onnx": "exported student", "student": "student", "labels": "label store", "teacher": "teacher"}
+_GLOSSARY = (
+    "SRCC and KRCC compare orders (Spearman, Kendall tau-b), PLCC compares values (Pearson); each is 1 for perfect "
+    "agreement and 0 for none. RMSE is the typical error on the scale from 0 to 1. “After logistic” means after the "
+    "usual 4-parameter curve was fitted from prediction to target."
+)
+_COSTS = {
+    "parameters": ("parameters", si),
+    "trained": ("fitted", si),
+    "macs": ("multiply-adds", si),
+    "file_bytes": ("file", size),
+    "latency_ms_median": ("an image, median", milliseconds),
+    "latency_ms_p95": ("95th percentile", milliseconds),
+    "peak_memory_mb": ("peak memory", megabytes),
+}
+
 
 def target_label(content: Mapping[str, Any]) -> str:
-    """What the axis of the targets shows."""
+    """Name of the axis of the targets."""
     teacher = content["evaluation"]["target"]["source"] == "teacher"
-    return "label of the teacher (0 to 1)" if teacher else "opinion of people (0 to 1)"
+    return "label of the teacher (0 to 1)" if teacher else "rating of people (0 to 1)"
 
 
 def plots(content: Mapping[str, Any]) -> Section | None:
     """Scatter and residual plots of the model and its teacher, and the distributions of their scores."""
     points = content["points"]["scores"]
     models = [name for name in (content["model"], content["teacher"]) if name in points]
+    # One point has no spread, and no scale to draw it on.
     models = [name for name in models if len(_known(content, name)[0]) > 1]
     if not models:
         return None
@@ -49,6 +79,7 @@ def plots(content: Mapping[str, Any]) -> Section | None:
 def _known(content: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     points = content["points"]
     scored = [at for at, score in enumerate(points["scores"][name]) if score is not None]
+    # float64: the values come from JSON with all digits, and means and errors are computed of them here.
     scores = np.array([points["scores"][name][at] for at in scored], np.float64)
     targets = np.array([points["targets"][at] for at in scored], np.float64)
     return scores, targets, [points["names"][at] for at in scored]
@@ -57,6 +88,7 @@ def _known(content: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarra
 def _scatter(content: Mapping[str, Any], name: str) -> Html:
     scores, targets, names = _known(content, name)
     model = model_of(content["evaluation"], name)
+    # The curve that was fitted to all images, as the plot shows all of them, also where the headline does not.
     fitted: Mapping[str, Any] = model["selections"]["all"]["mapping"] if model else {"reason": "not fitted"}
     mapping = None if fitted["reason"] else LogisticFit.from_dict(fitted)
     series = Series(name, role(content, name), scores, targets)
@@ -104,32 +136,12 @@ def _error_histogram(content: Mapping[str, Any], names: list[str]) -> Html:
     for name in names:
         scores, targets, _ = _known(content, name)
         series.append(Series(name, role(content, name), scores - targets, targets))
+    # Symmetric, so that an error in one direction is seen; at least 0.05, or a nearly perfect model would look noisy.
     reach = max(0.05, *(float(np.abs(one.x).max()) for one in series))
     title = "Distribution of the errors"
     drawing = histogram(series, x_label="predicted − target", title=title, reach=(-reach, reach))
     caption = tag("figcaption", tag("b", title), f" in twentieths, n = {max(len(one.x) for one in series)}.")
     return tag("figure", drawing, legend([(one.label, one.css) for one in series]), caption)
-
-
-METRIC_LABELS = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_logistic4": "PLCC after logistic",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-    "rmse_logistic4": "RMSE after logistic",
-}
-SELECTION_LABELS = {
-    CLEAN: "clean images",
-    UNMARKED: "images that the benchmark does not mark as near",
-    ALL: "all images",
-}
-_KINDS = {"onnx": "exported student", "student": "student", "labels": "label store", "teacher": "teacher"}
-_GLOSSARY = (
-    "SRCC and KRCC compare orders (Spearman, Kendall tau-b), PLCC compares values (Pearson); each is 1 for perfect "
-    "agreement and 0 for none. RMSE is the typical error on the scale from 0 to 1. “After logistic” means after the "
-    "usual 4-parameter curve was fitted from prediction to target."
-)
 
 
 def model_name(content: Mapping[str, Any], evaluation: Mapping[str, Any], name: str) -> Html:
@@ -141,17 +153,17 @@ def model_name(content: Mapping[str, Any], evaluation: Mapping[str, Any], name: 
 
 
 def agreement(content: Mapping[str, Any]) -> Section:
-    """On the held-out part."""
-    return Section("agreement", "Agreement", [soft(_GLOSSARY), *_judged(content, content["evaluation"])])
+    """Section on the agreement with the targets on the held-out part."""
+    return Section("agreement", "Agreement", [soft(_GLOSSARY), *_predicted(content, content["evaluation"])])
 
 
 def benchmarks(content: Mapping[str, Any]) -> Section | None:
-    """On benchmarks that people have rated, all models of the run in one table each."""
+    """Section on benchmarks that people have rated, each with all models of the run in one table."""
     if not content["benchmarks"]:
         return None
     body: list[object] = []
     for evaluation in content["benchmarks"]:
-        body += [tag("h3", evaluation["target"]["name"]), *_judged(content, evaluation)]
+        body += [tag("h3", evaluation["target"]["name"]), *_predicted(content, evaluation)]
         body += [_known_before(evaluation), _by_subset(evaluation)]
     return Section("benchmarks", "On benchmarks", body)
 
@@ -183,8 +195,9 @@ def _neighbours(evaluation: Mapping[str, Any]) -> list[object] | None:
     return [*words, "; copying the score of the nearest gives SRCC ", data(copying["value"], decimals), "."]
 
 
-def _judged(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object]:
+def _predicted(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object]:
     """Every metric with its interval, the differences, and what has no score."""
+    # The headline comes first (False sorts before True); the sort is stable, so the others keep their order.
     shown = sorted(evaluation["selections"], key=lambda selection: selection != evaluation["headline"])
     return [
         _interval_chart(content, evaluation),
@@ -202,6 +215,7 @@ def _interval_chart(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -
         if srcc["value"] is not None:
             css = role(content, model["name"], model["kind"])
             spans.append(Span(model["name"], css, srcc["value"], srcc["low"], srcc["high"]))
+    # One model alone has its interval in the table below.
     if len(spans) < 2:
         return None
     n = evaluation["selections"][evaluation["headline"]]["n"]
@@ -218,7 +232,7 @@ def _metrics_table(content: Mapping[str, Any], evaluation: Mapping[str, Any], se
         rows.append([model_name(content, evaluation, model["name"]), data(own["n"], count), *metrics])
     target, groups = evaluation["target"]["name"], evaluation["models"][0]["selections"][selection]["groups"]
     label = SELECTION_LABELS[selection].capitalize()
-    return table(header, rows, caption=f"{label}, judged by {target}, in {groups} groups (scenes)")
+    return table(header, rows, caption=f"{label}, evaluated on {target}, in {groups} groups (scenes)")
 
 
 def _differences(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[object] | None:
@@ -226,11 +240,13 @@ def _differences(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> l
     others = [model for model in evaluation["models"] if model["name"] != versus]
     if not others:
         return None
+    # Without the metrics after the logistic, to keep the table narrow; ``report.json`` has them.
     shown = ["srcc", "plcc", "krcc", "rmse"]
     rows = []
     for model in others:
         paired = model["selections"][selection]["versus"]
         cells = [with_interval(paired["metrics"][metric], difference=True) for metric in shown]
+        # ``share`` is the key in files, whose names stay.
         fraction = data(paired["metrics"]["srcc"]["share_above_zero"], percent)
         rows.append([model_name(content, evaluation, model["name"]), data(paired["n"], count), *cells, fraction])
     header = ["model", "n", *(METRIC_LABELS[metric] for metric in shown), "resamples with higher SRCC"]
@@ -285,31 +301,21 @@ def subsets(content: Mapping[str, Any]) -> Section | None:
 
 def _by_subset(evaluation: Mapping[str, Any]) -> list[object] | None:
     selection = evaluation["headline"]
-    judged = [model for model in evaluation["models"] if "subsets" in model["selections"][selection]]
-    if not judged:
+    predicted = [model for model in evaluation["models"] if "subsets" in model["selections"][selection]]
+    if not predicted:
         return None
-    names = list(judged[0]["selections"][selection]["subsets"])
+    names = list(predicted[0]["selections"][selection]["subsets"])
     rows: list[list[object]] = []
     for name in names:
-        subsets = [model["selections"][selection]["subsets"][name] for model in judged]
+        subsets = [model["selections"][selection]["subsets"][name] for model in predicted]
         rows.append([name, data(subsets[0]["n"], count), *(with_interval(one["metrics"]["srcc"]) for one in subsets)])
-    means = [model["selections"][selection]["subset_mean"] for model in judged]
-    total = judged[0]["selections"][selection]["n"]
+    means = [model["selections"][selection]["subset_mean"] for model in predicted]
+    # All images that were scored, also those of subsets too small to count in the mean.
+    total = predicted[0]["selections"][selection]["n"]
     rows.append(["mean of subsets", data(total, count), *(with_interval(one["metrics"]["srcc"]) for one in means)])
     note = "A model can look good overall by telling the subsets apart; the mean of the subsets earns it nothing."
-    header = ["subset", "n", *(f"{model['name']}, SRCC" for model in judged)]
+    header = ["subset", "n", *(f"{model['name']}, SRCC" for model in predicted)]
     return [soft(note), table(header, rows)]
-
-
-_COSTS = {
-    "parameters": ("parameters", si),
-    "trained": ("fitted", si),
-    "macs": ("multiply-adds", si),
-    "file_bytes": ("file", size),
-    "latency_ms_median": ("an image, median", milliseconds),
-    "latency_ms_p95": ("95th percentile", milliseconds),
-    "peak_memory_mb": ("peak memory", megabytes),
-}
 
 
 def costs(content: Mapping[str, Any]) -> Section | None:

@@ -11,6 +11,27 @@ from distill.leakage.record import closest_scenes, facts, in_words
 from distill.report.inputs import Neighbours, ReportInputs
 from pseudo_labels.errors import PocketiqaError
 
+# Benchmarks that get a tile: with more, the costs beside them would be lost in the row.
+_MOST_BENCHMARKS = 2
+_Tile = tuple[str, float | None, str, str]
+RATINGS = "opinions"
+"""The name that files have for targets that people rated."""
+# Least SRCC, and what a student or teacher with it does; {} is whom it is compared with.
+# The words are this project's own; the figure with its interval always stands beside them.
+_DEGREES: Sequence[tuple[float, str]] = (
+    (0.95, "orders quality almost exactly as {} does"),
+    (0.85, "orders quality much as {} does"),
+    (0.7, "orders quality largely as {} does"),
+    (0.5, "orders quality roughly as {} does"),
+    (0.0, "orders quality only faintly as {} does"),
+    (-1.0, "orders quality against {}"),
+)
+_CHANCE = "does not measurably order quality as {} does"
+FORMAT = 2
+# Pictures make up most of the page's size: so many images far from their targets, close to them, and pairs of scenes.
+_FARTHEST, _CLOSEST = 8, 4
+_PAIRS = 6
+
 
 def model_of(evaluation: Mapping[str, Any], name: str | None) -> Mapping[str, Any] | None:
     """One model of an evaluation; None if it was not evaluated."""
@@ -32,16 +53,14 @@ def role(content: Mapping[str, Any], name: str, kind: str = "") -> str:
     """Class that colours a model: ``student``, ``teacher`` or ``other``.
 
     Args:
-        content: of the report.
-        name: of the model.
-        kind: as its predictions say it; a benchmark may know a fitted teacher by another name than the recipe's.
+        content: content of the report.
+        name: name of the model.
+        kind: kind of model, as its predictions say it; a benchmark may know a fitted teacher by another name than the
+            recipe's.
     """
     if name == content["model"]:
         return content["kind"]
     return "teacher" if name == content["teacher"] or kind == "teacher" else "other"
-
-
-_MOST_BENCHMARKS = 2
 
 
 def tiles(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -54,9 +73,6 @@ def tiles(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-_Tile = tuple[str, float | None, str, str]
-
-
 def _agreement_tiles(content: Mapping[str, Any]) -> list[_Tile]:
     evaluation = content["evaluation"]
     source = "its teacher" if _among_teachers(content) else "people"
@@ -67,6 +83,7 @@ def _agreement_tiles(content: Mapping[str, Any]) -> list[_Tile]:
         if metrics is not None:
             figures.append((label, metrics["srcc"]["value"], "metric", note))
     for benchmark in content["benchmarks"][:_MOST_BENCHMARKS]:
+        # The first model of a benchmark is the one that the page is about, under whatever name.
         metrics = headline_metrics(benchmark, benchmark["models"][0]["name"])
         if metrics is not None:
             words = f"SRCC on {benchmark['target']['name']}, n\u00a0=\u00a0{_images(benchmark)}"
@@ -106,6 +123,7 @@ def headline(content: Mapping[str, Any]) -> str:
 def card_headline(content: Mapping[str, Any]) -> str:
     """The lead of the model card: the agreement with people first, where there are ratings, then ``headline``."""
     rated = [one for one in content["benchmarks"] if one["target"]["source"] == RATINGS]
+    # Only people tell how good a model is; agreement with its teacher says how well it learned.
     if content["evaluation"]["target"]["source"] == RATINGS or not rated:
         return headline(content)
     return f"{_sentence(content, rated[0])} {headline(content)}"
@@ -129,21 +147,6 @@ def _sentence(content: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         teacher = f" ({content['teacher']})" if content["teacher"] else ""
         return f"On {n} held-out images, {model} {_as_the_teacher(srcc).format(f'its teacher{teacher}')}: {value}."
     return f"On {n} held-out images, {model} {_as_the_teacher(srcc).format(target['name'])}: {value}."
-
-
-RATINGS = "opinions"
-"""The name that files have for targets that people rated."""
-
-# Least SRCC, and what a student or teacher with it does; {} is whom it is compared with.
-_DEGREES: Sequence[tuple[float, str]] = (
-    (0.95, "orders quality almost exactly as {} does"),
-    (0.85, "orders quality much as {} does"),
-    (0.7, "orders quality largely as {} does"),
-    (0.5, "orders quality roughly as {} does"),
-    (0.0, "orders quality only faintly as {} does"),
-    (-1.0, "orders quality against {}"),
-)
-_CHANCE = "does not measurably order quality as {} does"
 
 
 def _by_chance(srcc: Mapping[str, Any]) -> bool:
@@ -177,11 +180,6 @@ def _cost_sentence(cost: Mapping[str, Any]) -> str:
     if cost.get("latency_ms_median") is not None:
         parts.append(f"{milliseconds(cost['latency_ms_median'])} an image")
     return f" It needs {' and '.join(parts)}." if parts else ""
-
-
-FORMAT = 2
-_FARTHEST, _CLOSEST = 8, 4
-_PAIRS = 6
 
 
 def build_content(inputs: ReportInputs) -> dict[str, Any]:
@@ -221,7 +219,8 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
             }
             for one in inputs.quality_maps
         ],
-        "damaged": [_damaged(one) for one in inputs.damaged],
+        # The key keeps its earlier name, as do those in each record: scripts read ``report.json``.
+        "damaged": [_damaged(one) for one in inputs.distorted],
         "pools": [dict(pool) for pool in inputs.pools],
         "split": {name: dict(part) for name, part in inputs.split.items()},
         "teachers": [dict(stamp) for stamp in inputs.teachers],
@@ -232,13 +231,14 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
         "notes": list(inputs.notes),
         "licence": inputs.licence,
     }
+    # Last, as both are read from the content. They are stored too: readers of the JSON need not build sentences.
     content["tiles"] = tiles(content)
     content["headline"] = headline(content)
     return content
 
 
 def _neighbours(one: Neighbours) -> dict[str, Any]:
-    """What was found, with a few of the closest pairs alone of the single images; or why nothing was compared."""
+    """The near duplicates of one image set, with the closest pairs in place of all images; or why there are none."""
     if one.record is None:
         return {"name": one.name, "reason": one.reason, "pairs": []}
     return {
@@ -259,6 +259,7 @@ def _points(inputs: ReportInputs) -> dict[str, Any]:
     scores = {}
     for prediction in inputs.predictions:
         if prediction.name in known:
+            # One order for targets and scores: the plots pair them by position. null for NaN, which JSON does not have.
             aligned = prediction.aligned(targets.ids).scores
             scores[prediction.name] = [None if np.isnan(score) else float(score) for score in aligned]
     return {
@@ -280,17 +281,19 @@ def _examples(inputs: ReportInputs) -> tuple[list[dict[str, Any]], list[dict[str
     scores = own.aligned(inputs.targets.ids).scores
     others = None if teacher is None else teacher.aligned(inputs.targets.ids).scores
     difference = scores - inputs.targets.scores
+    # argsort puts NaN (no score) last; it is dropped, as it is neither far nor close.
     order = [int(at) for at in np.argsort(-np.abs(difference)) if np.isfinite(difference[at])]
+    # The closest are taken from what is left, the very closest first: with few images, none is shown twice.
     farthest, closest = order[:_FARTHEST], order[_FARTHEST:][: -_CLOSEST - 1 : -1]
     return _rows(inputs, farthest, scores, others), _rows(inputs, closest, scores, others)
 
 
 def _rows(
-    inputs: ReportInputs, places: Sequence[int], scores: np.ndarray, others: np.ndarray | None
+    inputs: ReportInputs, positions: Sequence[int], scores: np.ndarray, others: np.ndarray | None
 ) -> list[dict[str, Any]]:
     """Facts on single images; ``at`` is the position in the targets."""
     targets, rows = inputs.targets, []
-    for at in places:
+    for at in positions:
         seen = None if others is None or np.isnan(others[at]) else float(others[at])
         rows.append(
             {

@@ -1,4 +1,4 @@
-"""Sections with pictures: single images with their scores, quality maps, damaged copies."""
+"""Sections with pictures: single images with their scores, quality maps, distorted copies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +46,7 @@ def _card(content: Mapping[str, Any], inputs: ReportInputs, row: Mapping[str, An
 
 
 def _bar(label: str, css: str, value: float) -> list[Html]:
+    # The width of a bar must stay inside its frame; the number beside it is as it was given.
     fraction = round(100 * min(max(value, 0.0), 1.0), 1)
     fill = tag("i", class_=css, style=f"width:{fraction}%")
     return [
@@ -86,12 +87,13 @@ def _two(value: float) -> str:
     return decimals(value, 2)
 
 
-def damaged(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
-    """Originals against visibly damaged copies."""
+def distorted(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
+    """Originals against visibly distorted copies."""
     rows = content["damaged"]
     if not rows:
         return None
-    pictures = [_before_after(one) for one in inputs.damaged if one.original is not None and one.damaged is not None]
+    with_pictures = [copy for copy in inputs.distorted if copy.original is not None and copy.distorted is not None]
+    pictures = [_before_after(copy) for copy in with_pictures]
     cells = [
         [
             shortened(row["name"]),
@@ -102,13 +104,16 @@ def damaged(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
         ]
         for row in rows
     ]
+    # Equal scores do not count as lower: the model did not notice the distortion.
     lower = sum(row["difference"] < 0 for row in rows)
-    words = f"{content['model']} gives {lower} of {len(rows)} damaged copies a lower score than the original."
+    words = f"{content['model']} gives {lower} of {len(rows)} distorted copies a lower score than the original."
     listed = table(
-        ["photograph", "damage", "original", "damaged", "change"], cells, caption="Scores from 0 (worst) to 1 (best)"
+        ["photograph", "distortion", "original", "distorted", "change"],
+        cells,
+        caption="Scores from 0 (worst) to 1 (best)",
     )
     return Section(
-        "damaged", "Before and after damage", [soft(words), tag("div", pictures[:6], class_="pairs"), listed]
+        "damaged", "Before and after distortion", [soft(words), tag("div", pictures[:6], class_="pairs"), listed]
     )
 
 
@@ -121,7 +126,7 @@ def _before_after(one: Any) -> Html:
     pair = tag(
         "div",
         thumbnail(one.original, alt=f"{name}, original"),
-        thumbnail(one.damaged, alt=f"{name} with {one.distortion}"),
+        thumbnail(one.distorted, alt=f"{name} with {one.distortion}"),
         class_="pair",
     )
     scores = tag("span", data(one.original_score, _two), " → ", data(one.distorted_score, _two))

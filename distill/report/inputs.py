@@ -16,14 +16,14 @@ class Cost:
     """What a model costs; None for what was not measured.
 
     Attributes:
-        parameters: of the whole model.
-        trained: how many of them were fitted to opinions.
+        parameters: number of parameters of the whole model.
+        trained: number of those that were fitted to ratings.
         macs: multiply-accumulates of one image at the model's own input size.
-        file_bytes: of the file that is shipped; of a fitted teacher the part that was fitted.
-        latency_ms_median: milliseconds an image, as said in ``ReportInputs.machine``.
-        latency_ms_p95: 95th percentile of the same.
+        file_bytes: size of the file that is shipped; of a fitted teacher the part that was fitted.
+        latency_ms_median: median time of an image in milliseconds, measured as ``ReportInputs.machine`` says.
+        latency_ms_p95: 95th percentile of these times.
         peak_memory_mb: resident memory of a process that scores, in MB.
-        device: what else than ``ReportInputs.machine`` the times are of, such as a GPU, in words.
+        device: device of the times, such as a GPU, where it is not the CPU of ``ReportInputs.machine``; in words.
     """
 
     parameters: int | None = None
@@ -45,10 +45,10 @@ class MapExample:
     """A photograph and where the student sees its quality.
 
     Attributes:
-        name: of the photograph.
+        name: name of the photograph.
         rgb: uint8 HxWx3.
         quality_map: [h, w] in [0, 1], 1 best.
-        score: of the whole.
+        score: score of the whole photograph.
     """
 
     name: str
@@ -59,15 +59,15 @@ class MapExample:
 
 @dataclass(frozen=True)
 class DistortedCopy:
-    """A photograph, a visibly damaged copy, and the score of each.
+    """A photograph, a visibly distorted copy, and the score of each.
 
     Attributes:
-        name: of the photograph.
-        distortion: what was done, for a person.
-        original_score: in [0, 1].
-        distorted_score: in [0, 1].
-        original: uint8 HxWx3; None to show no picture.
-        damaged: likewise.
+        name: name of the photograph.
+        distortion: name of the distortion, for a person.
+        original_score: score of the original, in [0, 1].
+        distorted_score: score of the copy, in [0, 1].
+        original: pixels, uint8 HxWx3; None to show no picture.
+        distorted: pixels of the copy, uint8 HxWx3; None to show no picture.
     """
 
     name: str
@@ -75,18 +75,18 @@ class DistortedCopy:
     original_score: float
     distorted_score: float
     original: np.ndarray | None = None
-    damaged: np.ndarray | None = None
+    distorted: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How the teacher of a student was fitted to opinions.
+    """How the teacher of a student was fitted to ratings.
 
     Attributes:
-        teacher: its name.
+        teacher: name of the teacher.
         history: records of its ``history.jsonl``.
-        kept_step: whose weights it has.
-        ratings: that it was fitted to, each as one of ``ReportInputs.pools``.
+        kept_step: training step whose weights it has.
+        ratings: sets of ratings that it was fitted to, each as one of ``ReportInputs.pools``.
     """
 
     teacher: str
@@ -100,6 +100,7 @@ class Fitting:
             "teacher": self.teacher,
             "history": [dict(record) for record in self.history],
             "kept_step": self.kept_step,
+            # The key in ``report.json``, whose names stay.
             "opinions": [dict(pool) for pool in self.ratings],
         }
 
@@ -109,12 +110,12 @@ class Neighbours:
     """Tested images and the trained ones nearest to them.
 
     Attributes:
-        name: of what was judged by.
-        record: of ``overlap.record.read_overlap``; None if nothing was compared.
-        trained: what was learned from, for pictures.
-        tested: what was judged by, likewise.
-        folder: where the record and its page, groups and split are, relative to the report.
-        reason: why nothing was compared.
+        name: name of the image set that was evaluated on.
+        record: the result of ``leakage.record.read_overlap``; None if nothing was compared.
+        trained: training images, for pictures.
+        tested: test images, for pictures.
+        folder: folder of the record, its page, groups and split, relative to the report.
+        reason: why nothing was compared; else empty.
     """
 
     name: str
@@ -130,33 +131,33 @@ class ReportInputs:
     """Inputs of ``build_report``.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         evaluation: result of ``evaluation.evaluate``.
-        targets: what was judged by.
-        predictions: those that were evaluated.
+        targets: target scores that were evaluated on.
+        predictions: predictions that were evaluated.
         model: name in the evaluation of the student, or of the fitted teacher, that the page is about.
-        kind: which of the two it is.
-        teacher: of a student: in the evaluation, or the one whose labels are the targets.
-        benchmarks: further results of ``evaluation.evaluate``, on opinions of people; ``model`` is the first in each.
+        kind: whether ``model`` is a student or a teacher.
+        teacher: name of the teacher of a student: in the evaluation, or the one whose labels are the targets.
+        benchmarks: further results of ``evaluation.evaluate``, on people's ratings; ``model`` is the first in each.
         costs: cost of each model, by name; may name models that are not evaluated.
-        machine: what the costs were measured on and how, for a person.
+        machine: machine that the costs were measured on, and how, for a person.
         history: records of ``history.jsonl``.
-        kept_step: whose weights the model has.
-        fitting: of each teacher of a student that was fitted for it.
+        kept_step: training step whose weights the model has.
+        fitting: course of the fitting of each teacher that was fitted for this student.
         load_image: gives the pixels of a target by its id, for pictures; None for no pictures.
-        quality_maps: examples of a student.
-        damaged: likewise.
-        pools: of each data set: ``name``, ``images``, ``statuses`` (status to count), ``groups``, ``digest``,
-            ``distortions`` (name to count), ``licence``; absent keys are not shown.
-        split: of each part its numbers of ``images`` and ``groups``.
+        quality_maps: example photographs with the quality map of the student.
+        distorted: example photographs with a distorted copy and both scores.
+        pools: a record of each data set: ``name``, ``images``, ``statuses`` (status to count), ``groups``,
+            ``digest``, ``distortions`` (name to count), ``licence``; absent keys are not shown.
+        split: numbers of ``images`` and ``groups`` of each part.
         teachers: ``TeacherStamp.as_dict()`` of each teacher; of a fitted one with its ``digest`` and that of its
             frozen ``base`` too.
         overlap: ``Overlap.as_dict()``.
-        neighbours: of each set that was judged by, by its name, what looks nearest in what was learned from.
+        neighbours: nearest training images of each image set that was evaluated on.
         contract: ``StudentContract.as_dict()`` of an exported student, with the ``digest`` of its file's content.
-        command: that repeats everything.
+        command: command that repeats everything.
         notes: limits and remarks for the model card, a sentence each.
-        licence: of the model.
+        licence: licence of the model.
     """
 
     title: str
@@ -174,7 +175,7 @@ class ReportInputs:
     fitting: Sequence[Fitting] = ()
     load_image: Callable[[str], np.ndarray] | None = None
     quality_maps: Sequence[MapExample] = ()
-    damaged: Sequence[DistortedCopy] = ()
+    distorted: Sequence[DistortedCopy] = ()
     pools: Sequence[Mapping[str, Any]] = ()
     split: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     teachers: Sequence[Mapping[str, Any]] = ()

@@ -18,13 +18,14 @@ def overlap(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
     """The held-out part and each benchmark, looked for in what was learned from."""
     body = _same_pictures(content)
     if content["neighbours"]:
+        # All three begin with the held-out part and continue with the benchmarks in the recipe's order.
         for record, one, evaluation in zip(content["neighbours"], inputs.neighbours, evaluations(content), strict=True):
             body += [tag("h3", record["name"]), *_same_scenes(record, one, evaluation)]
     return Section("overlap", "Overlap of training and test", body) if body else None
 
 
 def _same_scenes(record: Mapping[str, Any], one: Neighbours, evaluation: Mapping[str, Any]) -> list[object]:
-    """What an evaluation by hash cannot see: other pictures of what was learned from."""
+    """Other photographs of scenes that were learned from, which hashes do not recognise."""
     if record["reason"]:
         return [tag("p", f"Not compared by features: {record['reason']}.")]
     pictures = gallery(record["pairs"], one.trained, one.tested)
@@ -39,7 +40,7 @@ def _same_scenes(record: Mapping[str, Any], one: Neighbours, evaluation: Mapping
 
 
 def _copying(copying: Mapping[str, Any]) -> Html:
-    """What a model that knows the scenes by heart would get for free."""
+    """SRCC of a model that only repeats the score of the nearest training image."""
     if copying["copying"] is None:
         return soft(f"Copying the neighbour's score was not measured: {copying['copying_reason']}.")
     rows = []
@@ -56,16 +57,17 @@ def _with_and_without(evaluation: Mapping[str, Any]) -> Html:
         return soft("No image is left out for being near, so each figure of this page is of all images.")
     rows = []
     for model in evaluation["models"]:
+        # Both figures of a model together: how much the near duplicates flatter it is what the reader compares.
         for selection, words in _SELECTIONS.items():
             part = model["selections"][selection]
             cells = [with_interval(part["metrics"][metric]) for metric in _METRICS]
             rows.append([model["name"], words, data(part["n"], count), *cells])
-    caption = f"Judged by {evaluation['target']['name']}, with and without what was found"
+    caption = f"Evaluated on {evaluation['target']['name']}, with and without what was found"
     return table(["model", "images", "n", *_METRICS.values()], rows, caption=caption)
 
 
 def _files(record: Mapping[str, Any]) -> Html:
-    """Where scenes, splits and all pairs are."""
+    """Links to the files of scenes, of the split and of all pairs."""
     scenes, split = record["scenes"], record["split"]
     words: list[object] = [
         data(scenes["on_both_sides"], count), " of ", data(scenes["scenes"], count), " scenes are on both sides; ",
@@ -83,7 +85,7 @@ def _link(record: Mapping[str, Any], file: str) -> Html:
 
 
 def _same_pictures(content: Mapping[str, Any]) -> list[object]:
-    """By file and by difference hash."""
+    """Paragraphs on equal files and on pictures with almost equal difference hashes."""
     overlap = content["overlap"]
     if overlap is None:
         return []

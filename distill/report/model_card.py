@@ -24,6 +24,7 @@ _USES = {
     "teacher": "Labelling photographs by visible technical quality for small students, and scoring them where time "
     "does not matter.",
 }
+# Characters that can begin markup in Markdown: names of files and models are the user's, and may hold any of them.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
@@ -53,6 +54,7 @@ def card(content: Mapping[str, Any]) -> list[Part]:
         Part("Limits", [*content["notes"], *_limits(content)]),
         Part("How to repeat", [content["command"]] if content["command"] else [], code=True),
     ]
+    # A heading without statements would look as if something had been lost.
     return [part for part in parts if part.points]
 
 
@@ -67,7 +69,7 @@ def to_markdown(content: Mapping[str, Any], parts: Sequence[Part]) -> str:
 
 
 def to_html(parts: Sequence[Part]) -> Html:
-    """The same card for the page."""
+    """The card as markup for the page."""
     return tag(
         "div",
         [[tag("h3", part.title), tag("ul", [tag("li", _shown(part, text)) for text in part.points])] for part in parts],
@@ -85,6 +87,7 @@ def marked(text: object) -> str:
 
 
 def _one_line(text: object) -> str:
+    # A line break in a name would begin a new paragraph, or a heading.
     return " ".join(plain(text).split())
 
 
@@ -155,7 +158,7 @@ def _cost(content: Mapping[str, Any]) -> list[str]:
         return []
     written = {
         "parameters": lambda v: f"{si(v)} parameters",
-        "trained": lambda v: f"{si(v)} of them fitted to opinions",
+        "trained": lambda v: f"{si(v)} of them fitted to ratings",
         "macs": lambda v: f"{si(v)} multiply-adds an image",
         "file_bytes": lambda v: f"file of {size(v)}",
         "latency_ms_median": lambda v: f"{milliseconds(v)} an image (median)",
@@ -177,6 +180,7 @@ def _training(content: Mapping[str, Any]) -> list[str]:
                 f"Teacher {one['teacher']} was fitted to {pool['name']}: {count(pool['images'])} images; "
                 f"{pool['licence']}."
             )
+    # On the page of a teacher the first stamp is the model's own, which the first part shows: the slice begins at 1.
     for stamp in content["teachers"][content["kind"] == "teacher" :]:
         points.append(
             f"Teacher {stamp['name']}, version {stamp['version']}: {stamp['scale']}; licence: {stamp['licence']}."
@@ -190,12 +194,12 @@ def _limits(content: Mapping[str, Any]) -> list[str]:
     points = []
     if content["kind"] == "teacher":
         points.append(
-            "It knows the photographs and the damage that it was fitted to; of others its word may be worthless."
+            "It knows the photographs and the distortions that it was fitted to; of others its word may be worthless."
         )
     elif content["teachers"]:
         points.append("A student knows what its teachers know: where they err alike, it errs too.")
     if content["evaluation"]["target"]["source"] == "teacher":
-        points.append("On the held-out part it was judged by a teacher's labels, not by opinions of people.")
+        points.append("On the held-out part it was evaluated on a teacher's labels, not on ratings of people.")
     overlap = content["overlap"]
     if overlap is None:
         points.append("Overlap of training and test images was not examined.")

@@ -7,6 +7,7 @@ from distill.html.markup import Html, tag
 from distill.html.tables import Section, count, counted, data, soft, table
 from distill.report.content import evaluations
 
+# 64 bits: enough to compare two digests by eye, and narrow enough for a table.
 _DIGEST_SHOWN = 16
 
 
@@ -53,7 +54,7 @@ def _split(content: Mapping[str, Any]) -> list[object] | None:
         [name, data(part.get("images"), count), data(part.get("groups"), count)]
         for name, part in content["split"].items()
     ]
-    words = soft("Split by group: no scene, and no reference with its damaged copies, is in two parts.")
+    words = soft("Split by group: no scene, and no reference with its distorted copies, is in two parts.")
     return [tag("h3", "Split"), words, table(["part", "images", "groups"], rows)]
 
 
@@ -69,17 +70,18 @@ def _teachers(content: Mapping[str, Any]) -> list[object] | None:
 
 
 def _digests(stamp: Mapping[str, Any]) -> Html:
-    """Of all weights; of a fitted teacher also of what was frozen, and of the whole stamp."""
+    """Digests of all weights and of the stamp; of a fitted teacher also that of its frozen part."""
     known = [(key, stamp[key]) for key in ("weights", "base", "digest") if stamp.get(key)]
     words = {"weights": "weights", "base": "frozen base", "digest": "stamp"}
     return tag("div", [tag("div", f"{words[key]} ", digest(value)) for key, value in known])
 
 
 def _ratings(content: Mapping[str, Any]) -> list[object] | None:
-    """Where the opinions come from that the models were judged by."""
+    """Origin of the ratings that the models were evaluated on."""
     targets = [evaluation["target"] for evaluation in evaluations(content)]
+    # By name, so that a benchmark that is evaluated in two parts is cited once.
     cited = {one["name"]: one for one in targets if one["source"] == "opinions" and one["about"].get("citation")}
-    return [tag("h3", "Judged by the opinions of"), *map(_target, cited.values())] if cited else None
+    return [tag("h3", "Evaluated on the ratings of"), *map(_target, cited.values())] if cited else None
 
 
 def _target(target: Mapping[str, Any]) -> list[object]:

@@ -12,7 +12,7 @@ from distill.html.style import CSS
 from distill.html.tables import Section, data, decimals, milliseconds, si, size, times
 from distill.report.agreement import agreement, benchmarks, costs, plots, subsets
 from distill.report.content import build_content
-from distill.report.examples import damaged, disagreement, maps
+from distill.report.examples import disagreement, distorted, maps
 from distill.report.inputs import ReportInputs
 from distill.report.leakage import overlap
 from distill.report.model_card import Part, card, to_html, to_markdown
@@ -31,7 +31,7 @@ _TILES: dict[str, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the report lies."""
+    """Paths of the page, its JSON twin and the model card."""
 
     html: Path
     json: Path
@@ -45,7 +45,7 @@ def build_report(inputs: ReportInputs, out: Path) -> ReportFiles:
     whose exact value is in the twin.
 
     Args:
-        inputs: what to show.
+        inputs: everything that the page shows.
         out: folder, made if needed; earlier files of the same names are replaced.
 
     Raises:
@@ -53,6 +53,7 @@ def build_report(inputs: ReportInputs, out: Path) -> ReportFiles:
         StorageFullError: the disk is full.
     """
     content = build_content(inputs)
+    # Computed from the content itself, so that the page shows no number that the twin lacks.
     content["residuals"] = _residual_figures(content)
     parts = card(content)
     content["model_card"] = [{"title": part.title, "points": list(part.points)} for part in parts]
@@ -70,6 +71,7 @@ def _residual_figures(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Mean and spread of prediction minus target of every model."""
     targets, figures = np.array(content["points"]["targets"], np.float64), {}
     for name, scores in content["points"]["scores"].items():
+        # float64, as a mean of many small differences loses digits in float32.
         known = np.array([np.nan if score is None else score for score in scores], np.float64)
         difference = (known - targets)[~np.isnan(known)]
         if len(difference):
@@ -90,7 +92,7 @@ def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) 
         fitting(content),
         disagreement(content, inputs),
         maps(content, inputs),
-        damaged(content, inputs),
+        distorted(content, inputs),
         overlap(content, inputs),
         provenance(content),
         Section("card", "Model card", [card_note, to_html(parts)]),

@@ -16,7 +16,7 @@ _LABELS = {(True, "lr"): "learning rate"} | {(False, name): name.upper() for nam
 
 
 def training(content: Mapping[str, Any]) -> Section | None:
-    """How the losses and the validation figures of the model went."""
+    """Section with the curves of losses and validation metrics of the model."""
     drawn = _charts(content["history"], content["kept_step"], content["kind"])
     if not drawn:
         return None
@@ -25,7 +25,7 @@ def training(content: Mapping[str, Any]) -> Section | None:
 
 
 def fitting(content: Mapping[str, Any]) -> Section | None:
-    """How the teachers of a student were fitted to opinions."""
+    """How the teachers of a student were fitted to ratings."""
     fittings = content["fitting"]
     if not fittings:
         return None
@@ -35,9 +35,10 @@ def fitting(content: Mapping[str, Any]) -> Section | None:
 
 def _one_fitting(record: Mapping[str, Any]) -> list[Html | None]:
     return [
-        tag("p", tag("b", record["teacher"]), " was fitted to the opinion scores of"),
+        tag("p", tag("b", record["teacher"]), " was fitted to the ratings of"),
         tag("ul", [tag("li", _ratings(pool)) for pool in record["opinions"]]),
         _kept(record["history"], record["kept_step"]),
+        # The first two, agreement and loss: the page is about the student.
         tag("div", _charts(record["history"], record["kept_step"], "teacher")[:2], class_="charts"),
     ]
 
@@ -62,6 +63,7 @@ def _kept(history: Sequence[Mapping[str, Any]], step: int | None) -> Html | None
 
 def _charts(history: Sequence[Mapping[str, Any]], kept: int | None, kind: str) -> list[Html]:
     records = [(str(record.get("kind", "train")), flat(record)) for record in history]
+    # A curve takes two records at least: a very short training has no chart, in place of an empty one.
     axis = next((name for name in _STEPS if sum(name in numbers for _, numbers in records) > 1), None)
     if axis is None:
         return []
@@ -80,6 +82,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     for key, value in record.items():
         if isinstance(value, Mapping):
             terms |= flat(value, f"{prefix}{key}.")
+        # To Python a bool is an int, but it makes no curve.
         elif isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
             terms[prefix + key] = float(value)
     return terms
@@ -91,6 +94,7 @@ def _last(name: str) -> str:
 
 def _families(records: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, list[tuple[str, str]]]:
     """Curves that belong on one chart, as (kind of record, name), by the chart's title; most telling first."""
+    # A dict keeps the order of first occurrence, so equal histories give equal charts.
     names = list(dict.fromkeys((kind, name) for kind, numbers in records for name in numbers if name not in _STEPS))
     trained = [(kind, name) for kind, name in names if kind == "train"]
     loss = [one for one in trained if _last(one[1]) in ("loss", "total")]
@@ -112,6 +116,7 @@ def _series(
     colours: Sequence[str],
 ) -> list[Series]:
     series = []
+    # There are four colours: of more curves the first four are drawn, in their order.
     for css, (kind, name) in zip(colours, names, strict=False):
         points = [(n[axis], n[name]) for own, n in records if own == kind and name in n and axis in n]
         if len(points) > 1:

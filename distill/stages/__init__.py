@@ -1,1 +1,1 @@
-"""The stages of a run, one module each: data, student, judging, demonstration, reporting."""
+"""The stages of a run, one module each: data, student, evaluation, demonstration, reporting."""

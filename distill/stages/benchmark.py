@@ -14,6 +14,7 @@ from distill.evaluation.predictions import Predictions, predict
 from distill.evaluation.samples import benchmark_samples
 from distill.evaluation.targets import targets_from_benchmark
 from distill.leakage.record import facts, read_overlap, with_near_duplicates
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
@@ -28,6 +29,7 @@ def evaluate_on(
     near: Path | None = None,
     device: str = "auto",
     workers: int = 2,
+    limits: DecodeLimits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate models by the ratings of a benchmark.
@@ -42,6 +44,7 @@ def evaluate_on(
             headline too.
         device: device of teachers: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
         workers: images decoded ahead at a time.
+        limits: which image files are accepted.
         progress: called with (done, total) images of all models.
 
     Returns:
@@ -53,20 +56,26 @@ def evaluate_on(
     """
     benchmark = load_benchmark(on)
     if split is None:
+        # A benchmark without splits has no part that is kept for the last evaluation: all of it is evaluated.
         split = "all" if benchmark.split_origin == "none" else "test"
     benchmark = benchmark.select(None if split == "all" else split)
+    # Before any model is run: a record of other images is refused at once, not after hours of predictions.
     overlap = None if near is None else read_overlap(near)
     benchmark = benchmark if overlap is None else with_near_duplicates(benchmark, overlap)
     samples = benchmark_samples(benchmark)
     predictions = []
+    # Names beyond the models are cut off: zip_longest would pair them with the model None, the package's default.
     for index, (model, name) in enumerate(zip_longest(models, names[: len(models)])):
         report = shifted(progress, index * len(samples), len(models) * len(samples))
-        predictions.append(predict(model, samples, name=name, device=device, workers=workers, progress=report))
+        predictions.append(
+            predict(model, samples, name=name, device=device, workers=workers, limits=limits, progress=report)
+        )
     equal = None
     if trained_on:
         trained = [print_ for folder in trained_on for print_ in pool_prints(Pool.open(folder))]
-        equal = find_overlap(trained, benchmark_prints(benchmark))
+        equal = find_overlap(trained, benchmark_prints(benchmark, limits=limits))
     result = evaluate(
+        # Renamed only now: a model's own name is known once it has been opened, and ``evaluate`` refuses equal names.
         _with_distinct_names(predictions, models),
         targets_from_benchmark(benchmark),
         overlapping=equal.ids if equal else (),

@@ -44,11 +44,12 @@ class Run:
     def fitted_teacher(self) -> Path:
         """Folder of the fitted teacher, or of several as one."""
         fits = self.recipe.fits
+        # Beside the store of the fused labels: runs of a study that share this store share the teacher too.
         return self.labels.parent / "teacher" if len(fits) > 1 else self.teacher_of(next(iter(fits)))
 
     @property
     def averaged_teacher(self) -> Path:
-        """Where the section ``weight_average`` makes its teacher, in the subfolder ``teacher``."""
+        """Folder of the weight average; its teacher is in the subfolder ``teacher``."""
         return self.out / "merged"
 
     @property
@@ -77,6 +78,7 @@ class Run:
 
     def labels_of(self, name: str) -> Path:
         """The label store of one of ``recipe.fits``; without a name that of the only teacher, fitted or not."""
+        # Without a fusion there is one labeller, and its store is the one that the student learns from.
         if self.recipe.fuse is None:
             return self.labels
         return self.out / f"labels-{name or 'teacher'}"
@@ -152,11 +154,13 @@ def make_once(
         state = claim(folder, kind, spec, overwrite=overwrite)
         if state is Claim.DONE:
             return read_manifest(folder, kind)
+        # Complete only now: a process that is killed inside ``make`` leaves an unfinished folder, which is made again.
         return finish(folder, make(folder))
 
 
 def open_run(name: str, out: Path | None, settings: Sequence[str]) -> Run:
     """Read a recipe and prepare the folders of its run; arguments as for ``pipeline.run_recipe``."""
+    # Variables are replaced after reading, so a recipe can also be read where they are not set.
     recipe = with_paths_expanded(load_recipe(name, settings, out))
     words = ["pocketiqa run", name, *(f"--set '{word}'" for word in settings), *([f"--out {out}"] if out else [])]
     return Run(recipe, recipe.out, " ".join(words))
@@ -164,10 +168,13 @@ def open_run(name: str, out: Path | None, settings: Sequence[str]) -> Run:
 
 def walk(stage: Stage, *, overwrite: bool) -> None:
     """Do one stage under a progress bar, unless it was done before with the same settings and inputs."""
+    # Read before the work: afterwards every stage is complete, skipped or not.
     done_before = is_complete(stage.folder)
     started = time.monotonic()
     with console.progress(f"{stage.name:<9}", visible=console.is_main_process()) as report:
         try:
+            # Without overwriting first: --overwrite redoes only stages whose settings or inputs changed, and an
+            # interrupted stage is resumed, not started over.
             summary = stage.make(False, report)
         except OutputConflictError as conflict:
             if not overwrite:

@@ -32,6 +32,7 @@ def data_stages(run: Run) -> list[Stage]:
             Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
             for name in recipe.labellers
         ]
+        # Their stores are beside the labels that are fused, not among them: students name them as sources of their own.
         stages += _averaged_stages(run, recipe.label)
     return [*stages, *fusing_stages(run)]
 
@@ -42,6 +43,7 @@ def _averaged_stages(run: Run, section: LabelSection) -> list[Stage]:
     if average is None:
         return []
     stores = [("merged", run.averaged_labels, None)] if average.label else []
+    # Numbered from 1 by position: recipes of students name these folders, so a new entry belongs at the end.
     stores += [(f"crop{number}", run.averaged_crop(number), crop.crops) for number, crop in enumerate(average.crops, 1)]
     return [
         Stage(f"label-{name}", out, partial(_label_averaged, run, section, out, crops)) for name, out, crops in stores
@@ -50,6 +52,7 @@ def _averaged_stages(run: Run, section: LabelSection) -> list[Stage]:
 
 def _pool(run: Run, section: PoolSection, overwrite: bool, report: Progress) -> str:
     if BUNDLED in section.sources:
+        # Copies in the run's folder: a pool refers to files by path, and an update of their package could change them.
         export_photographs(run.photographs)
     made = build_pool(
         [file for source in section.sources for file in _files(run, source)],
@@ -59,6 +62,7 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Progress) -> 
         workers=usable_cores(),
         overwrite=overwrite,
         progress=report,
+        warn=warn,
     )
     return pool_line(made)
 
@@ -69,6 +73,7 @@ def _files(run: Run, source: str) -> list[str]:
         return [str(run.photographs)]
     if not names_benchmark(source):
         return [expanded(source)]
+    # Never test images: labels of a teacher would teach the student what they show, even without their ratings.
     return [row.path for row in load_benchmark(expanded(source)).usual("train").rows]
 
 
@@ -97,6 +102,8 @@ def _label_averaged(
     run: Run, section: LabelSection, out: Path, crops: RandomCrops | None, overwrite: bool, report: Progress
 ) -> str:
     """Labels of the weight average, also of the images that it has learned from, with its features."""
+    # Its labels are for students that learn them together with ratings of the same images. It has seen most of these,
+    # so leaving them out would leave little to learn.
     everything = section.model_copy(update={"unseen": False, "features": True})
     teacher = str(run.averaged_teacher)
     store = _labelled(run, everything, teacher, out=out, crops=crops, overwrite=overwrite, report=report)
@@ -124,6 +131,7 @@ def _labelled(
         crops=crops,
         batch_size=section.batch_size,
         threads=section.threads,
+        # As many as there are, for rows are taken in order: unlike ``threads``, this changes no byte of the labels.
         decode_workers=usable_cores(),
         overwrite=overwrite,
         progress=report,

@@ -67,6 +67,7 @@ def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> di
         for name in section.distortions:
             versions[name] = distort(rgb, name, section.level, seed=run.recipe.seed, image_id=ref.id)
         for name, pixels in versions.items():
+            # PNG, for a lossy file would add a distortion of its own; the lowest compression, which is written fastest.
             path = folder / f"{ref.id}-{name}.png"
             data = io.BytesIO()
             Image.fromarray(pixels).save(data, "PNG", compress_level=1)
@@ -74,11 +75,14 @@ def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> di
             files.append((ref, name, path))
     if not files:
         raise PocketiqaError("no held-out original to demonstrate with: raise distill.split.test, or drop 'score'")
+    # The written files are scored, not the arrays in memory: whoever scores them again gets these numbers.
     rows = Scorer(run.model).score_many([path for *_, path in files], progress=report)
     names, photographs = _scene_names(run), dict[str, dict[str, Any]]()
     for (ref, name, path), row in zip(files, rows, strict=True):
         if row.status != Status.OK:
+            # An error, not a gap: these files were made a moment ago, so the model or the disk is at fault.
             raise PocketiqaError(f"{path} has no score ({row.status}): {row.reason}")
+        # Versions are a list: canonical JSON sorts the keys of a mapping, and the original must stay the first.
         entry = photographs.setdefault(ref.id, {"name": names.get(ref.group, ref.id), "versions": []})
         entry["versions"].append({"name": name, "file": path.name, "score": row.score})
     write_atomic(folder / SCORES, checksummed_json({"photographs": list(photographs.values())}))
@@ -88,6 +92,8 @@ def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> di
 def _scene_names(run: Run) -> dict[str, str]:
     """Names of the files that the photographs came from, by scene."""
     pool = Pool.open(run.pool) if run.recipe.pool is not None else label_sources(run)[0].pool
+    # By scene, not by id: copies that were shrunk or distorted have other ids than the photographs. Reversed, so that
+    # of several photographs of one scene the first gives the name.
     return {ref.group: Path(addresses.name_of(ref.uri)).stem for ref in reversed(pool.ok()) if not ref.ref_id}
 
 

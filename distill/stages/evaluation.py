@@ -71,7 +71,9 @@ def held_out(run: Run) -> HeldOut:
     pool = source.pool
     if of_teacher and labels_are_unseen(run):
         targets = targets_of(source, [ref.id for ref in pool.ok()])
+        # None is listed as trained on: each of them was learned from by some teachers, and is scored by the others.
         return HeldOut(pool, list(targets.ids), {}, targets)
+    # The split is read as the training wrote it: drawn again, it would follow today's pool and settings.
     folders = [run.fitting_of(name) for name in run.recipe.fits] if of_teacher else [run.training]
     splits = [read_split(folder) for folder in folders]
     part = Part.TEST if splits[0].count(Part.TEST) else Part.VALIDATION
@@ -87,6 +89,7 @@ def held_out(run: Run) -> HeldOut:
     targets = targets_of(source, ids)
     learned = targets_of(source, seen)
     scores = dict(zip(learned.ids, learned.scores.tolist(), strict=True))
+    # NaN first, so that images that were seen without a score still count as seen when overlap is looked for.
     return HeldOut(pool, list(targets.ids), dict.fromkeys(seen, float("nan")) | scores, targets)
 
 
@@ -110,6 +113,7 @@ def _evaluate(run: Run, overwrite: bool, report: Progress) -> str:
     fits, student = run.recipe.fits, run.recipe.distill is not None
     fitted = [read_manifest(run.fitting_of(name)).digest for name in fits]
     spec = {
+        # Digests of what the run made, not paths: a run folder that was moved is still up to date.
         "model": sha256_file(run.model) if student else None,
         "training": read_manifest(run.training).digest if student else None,
         "fitting": fitted[0] if len(fits) == 1 else fitted or None,
@@ -124,12 +128,14 @@ def _evaluate(run: Run, overwrite: bool, report: Progress) -> str:
 def _predict_and_evaluate(run: Run, report: Progress, folder: Path) -> dict[str, Any]:
     out = held_out(run)
     models = _models(run)
+    # The fused teacher has seen every image through one of its members; the stored labels are of the others alone.
     model = str(run.labels) if run.recipe.distill is None and labels_are_unseen(run) else next(iter(models))
     predictions = predict(model, pool_samples(out.pool, out.ids), name=run.recipe.name, progress=report)
     overlap = find_overlap(pool_prints(out.pool, out.trained), pool_prints(out.pool, out.ids))
     learned = learned_from(run)
     comparisons = _leakage(run, learned, out, folder, report)
     near = comparisons[0].under(folder)
+    # Hashes recognise equal files and almost equal pictures; another photograph of the same scene takes features.
     known = set(overlap.ids) | (set() if near is None else near_duplicate_ids(near, out.pool, out.ids))
     evaluation = evaluate([predictions], out.targets, overlapping=known, seed=run.recipe.seed)
     results = {
@@ -146,6 +152,7 @@ def _predict_and_evaluate(run: Run, report: Progress, folder: Path) -> dict[str,
 def _models(run: Run) -> dict[str, str | None]:
     """The models that benchmarks evaluate, with names for tables: the recipe's own result first, then its teachers."""
     recipe = run.recipe
+    # The order counts: tables compare all others with the first.
     models: dict[str, str | None] = {}
     if recipe.distill:
         models[str(run.model)] = recipe.name

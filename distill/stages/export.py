@@ -11,6 +11,7 @@ from students.export import ExportReport, draft_contract, export_onnx
 from students.paths import find_images
 from students.storage import open_student
 
+# As many as the largest batch of the parity check, which then holds no photograph twice; more only take time.
 _PARITY_IMAGES = 3
 
 
@@ -38,6 +39,7 @@ def export_checkpoint(
         PocketiqaError: no student there, no usable image, or the exported file does not score as the student does.
         OutputConflictError: ``out`` exists.
     """
+    # First, before the seconds that opening and tracing a student take.
     with new_file(out, overwrite=overwrite) as file:
         opened = open_student(checkpoint)
         about = opened.about
@@ -66,6 +68,7 @@ def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:
 
     The licence of a pool is known to the user alone.
     """
+    # Weights of others are data as well: their licence binds whoever uses the export.
     weights = [about["weights"]] if "weights" in about else []
     sources = [
         {
@@ -81,4 +84,5 @@ def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:
 def _parity_images(images: Sequence[Path]) -> list[Path]:
     if images:
         return find_images(images, recursive=False)[:_PARITY_IMAGES]
+    # Real photographs, and at hand wherever students are trained: parity is promised for images as in use.
     return list(bundled_photographs().values())[:_PARITY_IMAGES]

@@ -8,6 +8,7 @@ from typing import Any
 from distill.data.examples import Source
 from distill.data.ratings import left_out, open_sources
 from distill.recipe.stages import WeightAverageSection
+from distill.stages.check import check_fits
 from distill.stages.context import Run, Stage, make_once, open_run, walk
 from distill.terminal import console
 from distill.training.teacher import fit_teacher
@@ -16,6 +17,7 @@ from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from teachers.qfm_iqm.weight_average import average_fitted
 
+# The name that these folders had in the first version: runs made by it are found and not made again.
 RATINGS = "opinions"
 AVERAGE_KIND = "merged"
 
@@ -38,6 +40,7 @@ def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Progr
         progress: called with images measured and in total, for each new pool.
     """
     fitting = run.fitting_of(name)
+    # Beside the fitting, not inside: its folder must be empty when the training claims it.
     folder = fitting.with_name(f"{fitting.name}-{RATINGS}")
     return open_sources(run.recipe.fits[name].sources, folder, run.recipe.seed, progress, overwrite=overwrite)
 
@@ -67,9 +70,11 @@ def averaging_stages(run: Run) -> list[Stage]:
 
 
 def _average(run: Run, section: WeightAverageSection, overwrite: bool, report: Progress) -> str:
+    # The digest of a fitting covers its weights: a teacher that was fitted anew makes a new average.
     fitted = [read_manifest(run.fitting_of(name)).digest for name in section.names]
 
     def make(folder: Path) -> dict[str, Any]:
+        # Into a subfolder: a teacher's folder is replaced as a whole, and this one holds our manifest.
         digest = average_fitted(
             [str(run.teacher_of(name)) for name in section.names], folder / "teacher", half=section.half
         )
@@ -91,6 +96,7 @@ def fit_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
         raise PocketiqaError(
             f"recipe {name!r} has no section 'fit': choose one that fits a teacher, or add the section"
         )
+    check_fits(run)
     for stage in fitting_stages(run):
         walk(stage, overwrite=overwrite)
     if console.is_main_process():

@@ -48,7 +48,7 @@ def fuse_labels(
         on: benchmark with the ratings, as for ``load_benchmark``; its images must be in the pool.
         split: part of the benchmark, ``train`` or ``validation``; None is ``validation`` where there is one, else
             ``train``, else all of a benchmark without splits.
-        calibrate: see ``pseudo_labels.fusion.calibrate.METHODS``.
+        calibrate: method, one of ``pseudo_labels.fusion.calibrate.METHODS``, or ``auto``.
         rule: decides which rows are kept; None keeps all that enough teachers have scored.
         carry: stored feature to carry over.
         seed: seed of cross-validation and intervals.
@@ -60,7 +60,7 @@ def fuse_labels(
     """
     ratings = groups = None
     if on is not None:
-        ratings, groups = read_ratings(_part(load_benchmark(on), split))
+        ratings, groups = read_ratings(calibration_part(load_benchmark(on), split))
     elif split is not None:
         raise PocketiqaError(f"split {split!r} of no benchmark: name the benchmark with --on")
     return fuse(
@@ -69,7 +69,12 @@ def fuse_labels(
     )  # fmt: skip
 
 
-def _part(benchmark: Benchmark, split: str | None) -> Benchmark:
+def calibration_part(benchmark: Benchmark, split: str | None) -> Benchmark:
+    """The rows that teachers are calibrated on; ``split`` as for ``fuse_labels``.
+
+    Raises:
+        PocketiqaError: the test part was asked for, or there is no such split.
+    """
     if split == "test":
         raise PocketiqaError(
             f"nothing is calibrated on the test part of {benchmark.name}, which is for the last evaluation alone: "
@@ -77,6 +82,7 @@ def _part(benchmark: Benchmark, split: str | None) -> Benchmark:
         )
     if split is None:
         known = {row.split for row in benchmark.rows}
+        # Validation first: teachers may have learned from the train part, and look better there than they are.
         split = next((name for name in ("validation", "train") if name in known), None)
     return benchmark.select(split)
 
@@ -92,6 +98,7 @@ def read_ratings(benchmark: Benchmark) -> tuple[dict[str, float], dict[str, str]
     failed = ""
     for row in benchmark.rows:
         try:
+            # By content: a pool may have been made of copies elsewhere, whose paths are not those of the benchmark.
             image_id = id_of(sha256_bytes(read_bytes(row.path)))
         except ImageError as error:  # a benchmark that is not complete is still of use
             failed = f"{row.path}: {error}"
@@ -150,6 +157,7 @@ def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Progress) -> 
         run.labels,
         on=None if section.ratings is None else expanded(section.ratings),
         split=section.split,
+        # Teachers of one recipe are mostly fitted to the same ratings, so their scores are on one scale already.
         calibrate=section.calibrate or ("none" if section.ratings is None else "auto"),
         rule=section.rule,
         carry=section.features,
@@ -158,6 +166,7 @@ def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Progress) -> 
         progress=report,
     )
     if len(run.recipe.fits) > 1:
+        # Also when the store was there before: a process that was killed right after fusing has not written it.
         write_teacher_folder(run.fitted_teacher, FUSED, fused_options(store.folder, _members(run)))
     return store_line(store)
 
@@ -166,6 +175,7 @@ def _members(run: Run) -> dict[Path, dict[str, Any]]:
     """Label store to the teacher that made it: its folder and options."""
     options = {} if run.recipe.label is None else run.recipe.label.options
     return {
+        # An absolute path: the folder is read from any current folder.
         run.labels_of(name): {"teacher": str(run.teacher_of(name).resolve()), "options": options}
         for name in run.recipe.labellers
     }

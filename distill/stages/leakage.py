@@ -27,6 +27,7 @@ from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 
 HELD_OUT = "Held-out part"
+# Folder inside the evaluation's. It has a manifest of its own: an evaluation that was killed reads it again.
 _FEATURES = "near-features"
 _TURNED_OFF = "the recipe says near_duplicate_cosine: null"
 
@@ -50,7 +51,8 @@ class Comparison:
 
     Attributes:
         name: name of the part or benchmark, for people.
-        folder: folder inside the evaluation's that ``leakage.find`` wrote; empty if nothing was compared.
+        folder: folder that ``leakage.find`` wrote, relative to the evaluation, so that a run can be moved; empty if
+            nothing was compared.
         reason: why nothing was compared; else empty.
     """
 
@@ -70,7 +72,8 @@ class Comparison:
 def benchmark_image_sets(sources: Sequence[Source], section: BenchmarkSection) -> ImageSets:
     """All images that were learned from, and those of a benchmark."""
     tested = evaluation_image_set(expanded(section.ratings), section.split)
-    # An image that is in several sources counts with the score of the first.
+    # An image that is in several sources counts with the score of the first. Sources of crops have no scores of whole
+    # images, so they come last; the others keep their order.
     return ImageSets(
         joined([_image_set(source) for source in sorted(sources, key=lambda source: source.of_crops)]), tested
     )
@@ -109,6 +112,7 @@ def near_duplicates_in_benchmarks(
     """
     comparisons = []
     for number, section in enumerate(sections):
+        # The folder is named by position: two sections may name one benchmark with different splits.
         comparison = Comparison(section.ratings.partition(":")[0], f"near-{number}")
         if section.near_duplicate_cosine is None:
             comparisons.append(Comparison(comparison.name, reason=_TURNED_OFF))
@@ -126,7 +130,7 @@ def near_duplicates_in_benchmarks(
 def near_duplicates_held_out(
     image_sets: ImageSets, evaluation: Path, *, seed: int, report: Progress | None = None
 ) -> Comparison:
-    """The same for the held-out part of a pool."""
+    """The comparison of the held-out part of a pool with its training part."""
     comparison = Comparison(HELD_OUT, "near-held-out")
     return _compare(comparison, image_sets, evaluation, above=NEAR_DUPLICATE_COSINE, seed=seed, report=report)
 
@@ -159,6 +163,7 @@ def _compare(
             trained_features=cached,
             progress=report,
         )
+    # Too few images for a comparison do not stop an evaluation: the report says why there is none.
     except NotComparableError as error:
         return Comparison(comparison.name, reason=str(error))
     return comparison

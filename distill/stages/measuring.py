@@ -22,6 +22,7 @@ from teachers.composite.multi_view import MultiView
 from teachers.fitting import FittableTeacher
 from teachers.launch import current_launch
 
+# Enough for a median; with more, a slow teacher on the CPU would be timed for minutes.
 TIMED_IMAGES = 8
 
 
@@ -34,6 +35,7 @@ def student_cost(model: Path, contract: StudentContract, out: HeldOut, progress:
         out: held-out images, of which the first are scored.
         progress: called with (done, total) images.
     """
+    # As JPEG files, what users mostly have: decoding is part of what they wait for, and a pool may hold PNG.
     with tempfile.TemporaryDirectory() as name:
         timed = [out.pool.by_id(id) for id in out.ids[:TIMED_IMAGES]]
         files = [Path(name) / f"{ref.id}.jpg" for ref in timed]
@@ -73,6 +75,7 @@ def teacher_cost(
         times_ms.append(_milliseconds(teacher, out, ref))
         if progress is not None:
             progress(number, len(timed))
+    # A single image is better than no figure, even with what the first one pays.
     rest = sorted(times_ms[1:] or times_ms)
     network = _network(teacher)
     where = _accelerator(device)
@@ -81,6 +84,7 @@ def teacher_cost(
         trained=_trained(teacher) if fitted else None,
         file_bytes=sum(file.stat().st_size for file in fitted) or None,
         latency_ms_median=statistics.median(rest) if rest else None,
+        # Of so few images the slowest stands for the 95th percentile.
         latency_ms_p95=rest[-1] if rest else None,
         device=where,
     )
@@ -89,6 +93,7 @@ def teacher_cost(
 
 
 def _milliseconds(teacher: Teacher, out: HeldOut, ref: ImageRef) -> float:
+    # Decoded before the clock starts: decoding costs the same for every teacher, and the report says so.
     rgb = out.pool.load(ref)
     reference = out.pool.load(out.pool.by_id(ref.ref_id or ref.id)) if teacher.needs_reference else None
     started = time.perf_counter()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill.stages.check import check_run
 from distill.stages.context import Run, open_run, walk
 from distill.stages.data import data_stages
 from distill.stages.demonstration import demonstration_stages, read_demonstration
@@ -24,12 +25,16 @@ def run_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
         overwrite: redo stages whose settings or inputs changed; without it they are refused.
 
     Raises:
-        PocketiqaError: the recipe or a stage failed; what was finished before stays.
+        PocketiqaError: the recipe has a fault, which is found before the first stage; or a stage failed, and what was
+            finished before stays.
     """
     run = open_run(name, out, settings)
+    check_run(run)
+    # Fitting comes before the data, for the fitted teachers and their average label the pool.
     stages = [*fitting_stages(run), *averaging_stages(run), *data_stages(run)]
     if run.recipe.distill is not None:
         stages += student_stages(run)
+    # The report is last: it gathers what all others wrote.
     for stage in [*stages, *evaluation_stages(run), *demonstration_stages(run), *reporting_stages(run)]:
         walk(stage, overwrite=overwrite)
     _show_results(run)

@@ -43,6 +43,7 @@ from teachers.registry import build_teacher
 
 KIND = "report"
 PAGE = "report.html"
+# Scenes below which a note calls the model a demonstration. The bundled photographs have 13.
 _FEW_SCENES = 100
 
 
@@ -53,6 +54,8 @@ def reporting_stages(run: Run) -> list[Stage]:
 
 def _report(run: Run, overwrite: bool, report: Progress) -> str:
     spec = {
+        # The digest of the evaluation covers model, labels and benchmarks. Costs are measured while the page is made
+        # and are not part of it: another time on another day does not make the page anew.
         "evaluation": read_manifest(run.evaluation).digest,
         "demonstration": read_manifest(run.demonstration).digest if run.recipe.score else None,
         "command": run.command,
@@ -100,6 +103,8 @@ def _neighbours(run: Run, out: HeldOut, records: Sequence[dict[str, Any]] | None
     """Near duplicates in the held-out part and in each benchmark, or why none were looked for."""
     if records is None:
         return []  # evaluated by a version without this comparison
+    # Functions, as opening a benchmark takes time and is not needed where nothing was compared. The order is that of
+    # the records: the held-out part, then each benchmark.
     opening: list[Callable[[], ImageSets]] = [partial(image_sets_of, out)]
     learned = learned_from(run)
     opening += [partial(benchmark_image_sets, learned, section) for section in run.recipe.evaluate]
@@ -136,7 +141,9 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress)
         machine=f"{machine}.",
         fitting=[_fitting(run, name) for name in run.recipe.fits],
         quality_maps=_maps(run, scorer, demonstration),
-        damaged=_distorted_copies(run, demonstration),
+        distorted=_distorted_copies(run, demonstration),
+        # The recipe's own labels come first, so its further sources are the last ones; ``sources[-n:]`` would be all
+        # of them for n = 0.
         pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],
         contract={**scorer.contract.as_dict(), "digest": scorer.digest},
         licence="Apache-2.0 for the weights, as far as the licences of photographs and teachers allow",
@@ -146,6 +153,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress)
 def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Progress) -> ReportInputs:
     inputs, teacher = _of_any_model(run, out, sources), build_teacher(str(run.fitted_teacher))
     stamp, (predictions,) = teacher.stamp, inputs.predictions
+    # Only images that it can score are timed; a refused one would end the report.
     scored = [id for id, status in zip(predictions.ids, predictions.statuses, strict=True) if status == Status.OK]
     cost, machine = teacher_cost(teacher, out, scored, fitted=_fitted_files(run), progress=report)
     facts = {**stamp.as_dict(), "digest": stamp.digest, "base": getattr(teacher, "base", None)}
@@ -156,6 +164,7 @@ def _of_teacher(run: Run, out: HeldOut, sources: list[Source], report: Progress)
         costs={run.recipe.name: cost},
         machine=f"{machine}.",
         pools=_rated_pools(sources),
+        # The model itself comes first: the model card tells it from its teachers by this place.
         teachers=[facts, *inputs.teachers],
         licence=stamp.licence,
     )
@@ -184,6 +193,7 @@ def _fitted_files(run: Run) -> list[Path]:
 def _notes(run: Run, out: HeldOut, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Limits that a reader of the figures must know."""
     recipe, notes = run.recipe, []
+    # Whose setting ``keep`` counts: the student's, or without a student that of the first fitting.
     learned = recipe.distill or next(iter(recipe.fits.values()))
     if out.targets.source == "teacher":
         notes.append(f"The targets are the scores of {out.targets.name}: agreement with a teacher, not with people.")
@@ -216,6 +226,7 @@ def _mixture(sources: Sequence[Source]) -> list[str]:
 
 def _maps(run: Run, scorer: Scorer, photographs: list[Photograph]) -> list[MapExample]:
     examples = []
+    # Two photographs, each as it is and with its first distortion: the pictures are stored inside the page.
     for photograph in photographs[:2]:
         for version, file in list(photograph.files.items())[:2]:
             path = run.demonstration / file

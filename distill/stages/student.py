@@ -10,7 +10,8 @@ from distill.data.ratings import left_out, open_sources
 from distill.recipe.recipe import first_weights
 from distill.recipe.stages import SourceSection
 from distill.recipe.training import LiveSettings, TrainConfig
-from distill.stages.context import Run, Stage, make_once, open_run, walk
+from distill.stages.check import check_student
+from distill.stages.context import Run, Stage, is_complete, make_once, open_run, walk
 from distill.stages.export import export_checkpoint
 from distill.terminal import console
 from distill.training.student import train
@@ -20,6 +21,7 @@ from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 
 EXPORT_KIND = "export"
+# The name that this folder had in the first version: runs made by it are found and not made again.
 RATINGS = "opinions"
 
 
@@ -34,6 +36,7 @@ def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | Non
     Raises:
         PocketiqaError: the first source, on which the student is evaluated, holds labels of crops.
     """
+    # Own labels first: the student is evaluated on its first source, and ``reporting`` counts on this order.
     own = [] if run.recipe.label is None else [SourceSection(pool=run.labelled_pool, labels=run.labels)]
     sections = [*own, *run.recipe.sources]
     sources = open_sources(sections, run.out / RATINGS, run.recipe.seed, progress, overwrite=overwrite)
@@ -57,7 +60,7 @@ def _distill(run: Run, overwrite: bool, report: Progress) -> str:
     sources = label_sources(run, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         console.warn(note)
-    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report)
+    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report, warn=console.warn)
     for note in result.notes:
         console.warn(note)
     return f"weights of step {result.step} of {_config(run).steps}"
@@ -70,6 +73,7 @@ def _config(run: Run) -> TrainConfig:
         raise PocketiqaError("the recipe has no section 'distill': add one, or fit its teacher only")
     changes: dict[str, Any] = {}
     if config.student.init is not None:
+        # Only now: a weight average that another recipe or command makes may not exist when the recipe is read.
         weights = first_weights(str(config.student.init))
         changes["student"] = config.student.model_copy(update={"init": weights})
     if config.live is not None and config.live.teacher is None:
@@ -82,6 +86,8 @@ def _live(run: Run, settings: LiveSettings) -> LiveSettings:
     label = run.recipe.label
     if label is None:
         raise PocketiqaError("distill.live names no teacher, and there is no section 'label' to take it from: add one")
+    # Options of ``live`` are laid over those of ``label``: a live teacher may have a smaller input than the one that
+    # labels.
     return LiveSettings(teacher=label.teacher or str(run.fitted_teacher), options=label.options | settings.options)
 
 
@@ -89,6 +95,7 @@ def _export(run: Run, overwrite: bool, report: Progress) -> str:
     spec = {"training": read_manifest(run.training).digest, "name": run.recipe.name}
 
     def make(folder: Path) -> dict[str, Any]:
+        # An export that was killed before its manifest was finished has left this file, which would be refused.
         run.model.unlink(missing_ok=True)
         export_checkpoint(run.training, folder / run.model.name, name=run.recipe.name)
         report(1, 1)
@@ -96,6 +103,27 @@ def _export(run: Run, overwrite: bool, report: Progress) -> str:
 
     make_once(run.model.parent, EXPORT_KIND, spec, make, overwrite=overwrite)
     return f"{run.model} ({run.model.stat().st_size / 1e6:.1f} MB)"
+
+
+def _check_earlier_stages(run: Run) -> None:
+    """Name the command to run where the student would learn from what is not made yet.
+
+    Raises:
+        PocketiqaError: a stage before the training has not run, or was interrupted.
+    """
+    recipe, needed = run.recipe, dict[str, Path]()
+    if recipe.label is not None:
+        needed |= {"pool": run.pool, "distort": run.labelled_pool, "label": run.labels}
+    if recipe.weight_average is not None:
+        needed["weight_average"] = run.averaged_teacher
+    missing = {stage: folder for stage, folder in needed.items() if not is_complete(folder)}
+    if missing:
+        folders = ", ".join(dict.fromkeys(map(str, missing.values())))
+        raise PocketiqaError(
+            f"the student of {recipe.name!r} learns from earlier stages that have not run to their end "
+            f"({', '.join(missing)}: {folders}): run `{run.command}`, which makes what they make, trains the student "
+            "and goes on to the report"
+        )
 
 
 def distill_recipe(
@@ -109,6 +137,9 @@ def distill_recipe(
     run = open_run(name, out, settings)
     if run.recipe.distill is None:
         raise PocketiqaError(f"recipe {name!r} has no section 'distill': 'pocketiqa fit-teacher' fits its teacher")
+    _check_earlier_stages(run)
+    check_student(run)
+    # Training alone: every process of a distributed run comes here, and the export is for one process.
     walk(student_stages(run)[0], overwrite=overwrite)
     if console.is_main_process():
         console.out.print(f"student: {run.training / 'student'}", markup=False)

@@ -1,4 +1,4 @@
-"""How an exported student behaves under stress: damage, sizes, file formats, odd images, and where its map points.
+"""How an exported student behaves under stress: distortion, sizes, file formats, odd images, and where its map points.
 
 ``stress`` measures, ``verdicts`` compares with ``LIMITS``; both need the distortions, so the extra ``train``.
 """

@@ -12,8 +12,13 @@ from PIL import Image
 from distill.stress.photograph import Photograph, resized
 from students.runtime import Scorer
 
+# All above the input of the shipped students (256 and 288 pixels): each is shrunk to the same size.
 SIDES_PX = (384, 512, 768, 1024)
 _SHOWN = 5
+# Tag of the orientation in EXIF.
+_ORIENTATION = 0x0112
+# The three EXIF orientations of a camera that was turned, and the quarter turns against the clock as it stores them.
+_TURNS = {3: 2, 6: 1, 8: -1}
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class SizeScores:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much the size of a picture matters.
+    """Spread of the score between sizes of one picture.
 
     Attributes:
         mean_spread: over photographs, of highest minus lowest score among the sizes. (The mean difference of two sizes
@@ -53,6 +58,7 @@ def at_sizes(scorer: Scorer, photograph: Photograph) -> SizeScores:
     Raises:
         ImageError: the model gives no finite score.
     """
+    # Each from the original: made from each other, the smaller ones would have been resampled several times.
     pictures = (resized(photograph.original, side) for side in SIDES_PX)
     return SizeScores(photograph.name, tuple(scorer.score(picture).score for picture in pictures))
 
@@ -67,17 +73,12 @@ def sizes(photographs: Sequence[SizeScores]) -> Sizes:
     )
 
 
-_ORIENTATION = 0x0112
-# The three EXIF orientations of a camera that was turned, and the quarter turns against the clock as it stores them.
-_TURNS = {3: 2, 6: 1, 8: -1}
-
-
 @dataclass(frozen=True)
 class FormatDifferences:
     """Absolute differences between scores of one photograph in two files, in [0, 1].
 
     Attributes:
-        photograph: its name.
+        photograph: name of the photograph.
         exif: JPEG stored turned, with the EXIF orientation that says so, against JPEG stored upright; the largest of
             the three rotations. Both of quality 100: a lossless pair would show nothing of what cameras write.
         jpeg: JPEG of quality 100 without chroma subsampling against PNG.
@@ -91,18 +92,18 @@ class FormatDifferences:
 
     @property
     def largest(self) -> float:
-        """Of the three."""
+        """The largest of the three differences."""
         return max(self.exif, self.jpeg, self.alpha)
 
 
 @dataclass(frozen=True)
 class Formats:
-    """How much the file of a picture matters: ``FormatDifferences``, each the largest of all photographs.
+    """Differences of the score between files of one picture, each the largest of all photographs.
 
     Attributes:
-        exif: see there.
-        jpeg: see there.
-        alpha: see there.
+        exif: largest difference by EXIF orientation.
+        jpeg: largest difference between JPEG and PNG.
+        alpha: largest difference by an opaque alpha channel.
         worst: the photographs with the largest differences.
     """
 
@@ -123,6 +124,7 @@ def in_formats(scorer: Scorer, photograph: Photograph) -> FormatDifferences:
     turned = [scorer.score(turned_jpeg(rgb, orientation)).score for orientation in _TURNS]
     opaque = np.full((*rgb.shape[:2], 1), 255, np.uint8)
     alpha = scorer.score(_png(np.concatenate([rgb, opaque], axis=2))).score
+    # Against a JPEG, not the PNG: the difference shall be that of turning, not that of the codec.
     exif = max(abs(score - jpeg) for score in turned)
     return FormatDifferences(photograph.name, exif, abs(jpeg - png), abs(alpha - png))
 
@@ -130,6 +132,7 @@ def in_formats(scorer: Scorer, photograph: Photograph) -> FormatDifferences:
 def formats(photographs: Sequence[FormatDifferences]) -> Formats:
     """Summarise photographs, at least one."""
     return Formats(
+        # The largest, not the mean: one picture that scores differently in another file is a fault.
         exif=max(one.exif for one in photographs),
         jpeg=max(one.jpeg for one in photographs),
         alpha=max(one.alpha for one in photographs),

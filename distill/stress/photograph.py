@@ -1,4 +1,4 @@
-"""A photograph that is decoded once, with damaged copies that all checks and all models share."""
+"""A photograph that is decoded once, with distorted copies that all checks and all models share."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,8 @@ from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError, load
 
-# The levels of damage are declared in pixels of pictures of 512x384: in one of 12 megapixels a blur of level 1 is not
-# there. So larger photographs are damaged at this size, the largest that the check of sizes asks for.
+# The levels of distortion are declared in pixels of pictures of 512x384: in a photograph of 12 megapixels a blur of
+# level 1 is invisible. So larger photographs are distorted at this size, the largest that the check of sizes asks for.
 LARGEST_SIDE_PX = 1024
 _SEED = 0
 
@@ -20,9 +20,9 @@ class Photograph:
     """Pixels of a clean photograph.
 
     Attributes:
-        name: for a person; also what its noise follows from.
+        name: name for a person; the noise of its copies follows from it.
         original: uint8 HxWx3 as decoded.
-        rgb: the same with a longer side of at most ``LARGEST_SIDE_PX``: what is damaged.
+        rgb: ``original`` with a longer side of at most ``LARGEST_SIDE_PX``; the copies are made of it.
     """
 
     def __init__(self, name: str, original: np.ndarray):
@@ -44,24 +44,25 @@ class Photograph:
         except ImageError as error:
             raise PocketiqaError(f"{os.fspath(path)} cannot be used ({error.status}): {error.reason}") from error
 
-    def damaged(self, distortion: str, level: int) -> np.ndarray:
-        """A damaged copy of ``rgb``, uint8 HxWx3, made once; not to be written into.
+    def distorted(self, distortion: str, level: int) -> np.ndarray:
+        """A distorted copy of ``rgb``, uint8 HxWx3, made once; not to be written into.
 
         Args:
             distortion: name in the catalogue of distortions.
             level: 1 to 5.
 
         Raises:
-            PocketiqaError: an unknown damage or level, or a photograph with a side below 64 pixels.
+            PocketiqaError: an unknown distortion or level, or a photograph with a side below 64 pixels.
         """
         key = distortion, level
         if key not in self._copies:
+            # By name, not by path: the same photographs in another folder give the same noise, and the same figures.
             self._copies[key] = distort(self.rgb, distortion, level, seed=_SEED, image_id=self.name)
         return self._copies[key]
 
 
 def resized(rgb: np.ndarray, longer_px: int) -> np.ndarray:
-    """The same picture with another longer side, by Lanczos; uint8 HxWx3 to the same."""
+    """A picture with another longer side, resized by Lanczos; uint8 HxWx3 to uint8 HxWx3."""
     height, width = rgb.shape[:2]
     scale = longer_px / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

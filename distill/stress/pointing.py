@@ -1,4 +1,4 @@
-"""Does the quality map point at the damage? One quarter of a photograph is damaged, the rest stays."""
+"""Does the quality map point at the distortion? One quarter of a photograph is distorted, the rest stays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Pointed:
-    """One damaged quarter of one photograph.
+    """One distorted quarter of one photograph.
 
     Attributes:
-        photograph: its name.
+        photograph: name of the photograph.
         distortion: name in the catalogue of distortions.
         quarter: one of ``QUARTERS``.
-        drop_there: by how much the mean of the quality map is lower than for the clean photograph, over the cells that
-            lie in the quarter.
-        drop_elsewhere: likewise, over the cells that lie outside; cells on the border count in neither.
+        drop_there: difference of the mean of the quality map between the clean photograph and this one, over the cells
+            that lie in the quarter; positive where the map falls.
+        drop_elsewhere: that difference over the cells that lie outside; cells on the border count in neither.
     """
 
     photograph: str
@@ -39,16 +39,17 @@ class Pointed:
     @property
     def right(self) -> bool:
         """Whether the map is lowered in the quarter, and more than elsewhere."""
+        # Elsewhere the map may fall too, as cells see beyond their borders; it has to fall more in the quarter.
         return self.drop_there > max(0.0, self.drop_elsewhere)
 
 
 @dataclass(frozen=True)
 class Pointing:
-    """How often the map points at the damage.
+    """Fractions of cases in which the map points at the distortion.
 
     Attributes:
-        fraction: of the cases that are right; a case is a photograph, a damage and a quarter.
-        fraction_by_distortion: likewise, of each damage.
+        fraction: fraction of the cases that are right; a case is a photograph, a distortion and a quarter.
+        fraction_by_distortion: that fraction for each distortion.
         worst: wrong cases, those first in which the drop elsewhere is larger by most.
     """
 
@@ -58,7 +59,7 @@ class Pointing:
 
 
 def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
-    """Damage each quarter of a photograph by each damage.
+    """Distort each quarter of a photograph by each distortion.
 
     Raises:
         ImageError: the model gives no finite score.
@@ -66,7 +67,8 @@ def pointed(scorer: Scorer, photograph: Photograph) -> list[Pointed]:
     clean = scorer.score(photograph.rgb).quality_map
     quarters = []
     for distortion, (name, quarter) in product(DISTORTIONS, QUARTERS.items()):
-        picture = in_quarter(photograph.rgb, photograph.damaged(distortion, LEVEL), quarter)
+        picture = in_quarter(photograph.rgb, photograph.distorted(distortion, LEVEL), quarter)
+        # float64: the drop is a small difference of two float32 maps, averaged over many cells.
         drop = clean.astype(np.float64) - scorer.score(picture).quality_map
         there, elsewhere = cells(drop.shape, quarter)
         quarters.append(
@@ -89,16 +91,17 @@ def pointing(quarters: Sequence[Pointed]) -> Pointing:
     )
 
 
-def in_quarter(clean: np.ndarray, damaged: np.ndarray, quarter: tuple[int, int]) -> np.ndarray:
-    """The clean picture, HxWx3, with one quarter of the damaged one; ``quarter`` is (row, column), each 0 or 1."""
+def in_quarter(clean: np.ndarray, distorted: np.ndarray, quarter: tuple[int, int]) -> np.ndarray:
+    """The clean picture, HxWx3, with one quarter of the distorted one; ``quarter`` is (row, column), each 0 or 1."""
     rows, columns = (slice(*edges(side, half)) for side, half in zip(clean.shape[:2], quarter, strict=True))
     picture = clean.copy()
-    picture[rows, columns] = damaged[rows, columns]
+    picture[rows, columns] = distorted[rows, columns]
     return picture
 
 
 def edges(side: int, half: int) -> tuple[int, int]:
     """Start and stop of the pixels or cells that lie wholly in the first (0) or second (1) half of a side."""
+    # The middle of an odd side lies wholly in neither half.
     return (0, side // 2) if half == 0 else (side - side // 2, side)
 
 

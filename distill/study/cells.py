@@ -46,6 +46,7 @@ def cells_of(study: Study) -> list[Cell]:
     cells = []
     for values in itertools.product(*study.axes.values()):
         at = dict(zip(study.axes, values, strict=True))
+        # Arms innermost: a study that is stopped early has whole combinations, whose arms can be compared.
         for arm in study.arms:
             name = "-".join([arm, *(f"{axis}{value}" for axis, value in at.items())])
             cells.append(Cell(name, arm, at, _recipe(study, name, arm, at)))
@@ -94,6 +95,7 @@ def _recipe(study: Study, name: str, arm: str, at: Mapping[str, str]) -> Recipe:
     try:
         for axis, value in at.items():
             tree = apply_settings(tree, study.axes[axis][value])
+        # After the axes: where both set a key, the arm is what the study is about.
         tree = apply_settings(tree, study.arms[arm])
         # A section that an arm has removed is left out, as if the recipe had never had it.
         whole = {"name": name, "out": str(study.out / name), **{k: v for k, v in tree.items() if v is not None}}
@@ -104,10 +106,12 @@ def _recipe(study: Study, name: str, arm: str, at: Mapping[str, str]) -> Recipe:
 
 def _checked(tree: Mapping[str, Any]) -> Recipe:
     """The recipe of a tree, by way of the file that it would be."""
+    # A real file, so that a run is checked as the same recipe would be on its own, with the same messages.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(recipe_text(tree), encoding="utf-8")
         try:
+            # The path of the file means nothing to the user, who never wrote it: it is cut out of the message.
             return load_recipe(str(path))
         except PocketiqaError as error:
             raise PocketiqaError(str(error).replace(f"{path}: ", "")) from error
@@ -130,9 +134,11 @@ def _check_comparable(cells: Sequence[Cell]) -> None:
                 f"runs {cells[0].name!r} and {cell.name!r} of the study are evaluated on different benchmarks "
                 "and cannot be compared: take 'evaluate' out of axes and arms"
             )
+        # For its error alone: a variable that is not set would otherwise stop the study hours later.
         with_paths_expanded(cell.recipe)
     _part(benchmark_of(cells[0].recipe))
     sections = [source for cell in cells for source in _sources(cell.recipe)]
+    # For its errors alone, each benchmark once: most runs have the same one.
     for ratings in sorted({source.ratings for source in sections if source.ratings}):
         load_benchmark(expanded(ratings))
 

@@ -48,8 +48,11 @@ def run_study(
     commands = {cell.name: command_of(name, settings, out, cell.name) for cell in cells}
     commands[""] = command_of(name, settings, out)
     with outputs.exclusively(study.out):
+        # The name alone: arms, axes and settings may change between two calls. Each run has a spec of its own, by which
+        # its stages are skipped or refused.
         outputs.claim(study.out, KIND, {"name": study.name})
         failures = _walk(study, wanted, commands, overwrite)
+        # All runs, not only those of ``only``: the result shows what exists, whichever call made it.
         result = build_result(study, cells, targets, commands)
         write_atomic(study.out / RESULT, checksummed_json(result))
         write_atomic(study.out / PAGE, study_page(result).encode())
@@ -57,6 +60,7 @@ def run_study(
     for table in result_tables(result):
         console.out.print(table)
     console.out.print(f"{verdict(result)}\nreport: {(study.out / PAGE).resolve()}", markup=False)
+    # At the end: a failure must not cost the result of the others, but the exit status has to tell.
     if failures:
         raise PocketiqaError(_summary(failures, len(wanted)))
 
@@ -66,6 +70,8 @@ def _walk(study: Study, cells: Sequence[Cell], commands: dict[str, str], overwri
     failures = {}
     for number, cell in enumerate(cells, start=1):
         console.out.print(f"[{number}/{len(cells)}] {cell.name}", markup=False, style="bold")
+        # Plain JSON values travel to the other process, which checks them again. Without defaults, so that the run's
+        # ``recipe.yaml`` holds what the study says and no more.
         recipe = cell.recipe.model_dump(mode="json", exclude_unset=True)
         reason = run_apart(RunOrder(recipe, str(study.out / SHARED), commands[cell.name], overwrite))
         if reason:

@@ -13,6 +13,7 @@ from pseudo_labels.errors import PocketiqaError
 
 # Names of arms, axes and their values become names of folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$", max_length=40)]
+# YAML reads an arm without settings (``alone:``) as null.
 Changes = Annotated[dict[str, Any], BeforeValidator(lambda changes: {} if changes is None else changes)]
 
 
@@ -26,6 +27,7 @@ class Goal(Settings):
     """
 
     arm: Name
+    # YAML reads a value such as 250 as a number; its name is the text.
     at: dict[Name, Annotated[Name, BeforeValidator(str)]] = Field(default_factory=dict)
     gain: float = 0.0
 
@@ -107,7 +109,7 @@ def load_study(name: str, settings: Sequence[str] = (), out: Path | None = None)
 
     Args:
         name: path, or the bare name of one that comes with pocketiqa.
-        settings: such as ``recipe.distill.steps=200``.
+        settings: words such as ``recipe.distill.steps=200``.
         out: replaces the study's.
 
     Raises:
@@ -117,6 +119,7 @@ def load_study(name: str, settings: Sequence[str] = (), out: Path | None = None)
     tree = read_yaml(path, "study")
     if "arms" not in tree:
         raise PocketiqaError(f"{path} holds no study: the sections 'recipe:', 'axes:' and 'arms:' are expected")
+    # Twice: dotted settings are laid over text keys, and bring keys of numbers themselves (``axes.seed={5: ...}``).
     tree = _with_text_keys(apply_settings(_with_text_keys(tree), parse_settings(settings)))
     if out is not None:
         tree["out"] = str(out)

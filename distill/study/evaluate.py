@@ -21,8 +21,10 @@ from teachers.fitted_folder import read_fitted_folder
 from teachers.qfm_iqm import QfmIqmTeacher
 from teachers.registry import TEACHERS, build_teacher
 
+# The kind that folders of the first version have: with another word they would be refused.
 KIND = "judgement"
 PREDICTIONS, RESULTS, SENSITIVITY = "predictions.json", "evaluation.json", "sensitivity.json"
+# Threads that decode ahead of the model. More hold more decoded images in memory; scores do not depend on it.
 _DECODERS = 2
 
 
@@ -84,6 +86,7 @@ def read_evaluation(run: CellRun, targets: Targets) -> Predictions | None:
     if not is_complete(folder):
         return None
     spec = read_manifest(folder, KIND).spec
+    # The model's own digest is not compared: the settings determine it.
     if any(spec[name] != digest for name, digest in basis_of(run.recipe, targets).items()):
         return None
     return Predictions.from_dict(_record(folder)).aligned(targets.ids)
@@ -98,6 +101,7 @@ def read_sensitivity(run: CellRun) -> dict[str, Any] | None:
 def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
     """Digests of the settings, and of images, ratings and groups."""
     return {
+        # Name and folder are left out: they change no score. Stored names, so that renamed keys give the same digest.
         "recipe": digest_of(recipe.stored(exclude={"name", "out"})),
         "targets": digest_of([targets.name, targets.ids, targets.scores.tolist(), targets.groups]),
     }

@@ -17,6 +17,7 @@ BAND_CSS = """
 .curve.other { stroke: var(--other); } .study .chart { max-width: 640px; }
 """
 _WIDTH, _HEIGHT = 560, 360
+_Point = tuple[float, float, float, float]
 
 
 def colour_of(result: Mapping[str, Any], arm: str) -> str:
@@ -26,6 +27,7 @@ def colour_of(result: Mapping[str, Any], arm: str) -> str:
 
 def curve(result: Mapping[str, Any]) -> Html | None:
     """The chart; None unless there is one axis beside the repeats, of two numbers at least, and something measured."""
+    # A curve needs one axis of numbers; with two, a line would join points that differ in both.
     axes = [axis for axis in result["axes"] if axis != result["repeats"]]
     if len(axes) != 1 or len(result["rows"]) < 2:
         return None
@@ -44,9 +46,6 @@ def curve(result: Mapping[str, Any]) -> Html | None:
     )
     title = f"{result['metric'].upper()} over {axes[0]}"
     return tag("div", frame.drawing(title, words + ".", *marks), class_="study")
-
-
-_Point = tuple[float, float, float, float]
 
 
 def _number(text: str) -> float | None:
@@ -68,6 +67,7 @@ def _points(result: Mapping[str, Any], arm: str, xs: Sequence[float | None]) -> 
 
 
 def _line(frame: Frame, points: Sequence[_Point], css: str, arm: str) -> list[Html]:
+    # The band is one closed path: along the highest repeats to the right, and back along the lowest.
     upper = [(frame.at_x(x), frame.at_y(high)) for x, _, _, high in points]
     lower = [(frame.at_x(x), frame.at_y(low)) for x, _, low, _ in reversed(points)]
     middle = [(frame.at_x(x), frame.at_y(mean)) for x, mean, _, _ in points]
@@ -87,10 +87,10 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def study_page(result: Mapping[str, Any]) -> str:
-    """The page as text; it needs nothing but itself, and equal results give equal bytes.
+    """The page as text; it loads no other file, and equal results give equal bytes.
 
     Args:
-        result: see ``result.build_result``.
+        result: result of ``result.build_result``.
     """
     parts = (_results, _sensitivity, _runs, _failures, _origins, _repeat)
     sections = [part(result) for part in parts]
@@ -108,6 +108,7 @@ def study_page(result: Mapping[str, Any]) -> str:
 def _results(result: Mapping[str, Any]) -> Section:
     target, metric = result["target"], result["metric"].upper()
     header = header_of(result, metric)
+    # Cut to the header, which has no column of differences where the study has no baseline.
     rows = [[at, arm, _arm(values), _difference(gap)][: len(header)] for at, arm, values, gap in arm_rows(result)]
     caption = f"{metric} with people, {target['n']} images of {target['name']}"
     explained = [f"Mean over {result['repeats']}, standard deviation and number of runs beneath it. "]
@@ -118,12 +119,13 @@ def _results(result: Mapping[str, Any]) -> Section:
             "averaged. The 95 % interval is for other images, not for other seeds, which the deviation shows."
         )
     arms = legend([(arm, colour_of(result, arm)) for arm in result["arms"]])
+    # Axes of names have no curve: there the differences are drawn, if there is a baseline.
     chart = curve(result) or _differences(result)
     return Section("results", "Results", [chart, arms, table(header, rows, caption=caption), soft(explained)])
 
 
 def _sensitivity(result: Mapping[str, Any]) -> Section | None:
-    """How far matched noise moves the scores of teachers that were measured so."""
+    """Section on how far matched noise moves the scores; None where no teacher was measured."""
     header = header_of(result, *SENSITIVITY)
     rows = [
         [

@@ -17,13 +17,15 @@ from distill.recipe.recipe import with_paths_expanded
 from distill.study.cells import Cell
 from distill.study.config import Study
 from distill.study.evaluate import read_evaluation, read_sensitivity
+from distill.study.run import read_costs
 from distill.study.sensitivity import compared
-from distill.study.sharing import SHARED, CellRun, read_costs
+from distill.study.sharing import SHARED, CellRun
 from distill.study.worker import read_failure
 from pseudo_labels.metrics.bootstrap import LEVEL, Draws
 from pseudo_labels.metrics.correlation import METRICS
 
 FORMAT = 1
+# Enough for the ends of a 95 % interval; all arms have the same ones (``_Table``).
 RESAMPLES = 1000
 _ORDER = (
     "fit",
@@ -36,6 +38,7 @@ _ORDER = (
     "evaluate",
     "judge",
 )  # "judge" in records of the first version
+# Fixed, not the recipe's seed, which may be an axis: all runs are compared on the same resamples.
 _SEED = 0
 
 FloatArray = NDArray[np.float64]
@@ -53,13 +56,14 @@ def build_result(study: Study, cells: Sequence[Cell], targets: Targets, commands
 
     Returns:
         ``rows``: for each combination of values of the axes but the repeats, of each arm the metric of every repeat,
-        their mean, standard deviation and number, and of each arm but the baseline the paired difference; and
-        ``sensitivity``, see ``sensitivity.compared``;
-        ``goal``; ``runs`` with their costs; and the facts on data and bootstrap.
+        their mean, standard deviation and number, of each arm but the baseline the paired difference, and
+        ``sensitivity`` (see ``sensitivity.compared``); ``goal``; ``runs`` with their costs; and the facts on data and
+        bootstrap.
     """
     runs = {cell.name: cell_run(cell, study.out) for cell in cells}
     scored = {name: own for name, run in runs.items() if (own := read_evaluation(run, targets))}
     moved = {name: own for name in scored if (own := read_sensitivity(runs[name]))}
+    # The headline selection is the first: without images that the benchmark marks as near training images.
     selection, mask = next(iter(select(targets).items()))
     table = _Table(study, cells, scored, moved=moved, targets=targets, mask=mask)
     rows = [table.row(dict(zip(study.shown_axes, at, strict=True))) for at in _combinations(study)]
@@ -93,11 +97,13 @@ class _Table:
     ):  # fmt: skip
         self._study, self._targets, self._mask, self.scored, self._moved = study, targets, mask, scored, moved
         self._at = {(cell.arm, *cell.values.values()): cell for cell in cells}
+        # One set of resamples for all cells: differences between arms are paired in each resample.
         self._draws = Draws.of(len(targets.ids), targets.groups, resamples=RESAMPLES, seed=_SEED)
 
     def value(self, cell: Cell) -> float | None:
         """The metric of one run; None if it has none."""
         own = self.scored.get(cell.name)
+        # Each run on all images that it has scored; differences take only those that both arms have scored.
         return None if own is None else _number(self._metric(own, self._mask & np.isfinite(own.scores)))
 
     def row(self, values: Mapping[str, str]) -> dict[str, Any]:
@@ -126,6 +132,7 @@ class _Table:
         known = [value for value in by_repeat.values() if value is not None]
         return {
             "mean": statistics.fmean(known) if known else None,
+            # Of a sample (n - 1): the seeds stand for all others that might have been drawn.
             "deviation": statistics.stdev(known) if len(known) > 1 else None,
             "low": min(known, default=None),
             "high": max(known, default=None),
@@ -135,6 +142,7 @@ class _Table:
 
     def _difference(self, arm: str, baseline: str, values: Mapping[str, str]) -> dict[str, Any]:
         """Mean over the repeats of arm minus baseline; a repeat is compared with the same repeat."""
+        # Pairs by repeat, for equal seeds draw equal images: what they have in common cancels out.
         pairs = []
         for repeat in self._study.axes[self._study.repeats]:
             names = (self._cell(own, values, repeat).name for own in (arm, baseline))
@@ -154,13 +162,16 @@ def _goal(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
         return None
     wanted = [row for row in rows if all(row["values"][axis] == value for axis, value in goal.at.items())]
     differences = [row["differences"][goal.arm] for row in wanted]
+    # Not before all repeats are there: a goal that seems reached after two of three seeds may still be missed.
     whole = all(one["n"] == len(study.axes[study.repeats]) for one in differences)
+    # A difference without an interval reaches no goal: its missing end counts as 0.
     met = all(one["difference"] >= goal.gain and (one["low"] or 0.0) > 0 for one in differences) if whole else None
     return {**goal.stored(), "met": met}
 
 
 def cell_run(cell: Cell, out: Path) -> CellRun:
     """The folders of a run."""
+    # No command: these folders are only read here.
     return CellRun(with_paths_expanded(cell.recipe), cell.recipe.out, "", out / SHARED)
 
 
@@ -182,7 +193,7 @@ def _run(cell: Cell, run: CellRun, table: _Table, commands: Mapping[str, str]) -
 
 
 def _costs(run: CellRun) -> dict[str, dict[str, Any]]:
-    """Costs of every stage in order; those of outputs that several runs use, as if the run were the only one."""
+    """Costs of every stage in order; a stage whose output several runs use counts in full for each of them."""
     recipe = run.recipe
     homes = [(name, run.fitting_of(name).parent) for name in recipe.fits]
     homes += [("", run.pool_home)] if recipe.pool else []

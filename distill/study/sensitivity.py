@@ -19,6 +19,8 @@ from pseudo_labels.metrics.bootstrap import Draws, interval
 from teachers.qfm_iqm import QfmIqmTeacher
 
 FloatArray = NDArray[np.float64]
+Record = Mapping[str, Any]
+"""The record that ``measure`` returns."""
 
 
 def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets) -> dict[str, Any]:
@@ -41,18 +43,16 @@ def measure(teacher: QfmIqmTeacher, samples: Sequence[Sample], targets: Targets)
             ids.append(sample.id)
         except ImageError:  # the evaluation has the reason for each
             continue
+    # All at once: an image is matched with any other, so the set determines the result.
     changes = teacher.sensitivity(items, [score_of[id] for id in ids])
     columns = {"change": changes.change, "ungated": changes.ungated}
+    # Equal scores for all images: the change has no scale, and NaN (null in the record) says so.
     spread = changes.deviation or math.nan
     by_id = {
         name: {id: _number(value / spread) for id, value in zip(ids, column.tolist(), strict=True)}
         for name, column in columns.items()
     }
     return {**by_id, "suppressed": teacher.gate_report().suppressed}
-
-
-Record = Mapping[str, Any]
-"""The record that ``measure`` returns."""
 
 
 def compared(
@@ -74,6 +74,7 @@ def compared(
     if not measured:
         return None
     base = measured.get(baseline or "", {})
+    # Only repeats that both have, as for the metric: equal seeds are compared with each other.
     differences = {
         arm: _paired([(records[at], base[at]) for at in records if at in base], targets.ids, draws)
         for arm, records in measured.items()
@@ -100,9 +101,11 @@ def _paired(pairs: Sequence[tuple[Record, Record]], ids: Sequence[str], draws: D
     """Mean difference over images, each its mean over the repeats, in the given and in resampled sets of scenes."""
     each = np.array([_column(own, "change", ids) - _column(other, "change", ids) for own, other in pairs])
     measured = np.asarray(np.isfinite(each).any(axis=0))
+    # Repeats are averaged first: an image counts once, in however many repeats it has a match.
     known = np.nanmean(each[:, measured], axis=0)
     counts = np.concatenate([chunk[:, measured] for chunk in draws.counts()])
     total = counts.sum(axis=1)
+    # A resample may hold none of the measured images: it has no mean, and the interval passes over NaN.
     samples = (counts @ known) / np.where(total > 0, total, np.nan)
     ends = interval(samples, draws.groups_in(measured)).as_dict()
     return {"difference": float(known.mean()), "reason": "", "n": int(measured.sum()), **ends}

@@ -1,11 +1,5 @@
-"""One run of a study: its teacher and labels lie in folders that other runs with the same settings use as well.
+"""One run of a study: its teacher and labels lie in folders that other runs with the same settings use as well."""
 
-What a run costs, in seconds and peak memory of each stage, is recorded beside what the stage made.
-"""
-
-import resource
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +12,13 @@ from distill.stages.context import Run, Stage
 from distill.stages.data import data_stages
 from distill.terminal.summaries import pool_line
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import checksummed_json, digest_of, read_record, write_atomic
+from pseudo_labels.files import digest_of
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool, write_pool
 
 SHARED = "shared"
-_DIGITS = 12  # of a digest, in the names of folders
+# Digits of a digest in names of folders: 48 bits, so that no two settings meet by chance, and still readable.
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,8 @@ class CellRun(Run):
 
     def _home(self, kind: str, sections: set[str], **others: Any) -> Path:
         """Folder of an output that depends on some sections of the recipe, and on the seed."""
+        # Stored names: folders that were made before a key was renamed are found again. The seed belongs to each, as it
+        # draws rated images, distortions and splits.
         part = {**self.recipe.stored(include={"seed", *sections}), **others}
         return self.shared / f"{kind}-{digest_of(part)[:_DIGITS]}"
 
@@ -55,10 +52,12 @@ class CellRun(Run):
     @property
     def pool_home(self) -> Path:
         """Folder of the pools; the images that ``sources`` have ratings of are left out."""
+        # ``sources`` belongs here, as rated images are left out: another set of ratings makes another pool.
         return self._home("pool", {"pool", "distort", "sources"})
 
     def labels_of(self, name: str) -> Path:
         """The label store of one teacher."""
+        # The settings of the fitting stand for the teacher, so the folder has its name before the teacher exists.
         return self._home("labels", {"pool", "distort", "sources", "label"}, fit=self._fit(name)) / "labels"
 
     @property
@@ -87,6 +86,7 @@ class CellRun(Run):
     @property
     def evaluation(self) -> Path:
         """Scores of the benchmark's images, and their agreement with people."""
+        # The name that the first version gave this folder.
         return self.out / "judged"
 
 
@@ -106,6 +106,7 @@ def pool_stages(run: CellRun) -> list[Stage]:
             " name the benchmark alone"
         )
     stage = Stage("pool", run.pool, partial(_make, run, section))
+    # Only the making of the clean pool is replaced; distorting and labelling read it like any other pool.
     return [stage if one.folder == run.pool else one for one in stages]
 
 
@@ -116,6 +117,7 @@ def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Progress)
     made = write_pool(
         run.pool,
         [ref for ref in whole if ref.id not in rated],
+        # Digest and number of what is left out, not the list: a manifest should stay readable.
         spec={"benchmark": whole.manifest.spec, "without": digest_of(left_out), "left_out": len(left_out)},
         overwrite=overwrite,
     )
@@ -129,6 +131,7 @@ def _make(run: CellRun, section: PoolSection, overwrite: bool, report: Progress)
 
 def _whole(run: CellRun, source: str, overwrite: bool, report: Progress) -> Pool:
     """All of the part, measured once for all runs."""
+    # Apart from the pools of the runs: measuring all images takes minutes, and each run leaves out a few of them.
     folder = run.shared / f"part-{digest_of(source)[:12]}"
     return rating_source(expanded(source), None, folder, overwrite=overwrite, progress=report).pool
 
@@ -136,36 +139,3 @@ def _whole(run: CellRun, source: str, overwrite: bool, report: Progress) -> Pool
 def _rated(run: CellRun, overwrite: bool) -> set[str]:
     sources = open_sources(run.recipe.sources, run.pool_home / "rated", run.recipe.seed, overwrite=overwrite)
     return {id for source in sources if isinstance(source.labels, RatingTable) for id in source.labels.ids}
-
-
-COSTS = "costs.json"
-
-
-def record_cost(home: Path, stage: str, seconds: float, *, resumed: bool) -> None:
-    """Write down what a stage has just cost in this process.
-
-    Args:
-        home: folder with the record: that of the run, or of an output that several runs use.
-        stage: name of the stage.
-        seconds: seconds since it was begun.
-        resumed: whether it continued the work of an earlier process.
-    """
-    cost = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes(), "resumed": resumed}
-    write_atomic(home / COSTS, checksummed_json({**read_costs(home), stage: cost}))
-
-
-def read_costs(home: Path) -> dict[str, Mapping[str, Any]]:
-    """For each stage ``seconds``, ``peak_memory_bytes`` and ``resumed``: what came before the last start is missing."""
-    path = home / COSTS
-    return read_record(path, what="record of costs") if path.is_file() else {}
-
-
-def peak_memory_bytes() -> int:
-    """Most resident memory so far of this process, or of the largest process that it has started and seen end."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if sys.platform == "linux":
-        # A new program inherits the figure of getrusage from the one that started it.
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        own = 1024 * int(next(line.split()[1] for line in status if line.startswith("VmHWM:")))
-    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)

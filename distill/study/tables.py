@@ -7,6 +7,11 @@ from rich.table import Table
 
 from distill.html.tables import decimals, signed
 
+Row = tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]
+"""Values of the axes, arm, its figures, and its difference to the baseline where there is one."""
+SENSITIVITY = ("moved by", "without selection", "channels closed")
+"""Columns of a table of sensitivity."""
+
 
 def result_tables(result: Mapping[str, Any]) -> list[Table]:
     """Arms at every combination of values with their differences, and the cost of each run."""
@@ -31,6 +36,7 @@ def verdict(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
         if all(row["values"][axis] == value for axis, value in goal["at"].items())
     )
+    # Null until all runs at the goal are done; then the differences so far are still worth showing.
     if goal["met"] is None:
         return f"Not known yet ({progress}): {wanted}. So far: {measured}."
     return f"{'Reached' if goal['met'] else 'Not reached'}: {wanted}. Measured: {measured}."
@@ -40,6 +46,7 @@ def difference_words(gap: Mapping[str, Any]) -> str:
     """A paired difference with its interval, in words."""
     if gap["difference"] is None:
         return f"none ({gap['reason']})"
+    # Few scenes give a difference without an interval, see ``bootstrap.MIN_GROUPS``.
     ends = "no interval"
     if gap["low"] is not None:
         ends = f"{signed(gap['low'])} to {signed(gap['high'])}"
@@ -72,10 +79,6 @@ def value_words(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{axis} {value}" for axis, value in values.items()) or "all"
 
 
-Row = tuple[str, str, Mapping[str, Any], Mapping[str, Any] | None]
-"""Values of the axes, arm, its figures, and its difference to the baseline where there is one."""
-
-
 def arm_rows(result: Mapping[str, Any]) -> list[Row]:
     """Every arm at every combination of values."""
     return [
@@ -103,6 +106,7 @@ def _table(title: str, caption: str, header: Sequence[str], rows: Sequence[Seque
     for name in header:
         table.add_column(name, justify="left" if name in ("at", "arm") else "right")
     for row in rows:
+        # Without a baseline the header has no column of differences, and the last cell is cut off.
         table.add_row(*row[: len(header)])
     return table
 
@@ -115,10 +119,6 @@ def sensitivity_rows(result: Mapping[str, Any]) -> list[Row]:
         if row["sensitivity"]
         for arm, values in row["sensitivity"]["arms"].items()
     ]
-
-
-SENSITIVITY = ("moved by", "without selection", "channels closed")
-"""Columns of a table of sensitivity."""
 
 
 def _sensitivity(result: Mapping[str, Any]) -> Table:

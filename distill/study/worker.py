@@ -50,12 +50,14 @@ def run_apart(order: RunOrder) -> str:
     Returns:
         Why it failed, in one line; empty if it is done.
     """
+    # An old failure must not be told as that of this try.
     (order.folder / FAILURE).unlink(missing_ok=True)
     process = _process(order)
     process.start()
     process.join()
     if process.exitcode == 0:
         return ""
+    # A process that was killed could not write why: the signal is all that is known.
     if process.exitcode is not None and process.exitcode < 0:
         name = signal.Signals(-process.exitcode).name
         _write(order.folder, f"its process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}")
@@ -65,6 +67,7 @@ def run_apart(order: RunOrder) -> str:
 def read_failure(folder: Path) -> str:
     """Why a run failed when it was last tried; empty if it did not."""
     with contextlib.suppress(OSError):
+        # The first line is the reason; the traceback follows.
         return (folder / FAILURE).read_text(encoding="utf-8").partition("\n")[0]
     return ""
 
@@ -81,6 +84,7 @@ def _process(order: RunOrder) -> BaseProcess:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
     context = multiprocessing.get_context("forkserver")
+    # torch and the rest are imported once, by the server, and not again for each run.
     context.set_forkserver_preload([_MODULE])
     return context.Process(target=_begin, args=arguments, name=name)
 
@@ -89,6 +93,7 @@ def _begin(order: RunOrder, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     from distill.study.run import walk_run
 
+    # A daemon, or its waiting would keep this process alive after its work.
     threading.Thread(target=_follow_parent, daemon=True).start()
     recipe = Recipe.model_validate(order.recipe)
     try:
@@ -101,6 +106,7 @@ def _begin(order: RunOrder, environment: dict[str, str]) -> None:
 
 
 def _write_failure(folder: Path, error: Exception) -> None:
+    # One line, as ``read_failure`` takes the first line for the whole reason.
     words = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, PocketiqaError):
         words = f"unexpected {type(error).__name__}: {words} (traceback in {folder / FAILURE})"
@@ -112,4 +118,5 @@ def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        # Not sys.exit, which would end this thread alone. What was committed is whole, so nothing needs tidying up.
         os._exit(1)

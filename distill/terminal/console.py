@@ -5,6 +5,7 @@ import os
 import re
 import select
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,11 +14,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console, ConsoleDimensions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as ProgressBars
 from rich.text import Text
 
-from pseudo_labels.errors import PocketiqaError, RenamedWarning, read_renamed, system_words
+from pseudo_labels.errors import PocketiqaError, RenamedWarning, install_command, read_renamed, system_words
 from pseudo_labels.files import explain_write_errors
 from pseudo_labels.parallel import Progress
 
@@ -48,6 +57,7 @@ class _PlainConsole(Console):
     """Prints text as it is: no markup, no emoji names, control characters escaped, and whole tables into pipes."""
 
     def __init__(self, *, stderr: bool = False, file: IO[str] | None = None):
+        # Soft wrap: rich would break long lines, and with them paths that are to be copied.
         super().__init__(stderr=stderr, file=file, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @property
@@ -93,10 +103,33 @@ _RENAMED_OPTIONS = {
     "--max-failed-share": "--max-failed-fraction",
 }
 
+# Kept from the start: ``run_cli`` puts its own in this place.
 _SHOW_WARNING = warnings.showwarning
 
 # What Typer returns for Ctrl-C, without a word.
 _INTERRUPTED = 130
+# Packages of the extra ``teachers``, by the name that Python imports; all others are in ``train``.
+_OF_TEACHERS = frozenset({"piq", "diffusers", "transformers", "segment_anything"})
+# What torch and ONNX Runtime say, which raise no MemoryError.
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|bad_alloc|failed to allocate memory", re.IGNORECASE)
+
+# Speed is that of the last minutes: of slow steps, half a minute would hold none.
+_SPEED_PERIOD_S = 300.0
+# Into a log file goes a line a minute in place of a bar, which only a terminal can move.
+_LINE_EVERY_S = 60.0
+
+
+class _Speed(ProgressColumn):
+    """Units of work a second, such as training steps."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed_words(speed)}/s", style="progress.data.speed")
+
+
+def speed_words(speed: float) -> str:
+    """A number a second with two digits that mean something: ``120``, ``4.2``, ``0.046``."""
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 @contextmanager
@@ -107,19 +140,51 @@ def progress(title: str, *, visible: bool = True) -> Iterator[Progress]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
+        _Speed(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with ProgressBars(*columns, console=err, disable=not visible) as bars:
+    lines = _Lines(shown(title.strip())) if visible and not err.is_terminal else None
+    with ProgressBars(*columns, console=err, disable=not visible, speed_estimate_period=_SPEED_PERIOD_S) as bars:
         task = bars.add_task(shown(title), total=None)
 
         def report(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total)
+            if lines is not None:
+                lines.report(done, total)
 
         yield report
 
 
+class _Lines:
+    """Progress as lines of text, for a log file.
+
+    Args:
+        title: of the work.
+        clock: seconds, from any beginning.
+    """
+
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
+        self._title, self._clock = title, clock
+        self._total, self._first_done = -1, 0
+        self._first_s = self._last_s = clock()
+
+    def report(self, done: int, total: int) -> None:
+        """Print how far the work is, how fast and how long it will take, unless that was done a moment ago."""
+        now_s = self._clock()
+        if total != self._total:  # another part of the work, in other units
+            self._total, self._first_done = total, done
+            self._first_s = self._last_s = now_s
+        if now_s - self._last_s < _LINE_EVERY_S:
+            return
+        self._last_s = now_s
+        speed = (done - self._first_done) / (now_s - self._first_s)
+        left = f", {max(total - done, 0) / speed / 60:.0f} min left" if total else ""
+        err.print(f"{self._title} {done}/{total or '?'}, {speed_words(speed)}/s{left}", markup=False)
+
+
 def is_main_process() -> bool:
     """Whether this process speaks for all that ``accelerate launch`` or ``torchrun`` started; true when alone."""
+    # The variable that both launchers set; asking torch would mean importing it.
     return int(os.environ.get("RANK") or 0) == 0
 
 
@@ -143,7 +208,11 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
     """Run the command line and turn whatever happens into an exit status and at most one line.
 
     ``--debug`` anywhere in ``argv`` shows the traceback of an error as well.
+
+    Returns:
+        0 for success, 1 for what went wrong, 2 for a command line that cannot be read, 130 after Ctrl-C.
     """
+    # Here, for this module also serves code that never starts the command line.
     import typer
 
     debug = "--debug" in argv
@@ -153,6 +222,7 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
             warnings.showwarning = _show_warning
             arguments = [_todays_option(word) for word in argv if word != "--debug"]
             # Without a word, the help is the answer and no error.
+            # Not standalone: Typer would print errors in its own form and end the process.
             status = app(args=arguments or ["--help"], prog_name="pocketiqa", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
@@ -160,14 +230,15 @@ def run_cli(app: Callable[..., object], argv: list[str]) -> int:
         return _fail(_one_line(error), 1, debug)
     except (BrokenPipeError, SystemExit) as error:  # Click turns the first into the second
         if _is_broken(sys.stdout):
-            # The reader of our output (head, less) has read enough: no error.
+            # The reader of our output (head, less) has read enough: no error. Python flushes standard output at its end
+            # and would complain about it on standard error.
             _discard(sys.stdout)
             return 0
-        if isinstance(error, SystemExit):
-            return error.code if isinstance(error.code, int) else 1
-        return _fail(_describe(error), 1, debug)
+        if not isinstance(error, SystemExit):
+            return _fail(_describe(error), 1, debug)
+        status = 1 if isinstance(error.code, str) else error.code  # what Typer prints for a shell ends so
     except Exception as error:
-        return _fail(_describe(error), 1, debug)
+        return _fail(_describe(error), _status(error), debug)
     if status == _INTERRUPTED:
         return _fail("interrupted; run the same command again to resume", _INTERRUPTED)
     return _flushed(status if isinstance(status, int) else 0)
@@ -220,17 +291,21 @@ def _todays_option(word: str) -> str:
     return f"{today}{equals}{value}"
 
 
+def _status(error: Exception) -> int:
+    """2 for a usage error of Typer (or of the click that it was built on), as in other programs; else 1."""
+    return int(getattr(error, "exit_code", 1)) if hasattr(error, "format_message") else 1
+
+
 def _describe(error: Exception) -> str:
+    # Errors in the use of a command are Click's; known by this method, so that Click need not be imported.
     usage = getattr(error, "format_message", None)
     if usage is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "pocketiqa"
-        return f"{_one_line(Exception(usage()))} (see: {command} --help)"
+        return f"{_one_line(Exception(usage())).replace(': Value error, ', ': ')} (see: {command} --help)"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return (
-            f"this needs the package {error.name!r}, which is not installed: "
-            "install pocketiqa[train], or pocketiqa[all] for every teacher"
-        )
+        extras = ("train", "teachers") if error.name.partition(".")[0] in _OF_TEACHERS else ("train",)
+        return f"this needs the package {error.name!r}, which is not installed: {install_command(*extras)}"
     if isinstance(error, OSError) and error.errno is not None:
         refused, step = system_words(error)
         where = f" at {os.fsdecode(error.filename)}" if error.filename not in (None, ".", b".") else ""
@@ -240,10 +315,6 @@ def _describe(error: Exception) -> str:
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "too many processes or threads: raise the limit (ulimit -u), or use fewer workers"
     return f"unexpected {type(error).__name__}: {_one_line(error)} (add --debug for the traceback)"
-
-
-# What torch and ONNX Runtime say, which raise no MemoryError.
-_NO_MEMORY = re.compile("can't allocate memory|out of memory|bad_alloc|failed to allocate memory", re.IGNORECASE)
 
 
 def _fail(message: str, status: int, debug: bool = False) -> int:

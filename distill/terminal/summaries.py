@@ -28,6 +28,7 @@ def pool_line(pool: "Pool") -> str:
 
 def pool_summary(pool: "Pool") -> str:
     """A pool in a few lines, bad images with an example of each kind."""
+    # Reversed, so that the first bad image of each kind is the one that stays.
     bad = {ref.status: ref for ref in reversed(list(pool)) if ref.status != "ok"}
     lines = [f"{pool.folder}: {pool_line(pool)}"]
     lines += [f"  {status}, such as {ref.uri}: {ref.reason}" for status, ref in sorted(bad.items())]

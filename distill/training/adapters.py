@@ -23,6 +23,7 @@ def resample(features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
         [B, C, *size]: bilinear; maps that are at least twice as fine are averaged first.
     """
     factors = [max(1, given // wanted) for given, wanted in zip(features.shape[-2:], size, strict=True)]
+    # Bilinear sampling reads four cells around a point; of a finer map it would leave out all others.
     if max(factors) > 1:
         features = functional.avg_pool2d(features, factors)
     # In the coordinates of grid_sample the map reaches from -1 to 1: x -> fraction * (x + 1) - 1.
@@ -30,6 +31,8 @@ def resample(features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     theta[:, 0, 0], theta[:, 1, 1] = valid[:, 1], valid[:, 0]
     theta[:, 0, 2], theta[:, 1, 2] = valid[:, 1] - 1, valid[:, 0] - 1
     grid = functional.affine_grid(theta, [len(features), 1, *size], align_corners=False)
+    # The points at the edges lie outside the centres of the outer cells: "border" repeats those, zeros would darken
+    # them.
     return functional.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -37,8 +40,8 @@ class FeatureAdapter(nn.Module):
     """Student features [B, C, h, w] -> the shape of the teacher's, by a 1x1 convolution (FitNets' regressor).
 
     Args:
-        channels: of the student's map.
-        shape: of one teacher feature, (C,) or (C, h, w).
+        channels: channels of the student's map.
+        shape: shape of one teacher feature, (C,) or (C, h, w).
     """
 
     def __init__(self, channels: int, shape: tuple[int, ...]):
@@ -85,6 +88,7 @@ class TrainedStudent(nn.Module):
             Score [B]; feature error [B] with an adapter; embedding [B, C] if asked for.
         """
         output = self.student(pixels)
+        # Under autocast the map may be bfloat16: too coarse for squared differences.
         features = output.features.float()
         error = embedding = None
         if self.adapter is not None and feature is not None:

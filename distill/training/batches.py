@@ -18,8 +18,14 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.shards import FEATURES
 from teachers.base import Item
 
+# Features that are read before the first step for mean and deviation: more would cost time, fewer would be less exact.
 _STATISTICS_ROWS = 256
+# A channel that is constant in the sample has deviation 0, by which nothing can be divided.
 _SMALLEST_DEVIATION = 1e-6
+_ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
+Size = tuple[int, int]
+LazyBatch = tuple[np.ndarray, Callable[[], Any]]
+"""Indices into examples, and a function that reads what belongs to them."""
 
 
 class Standard:
@@ -30,6 +36,7 @@ class Standard:
     """
 
     def __init__(self, values: np.ndarray):
+        # All axes but the channels. In float64: a sum over rows and positions loses digits in float32.
         axes = (0, *range(2, values.ndim))
         self.mean = values.mean(axes, keepdims=True, dtype=np.float64)[0].astype(np.float32)
         deviation = values.std(axes, keepdims=True, dtype=np.float64)[0]
@@ -40,17 +47,21 @@ class FeatureReader:
     """Cached teacher features of several sources, read row by row, standardised over a sample of the training rows.
 
     Attributes:
-        shape: of one feature, channels first.
+        shape: shape of one feature, channels first.
     """
 
     def __init__(self, sources: Sequence[Source], name: str, examples: Examples, seed: int):
         self._stores = [source.feature_store for source in sources]
         self._name = name
+        # A store can have more shards than a process may hold open files (often 1024); those used last stay open.
         self._handle = lru_cache(maxsize=64)(self._open)
         rows = np.flatnonzero(examples.shard >= 0)
         if not len(rows):
             raise PocketiqaError(f"no training image has the feature {name!r}: label more images with features")
+        # Without standardisation, which is learned below: the first feature says what shape all must have.
         self.shape = self._raw(examples, int(rows[0])).shape
+        # Drawn from the seed, so the same in every process and after a resume; sorted, so that each shard is opened
+        # once.
         sample = np.sort(np.random.default_rng(seed).permutation(rows)[:_STATISTICS_ROWS])
         self._standard = Standard(np.stack([self._checked(examples, int(row)) for row in sample]))
 
@@ -62,6 +73,7 @@ class FeatureReader:
     def _raw(self, examples: Examples, index: int) -> np.ndarray:
         row = int(examples.shard_row[index])
         handle = self._handle(int(examples.source[index]), int(examples.shard[index]))
+        # A slice, so that the bytes of this row alone are read. Stores hold float16, which is too coarse to add up.
         return np.asarray(handle[row : row + 1])[0].astype(np.float32)
 
     def _checked(self, examples: Examples, index: int) -> np.ndarray:
@@ -80,9 +92,6 @@ class FeatureReader:
         return (self._checked(examples, index) - self._standard.mean) * self._standard.scale
 
 
-_ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
-
-
 @dataclass(frozen=True)
 class Batch:
     """The part of a micro-batch that one process computes.
@@ -94,7 +103,7 @@ class Batch:
         valid: float32 [B, 2], the fraction of height and width that is image and not padding.
         feature: float32 [B, ...] standardised teacher features, if training compares with them.
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
-        items: the same views as input of a live teacher, if there is one.
+        items: the same crops as input of a live teacher, if there is one.
     """
 
     pixels: Tensor
@@ -106,7 +115,7 @@ class Batch:
     items: Sequence[Item] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same with its tensors on ``device``; items go there when the teacher scores them."""
+        """The batch with its tensors on ``device``; items go there when the teacher scores them."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
@@ -116,23 +125,28 @@ class Sampler:
 
     def __init__(self, examples: Examples, source_weights: Sequence[float], seed: int):
         self._members = [np.flatnonzero(examples.source == number) for number in range(len(source_weights))]
+        # Rounded once for the source: each pass has the same length, and position p lies in pass p // length.
         self._counts = [round(len(rows) * weight) for rows, weight in zip(self._members, source_weights, strict=True)]
         self._seed = seed
         self._length = sum(self._counts)
         if self._length == 0:
             raise PocketiqaError(f"source weights {list(source_weights)} leave no image in a pass: raise them")
+        # Two, as a batch may begin in one pass and end in the next.
         self._pass = lru_cache(maxsize=2)(self._permuted)
 
     def _permuted(self, number: int) -> np.ndarray:
+        # A generator for each pass: a resumed run draws the pass it is in, and none of those before.
         generator = np.random.default_rng([self._seed, _ORDER, number])
         drawn = []
         for rows, count in zip(self._members, self._counts, strict=True):
+            # All rows of a source come whole times in each pass; which come once more is drawn anew, so that no row is
+            # preferred in the long run. A source without rows has count 0: nothing to divide.
             whole, rest = divmod(count, max(len(rows), 1))
             drawn += [rows] * whole + [generator.permutation(rows)[:rest]]
         return generator.permutation(np.concatenate(drawn))
 
     def at(self, first: int, count: int) -> np.ndarray:
-        """Examples number ``first`` to ``first + count`` of the sequence."""
+        """Examples number ``first`` to ``first + count - 1`` of the sequence."""
         positions = np.arange(first, first + count)
         return np.array([self._pass(int(p // self._length))[p % self._length] for p in positions], dtype=np.int64)
 
@@ -163,9 +177,6 @@ class ExampleCrop:
         return crop[:, ::-1] if self.flip else crop
 
 
-Size = tuple[int, int]
-
-
 def labelled_crop(examples: Examples, caches: Sequence[PixelCache], index: int) -> ExampleCrop:
     """The part of the image that the label of an example is of: all of it or a crop, mirrored or not."""
     height, width = (int(side) for side in caches[examples.source[index]].sizes[examples.row[index]])
@@ -174,12 +185,12 @@ def labelled_crop(examples: Examples, caches: Sequence[PixelCache], index: int) 
 
 
 def crop_pixels(examples: Examples, caches: Sequence[PixelCache], view: ExampleCrop) -> np.ndarray:
-    """What a view of an example shows: uint8 [height, width, 3]."""
+    """Pixels of the crop of an example: uint8 [height, width, 3]."""
     return view.cut(caches[examples.source[view.index]], int(examples.row[view.index]))
 
 
 class CropSampler:
-    """Which views of which examples the batches of one process show.
+    """Which crops of which examples the batches of one process show.
 
     Args:
         examples: the training part.
@@ -188,9 +199,9 @@ class CropSampler:
         crop: height and width of an image -> height and width of the crop.
         horizontal_flip: flip half of the images.
         per_process: images of one micro-batch in one process.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes.
-        seed: of crops and flips.
+        seed: seed of crops and flips.
     """
 
     def __init__(
@@ -204,13 +215,16 @@ class CropSampler:
         self._flip = [horizontal_flip and id(cache) not in mirrored for cache in caches]
 
     def draw(self, micro_batch: int) -> list[ExampleCrop]:
-        """The views of this process in micro-batch number ``micro_batch`` of the run."""
+        """The crops of this process in micro-batch number ``micro_batch`` of the run."""
+        # Consecutive numbers for the processes of a micro-batch: with any number of processes, a step shows the same
+        # images.
         return self.at((micro_batch * self._world + self._rank) * self._per_process, self._per_process)
 
     def at(self, first: int, count: int) -> list[ExampleCrop]:
-        """Views number ``first`` to ``first + count`` of the run, over all processes."""
+        """Crops number ``first`` to ``first + count - 1`` of the run, over all processes."""
         chosen = self._order.at(first, count)
         return [
+            # A generator for each number: a crop depends neither on the batch size nor on the crops before it.
             self._view(int(index), np.random.default_rng([self._seed, _VIEW, first + number]))
             for number, index in enumerate(chosen)
         ]
@@ -221,11 +235,12 @@ class CropSampler:
         random_top, random_left, random_flip = generator.random(3)
         tall, wide = self._crop(whole.height, whole.width)
         flip = whole.flip ^ (self._flip[source] and bool(random_flip < 0.5))
+        # The draws are below 1, so offsets go from 0 to the last possible one.
         down, across = int(random_top * (whole.height - tall + 1)), int(random_left * (whole.width - wide + 1))
         return ExampleCrop(index, whole.top + down, left=whole.left + across, height=tall, width=wide, flip=flip)
 
     def pixels(self, view: ExampleCrop) -> np.ndarray:
-        """What the view shows: uint8 [height, width, 3]."""
+        """Pixels of a crop: uint8 [height, width, 3]."""
         return crop_pixels(self._examples, self._caches, view)
 
 
@@ -238,7 +253,7 @@ class BatchMaker:
         order: which example comes when.
         images: crop and flip.
         features: cached teacher features, if training compares with them.
-        prepare: makes input of a live teacher of a view, uint8 [H, W, 3], if there is one.
+        prepare: makes the input of a live teacher from a crop, uint8 [H, W, 3]; None without one.
         fraction: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 
@@ -249,6 +264,7 @@ class BatchMaker:
         self._examples = examples.with_mean_weight_one()
         self._features, self._prepare = features, prepare
         crop = images.crop_size
+        # One size for the whole run: how far an image is filled up does not depend on the others in its batch.
         self._canvas = (crop, crop) if crop else _largest(examples, caches)
         self._views = CropSampler(
             examples, caches, order, self._crop, horizontal_flip=images.horizontal_flip, **fraction
@@ -258,13 +274,13 @@ class BatchMaker:
         return min(height, self._canvas[0]), min(width, self._canvas[1])
 
     def _feature(self, features: FeatureReader, view: ExampleCrop) -> np.ndarray:
-        """The cached feature of a view; mirrored where the view shows the mirror image of what was labelled."""
+        """The cached feature of a crop; mirrored where the crop shows the mirror image of what was labelled."""
         feature = features.read(self._examples, view.index)
         mirrored = view.flip != bool(self._examples.flipped[view.index])
         return feature[..., ::-1] if mirrored and feature.ndim == 3 else feature
 
     def sample_items(self, count: int) -> list[Item]:
-        """The first ``count`` views of the run, the same in every process, as input of the live teacher."""
+        """The first ``count`` crops of the run, the same in every process, as input of the live teacher."""
         views = (np.ascontiguousarray(self._views.pixels(view)) for view in self._views.at(0, count))
         return [] if self._prepare is None else [self._prepare(view) for view in views]
 
@@ -274,6 +290,7 @@ class BatchMaker:
         chosen = np.array([view.index for view in views], dtype=np.int64)
         pixels = np.empty((len(views), *self._canvas, 3), dtype=np.uint8)
         valid = np.empty((len(views), 2), dtype=np.float32)
+        # A mirrored crop has a negative stride, which torch refuses; a live teacher may make tensors of it.
         shown = [np.ascontiguousarray(self._views.pixels(view)) for view in views]
         for number, view in enumerate(shown):
             valid[number] = np.divide(view.shape[:2], self._canvas)
@@ -290,7 +307,7 @@ def padded(view: np.ndarray, canvas: Size) -> np.ndarray:
     """Fill up at the bottom and right with the mirrored image: no foreign content, no hard edge.
 
     Args:
-        view: uint8 [h, w, 3].
+        view: crop, uint8 [h, w, 3].
         canvas: height and width of the result; a side that is longer already stays.
     """
     missing = [max(0, side - given) for side, given in zip(canvas, view.shape[:2], strict=True)]
@@ -298,13 +315,9 @@ def padded(view: np.ndarray, canvas: Size) -> np.ndarray:
 
 
 def _largest(examples: Examples, caches: Sequence[PixelCache]) -> Size:
-    """Height and width that what every label is of fits into."""
+    """The largest height and the largest width of what the labels are of."""
     views = [labelled_crop(examples, caches, index) for index in range(len(examples))]
     return max(view.height for view in views), max(view.width for view in views)
-
-
-LazyBatch = tuple[np.ndarray, Callable[[], Any]]
-"""Indices into examples, and a function that reads what belongs to them."""
 
 
 def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[list[int]]:

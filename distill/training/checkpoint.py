@@ -23,6 +23,7 @@ from pseudo_labels.files import canonical_json, digest_of, sha256_bytes, staged_
 
 FORMAT = 1
 PROGRESS = "progress.json"
+# The newest, and the one before it in case the newest turns out incomplete.
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -63,14 +64,14 @@ class Checkpoint:
 
 
 class _TornError(Exception):
-    """A checkpoint that is not all there."""
+    """A part of a checkpoint is missing."""
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: of the checkpoints; made when the first one is saved.
+        folder: folder of the checkpoints; made when the first one is saved.
         run: digest of what determines the run; a checkpoint of another run is refused.
     """
 
@@ -93,6 +94,7 @@ class Checkpoints:
         Raises:
             StorageFullError: the disk is full; the earlier checkpoints are untouched.
         """
+        # Digests are of the bytes in memory: what a faulty disk gives back later is compared with what was meant.
         files = {f"{name}.safetensors": _serialised(part) for name, part in tensors.items()}
         record = {
             "format": FORMAT,
@@ -100,6 +102,7 @@ class Checkpoints:
             "progress": asdict(progress),
             "files": {name: {"bytes": len(data), "sha256": sha256_bytes(data)} for name, data in files.items()},
         }
+        # Flushed to the disk and renamed: a killed process leaves a hidden folder, which ``clean`` removes.
         with staged_folder(self.path(progress.step)) as staged:
             for name, data in files.items():
                 (staged / name).write_bytes(data)
@@ -113,6 +116,7 @@ class Checkpoints:
         for step in kept[:-1]:
             try:
                 best.add(self._record(step)[0].best_step)
+            # Pruning comes after the commit: a corrupt older checkpoint must not fail a run that has just been saved.
             except (_TornError, IntegrityError):
                 continue
         for step in self.steps():
@@ -128,15 +132,17 @@ class Checkpoints:
                 shutil.rmtree(self.path(step))
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint, and why newer ones were passed over.
+        """The newest complete checkpoint, and why newer ones were not used.
 
         Raises:
-            IntegrityError: the newest complete one was altered.
+            IntegrityError: it was altered.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
             try:
                 return self._load(step), notes
+            # Only what is incomplete is passed over, as a crash of the machine can leave it. An altered checkpoint
+            # raises: to go back in silence would hide that somebody changed it.
             except _TornError as error:
                 notes.append(f"{self.path(step)} is incomplete ({error}): an earlier checkpoint is used")
         return None, notes
@@ -164,14 +170,17 @@ class Checkpoints:
         except ValueError as error:
             raise _TornError(f"{PROGRESS} is not whole") from error
         try:
+            # Before anything in it is believed: an edited step or score is as wrong as an edited weight.
             digest = record.pop("digest")
             if digest != digest_of(record):
                 raise _altered(path, "its own digest does not match")
             if record["format"] != FORMAT:
                 raise PocketiqaError(f"{path} has format version {record['format']!r}, this pocketiqa reads {FORMAT}")
+            # The folder may have been copied from a run with other settings or data.
             if record["run"] != self._run:
                 raise _altered(path, "it belongs to a run with other settings or data")
             return RunState(**record["progress"]), record["files"]
+        # JSON of another shape: not written by this program, or edited.
         except (AttributeError, KeyError, TypeError) as error:
             raise _altered(path, f"{type(error).__name__} while reading it") from error
 
@@ -189,6 +198,7 @@ def _read(path: Path, expected: Mapping[str, Any]) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise _TornError(f"{path.name} is missing") from error
+    # Fewer bytes: not written to the end. As many, but other ones: changed afterwards.
     if len(data) < expected["bytes"]:
         raise _TornError(f"{path.name} has {len(data)} of {expected['bytes']} bytes")
     if sha256_bytes(data) != expected["sha256"]:
@@ -223,6 +233,7 @@ def load_tensors(module: nn.Module, tensors: Tensors) -> None:
 def optimizer_tensors(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Tensors:
     """The optimiser's state as flat tensors: ``<parameter>.<quantity>``, such as ``head.weight.exp_avg``."""
     return {
+        # By name: torch's own state dict numbers parameters group by group, and a reader could not tell whose they are.
         f"{name}.{quantity}": value
         for name, parameter in named
         for quantity, value in optimizer.state.get(parameter, {}).items()
@@ -232,11 +243,14 @@ def optimizer_tensors(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parame
 def load_optimizer(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]], tensors: Tensors) -> None:
     """Inverse of ``optimizer_tensors``; moments get the memory layout of their parameter, as in an unbroken run."""
     parameters = dict(named)
+    # A parameter without an entry has not had a gradient yet; torch makes its state at the first one.
     for key, value in tensors.items():
         name, _, quantity = key.rpartition(".")
         if name not in parameters:
             raise IntegrityError(f"the checkpoint's optimizer knows {name!r}, which is no parameter of the model")
         parameter = parameters[name]
+        # The count of steps has no dimension, and stays on the CPU as torch keeps it; moments go to the device of their
+        # parameter.
         moment = value.shape == parameter.shape and value.ndim > 0
         restored = torch.empty_like(parameter).detach().copy_(value) if moment else value.clone()
         optimizer.state[parameter][quantity] = restored

@@ -20,6 +20,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        # all_reduce works in place, and takes contiguous tensors only.
         total = tensor.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total
@@ -47,6 +48,7 @@ def gather_rows(tensor: Tensor) -> Tensor:
         return tensor
     rows = [torch.empty_like(tensor) for _ in range(world_size())]
     distributed.all_gather(rows, tensor.detach().contiguous())
+    # What comes through the network has no gradient; the own rows are put back with theirs.
     rows[distributed.get_rank()] = tensor
     return torch.cat(rows)
 
@@ -68,6 +70,7 @@ class SyncNorm(nn.BatchNorm2d):
 
     def __init__(self, norm: nn.BatchNorm2d):
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        # The same objects, not copies: their values and their names in the state dict stay.
         for name, parameter in norm.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
         for name, buffer in norm.named_buffers(recurse=False):
@@ -86,6 +89,7 @@ class SyncNorm(nn.BatchNorm2d):
     def _normalise(self, rows: Tensor) -> Tensor:
         # Half-precision sums over a batch lose too much; like torch's own, the statistics are float32 at least.
         values = rows if rows.dtype == torch.float64 else rows.float()
+        # Sums and count in one message. float32 counts exactly up to 2^24 positions.
         sums = torch.cat([values.sum((0, 2, 3)), values.new_tensor([values.numel() // values.shape[1]])])
         sums = sum_over_processes(sums)
         count = sums[-1].detach()
@@ -107,6 +111,7 @@ class SyncNorm(nn.BatchNorm2d):
             return
         batches = cast(Tensor, self.num_batches_tracked).add_(1)
         fraction = self.momentum if self.momentum is not None else 1.0 / float(batches)
+        # As torch does: running statistics take the unbiased variance, normalisation the biased one.
         unbiased = variance * (count / (count - 1).clamp_min(1))
         cast(Tensor, self.running_mean).lerp_(mean, fraction)
         cast(Tensor, self.running_var).lerp_(unbiased, fraction)
@@ -125,6 +130,7 @@ def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
 
     On CUDA that is torch's fused SyncBatchNorm, through timm's converter, which knows BatchNormAct2d.
     """
+    # torch's SyncBatchNorm needs a GPU; SyncNorm does the same on the CPU.
     if device.type == "cuda":
         return convert_sync_batchnorm(model)
     _replace(model)

@@ -4,8 +4,10 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -15,8 +17,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, LoggerType
+from torch import nn
 
 from distill.recipe.training import LoopSettings
+from distill.training.distributed import sum_of_ints
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.parallel import usable_cores
 from students.runtime import MOST_BYTES, keep_freed_memory
@@ -128,12 +132,23 @@ def training_environment(config: LoopSettings, trackers: Path) -> Iterator[Accel
             yield accelerator
 
 
-@contextmanager
-def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
-    """An Accelerator for one run, whose settings are forgotten afterwards."""
+def check_machine(config: LoopSettings) -> None:
+    """Refuse settings that this machine cannot follow.
+
+    Raises:
+        PocketiqaError: an unknown tracker, or a precision that needs another device.
+    """
     known = [str(kind) for kind in LoggerType if kind != LoggerType.ALL]
     if config.tracker not in ("none", *known):
         raise PocketiqaError(f"tracker {config.tracker!r} is unknown: choose none or one of {', '.join(sorted(known))}")
+    if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.accelerator.is_available()):
+        raise PocketiqaError("mixed_precision 'fp16' needs a GPU: choose 'bf16' or 'no' on this machine")
+
+
+@contextmanager
+def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerator]:
+    """An Accelerator for one run, whose settings are forgotten afterwards."""
+    check_machine(config)
     try:
         accelerator = Accelerator(
             # Explicit where there is no GPU: otherwise several processes would not form one group.
@@ -151,8 +166,6 @@ def _accelerator_of(config: LoopSettings, trackers: Path) -> Iterator[Accelerato
         raise PocketiqaError(f"Accelerate cannot set up this run: {error}") from error
     leave_group_at_exit()
     try:
-        if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-            raise PocketiqaError("mixed_precision 'fp16' needs a GPU: choose 'bf16' or 'no' on this machine")
         yield accelerator
     finally:
         for tracker in accelerator.trackers:
@@ -176,7 +189,148 @@ def _threads_of(config: LoopSettings, accelerator: Accelerator) -> Iterator[None
 
 
 def _fraction_of_cores(accelerator: Accelerator) -> int:
-    here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
+    return _asked_for(accelerator) or max(1, usable_cores() // _processes_here(accelerator))
+
+
+def _processes_here(accelerator: Accelerator) -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
+
+
+def _asked_for(accelerator: Accelerator) -> int:
+    """The number in OMP_NUM_THREADS, if the user set it; else 0."""
     # Launchers set the variable to 1 for each of several processes by themselves; for a single one, the user set it.
-    asked = os.environ.get("OMP_NUM_THREADS", "") if here == 1 else ""
-    return int(asked) if asked.isdigit() and int(asked) > 0 else max(1, usable_cores() // here)
+    asked = os.environ.get("OMP_NUM_THREADS", "") if _processes_here(accelerator) == 1 else ""
+    return int(asked) if asked.isdigit() else 0
+
+
+@dataclass(frozen=True)
+class ThreadChoice:
+    """The CPU threads of a run whose settings name none.
+
+    Attributes:
+        number: of threads of each process.
+        words: what a person should know of the choice.
+    """
+
+    number: int
+    words: str
+
+
+def choose_threads(config: LoopSettings, accelerator: Accelerator, earlier: int | None) -> ThreadChoice | None:
+    """Let the machine decide how many threads torch uses from now on: as many as make it faster at this moment.
+
+    A thread that waits for a core keeps all others waiting, many times in each step: on a busy machine, one thread for
+    each core is slower than one thread by a factor of ten and more. All processes must call this together.
+
+    Args:
+        config: of the run.
+        accelerator: of the run.
+        earlier: number with which the run began, if it is resumed: another one would round otherwise.
+
+    Returns:
+        The number that was set; None where there is nothing to choose: the settings or OMP_NUM_THREADS name a number,
+        there is one core, or a GPU computes.
+    """
+    if accelerator.device.type != "cpu" or config.threads is not None:
+        return None
+    # The main process decides for all: the others wait here, and do not disturb what it measures.
+    choice = _own_choice(accelerator, earlier) if accelerator.is_main_process else None
+    number = sum_of_ints(0 if choice is None else choice.number, accelerator.device)
+    if number == 0:
+        return None
+    torch.set_num_threads(number)
+    return choice or ThreadChoice(number, "")
+
+
+def _own_choice(accelerator: Accelerator, earlier: int | None) -> ThreadChoice | None:
+    most = max(1, usable_cores() // _processes_here(accelerator))
+    if _asked_for(accelerator):
+        return None
+    if earlier is not None:
+        return _as_before(earlier, most)
+    return None if most == 1 else _measured(most)
+
+
+def _as_before(number: int, most: int) -> ThreadChoice:
+    words = f"training with {_threads_words(number)}, as this run began"
+    if number > most:
+        words += (
+            f": there are cores for {most} now, and with 'threads: {most}' the rest is faster, and rounds otherwise"
+        )
+    return ThreadChoice(number, words)
+
+
+def _measured(most: int) -> ThreadChoice:
+    seconds = time_threads(most, _Calibration().seconds_with)
+    number = fastest(seconds)
+    others = ", ".join(
+        f"with {other} {seconds[number] / taken:.1f} times as fast"
+        for other, taken in seconds.items()
+        if other != number
+    )
+    return ThreadChoice(
+        number,
+        f"training with {_threads_words(number)} of at most {most}, by a measurement just now ({others}); the key "
+        "'threads' sets another number",
+    )
+
+
+def _threads_words(number: int) -> str:
+    return f"{number} CPU thread{'s' if number > 1 else ''}"
+
+
+# A number of threads must be faster by so much than a smaller one: more of them disturb others, and are disturbed.
+_WORTH = 1.15
+_CALIBRATION_S = 0.15
+
+
+def time_threads(most: int, seconds_with: Callable[[int], float]) -> dict[int, float]:
+    """Seconds of a piece of work by number of threads: 1, 2, 4 ... and ``most``, until more are no longer faster.
+
+    Args:
+        most: largest number.
+        seconds_with: seconds of the work with so many threads.
+    """
+    seconds: dict[int, float] = {}
+    for number in sorted({most, *(1 << power for power in range(most.bit_length()) if 1 << power <= most)}):
+        seconds[number] = seconds_with(number)
+        if fastest(seconds) != number:
+            break
+    return seconds
+
+
+def fastest(seconds: Mapping[int, float]) -> int:
+    """The smallest number of threads that hardly any larger one beats; ``seconds`` of the same work, by number."""
+    best, *larger = sorted(seconds)
+    for number in larger:
+        if seconds[number] * _WORTH < seconds[best]:
+            best = number
+    return best
+
+
+class _Calibration:
+    """A piece of work like that of a training step: two convolutions and a normalisation, forward and backward."""
+
+    def __init__(self) -> None:
+        # Of its own generator: the run's random numbers are as they would be without it.
+        with torch.random.fork_rng(devices=[]):
+            self._net = nn.Sequential(
+                nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 1)
+            )
+            self._images = torch.rand(8, 32, 56, 56)
+
+    def seconds_with(self, threads: int) -> float:
+        """Mean seconds of one pass, over a moment that is long enough to meet the other programs of the machine."""
+        torch.set_num_threads(threads)
+        self._once()  # starts the threads
+        started, seconds, passes = time.perf_counter(), 0.0, 0
+        # Three passes at least, unless they are so slow that the answer is plain.
+        while seconds < _CALIBRATION_S or (passes < 3 and seconds < 4 * _CALIBRATION_S):
+            self._once()
+            passes += 1
+            seconds = time.perf_counter() - started
+        return seconds / passes
+
+    def _once(self) -> None:
+        self._net.zero_grad()
+        self._net(self._images).square().mean().backward()

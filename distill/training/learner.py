@@ -14,7 +14,7 @@ class MovableBatch(Protocol):
     """The part of a micro-batch that one process computes."""
 
     def to(self, device: torch.device) -> Any:
-        """The same on ``device``."""
+        """The batch on ``device``."""
         ...
 
 
@@ -32,7 +32,7 @@ class Learner(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """The same, unwrapped; the optimiser's state is stored under its parameters' names."""
+        """``model`` without that wrapper; the optimiser's state is stored under its parameters' names."""
         ...
 
     @property

@@ -18,7 +18,7 @@ from teachers.registry import build_teacher
 
 
 class LiveTeacher:
-    """Scores, confidences and standardised features of a batch's own views.
+    """Scores, confidences and standardised features of the very crops of a batch.
 
     Args:
         settings: which teacher.
@@ -54,7 +54,7 @@ class LiveTeacher:
             view: uint8 [H, W, 3].
 
         Raises:
-            PocketiqaError: the view is too small for this teacher.
+            PocketiqaError: the crop is too small for this teacher.
         """
         try:
             return self._teacher.preprocess(view, None)
@@ -66,6 +66,7 @@ class LiveTeacher:
 
     def learn_scale(self, items: Sequence[Item], batch_size: int) -> tuple[int, ...]:
         """Take mean and deviation of the feature from a sample; returns the shape of one."""
+        # In portions as large as a batch: what fits into memory in training fits here.
         starts = range(0, len(items), batch_size)
         outputs = [output for start in starts for _, output in self._score(items[start : start + batch_size])]
         values = torch.cat([output.features[self._features[0]].float().cpu() for output in outputs])
@@ -76,15 +77,19 @@ class LiveTeacher:
     def relabel(self, batch: Batch) -> Batch:
         """The batch with this teacher's scores as labels; rows that it cannot score have weight 0."""
         items, device = batch.items or (), batch.target.device
+        # These weights keep their scale, unlike those of stored labels: their mean over the run is not known
+        # beforehand.
         target, weight = torch.zeros(len(items)), torch.zeros(len(items))
         feature: Tensor | None = None
         for rows, output in self._score(items):
             answered = output.score.isfinite()
+            # Weight 0 does not silence NaN (0 * NaN is NaN), so the target becomes a number.
             target[rows] = output.score.nan_to_num(0.0)
             weight[rows] = answered * _confidences(output)
             if self._standard is not None:
                 mean, scale = (value.to(device) for value in self._standard)
                 own = (output.features[self._features[0]].float().to(device) - mean) * scale
+                # The shape is known once the first output is there.
                 feature = own.new_zeros(len(items), *own.shape[1:]) if feature is None else feature
                 feature[rows] = own
         moved = weight.to(device)
@@ -100,6 +105,7 @@ class LiveTeacher:
     @torch.no_grad()
     def _score(self, items: Sequence[Item]) -> list[tuple[list[int], TeacherOutput]]:
         """Answers for items of equal shapes together, with their positions."""
+        # A teacher takes batches of one shape; crops of images smaller than crop_size have others.
         by_shape: dict[Any, list[int]] = {}
         for row, item in enumerate(items):
             by_shape.setdefault(shapes(item), []).append(row)
@@ -113,5 +119,6 @@ class LiveTeacher:
 
 
 def _confidences(output: TeacherOutput) -> Tensor:
+    # Without a spread, ``confidence`` is 1.
     spreads = [float("nan")] * len(output.score) if output.score_std is None else output.score_std.tolist()
     return torch.tensor([confidence(spread) for spread in spreads])

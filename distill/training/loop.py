@@ -1,9 +1,7 @@
 """The training loop itself: what is trained is built outside (``distill.training.run``) and passed in."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from distill.recipe.training import LoopSettings
 from distill.training.checkpoint import Checkpoint, Checkpoints, RunState, load_optimizer, optimizer_tensors
 from distill.training.distributed import sum_of_ints
 from distill.training.environment import interruption, prefetched
-from distill.training.history import HISTORY, TIMINGS, History, Mean, append_line
+from distill.training.history import HISTORY, TIMINGS, Clock, History, Mean, append_line
 from distill.training.learner import Learner, MovableBatch
 from distill.training.optim import learning_rate
 from pseudo_labels.errors import PocketiqaError
@@ -25,6 +23,7 @@ from pseudo_labels.parallel import Progress
 from teachers.launch import is_out_of_memory, release_memory
 
 REMEDY = "lower optimizer.learning_rate or optimizer.clip_norm, or use mixed_precision bf16 or no"
+Warn = Callable[[str], None]
 
 
 class NonFiniteError(PocketiqaError):
@@ -42,9 +41,9 @@ class Gradient:
         part_images: most images that are computed at once; None for a whole micro-batch.
 
     Args:
-        accelerator: of the run.
+        accelerator: accelerator of the run.
         learner: what is trained.
-        config: of the run.
+        config: config of the run.
         part_images: images at a time that fitted into memory before the run was interrupted.
     """
 
@@ -62,10 +61,12 @@ class Gradient:
             NonFiniteError: names the step and the loss terms.
             PocketiqaError: memory ran out and smaller parts are not possible; names what to set.
         """
+        # The background thread hands out each micro-batch once, and another try needs the same ones.
         taken: list[MovableBatch] = []
         while True:
             try:
                 return self._added_up(step, batches, taken)
+            # On a GPU torch raises a subclass of RuntimeError, on the CPU a plain one, and numpy a MemoryError.
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -100,12 +101,14 @@ class Gradient:
         if not all(math.isfinite(value) for value in values.values()):
             raise NonFiniteError(f"a loss is not finite at step {step} of {self._config.steps} ({values}): {REMEDY}")
         # Each process holds its own part of the gradient of one common loss; the wrapper averages them.
+        # Accelerate itself divides by accumulation_steps.
         self._accelerator.backward(total * (fraction * self._accelerator.num_processes))
         return values
 
     def _halve(self, step: int, error: BaseException) -> None:
         config, processes = self._config, self._accelerator.num_processes
         whole = config.batch_size // (processes * config.accumulation_steps)
+        # A checkpoint of fewer processes, whose micro-batches were larger, may have left a part_images above the whole.
         tried = min(self.part_images or whole, whole)
         where = f"out of memory at step {step} with"
         if tried == 1:
@@ -113,6 +116,8 @@ class Gradient:
                 f"{where} one image at a time: let the teacher or student see fewer pixels, train less of it, use "
                 "mixed_precision bf16, or an option of the teacher that saves memory; checkpoints are kept"
             ) from error
+        # The other processes may have had enough memory: they wait for this one in the middle of the step, and do not
+        # begin it again. A loss that compares images changes if the batch is cut.
         if processes > 1 or self._learner.cut is None:
             raise PocketiqaError(
                 f"{where} micro-batches of {whole} images: set accumulation_steps to {2 * config.accumulation_steps} "
@@ -126,16 +131,15 @@ class Gradient:
         # Accelerate's wrapper passes this on only at the end of a step.
         inner: Optimizer = getattr(optimizer, "optimizer", optimizer)
         inner.zero_grad()
+        # The remainder of this counter tells Accelerate which micro-batch ends the step.
         self._accelerator.step -= self._accelerator.step % self._config.accumulation_steps
         release_memory()
 
 
 def _mixed(*numbers: int) -> int:
     """A seed from several numbers, without a pattern that neighbouring steps share."""
+    # 63 bits: a number that no 64-bit integer type takes for a negative one.
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-Warn = Callable[[str], None]
 
 
 class InterruptedRunError(PocketiqaError):
@@ -147,10 +151,10 @@ class RunParts:
     """What a run is made of, ready for use on this process's device.
 
     Attributes:
-        accelerator: of this run.
+        accelerator: accelerator of this run.
         learner: what is trained.
-        checkpoints: of this run.
-        folder: of this run.
+        checkpoints: checkpoints of this run.
+        folder: folder of this run.
     """
 
     accelerator: Accelerator
@@ -172,6 +176,7 @@ class Trainer:
         self._warn = warn or _silent
         self._gradient = Gradient(parts.accelerator, parts.learner, config, self.progress.part_images)
         self._means = Mean(self.progress.means)
+        # One writer. Opening the history removes what a killed run wrote after its last checkpoint.
         self._history = History(parts.folder / HISTORY, self.progress.history_bytes) if self._main else None
 
     @property
@@ -181,6 +186,8 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._learner.restore(checkpoint)
         load_optimizer(self._raw_optimizer, self._learner.module.named_parameters(), checkpoint.tensors["optimizer"])
+        # The scale of fp16 gradients follows from the steps before: at its first value, a resumed run would skip other
+        # steps than an unbroken one.
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(checkpoint.progress.scaler)
 
@@ -190,6 +197,7 @@ class Trainer:
         config, progress = self._config, self.progress
         if progress.step >= config.steps or config.patience is None or progress.best_step is None:
             return progress.step >= config.steps
+        # From the checkpoint alone, so that a resumed run ends at the same step.
         return (progress.step - progress.best_step) // config.validate_every_steps >= config.patience
 
     def run(self, progress: Progress | None) -> None:
@@ -200,17 +208,22 @@ class Trainer:
             NonFiniteError: names the step and the loss terms.
         """
         config = self._config
+        # Micro-batches are numbered over the whole run: a resumed one asks for the number that comes next.
         first = self.progress.step * config.accumulation_steps
         total = config.steps * config.accumulation_steps
-        clock = _Clock()
+        clock = Clock()
         with interruption() as asked, prefetched(self._learner.make_batch, first, total) as batches:
             while not self.done:
                 step = self.progress.step + 1
                 with clock.step():
                     self._step(step, clock.waiting(batches))
+                if slow := clock.slow_step():
+                    self._warn(f"step {step} {slow}")
                 saved = self._after(step, clock)
                 if progress:
                     progress(step, config.steps)
+                # A signal may reach one process alone, or each in another step. All of them ask after every step, so
+                # that they stop at the same one; a process that went on alone would wait for the others.
                 if sum_of_ints(bool(asked.wish), self._accelerator.device) and not self.done:
                     if not saved:
                         self._save()
@@ -222,13 +235,17 @@ class Trainer:
     def _step(self, step: int, batches: Iterator[MovableBatch]) -> None:
         """One optimiser step (1-based), over all micro-batches and processes."""
         config, learner = self._config, self._learner
+        # In every step: a validation after the last one may have left the model in evaluation mode.
         learner.begin_step()
+        # A function of the step: the schedule has no state that a checkpoint must hold.
         rate = learning_rate(step - 1, config.steps, config.optimizer)
         for group in learner.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         values = self._gradient.of_step(step, batches)
         norm = self._accelerator.clip_grad_norm_(learner.module.parameters(), config.optimizer.clip_norm)
         values["gradient_norm"] = float(norm) if norm is not None else math.nan
+        # With a scaler (fp16), a gradient that overflows now and then is expected: the scaler skips the step and lowers
+        # its scale.
         if not math.isfinite(values["gradient_norm"]) and self._accelerator.scaler is None:
             raise NonFiniteError(f"the gradient is not finite at step {step} (losses {values}): {REMEDY}")
         learner.optimizer.step()
@@ -236,7 +253,7 @@ class Trainer:
         learner.after_step()
         self._means.add({**values, "learning_rate": rate})
 
-    def _after(self, step: int, clock: "_Clock") -> bool:
+    def _after(self, step: int, clock: Clock) -> bool:
         """Record, validate and save as configured; returns whether a checkpoint was written."""
         config, last = self._config, step == self._config.steps
         self._advance(step=step, images_seen=step * config.batch_size)
@@ -244,10 +261,13 @@ class Trainer:
         if last or step % config.log_every_steps == 0:
             self._record({"kind": "train", **self._means.take()})
             if self._main:
+                # In no checkpoint and never cut back: times differ from run to run, the history must not.
                 append_line(self._parts.folder / TIMINGS, {"step": step, **clock.take(config.batch_size)})
+        # Validation before the checkpoint, which then holds its record and the best score.
         better = False
         if last or step % config.validate_every_steps == 0:
             better = self._validate(step)
+        # A better step is saved at once: its weights may be those that are kept in the end.
         save = self.done or better or step % config.checkpoint_every_steps == 0
         if save:
             self._save()
@@ -267,6 +287,7 @@ class Trainer:
 
     def _validate(self, step: int) -> bool:
         validation = self._learner.validate()
+        # Of equal scores, the first stays the best. All processes have the same score, and decide alike.
         better = self.progress.best_score is None or validation["score"] > self.progress.best_score
         if better:
             self._advance(best_step=step, best_score=validation["score"])
@@ -281,6 +302,7 @@ class Trainer:
         if self._history is not None:
             self._history.append(record)
         kind = str(values["kind"])
+        # Trackers take plain numbers; what is nested, such as the sources of a validation, is in the history only.
         flat = {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, float)}
         self._accelerator.log(flat, step=self.progress.step)
 
@@ -288,6 +310,8 @@ class Trainer:
         """Commit a checkpoint of this step; the main process writes, the others wait."""
         parts = self._parts
         if self._history is not None:
+            # First the history, to the disk: the checkpoint states its length, and a history that is shorter than
+            # stated stops a resume.
             self._history.commit()
             scaler = self._accelerator.scaler
             self._advance(
@@ -296,6 +320,7 @@ class Trainer:
                 scaler=dict(scaler.state_dict()) if scaler is not None else {},
             )
             named = self._learner.module.named_parameters()
+            # Weights, buffers and moments are the same in every process: gradients are averaged, statistics shared.
             tensors = {**self._learner.state(), "optimizer": optimizer_tensors(self._raw_optimizer, named)}
             parts.checkpoints.save(self.progress, tensors)
         self._accelerator.wait_for_everyone()
@@ -303,36 +328,3 @@ class Trainer:
 
 def _silent(_text: str) -> None:
     pass
-
-
-class _Clock:
-    """Images a second between records (validation and checkpoints apart), and how long the steps waited for batches."""
-
-    def __init__(self) -> None:
-        self._seconds, self._steps, self._waited = 0.0, 0, 0.0
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Time one optimiser step."""
-        start = time.perf_counter()
-        yield
-        self._seconds += time.perf_counter() - start
-        self._steps += 1
-
-    def waiting(self, batches: Iterator[MovableBatch]) -> Iterator[MovableBatch]:
-        """The same batches, while the time it takes to get each is counted."""
-        while True:
-            start = time.perf_counter()
-            batch = next(batches)
-            self._waited += time.perf_counter() - start
-            yield batch
-
-    def take(self, batch_size: int) -> dict[str, float]:
-        """The numbers since the last call."""
-        numbers = {
-            "seconds": round(self._seconds, 4),
-            "images_per_s": round(self._steps * batch_size / self._seconds, 3),
-            "waited_s": round(self._waited, 4),
-        }
-        self._seconds, self._steps, self._waited = 0.0, 0, 0.0
-        return numbers

@@ -19,6 +19,8 @@ _MIN_SPREAD = 1e-6
 # A batch of predictions with less spread than this is treated as if it had it: the correlation's gradient grows with
 # one over the spread, and the first steps of a student that gives every image the same score must not explode.
 _MIN_PREDICTED_SPREAD = 1e-3
+Terms = dict[str, Tensor]
+_Recipe = Mapping[str, tuple[float, Callable[[], Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ def plcc_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     Constant predictions have no correlation: they cost 1, with a finite gradient that pulls them apart in the right
     order.
     """
+    # The smallest float above 0: where no row has a weight, all fractions are 0 and not 0 / 0.
     fraction = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
     centred_target = target - (fraction * target).sum()
     target_variance = (fraction * centred_target.square()).sum()
+    # Not 0.0 alone: backward() needs a result that depends on the predictions.
     if target_variance <= _MIN_SPREAD**2:
         return prediction.sum() * 0.0
     centred = prediction - (fraction * prediction).sum()
@@ -82,7 +86,9 @@ def ranking_loss(prediction: Tensor, target: Tensor, weight: Tensor, margin: flo
         The weighted mean over pairs; 0 where no pair differs.
     """
     difference = target[:, None] - target[None, :]
+    # correction=0: the deviation of a single image is 0 then, and not NaN.
     limit = margin * target.std(correction=0) if kind == "relative" else margin
+    # Of (i, j) and (j, i) only the one whose first image is the better: each pair counts once.
     better = difference > _MIN_SPREAD
     pair_weight = weight[:, None] * weight[None, :] * better
     cost = functional.relu(difference.clamp(max=limit) - (prediction[:, None] - prediction[None, :]))
@@ -129,10 +135,6 @@ def relational_loss(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     return (fraction * cost).sum()
 
 
-Terms = dict[str, Tensor]
-_Recipe = Mapping[str, tuple[float, Callable[[], Tensor]]]
-
-
 def score_loss_of(batch: LossInputs, options: ScoreLossSettings) -> tuple[Tensor, Terms]:
     """Weighted sum of the losses on scores with a weight above 0.
 
@@ -143,7 +145,7 @@ def score_loss_of(batch: LossInputs, options: ScoreLossSettings) -> tuple[Tensor
 
 
 def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]:
-    """The same with the losses on features.
+    """Weighted sum of the losses on scores and on features with a weight above 0.
 
     Args:
         batch: what the losses compare, over all processes.
@@ -164,6 +166,8 @@ def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]
 
 def _weighted_sum(batch: LossInputs, recipe: _Recipe) -> tuple[Tensor, Terms]:
     terms = {name: compute() for name, (weight, compute) in recipe.items() if weight > 0}
+    # Every parameter gets a gradient, of 0 where no loss looks at the score: DistributedDataParallel expects one from
+    # each. A score that is NaN makes the total NaN, too.
     total = batch.prediction.sum() * 0.0
     for name, term in terms.items():
         total = total + recipe[name][0] * term

@@ -39,6 +39,7 @@ class Average:
     def take(self, present: Mapping[str, Tensor]) -> None:
         """Take in the present tensors, under the same names; what is not floating point is copied."""
         self.updates += 1
+        # 1 in the first update, whatever the decay: the tensors that the average was made with leave no trace.
         fraction = 1.0 - min(self.decay, (1.0 - 1.0 / self.updates) ** (_GAMMA + 1))
         for name, average in self.tensors.items():
             if average.is_floating_point():
@@ -56,6 +57,7 @@ class Ema(Average, Generic[Model]):
 
     def __init__(self, model: Model, decay: float):
         self.model: Model = deepcopy(model).eval().requires_grad_(False)
+        # A state dict shares its memory with the model: what is averaged in place is the model.
         super().__init__(self.model.state_dict(), decay)
 
     def update(self, model: nn.Module) -> None:
@@ -79,6 +81,7 @@ def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
         return peak * (step + 1) / (warmup + 1)
     if settings.schedule == "step":
         return peak * settings.step_factor ** sum(step >= fraction * steps for fraction in settings.step_at)
+    # Below 1 even in the last step (0-based); steps are more than those of the warm-up (``LoopSettings``).
     progress = (step - warmup) / (steps - warmup)
     floor = settings.min_learning_rate_ratio
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))
@@ -107,6 +110,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
         groups.setdefault((_rate_of(name, settings.learning_rate_multipliers), decay), []).append(parameter)
     return AdamW(
         [{"params": members, "weight_decay": decay, "rate": rate} for (rate, decay), members in groups.items()],
+        # A first value only: the loop sets the rate of each group before every step.
         lr=settings.learning_rate,
         betas=settings.betas,
     )

@@ -10,7 +10,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from distill.data.split import SPLIT, Split, join_groups, split_groups
 from distill.recipe.training import LoopSettings
 from distill.training.checkpoint import Checkpoint, Checkpoints
 from distill.training.distributed import sum_of_ints
+from distill.training.environment import choose_threads
 from distill.training.history import HISTORY, read_history
 from distill.training.learner import Learner
 from distill.training.loop import RunParts, Trainer, Warn
@@ -33,6 +34,8 @@ from pseudo_labels.records import TeacherStamp
 from students.preprocess import Preprocess
 
 CHECKPOINTS, PIXELS, TRACKERS = "checkpoints", "pixels", "trackers"
+THREADS = "threads"
+"""Note in the manifest of a run that chose its number of CPU threads itself; a resumed run takes the same."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Outcome:
 
     Attributes:
         content: content of its manifest.
-        notes: sentences that a person should know, such as a checkpoint that was passed over.
+        notes: sentences that a person should know, such as that an incomplete checkpoint was not used.
     """
 
     content: dict[str, Any]
@@ -69,6 +72,7 @@ class TrainingRun(ABC):
         self._loop, self._sources, self._out = config, sources, out
         self._accelerator, self._cache = accelerator, cache
         self._main = accelerator.is_main_process
+        # Before the folder is touched: missing first weights are refused while an earlier run is still there.
         self._spec = {**self._determining(), "sources": [source.describe() for source in sources]}
         self._per_process = self._fraction_of_batch()
 
@@ -134,11 +138,15 @@ class TrainingRun(ABC):
             if self._main:
                 self._drop_pixels()  # killed right after it was done
             return self._outcome()
+        self._choose_threads(warn)
+        # A resumed run does not try again what could not be read: with another set of images, the split would be
+        # another.
         caches = self._pixels(cache_progress if self._main else None, retry_failed=claim == outputs.Claim.NEW)
         collected = collect(self._sources, caches, self._feature())
         split = self._split(collected)
         checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
         checkpoint, notes = checkpoints.latest()
+        # All have read their checkpoint now; before, the main process must not remove any.
         self._accelerator.wait_for_everyone()
         if self._main:
             self._clean(checkpoints, checkpoint)
@@ -147,13 +155,15 @@ class TrainingRun(ABC):
         self._start_trackers()
         trainer.run(progress if self._main else None)
         if self._main:
+            # The result comes from the checkpoint on disk, which is the same however often the run was interrupted.
             best = self._loop.keep == "best" and trainer.progress.best_step
             self._finish(learner, checkpoints.load(best or trainer.progress.step), collected.skipped)
         self._accelerator.wait_for_everyone()
         return self._outcome(tuple(notes))
 
     def _claim(self, overwrite: bool, held: ExitStack) -> outputs.Claim:
-        """The main process claims, and holds the folder's lock; all hear how it went, so that none waits in vain."""
+        """The main process claims, and holds the folder's lock; all learn the result, so that none waits for ever."""
+        # 0 stands for a refusal, and for the other processes: the sum is what the main one says.
         claims, error, number = list(outputs.Claim), None, 0
         if self._main:
             try:
@@ -163,8 +173,22 @@ class TrainingRun(ABC):
                 error = refused
         number = sum_of_ints(number, self._accelerator.device)
         if number == 0:
+            # The main process says why, the others that it did: none begins to train alone.
             raise error or PocketiqaError(f"the main process could not take {self._out}: see its message")
         return claims[number - 1]
+
+    def _choose_threads(self, warn: Warn | None) -> None:
+        """Measure how many threads are worth having, unless that is settled; for a resumed run it is."""
+        manifest = outputs.read_manifest(self._out)
+        choice = choose_threads(self._loop, self._accelerator, manifest.notes.get(THREADS))
+        self._accelerator.wait_for_everyone()  # all have read the manifest
+        if choice is None or not self._main:
+            return
+        if warn is not None:
+            warn(choice.words)
+        if THREADS not in manifest.notes:
+            notes = {**manifest.notes, THREADS: choice.number}
+            outputs.write_manifest(self._out, replace(manifest, notes=notes))
 
     def _pixels(self, progress: Progress | None, *, retry_failed: bool) -> list[PixelCache]:
         """One cache for each pool; sources of one pool use the same."""
@@ -185,6 +209,8 @@ class TrainingRun(ABC):
 
     def _split(self, collected: Collected) -> Split:
         """Draw the split, or check that it is still the one that the run began with."""
+        # The same in every process: it follows from the images and the seed. If a file can no longer be read, or can
+        # again, groups may change parts, and validation would show images that were trained on.
         split = split_groups(join_groups(collected.refs), self._loop.split)
         path = self._out / SPLIT
         if path.exists() and read_record(path, what="split") != split.as_dict():
@@ -198,6 +224,7 @@ class TrainingRun(ABC):
 
     def _clean(self, checkpoints: Checkpoints, checkpoint: Checkpoint | None) -> None:
         """Remove what a killed process left behind."""
+        # 0: no checkpoint is whole, so incomplete ones go and training begins anew.
         checkpoints.clean(checkpoint.progress.step if checkpoint else 0)
         remove_leftovers(self._out)
 
@@ -209,9 +236,11 @@ class TrainingRun(ABC):
     def _finish(self, learner: Learner, checkpoint: Checkpoint, skipped: dict[str, int]) -> None:
         """Keep the weights of a checkpoint and mark the run as complete."""
         step = checkpoint.progress.step
+        # The step of a checkpoint that is kept was validated: it is the best one, or the last.
         records = (r for r in read_history(self._out / HISTORY) if r["kind"] == "validation" and r["step"] == step)
         validation = next({"score": record["score"], "sources": record["sources"]} for record in records)
         kept = self._keep(learner, checkpoint, self._about(step, validation))
+        # Last: a run that is killed before is finished again from the same checkpoint, to the same files.
         outputs.finish(self._out, {"step": step, "validation": validation, "skipped": skipped, **kept})
         self._drop_pixels()
 
@@ -230,10 +259,11 @@ class TrainingRun(ABC):
         }
 
     def _teachers(self) -> list[TeacherStamp]:
-        """Who teaches."""
+        """Stamps of the teachers whose labels or features are learned."""
         return teachers_of(self._sources)
 
     def _drop_pixels(self) -> None:
+        # Pixels of a folder that the caller named may serve further runs.
         if self._cache is None:
             shutil.rmtree(self._out / PIXELS, ignore_errors=True)
 

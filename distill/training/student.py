@@ -22,20 +22,28 @@ from distill.training.checkpoint import Checkpoint, Tensors, load_tensors
 from distill.training.distributed import freeze, gather_rows, synchronise
 from distill.training.environment import training_environment
 from distill.training.live_teacher import LiveTeacher
+from distill.training.loop import Warn
 from distill.training.losses import LossInputs, Terms, total_loss
 from distill.training.optim import Ema, build_optimizer
 from distill.training.run import TRACKERS, TrainingRun
 from distill.training.validation import Validator
+from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from students.base import Student, freeze_parts
 from students.config import StudentConfig
+from students.export import check_trainable
 from students.preprocess import Preprocess
 from students.registry import build_student, check_start, student_config
 from students.storage import WEIGHTS, save_student
 from teachers.fitting import evaluate_frozen
+
+KIND = "run"
+STUDENT = "student"
+# Crops from which mean and deviation of a live teacher's features are taken: it computes them before the first step.
+_SCALE_VIEWS = 128
 
 
 class StudentLearner:
@@ -46,7 +54,7 @@ class StudentLearner:
         ema: averages the student; its model is what is validated and kept.
         batches: makes this process's batches.
         validator: evaluates the averaged student.
-        config: of the run.
+        config: config of the run.
         accelerator: wraps model and optimiser.
         live: teacher that scores the crops of each batch; None learns the labels.
     """
@@ -69,6 +77,7 @@ class StudentLearner:
 
     def begin_step(self) -> None:
         """Go into training mode, but for frozen parts, and for batch normalisation if it is frozen."""
+        # This puts every module into training mode; the exceptions follow.
         self.model.train()
         evaluate_frozen(self.module)
         if self._config.freeze_batch_norm:
@@ -79,6 +88,8 @@ class StudentLearner:
         if self._live is not None:
             batch = self._live.relabel(batch)
         score, error, embedding = self.model(batch.pixels, batch.valid, batch.feature)
+        # PLCC, ranking and distances compare images with each other: over the rows of one process they would be another
+        # loss, with another gradient.
         return total_loss(_over_all_processes(batch, score, error, embedding), self._config.losses)
 
     def after_step(self) -> None:
@@ -91,6 +102,7 @@ class StudentLearner:
 
     def state(self) -> dict[str, Tensors]:
         """Student, average and adapter."""
+        # Of the unwrapped modules: the names are those of a saved student, with one process or several.
         files = {"student": self.module.student.state_dict(), "ema": self.ema.model.state_dict()}
         if self.module.adapter is not None:
             files["adapters"] = self.module.adapter.state_dict()
@@ -102,6 +114,7 @@ class StudentLearner:
         load_tensors(self.ema.model, checkpoint.tensors["ema"])
         if self.module.adapter is not None:
             load_tensors(self.module.adapter, checkpoint.tensors["adapters"])
+        # One update in each step: the count needs no entry of its own.
         self.ema.updates = checkpoint.progress.step
 
 
@@ -122,23 +135,17 @@ def _over_all_processes(batch: Batch, score: Tensor, error: Tensor | None, embed
     )
 
 
-KIND = "run"
-STUDENT = "student"
-
-_SCALE_VIEWS = 128  # of a live teacher's features: their mean and deviation are learned from so many
-
-
 @dataclass(frozen=True)
 class TrainResult:
     """What a finished run has made.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         student_folder: the finished student, for ``students.storage.load_student``.
-        step: whose averaged weights it has.
+        step: step whose averaged weights it has.
         validation: metrics of these weights on the validation part, see ``validation.Validator.validate``.
         skipped: number of images left out, by source and reason.
-        notes: what a person should know of this run, such as a checkpoint that was passed over.
+        notes: what a person should know of this run, such as that an incomplete checkpoint was not used.
     """
 
     folder: Path
@@ -158,11 +165,13 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
     cache_progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> TrainResult:
     """Train, or go on with a run that was interrupted; a finished run is returned as it is.
 
     Start it with ``accelerate launch`` or ``torchrun`` for several processes; all call this alike. On the CPU, the same
-    number of processes and threads gives the same bytes, however often the run is killed and started again.
+    number of processes and threads gives the same bytes, however often the run is killed and started again; where
+    ``config.threads`` is None, the number is chosen when the run begins and noted in its folder.
 
     Args:
         config: the training part of a recipe.
@@ -173,6 +182,7 @@ def train(
         overwrite: start over.
         progress: called with optimiser steps done and in total.
         cache_progress: called with images decoded and in total, before the first step.
+        warn: called with a sentence on the number of threads that was chosen, and on steps that are slow.
 
     Raises:
         OutputConflictError: ``out`` holds another run, or something else.
@@ -184,7 +194,9 @@ def train(
     """
     out = Path(out)
     with training_environment(config, out / TRACKERS) as accelerator:
-        outcome = _StudentRun(config, sources, out, accelerator, cache).execute(overwrite, progress, cache_progress)
+        outcome = _StudentRun(config, sources, out, accelerator, cache).execute(
+            overwrite, progress, cache_progress, warn
+        )
     content = outcome.content
     return TrainResult(
         out,
@@ -205,26 +217,34 @@ class _StudentRun(TrainingRun):
         self, config: TrainConfig, sources: Sequence[Source], out: Path, accelerator: Accelerator, cache: Path | None
     ):
         self._config = config
-        self._student = _student_config(config.student)
+        self._student = configured_student(config.student)
         live, feature = config.live, config.losses.feature_name if config.losses.needs_features else None
+        # Before super().__init__, which asks what determines the run: the stamp of a live teacher does.
         self._live = None if live is None else LiveTeacher(live, feature)
         self._cached_feature = feature if live is None else None
         super().__init__(config, sources, out, accelerator, cache)
-        crop, side = config.images.crop_size, self._student.preprocess.max_side
-        if crop is not None and crop > side:
-            raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")
+        check_crop(config, self._student)
 
     def _determining(self) -> dict[str, Any]:
         init = self._config.student.init
         if init is not None and not init.is_file():
             raise PocketiqaError(f"no backbone weights at {init}: check student.init")
+        # Refused here, and not after all images were decoded.
         check_start(self._student, init=init, pretrained=self._config.student.pretrained)
+        if not self._is_begun():
+            check_trainable(self._student)
         return {
             **self._config.determining(),
             "architecture": self._student.as_dict(),
             "init": None if init is None else sha256_file(init),
             "live": None if self._live is None else self._live.stamp.as_dict(),
         }
+
+    def _is_begun(self) -> bool:
+        """Whether this run's folder holds a run of the same architecture, which was tried when that began."""
+        if not (self._out / outputs.MANIFEST).is_file():
+            return False
+        return outputs.read_manifest(self._out).spec.get("architecture") == self._student.as_dict()
 
     def _preprocess(self) -> Preprocess:
         return self._student.preprocess
@@ -264,6 +284,7 @@ class _StudentRun(TrainingRun):
         config = self._config
         settings = config.student
         student = build_student(self._student, init=settings.init, pretrained=settings.pretrained, seed=config.seed)
+        # Before the optimiser is built: it takes only parameters that are trained.
         freeze_parts(student, settings.freeze)
         student = student.to(self._accelerator.device)
         # Copied before its norms are synchronised: the average is the plain student.
@@ -272,6 +293,7 @@ class _StudentRun(TrainingRun):
             synchronise(student, self._accelerator.device)
         adapter = None
         if config.losses.feature > 0 and feature_shape is not None:
+            # Not from wherever torch's generator stands by now: equal runs begin with equal adapters.
             torch.manual_seed(config.seed)
             adapter = FeatureAdapter(self._student.head_width, feature_shape)
         return TrainedStudent(student, adapter, embeds=config.losses.relational > 0), ema
@@ -279,16 +301,32 @@ class _StudentRun(TrainingRun):
     def _keep(self, learner: StudentLearner, checkpoint: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
         """Save the averaged weights as the student."""
         student = learner.ema.model
+        # The checkpoint that is kept may be an earlier one than what the model holds now.
         load_tensors(student, checkpoint.tensors["ema"])
         save_student(student, self._out / STUDENT, about=about)
         return {"student": sha256_file(self._out / STUDENT / WEIGHTS)}
 
 
-def _student_config(settings: StudentSettings) -> StudentConfig:
-    """The preset's or backbone's configuration with the recipe's changes."""
+def configured_student(settings: StudentSettings) -> StudentConfig:
+    """The preset's or backbone's configuration with the recipe's changes.
+
+    Raises:
+        PocketiqaError: an unknown name, or a value out of range.
+    """
     config = student_config(settings.name)
     names = ("levels", "map_stride", "head_width", "mean", "std", "pad_type")
     changes = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     if settings.max_side is not None:
         changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)
     return replace(config, **changes)
+
+
+def check_crop(config: TrainConfig, student: StudentConfig) -> None:
+    """Refuse crops that are larger than what the student sees.
+
+    Raises:
+        PocketiqaError: names both sizes.
+    """
+    crop, side = config.images.crop_size, student.preprocess.max_side
+    if crop is not None and crop > side:
+        raise PocketiqaError(f"crop_size {crop} is above the student's max_side {side}: lower it or raise max_side")

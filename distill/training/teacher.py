@@ -38,6 +38,9 @@ from teachers.fitting import FittableTeacher, PlainFit, check_fittable
 from teachers.launch import is_out_of_memory, release_memory
 from teachers.registry import TEACHERS, build_teacher, file_options
 
+KIND = "fit"
+TEACHER = "teacher"
+
 
 class TeacherLearner:
     """See ``learner.Learner``. A checkpoint holds what is trained and nothing of the frozen base.
@@ -46,7 +49,7 @@ class TeacherLearner:
         teacher: on the device.
         batches: makes this process's batches.
         validator: evaluates the teacher as it is used, in full precision.
-        config: of the fitting.
+        config: config of the fitting.
         accelerator: wraps model and optimiser.
     """
 
@@ -56,11 +59,14 @@ class TeacherLearner:
     ):  # fmt: skip
         self._teacher, self._batches, self._validator, self._config = teacher, batches, validator, config
         self._processes = accelerator.num_processes
+        # Once: each call builds another module around the same parameters, and this one's buffers are in checkpoints.
         self.module = teacher.fitting_module().to(accelerator.device)
-        # Of the model, not of the module around it: rates go by the names that the user knows.
+        # The parameters of the model and not of the module around it: multipliers of the learning rate go by names that
+        # the user knows.
         self.model, self.optimizer = accelerator.prepare(self.module, build_optimizer(teacher.model, config.optimizer))
         self._average = None
         if config.ema_decay > 0:
+            # Clones, as ``trained_state`` gives the model's own tensors; the first update replaces their values.
             first = {name: value.detach().clone() for name, value in teacher.trained_state().items()}
             self._average = Average(first, config.ema_decay)
 
@@ -73,6 +79,8 @@ class TeacherLearner:
         """How a batch is cut, if the loss is of the score alone and of one image at a time; see ``learner.Learner``."""
         losses, module = self._config.losses, self.module
         compared = losses.plcc > 0 or losses.ranking > 0
+        # Exactly this class: another module may add terms that compare images. Batch norms that are frozen are in
+        # evaluation mode and compare none.
         divisible = not compared and type(module) is PlainFit and not any(map(_looks_at_the_batch, module.modules()))
         return _cut if divisible else None
 
@@ -85,7 +93,7 @@ class TeacherLearner:
         score, extra = self.model(batch.inputs, batch.target, batch.weight)
         rows = LossInputs(gather_rows(score), gather_rows(batch.target), gather_rows(batch.weight))
         total, terms = score_loss_of(rows, self._config.losses)
-        # Of each process's rows alone, while the other terms are of all.
+        # The teacher computes its own terms from the rows of one process; their mean is that of all rows.
         means = {name: gather_rows(term.reshape(1)).mean() for name, term in extra.items()}
         for term in means.values():
             total = total + term
@@ -102,6 +110,7 @@ class TeacherLearner:
         """Give all processes the buffers of the main one, which are those that a checkpoint keeps."""
         parameters = dict(self._teacher.model.named_parameters())
         trained = (value for name, value in self._teacher.trained_state().items() if name not in parameters)
+        # Each process has other images, so other running statistics. In place: these are the model's own tensors.
         for value in (*trained, *self._beside().values()):
             distributed.broadcast(value, src=0)
 
@@ -118,6 +127,7 @@ class TeacherLearner:
         except (RuntimeError, MemoryError) as error:
             if len(items) == 1 or not is_out_of_memory(error):
                 raise
+        # Outside of the except block: until its end, the error holds on to the tensors of the call that failed.
         release_memory()
         middle = len(items) // 2
         return torch.cat([self._scores(items[:middle]), self._scores(items[middle:])])
@@ -128,6 +138,7 @@ class TeacherLearner:
         if self._average is None:
             yield
             return
+        # In place, and back afterwards: the optimiser holds these very tensors.
         present = self._teacher.trained_state()
         saved = {name: value.detach().clone() for name, value in present.items()}
         _copy(self._average.tensors, present)
@@ -146,6 +157,7 @@ class TeacherLearner:
         return files
 
     def _beside(self) -> Tensors:
+        # By identity: the module around the model shares its buffers under other names.
         own = {id(value) for value in self._teacher.model.buffers()}
         return {name: value for name, value in self.module.named_buffers() if id(value) not in own}
 
@@ -171,14 +183,11 @@ def _looks_at_the_batch(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    # The same names, none more or less: a tensor that is missing would keep the value it has, unnoticed.
     if {name: value.shape for name, value in source.items()} != {name: value.shape for name, value in target.items()}:
         raise IntegrityError("the checkpoint does not fit the teacher it was made for: fit again with --overwrite")
     for name, value in target.items():
         value.copy_(source[name])
-
-
-KIND = "fit"
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -186,9 +195,9 @@ class FitResult:
     """What a finished fitting has made.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         teacher: folder of the fitted teacher, for ``registry.build_teacher``.
-        step: whose weights it has.
+        step: step whose weights it has.
         validation: metrics of these weights on the validation part, see ``validation.Validator.validate``.
         skipped: number of images left out, by source and reason.
         notes: what a person should know of this run.
@@ -215,8 +224,8 @@ def fit_teacher(
 ) -> FitResult:
     """Fit, or resume a run that was interrupted; a finished run is returned as it is.
 
-    Arguments, processes and exceptions are those of ``student.train``; ``warn`` is called with a sentence when memory
-    ran out and the run continues with smaller parts of its batches (``loop.Gradient``). Besides:
+    Arguments, processes and exceptions are those of ``student.train``; ``warn`` is also called with a sentence when
+    memory ran out and the run continues with smaller parts of its batches (``loop.Gradient``). Besides:
 
     Raises:
         PocketiqaError: the teacher cannot be built or fitted, or compares with references that are not there.
@@ -331,4 +340,5 @@ class _TeacherRun(TrainingRun):
         parts = read_split(self._out).parts
         head = Path(str(self._config.options.get("head", ""))).parent
         before = read_seen(str(head)) if is_fitted_folder(str(head)) else ()
+        # Images of the validation part as well: they chose the step that is kept.
         return {id for id, part in parts.items() if part != Part.TEST} | set(before)

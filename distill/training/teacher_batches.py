@@ -1,4 +1,4 @@
-"""Batches as a teacher wants them: views of images, and of their references, through its own preprocessing."""
+"""Batches as a teacher needs them: crops of images, and of their references, through its own preprocessing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,12 +43,12 @@ class TeacherBatch:
     weight: Tensor
 
     def to(self, device: torch.device) -> "TeacherBatch":
-        """The same on ``device``."""
+        """The batch on ``device``."""
         inputs = tuple(tensor.to(device, non_blocking=True) for tensor in self.inputs)
         return TeacherBatch(inputs, self.target.to(device), self.weight.to(device))
 
     def cut(self, most: int) -> list["TeacherBatch"]:
-        """The same images in parts of at most so many."""
+        """The batch in parts of at most ``most`` images."""
         columns = [tensor.split(most) for tensor in (*self.inputs, self.target, self.weight)]
         return [TeacherBatch(tuple(inputs), target, weight) for *inputs, target, weight in zip(*columns, strict=True)]
 
@@ -59,7 +59,7 @@ class Reader:
     Args:
         teacher: its ``preprocess`` is used.
         examples: that are read.
-        sources: of the examples.
+        sources: the sources of the examples.
         caches: pixels of each source.
 
     Raises:
@@ -78,12 +78,12 @@ class Reader:
         return self.item(view, crop_pixels(self._examples, self._caches, view))
 
     def item(self, view: ExampleCrop, pixels: np.ndarray, canvas: Size = (0, 0)) -> Item:
-        """A view of an example, and the same view of its reference.
+        """A crop of an example, and the same crop of its reference.
 
         Args:
-            view: what is shown.
-            pixels: of the view.
-            canvas: height and width that a smaller view is filled up to, see ``batches.padded``.
+            view: crop that is shown.
+            pixels: pixels of the crop.
+            canvas: height and width that a smaller crop is filled up to, see ``batches.padded``.
 
         Raises:
             PocketiqaError: the teacher refuses it; names the crop.
@@ -97,8 +97,8 @@ class Reader:
             return self._teacher.preprocess(np.ascontiguousarray(padded(pixels, canvas)), reference)
         except ImageError as error:
             raise PocketiqaError(
-                f"a view of {view.width}x{view.height} pixels is refused ({error.reason}): raise images.crop_fraction or "
-                "images.crop_size, or leave such small images out"
+                f"a view of {view.width}x{view.height} pixels is refused ({error.reason}): raise "
+                "images.crop_fraction or images.crop_size, or leave such small images out"
             ) from error
 
 
@@ -107,13 +107,16 @@ def _reference_rows(examples: Examples, sources: Sequence[Source], caches: Seque
     references = np.array(examples.row)
     for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
         refs = list(source.pool)
-        rows = {ref.id: row for row, ref in enumerate(refs) if ref.status == Status.OK}  # rather than its duplicates
+        # Duplicates have the id of the image that they repeat, but no pixels in the cache.
+        rows = {ref.id: row for row, ref in enumerate(refs) if ref.status == Status.OK}
         originals = {ref.ref_id for ref in refs if ref.ref_id}
         for index in np.flatnonzero(examples.source == number):
             row = int(examples.row[index])
             ref = refs[row]
+            # A photograph that nothing was made from is no reference, and cannot be compared with itself.
             own = row if ref.id in originals else -1
             references[index] = rows.get(ref.ref_id, -1) if ref.ref_id else own
+            # Of another size, the same crop would show another part of the scene.
             if references[index] < 0 or tuple(cache.sizes[references[index]]) != tuple(cache.sizes[row]):
                 raise PocketiqaError(
                     f"image {ref.uri} of {source.name!r} has no readable reference of its size: leave it out, restore "
@@ -130,7 +133,7 @@ class TeacherBatchMaker:
         caches: pixels of each source.
         order: which example comes when.
         images: crop and flip.
-        reader: of the same examples.
+        reader: the reader of the same examples.
         fraction: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 
@@ -139,7 +142,7 @@ class TeacherBatchMaker:
         **fraction: int,
     ):  # fmt: skip
         self._examples, self._reader = examples.with_mean_weight_one(), reader
-        # Of images smaller than the crop, which would not fit into one batch with it.
+        # Images smaller than the crop are filled up: others would not fit into one batch with them.
         self._canvas = (images.crop_size or 0, images.crop_size or 0)
         self._views = CropSampler(
             examples, caches, order, images.crop_of, horizontal_flip=images.horizontal_flip, **fraction
@@ -149,6 +152,7 @@ class TeacherBatchMaker:
         """The part of this process in micro-batch number ``micro_batch`` of the run."""
         views = self._views.draw(micro_batch)
         items = [self._reader.item(view, self._views.pixels(view), self._canvas) for view in views]
+        # A teacher may keep the size of its input, so the shapes show only after its preprocessing.
         different = {shapes(item): view for item, view in zip(items, views, strict=True)}
         if len(different) > 1:
             sizes: list[Size] = [(view.width, view.height) for view in different.values()][:2]
@@ -158,6 +162,7 @@ class TeacherBatchMaker:
             )
         chosen = np.array([view.index for view in views], dtype=np.int64)
         target, weight = self._examples.target[chosen], self._examples.weight[chosen]
+        # On the CPU: batches are made ahead in a thread, and the loop moves each when its turn comes.
         return TeacherBatch(stack(items, "cpu"), torch.from_numpy(target), torch.from_numpy(weight))
 
 

@@ -26,7 +26,7 @@ class Validator:
     Args:
         examples: examples of the validation part.
         sources: sources of the examples.
-        batches: indices into ``examples``, and a function that reads the model's input: together each example once.
+        batches: indices into ``examples``, and a function that reads the model's input; each example is in one batch.
         device: device of the model.
 
     Raises:
@@ -38,6 +38,7 @@ class Validator:
     ):
         self._examples, self._sources, self._batches, self._device = examples, sources, batches, device
         names = [source.name for source in sources if source.selects]
+        # A source with equal labels has no correlation: it would count 0 in every validation and choose nothing.
         varied = (len(set(examples.target[examples.source == number].tolist())) > 1 for number in range(len(sources)))
         self._selecting = [
             source.name for source, varies in zip(sources, varied, strict=True) if source.selects and varies
@@ -51,11 +52,13 @@ class Validator:
     @torch.inference_mode()
     def _predict(self, score: Callable[[Any], Tensor]) -> np.ndarray:
         rank = distributed.get_rank() if world_size() > 1 else 0
+        # float32 whatever the precision of the model: bfloat16 would make ties, which SRCC feels.
         predictions = torch.zeros(len(self._examples), dtype=torch.float32, device=self._device)
         for number, (indices, load) in enumerate(self._batches):
             if number % world_size() == rank:
                 predictions[torch.from_numpy(indices)] = score(load()).float()
         if world_size() > 1:
+            # Each position has a score in one process and 0 in the others: the sum is exact.
             distributed.all_reduce(predictions)
         return predictions.cpu().numpy()
 
@@ -75,5 +78,6 @@ class Validator:
             mine = self._examples.source == number
             if mine.any():
                 metrics[source.name] = correlations(predictions[mine], self._examples.target[mine])
+        # None counts 0: a model that scores all images of a source alike must not gain by it.
         mean = float(np.mean([metrics[name]["srcc"] or 0.0 for name in self._selecting]))
         return {"score": mean, "sources": metrics}

@@ -40,19 +40,31 @@ figcaption { overflow-wrap: anywhere; color: #4a5568; } img { max-width: 100%; d
   .row { display: grid; grid-template-columns: 1fr 1fr; gap: .8em; } figure { width: auto; }
 }
 """
+_BLUE, _GREY = "#2b6cb0", "#a0aec0"
+_SIZE_IN = (3.6, 2.7)
+_PAGE_IN = 11.0  # of the whole width of the page
+_SMALLEST_IN = 2.4
+_DPI = 150
+_WIDEST_PX = 360  # of a cell of the matrix
+_NAME_LETTERS = 26  # that fit beside an axis
+_HISTOGRAMS = {
+    "score": ("Scores", "score (1 best)"),
+    "score_std": ("Spread", "standard deviation, units of the score"),
+    "confidence": ("Confidence", "weight in distillation"),
+}
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
     """Rows under their heads: whole numbers with separators, others with three decimals, words as they are."""
-    numbers = [any(isinstance(row[place], int | float) for row in rows) for place in range(len(head))]
+    numbers = [any(isinstance(row[position], int | float) for row in rows) for position in range(len(head))]
 
-    def cell(value: Any, place: int, tag: str = "td") -> str:
+    def cell(value: Any, position: int, tag: str = "td") -> str:
         text = f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
-        kind = " class=n" if numbers[place] else " class=long" if len(text) > 24 else ""
+        kind = " class=n" if numbers[position] else " class=long" if len(text) > 24 else ""
         return f"<{tag}{kind}>{escape(text)}</{tag}>"
 
     def line(values: list[Any], tag: str) -> str:
-        return "<tr>" + "".join(cell(value, place, tag) for place, value in enumerate(values)) + "</tr>"
+        return "<tr>" + "".join(cell(value, position, tag) for position, value in enumerate(values)) + "</tr>"
 
     top = line(head, "th") if any(head) else ""
     return f'<div class="wide"><table>{top}{"".join(line(row, "td") for row in rows)}</table></div>'
@@ -62,10 +74,10 @@ def picture(pool: Pool | None, row: int, uri: str, caption: str) -> str:
     """A thumbnail of a row of the pool with a caption (HTML); in words why, where it cannot be shown.
 
     Args:
-        pool: None where it is not to be had.
-        row: in the pool.
-        uri: of the row.
-        caption: the name of the file is added.
+        pool: the pool; None where it is not available.
+        row: position in the pool.
+        uri: address of the row.
+        caption: text under the picture; the name of the file is added.
     """
     under = f"<figcaption>{caption}<br>{escape(Path(uri).name)}</figcaption>"
     if pool is None:
@@ -85,21 +97,8 @@ def inline(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-_BLUE, _GREY = "#2b6cb0", "#a0aec0"
-_SIZE_IN = (3.6, 2.7)
-_PAGE_IN = 11.0  # of the whole width of the page
-_SMALLEST_IN = 2.4
-_DPI = 150
-_WIDEST_PX = 360  # of a cell of the matrix
-_NAME_LETTERS = 26  # that fit beside an axis
-_HISTOGRAMS = {
-    "score": ("Scores", "score (1 best)"),
-    "score_std": ("Spread", "standard deviation, units of the score"),
-    "confidence": ("Confidence", "weight in distillation"),
-}
-
-
 def _image(draw: Callable[[Axes], None], alt: str, size: tuple[float, float] = _SIZE_IN) -> str:
+    # Not by ``pyplot``, which keeps each figure in memory until it is closed.
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -112,7 +111,7 @@ def _image(draw: Callable[[Axes], None], alt: str, size: tuple[float, float] = _
 
 
 def charts(report: AuditReport) -> str:
-    """Histograms, levels and shards; empty if nothing has a score."""
+    """Histograms, means by level and means by shard; empty if nothing has a score."""
     if not report.scores["n"]:
         return ""
     drawings = [_histogram(name, own) for name, own in report.histograms.items()]
@@ -160,9 +159,9 @@ def calibration_curves(names: Sequence[str], maps: Sequence[MonotoneMap]) -> str
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], ":", color=_GREY, lw=1)
-        for place, (name, own) in enumerate(zip(names, maps, strict=True)):
-            style = ("-", "--", "-.")[place // 10 % 3]
-            axes.plot(x, own(x), style, color=colormaps["tab10"](place % 10), lw=1.6, label=_short(name))
+        for position, (name, own) in enumerate(zip(names, maps, strict=True)):
+            style = ("-", "--", "-.")[position // 10 % 3]
+            axes.plot(x, own(x), style, color=colormaps["tab10"](position % 10), lw=1.6, label=_short(name))
         axes.set(title="Calibration", xlabel="teacher's score", ylabel="common scale", xlim=(0, 1), ylim=(0, 1))
         axes.legend(fontsize=7, frameon=False)
 
@@ -173,14 +172,15 @@ def scatter_matrix(names: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> 
     """Each two teachers' calibrated scores: one teacher a column, another a row, each pair once.
 
     Args:
-        names: of the teachers.
-        pairs: of ``FusionReport``.
+        names: names of the teachers.
+        pairs: the pairs of ``FusionReport``.
     """
     by_names = {(pair["first"], pair["second"]): pair for pair in pairs}
     side = min(_SIZE_IN[0], max(_SMALLEST_IN, _PAGE_IN / max(1, len(names) - 1)))
     cells = []
     for row, second in enumerate(names[1:], start=1):
         for column, first in enumerate(names[:-1]):
+            # Empty cells above the diagonal: each pair is shown once, at its row and column.
             cells.append(_scatter(by_names[first, second], side) if column < row else '<div class="none"></div>')
     count = len(names) - 1
     columns = f"grid-template-columns: repeat({count}, minmax(170px, 1fr)); max-width: {count * _WIDEST_PX}px"

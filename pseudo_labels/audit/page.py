@@ -18,15 +18,18 @@ from pseudo_labels.outputs import NewFile, write_file
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 
-_UNFITTED = {"quantile": "aligned by quantiles, without opinions", "none": "scores as they are"}
+_UNFITTED = {"quantile": "aligned by quantiles, without ratings", "none": "scores as they are"}
+# Long hex numbers are digests: the first 12 digits tell them apart, whole ones would fill the table.
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
+_TOLD_BELOW = ("parts", "calibrations", "keep")  # options of a fusion, which has a section of its own
 
 
 def fusion_section(fusion: Mapping[str, Any], pool: Pool | None) -> str:
     """How the teachers were fused, in tables, charts and pictures.
 
     Args:
-        fusion: of ``AuditReport``.
-        pool: for pictures; None where it is not to be had.
+        fusion: the fusion record of ``AuditReport``.
+        pool: the pool, for pictures; None where it is not available.
     """
     pairs = ""
     if fusion["pairs"]:
@@ -69,7 +72,7 @@ def _teachers(fusion: Mapping[str, Any]) -> str:
         rows.append([teacher["name"], rank, _expected_error(own), teacher["weight"], how, own.n, teacher["scored"]])
     head = ["Teacher", "SRCC [95 %]", "Expected error", "Weight", "Calibration", "Opinions", "Scored rows"]
     note = (
-        "SRCC: of the teacher's own scores with the opinions. Expected error: of its calibrated scores, in units of "
+        "SRCC: of the teacher's own scores with the ratings. Expected error: of its calibrated scores, in units of "
         "the score; found on scenes that the calibration did not see, or taken as a tenth where there are no opinions. "
         "Weight: mean over the kept rows."
     )
@@ -94,9 +97,9 @@ def _together(labelled: Mapping[str, Any]) -> str:
     """Fused score and teachers on the same images."""
     if not labelled:
         return ""
-    judged = {"fused": labelled["fused"], **labelled["teachers"]}
-    rows = [[name, _interval(own), "none" if own["rmse"] is None else own["rmse"]] for name, own in judged.items()]
-    title = f"On the {labelled['n']:,} images with opinions that all teachers scored, of {labelled['groups']:,} scenes"
+    predicted = {"fused": labelled["fused"], **labelled["teachers"]}
+    rows = [[name, _interval(own), "none" if own["rmse"] is None else own["rmse"]] for name, own in predicted.items()]
+    title = f"On the {labelled['n']:,} images with ratings that all teachers scored, of {labelled['groups']:,} scenes"
     note = "By calibrations that did not see the scene."
     return f'<h3>{title}</h3>{table(["", "SRCC [95 %]", "Error (RMSE)"], rows)}<p class="note">{note}</p>'
 
@@ -123,15 +126,11 @@ def _caption(example: Mapping[str, Any], names: list[str]) -> str:
     return f"{fused}{spread}<br>{escape(said)}{why}"
 
 
-_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
-_TOLD_BELOW = ("parts", "calibrations", "keep")  # options of a fusion, which has a section of its own
-
-
 def write_audit_page(report: AuditReport, out: NewFile | Path | str) -> None:
-    """Write the report as HTML; pictures are left out where the pool or a file is not to be had.
+    """Write the report as HTML; pictures are left out where the pool or a file is not available.
 
     Args:
-        report: of ``audit_store``.
+        report: the report of ``audit_store``.
         out: path, or a file that was claimed (``outputs.new_file``).
 
     Raises:
@@ -148,6 +147,7 @@ def write_audit_page(report: AuditReport, out: NewFile | Path | str) -> None:
     page = '<!doctype html><html lang="en"><meta charset="utf-8">'
     page += f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     text = f"{page}<style>{STYLE}</style><body>{body}</body></html>\n"
+    # A file name that is no valid Unicode must not keep the page from being written.
     write_file(out, text.encode("utf-8", "backslashreplace"))
 
 
@@ -159,7 +159,7 @@ def _findings(report: AuditReport) -> str:
 
 def _facts(report: AuditReport) -> str:
     stamp, scores, spread = report.teacher, report.scores, report.spread
-    distortion = f"{len(report.missing)} missing, {len(report.faults)} damaged"
+    distortion = f"{len(report.missing)} missing, {len(report.faults)} corrupt"
     rows: list[list[Any]] = [
         ["Store", report.folder],
         ["Teacher", f"{stamp['name']}, version {stamp['version']}, weights {stamp['weights'][:12]}"],
@@ -178,8 +178,8 @@ def _facts(report: AuditReport) -> str:
 
 
 def _options(report: AuditReport) -> str:
-    told = _TOLD_BELOW if report.fusion is not None else ()
-    options = {name: value for name, value in report.teacher["options"].items() if name not in told}
+    described = _TOLD_BELOW if report.fusion is not None else ()
+    options = {name: value for name, value in report.teacher["options"].items() if name not in described}
     shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
     return _DIGEST.sub(r"\1…", ", ".join(f"{name} = {value}" for name, value in shown.items())) or "none"
 

@@ -1,4 +1,4 @@
-"""What is in a label store and what is wrong with it: damage, coverage, scores, levels, shards that differ.
+"""What is in a label store and what is wrong with it: corrupt shards, coverage, scores, levels, shards that differ.
 
 Only shards whose bytes verify are looked at; ``audit.page.write_audit_page`` turns the report into one HTML file.
 """
@@ -21,6 +21,18 @@ from pseudo_labels.records import Status
 from pseudo_labels.shards import ShardFault
 from pseudo_labels.store import LabelStore
 
+# Below these a teacher tells images apart hardly or not at all.
+_CONSTANT_STD = 1e-3
+_NARROW_STD = 0.02
+_SAME_SCORE_FRACTION = 0.5
+# A shard drifts if its mean is this far from the others' median, in robust deviations and on the scale.
+_DRIFT_DEVIATIONS, _DRIFT_SCORE = 5.0, 0.1
+_HISTOGRAM_BINS = 20
+_LEAST_REACH = 0.05  # of a histogram of spreads
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_EXAMPLES = 8
+_REASONS = 5
+
 
 def find_fusion(
     store: LabelStore, labels: dict[int, tuple[str, str]], counts: dict[str, int], *, whole: bool
@@ -28,7 +40,7 @@ def find_fusion(
     """The fusion of a store, and a warning if it cannot be trusted.
 
     Args:
-        store: of any kind.
+        store: a store of any kind.
         labels: row to address and reason, for the rows that can be read.
         counts: status to rows, of those rows.
         whole: whether these are all rows.
@@ -43,6 +55,7 @@ def find_fusion(
         report = read_fusion(store).report
     except PocketiqaError as error:
         return None, f"nothing is known of the fusion: {error}"
+    # The report is a file beside the shards. One of an earlier fusion can lie there while the shards are of another.
     if whole and report.kept != counts.get("ok", 0):
         return None, (
             f"nothing is known of the fusion: its report tells of {report.kept} kept rows, the store holds "
@@ -60,24 +73,24 @@ class AuditReport:
     """Findings, all of them JSON values but for ``faults``.
 
     Attributes:
-        folder: of the store.
+        folder: folder of the store.
         teacher: its stamp.
         finished: whether the store was finished.
-        rows: of the whole store.
-        shards: of the whole store.
+        rows: number of rows of the whole store.
+        shards: number of shards of the whole store.
         missing: shards that are not committed.
         faults: shards that cannot be trusted, and why.
         coverage: status to ``count`` and ``reasons`` (the most frequent: ``reason``, ``count``, ``example``); reasons
-            that differ in numbers only are counted together, and that of the example is told.
+            that differ in numbers only are counted together, and one of them stands as the example.
         scores: ``n``, ``mean``, ``std``, ``min``, ``max``, ``median``, ``distinct`` of the ``ok`` rows.
-        histograms: of ``score``, ``score_std`` (where the teacher gives it) and ``confidence`` of the ``ok`` rows:
-            ``counts`` in 20 equal bins of [0, ``high``].
+        histograms: histograms of ``score``, ``score_std`` (where the teacher gives it) and ``confidence`` over the
+            ``ok`` rows: ``counts`` in 20 equal bins of [0, ``high``].
         spread: ``n``, ``mean``, ``median``, ``p95`` of the teacher's own standard deviation, where it gives one.
         levels: mean score by severity, to the nearest of 0 (originals) to 5; empty without a synthetic pool.
         distortions: name to ``n``, ``mean``, ``levels`` and ``srcc`` (rank correlation of score and level).
         by_shard: ``index``, ``n``, ``mean``, ``std`` of each shard with ``ok`` rows.
         examples: ``lowest``, ``highest`` and ``uncertain``: ``row``, ``uri``, ``score``, ``score_std``.
-        fusion: of a fused store, as ``find_fusion``; else None.
+        fusion: the fusion record of a fused store, as ``find_fusion``; else None.
         warnings: what a person should look at, in words.
     """
 
@@ -109,20 +122,12 @@ class AuditReport:
         return asdict(self) | {"ok": self.ok}
 
 
-# Below these a teacher tells images apart hardly or not at all.
-_CONSTANT_STD = 1e-3
-_NARROW_STD = 0.02
-_SAME_SCORE_FRACTION = 0.5
-# A shard drifts if its mean is this far from the others' median, in robust deviations and on the scale.
-_DRIFT_DEVIATIONS, _DRIFT_SCORE = 5.0, 0.1
-
-
 def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
     """Warnings, most urgent first.
 
     Args:
-        report: whatever ``audit`` has found so far.
-        scores: of the ``ok`` rows.
+        report: the report of ``audit_store``, without its warnings.
+        scores: scores of the ``ok`` rows.
     """
     return [*_corruption(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
 
@@ -178,6 +183,7 @@ def _trends(report: AuditReport) -> list[str]:
 
 def _drift(report: AuditReport) -> list[str]:
     means = np.array([shard["mean"] for shard in report.by_shard])
+    # The median of so few distances says nothing of how far shards usually are apart.
     if len(means) < 4:
         return []
     distance = np.abs(means - np.median(means))
@@ -190,13 +196,6 @@ def _drift(report: AuditReport) -> list[str]:
         f"mean scores of shard {shards} are far from the others' ({np.median(means):.3f}): "
         "other content there, or a teacher that changed on the way"
     ]
-
-
-_HISTOGRAM_BINS = 20
-_LEAST_REACH = 0.05  # of a histogram of spreads
-_NUMBER = re.compile(r"\d+(\.\d+)?")
-_EXAMPLES = 8
-_REASONS = 5
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ def audit_store(folder: Path | str, *, progress: Progress | None = None) -> Audi
     """Verify every byte of a store and summarise what it holds.
 
     Args:
-        folder: of the store, finished or not.
+        folder: folder of the store, finished or not.
         progress: called with shards verified and shards in all.
 
     Raises:
@@ -287,6 +286,7 @@ def _coverage(rows: _Rows) -> dict[str, Any]:
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     example: dict[tuple[str, str], tuple[str, str]] = {}
     for uri, status, reason in zip(rows.uri, rows.status, rows.reason, strict=True):
+        # Sizes and counts differ from image to image: without them, a reason that many share counts once.
         kind = _NUMBER.sub("#", reason)
         reasons[status][kind] += 1
         example.setdefault((status, kind), (reason, uri))
@@ -333,7 +333,7 @@ def _spread(spreads: np.ndarray) -> dict[str, Any]:
 
 
 def _levels(store: LabelStore, rows: _Rows) -> tuple[dict[str, float], dict[str, Any], str]:
-    """Scores by level and by distortion, and why not if the pool is not to be had."""
+    """Scores by level and by distortion; both empty where the pool is not available, and a warning that says why."""
     try:
         pool = Pool.open(store.pool_path)
     except PocketiqaError as error:
@@ -349,6 +349,7 @@ def _levels(store: LabelStore, rows: _Rows) -> tuple[dict[str, float], dict[str,
     for position, ref in enumerate(pool):
         if position in score_at:
             pairs[ref.distortion].append((ref.level, score_at[position]))
+    # Originals alone: a pool of photographs has no levels.
     if set(pairs) <= {""}:
         return {}, {}, ""
     distortions = {}

@@ -1,4 +1,4 @@
-"""Synthetic damage: the 25 distortions of KADID-10k and the six camera-like ones of SEAGULL-100w."""
+"""Synthetic distortion: the 25 distortions of KADID-10k and the six camera-like ones of SEAGULL-100w."""
 
 from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, distort, families, groups, select
 from pseudo_labels.distort.preview import contact_sheet, write_contact_sheet

@@ -7,11 +7,12 @@ from scipy import ndimage
 
 from pseudo_labels.distort.scale import at, from_planes, to_planes
 
+# In a pixel, in each direction: the covered fraction of a pixel is a multiple of 1/256.
 _SUBSAMPLES = 16
 
 
 def disk_kernel(radius_px: float) -> np.ndarray:
-    """Uniform disk, each pixel weighted by the share of it that is covered; odd side, sum 1.
+    """Uniform disk, each pixel weighted by the fraction of it that is covered; odd side, sum 1.
 
     A radius of at most 0.5 gives the identity.
     """
@@ -38,6 +39,7 @@ def line_kernel(length_px: float, angle_rad: float) -> np.ndarray:
     kernel = np.zeros((2 * half + 2, 2 * half + 2))
     for dx, weight_x in ((0, 1 - (x - column)), (1, x - column)):
         for dy, weight_y in ((0, 1 - (y - row)), (1, y - row)):
+            # Many steps fall into one pixel: ``add.at`` adds all of them, plain indexing only the last.
             np.add.at(kernel, (row + dy, column + dx), weight_x * weight_y)
     # The last row and column only catch rounding at the very end of the line.
     kernel = kernel[:-1, :-1]

@@ -1,6 +1,6 @@
 """The six distortions that cameras make, named by SEAGULL-100w (Chen et al. 2024, arXiv 2411.10161).
 
-No parameters that could be taken over were found published, so the ranges are ours. Blur and exposure happen in linear
+No parameters are published that could be used here, so the ranges are ours. Blur and exposure happen in linear
 light, as in a camera; exposure, contrast and colourfulness err in either direction, drawn by chance. Severity is
 continuous.
 """
@@ -38,6 +38,7 @@ def _from_linear(light: np.ndarray) -> np.ndarray:
 
 def camera_blur(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Out of focus and shaken at once, in linear light."""
+    # A line of 1 pixel and a disk of 0.5 are the identity, so both grow from no change at all.
     shake = line_kernel(1 + SHAKE_PX * severity * rng.random(), rng.uniform(0, math.pi))
     kernel = chain(disk_kernel(0.5 + DEFOCUS_RADIUS_PX * severity), shake)
     light = convolve(np.ascontiguousarray(np.moveaxis(_TO_LINEAR[rgb], -1, 0)), kernel)
@@ -53,6 +54,7 @@ def camera_sharpness(rgb: np.ndarray, severity: float, rng: np.random.Generator)
 
 def camera_exposure(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Over- or underexposed by up to three stops; highlights clip."""
+    # By a table: there are only 256 codes, however many pixels.
     return _from_linear(_TO_LINEAR * 2.0 ** (coin(rng) * EXPOSURE_STOPS * severity))[rgb]
 
 

@@ -15,6 +15,7 @@ from pseudo_labels.errors import PocketiqaError
 
 # Raised whenever an operator or a level table changes: pools made before and after are then kept apart.
 VERSION = 1
+# Also the least that the reference teacher takes, so that every copy can be scored.
 MIN_SIDE_PX = 64
 
 Operator = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -22,14 +23,14 @@ Operator = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Distortion:
-    """One kind of damage.
+    """One kind of distortion.
 
     Attributes:
         name: as in the catalogue, in pools and in file names.
         family: blur, colour, compression, noise, brightness, spatial, sharpness or camera.
         source: the dataset that defines it, such as ``KADID-10k #7``.
         apply: (HxWx3 uint8, severity in (0, 1], generator) to HxWx3 uint8 of its own; level l is severity l / 5. With a
-            generator in the same state, damage grows with severity.
+            generator in the same state, distortion grows with severity.
     """
 
     name: str
@@ -83,6 +84,7 @@ _CAMERA: tuple[Operator, ...] = (
 
 def _build() -> dict[str, Distortion]:
     kadid = [
+        # The function's name is the name in pools and file names: another name is another distortion to them.
         Distortion(operator.__name__, family, f"KADID-10k #{number}", operator)
         for number, (family, operator) in enumerate(_KADID, start=1)
     ]
@@ -151,14 +153,14 @@ def check_image(rgb: np.ndarray) -> np.ndarray:
 
 
 def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: str) -> np.ndarray:
-    """A damaged copy of an image; chance follows from seed, image id, name and level alone.
+    """A distorted copy of an image; chance follows from seed, image id, name and level alone.
 
     Args:
         rgb: uint8 HxWx3, sides of at least 64 pixels; never changed.
-        name: of the catalogue.
+        name: name of the catalogue.
         level: above 0, at most 5; 1 to 5 are KADID-10k's levels, values between them are interpolated.
-        seed: of the whole pool.
-        image_id: of the clean image.
+        seed: seed of the whole pool.
+        image_id: id of the clean image.
 
     Returns:
         uint8 HxWx3 of the same size, contiguous, its own memory.
@@ -170,5 +172,6 @@ def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: st
         raise PocketiqaError(_unknown(name, CATALOGUE))
     if not (math.isfinite(level) and 0 < level <= LEVELS):
         raise PocketiqaError(f"level {level!r} of {name} is out of range: it must be above 0 and at most {LEVELS}")
+    # As a float, because the digest of 3 is not that of 3.0: one level must have one chance.
     rng = generator(int(seed), image_id, name, float(level))
     return np.ascontiguousarray(CATALOGUE[name].apply(check_image(rgb), float(level) / LEVELS, rng))

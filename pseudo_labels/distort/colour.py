@@ -1,4 +1,4 @@
-"""Five colour distortions of KADID-10k (Lin, Hosu, Saupe 2019), with its level tables."""
+"""Ten distortions of colour, brightness and sharpness of KADID-10k (Lin, Hosu, Saupe 2019), with its level tables."""
 
 import math
 
@@ -10,6 +10,7 @@ from skimage import color
 from pseudo_labels.distort.blur import gaussian
 from pseudo_labels.distort.scale import at, coin, luma, to_uint8
 
+# Rows that are converted at a time: scikit-image makes several float64 copies of what it gets.
 _BAND_ROWS = 64
 
 
@@ -55,6 +56,7 @@ def brighten(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.n
     lab = to_lab(rgb)
     lab[..., 0] = 100 * bend(lab[..., 0] / 100, middle)
     mixed = from_lab(lab)
+    # 510 is 2 * 255: two parts in grey levels, and a third of the sum is taken below.
     mixed += (510 * bend(np.arange(256) / 255, middle))[rgb]
     return to_uint8(mixed / 3)
 
@@ -92,6 +94,7 @@ def contrast_change(rgb: np.ndarray, severity: float, rng: np.random.Generator) 
     """
     move = coin(rng) * at(CONTRAST_AMOUNT, severity) / 4
     u = np.arange(256) / 255 - 0.5
+    # u = 0.2 goes to 0.2 + move and u = 0.5 stays: 0.042 is 0.2 * 0.25 - 0.2^3, and 0.168 is 4 * 0.042.
     curve = 0.5 + (1 + move / 0.168) * u - move / 0.042 * u**3
     return to_uint8(255 * curve)[rgb]
 
@@ -135,6 +138,7 @@ def _edge_weight(grey: np.ndarray) -> np.ndarray:
     down, across = np.gradient(grey)
     energy = gaussian(np.sqrt(down**2 + across**2), 4.0)
     low, high = np.percentile(energy, (1, 99))
+    # A flat image has no edges and no range of energies: its weight is 0, not 0 / 0.
     return np.clip((energy - low) / max(high - low, 1e-9), 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""One clean image in, its row and those of its damaged copies out.
+"""One clean image in, its row and those of its distorted copies out.
 
 The copies (and the reference, where it was shrunk) are PNG files in a folder of their own, which is written aside and
 renamed: it exists whole or not at all.
@@ -35,7 +35,7 @@ Distortion = tuple[str, float]
 
 
 def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: int) -> dict[str, list[Distortion]]:
-    """For each image the (distortion, level) pairs of its damaged versions.
+    """For each image the (distortion, level) pairs of its distorted versions.
 
     Names are dealt like cards from decks that hold each once: over all images no name comes more than once more often
     than another, and one image gets a name twice only if ``per_image`` exceeds the number of names. Levels are
@@ -45,10 +45,12 @@ def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: i
     deal = _Deck(names, seed)
     levels = {name: _levels(name, seed) for name in names}
     dealt = {}
+    # By digest, so that the order of the images in their pool does not decide what each of them gets.
     for image_id in sorted(image_ids, key=lambda image_id: digest_of([seed, image_id])):
         pairs: list[Distortion] = []
         for name in deal.hand(per_image):
             level = next(levels[name])
+            # The pair is the name of a file: twice the same would be one copy less.
             while (name, level) in pairs:
                 level = next(levels[name])
             pairs.append((name, level))
@@ -98,9 +100,9 @@ class Maker:
     """What every clean image of a synthetic pool is treated with; travels to worker processes.
 
     Attributes:
-        pool: where the clean images are.
+        pool: pool of the clean images.
         out: folder of the synthetic pool.
-        seed: of its randomness.
+        seed: seed of its randomness.
         max_side: see ``shrunk_size``.
     """
 
@@ -136,6 +138,7 @@ class Maker:
             return None
         try:
             encoded = [(name, read_bytes(folder / name)) for name in self._files(ref, distortions)]
+            # Decoded, because a row has the hash of the pixels: what cannot be decoded is made again.
             rows = [_row(data, decode(data), _uri(ref, name)) for name, data in encoded]
         except ImageError:
             return None

@@ -37,8 +37,9 @@ def white_noise_color(rgb: np.ndarray, severity: float, rng: np.random.Generator
 
 
 def impulse_noise(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Salt and pepper: a share of all samples, each channel for itself, becomes 0 or 255 with equal chance."""
+    """Salt and pepper: a fraction of all samples, each channel for itself, becomes 0 or 255 with equal chance."""
     fraction = at(IMPULSE_FRACTION, severity)
+    # One draw decides all: from one state of the generator, what is noisy at one severity stays so at a higher one.
     dice = rng.random(rgb.shape, dtype=np.float32)
     noisy = rgb.copy()
     noisy[dice < fraction] = 255
@@ -66,6 +67,7 @@ def denoise(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.nd
 def shrink_wavelets(plane: np.ndarray, sigma: float) -> np.ndarray:
     """HxW without white noise of known deviation: soft thresholds of BayesShrink (Chang, Yu, Vetterli 2000, eq. 11)."""
     # As deep as the side allows: noise coarser than that would stay.
+    # The limit is that of ``pywt.dwt_max_level``; beyond it the filter is longer than the band.
     depth = min(_MAX_DEPTH, int(math.log2(min(plane.shape) / (_WAVELET_TAPS - 1))))
     coarse, *details = pywt.wavedec2(plane, _WAVELET, level=depth)
     shrunk = [tuple(_soft(band, sigma**2) for band in bands) for bands in details]
@@ -73,6 +75,7 @@ def shrink_wavelets(plane: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _soft(band: np.ndarray, noise_variance: float) -> np.ndarray:
+    # Where a band is noise alone, its threshold becomes so large that nothing of it stays.
     signal_variance = max((band**2).mean() - noise_variance, np.finfo(float).eps)
     threshold = noise_variance / math.sqrt(signal_variance)
     return np.sign(band) * np.maximum(np.abs(band) - threshold, 0)

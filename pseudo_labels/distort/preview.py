@@ -77,5 +77,6 @@ def _draw_row(sheet: Image.Image, tile: np.ndarray, distortion: Distortion, left
     for level in range(1, LEVELS + 1):
         x = left + level * (TILE_PX + _GAP_PX)
         draw.text((x + TILE_PX, top + 7), f"level {level}", _FAINT, small, anchor="ra")
-        damaged = distortion.apply(tile, level / LEVELS, generator("preview", distortion.name))
-        sheet.paste(Image.fromarray(damaged), (x, top + _STRIP_PX))
+        # A generator in the same state for each level: along a row only the severity changes.
+        distorted = distortion.apply(tile, level / LEVELS, generator("preview", distortion.name))
+        sheet.paste(Image.fromarray(distorted), (x, top + _STRIP_PX))

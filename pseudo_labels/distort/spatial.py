@@ -21,7 +21,7 @@ BLOCK_PX = 32
 
 
 def _scaled_side(side_px: int, rgb: np.ndarray) -> int:
-    """Side that takes the same share of this image as ``side_px`` takes of a picture of KADID-10k.
+    """Side that takes the same fraction of this image as ``side_px`` takes of a picture of KADID-10k.
 
     At most half the short side, so that it fits into a panorama.
     """
@@ -49,6 +49,8 @@ def non_eccentricity_patch(rgb: np.ndarray, severity: float, rng: np.random.Gene
     side = _scaled_side(PATCH_PX, rgb)
     room = np.array(rgb.shape[:2]) - side
     copied = rgb.copy()
+    # At least one, so that no level leaves the image as it is. Each takes the same number of draws: from one state of
+    # the generator, a higher severity repeats the patches of a lower one and adds more.
     for _ in range(max(1, round(at(PATCHES, severity)))):
         top, left = (rng.random(2) * room).astype(int)
         down, right = np.rint((rng.random(2) - 0.5) * side).astype(int)
@@ -85,6 +87,7 @@ def otsu_levels(histogram: np.ndarray, classes: int) -> np.ndarray:
     grey = np.arange(len(histogram))
     count, total, square = (np.concatenate([[0.0], np.cumsum(histogram * grey**power)]) for power in range(3))
     n, s, q = (sums[None, 1:] - sums[:-1, None] for sums in (count, total, square))
+    # Row i, column j: squared deviations in a class of the levels i .. j. Below the diagonal there is no such class.
     spread = np.where(np.tri(len(grey), k=-1, dtype=bool), np.inf, q - s**2 / np.maximum(n, 1))
     best, starts = spread[0], []
     for _ in range(classes - 1):
@@ -104,6 +107,7 @@ def color_block(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> n
     side = _scaled_side(BLOCK_PX, rgb)
     room = np.array(rgb.shape[:2]) - side
     covered = rgb.copy()
+    # As with patches: at least one, and a higher severity adds to those of a lower one.
     for _ in range(max(1, round(at(BLOCKS, severity)))):
         top, left = (rng.random(2) * room).astype(int)
         covered[top : top + side, left : left + side] = (rng.random(3) * 256).astype(np.uint8)

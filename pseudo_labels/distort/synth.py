@@ -1,4 +1,4 @@
-"""Synthetic pools: clean references and damaged copies of them, with the link between the two.
+"""Synthetic pools: clean references and distorted copies of them, with the link between the two.
 
     OUT/images/<id of the clean image>/<name of its file>.png    only where max_side shrank it
     OUT/images/<id of the clean image>/<distortion>-<level>.png
@@ -33,22 +33,22 @@ def build_synthetic_pool(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Pool:
-    """Make damaged copies of the clean images of a pool, and a pool of both.
+    """Make distorted copies of the clean images of a pool, and a pool of both.
 
-    Each clean image (``ok`` and an original) gives one row of its own, level 0, and ``per_image`` rows of damaged
-    copies, chosen as ``plan.plan`` says. A copy with the bytes of an earlier row is a ``duplicate``; a reference that
+    Each clean image (``ok`` and an original) gives one row of its own, level 0, and ``per_image`` rows of distorted
+    copies, chosen as ``maker.plan`` says. A copy with the bytes of an earlier row is a ``duplicate``; a reference that
     can no longer be read gives rows that say so. An interrupted run goes on where it was, and ends with the same bytes.
 
     Args:
-        pool: of clean images. Rows that are bad there, or distorted already, are left out.
+        pool: pool of clean images. Rows that are bad there, or distorted already, are left out.
         out: folder of the new pool.
-        per_image: damaged copies of each clean image, at least 1.
+        per_image: distorted copies of each clean image, at least 1.
         names: distortions and groups, see ``catalogue.select``; None means the 25 of KADID-10k.
-        seed: another seed, other distortions, levels and noise.
+        seed: seed of distortions, levels and noise.
         max_side: shrink references until neither side exceeds it (but no side falls below 64 pixels); at least 64.
         workers: processes. They are started afresh, so a script needs the usual ``if __name__ == "__main__"``.
         overwrite: replace an earlier pool that was made differently.
-        progress: called with damaged copies done and in total.
+        progress: called with distorted copies done and in total.
 
     Raises:
         PocketiqaError: an unknown name, an argument out of range, or no clean image.
@@ -71,6 +71,7 @@ def build_synthetic_pool(
         "seed": seed,
         "max_side": max_side,
     }
+    # A generator: nothing is made before ``write_pool`` has claimed the folder, or removed an earlier pool from it.
     rows = _make_all(Maker(pool, out, seed, max_side), tasks, workers, progress)
     notes = {"clean_pool": str(pool.folder)}
     return write_pool(out, _mark_copies(rows), spec=spec, notes=notes, overwrite=overwrite)
@@ -91,6 +92,7 @@ def _make_all(maker: Maker, tasks: Sequence[Task], workers: int, progress: Progr
     # ``write_pool``, which takes the rows, holds the folder by now.
     with exclusively(maker.out):
         remove_leftovers(maker.out / IMAGES, alone=True)
+        # One worker is this process: starting another would only cost time.
         for (_, distortions), rows in zip(
             tasks, in_order(maker.make, tasks, workers if workers > 1 else 0, processes=True), strict=True
         ):

@@ -1,6 +1,6 @@
-"""A teacher's scale, mapped to that of human opinions by a rising curve; how sure its labels are after that.
+"""A rising curve from the scale of a teacher to that of ratings, and the expected error of the mapped scores.
 
-The labelled images must not be those that the teacher learned from: on those it looks surer than it is.
+The labelled images must not be those that the teacher learned from: on those its error is smaller than on others.
 """
 
 import hashlib
@@ -22,6 +22,8 @@ from pseudo_labels.records import SPREAD_OF_HALF_WEIGHT
 FloatArray = NDArray[np.float64]
 Form = Literal["identity", "knots", "logistic"]
 
+# Fraction of the score itself in the mapped score: the map rises strictly even where the curve is flat, so ranks stay.
+# It moves a score by at most 0.001.
 _TILT = 1e-3
 # Bounds of the logistic's middle and width in standard deviations of the scores: a straight line is the limit of an
 # ever wider slope, a step that of an ever narrower one, and the search must end.
@@ -30,6 +32,16 @@ _WIDTH = (0.01, 30.0)
 _START_MIDDLES = (-1.5, -0.5, 0.5, 1.5)
 _START_WIDTHS = (0.1, 0.3, 1.0, 4.0)
 _BEST_STARTS = 2
+# With fewer the error left after a four-parameter fit says little.
+MIN_LABELLED = 20
+MIN_GROUPS = 5
+# Scores that vary less do not tell images apart; the audit says so of them too.
+CONSTANT_STD = 1e-3
+# Each fit then sees four fifths of the ratings, nearly as many as the final one.
+_FOLDS = 5
+# One for each per cent, both ends included.
+_QUANTILES = 101
+UNFITTED = ("quantile", "none")
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ class MonotoneMap:
         x, s = np.asarray(scores, np.float64), np.asarray(spreads, np.float64)
         low, high = np.clip(x - s, 0.0, 1.0), np.clip(x + s, 0.0, 1.0)
         width = high - low
+        # NaN in the spreads means not known, and stays.
         with np.errstate(invalid="ignore"):
             slope = (self(high) - self(low)) / np.where(width > 0, width, 1.0)
         return slope * s
@@ -84,6 +97,7 @@ def knots_map(x: ArrayLike, y: ArrayLike) -> MonotoneMap:
         y: rising, in [0, 1].
     """
     x, y = np.asarray(x, np.float64), np.clip(np.asarray(y, np.float64), 0.0, 1.0)
+    # One point alone has no slope: the map is then constant, but for the tilt.
     slope = (y[-1] - y[0]) / (x[-1] - x[0]) if len(x) > 1 else 0.0
     if x[0] > 0:
         x, y = np.append(0.0, x), np.append(max(0.0, y[0] - slope * x[0]), y)
@@ -107,6 +121,7 @@ def fit_isotonic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     means = np.bincount(inverse, ratings) / counts
     level = np.asarray(isotonic_regression(means, sample_weight=counts.astype(np.float64)))
+    # The regression gives each of its blocks exactly one value, and no two blocks the same one.
     _, block = np.unique(level, return_inverse=True)
     size = np.bincount(block, counts)
     return knots_map(np.bincount(block, counts * values) / size, np.bincount(block, counts * level) / size)
@@ -123,15 +138,18 @@ def fit_logistic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     x = (scores - mean) / std
 
     def residuals(parameters: FloatArray) -> FloatArray:
+        # ``rise`` is a fraction of what is above ``low``: a box of bounds then keeps both plateaus within [0, 1].
         low, rise, middle, log_width = parameters
         return low + (1 - low) * rise * expit((x - middle) * np.exp(-log_width)) - ratings
 
+    # Off the bounds by a hundredth: at a bound a search could only go one way.
     low, high = np.clip(np.quantile(ratings, [0.02, 0.98]), [0.01, 0.02], [0.98, 0.99])
     rise = np.clip((high - low) / (1 - low), 0.01, 0.99)
     starts = [np.array([low, rise, middle, np.log(w)]) for middle in _START_MIDDLES for w in _START_WIDTHS]
     starts.sort(key=lambda start: float(np.sum(residuals(start) ** 2)))
     box = ([0.0, 0.0, -_MIDDLE, np.log(_WIDTH[0])], [1.0, 1.0, _MIDDLE, np.log(_WIDTH[1])])
     fits = [least_squares(residuals, start, bounds=box, max_nfev=200) for start in starts[:_BEST_STARTS]]
+    # Converged or not: the best point is a rising curve, and held-out images show how good it is.
     low, rise, middle, log_width = min(fits, key=lambda result: result.cost).x
     values = {
         "low": low,
@@ -147,17 +165,9 @@ def _plain(values: ArrayLike) -> list[float]:
     return [float(f"{value:.10g}") for value in np.asarray(values)]
 
 
-# With fewer the error left after a four-parameter fit says little.
-MIN_LABELLED = 20
-MIN_GROUPS = 5
-# Scores that vary less do not tell images apart; the audit says so of them too.
-CONSTANT_STD = 1e-3
-_FOLDS = 5
-_QUANTILES = 101
 # The one with fewer parameters first: it stands unless the other is clearly better.
 _FITS = {"logistic": fit_logistic, "isotonic": fit_isotonic}
 FITTED = ("auto", *_FITS)
-UNFITTED = ("quantile", "none")
 METHODS = (*FITTED, *UNFITTED)
 
 
@@ -167,13 +177,14 @@ class Calibration:
 
     Attributes:
         method: ``logistic``, ``isotonic``, ``quantile`` or ``none``.
-        map: of the scores.
+        map: mapping of the scores.
         expected: squared error of its labels on the common scale; ``base`` is 1, ``extra`` the teacher's own variance
             on the common scale.
-        n: labelled images it was fitted to; 0 without opinions.
+        n: labelled images it was fitted to; 0 without ratings.
         groups: scenes among them.
-        agreement: of the raw scores with the opinions; None without opinions.
-        held_out_rmse: of each method that was tried, on images of scenes it was not fitted to, in units of the score.
+        agreement: SRCC of the raw scores with the ratings; None without ratings.
+        held_out_rmse: root mean squared error of each method that was tried, on images of scenes it was not fitted
+            to, in units of the score.
     """
 
     method: str
@@ -226,7 +237,7 @@ class Calibration:
 
 
 def uncalibrated(map: MonotoneMap | None = None, method: str = "none") -> Calibration:
-    """A calibration that no opinions stand behind: labels are taken to be off by a tenth of the scale.
+    """A calibration without ratings: labels are assumed to be wrong by a tenth of the scale.
 
     The teacher's own variance comes on top of that.
     """
@@ -243,7 +254,7 @@ def calibrate(
     name: str = "teacher",
     seed: int = 0,
 ) -> tuple[Calibration, FloatArray]:
-    """Fit the map from scores to opinions, and how far the mapped scores are from them.
+    """Fit the map from scores to ratings, and how far the mapped scores are from them.
 
     The error is that of five-fold cross-validation over whole groups, never that of the fit. ``auto`` takes isotonic
     regression, which can follow any rising curve but overfits where labels are few, if its squared error is less than
@@ -253,33 +264,36 @@ def calibrate(
         scores: [N] of the teacher, in [0, 1].
         ratings: [N] of people for the same images, in [0, 1].
         groups: images of one scene share a group; None makes every image a group of its own.
-        spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they foretell
-            the errors found.
+        spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they predict
+            the errors.
         method: ``auto``, ``logistic`` or ``isotonic``.
-        name: of the teacher, for errors.
-        seed: of folds and resamples.
+        name: name of the teacher, for errors.
+        seed: seed of folds and resamples.
 
     Returns:
         The calibration, and [N] calibrated scores, each from a fit that saw no image of its group.
 
     Raises:
-        PocketiqaError: too few images or groups, an opinion outside [0, 1], a constant teacher, or one that does not
-            rise with the opinions.
+        PocketiqaError: too few images or groups, a rating outside [0, 1], a constant teacher, or one that does not
+            rise with the ratings.
     """
     if method not in FITTED:
-        raise PocketiqaError(f"calibration {method!r} is not fitted to opinions: choose one of {', '.join(FITTED)}")
+        raise PocketiqaError(f"calibration {method!r} is not fitted to ratings: choose one of {', '.join(FITTED)}")
     x, y = np.asarray(scores, np.float64), np.asarray(ratings, np.float64)
     names = [str(row) for row in range(len(x))] if groups is None else list(groups)
     _check(x, y, names, name)
     agreement = agree(x, y, names, seed=seed)
+    # Before any fit: a rising curve through falling ratings is flat, and would look like a weak teacher.
     _check_direction(agreement, name)
     fold = _folds(names, seed)
     held_out = {each: _held_out(each, x, y, fold) for each in (_FITS if method == "auto" else [method])}
     rmse = {each: float(np.sqrt(np.mean((predicted - y) ** 2))) for each, predicted in held_out.items()}
     chosen = _chosen(held_out, y)
     map = _FITS[chosen](x, y)
+    # On the final map, as later labels will be, while the errors are of held-out images.
     own = np.full(len(x), np.nan) if spreads is None else map.spread(x, spreads) ** 2
     expected = fit_expected_error(np.ones(len(x)), own, (held_out[chosen] - y) ** 2)
+    # Part of digests: the last bits of a sum differ between machines.
     rounded = {each: round(value, 9) for each, value in rmse.items()}
     calibration = Calibration(
         chosen, map, expected, n=len(x), groups=len(set(names)), agreement=agreement, held_out_rmse=rounded
@@ -288,13 +302,13 @@ def calibrate(
 
 
 def align_quantiles(scores: Sequence[ArrayLike]) -> list[Calibration]:
-    """Give all teachers one distribution, the mean of theirs, without opinions (quantile normalisation).
+    """Give all teachers one distribution, the mean of theirs, without ratings (quantile normalisation).
 
     Ranks are averaged that way, and nothing says that they are right. Source: Bolstad et al., "A comparison of
     normalization methods for high density oligonucleotide array data" (2003), section 2.
 
     Args:
-        scores: of each teacher, [N] of the same images, not constant.
+        scores: scores of each teacher, [N] of the same images, not constant.
     """
     points = np.linspace(0.0, 1.0, _QUANTILES)
     quantiles = np.array([np.quantile(np.asarray(own, np.float64), points) for own in scores])
@@ -323,23 +337,23 @@ def check_constant(scores: FloatArray, name: str, where: str) -> None:
 def _check(x: FloatArray, y: FloatArray, groups: Sequence[str], name: str) -> None:
     if x.ndim != 1 or x.shape != y.shape or len(groups) != len(x):
         raise PocketiqaError(
-            f"teacher {name!r}: {x.size} scores, {y.size} opinions and {len(groups)} groups: give one of each"
+            f"teacher {name!r}: {x.size} scores, {y.size} ratings and {len(groups)} groups: give one of each"
         )
-    for what, values in (("score", x), ("opinion", y)):
+    for what, values in (("score", x), ("rating", y)):
         wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
         if wrong.size:
             raise PocketiqaError(
-                f"teacher {name!r}: {what} {values[wrong[0]]} at place {wrong[0]}: scale it to [0, 1], 1 best"
+                f"teacher {name!r}: {what} {values[wrong[0]]} at position {wrong[0]}: scale it to [0, 1], 1 best"
             )
     scenes = len(set(groups))
     if len(x) < MIN_LABELLED or scenes < MIN_GROUPS:
         raise PocketiqaError(
-            f"teacher {name!r} has scores for {len(x)} images with opinions, of {scenes} scenes: at least "
+            f"teacher {name!r} has scores for {len(x)} images with ratings, of {scenes} scenes: at least "
             f"{MIN_LABELLED} images of {MIN_GROUPS} scenes are needed; rate more, or say --calibrate quantile"
         )
-    check_constant(x, name, "for images with opinions")
+    check_constant(x, name, "for images with ratings")
     if np.ptp(y) == 0:
-        raise PocketiqaError(f"all {len(y)} opinions are {y[0]:g}: nothing can be calibrated on them")
+        raise PocketiqaError(f"all {len(y)} ratings are {y[0]:g}: nothing can be calibrated on them")
 
 
 def _check_direction(agreement: Agreement, name: str) -> None:
@@ -347,7 +361,7 @@ def _check_direction(agreement: Agreement, name: str) -> None:
         sure = agreement.high is not None and agreement.high < 0
         verdict = "is reversed" if sure else "does not rise with quality"
         raise PocketiqaError(
-            f"teacher {name!r} {verdict}: {agreement} with the opinions; turn its scale in the teacher so that 1 is "
+            f"teacher {name!r} {verdict}: {agreement} with the ratings; turn its scale in the teacher so that 1 is "
             "best, or leave it out"
         )
 
@@ -364,7 +378,7 @@ def _chosen(held_out: Mapping[str, FloatArray], ratings: FloatArray) -> str:
 def _folds(groups: Sequence[str], seed: int) -> NDArray[np.int64]:
     """Fold of each image; groups stay whole, and no order of images matters."""
     order = sorted(set(groups), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
-    fold_of = {group: place % _FOLDS for place, group in enumerate(order)}
+    fold_of = {group: position % _FOLDS for position, group in enumerate(order)}
     return np.array([fold_of[group] for group in groups])
 
 

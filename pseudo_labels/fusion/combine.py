@@ -1,4 +1,4 @@
-"""Several opinions of one image as one: weights, score, expected error and disagreement, as functions of arrays."""
+"""Several scores of one image as one: weights, score, expected error and disagreement, as functions of arrays."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +12,17 @@ FloatArray = NDArray[np.float64]
 # How much of the expected error may follow what varies from image to image; never all, as a label without any
 # disagreement is still not the truth.
 _FRACTIONS = np.linspace(0.0, 0.9, 10)
-_LEAST_VARIANCE = 1e-6  # a thousandth of the scale: no label is surer
+_LEAST_VARIANCE = 1e-6  # a thousandth of the scale: no label is more certain
+# A correlation of fewer errors says little: 1 is then assumed, as if the two always erred alike.
+_MIN_COMMON = 20
+# Of the matrix of correlations: near 0, tiny changes of the errors would move the weights far.
+_LEAST_EIGENVALUE = 0.02
+# Of the ratings' variance: a teacher that explains less is left out, for its weight would be noise.
+_LEAST_EXPLAINED = 0.01
+_RIDGE = 0.05
+# Passes of the coordinate descent. With five teachers of random correlations, weights are then within 0.001 of their
+# limit.
+_SWEEPS = 60
 
 
 @dataclass(frozen=True)
@@ -20,10 +30,10 @@ class ExpectedError:
     """Expected squared error of a label: ``base_gain * base + extra_gain * extra``.
 
     Attributes:
-        base_gain: of what is known without looking at the image.
-        extra_gain: of what the image adds: a teacher's own variance, or the disagreement of teachers; 0 where that
-            does not foretell errors.
-        typical_extra: stands in where the image's own is not known.
+        base_gain: factor of what is known without looking at the image.
+        extra_gain: factor of what the image adds: a teacher's own variance, or the disagreement of teachers; 0 where
+            that does not foretell errors.
+        typical_extra: value of the second term where the image's own is not known.
     """
 
     base_gain: float
@@ -76,30 +86,24 @@ def _likely_fraction(base: FloatArray, extra: FloatArray, squared_error: FloatAr
 
 def _fit(base: FloatArray, extra: FloatArray, squared_error: FloatArray, fraction: float) -> tuple[float, float]:
     """Deviance, but for a constant, and scale."""
+    # Above 0, because its logarithm is taken: a teacher may be exactly right on every held-out image.
     shape = np.maximum((1 - fraction) * base + fraction * extra, 1e-12)
     scale = max(float(np.mean(squared_error / shape)), 1e-12)
+    # The other term, the sum of squared errors over their expectation, is the number of images at the best scale.
     return float(np.sum(np.log(scale * shape))), scale
 
 
 def _plain(value: float) -> float:
-    return float(f"{value:.10g}")  # part of digests, see ``monotone``
-
-
-_MIN_COMMON = 20
-_LEAST_EIGENVALUE = 0.02
-# Of the opinions' variance: a teacher that explains less is left out, for its weight would be noise.
-_LEAST_EXPLAINED = 0.01
-_RIDGE = 0.05
-_SWEEPS = 60
+    return float(f"{value:.10g}")  # part of digests: the digits must not differ between machines
 
 
 @dataclass(frozen=True)
 class ErrorStructure:
-    """How the errors of calibrated teachers hang together, on images they were not calibrated on.
+    """How the errors of calibrated teachers are correlated, on images that they were not calibrated on.
 
     Attributes:
         correlation: [T, T] of the errors, positive definite.
-        variance: of the opinions: the squared error of who says the mean of every image.
+        variance: variance of the ratings, which is the squared error of giving every image their mean.
     """
 
     correlation: FloatArray
@@ -142,19 +146,23 @@ def combine(scores: FloatArray, variances: FloatArray, errors: ErrorStructure | 
     Args:
         scores: [T, N] on the common scale, NaN where a teacher has none.
         variances: [T, N], above 0 where there is a score.
-        errors: of the teachers; None where it is not known.
+        errors: error model of the teachers; None where it is not known.
     """
     there = np.isfinite(scores)
+    # Any finite value does where there is no score: the weight there is 0, but 0 * NaN would make the sums NaN.
     known = np.where(there, variances, 1.0)
     weights = np.where(there, 1.0 / known, 0.0)
     if errors is not None:
         better = _regression_weights(known, there, errors)
+        # Where no teacher explains enough of the ratings, inverse variance still gives a score, and its base a large
+        # error.
         weights = np.where(better.sum(axis=0) > 0, better, weights)
     total = weights.sum(axis=0)
     weights = weights / np.where(total > 0, total, 1.0)
     values = np.where(there, scores, 0.0)
     score = (weights * values).sum(axis=0)
     parts = weights * np.sqrt(known)
+    # Without a known structure the worst case: errors that are all alike, which no mean makes smaller.
     together = np.ones((len(scores), len(scores))) if errors is None else errors.correlation
     base = np.einsum("in,ij,jn->n", parts, together, parts)
     disagreement = (weights * (values - score) ** 2).sum(axis=0)
@@ -173,7 +181,7 @@ def _regression_weights(variances: FloatArray, there: NDArray[np.bool_], errors:
 
     A calibrated score keeps to the mean as far as the teacher is unsure, so all errors share what nobody knows, and
     plain inverse variance gives a useless teacher nearly the weight of a good one. With V the variance of the
-    opinions, s_i = V - v_i is what teacher i explains, and G_ij = C_ij + V - v_i - v_j with G_ii = s_i the covariance
+    ratings, s_i = V - v_i is what teacher i explains, and G_ij = C_ij + V - v_i - v_j with G_ii = s_i the covariance
     of two calibrated scores; the coefficients solve G b = s with 0 <= b <= 1 (stacked regression, Breiman 1996, here
     for every row's own variances), by coordinate descent. For teachers whose noise is independent that is inverse
     variance of the noise.
@@ -181,6 +189,7 @@ def _regression_weights(variances: FloatArray, there: NDArray[np.bool_], errors:
     total, deviations = errors.variance, np.sqrt(variances)
     useful = there & (total - variances > _LEAST_EXPLAINED * total)
     explained = np.where(useful, total - variances, 0.0)
+    # The start: in proportion to what each teacher explains.
     weights = explained / np.maximum(explained.sum(axis=0), 1e-12)
     for _ in range(_SWEEPS):
         for i in range(len(variances)):
@@ -208,8 +217,10 @@ def error_correlation(errors: FloatArray) -> FloatArray:
             common = np.isfinite(errors[first]) & np.isfinite(errors[second])
             a, b = errors[first, common], errors[second, common]
             if len(a) >= _MIN_COMMON and np.ptp(a) > 0 and np.ptp(b) > 0:
+                # Below 0 errors would cancel each other, and the weights would count on that to happen again.
                 value = float(np.clip(np.corrcoef(a, b)[0, 1], 0.0, 1.0))
                 correlation[first, second] = correlation[second, first] = value
     least = float(np.linalg.eigvalsh(correlation)[0])
+    # Drawn by d, an eigenvalue l becomes (1 - d) l + d: this d makes the least one ``_LEAST_EIGENVALUE``.
     drawn = max(0.0, (_LEAST_EIGENVALUE - least) / (1 - least)) if least < 1 else 0.0
     return np.round((1 - drawn) * correlation + drawn * np.eye(len(errors)), 9)  # part of digests

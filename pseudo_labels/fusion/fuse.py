@@ -32,6 +32,10 @@ from pseudo_labels.records import TeacherStamp
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore, StoreSpec
 
+VERSION = 1  # raised whenever equal parts and settings give other labels
+# Of a scatter plot: enough to see a shape, and the report stays small with many teachers.
+_POINTS = 400
+
 
 def check_teachers(names: Sequence[str], columns: Columns) -> None:
     """Refuse teachers without scores, or with the same for all images.
@@ -63,9 +67,9 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
     The consensus on a teacher is its mean SRCC with the others, over those it shares enough images with.
 
     Args:
-        names: of the teachers; one alone is not checked.
-        pairs: of ``compare_teachers``.
-        calibrated: whether the direction of each teacher was seen on opinions, for the advice.
+        names: names of the teachers; one alone is not checked.
+        pairs: the pairs of ``compare_teachers``.
+        calibrated: whether the direction of each teacher was seen on ratings, for the advice.
 
     Raises:
         PocketiqaError: the teacher with the least mean SRCC has one below 0, or one has no partner.
@@ -87,7 +91,7 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
     if means[worst] >= 0:
         return
     if len(names) == 2:
-        advice = "look at the pool: it may be unlike the labelled images" if calibrated else "opinions can tell which"
+        advice = "look at the pool: it may be unlike the labelled images" if calibrated else "ratings can tell which"
         raise PocketiqaError(
             f"teachers {names[0]!r} and {names[1]!r} contradict each other: SRCC {means[worst]:.2f} "
             f"(n={pairs[0]['n']}), so one is reversed here; {advice}, leave that one out"
@@ -96,10 +100,6 @@ def check_consensus(names: Sequence[str], pairs: Sequence[dict[str, Any]], *, ca
         f"teacher {worst!r} is reversed: its mean SRCC with the {len(names) - 1} others is {means[worst]:.2f}; turn "
         "its scale so that 1 is best, or leave it out"
     )
-
-
-VERSION = 1  # raised whenever equal parts and settings give other labels
-_POINTS = 400
 
 
 def fuse(
@@ -120,14 +120,14 @@ def fuse(
     The order of ``folders`` does not matter. ``fusion.report.read_fusion_report`` tells what was done.
 
     Args:
-        folders: of the stores; a single one is only calibrated and filtered, if ``rule.min_teachers`` is 1.
+        folders: the folders of the stores; a single one is only calibrated and filtered, if ``rule.min_teachers`` is 1.
         out: folder of the fused store.
-        ratings: of people, in [0, 1] by image id, for images of the pool that the teachers did not learn from.
+        ratings: ratings of people, in [0, 1] by image id, for images of the pool that the teachers did not learn from.
         groups: scene by image id, for the rated images; None takes those of the pool.
-        calibrate: ``auto``, ``logistic`` or ``isotonic`` with opinions; ``quantile`` or ``none`` without.
+        calibrate: ``auto``, ``logistic`` or ``isotonic`` with ratings; ``quantile`` or ``none`` without.
         rule: which rows are kept; None keeps all with two teachers (or the only one).
         carry: stored feature to carry over, as ``NAME`` or ``TEACHER/NAME``.
-        seed: of cross-validation and intervals.
+        seed: seed of cross-validation and intervals.
         overwrite: start over, even if ``out`` holds a store that was made differently.
         progress: called with blocks of rows done and in all, reading and writing.
 
@@ -135,7 +135,7 @@ def fuse(
         The finished store.
 
     Raises:
-        PocketiqaError: a store or teacher that cannot be fused (named), too few opinions, or nothing kept.
+        PocketiqaError: a store or teacher that cannot be fused (named), too few ratings, or nothing kept.
         IntegrityError: a shard of a part was altered.
         OutputConflictError: ``out`` holds something else, or is being written by another process.
     """
@@ -146,6 +146,7 @@ def fuse(
     outlying = None if rule.outlier_feature is None else find_feature(parts, rule.outlier_feature)
     shards = _shards(parts, carried or outlying)
     spans = [shard_rows(parts[0].store.spec.rows, shards, index) for index in range(shards)]
+    # Each block is read once and written once; outliers need two more passes, one for the sample and one to measure.
     steps = _Steps(len(spans) * (4 if outlying else 2), progress)
     columns = read_columns(parts, spans, steps.within(0))
     rated = None
@@ -156,12 +157,14 @@ def fuse(
     if outlying:
         at, name = outlying
         outlier = measure_outliers(parts[at], name, columns.scored[at], spans, steps.within(len(spans)))
+    # Nothing is written before this: the spec holds digests of what was fitted, and most errors come while fitting.
     fused = plan.fuse(outlier)
     with exclusively(Path(out)):
         store = LabelStore.create(
             Path(out), plan.spec(fused, shards), pool_path=parts[0].store.pool_path, overwrite=overwrite
         )
         _write(store, parts, fused, carried, steps.within(steps.total - len(spans)))
+        # Before the store is finished: a finished one always has its report.
         write_fusion_report(plan.report(fused), store.folder)
         store.finish()
     return store
@@ -206,6 +209,7 @@ class _Plan:
         check_teachers(names, columns)
         self._ensemble, self._labelled = fit_ensemble(names, columns, rated, method=method, seed=seed)
         self._pairs = compare_teachers(names, columns)
+        # After the fit, where ratings show a reversed teacher more reliably than the other teachers can.
         check_consensus(names, self._pairs, calibrated=rated is not None)
 
     def fuse(self, outlier: np.ndarray | None) -> FusedRows:
@@ -216,6 +220,7 @@ class _Plan:
         specs = [part.store.spec for part in self._parts]
         options = {
             "calibrate": self._method,
+            # This key and the words of the scale are part of the digests of existing stores: they must not change.
             "opinions": self._rated.digest if self._rated else None,
             "parts": [
                 {"name": part.name, "teacher": part.store.spec.stamp.digest, "labels": part.store.digest}
@@ -228,6 +233,7 @@ class _Plan:
         }
         scale = "human opinions, 0 worst, 1 best" if self._rated else _joined(spec.stamp.scale for spec in specs)
         licence = _joined(spec.stamp.licence for spec in specs)
+        # The ensemble is what weights are to other teachers.
         stamp = TeacherStamp(NAME, VERSION, self._ensemble.digest, options, scale=scale, licence=licence)
         preprocessing = {part.name: part.store.spec.preprocessing for part in self._parts}
         features = () if self._carried is None else (self._carried[1],)
@@ -262,10 +268,11 @@ class _Plan:
         )
 
     def _points(self, first: str, second: str) -> list[list[float]]:
-        places = [self._ensemble.names.index(name) for name in (first, second)]
-        common = np.flatnonzero(self._columns.scored[places].all(axis=0))
+        positions = [self._ensemble.names.index(name) for name in (first, second)]
+        common = np.flatnonzero(self._columns.scored[positions].all(axis=0))
+        # Evenly over the pool and not at random: the same report comes from the same labels.
         chosen = common[np.unique(np.linspace(0, len(common) - 1, min(len(common), _POINTS)).astype(np.int64))]
-        scores = [self._ensemble.calibrations[at].map(self._columns.scores[at, chosen]) for at in places]
+        scores = [self._ensemble.calibrations[at].map(self._columns.scores[at, chosen]) for at in positions]
         return np.round(np.stack(scores, axis=1), 4).tolist()
 
 
@@ -280,10 +287,11 @@ def _joined(texts: Iterable[str]) -> str:
 def _write(
     store: LabelStore, parts: Sequence[Part], fused: FusedRows, carried: tuple[int, str] | None, progress: Progress
 ) -> None:
-    """Write the shards that are missing or damaged."""
+    """Write the shards that are missing or corrupt."""
     names, missing = [part.name for part in parts], set(store.missing())
     for index in range(store.spec.shards):
         with store.writing(index):
+            # Under the lock, because a corrupt shard is removed, and another process may just be writing it again.
             if index not in missing and store.fault(index):
                 store.discard(index)
                 missing.add(index)

@@ -17,11 +17,14 @@ from pseudo_labels.records import PseudoLabel, Status, confidence
 FloatArray = NDArray[np.float64]
 
 SAMPLE_ROWS = 2048
+# Of fewer images, ten neighbours would be more than a fifth: the distance to the tenth would say little.
 MIN_ROWS = 50
 _NEIGHBOURS = 10
 _DIMENSIONS = 32
-_POINTS_AT_ONCE = 512
+_POINTS_AT_ONCE = 512  # with a sample of 2048, their distances take 8 MB
 _TO_SIGMA = 1.4826  # from the median distance to the median, to the deviation of a normal distribution
+_ROWS_AT_ONCE = 1 << 16
+_EXAMPLES = 8
 
 
 def pooled(features: NDArray[np.float16]) -> FloatArray:
@@ -37,7 +40,7 @@ class OutlierMeasure:
 
     Args:
         sample: [S, C], pooled features of images from all over the pool.
-        name: of the feature, for errors.
+        name: name of the feature, for errors.
 
     Raises:
         PocketiqaError: the sample is too small, or its images do not differ.
@@ -54,6 +57,8 @@ class OutlierMeasure:
         _, _, turned = np.linalg.svd((sample - self._mean) / self._scale, full_matrices=False)
         self._axes = turned[:_DIMENSIONS].T
         self._sample = self._project(sample)
+        # Distances are above 0 and a few are far larger than the rest: their logarithms lie more evenly about the
+        # median.
         distances = np.log(self._distances(self._sample, np.arange(len(sample))))
         self._median = float(np.median(distances))
         self._deviation = _TO_SIGMA * float(np.median(np.abs(distances - self._median)))
@@ -65,7 +70,7 @@ class OutlierMeasure:
 
         Args:
             features: [N, C], pooled.
-            own: [N], place in the sample of each image that is in it, else -1: no image is its own neighbour.
+            own: [N], index in the sample of each image that is in it, else -1: no image is its own neighbour.
         """
         distances = self._distances(self._project(features), own)
         # Four decimals: the last bits of a sum differ between machines.
@@ -86,11 +91,9 @@ class OutlierMeasure:
         inside = np.flatnonzero(own >= 0)
         squares[inside, own[inside]] = np.inf
         nearest = np.partition(squares, _NEIGHBOURS - 1, axis=1)[:, _NEIGHBOURS - 1]
+        # Above 0, because a logarithm follows: rounding can give a square below 0, and ten copies of one image a
+        # distance of 0.
         return np.sqrt(np.maximum(nearest, 1e-12))
-
-
-_ROWS_AT_ONCE = 1 << 16
-_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,11 @@ class FusedRows:
 
     Attributes:
         score: float32 [N], NaN where no teacher has one.
-        score_std: float32 [N], likewise.
-        rule: that was applied.
-        min_teachers: as ``rule`` has it, or its default.
-        measures: what the rule looked at.
-        reason: int8 [N], of ``keep.reasons``.
+        score_std: float32 [N], NaN where no teacher has a score.
+        rule: the rule that was applied.
+        min_teachers: the number that ``rule`` has, or its default.
+        measures: the measures that the rule was applied to.
+        reason: int8 [N], the result of ``keep.reasons``.
     """
 
     score: NDArray[np.float32]
@@ -120,7 +123,7 @@ class FusedRows:
 
     def dropped(self) -> dict[Drop, NDArray[np.bool_]]:
         """Rows of each reason that dropped any."""
-        return {drop: self.reason == place for place, drop in enumerate(DROPS) if (self.reason == place).any()}
+        return {drop: self.reason == position for position, drop in enumerate(DROPS) if (self.reason == position).any()}
 
     def counts(self) -> dict[str, int]:
         """Dropped rows by reason, without those that dropped none."""
@@ -131,9 +134,10 @@ class FusedRows:
 
         Args:
             row: position in the pool.
-            records: what each part says of it, as of a store's table.
-            names: of the parts.
+            records: its row in the table of each part.
+            names: names of the parts.
         """
+        # A part without a score may not know the bytes of the image.
         first = next((record for record in records if record["status"] == Status.OK), records[0])
         identity = {name: first[name] for name in ("id", "uri", "sha256", "view")}
         if self.reason[row] == KEPT:
@@ -152,8 +156,8 @@ def _common_status(records: Sequence[dict[str, Any]], names: Sequence[str]) -> t
     """Status and reason of a row without any score: the teachers' own, if they agree."""
     if len({record["status"] for record in records}) == 1:
         return Status(records[0]["status"]), records[0]["reason"]
-    told = zip(names, records, strict=True)
-    return Status.FAILED, "; ".join(f"{name}: {record['status']}, {record['reason']}" for name, record in told)
+    described = zip(names, records, strict=True)
+    return Status.FAILED, "; ".join(f"{name}: {record['status']}, {record['reason']}" for name, record in described)
 
 
 def fuse_rows(
@@ -167,9 +171,9 @@ def fuse_rows(
     """Join the scores of all rows and apply the keep rule.
 
     Args:
-        ensemble: of the same parts as ``columns``.
-        columns: of the whole pool.
-        rule: see there.
+        ensemble: the ensemble of the same parts as ``columns``.
+        columns: the columns of the whole pool.
+        rule: rule that says which rows are kept.
         featured: [N], whether the feature that is carried over is there; None if none is.
         outlier: [N], robust deviations; None if not asked for.
 
@@ -182,6 +186,7 @@ def fuse_rows(
         here = slice(start, start + _ROWS_AT_ONCE)
         block = ensemble(columns.scores[:, here], columns.spreads[:, here])
         score[here], score_std[here], disagreement[here] = block.score, block.score_std, block.disagreement
+    # Of the rounded spread, which is stored: a reader of the store computes the same confidence.
     certain = np.array([0.0 if np.isnan(s) else confidence(float(s)) for s in score_std])
     measures = Measures(columns.scored_by, certain, disagreement.astype(np.float64), featured, outlier)
     min_teachers = min(2, teachers) if rule.min_teachers is None else rule.min_teachers
@@ -207,8 +212,8 @@ def measure_outliers(
     """Robust deviations of all rows by a stored feature, [N]; NaN where there is none.
 
     Args:
-        part: that stores the feature.
-        name: of the feature.
+        part: the store that holds the feature.
+        name: name of the feature.
         scored: [N], where ``part`` has a label and so the feature.
         spans: blocks of rows that cover the pool.
         progress: called with blocks done and blocks in all; every block is read twice.
@@ -217,21 +222,23 @@ def measure_outliers(
         PocketiqaError: see ``OutlierMeasure``.
     """
     rows = np.flatnonzero(scored)
+    # Evenly over the pool and not at random: the same rows are dropped each time.
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE_ROWS)).astype(np.int64)]
-    place = np.full(len(scored), -1, np.int64)
-    place[chosen] = np.arange(len(chosen))
+    position = np.full(len(scored), -1, np.int64)
+    position[chosen] = np.arange(len(chosen))
     sample: list[NDArray[np.float64]] = []
     distances = np.full(len(scored), np.nan)
     measure: OutlierMeasure | None = None
     for done, span in enumerate([*spans, *spans], start=1):
         here = np.arange(span.start, span.stop)[scored[span.start : span.stop]]
-        wanted = here if measure is not None or done > len(spans) else here[place[here] >= 0]
+        wanted = here if measure is not None or done > len(spans) else here[position[here] >= 0]
         features = pooled(part.features(span, name)[wanted - span.start]) if len(wanted) else None
         if done <= len(spans):
             sample += [] if features is None else [features]
         elif features is not None:
+            # Once all blocks were read: the sample is complete when the second pass begins.
             measure = measure or OutlierMeasure(np.concatenate(sample), name)
-            distances[wanted] = measure(features, place[wanted])
+            distances[wanted] = measure(features, position[wanted])
         if progress:
             progress(done, 2 * len(spans))
     return distances
@@ -276,9 +283,9 @@ def _examples(fused: FusedRows, ensemble: Ensemble, columns: Columns, rows: NDAr
             "score": _plain(fused.score[row]),
             "score_std": _plain(fused.score_std[row]),
             "disagreement": _plain(fused.measures.disagreement[row]),
-            "teachers": [_plain(score) for score in said[:, place]],
+            "teachers": [_plain(score) for score in said[:, position]],
         }
-        for place, row in enumerate(rows)
+        for position, row in enumerate(rows)
     ]
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pseudo_labels.defaults import MAX_OUTLIER, MIN_CONFIDENCE
 from pseudo_labels.errors import PocketiqaError
 
+KEPT = -1
+
 
 class Drop(StrEnum):
     """Why a row has no fused label; the first that holds, in this order."""
@@ -23,7 +25,6 @@ class Drop(StrEnum):
 
 
 DROPS = tuple(Drop)
-KEPT = -1
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class KeepRule:
     """Which rows are kept.
 
     Attributes:
-        min_teachers: that must have a score; None is 2.
-        min_confidence: in [0, 1].
+        min_teachers: number of teachers that must have a score; None means 2, or 1 where there is only one teacher.
+        min_confidence: least confidence of a fused label, in [0, 1].
         max_disagreement: greatest weighted standard deviation of the teachers' calibrated scores about the fused one,
             in units of the score; None for any.
         outlier_feature: stored feature by which images far from all others are dropped; None for none.
-        max_outlier: robust deviations from the usual distance, see ``outliers``.
+        max_outlier: greatest distance from other images, in robust deviations; see ``fused_rows.OutlierMeasure``.
     """
 
     min_teachers: int | None = None
@@ -80,12 +81,12 @@ class Measures:
 
 
 def reasons(rule: KeepRule, min_teachers: int, measures: Measures) -> NDArray[np.int8]:
-    """Why each row is dropped, [N]: place in ``DROPS``, or -1 for a row that is kept.
+    """Why each row is dropped, [N]: index in ``DROPS``, or -1 for a row that is kept.
 
     Args:
-        rule: see there.
-        min_teachers: that must have a score.
-        measures: of all rows.
+        rule: the limits to apply.
+        min_teachers: number of teachers that must have a score.
+        measures: the measures of all rows.
     """
     never = np.zeros(len(measures.count), bool)
     limit = np.inf if rule.max_disagreement is None else rule.max_disagreement
@@ -94,6 +95,7 @@ def reasons(rule: KeepRule, min_teachers: int, measures: Measures) -> NDArray[np
         Drop.TEACHERS: measures.count < min_teachers,
         Drop.FEATURE: never if measures.featured is None else ~measures.featured,
         Drop.CONFIDENCE: measures.confidence < rule.min_confidence,
+        # NaN, with a single teacher, is above no limit.
         Drop.DISAGREEMENT: measures.disagreement > limit,
         # Where the feature is missing the distance is NaN, which is within no limit.
         Drop.OUTLIER: never if measures.outlier is None else ~(measures.outlier <= rule.max_outlier),

@@ -18,6 +18,8 @@ from pseudo_labels.records import Status
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore
 
+FloatArray = NDArray[np.float64]
+
 
 class Part:
     """A finished store under a name of its own; any range of rows can be read, whatever its shards are."""
@@ -25,6 +27,7 @@ class Part:
     def __init__(self, name: str, store: LabelStore):
         self.name = name
         self.store = store
+        # The shard that was read last: blocks come in order, and several of them may lie in one shard.
         self._held: tuple[int, pa.Table] | None = None
 
     def rows(self, span: range) -> pa.Table:
@@ -64,7 +67,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Columns:
-    """What all parts say of all rows: 8 bytes a row and part, whatever the pool holds besides.
+    """Scores and spreads of all parts for all rows: 8 bytes for each row of each part.
 
     Attributes:
         scores: float32 [parts, rows], NaN where there is none.
@@ -96,6 +99,7 @@ def open_parts(folders: Sequence[Path | str]) -> list[Part]:
     stores = [LabelStore.open(Path(folder)) for folder in folders]
     for store in stores[1:]:
         _check_same_pool(stores[0], store)
+    # Their order decides the order of sums, and so the last bits of a fused score.
     stores.sort(key=lambda store: (store.spec.stamp.name, store.digest))
     for first, second in pairwise(stores):
         if first.digest == second.digest:
@@ -121,19 +125,19 @@ def read_columns(parts: Sequence[Part], spans: Sequence[range], progress: Progre
     """Read and verify every label of every part.
 
     Raises:
-        PocketiqaError: rows at one place are not of the same image, bytes and view.
+        PocketiqaError: rows at one position are not of the same image, bytes and view.
         IntegrityError: a shard was altered.
     """
     rows = parts[0].store.spec.rows
     columns = Columns(*(np.full((len(parts), rows), np.nan, np.float32) for _ in range(2)))
     for done, span in enumerate(spans, start=1):
         tables = [part.rows(span) for part in parts]
-        for place, (part, table) in enumerate(zip(parts, tables, strict=True)):
+        for position, (part, table) in enumerate(zip(parts, tables, strict=True)):
             _check_aligned(parts[0], tables[0], part, table, span)
             here = slice(span.start, span.stop)
             # Scores are NaN unless ok; a spread means nothing without its score.
-            columns.scores[place, here] = table["score"].to_numpy()
-            columns.spreads[place, here] = np.where(np.isfinite(table["score"]), table["score_std"], np.nan)
+            columns.scores[position, here] = table["score"].to_numpy()
+            columns.spreads[position, here] = np.where(np.isfinite(table["score"]), table["score_std"], np.nan)
         if progress:
             progress(done, len(spans))
     return columns
@@ -161,14 +165,11 @@ def find_feature(parts: Sequence[Part], wanted: str) -> tuple[int, str]:
         PocketiqaError: no part stores it, or more than one.
     """
     known = {f"{part.name}/{name}": (at, name) for at, part in enumerate(parts) for name in part.store.spec.features}
-    matches = [place for full, place in known.items() if wanted in (full, place[1])]
+    matches = [position for full, position in known.items() if wanted in (full, position[1])]
     if len(matches) != 1:
         state = "is stored by several teachers" if matches else "is not stored"
         raise PocketiqaError(f"feature {wanted!r} {state}: choose one of {', '.join(known) or 'none at all'}")
     return matches[0]
-
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def find_ratings(
     """The rated rows for which at least one teacher has a score.
 
     Args:
-        parts: of one pool.
+        parts: stores of one pool.
         spans: blocks of rows that cover the pool.
         scored: [rows], whether any teacher has a score.
         ratings: in [0, 1] by image id; images that are not in the pool are left out.
@@ -220,6 +221,7 @@ def find_ratings(
     scenes = groups if groups is not None else _pool_groups(parts[0], set(ids))
     own = tuple(scenes.get(image_id) or image_id for image_id in ids)
     scores = [float(ratings[image_id]) for image_id in ids]
+    # Groups too: with others the folds differ, and so do the fits.
     identity = digest_of([ids, scores, list(own)])
     return Ratings(np.array(rows, np.int64), np.array(scores, np.float64), own, identity)
 
@@ -229,6 +231,7 @@ def _pool_groups(part: Part, ids: set[str]) -> dict[str, str]:
         pool = Pool.open(part.store.pool_path)
     except PocketiqaError:
         return {}
+    # The pool was made anew since: its scenes may be others.
     if pool.digest != part.store.spec.pool_digest:
         return {}
     return {ref.id: ref.group for ref in pool if ref.id in ids}

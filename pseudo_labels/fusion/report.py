@@ -13,6 +13,7 @@ from pseudo_labels.store import LabelStore
 NAME = "fused"
 REPORT = "fusion.json"
 FORMAT = 1
+_PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,17 @@ class FusionReport:
     """Findings, all of them JSON values.
 
     Attributes:
-        rows: of the pool.
+        rows: number of rows of the pool.
         kept: rows with a fused label.
         dropped: reason (``keep.Drop``) to rows.
-        method: of calibration that was asked for.
-        rule: of ``keep.KeepRule``, with ``min_teachers`` resolved.
-        ensemble: of ``Ensemble``: calibrations with n, held-out error and SRCC, correlation of errors, ...
+        method: method of calibration that was asked for.
+        rule: the rule of ``keep.KeepRule``, with ``min_teachers`` resolved.
+        ensemble: JSON form of ``Ensemble``: calibrations with n, held-out error and SRCC, correlation of errors, ...
         teachers: ``name``, ``teacher`` (stamp), ``labels`` (digest), ``scored`` rows, ``weight`` (mean over kept rows).
         pairs: ``first``, ``second``, ``n``, ``srcc``, and ``points``: up to 400 rows as [calibrated score of first, of
             second], evenly spaced over the pool.
-        labelled: on held-out images that all teachers scored: ``n``, ``groups``, ``fused`` and ``teachers`` (name to),
-            each with ``srcc``, ``low``, ``high``, ``rmse``; empty without opinions.
+        labelled: agreement with ratings on held-out images that all teachers scored: ``n``, ``groups``, ``fused``, and
+            ``teachers`` by name; each of these with ``srcc``, ``low``, ``high``, ``rmse``. Empty without ratings.
         examples: ``kept`` (the surest) and each reason (the clearest): ``row``, ``score``, ``score_std``,
             ``disagreement`` and calibrated scores of the ``teachers``, None where there is none.
         features: name of the feature that was carried over, and its teacher; empty without one.
@@ -57,6 +58,7 @@ def write_fusion_report(report: FusionReport, folder: Path) -> None:
     """Write the record into the folder of a store; the same record leaves the file untouched."""
     data = checksummed_json({"format": FORMAT, "report": report.as_dict()})
     path = folder / REPORT
+    # A finished store that is fused again is left alone, its time of change included.
     if not path.is_file() or path.read_bytes() != data:
         write_atomic(path, data)
 
@@ -80,17 +82,14 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
         raise IntegrityError(f"{path} is not what pocketiqa writes ({error}): fuse again with --overwrite") from error
 
 
-_PARTS = "parts"
-
-
 @dataclass(frozen=True)
 class StoredFusion:
     """A fusion as its store keeps it.
 
     Attributes:
-        report: see there.
-        ensemble: that joined the scores.
-        rule: that chose the rows, with ``min_teachers`` resolved.
+        report: what ``fusion.json`` says.
+        ensemble: calibrated teachers that joined the scores.
+        rule: rule that chose the rows, with ``min_teachers`` resolved.
         teachers: name in the fusion to the digest of the teacher's stamp, in the order of ``ensemble.names``.
     """
 
@@ -115,10 +114,12 @@ def read_fusion(store: LabelStore) -> StoredFusion:
     report, stamp = read_fusion_report(store.folder), store.spec.stamp
     try:
         ensemble = Ensemble.from_dict(report.ensemble)
+        # The rule is taken from the stamp, which is part of the store's digest; the report is not.
         rule = KeepRule(**stamp.options["keep"])
         teachers = {part["name"]: part["teacher"] for part in stamp.options[_PARTS]}
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{store.folder / REPORT} is not what pocketiqa writes ({error}): fuse again") from error
+    # A report that was altered, or copied from another store, holds another ensemble than the stamp says.
     if ensemble.digest != stamp.weights or tuple(teachers) != ensemble.names:
         raise IntegrityError(
             f"{store.folder / REPORT} was altered or is of another store: run the same fuse command again, it writes "

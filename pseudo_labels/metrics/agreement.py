@@ -11,8 +11,9 @@ from pseudo_labels.metrics.correlation import srcc
 
 FloatArray = NDArray[np.float64]
 
+# Fewer than a report's 1000: no score is computed from these ends.
 _RESAMPLES = 300
-_AT_ONCE = 50  # resamples held in memory, each 8 bytes an image in a few arrays
+_AT_ONCE = 50  # resamples held in memory, each 8 bytes an image in a few arrays; divides ``_RESAMPLES``
 _TAIL = 0.025
 _MIN_GROUPS = 5  # percentiles of resamples of fewer groups say nothing
 
@@ -56,13 +57,14 @@ def agree(first: ArrayLike, second: ArrayLike, groups: Sequence[str] | None = No
         first: [N], finite.
         second: [N], finite.
         groups: images of one scene share a group; None makes every image a group of its own.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     correlation = srcc(a, b)
     if np.isnan(correlation):
         return Agreement(len(a), None)
     samples = _resampled(a, b, _group_numbers(len(a), groups), seed)
+    # Where scores are constant in most resamples, percentiles of the others would be those of a selection.
     if len(samples) < _RESAMPLES / 2:
         return Agreement(len(a), _rounded(correlation))
     low, high = np.quantile(samples, [_TAIL, 1 - _TAIL])
@@ -82,6 +84,8 @@ def _resampled(a: FloatArray, b: FloatArray, groups: NDArray[np.int64], seed: in
     generator = np.random.default_rng(seed)
     samples = []
     for _ in range(0, _RESAMPLES, _AT_ONCE):
+        # Each resample counts in numbers of its own, from ``number`` times its index: one ``bincount`` does for all of
+        # them.
         drawn = generator.integers(0, number, (_AT_ONCE, number)) + number * np.arange(_AT_ONCE)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=_AT_ONCE * number).reshape(_AT_ONCE, number)[:, groups]
         samples.append(_weighted_pearson(counts, _weighted_ranks(a, counts), _weighted_ranks(b, counts)))
@@ -94,6 +98,7 @@ def _weighted_ranks(values: FloatArray, counts: NDArray[np.int64]) -> FloatArray
     _, inverse = np.unique(values, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     starts = np.searchsorted(inverse[order], np.arange(inverse.max() + 1))
+    # Mean rank of equal values: how many are below, and the mean of 1 .. tied.
     tied = np.add.reduceat(counts[:, order], starts, axis=1)
     return (np.cumsum(tied, axis=1) - tied + (tied + 1) / 2)[:, inverse]
 
@@ -103,6 +108,7 @@ def _weighted_pearson(counts: NDArray[np.int64], a: FloatArray, b: FloatArray) -
     a = a - (counts * a).sum(axis=1, keepdims=True) / total
     b = b - (counts * b).sum(axis=1, keepdims=True) / total
     cross, own_a, own_b = (counts * a * b).sum(1), (counts * a * a).sum(1), (counts * b * b).sum(1)
+    # Exactly 0 for a constant resample: ranks are multiples of one half, whose sums and mean are exact.
     exists = (own_a > 0) & (own_b > 0)
     return np.where(exists, cross / np.sqrt(np.where(exists, own_a * own_b, 1.0)), np.nan)
 

@@ -2,7 +2,7 @@
 
 Whole groups are drawn with replacement, because images of one scene are not independent. A resample is never copied
 out: it is a count for each image, and every metric is computed from counts, so 1000 resamples cost a few matrix
-products. Two models judged by the same ``Draws`` see the same resamples, which makes their difference paired.
+products. Two models evaluated with the same ``Draws`` see the same resamples, which makes their difference paired.
 
 Source: Efron and Tibshirani, "An introduction to the bootstrap" (1993), sections 13.3 (percentile interval) and 8.3
 (dependent data).
@@ -57,7 +57,7 @@ class Draws:
     Attributes:
         groups: group number of each image, from 0 without gaps.
         resamples: how many resamples.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     groups: NDArray[np.int64]
@@ -90,6 +90,8 @@ class Draws:
         chunk = max(1, _CHUNK_COUNTS // max(images, 1))
         for start in range(0, self.resamples, chunk):
             rows = min(chunk, self.resamples - start)
+            # Each resample counts in numbers of its own, from ``number`` times its index: one ``bincount`` does for all
+            # of them. The generator's stream does not depend on where a chunk ends, so neither do the resamples.
             drawn = generator.integers(0, number, size=(rows, number)) + number * np.arange(rows)[:, None]
             of_group = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number)
             yield of_group[:, self.groups].astype(np.float64)
@@ -139,6 +141,7 @@ def _weighted_kendall(counts: FloatArray, x: FloatArray, y: FloatArray, ranks: t
         signs = np.sign(x[rows, None] - x) * np.sign(y[rows, None] - y)
         # Single precision holds these sums exactly (integers below 2**24) at half the cost.
         product = counts.astype(np.float32) @ signs.T.astype(np.float32)
+        # In float64: the sum over all pairs can exceed what float32 holds exactly.
         surplus += (counts[:, rows] * product).sum(axis=1, dtype=np.float64)
     total = counts.sum(axis=1)
     every = total * (total - 1) / 2
@@ -147,6 +150,8 @@ def _weighted_kendall(counts: FloatArray, x: FloatArray, y: FloatArray, ranks: t
 
 
 def _repeated_kendall(count: FloatArray, x: FloatArray, y: FloatArray) -> float:
+    # A resample without a kept image has NaN counts (see ``_Kept.metrics``): nothing is repeated, and the result is
+    # NaN.
     again = np.repeat(np.arange(len(x)), np.nan_to_num(count).astype(np.int64))
     return krcc(x[again], y[again])
 
@@ -197,7 +202,7 @@ def bootstrap_metrics(
 
     Args:
         prediction: score of each image of ``draws`` (any value outside ``keep``).
-        target: likewise.
+        target: target score of each image of ``draws`` (any value outside ``keep``).
         draws: the resamples; pass the same to every model that is compared.
         keep: images to use; all if None.
     """
@@ -232,6 +237,6 @@ def interval(samples: FloatArray, groups: int) -> Interval:
 
 
 def fraction_above_zero(samples: FloatArray) -> float:
-    """Share of the resamples with a value above 0 (ties count half); NaN if the value exists in none."""
+    """Fraction of the resamples with a value above 0 (ties count half); NaN if the value exists in none."""
     there = samples[~np.isnan(samples)]
     return float(np.mean((there > 0) + 0.5 * (there == 0))) if len(there) else float("nan")

@@ -20,7 +20,8 @@ from pseudo_labels.metrics.logistic import LogisticFit, fit_logistic4
 FloatArray = NDArray[np.float64]
 
 MIN_IMAGES = 3  # below three points every correlation is -1, 0, 1 or undefined
-MIN_IMAGES_LOGISTIC = 6  # four parameters are fitted, and something must be left to judge them by
+MIN_IMAGES_LOGISTIC = 6  # four parameters are fitted, and something must be left to check them on
+Metric = Callable[[ArrayLike, ArrayLike], float]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def plcc(prediction: ArrayLike, target: ArrayLike) -> float:
     first, second = first - first.mean(), second - second.mean()
     # Normalising before the product keeps tiny and huge scales from under- or overflowing.
     product = np.dot(first / np.linalg.norm(first), second / np.linalg.norm(second))
+    # Rounding can leave [-1, 1] by the last bit.
     return float(np.clip(product, -1.0, 1.0))
 
 
@@ -98,6 +100,7 @@ def krcc(prediction: ArrayLike, target: ArrayLike) -> float:
     first, second = paired_arrays(prediction, target)
     if undefined(first, second):
         return float("nan")
+    # The method is that of the p-value, which is not used: the exact one would only take time.
     result: Any = kendalltau(first, second, variant="b", method="asymptotic")
     return float(result.statistic)
 
@@ -130,7 +133,6 @@ def rmse_logistic4(prediction: ArrayLike, target: ArrayLike) -> float:
     return float("nan") if fit.reason else rmse(mapped, target)
 
 
-Metric = Callable[[ArrayLike, ArrayLike], float]
 METRICS: MappingProxyType[str, Metric] = MappingProxyType(
     {
         "srcc": srcc,
@@ -153,11 +155,13 @@ def measure(prediction: ArrayLike, target: ArrayLike) -> tuple[dict[str, Measure
     metrics: dict[str, Measured] = {}
     for name, metric in METRICS.items():
         if name in NEEDS_MAPPING:
+            # Of the values that are mapped already: the metric itself would fit the mapping again.
             reason = fit.reason
             value = float("nan") if reason else (rmse if name.startswith("rmse") else plcc)(mapped, second)
         else:
             reason = plain if name != "rmse" else ("" if len(first) else "no images")
             value = metric(first, second)
+        # Neither input is constant here, so only the mapping can have made the predictions equal.
         if np.isnan(value) and not reason:
             reason = "the fitted mapping is constant"
         metrics[name] = Measured(value, len(first), reason)

@@ -1,4 +1,4 @@
-"""The 4-parameter logistic that maps a model's scores to the scale of opinions before PLCC and RMSE are taken.
+"""The 4-parameter logistic that maps a model's scores to the scale of ratings before PLCC and RMSE are taken.
 
 Source: VQEG, "Final report on the validation of objective models of video quality assessment" (2000 and 2003) and
 ITU-T J.149, where models may be compared after a monotone regression:
@@ -53,6 +53,7 @@ class LogisticFit:
     def __call__(self, prediction: ArrayLike) -> FloatArray:
         """Mapped values, of the shape of ``prediction``; NaN if the fit failed."""
         values = np.asarray(prediction, np.float64)
+        # ``expit``, because ``exp`` overflows far from the middle.
         return (self.b1 - self.b2) * expit((values - self.b3) / abs(self.b4)) + self.b2
 
     @classmethod
@@ -69,6 +70,7 @@ class LogisticFit:
 
 
 def _shape(parameters: FloatArray, x: FloatArray) -> FloatArray:
+    # The width is searched by its logarithm: it is above 0, and its bounds span three orders of magnitude.
     middle, log_width = parameters
     return expit((x - middle) * np.exp(-log_width))
 
@@ -97,7 +99,7 @@ def fit_logistic4(prediction: FloatArray, target: FloatArray) -> LogisticFit:
 
     Args:
         prediction: scores of a model, finite and not constant.
-        target: opinion scores of the same images, finite and not constant.
+        target: ratings of the same images, finite and not constant.
 
     Returns:
         The fit, or one with ``reason`` set if no start converged. The curve may fall: a model that is reversed keeps a
@@ -108,6 +110,8 @@ def fit_logistic4(prediction: FloatArray, target: FloatArray) -> LogisticFit:
     y_mean, y_std = float(target.mean()), float(target.std())
     x, y = (prediction - x_mean) / x_std, (target - y_mean) / y_std
     box = ([-_MIDDLE, np.log(_WIDTH[0])], [_MIDDLE, np.log(_WIDTH[1])])
+    # The search may end in a local minimum, so it begins at the two best of 16 points. From all of them it would take
+    # eight times as long.
     fits = [least_squares(_residuals, start, bounds=box, args=(x, y), max_nfev=200) for start in _starts(x, y)]
     fits = [result for result in fits if result.success and np.isfinite(result.cost)]
     if not fits:
@@ -116,6 +120,7 @@ def fit_logistic4(prediction: FloatArray, target: FloatArray) -> LogisticFit:
     intercept, gain = _plateaus(_shape(best.x, x), y)
     middle, width = float(best.x[0]), float(np.exp(best.x[1]))
     return LogisticFit(
+        # Back from standardised units.
         b1=(intercept + gain) * y_std + y_mean,
         b2=intercept * y_std + y_mean,
         b3=middle * x_std + x_mean,

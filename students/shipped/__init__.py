@@ -37,6 +37,7 @@ def list_models() -> dict[str, str]:
 
 
 def _first_paragraph(card: Path) -> str:
+    # The card's first line is its title; the paragraph after it is written to stand alone (``report.model_card``).
     _, text, *_ = card.read_text(encoding="utf-8").split("\n\n", 2)
     # A backslash keeps Markdown from reading the sign that follows.
     return " ".join(text.replace("\\", "").split())

@@ -8,7 +8,7 @@ of each kind. Their product,
 
 has the scale of the former and the order of the latter (ours). A clean photograph, which is its own reference, scores
 the base's score. An exponent below 1 keeps the order and makes distortions cost less: the reference teacher spreads
-damages evenly over its whole scale, so that a just visible one costs a third of it, more than people take off.
+distortions evenly over its whole scale, so that a just visible one costs a third of it, more than people take off.
 
 **Uncertainty.** The spread of a product, to first order and with independent factors: the root of
 (r * s_b)^2 + (b * s_r)^2, with b and r the two factors and s_b and s_r their spreads; a spread of the base that is
@@ -30,9 +30,8 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.records import TeacherStamp
-from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput
+from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput, pack, sound, unpack
 from teachers.checksummed import tensor_digest
-from teachers.composite.items import pack, sound, unpack
 from teachers.embedded import NAME as EMBEDDED
 from teachers.reference import ReferenceTeacher, build_reference
 
@@ -43,7 +42,7 @@ VERSION = 1
 _LEAST_FRACTION = 1e-3  # below it the slope of a root is taken to be that at it: at 0 it is infinite
 _REMEMBERED = 4096  # clean photographs, two numbers each
 
-Judged = tuple[float, float]
+Predicted = tuple[float, float]
 """Score and spread."""
 
 
@@ -53,7 +52,7 @@ class AnchoredTeacher:
     Args:
         base: teacher that scores clean photographs; needs no reference.
         reference: compares copies with them.
-        exponent: of the comparison, above 0.
+        exponent: exponent of the comparison, above 0.
         features: give the base's features of each image.
 
     Raises:
@@ -64,6 +63,7 @@ class AnchoredTeacher:
 
     def __init__(self, base: Teacher, reference: ReferenceTeacher, *, exponent: float = 1.0, features: bool = False):
         stamp = base.stamp
+        # Not ``isinstance``: True is an int, too.
         if type(exponent) not in (int, float) or not 0 < exponent < math.inf:
             raise PocketiqaError(f"anchored: exponent is {exponent!r}, but a number above 0 is needed (1 for none)")
         self._exponent = float(exponent)
@@ -73,7 +73,7 @@ class AnchoredTeacher:
             )
         self._base, self._reference, self._name = base, reference, stamp.name
         self.feature_names = tuple(base.feature_names) if features else ()
-        self._known: OrderedDict[str, Judged] = OrderedDict()
+        self._known: OrderedDict[str, Predicted] = OrderedDict()
         self._lock = threading.Lock()
         inner = {"base": stamp.digest, "reference": reference.stamp.digest}
         self.stamp = TeacherStamp(
@@ -91,7 +91,7 @@ class AnchoredTeacher:
         return self
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> tuple[Tensor, ...]:
-        """Copy and clean photograph as input of both teachers, see ``inner.pack``.
+        """Copy and clean photograph as input of both teachers, see ``items.pack``.
 
         Raises:
             ImageError: one of the teachers refuses the image.
@@ -108,7 +108,7 @@ class AnchoredTeacher:
         return pack(items)
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``.
+        """Score items of ``preprocess``.
 
         Returns:
             ``score`` [B] in [0, 1] on the scale of the base, NaN where one of the factors is not finite; ``score_std``
@@ -121,6 +121,7 @@ class AnchoredTeacher:
         left = sound(self._reference(pairs), len(batch), "reference")
         anchors = torch.tensor([self._anchor(item) for item in clean], dtype=torch.float64)
         base, base_std = anchors[:, 0], anchors[:, 1]
+        # In float64, so that only the product is rounded, to the float32 of a store.
         compared = left.score.double()
         fraction = compared**self._exponent
         slope = self._exponent * compared.clamp_min(_LEAST_FRACTION) ** (self._exponent - 1)
@@ -131,14 +132,17 @@ class AnchoredTeacher:
             features = sound(self._base(copies[0]), len(batch), self._name, self.feature_names).features
         return TeacherOutput((base * fraction).float(), spread.float(), features)
 
-    def _anchor(self, item: Item) -> Judged:
+    def _anchor(self, item: Item) -> Predicted:
         """Score and spread of a clean photograph: computed alone, so that they do not depend on its neighbours."""
         tensors = (item,) if isinstance(item, Tensor) else item
+        # By content: copies of one photograph bring equal tensors, but the items do not say which photograph they are
+        # of.
         key = tensor_digest({str(at): tensor for at, tensor in enumerate(tensors)})
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
+        # Without the lock, so that one photograph does not hold up others; scored twice, it gets the same score.
         output = sound(self._base([item]), 1, self._name)
         spread = 0.0 if output.score_std is None else float(output.score_std)
         scored = (float(output.score), spread if math.isfinite(spread) else 0.0)
@@ -162,7 +166,7 @@ def build_anchored(
     Args:
         build: builds the base, as ``registry.build_teacher``.
         base: registry name, folder of a fitted teacher, or ``package.module:function``; it needs no reference.
-        options: of the base.
+        options: options of the base.
         exponent: exponent of the comparison, above 0; below 1, distortions cost less.
         features: whether the base's features of each image are given, which costs one look at each.
 

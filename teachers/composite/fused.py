@@ -1,7 +1,7 @@
 """The teachers of a fused store as one, live: it scores any image as the store would have labelled it.
 
 Each teacher gets the image as its own input. The store's ensemble calibrates and joins what they say, and the store's
-keep rule decides whether that is a score, but for outliers, which take a whole pool to tell. Where a teacher compares
+keep rule decides whether that is a score, but for outliers, which only a whole pool can show. Where a teacher compares
 with references, an image without one has no score, though the store may have one by the other teachers.
 """
 
@@ -25,8 +25,7 @@ from pseudo_labels.images import ImageError
 from pseudo_labels.outputs import differences
 from pseudo_labels.records import TeacherStamp, confidence
 from pseudo_labels.store import LabelStore
-from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput
-from teachers.composite.items import pack, sound, unpack
+from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput, pack, sound, unpack
 
 VERSION = 1
 """Raised whenever equal inner teachers and equal ensembles give other scores."""
@@ -39,9 +38,9 @@ class Member:
     """One of the teachers.
 
     Attributes:
-        name: in the fusion.
-        teacher: built.
-        stamp: of ``teacher``; kept, for it may take a hash of all weights to tell.
+        name: its name in the fusion.
+        teacher: the built teacher.
+        stamp: stamp of ``teacher``; kept, for it may take a hash of all weights to tell.
     """
 
     name: str
@@ -55,11 +54,11 @@ class FusedTeacher:
     Features are those of one of the teachers; an image of which it has none gets no score either.
 
     Args:
-        members: in the order of ``ensemble.names``.
-        ensemble: that was fitted to their scores.
-        rule: an image that it does not keep gets no score.
+        members: the teachers, in the order of ``ensemble.names``.
+        ensemble: the ensemble that was fitted to their scores.
+        rule: keep rule; an image that it does not keep gets no score.
         scale: what 0 and 1 mean, for the stamp.
-        licence: of all teachers, for the stamp.
+        licence: licence of all teachers, for the stamp.
         features_of: name of the teacher whose features are given; None for none.
     """
 
@@ -74,6 +73,7 @@ class FusedTeacher:
         features_of: str | None = None,
     ):
         self._members, self._ensemble, self._rule = list(members), ensemble, rule
+        # As ``fused_rows.fuse_rows`` takes it: the same image must get a score both ways, or neither.
         self._needed = min(2, len(self._members)) if rule.min_teachers is None else rule.min_teachers
         self._featured = next((at for at, own in enumerate(self._members) if own.name == features_of), None)
         self.needs_reference = any(own.teacher.needs_reference for own in self._members)
@@ -94,7 +94,7 @@ class FusedTeacher:
         return self
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> tuple[Tensor, ...]:
-        """The image as input of every teacher, see ``inner.pack``; None for those that refuse it.
+        """The image as input of every teacher, see ``items.pack``; None for those that refuse it.
 
         Raises:
             ImageError: too few teachers can score it, and those that refuse it give the same status.
@@ -119,12 +119,14 @@ class FusedTeacher:
         reasons = "; ".join(f"{name}: {error}" for name, error in refused.items())
         statuses = {error.status if isinstance(error, ImageError) else None for error in refused.values()}
         first = next(iter(refused.values()))
+        # All say the same: then the image is at fault, such as too small, and its row gets that status instead of
+        # ``failed``.
         if isinstance(first, ImageError) and len(statuses) == 1:
             raise ImageError(first.status, f"{why} ({reasons})")
         raise PocketiqaError(f"{why} ({reasons})")
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``, all of them in one call of each teacher.
+        """Score items of ``preprocess``, all of them in one call of each teacher.
 
         Returns:
             Fused score, NaN where the rule does not keep it; ``score_std``, root of its expected squared error; and the
@@ -212,6 +214,7 @@ def build_fused(
     fusion = read_fusion(store)
     names = fusion.ensemble.names
     _check_names(teachers, names, labels)
+    # The report names one feature at most, the one that was carried over.
     features_of = features_of or next(iter(fusion.report.features.values()), None)
     if features_of is not None and features_of not in names:
         raise PocketiqaError(f"fused: features_of is {features_of!r}: choose one of {', '.join(names)}")
@@ -240,6 +243,8 @@ def _build_member(build: TeacherBuilder, entry: Mapping[str, Any]) -> Teacher:
 
 def _member(name: str, teacher: Teacher, fusion: StoredFusion, labels: str | Path) -> Member:
     stamp = teacher.stamp
+    # The calibration is that of the teacher that labelled. With other weights it would move scores to a wrong scale
+    # unnoticed.
     if stamp.digest != fusion.teachers[name]:
         fused = next(own["teacher"] for own in fusion.report.teachers if own["name"] == name)
         changed = differences(fused, json.loads(canonical_json(stamp.as_dict())))

@@ -1,7 +1,7 @@
 """Several views of an image, scored one by one: any teacher gets a spread, and so its labels a weight.
 
 A view is the whole image, a crop of it, or either mirrored. The mean over them is the score, how far they disagree the
-spread: a label whose score hangs on where one looks deserves less weight than one on which all views agree.
+spread: a label whose score depends on the part of the image deserves less weight than one on which all views agree.
 
 **Scale.** The inner teacher turns each view into its input by itself. One that resizes to a fixed square therefore sees
 a crop magnified by 1 / ``crop_fraction``; one that keeps pixels as they are sees it at the same scale, in a smaller
@@ -33,12 +33,12 @@ from torch import Tensor
 from pseudo_labels.errors import PocketiqaError, read_renamed
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import TeacherStamp
-from teachers.base import Teacher, TeacherOutput
-from teachers.composite.items import pack, sound, unpack
+from teachers.base import Teacher, TeacherOutput, pack, sound, unpack
 
 VERSION = 1
 """Raised whenever the positions of the crops, the mean or the spread change."""
 
+# An image that waits for its score holds all its views in memory, so their number has a limit.
 MOST_CROPS = 64
 
 _R2 = (0.7548776662466927, 0.5698402909980532)  # 1/g and 1/g^2, g the real root of g^3 = g + 1
@@ -53,7 +53,7 @@ class Views:
 
     Attributes:
         crops: number of crops, at most 64; see the module for their positions.
-        crop_fraction: of each side that a crop covers, above 0 and below 1; 0.8 keeps 64 % of the area.
+        crop_fraction: fraction of each side that a crop covers, above 0 and below 1; 0.8 keeps 64 % of the area.
         flips: whether each view is also scored mirrored left to right.
 
     Raises:
@@ -84,6 +84,7 @@ class Views:
         # Stamps of labels that exist hold the old name of the fraction.
         chosen = {"crops": self.crops, "crop_share": self.crop_fraction, "flips": self.flips, "version": VERSION}
         if not self.crops:
+            # Without crops the fraction changes nothing: equal scores get equal stamps.
             del chosen["crop_share"]
         return chosen
 
@@ -116,6 +117,7 @@ def crop_places(crops: int) -> list[tuple[float, float]]:
 
 
 def _stretched(fractions: list[float]) -> list[float]:
+    # ``high`` is above ``low``: 0 and 1 crops have no sequence, see ``_PLACES``.
     low, high = min(fractions), max(fractions)
     return [(fraction - low) / (high - low) for fraction in fractions]
 
@@ -186,7 +188,7 @@ class MultiView:
         """All views as input of the inner teacher.
 
         Returns:
-            The tensors of the first view, of the second, ..., see ``inner.pack``.
+            The tensors of the first view, of the second, ..., see ``items.pack``.
 
         Raises:
             ImageError: the inner teacher refuses the image or a view of it, such as a crop that is too small.
@@ -204,7 +206,7 @@ class MultiView:
         return pack(items)
 
     def __call__(self, batch: list[Any]) -> TeacherOutput:
-        """Judge items of ``preprocess``, each view of all of them in one call of the inner teacher.
+        """Score items of ``preprocess``, each view of all of them in one call of the inner teacher.
 
         Returns:
             Mean and spread over the views; with a single view what the inner teacher gives, ``score_std`` included. A
@@ -213,8 +215,10 @@ class MultiView:
         features: dict[str, Tensor] = {}
         outputs: list[TeacherOutput] = []
         for position, items in enumerate(zip(*(unpack(item) for item in batch), strict=True)):
+            # View by view, not all views in one batch: the memory that the caller's batch size was chosen for suffices.
             output = self.teacher(list(items))
             outputs.append(sound(output, len(batch), self._name))
+            # The other views' features are dropped at once; they may be large.
             if position == 0:
                 features = output.features
         mean = _mean([output.score.double() for output in outputs])

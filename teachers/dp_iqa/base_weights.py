@@ -1,17 +1,16 @@
 """Weights from others: a Stable Diffusion folder in the diffusers layout, and the authors' DP-IQA checkpoint.
 
-``find_folder`` locates a model repository on this machine or on the hub, ``load_base`` reads a U-Net and an autoencoder
-from it, and ``load_official`` reads the authors' whole teacher. Models are built empty and filled strictly: a
-half-downloaded folder or a model of another family raises an error and never leaves random weights.
+``load_base`` reads a U-Net and an autoencoder from a folder (that ``teachers.needs`` finds), and ``load_official``
+reads the authors' whole teacher. Models are built empty and filled strictly: a half-downloaded folder or a model of
+another family raises an error and never leaves random weights.
 
 Any latent diffusion model of the Stable Diffusion 1.x and 2.x kind can be loaded (2.1, SD-Turbo, distilled ones with
 fewer blocks or without a middle block). What it was trained to predict does not matter, because only the outputs of the
 up blocks are used.
 """
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
@@ -27,13 +25,8 @@ from pseudo_labels.files import read_json
 from pseudo_labels.tensor_files import assign, read_tensors, refuse_misfits, some, tensors_only
 from teachers.dp_iqa.model import Conditioning, DpIqa, meta_model
 from teachers.dp_iqa.variants import build_unet, build_vae
+from teachers.needs import STABLE_DIFFUSION_FILES
 
-WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
-FILES = ("unet/*", "vae/*")
-"""Files that are needed of a Stable Diffusion repository, as patterns of the hub's client."""
-
-_DEFAULT_FOLDER = Path("~/.cache/pocketiqa/weights")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _STEM = "diffusion_pytorch_model"
 # In order of preference: safetensors before pickles, and of each kind float32 before float16.
 _NAMES = (
@@ -68,53 +61,6 @@ _THEIRS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 # Layers in the published file that no score is computed from.
 _UNUSED = re.compile(r"(QFD\.)?(bnc1|classifier_dist)\..+")
 _PARALLEL = "module."  # prefix that torch's data parallelism puts before every name
-
-
-def find_folder(name: str | Path, *, option: str, patterns: Sequence[str], download: bool = False) -> Path:
-    """The local folder of a model repository.
-
-    Three locations are tried in this order: ``name`` as a folder; a folder with the repository's name (without its
-    owner) inside ``$POCKETIQA_WEIGHTS``, by default ``~/.cache/pocketiqa/weights``; the cache of the Hugging Face hub.
-
-    Args:
-        name: a folder, or ``owner/repository`` on the hub.
-        option: name of the caller's option, for the message.
-        patterns: the files needed, as patterns of the hub's client.
-        download: fetch the files from the hub if they are not on this machine.
-
-    Raises:
-        PocketiqaError: the repository is not on this machine (the message names the files to fetch and their folder),
-            or the download failed.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise PocketiqaError(
-            f"{option} is the file {path}, but a folder in the diffusers layout is needed (unet/, vae/ with "
-            "config.json and safetensors)"
-        )
-    if not _HUB_NAME.fullmatch(str(name)):
-        raise PocketiqaError(f"{option} is {str(name)!r}: no such folder, and no repository name of the hub")
-    local = Path(os.environ.get(WEIGHTS_VARIABLE) or _DEFAULT_FOLDER).expanduser() / path.name
-    return local if local.is_dir() else _from_hub(str(name), local, option, patterns, download)
-
-
-def _from_hub(name: str, local: Path, option: str, patterns: Sequence[str], download: bool) -> Path:
-    """The repository in the hub's cache, downloaded if allowed; ``local`` is the folder that a message proposes."""
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=not download))
-    except Exception as error:  # the hub's client raises errors of several libraries
-        if download:
-            reason = " ".join(str(error).split())[:160]
-            raise PocketiqaError(
-                f"{name} could not be fetched from the Hugging Face hub ({reason}): check the network, or fetch it "
-                f"elsewhere and put it at {local}"
-            ) from error
-        raise PocketiqaError(
-            f"no weights of {name} on this machine: fetch {', '.join(patterns)} of {name} from the Hugging Face hub "
-            f"and put them at {local} (or give {option}=FOLDER, or download=True)"
-        ) from error
 
 
 def load_base(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL]:
@@ -167,8 +113,8 @@ def _config(folder: Path, part: str, family: str) -> dict[str, Any]:
     if not (folder / part).is_dir():
         entries = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
         raise PocketiqaError(
-            f"{folder} has no {part}/ (it holds {entries}): fetch {' and '.join(FILES)} of a Stable Diffusion 1.x or "
-            "2.x repository in the diffusers layout"
+            f"{folder} has no {part}/ (it holds {entries}): fetch {' and '.join(STABLE_DIFFUSION_FILES)} of a "
+            "Stable Diffusion 1.x or 2.x repository in the diffusers layout"
         )
     config = read_json(folder / part / "config.json", what=f"configuration of the {part} (an incomplete download?)")
     name = config.get("_class_name") if isinstance(config, dict) else None
@@ -219,6 +165,7 @@ def _misfit(unet: dict[str, Any], vae: dict[str, Any]) -> str:
         return f"its U-Net needs more than text ({required[0]} is {unet[required[0]]!r}), as SDXL and upscalers do"
     if not isinstance(unet.get("cross_attention_dim"), int):
         return f"its cross_attention_dim is {unet.get('cross_attention_dim')!r}, not one number"
+    # 4 is the default of diffusers for both, which a configuration may leave out.
     channels, latents = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != latents:
         return f"its U-Net takes {channels} channels, its autoencoder gives {latents} (inpainting and depth models)"

@@ -6,7 +6,6 @@ a file, so that later runs need no text encoder; ``load_bank`` reads such a file
 A text encoder's folder is either a CLIP repository, or a Stable Diffusion one with ``text_encoder`` and ``tokenizer``.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of, read_json, sha256_file
 from pseudo_labels.parallel import Progress
 from teachers.checksummed import read_checksummed, write_checksummed
+from teachers.needs import text_model_folder
 
 QUALITIES = ("bad", "poor", "fair", "good", "perfect")
 SCENES = ("animal", "cityscape", "human", "indoor", "landscape", "night", "plant", "still_life", "others")
@@ -71,19 +71,8 @@ PROMPTS: tuple[str, ...] = tuple(
 Cross-attention does not depend on this order, but the features in cached banks are stored in it.
 """
 
-TEXT_ENCODER_FILES = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-)
-"""Files that are needed of a CLIP repository."""
-
 _WEIGHTS = "model.safetensors"
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_PROJECTION = "text_projection.weight"
 _PROMPTS_AT_ONCE = 33  # one quality and one scene with all distortions
 _FETCH = "fetch config.json, model.safetensors and the tokenizer's files of openai/clip-vit-large-patch14"
 
@@ -164,19 +153,6 @@ def stand_in_bank(width: int, seed: int) -> PromptBank:
     return PromptBank(torch.randn(len(PROMPTS), width, generator=generator), f"random, seed {seed}")
 
 
-def has_projection(folder: Path) -> bool:
-    """Whether this folder's text encoder has its projection; reads only the header of the weights."""
-    path = _model_folder(folder) / _WEIGHTS
-    try:
-        with open(path, "rb") as file:
-            # A safetensors file begins with the length of its JSON header. The limit keeps a large file of another kind
-            # from being read whole.
-            size = int.from_bytes(file.read(8), "little")
-            return _PROJECTION in json.loads(file.read(min(size, 1 << 26)))
-    except (OSError, ValueError):
-        return False
-
-
 def encoder_digest(folder: Path) -> str:
     """Digest of a text encoder: of its weights, its configuration and its tokenizer's files.
 
@@ -188,7 +164,7 @@ def encoder_digest(folder: Path) -> str:
 
 def _files(folder: Path) -> list[Path]:
     """The files that a text feature depends on; a missing one is an error."""
-    model, tokens = _model_folder(folder), _tokenizer_folder(folder)
+    model, tokens = text_model_folder(folder), _tokenizer_folder(folder)
     for path in (model / "config.json", model / _WEIGHTS):
         if not path.is_file():
             raise PocketiqaError(f"the text encoder lacks {path}: {_FETCH} into one folder and give it as clip=FOLDER")
@@ -198,10 +174,6 @@ def _files(folder: Path) -> list[Path]:
     raise PocketiqaError(
         f"the text encoder's tokenizer lacks {tokens / 'tokenizer.json'} (or vocab.json and merges.txt): {_FETCH}"
     )
-
-
-def _model_folder(folder: Path) -> Path:
-    return folder / "text_encoder" if (folder / "text_encoder").is_dir() else folder
 
 
 def _tokenizer_folder(folder: Path) -> Path:
@@ -220,7 +192,7 @@ class TextEncoder:
 
     def __init__(self, folder: Path):
         _files(folder)
-        model = _model_folder(folder)
+        model = text_model_folder(folder)
         with _quiet():
             try:
                 self._tokenizer = CLIPTokenizer.from_pretrained(_tokenizer_folder(folder), local_files_only=True)
@@ -264,6 +236,8 @@ def _load_model(folder: Path) -> tuple[CLIPTextModelWithProjection, list[str]]:
     loaded: Any = CLIPTextModelWithProjection.from_pretrained(
         folder,
         config=_text_config(folder),
+        # Whatever the file holds: the features are cached for all precisions, and are part of the digest of the
+        # teacher.
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,

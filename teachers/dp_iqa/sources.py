@@ -6,18 +6,12 @@ from typing import Any
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa import base_weights
-from teachers.dp_iqa.base_weights import find_folder, load_official
+from teachers.dp_iqa.base_weights import load_official
 from teachers.dp_iqa.model import DpIqa, assemble, random_model
-from teachers.dp_iqa.prompts import (
-    TEXT_ENCODER_FILES,
-    PromptBank,
-    has_projection,
-    load_bank,
-    prompt_bank,
-    stand_in_bank,
-)
+from teachers.dp_iqa.prompts import PromptBank, load_bank, prompt_bank, stand_in_bank
 from teachers.dp_iqa.variants import Variant, variant_named
-from teachers.fitting import NEW_HEAD, UNFITTED, head_file
+from teachers.fitting import UNFITTED, head_file
+from teachers.needs import NEW_HEAD, STABLE_DIFFUSION_FILES, TEXT_ENCODER_FILES, find_folder, has_projection, no_head
 
 _LICENCE = "Stable Diffusion weights: CreativeML OpenRAIL-M (or as their repository says)"
 _OFFICIAL_LICENCE = "DP-IQA weights: CC BY-NC-SA 4.0; Stable Diffusion weights: CreativeML OpenRAIL-M"
@@ -73,10 +67,7 @@ class Sources:
                 f"official and head={NEW_HEAD!r} are given, but the official checkpoint has a head: drop one"
             )
         if self.head is None and not self.official and self.pretrained:
-            raise PocketiqaError(
-                f"dp_iqa {self.variant} has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "
-                f"official=FILE of the authors, or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
-            )
+            raise PocketiqaError(no_head(f"dp_iqa {self.variant}", "official=FILE of the authors"))
 
     @property
     def sizes(self) -> Variant:
@@ -128,7 +119,7 @@ class Sources:
             raise PocketiqaError(
                 f"variant {self.variant!r} has no published weights: give weights=FOLDER, or pretrained=False"
             )
-        return find_folder(weights, option="weights", patterns=base_weights.FILES, download=self.download)
+        return find_folder(weights, option="weights", patterns=STABLE_DIFFUSION_FILES, download=self.download)
 
     def _bank(self, base: Path | None) -> PromptBank:
         if self.prompts:

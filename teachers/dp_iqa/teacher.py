@@ -72,6 +72,7 @@ class DpIqaTeacher(FittableBase[DpIqa]):
                 f"input_side_px is {image_input.side_px}, but a multiple of {patch} is needed, 0 for the native size"
             )
         # Settings that a head was fitted with: a file with others is refused. Precision and speed are not among them.
+        # Neither is the posterior: a head that was fitted to samples may score by the mode.
         fitted_with = {
             "variant": sources.variant,
             "trainable": model.trainable,
@@ -99,6 +100,7 @@ class DpIqaTeacher(FittableBase[DpIqa]):
         return {
             "variant": self._variant,
             "precision": self._precision,
+            # Its code computes the taps, so another release may give other scores.
             "diffusers": metadata.version("diffusers"),
             **asdict(self._input),
             **conditioning,

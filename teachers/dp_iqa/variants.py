@@ -8,6 +8,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.dp_iqa.decoder import DecoderSizes
+from teachers.needs import DP_IQA_SOURCES
 
 _CROSS = "CrossAttnDownBlock2D"
 _CROSS_UP = "CrossAttnUpBlock2D"
@@ -66,9 +67,10 @@ VARIANTS: dict[str, Variant] = {
         unet=_unet((320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8),
         vae=_vae((128, 256, 512, 512), layers_per_block=2),
         text_width=768,
-        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
-        clip="openai/clip-vit-large-patch14",
+        repository=DP_IQA_SOURCES["sd15"][0],
+        clip=DP_IQA_SOURCES["sd15"][1],
     ),
+    # The same structure with few channels, so that tests pass through every layer in seconds.
     "tiny": Variant(
         unet=_unet(
             (16, 32, 32, 32), cross_attention_dim=32, attention_head_dim=2, layers_per_block=1, norm_num_groups=8

@@ -11,11 +11,12 @@ FOLDER = Path(__file__).parent
 
 
 def build_embedded(build: "TeacherBuilder", **options: Any) -> "Teacher":
-    """Build it.
+    """Build the embedded teacher.
 
     Args:
         build: as ``registry.build_teacher``, which hands itself over so that no circle of imports arises.
-        options: of ``qfm_iqm`` that change speed alone, such as ``precision``; others do not fit what was learned.
+        options: options of ``qfm_iqm`` that the weights do not depend on, such as ``precision`` and ``cache``; the
+            weights do not fit a teacher with others.
 
     Raises:
         PocketiqaError: an option that does not fit, or a package that is not installed.

@@ -9,8 +9,9 @@ import torch
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.checksummed import tensor_digest
-from teachers.fitting import NEW_HEAD, head_file
+from teachers.fitting import head_file
 from teachers.launch import PRECISIONS, check_precision
+from teachers.needs import no_backbone_weights, no_head
 from teachers.qfm_iqm.backbone import Backbone, CachedSummaries, create_timm, load_local
 from teachers.qfm_iqm.model import HEAD, QfmConfig, QfmIqm, frozen_state, names_in
 from teachers.qfm_iqm.noise import QUALITY, MatchRule, NoiseSettings
@@ -148,17 +149,11 @@ def _summary_cache(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> Cache
 def _check_choices(backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None) -> None:
     # Nothing random without a word of the caller: a forgotten option would give scores that mean nothing.
     if head is None and pretrained is not False:
-        raise PocketiqaError(
-            "qfm_iqm has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "
-            f"or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
-        )
+        raise PocketiqaError(no_head("qfm_iqm"))
     if pretrained is not None and weights is not None:
         raise PocketiqaError(f"pretrained is {pretrained} and weights is {str(weights)!r}: only one can hold")
     if pretrained is None and weights is None:
-        raise PocketiqaError(
-            f"qfm_iqm has no weights of {backbone}: give weights=FILE, pretrained=true for timm's (which may be "
-            "fetched from its hub), or pretrained=false for random ones"
-        )
+        raise PocketiqaError(no_backbone_weights(backbone))
 
 
 def _licence(stated: Any, weights: str | Path | None, pretrained: bool | None) -> str:

@@ -13,6 +13,7 @@ from teachers.qfm_iqm.backbone import Backbone, CachedSummaries
 from teachers.qfm_iqm.tokens import Quality, QualityDecoder, Tokeniser, Tokens, summary
 
 HEAD, ALL = "head", "all"
+# Each halving doubles the least side of an image: with three and a stride of 32 it is 256 pixels.
 MOST_HALVINGS = 3
 _BACKBONE = "backbone.model."
 

@@ -133,6 +133,7 @@ class Memory(nn.Module):
 
         With several processes all of them have to call this together; each stores the images of all, in order of rank.
         """
+        # In order of rank on every process: the memories stay equal, so a checkpoint of one serves all.
         parts = (gathered(new.semantics), gathered(new.features), gathered(new.score))
         slots, first = ring_slots(int(self.written), len(parts[2]), len(self.score))
         for buffer, part in zip((self.semantics, self.features, self.score), parts, strict=True):

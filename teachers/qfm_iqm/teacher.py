@@ -57,6 +57,7 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
         config = self.model.config.as_dict()
         # ``trainable`` changes no score by itself: the digest of the weights, also in the stamp, shows what was fitted.
         options = {name: value for name, value in config.items() if name != "trainable"}
+        # Another release of timm may compute other features.
         return {**options, "precision": self._precision, "timm": metadata.version("timm")}
 
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:

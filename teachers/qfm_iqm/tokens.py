@@ -287,6 +287,7 @@ class QualityDecoder(nn.Module):
         # of the cells).
         self.cells = cells
         self.gate = ChannelGate(width)
+        # 0.02 is the usual deviation of new embeddings in transformers (Devlin et al. 2019, BERT).
         self.query = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.level_embedding = nn.Parameter(0.02 * torch.randn(levels, 1, width))
         self.place_embedding = nn.Parameter(0.02 * torch.randn(cells * cells, width))

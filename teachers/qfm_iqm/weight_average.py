@@ -54,7 +54,8 @@ def average_fitted(members: Sequence[str], out: Path, *, half: bool = False) -> 
         backbone = Path(folder) / BACKBONE_FILE
         save_file(_rounded(_mean([one.model.backbone.model.state_dict() for one in teachers]), half), backbone)
         # Members may have fitted parts of their backbones. The averaged backbone is a file of its own, so only the head
-        # of the averaged teacher is a fitted part.
+        # of the averaged teacher is a fitted part. The file is read back, so that the stamp is of the backbone as it is
+        # stored, in half precision or not.
         averaged = build_qfm_iqm(**options, weights=backbone, trainable=HEAD, head=NEW_HEAD)
         _fill(averaged, _mean([one.model.state_dict() for one in teachers]))
         # ``merged`` is a key in folders on disk, and keeps its name.
@@ -86,6 +87,7 @@ def _opened(member: str, first: str, options: dict[str, Any]) -> QfmIqmTeacher:
             f"{member} was fitted with another {changed[0]} ({own.get(changed[0])!r}) than {first} "
             f"({options.get(changed[0])!r}): average fits that differ only in their data and its order"
         )
+    # Without the cache of its fit: no image is scored here.
     return build_qfm_iqm(**{**stored, "cache": None})
 
 

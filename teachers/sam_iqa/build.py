@@ -7,8 +7,9 @@ from segment_anything.modeling import ImageEncoderViT
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.checksummed import tensor_digest
-from teachers.fitting import NEW_HEAD, head_file
+from teachers.fitting import head_file
 from teachers.launch import PRECISIONS, check_precision
+from teachers.needs import no_head
 from teachers.sam_iqa.model import TRAINABLE, SamIqa, SamIqaConfig
 from teachers.sam_iqa.teacher import SamIqaTeacher
 from teachers.sam_iqa.variants import build_vit, load_vit
@@ -56,10 +57,7 @@ def build_sam_iqa(
     config = SamIqaConfig(variant, form, input_side_px, trainable)
     check_precision(precision)
     if head is None and pretrained:
-        raise PocketiqaError(
-            f"sam_iqa {variant} has no head: give head=FILE of one that `pocketiqa fit-teacher` made, "
-            f"or head={NEW_HEAD!r} to fit one (its scores mean nothing before)"
-        )
+        raise PocketiqaError(no_head(f"sam_iqa {variant}"))
     if not pretrained and weights is not None:
         raise PocketiqaError(f"pretrained is False and weights is {str(weights)!r}: only one can hold")
     # Random weights are drawn from torch's global generator: seeded here, and put back for the caller.
@@ -74,6 +72,7 @@ def build_sam_iqa(
     if checkpoint_blocks:
         model.encoder.checkpoint_blocks()
     model.encoder.vit.to(PRECISIONS[precision])
+    # Last: what is compiled must be what runs.
     if compile:
         model.encoder.vit.compile()
     return teacher

@@ -197,6 +197,7 @@ class SamEncoder(nn.Module):
         The gradients are the same.
         """
         for block in self.vit.blocks:
+            # Only ``forward`` is replaced, so that the hooks that read the taps are still called around it.
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
@@ -341,6 +342,7 @@ class RegressionBlock(nn.Module):
     def forward(self, features: Tensor) -> Quality:
         """[B, features, h, w] to scores."""
         fused = self.fuse(features)
+        # The population's variance: it also exists for a map of a single cell.
         deviation = (fused.var(dim=(2, 3), correction=0) + _EPSILON).sqrt()
         pooled = torch.cat((fused.mean(dim=(2, 3)), deviation), dim=1)
         side = min(MAP_SIDE, *fused.shape[-2:])

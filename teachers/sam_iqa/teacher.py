@@ -52,6 +52,7 @@ class SamIqaTeacher(FittableBase[SamIqa]):
             "form": config.form,
             "input_side_px": config.input_side_px,
             "precision": self._precision,
+            # Its code computes the features, so another release may give other scores.
             "segment-anything": metadata.version("segment-anything"),
         }
 

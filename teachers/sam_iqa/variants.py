@@ -5,7 +5,6 @@ Meta's checkpoints into it.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +17,11 @@ from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.tensor_files import misfits, read_torch_file, some
+from teachers.needs import SAM_CHECKPOINTS, find_sam_checkpoint
 
 TAPS = 3
 """Number of feature maps that the head reads: the outputs of the last three global-attention blocks (our choice)."""
 
-WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
-_DEFAULT_FOLDER = Path("~/.cache/pocketiqa/weights")
 # Names of tensors in a checkpoint of a whole SAM begin with one of these.
 _PREFIX = "image_encoder."
 _OTHER_PARTS = ("prompt_encoder.", "mask_decoder.")
@@ -84,7 +82,7 @@ VARIANTS: dict[str, SamVariant] = {
         depth=12,
         num_heads=12,
         global_blocks=(2, 5, 8, 11),
-        checkpoint="sam_vit_b_01ec64.pth",
+        checkpoint=SAM_CHECKPOINTS["vit_b"],
         md5="01ec64d29a2fca3f0661936605ae66f8",
     ),
     "vit_l": SamVariant(
@@ -92,7 +90,7 @@ VARIANTS: dict[str, SamVariant] = {
         depth=24,
         num_heads=16,
         global_blocks=(5, 11, 17, 23),
-        checkpoint="sam_vit_l_0b3195.pth",
+        checkpoint=SAM_CHECKPOINTS["vit_l"],
         md5="0b3195507c641ddb6910d2bb5adee89c",
     ),
     "vit_h": SamVariant(
@@ -100,7 +98,7 @@ VARIANTS: dict[str, SamVariant] = {
         depth=32,
         num_heads=16,
         global_blocks=(7, 15, 23, 31),
-        checkpoint="sam_vit_h_4b8939.pth",
+        checkpoint=SAM_CHECKPOINTS["vit_h"],
         md5="4b8939a88964f0f4ff5f5b2642c598a6",
     ),
     # The same structure for tests: windows that need padding (16 patches in windows of 5), four global blocks of eight.
@@ -169,32 +167,13 @@ def load_vit(name: str, weights: str | Path | None) -> ImageEncoderViT:
     Raises:
         PocketiqaError: the file is missing, corrupt, holds more than tensors, or is of another encoder.
     """
-    path = find_checkpoint(name, weights)
+    path = find_sam_checkpoint(name, weights)
     tensors = _encoder_part(read_checkpoint(path), path)
     vit = meta_vit(VARIANTS[name])
     _check_fit(tensors, vit, name, path)
     # Assigned, not copied: the meta encoder has no memory to copy into.
     vit.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
     return vit
-
-
-def find_checkpoint(name: str, weights: str | Path | None) -> Path:
-    """Path of the checkpoint; arguments as in ``load_vit``.
-
-    Raises:
-        PocketiqaError: there is no such file; the message names the file to fetch and its folder.
-    """
-    official = VARIANTS[name].checkpoint
-    if weights is None and not official:
-        raise PocketiqaError(f"SAM variant {name!r} has no official weights: give weights=FILE, or pretrained=False")
-    location = Path(weights or os.environ.get(WEIGHTS_VARIABLE) or _DEFAULT_FOLDER).expanduser()
-    path = location / official if official and (weights is None or location.is_dir()) else location
-    if path.is_file():
-        return path
-    raise PocketiqaError(
-        f"no SAM weights at {path}: fetch {official or 'the checkpoint'} (links in the README of facebookresearch/"
-        f"segment-anything) and put it there, or name it with weights=FILE or {WEIGHTS_VARIABLE}=FOLDER"
-    )
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -210,6 +189,7 @@ def read_checkpoint(path: Path) -> Any:
 def _refuse_corrupt(path: Path) -> None:
     """Refuse a file that has an official name but not the official content."""
     # torch verifies no checksums: altered numbers in a file of the right length would load without an error.
+    # MD5 is what Meta states: enough to notice a broken download. ``read_torch_file`` protects against code in a file.
     official = next((variant.md5 for variant in VARIANTS.values() if variant.checkpoint == path.name), "")
     if not official:
         return

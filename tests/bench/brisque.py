@@ -27,13 +27,13 @@ def _brisque() -> Callable[[Path], object]:
             "the BRISQUE model files are missing: set POCKETIQA_SHARED_DATA to the folder that holds anchors/brisque"
         )
     files = (str(folder / "brisque_model_live.yml"), str(folder / "brisque_range_live.yml"))
-    judge = cv2.quality.QualityBRISQUE.create(*files)
+    predictor = cv2.quality.QualityBRISQUE.create(*files)
 
     def compute(path: Path) -> object:
         pixels = cv2.imread(str(path))
         if pixels is None:
             sys.exit(f"OpenCV cannot read {path}")
-        return judge.compute(pixels)  # pyright: ignore[reportCallIssue, reportArgumentType] - OpenCV's stubs know UMat only
+        return predictor.compute(pixels)  # pyright: ignore[reportCallIssue, reportArgumentType] - OpenCV's stubs know UMat only
 
     return compute
 
@@ -53,11 +53,14 @@ def main() -> None:
             models[preset] = Scorer(folder / f"{preset}.onnx", threads=1).score
         times: dict[str, list[float]] = {model: [] for model in models}
         for index, path in enumerate(write_jpegs(folder / "photographs", COUNT, 512, 512)):
-            for model, judge in models.items():
+            for model, predictor in models.items():
                 started = time.perf_counter()
-                judge(path)
+                predictor(path)
                 if index >= 5:  # the first calls warm caches and memory
                     times[model].append(1000 * (time.perf_counter() - started))
-    for model, found in times.items():
-        found.sort()
-        print(f"{model:>9}: median {median(found):.1f} ms, p95 {found[int(0.95 * len(found))]:.1f} ms (n={len(found)})")
+    for model, measured in times.items():
+        measured.sort()
+        print(
+            f"{model:>9}: median {median(measured):.1f} ms, p95 {measured[int(0.95 * len(measured))]:.1f} ms "
+            f"(n={len(measured)})"
+        )

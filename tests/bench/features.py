@@ -121,14 +121,14 @@ def _readings(store: LabelStore, pool: Pool) -> Mapping[str, tuple[tuple[int, ..
     """Each feature's shape, and the seconds that training waits for one, in random order."""
     source, examples = Source("bench", pool, store), _examples(store, pool)
     order = np.random.default_rng(0).integers(len(examples), size=_READINGS).tolist()
-    found = {}
+    values_of = {}
     for name in store.spec.features:
         reader = FeatureReader([source], name, examples, seed=0)
         started = time.perf_counter()
         for index in order:
             reader.read(examples, index)
-        found[name] = (tuple(reader.shape), (time.perf_counter() - started) / _READINGS)
-    return found
+        values_of[name] = (tuple(reader.shape), (time.perf_counter() - started) / _READINGS)
+    return values_of
 
 
 def _examples(store: LabelStore, pool: Pool) -> Examples:

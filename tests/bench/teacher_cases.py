@@ -99,7 +99,7 @@ def count(case: Case, batch: int = 1) -> Cost:
         else:
             model, features = _meta_dp_iqa(case, batch, counter)
     # The counter's unit is the floating-point operation: two for each multiply-accumulate.
-    macs = {name: sum(found.values()) // 2 for name, found in counter.get_flop_counts().items()}
+    macs = {name: sum(measured.values()) // 2 for name, measured in counter.get_flop_counts().items()}
     names = _SAM_IQA_PARTS if case.teacher == "sam_iqa" else _DP_IQA_PARTS
     parts = {part: macs[name] for part, name in names.items()}
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]

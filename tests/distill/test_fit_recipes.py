@@ -53,7 +53,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def benchmark(photographs: Path) -> str:
-    """Opinions on the photographs."""
+    """Ratings on the photographs."""
     rows = [f"{path},{number / 10}\n" for number, path in enumerate(sorted(photographs.glob("*.png")), start=1)]
     (photographs / "ratings.csv").write_text("image,mos\n" + "".join(rows))
     return f"csv:{photographs / 'ratings.csv'}"
@@ -94,8 +94,8 @@ def test_every_stage_runs_and_the_page_tells_of_teacher_and_student(finished: tu
     (fitting,) = twin["fitting"]
     assert fitting["history"] == read_history(out / "fit" / "history.jsonl")
     assert fitting["opinions"][0]["images"] == 16
-    (judged,) = twin["benchmarks"]
-    assert [model["name"] for model in judged["models"]] == [twin["model"], name]
+    (predicted,) = twin["benchmarks"]
+    assert [model["name"] for model in predicted["models"]] == [twin["model"], name]
     assert all(title in page for title in ("Fitting of the teacher", "On benchmarks", "BIQ2021, Journal of Electronic"))
     assert "http" not in page
     assert all(twin["costs"][name][key] for key in ("parameters", "trained", "latency_ms_median"))

@@ -73,8 +73,8 @@ def test_all_teachers_label_and_the_student_learns_what_they_say_together(tmp_pa
     twin = page(out)
     assert (twin["kind"], twin["teacher"]) == ("student", "fused")
     assert [one["teacher"].split()[0] for one in twin["fitting"]] == ["one", "other"]
-    (judged,) = twin["benchmarks"]
-    assert [model["name"] for model in judged["models"]] == ["pair-student", "fused", "one", "other"]
+    (predicted,) = twin["benchmarks"]
+    assert [model["name"] for model in predicted["models"]] == ["pair-student", "fused", "one", "other"]
 
 
 def test_the_folder_of_the_fused_teacher_says_what_the_store_says(tmp_path: Path, tree: dict[str, Any]):
@@ -132,15 +132,15 @@ def test_folds_give_every_rated_image_a_label_by_a_teacher_that_never_saw_it(tmp
     run_recipe(write(tmp_path, tree, **changes), out=out)
     rated = {ref.id for ref in Pool.open(out / "fit-fold1-opinions" / "0-csv")}
     unrated = {ref.id for ref in more}
-    judged: dict[str, int] = Counter()
+    predicted: dict[str, int] = Counter()
     for name in teachers:
         seen = read_seen(str(out / f"fit-{name}"))
         rows = LabelStore.open(out / f"labels-{name}").labels().to_pylist()
         assert {row["id"] for row in rows if row["status"] == "seen"} == seen
-        judged.update(row["id"] for row in rows if row["status"] == "ok")
+        predicted.update(row["id"] for row in rows if row["status"] == "ok")
     assert rated  # of two of three folds
-    assert {count for id, count in judged.items() if id in unrated} == {3}
-    assert {count for id, count in judged.items() if id not in unrated} == {1}
+    assert {count for id, count in predicted.items() if id in unrated} == {3}
+    assert {count for id, count in predicted.items() if id not in unrated} == {1}
     fused = LabelStore.open(out / "labels").labels().to_pylist()
     assert [row["status"] for row in fused] == ["ok"] * (32 + 32)
     # What is judged is the word of those that never saw an image, on all images of the first teacher.

@@ -146,10 +146,13 @@ def _parameter(parameter: Any) -> str:
     is_option = parameter.param_type_name == "option"
     names = ", ".join(f"`{name}`" for name in parameter.opts) if is_option else f"`{_metavar(parameter)}`"
     text = " ".join((parameter.help or "").split())
+    choices = parameter.type_descriptor.choices if parameter.type_descriptor.is_choice else ()
     own = re.search(r"\s*\[default: (.*)\]$", text)
     default = "" if parameter.default is None or parameter.default is False else f"`{parameter.default}`"
     if own:
         text, default = text[: own.start()], own[1]
+    if choices:
+        text += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
     if parameter.required:
         default = "required"
     return f"| {names} | {_markdown(text)} | {default} |"

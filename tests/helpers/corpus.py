@@ -4,6 +4,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,7 +231,8 @@ def _disguised() -> Iterator[_File]:
     yield "paper.jpg", b"%PDF-1.7\n", _NONE, "PDF"
     yield "layers.tif", b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 80, 80, 8, 3) + bytes(80), _NONE, "Photoshop"
     yield "icon.png", save(Image.fromarray(picture(403)), "ICO"), _NONE, "Windows icon"
-    yield "phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), _NONE, "HEIC"
+    heic = _BAD if find_spec("pillow_heif") else _NONE
+    yield "phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), heic, "HEIC without content"
     yield "film.gif", b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2mp41" + bytes(100), _NONE, "MP4"
     yield "zip.png", b"PK\3\4" + bytes(100), _NONE, "ZIP"
     yield "zeros.jpg", bytes(5000), _NONE, "zeros"

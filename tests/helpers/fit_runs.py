@@ -68,8 +68,8 @@ def fit_folder(data: str, out: str, changes: dict[str, Any], stop_at: int | None
 def fit_unfinished(data: str, out: str, changes: dict[str, Any]) -> None:
     """Fit as ``fit_folder``; of a finished fitting, repeat the last moments before it was finished."""
     if (Path(out) / outputs.MANIFEST).exists():
-        found = outputs.read_manifest(Path(out), "fit")
-        outputs.write_manifest(Path(out), replace(found, complete=False, content={}))
+        manifest = outputs.read_manifest(Path(out), "fit")
+        outputs.write_manifest(Path(out), replace(manifest, complete=False, content={}))
     fit_folder(data, out, changes)
 
 

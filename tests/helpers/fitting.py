@@ -21,7 +21,7 @@ MEMORY = 6
 
 
 @dataclass
-class Judged:
+class Predicted:
     """What ``PlainFit`` asks of a model's output."""
 
     score: Tensor
@@ -52,10 +52,10 @@ class SmallNet(nn.Module):
         evaluate_frozen(self)
         return self
 
-    def forward(self, images: Tensor) -> Judged:
+    def forward(self, images: Tensor) -> Predicted:
         grey = images.float().mean(1, keepdim=True) / 64
-        found = torch.relu(self.mix(self.norm(self.base(grey).abs())))
-        return Judged(self.last(self.dropout(found.mean((2, 3))))[:, 0])
+        activations = torch.relu(self.mix(self.norm(self.base(grey).abs())))
+        return Predicted(self.last(self.dropout(activations.mean((2, 3))))[:, 0])
 
 
 class Remembering(PlainFit):

@@ -98,12 +98,12 @@ def make_stores(pool: Pool, folder: Path) -> Callable[..., Path]:
 
 def rho(first: ArrayLike, second: ArrayLike) -> float:
     """SRCC by scipy."""
-    found: Any = spearmanr(first, second)
-    return float(found.statistic)
+    correlation: Any = spearmanr(first, second)
+    return float(correlation.statistic)
 
 
 def ratings_of(pool: Pool, rows: range = range(0, 120), noise: float = 0.02) -> dict[str, float]:
-    """Opinions on some rows: the truth, as a panel of people sees it."""
+    """Ratings on some rows: the truth, as a panel of people sees it."""
     rated = np.clip(truth(len(pool)) + np.random.default_rng(3).normal(0, noise, len(pool)), 0, 1)
     return {pool[row].id: float(rated[row]) for row in rows}
 

@@ -43,7 +43,7 @@ def predictions(name: str, kind: str, targets: Targets, noise: float, seed: int,
 
 
 def ratings(images: int = 120, seed: int = 0, name: str = "biq2021") -> Targets:
-    """Opinions in three subsets, two images a group, some near the training part."""
+    """Ratings in three subsets, two images a group, some near the training part."""
     generator = np.random.default_rng(seed)
     subsets = [f"ss0{1 + at % 3}" for at in range(images)]
     means = {"ss01": 0.42, "ss02": 0.5, "ss03": 0.74}
@@ -86,18 +86,18 @@ def history(steps: int = 40) -> list[dict[str, Any]]:
 def benchmark(name: str = "koniq10k", seed: int = 5) -> dict[str, Any]:
     """Student and teacher judged by other people, with the overlap of what they learned from."""
     targets = ratings(60, seed, name)
-    judged = [
+    predicted = [
         predictions(STUDENT, "onnx", targets, 0.12, seed),
         predictions(TEACHER, "teacher", targets, 0.05, seed + 1),
     ]
     overlap = {"trained": 900, "tested": 60, "near_distance": 4, "same_file": 2, "near": 3, "ids": [], "examples": []}
-    return {**evaluate(judged, targets, resamples=50), "overlap": overlap}
+    return {**evaluate(predicted, targets, resamples=50), "overlap": overlap}
 
 
 def teacher_inputs(**changes: Any) -> ReportInputs:
     """Inputs of the page of a fitted teacher: without what only students have."""
     targets = replace(ratings(), near_training=(False,) * 120)
-    judged = [predictions(TEACHER, "teacher", targets, 0.07, 4)]
+    predicted = [predictions(TEACHER, "teacher", targets, 0.07, 4)]
     stamp = TeacherStamp(
         "sam_iqa",
         1,
@@ -108,9 +108,9 @@ def teacher_inputs(**changes: Any) -> ReportInputs:
     )
     inputs = ReportInputs(
         title=f"{TEACHER}: sam_iqa fitted to opinions of koniq10k",
-        evaluation=evaluate(judged, targets, resamples=100),
+        evaluation=evaluate(predicted, targets, resamples=100),
         targets=targets,
-        predictions=judged,
+        predictions=predicted,
         model=TEACHER,
         kind="teacher",
         costs={TEACHER: Cost(641_000_000, 4_100_000, None, 16_400_000, 812.0, 845.5, device="NVIDIA H200")},
@@ -136,7 +136,7 @@ def sample_inputs(images: int = 120, **changes: Any) -> ReportInputs:
 @cache
 def _complete(images: int) -> ReportInputs:
     targets = ratings(images)
-    judged = [
+    predicted = [
         predictions(TEACHER, "labels", targets, 0.06, 1),
         predictions(STUDENT, "onnx", targets, 0.09, 2, missing=2),
         predictions("pocket-s", "onnx", targets, 0.13, 3),
@@ -162,9 +162,9 @@ def _complete(images: int) -> ReportInputs:
     )
     return ReportInputs(
         title="pocket-m distilled from a fused teacher, on BIQ2021",
-        evaluation=evaluate(judged, targets, overlapping={targets.ids[3]}, resamples=100),
+        evaluation=evaluate(predicted, targets, overlapping={targets.ids[3]}, resamples=100),
         targets=targets,
-        predictions=judged,
+        predictions=predicted,
         model=STUDENT,
         teacher=TEACHER,
         benchmarks=[benchmark(), benchmark("csiq", seed=9)],
@@ -182,14 +182,14 @@ def _complete(images: int) -> ReportInputs:
             MapExample(f"kodim0{i}.png", picture(i), np.random.default_rng(i).uniform(0.3, 0.8, (6, 8)), 0.62)
             for i in (1, 2)
         ],
-        damaged=[
+        distorted=[
             DistortedCopy(
                 "kodim01.png",
                 "Gaussian blur, level 4",
                 original_score=0.74,
                 distorted_score=0.31,
                 original=picture(5),
-                damaged=picture(6),
+                distorted=picture(6),
             ),
             DistortedCopy(
                 "kodim02.png",
@@ -197,7 +197,7 @@ def _complete(images: int) -> ReportInputs:
                 original_score=0.69,
                 distorted_score=0.28,
                 original=picture(7),
-                damaged=picture(8),
+                distorted=picture(8),
             ),
             DistortedCopy(
                 "kodim03.png",
@@ -205,7 +205,7 @@ def _complete(images: int) -> ReportInputs:
                 original_score=0.66,
                 distorted_score=0.67,
                 original=picture(9),
-                damaged=picture(10),
+                distorted=picture(10),
             ),
         ],
         pools=[

@@ -16,7 +16,7 @@ DYING = "tests.helpers.studies:dying"
 
 
 def rated_textures(folder: Path) -> str:
-    """24 pictures of 8 scenes with the opinions of nobody, two scenes of them for testing; gives the benchmark."""
+    """24 pictures of 8 scenes with the ratings of nobody, two scenes of them for testing; gives the benchmark."""
     pool = texture_pool(folder, scenes=8, versions=3, sizes=((64, 64),))
     lines = [
         f"{ref.uri},{score_of(ref)},{ref.group},{'test' if row >= 18 else 'train'}" for row, ref in enumerate(pool)
@@ -26,7 +26,7 @@ def rated_textures(folder: Path) -> str:
 
 
 def study_tree(benchmark: str) -> dict[str, Any]:
-    """Students of 6 opinions and 2 seeds: alone, and with what a teacher says of the rest."""
+    """Students of 6 ratings and 2 seeds: alone, and with what a teacher says of the rest."""
     step = {"steps": 1, "batch_size": 2, "validate_every_steps": 1, "checkpoint_every_steps": 1, "threads": 1}
     student = {"name": "mobilenetv4_conv_small_035", "max_side": 64, "head_width": 8}
     return {

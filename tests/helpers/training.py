@@ -157,8 +157,8 @@ def train_unfinished(data: str, out: str, changes: dict[str, Any]) -> None:
     A life that finds all work done then costs what starting and finishing cost, and nothing less.
     """
     if (Path(out) / outputs.MANIFEST).exists():
-        found = outputs.read_manifest(Path(out), "run")
-        outputs.write_manifest(Path(out), replace(found, complete=False, content={}))
+        manifest = outputs.read_manifest(Path(out), "run")
+        outputs.write_manifest(Path(out), replace(manifest, complete=False, content={}))
     train_folder(data, out, changes)
 
 

@@ -12,7 +12,7 @@ from distill.study.cells import Cell, study_targets
 from distill.study.config import Study, load_study
 from distill.study.evaluate import KIND, PREDICTIONS, basis_of
 from distill.study.result import build_result, cell_run
-from distill.study.sharing import record_cost
+from distill.study.run import record_cost
 from pseudo_labels.files import canonical_json
 from pseudo_labels.records import Status
 from tests.helpers.studies import study_tree, write_study
@@ -40,10 +40,12 @@ def score(study: Study, cell: Cell, targets: Targets) -> np.ndarray:
     scores = targets.scores + generator.normal(0, spread, IMAGES)
     scores[int(cell.values["seed"])] = np.nan
     statuses = tuple(Status.FAILED if np.isnan(score) else Status.OK for score in scores)
-    found = Predictions(cell.name, "onnx", ids=targets.ids, scores=scores, statuses=statuses, reasons=("",) * IMAGES)
+    predictions = Predictions(
+        cell.name, "onnx", ids=targets.ids, scores=scores, statuses=statuses, reasons=("",) * IMAGES
+    )
 
     def make(folder: Path) -> dict[str, Any]:
-        (folder / PREDICTIONS).write_bytes(canonical_json(found.as_dict()))
+        (folder / PREDICTIONS).write_bytes(canonical_json(predictions.as_dict()))
         return {}
 
     run = cell_run(cell, study.out)

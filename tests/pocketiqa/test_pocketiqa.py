@@ -87,7 +87,7 @@ def test_names_that_need_more_say_what_to_install(name: str, package: str):
         + f"import pocketiqa\ntry:\n    pocketiqa.{name}\nexcept ModuleNotFoundError as error:\n    print(error)\n"
     )
     assert done.stdout.startswith(f"pocketiqa.{name} needs {package}"), done.stderr
-    assert done.stdout.endswith("pip install 'pocketiqa[train]'\n")
+    assert done.stdout.endswith("pip install '.[train]'\n")  # this is a clone
 
 
 def test_version_is_that_of_the_project_whether_installed_or_not():

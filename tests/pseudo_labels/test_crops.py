@@ -42,8 +42,8 @@ def test_random_crops_follow_from_seed_and_image_and_fill_their_range():
     assert fractions.max() <= 0.9
     assert abs(fractions.mean() - 0.7) < 0.02
     assert all(window.height == window.width for window in windows)
-    places = np.array([[window.top, window.left] for window in windows]) / (1 - fractions[:, None])
-    assert np.abs(places.mean(axis=0) - 0.5).max() < 0.05
+    positions = np.array([[window.top, window.left] for window in windows]) / (1 - fractions[:, None])
+    assert np.abs(positions.mean(axis=0) - 0.5).max() < 0.05
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,5 @@ def test_other_views_are_refused(name: str):
 
 @pytest.mark.parametrize("fractions", [(0.0, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
 def test_shares_out_of_range_are_refused(fractions: tuple[float, float]):
-    with pytest.raises(PocketiqaError, match=r"crops from .* of a side: give two shares above 0 and at most 1"):
+    with pytest.raises(PocketiqaError, match=r"crops from .* of a side: give two fractions above 0 and at most 1"):
         RandomCrops(*fractions)

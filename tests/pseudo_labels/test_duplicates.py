@@ -47,8 +47,8 @@ def test_groups_equal_a_naive_search(distance: int) -> None:
     values = clustered(150, seed=distance, flips=distance + 2)
     expected = naive_groups(values, distance)
     assert 1 < len(set(expected)) < 150
-    found = group_near_duplicates([Fingerprint(f"{value:016x}", False) for value in values], distance)
-    assert found.tolist() == expected
+    groups = group_near_duplicates([Fingerprint(f"{value:016x}", False) for value in values], distance)
+    assert groups.tolist() == expected
 
 
 @pytest.mark.parametrize("bitwise_count", [True, False])
@@ -63,10 +63,10 @@ def test_pairs_are_complete_however_they_are_cut(
     monkeypatch.setattr("pseudo_labels.duplicates._PAIRS_AT_ONCE", at_once)
     if not bitwise_count:
         monkeypatch.delattr(np, "bitwise_count", raising=False)  # as in numpy 1.26
-    found = set[tuple[int, ...]]()
+    measured = set[tuple[int, ...]]()
     for left, right in near_duplicate_pairs(np.array(values, dtype=np.uint64), 4):
-        found |= {tuple(sorted(pair)) for pair in zip(left.tolist(), right.tolist(), strict=True)}
-    assert found == expected
+        measured |= {tuple(sorted(pair)) for pair in zip(left.tolist(), right.tolist(), strict=True)}
+    assert measured == expected
 
 
 def test_absent_and_flat_pictures_stay_alone() -> None:
@@ -114,15 +114,15 @@ def test_flat_pictures_are_told_from_scenes() -> None:
         "vertical ramp": 127 + 127 * down,
         "vignetted wall": 40 - 6 * np.hypot(across, down),
     }
-    told = {
+    described = {
         name: fingerprint(gray.astype(np.uint8)[..., None].repeat(3, axis=2)).is_flat for name, gray in flat.items()
     }
-    assert told == dict.fromkeys(flat, True)
+    assert described == dict.fromkeys(flat, True)
     assert not any(fingerprint(picture(seed)).is_flat for seed in range(50))
 
 
 def test_real_scenes_are_neither_flat_nor_near() -> None:
     prints = [fingerprint(load(path)) for path in sorted(shared_data("kodak").glob("*.png"))]
     assert len(prints) == 24
-    assert not any(found.is_flat for found in prints)
+    assert not any(measured.is_flat for measured in prints)
     assert group_near_duplicates(prints, 4).tolist() == list(range(24))

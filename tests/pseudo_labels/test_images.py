@@ -60,11 +60,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[CorpusItem]:
     ],
 )
 def test_lossless_formats_give_the_stored_pixels(kind: str, options: dict) -> None:
-    found = decode(encode(RGB, kind, **options))
-    assert found.dtype == np.uint8
-    assert found.flags.c_contiguous
-    assert found.flags.writeable
-    np.testing.assert_array_equal(found, RGB)
+    pixels = decode(encode(RGB, kind, **options))
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    np.testing.assert_array_equal(pixels, RGB)
 
 
 @pytest.mark.parametrize(("kind", "worst"), [("JPEG", 4), ("WEBP", 4), ("AVIF", 4), ("GIF", 10)])
@@ -100,8 +100,8 @@ def test_16_bit_gray_is_scaled_not_clipped(suffix: str) -> None:
 
 def test_12_bit_tiff_spans_black_to_white() -> None:
     samples = RAMP >> 4
-    found = gray_of(decode(tiff_gray(96, 80, 12, pack_12_bits(samples))))
-    np.testing.assert_array_equal(found, np.rint(samples * (255 / 4095)))
+    gray = gray_of(decode(tiff_gray(96, 80, 12, pack_12_bits(samples))))
+    np.testing.assert_array_equal(gray, np.rint(samples * (255 / 4095)))
 
 
 def test_white_is_zero_is_inverted_at_every_depth() -> None:
@@ -113,8 +113,8 @@ def test_white_is_zero_is_inverted_at_every_depth() -> None:
 
 def test_float_in_unit_range_is_scaled() -> None:
     unit = (RAMP / np.float32(65535)).astype("<f4")
-    found = decode(tiff_gray(96, 80, 32, unit.tobytes(), form=3))
-    np.testing.assert_array_equal(gray_of(found), np.rint(unit.astype(np.float64) * 255))
+    pixels = decode(tiff_gray(96, 80, 32, unit.tobytes(), form=3))
+    np.testing.assert_array_equal(gray_of(pixels), np.rint(unit.astype(np.float64) * 255))
 
 
 def test_16_bit_colour_is_within_one_level_of_rounding() -> None:
@@ -140,29 +140,29 @@ def test_alpha_is_composited_on_the_background(form: str, background: tuple[int,
         data = encode(np.dstack([RGB, SHADE]), "PNG" if form == "rgba.png" else "TIFF")
     fraction = alpha[..., None] / 255
     expected = colour * fraction + np.array(background) * (1 - fraction)
-    found = decode(data, DecodeLimits(background=background))
-    assert np.abs(found - expected).max() <= 1
+    pixels = decode(data, DecodeLimits(background=background))
+    assert np.abs(pixels - expected).max() <= 1
 
 
 def test_colour_keys_become_background() -> None:
     rgb = RGB.copy()
     rgb[:40] = (0, 9, 200)
     data = png(rgb, bits=8, extra=png_chunk(b"tRNS", bytes([0, 0, 0, 9, 0, 200])))
-    found = decode(data, DecodeLimits(background=(1, 2, 3)))
-    assert (found[:40] == (1, 2, 3)).all()
-    np.testing.assert_array_equal(found[40:], rgb[40:])
+    pixels = decode(data, DecodeLimits(background=(1, 2, 3)))
+    assert (pixels[:40] == (1, 2, 3)).all()
+    np.testing.assert_array_equal(pixels[40:], rgb[40:])
     gray = RAMP.copy()
     gray[:40] = 4660
-    found = decode(png(gray, extra=png_chunk(b"tRNS", (4660).to_bytes(2, "big"))), DecodeLimits(background=(1, 2, 3)))
-    assert (found[:40] == (1, 2, 3)).all()
-    np.testing.assert_array_equal(gray_of(found[40:]), np.rint(gray[40:] / 257))
+    pixels = decode(png(gray, extra=png_chunk(b"tRNS", (4660).to_bytes(2, "big"))), DecodeLimits(background=(1, 2, 3)))
+    assert (pixels[:40] == (1, 2, 3)).all()
+    np.testing.assert_array_equal(gray_of(pixels[40:]), np.rint(gray[40:] / 257))
 
 
 def test_cmyk_follows_the_ink_formula() -> None:
     ink = np.random.default_rng(3).integers(0, 256, (80, 96, 4), dtype=np.uint8)
-    found = decode(save(Image.fromarray(ink, "CMYK"), "TIFF"))
+    pixels = decode(save(Image.fromarray(ink, "CMYK"), "TIFF"))
     expected = (255.0 - ink[..., :3]) * (255.0 - ink[..., 3:]) / 255
-    assert np.abs(found - expected).max() <= 1
+    assert np.abs(pixels - expected).max() <= 1
 
 
 def test_cmyk_jpeg_of_adobe_is_not_a_negative() -> None:
@@ -175,8 +175,8 @@ def test_cmyk_jpeg_of_adobe_is_not_a_negative() -> None:
 def test_the_first_frame_is_taken(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     frames = [Image.fromarray(picture(seed)) for seed in (1, 2, 3)]
-    found = decode(save(frames[0], kind, save_all=True, append_images=frames[1:], **options)).astype(int)
-    off = [np.abs(found - np.asarray(frame)).mean() for frame in frames]
+    measured = decode(save(frames[0], kind, save_all=True, append_images=frames[1:], **options)).astype(int)
+    off = [np.abs(measured - np.asarray(frame)).mean() for frame in frames]
     assert off[0] < 16 < min(off[1:])  # GIF has few colours: measured 8.5
 
 
@@ -251,10 +251,12 @@ def test_limits_that_make_no_sense_are_named(limits: dict, message: str) -> None
 
 
 def test_every_item_of_the_corpus(corpus: list[CorpusItem]) -> None:
-    found = {item.name: outcome(item.path) for item in corpus}
-    assert {name: status for name, (status, _) in found.items()} == {item.name: item.expected_status for item in corpus}
-    assert len(found) == len(corpus) > 150
-    reasons = [reason for status, reason in found.values() if status != Status.OK]
+    values_of = {item.name: outcome(item.path) for item in corpus}
+    assert {name: status for name, (status, _) in values_of.items()} == {
+        item.name: item.expected_status for item in corpus
+    }
+    assert len(values_of) == len(corpus) > 150
+    reasons = [reason for status, reason in values_of.values() if status != Status.OK]
     assert all(0 < len(reason) < 250 and reason.isprintable() for reason in reasons)
 
 

@@ -1,6 +1,9 @@
 """Files that were cut or hit by noise: a reason or an image, never anything else."""
 
+import subprocess
+import sys
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 from pseudo_labels.images import ImageError, decode
 from pseudo_labels.records import Status
 from tests.helpers.encoders import encode, exif_turn, picture, save, tiff_gray
+from tests.helpers.imports import ROOT
 
 RGB = picture(1)
 RAMP = np.linspace(0, 65535, 96 * 80).astype(np.uint16).reshape(80, 96)
@@ -65,3 +69,29 @@ def test_noise_in_files_gives_an_image_or_a_reason(name: str) -> None:
     assert outcomes.total() == 60
     assert outcomes.keys() & {Status.CORRUPT, Status.NOT_AN_IMAGE}
     assert "unprintable" not in outcomes
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg", "tiff_ccitt"])
+def test_libtiff_prints_no_line_of_its_own(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """The library writes to the file descriptor, past Python: lines without a file name among the rows."""
+    image = Image.fromarray(RGB).convert("1" if compression == "tiff_ccitt" else "RGB")
+    data = bytearray(save(image, "TIFF", compression=compression))
+    for at in range(8, len(data) // 2, max(1, len(data) // 60)):
+        data[at] ^= 0xA5
+    with suppress(ImageError):
+        decode(bytes(data))
+    assert capfd.readouterr().err == ""
+
+
+def test_pillow_warns_of_no_size_that_the_limits_allow() -> None:
+    """In a process of its own: pytest has filters of warnings, and so has whatever decoded before."""
+    code = (
+        "import io; from PIL import Image; Image.MAX_IMAGE_PIXELS = 96 * 80 - 1\n"
+        "from pseudo_labels.images import decode\n"
+        "frames, data = [Image.new('P', (96, 80), colour) for colour in (1, 2)], io.BytesIO()\n"
+        "frames[0].save(data, 'GIF', save_all=True, append_images=frames[1:], disposal=2)\n"
+        "print(decode(data.getvalue()).shape)\n"
+        "again = io.BytesIO(); frames[0].save(again, 'PNG'); Image.open(again).crop((0, 0, 96, 80))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(80, 96, 3)\n", "")

@@ -18,17 +18,17 @@ skimage_data = pytest.importorskip("skimage.data")
 
 
 def test_they_are_what_their_packages_show() -> None:
-    found = bundled_photographs()
-    assert len(found) == 13
-    np.testing.assert_array_equal(load(found["astronaut"]), skimage_data.astronaut())
-    np.testing.assert_array_equal(load(found["motorcycle"]), skimage_data.stereo_motorcycle()[0])
-    np.testing.assert_array_equal(load(found["camera"])[..., 1], skimage_data.camera())
+    photographs = bundled_photographs()
+    assert len(photographs) == 13
+    np.testing.assert_array_equal(load(photographs["astronaut"]), skimage_data.astronaut())
+    np.testing.assert_array_equal(load(photographs["motorcycle"]), skimage_data.stereo_motorcycle()[0])
+    np.testing.assert_array_equal(load(photographs["camera"])[..., 1], skimage_data.camera())
 
 
 def test_each_is_large_enough_and_has_a_licence() -> None:
-    found = bundled_photographs()
-    assert all(min(load(path).shape[:2]) >= 300 for path in found.values())
-    assert photograph_licences().keys() == found.keys()
+    photographs = bundled_photographs()
+    assert all(min(load(path).shape[:2]) >= 300 for path in photographs.values())
+    assert photograph_licences().keys() == photographs.keys()
 
 
 def test_nothing_touches_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

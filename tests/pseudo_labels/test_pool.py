@@ -221,9 +221,9 @@ def test_files_that_have_changed_are_read_once(tmp_path: Path, pool: Pool) -> No
     assert read == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("damaged", [TABLE, "manifest.json"])
-def test_a_damaged_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, pool: Pool, damaged: str) -> None:
-    (pool.folder / damaged).write_bytes(b"damaged")
+@pytest.mark.parametrize("corrupt", [TABLE, "manifest.json"])
+def test_a_corrupt_pool_of_touched_files_is_made_anew_if_wanted(tmp_path: Path, pool: Pool, corrupt: str) -> None:
+    (pool.folder / corrupt).write_bytes(b"damaged")
     for file in (tmp_path / "photos").iterdir():
         os.utime(file, ns=(1, 1))
     with pytest.raises(PocketiqaError):
@@ -264,7 +264,7 @@ def test_too_many_bad_images_fail_loudly_and_can_be_looked_at(tmp_path: Path) ->
     assert "4 of 6 images are bad, above the limit of 50%: 3 not_an_image (such as: begins with b'nothing'" in message
     assert "1 empty" in message
     assert str(out / TABLE) in message
-    assert "--max-bad-share" in message
+    assert "--max-bad-fraction" in message
     assert "\n" not in message
     assert pq.read_table(out / TABLE).column("status").to_pylist() == ["ok", "ok", *["not_an_image"] * 3, "empty"]
     with pytest.raises(PocketiqaError, match="unfinished"):
@@ -286,9 +286,9 @@ def test_duplicates_are_not_bad_but_nothing_good_is_a_failure(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"near_duplicate_distance": 11}, "near_distance is 11, but must be 0 to 10"),
-        ({"max_bad_fraction": 1.5}, "max_bad_share is 1.5, but must be 0 to 1"),
-        ({"max_bad_fraction": float("nan")}, "max_bad_share is nan"),
+        ({"near_duplicate_distance": 11}, "near_duplicate_distance is 11, but must be 0 to 10"),
+        ({"max_bad_fraction": 1.5}, "max_bad_fraction is 1.5, but must be 0 to 1"),
+        ({"max_bad_fraction": float("nan")}, "max_bad_fraction is nan"),
         ({"workers": 0}, "workers is 0, but must be at least 1"),
     ],
 )
@@ -449,3 +449,28 @@ def test_kodak_and_its_compressed_copies_are_24_scenes(tmp_path: Path) -> None:
     for ref in pool:
         scenes.setdefault(ref.group, set()).add(Path(ref.uri).stem)
     assert sorted(len(names) for names in scenes.values()) == [1] * 24
+
+
+def test_bad_files_are_no_scenes_and_notes_are_said(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photos", 3)
+    shutil.copy(folder / "1.png", folder / "1-again.png")
+    for name in ("bad.png", "raw.cr2", "._1.png"):
+        (folder / name).write_bytes(b"bad " + name.encode())
+    (folder / "notes.txt").write_text("x")
+    said: list[str] = []
+    pool = build_pool([str(folder)], tmp_path / "pool", warn=said.append)
+    assert pool.manifest.content["statuses"] == {"duplicate": 1, "not_an_image": 2, "ok": 3}
+    assert pool.manifest.content["groups"] == 3
+    assert [line.partition(":")[0] for line in said] == [
+        "images left out by rule",
+        "passed over, for their names are not those of images",
+    ]
+
+
+def test_what_a_pool_accepted_is_loaded_from_it(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/small.png").write_bytes(encode(picture(5, 40, 32), "PNG"))
+    pool = build_pool([str(tmp_path / "photos")], tmp_path / "pool", limits=DecodeLimits(min_side=16))
+    assert pool.load(pool[0]).shape == (32, 40, 3)
+    with pytest.raises(ImageError, match="below the limit of 64"):
+        pool.load(pool[0], DecodeLimits())

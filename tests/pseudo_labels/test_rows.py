@@ -38,11 +38,11 @@ def refused(source: Path) -> str:
 def test_parquet_rows_give_the_bytes(tmp_path: Path, kind: str, column: str) -> None:
     values = structs() if kind == "struct" else pa.array(IMAGES, getattr(pa, kind)())
     write_parquet(tmp_path / "t.parquet", values, column)
-    found = listed(tmp_path / "t.parquet")
-    assert found == [f"parquet://{tmp_path}/t.parquet#{row}" for row in range(7)]
-    assert [addresses.read(address) for address in found] == IMAGES
-    assert addresses.read(found[5]) == IMAGES[5]  # at random, over row groups
-    assert addresses.read(found[0]) == IMAGES[0]
+    rows = listed(tmp_path / "t.parquet")
+    assert rows == [f"parquet://{tmp_path}/t.parquet#{row}" for row in range(7)]
+    assert [addresses.read(address) for address in rows] == IMAGES
+    assert addresses.read(rows[5]) == IMAGES[5]  # at random, over row groups
+    assert addresses.read(rows[0]) == IMAGES[0]
 
 
 def test_parquet_columns_that_leave_a_doubt_are_refused(tmp_path: Path) -> None:
@@ -75,15 +75,15 @@ def test_parquet_rows_without_bytes_are_rows(tmp_path: Path) -> None:
 def test_a_changed_parquet_is_not_served_from_memory(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(path, pa.array(IMAGES[:3]))
-    found = listed(path)
-    assert addresses.read(found[2]) == IMAGES[2]
+    rows = listed(path)
+    assert addresses.read(rows[2]) == IMAGES[2]
     write_parquet(path, pa.array(IMAGES[5:]))
-    assert addresses.read(found[1]) == IMAGES[6]
+    assert addresses.read(rows[1]) == IMAGES[6]
     with pytest.raises(ImageError, match="no row 2: the table has 2 rows"):
-        addresses.read(found[2])
+        addresses.read(rows[2])
     path.unlink()
     with pytest.raises(ImageError, match="no such file"):
-        addresses.read(found[0])
+        addresses.read(rows[0])
 
 
 # --- Hugging Face datasets on disk
@@ -91,9 +91,9 @@ def test_a_changed_parquet_is_not_served_from_memory(tmp_path: Path) -> None:
 
 def test_saved_dataset_and_its_splits(tmp_path: Path) -> None:
     dataset().save_to_disk(tmp_path / "one")
-    found = listed(tmp_path / "one")
-    assert found == [f"dataset://{tmp_path}/one#{row}" for row in range(7)]
-    assert [addresses.read(address) for address in found] == IMAGES
+    rows = listed(tmp_path / "one")
+    assert rows == [f"dataset://{tmp_path}/one#{row}" for row in range(7)]
+    assert [addresses.read(address) for address in rows] == IMAGES
     splits = datasets.DatasetDict({"train": dataset().select([4, 2]), "test": dataset().select([6])})
     splits.save_to_disk(tmp_path / "dict")
     assert read_all(tmp_path / "dict") == [IMAGES[4], IMAGES[2], IMAGES[6]]
@@ -116,3 +116,57 @@ def test_broken_datasets_are_named(tmp_path: Path) -> None:
     (tmp_path / "dict").mkdir()
     (tmp_path / "dict/dataset_dict.json").write_text("[]")
     assert "names no splits" in refused(tmp_path / "dict")
+
+
+# --- columns of other types
+
+
+def binary_types() -> list[tuple[pa.DataType, bool]]:
+    """Each type, and whether it stands in a struct; Arrow cannot write views of bytes there."""
+    plain = [pa.binary(), pa.large_binary()]
+    kinds = [*plain, *(pa.dictionary(pa.int32(), kind) for kind in plain)]
+    return [(pa.binary_view(), False), *((kind, in_struct) for kind in kinds for in_struct in (False, True))]
+
+
+@pytest.mark.parametrize(("kind", "in_struct"), binary_types(), ids=str)
+def test_every_kind_of_binary_column_is_read(tmp_path: Path, kind: pa.DataType, in_struct: bool) -> None:
+    column = pa.array(IMAGES).dictionary_encode() if isinstance(kind, pa.DictionaryType) else pa.array(IMAGES)
+    column = column.cast(kind)
+    if in_struct:
+        column = pa.StructArray.from_arrays([column, pa.array(["a.png"] * len(IMAGES))], ["bytes", "path"])
+    checksums = pa.array([b"0123"] * len(IMAGES), pa.binary(4))
+    pq.write_table(pa.table({"sha": checksums, "photo": column}), tmp_path / "t.parquet", row_group_size=3)
+    assert read_all(tmp_path / "t.parquet") == IMAGES
+
+
+NESTED = {
+    "list": ([[{"bytes": image}] for image in IMAGES], "pictures[].bytes", "one image a row"),
+    "list of binary": ([[image] for image in IMAGES], "pictures[]", "one image a row"),
+    "struct": ([{"image": {"bytes": image}} for image in IMAGES], "pictures.image.bytes", "'pictures.image.bytes' as"),
+    "struct of list": ([{"all": [{"bytes": image}]} for image in IMAGES], "pictures.all[].bytes", "one image a row"),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_images_deeper_in_a_column_are_refused_with_the_way_to_them(tmp_path: Path, case: str) -> None:
+    values, way, remedy = NESTED[case]
+    pq.write_table(pa.table({"pictures": pa.array(values)}), tmp_path / "t.parquet")
+    message = refused(tmp_path / "t.parquet")
+    assert f"({way})" in message
+    assert remedy in message
+    assert "name the one to use" not in message
+
+
+def test_a_preview_beside_lists_of_images_is_not_taken_for_the_image(tmp_path: Path) -> None:
+    lists = pa.array([[{"bytes": image}] for image in IMAGES])
+    pq.write_table(pa.table({"images": lists, "preview": pa.array(IMAGES)}), tmp_path / "t.parquet")
+    assert "deeper in the column 'images'" in refused(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"masks": lists, "preview": pa.array(IMAGES)}), tmp_path / "t.parquet")
+    assert read_all(tmp_path / "t.parquet") == IMAGES
+
+
+def test_links_and_text_are_no_image_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": ["https://example.org/a.png"], "n": [1]}), tmp_path / "t.parquet")
+    message = refused(tmp_path / "t.parquet")
+    assert "no column with image bytes: embed the images" in message
+    assert "image (string)" in message

@@ -10,15 +10,17 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import fsspec
 import pytest
 
 from pseudo_labels import addresses
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.folders import DECODED_SUFFIXES
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
-from pseudo_labels.sources import SUFFIXES, list_sources
+from pseudo_labels.sources import list_sources
 from tests.helpers.containers import IMAGES, structs, write_all_kinds, write_files, write_parquet, write_tar
 
 NAMED = [(f"{number}.png", data) for number, data in enumerate(IMAGES)]
@@ -74,8 +76,8 @@ def test_folder_is_listed_to_its_bottom_and_sorted_by_path(tmp_path: Path) -> No
 
 def test_sources_keep_their_order_and_each_image_comes_once(tmp_path: Path) -> None:
     write_files(tmp_path, ["b/1.png", "a/2.png"])
-    found = listed(tmp_path / "b", tmp_path, tmp_path / "a/2.png")
-    assert found == [str(tmp_path / "b/1.png"), str(tmp_path / "a/2.png")]
+    measured = listed(tmp_path / "b", tmp_path, tmp_path / "a/2.png")
+    assert measured == [str(tmp_path / "b/1.png"), str(tmp_path / "a/2.png")]
 
 
 def test_relative_names_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +185,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in refused(tmp_path / "nowhere")
     message = refused(tmp_path / "empty")
     assert str(tmp_path / "empty") in message
-    assert all(suffix in message for suffix in SUFFIXES)
+    assert all(suffix in message for suffix in DECODED_SUFFIXES)
     assert "an empty list of sources" in refused()
     assert "new\\nline" in refused(tmp_path / "new\nline")
 
@@ -203,14 +205,14 @@ def test_tar_members_are_where_tarfile_puts_them(tmp_path: Path) -> None:
     images = [(name, data) for name, data in zip(names, IMAGES, strict=False)]
     labels = [(name[:-3] + "cls", b"3") for name in names]
     write_tar(tmp_path / "s.tar", [member for pair in zip(images, labels, strict=True) for member in pair])
-    found = listed(tmp_path / "s.tar")
-    assert len(found) == 6
-    assert found[0] == f"tar://0.png?offset=512&size={len(IMAGES[0])}::{tmp_path}/s.tar"
-    assert all(address.isprintable() for address in found)
-    assert [addresses.read(address) for address in found] == IMAGES[:6]
+    measured = listed(tmp_path / "s.tar")
+    assert len(measured) == 6
+    assert measured[0] == f"tar://0.png?offset=512&size={len(IMAGES[0])}::{tmp_path}/s.tar"
+    assert all(address.isprintable() for address in measured)
+    assert [addresses.read(address) for address in measured] == IMAGES[:6]
     with tarfile.open(tmp_path / "s.tar") as archive:
         offsets = [member.offset_data for member in archive if member.name.endswith(".png")]
-    assert [int(address.split("offset=")[-1].split("&")[0]) for address in found] == offsets
+    assert [int(address.split("offset=")[-1].split("&")[0]) for address in measured] == offsets
 
 
 def test_a_short_tar_gives_its_whole_members_and_a_row(tmp_path: Path) -> None:
@@ -236,13 +238,13 @@ def test_a_damaged_header_does_not_lose_members_silently(tmp_path: Path) -> None
     write_tar(tmp_path / "s.tar", NAMED[:4])
     with tarfile.open(tmp_path / "s.tar") as archive:
         third = archive.getmembers()[2]
-    damaged = bytearray((tmp_path / "s.tar").read_bytes())
-    damaged[third.offset + 150] ^= 255  # its checksum
-    (tmp_path / "s.tar").write_bytes(damaged)
+    distorted = bytearray((tmp_path / "s.tar").read_bytes())
+    distorted[third.offset + 150] ^= 255  # its checksum
+    (tmp_path / "s.tar").write_bytes(distorted)
     entries = list_sources([str(tmp_path / "s.tar")]).entries
     assert len(entries) == 3
     assert entries[2].problem is not None
-    assert f"damaged at byte {third.offset}" in entries[2].problem[1]
+    assert f"corrupt at byte {third.offset}" in entries[2].problem[1]
 
 
 def test_links_in_a_tar_are_rows_and_nothing_is_unpacked(tmp_path: Path) -> None:
@@ -265,9 +267,9 @@ def test_compressed_and_false_tars_are_refused(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("a.png"))
     assert "decompress it to .tar" in refused(tmp_path / "s.tar.gz")
     (tmp_path / "s.tar.gz").rename(tmp_path / "zipped.tar")
-    assert "decompress or replace it" in refused(tmp_path / "zipped.tar")
+    assert "no uncompressed tar, but an archive (gzip): unpack it" in refused(tmp_path / "zipped.tar")
     (tmp_path / "text.tar").write_text("not a tar\n" * 100)
-    assert "no uncompressed tar" in refused(tmp_path / "text.tar")
+    assert "decompress or replace it" in refused(tmp_path / "text.tar")
     (tmp_path / "empty.tar").touch()
     assert "empty.tar" in refused(tmp_path / "empty.tar")
 
@@ -309,15 +311,15 @@ def test_file_urls_of_users_are_local_paths(tmp_path: Path) -> None:
 
 
 def test_addresses_can_be_read_in_threads_and_other_processes(tmp_path: Path) -> None:
-    found = listed(*write_all_kinds(tmp_path))
-    mixed = [address for step in range(7) for address in found[step::7]] * 5
+    measured = listed(*write_all_kinds(tmp_path))
+    mixed = [address for step in range(7) for address in measured[step::7]] * 5
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(addresses.read, mixed)) == [addresses.read(address) for address in mixed]
     code = (
         "import hashlib, sys; from pseudo_labels.addresses import read\n"
         "print([hashlib.sha256(read(a)).hexdigest() for a in reversed(sys.argv[1:])])"
     )
-    printed = subprocess.run([sys.executable, "-c", code, *found], check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run([sys.executable, "-c", code, *measured], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == str([hashlib.sha256(data).hexdigest() for data in reversed(IMAGES * 4)])
 
 
@@ -345,3 +347,114 @@ def test_a_forked_child_can_read_what_a_thread_was_reading(tmp_path: Path) -> No
     leave.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# --- archives behind archives, leftovers, pointers
+
+
+def zeros(blocks: int) -> bytes:
+    return bytes(512 * blocks)
+
+
+def bare_tar(path: Path, members: list[tuple[str, bytes]]) -> bytes:
+    """The members alone, without the blocks that end an archive."""
+    write_tar(path, members)
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    return path.read_bytes()[: last.offset_data + (last.size + 511) // 512 * 512]
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 7, 4096])
+def test_members_behind_zero_blocks_are_listed(tmp_path: Path, blocks: int) -> None:
+    one, two = bare_tar(tmp_path / "a.tar", NAMED[:2]), bare_tar(tmp_path / "b.tar", NAMED[2:5])
+    (tmp_path / "both.tar").write_bytes(zeros(1) + one + zeros(blocks) + two + zeros(20))
+    assert read_all(tmp_path / "both.tar") == IMAGES[:5]
+    entries = list_sources([str(tmp_path / "both.tar")]).entries
+    assert [entry.problem for entry in entries] == [None] * 5
+
+
+def test_tars_joined_by_cat_are_listed_whole(tmp_path: Path) -> None:
+    for name, members in (("a.tar", NAMED[:2]), ("b.tar", NAMED[2:5]), ("c.tar", NAMED[5:])):
+        write_tar(tmp_path / name, members)
+    joined = b"".join((tmp_path / name).read_bytes() for name in ("a.tar", "b.tar", "c.tar"))
+    (tmp_path / "all.tar").write_bytes(joined)
+    assert read_all(tmp_path / "all.tar") == IMAGES
+
+
+def test_a_hole_in_a_tar_is_not_read_through(tmp_path: Path) -> None:
+    one, two = bare_tar(tmp_path / "a.tar", NAMED[:1]), bare_tar(tmp_path / "b.tar", NAMED[1:2])
+    sparse = tmp_path / "sparse.tar"
+    with open(sparse, "wb") as file:
+        file.write(one)
+        file.seek(1 << 38)  # 256 GB, which would take minutes to read
+        file.write(two)
+        file.truncate(1 << 39)
+    assert read_all(sparse) == IMAGES[:2]
+
+
+@pytest.mark.parametrize("rest", [b"rubbish", b"rubbish" * 1000])
+def test_what_is_no_archive_behind_an_archive_is_a_row(tmp_path: Path, rest: bytes) -> None:
+    one = bare_tar(tmp_path / "a.tar", NAMED[:2]) + zeros(2)
+    (tmp_path / "a.tar").write_bytes(one + rest)
+    *whole, last = list_sources([str(tmp_path / "a.tar")]).entries
+    assert [addresses.read(entry.address) for entry in whole] == IMAGES[:2]
+    assert last.problem is not None
+    assert last.problem[0] == Status.CORRUPT
+    assert f"corrupt at byte {len(one)}" in last.problem[1]
+    assert "members behind it are lost" in last.problem[1]
+
+
+def test_leftovers_in_a_tar_and_far_away_are_counted(tmp_path: Path, memory: str) -> None:
+    names = ["a.png", "._a.png", "__MACOSX/._a.png", "b/@eaDir/a.png/S.png", "labels/a.json", "b.png"]
+    write_tar(tmp_path / "s.tar", list(zip(names, IMAGES, strict=False)))
+    listing = list_sources([str(tmp_path / "s.tar")])
+    assert [addresses.name_of(entry.address) for entry in listing.entries] == ["a.png", "b.png"]
+    for name, image in zip(names, IMAGES, strict=False):
+        fsspec.filesystem("memory").pipe(f"{memory}/folder/{name}", image)
+    fsspec.filesystem("memory").pipe(f"{memory}/folder/data/1.parquet", b"")
+    remote = list_sources([f"{memory}/folder"])
+    assert [entry.address for entry in remote.entries] == [f"{memory}/folder/a.png", f"{memory}/folder/b.png"]
+    for notes in (listing.notes, remote.notes):
+        assert "images left out by rule: 1 of ._*, 1 of @eaDir, 1 of __MACOSX" in notes[0]
+        assert notes[-1].endswith("not those of images: 1 .json")
+    assert f"1 '{memory}/folder/data/*.parquet'; name them as sources themselves" in remote.notes[1]
+
+
+def test_a_folder_of_shards_alone_says_how_to_name_them(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data/0.parquet", structs())
+    message = refused(tmp_path)
+    assert f"1 '{tmp_path}/data/*.parquet'; name them as sources themselves" in message
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    assert "a Git LFS pointer, not the file itself: run `git lfs pull`" in refused(tmp_path / name)
+
+
+def test_a_source_without_images_among_others_is_said(tmp_path: Path) -> None:
+    write_files(tmp_path, ["photos/a.png"])
+    write_tar(tmp_path / "labels.tar", [("a.json", b"{}")])
+    (tmp_path / "empty").mkdir()
+    notes = list_sources([str(tmp_path / name) for name in ("photos", "labels.tar", "empty")]).notes
+    assert notes[1:] == tuple(f"no images in the source '{tmp_path}/{name}'" for name in ("labels.tar", "empty"))
+
+
+def test_random_joined_tars_are_listed_as_tarfile_lists_them_beyond_zeros(tmp_path: Path) -> None:
+    random = Random(13)
+    for number in range(40):
+        joined = b""
+        for part in range(random.randint(1, 4)):
+            sizes = (random.choice([1, 511, 512, 513, 3000]) for _ in range(random.randint(0, 3)))
+            members = [(f"{part}-{index}.png", random.randbytes(size)) for index, size in enumerate(sizes)]
+            write_tar(tmp_path / "one.tar", members)
+            one = (tmp_path / "one.tar").read_bytes()
+            joined += (one[:-1024] if random.random() < 0.5 else one) + zeros(random.choice([0, 1, 2, 5]))
+        path = tmp_path / f"{number}.tar"
+        path.write_bytes(joined)
+        with tarfile.open(path, ignore_zeros=True) as archive:
+            expected = [(member.name, archive.extractfile(member)) for member in archive.getmembers()]
+            contents = [(name, file.read()) for name, file in expected if file]
+        if contents:
+            assert [(addresses.name_of(one), addresses.read(one)) for one in listed(path)] == contents

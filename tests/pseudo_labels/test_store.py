@@ -24,14 +24,14 @@ WITH_FEATURES = replace(SPEC, features=("map",))
 
 def labels_of(rows: range) -> list[PseudoLabel]:
     """Row 4 has failed; names hold what people's file names hold."""
-    found = [
+    values = [
         PseudoLabel(
             f"id{row}", f"a b\n'{row}'.jpg é 漢", f"{row:064x}", score=row % 10 / 10, score_std=0.05, confidence=0.8
         )
         for row in rows
     ]
     failed = {"status": Status.MISSING, "reason": "no such file", "score": math.nan, "score_std": math.nan}
-    return [replace(label, **failed, confidence=0.0) if label.id == "id4" else label for label in found]
+    return [replace(label, **failed, confidence=0.0) if label.id == "id4" else label for label in values]
 
 
 def features_of(rows: range) -> dict[str, np.ndarray]:
@@ -73,10 +73,10 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path):
 
 def test_features_are_row_aligned_and_zero_where_a_row_failed(tmp_path: Path):
     store = filled(tmp_path / "labels")
-    found = np.concatenate([store.shard_features(index)["map"] for index in range(3)])
-    assert found.dtype == np.float16
-    assert found.shape == (10, 2, 3)
-    assert [float(row.mean()) for row in found] == [0.0 if row == 4 else row + 0.5 for row in range(10)]
+    joined = np.concatenate([store.shard_features(index)["map"] for index in range(3)])
+    assert joined.dtype == np.float16
+    assert joined.shape == (10, 2, 3)
+    assert [float(row.mean()) for row in joined] == [0.0 if row == 4 else row + 0.5 for row in range(10)]
     # Foreign readers see the same file.
     assert set(load_file(store.shard_folder(0) / "features.safetensors")) == {"map"}
     assert pq.read_table(store.shard_folder(1) / "labels.parquet").num_rows == len(store.shard_rows(1))

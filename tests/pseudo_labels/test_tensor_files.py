@@ -40,8 +40,8 @@ class Malicious:
         return (Path.touch, (Path("run-by-pickle"),))
 
 
-def same(found: dict[str, torch.Tensor]) -> bool:
-    return set(found) == set(TENSORS) and all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+def same(measured: dict[str, torch.Tensor]) -> bool:
+    return set(measured) == set(TENSORS) and all(torch.equal(measured[name], TENSORS[name]) for name in TENSORS)
 
 
 def test_safetensors_torch_files_and_shards_are_read(tmp_path: Path):

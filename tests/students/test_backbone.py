@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from pseudo_labels.errors import PocketiqaError
 from students.backbone import (
     EvenSameConv2d,
+    _index_of_strides,
     build_backbone,
     channel_counts,
     load_backbone_weights,
@@ -171,3 +173,57 @@ def test_other_layers_stay() -> None:
     before = list(block.modules())
     use_even_same(block)
     assert list(block.modules()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "indices"),
+    [
+        ("dla34", (65, 97), (2, 3, 4, 5)),  # timm hides its first map: the position of a map is not its index
+        ("tresnet_m", (65, 97), (1, 2, 3, 4)),
+        ("hrnet_w18_small", (71, 127), (1, 2, 3, 4)),  # adds maps of two strides
+    ],
+)
+def test_backbones_that_were_refused_or_failed_in_training_take_any_size(
+    name: str, size: tuple[int, int], indices: tuple[int, ...]
+) -> None:
+    backbone: Any = build_backbone(StudentConfig(name))
+    assert tuple(backbone.feature_info.out_indices) == indices
+    assert backbone.feature_info.reduction() == [4, 8, 16, 32]
+    x = torch.randn(2, 3, *size)
+    maps = backbone.train()(x)
+    padded = [-(-side // 32) * 32 for side in size]
+    assert [tuple(one.shape[-2:]) for one in maps] == [(padded[0] // s, padded[1] // s) for s in (4, 8, 16, 32)]
+    torch.stack([one.square().mean() for one in maps]).sum().backward()
+    assert all(one.grad is not None for one in backbone.parameters())
+
+
+def test_padding_repeats_the_border_and_changes_no_even_size() -> None:
+    """Against numpy; an earlier student whose images had even sides scores as before."""
+    backbone = build_backbone(StudentConfig("hrnet_w18_small", levels=(4,), map_stride=4)).eval()
+    hook = next(iter(backbone._forward_pre_hooks.values()))
+    x = torch.randn(1, 3, 65, 97)
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, 31), (0, 31)), mode="edge")
+    assert np.array_equal(hook(backbone, (x,)).numpy(), padded)
+    even = torch.randn(1, 3, 64, 96)
+    assert torch.equal(hook(backbone, (even,)), even)
+    with torch.no_grad():
+        assert torch.equal(backbone(x)[0], backbone(torch.from_numpy(padded))[0])
+
+
+def test_backbones_that_take_any_size_are_not_padded() -> None:
+    for name in ("test_efficientnet", "mobilenetv2_100", "test_resnet"):
+        assert not build_backbone(StudentConfig(name))._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "mobilenetv2_100", "test_resnet", "selecsls42"])
+def test_maps_are_those_that_earlier_versions_took(name: str) -> None:
+    """Position and index agree where timm shows the first map: weights of earlier students still fit."""
+    with torch.device("meta"):
+        info = timm.create_model(name, features_only=True).feature_info
+    last = {stride: index for index, stride in enumerate(info.reduction())}
+    assert _index_of_strides(info).items() >= last.items()
+
+
+def test_a_map_that_timm_hides_can_be_asked_for() -> None:
+    backbone: Any = build_backbone(StudentConfig("dla34", levels=(1, 4), map_stride=4))
+    assert backbone.feature_info.reduction() == [1, 4]

@@ -116,8 +116,8 @@ def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path):
     for name, message in (
         ("evil.pth", "was refused: it holds more than tensors"),
         ("other.pth", "holds the entries epoch, not tensors by name"),
-        ("cut.pth", "is cut off or damaged"),
-        ("cut.safetensors", "is cut off or damaged"),
+        ("cut.pth", "is cut off or corrupt"),
+        ("cut.safetensors", "is cut off or corrupt"),
         ("nowhere.pth", "the file does not exist"),
     ):
         with pytest.raises(PocketiqaError, match=message) as caught:

@@ -3,6 +3,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,10 +13,12 @@ import torch
 
 from pseudo_labels.errors import PocketiqaError
 from students.base import Student
+from students.config import StudentConfig
 from students.contract import CONTRACT_KEY, StudentContract
 from students.export import (
     MAX_HALF_DIFFERENCE,
     ExportReport,
+    check_trainable,
     compare,
     draft_contract,
     export_onnx,
@@ -238,3 +241,39 @@ def test_a_student_that_rounding_changes_is_refused_in_half_with_the_next_step(t
             half=True,
         )
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "dla34"])
+def test_a_backbone_that_can_be_trained_and_exported_is_accepted(name: str):
+    before = torch.get_rng_state()
+    check_trainable(StudentConfig(name))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_backbone_whose_export_fails_is_refused_before_it_is_trained(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(PocketiqaError, match=r"mobilevit_xxs could be trained, but not exported .*: choose another"):
+        check_trainable(StudentConfig("mobilevit_xxs"))
+    assert capfd.readouterr().err == ""  # ONNX Runtime prints nothing beside the message
+    with pytest.raises(PocketiqaError, match="gives no pyramid"):
+        check_trainable(StudentConfig("swin_tiny_patch4_window7_224"))
+
+
+def test_a_backbone_that_fails_in_a_training_step_is_refused(monkeypatch: pytest.MonkeyPatch):
+    def fail(model: PocketStudent, rgb: torch.Tensor) -> Any:
+        if model.training and rgb.shape[1] % 2:
+            raise RuntimeError("sizes of tensors must match")
+        return forward(model, rgb)
+
+    forward = PocketStudent.forward
+    monkeypatch.setattr(PocketStudent, "forward", fail)
+    with pytest.raises(PocketiqaError, match="test_resnet cannot be trained on images of any size"):
+        check_trainable(StudentConfig("test_resnet"))
+
+
+def test_padding_is_exported_for_any_size(tmp_path: Path):
+    student = build_student(StudentConfig("hrnet_w18_small", levels=(8, 32), map_stride=32, head_width=8))
+    contract = draft_contract(student, name="padded", scale="none")
+    photograph = np.random.default_rng(3).integers(0, 256, (201, 131, 3), dtype=np.uint8)
+    report = export_onnx(student, contract, tmp_path / "padded.onnx", images=[photograph])
+    assert report.parity.worst < 1e-5
+    assert (65, 97) in report.parity.sizes

@@ -40,11 +40,11 @@ def test_every_single_changed_byte_is_noticed(path: Path):
         changed[at] ^= 1
         path.write_bytes(changed)
         try:
-            found = read(path)
+            tensors = read(path)
         except PocketiqaError:
             continue
-        assert found[0] == HEAD, at  # white space between JSON values means nothing
-        assert all(torch.equal(found[1][name], TENSORS[name]) for name in TENSORS), at
+        assert tensors[0] == HEAD, at  # white space between JSON values means nothing
+        assert all(torch.equal(tensors[1][name], TENSORS[name]) for name in TENSORS), at
 
 
 def test_a_changed_head_is_tampering(path: Path):

@@ -108,9 +108,9 @@ def test_fitting_sees_the_score_that_scoring_gives(case: str):
 def test_gradients_reach_all_that_is_trained_and_nothing_else(case: str):
     teacher = build(case)
     step(teacher.fitting_module().train(), stack(items(teacher), "cpu"))
-    found = gradients(teacher.model)
-    assert found.keys() == teacher.trained_state().keys()
-    for name, gradient in found.items():
+    gradients_now = gradients(teacher.model)
+    assert gradients_now.keys() == teacher.trained_state().keys()
+    for name, gradient in gradients_now.items():
         assert gradient.isfinite().all(), name
         assert gradient.any(), name
 
@@ -175,7 +175,7 @@ def test_the_score_is_not_rounded_by_mixed_precision(case: str):
 @pytest.mark.parametrize("case", ["sam all", "dp all", "dp head"])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_checkpointing_keeps_less_and_changes_no_gradient(case: str, mixed: bool):
-    found, kept_bytes = [], []
+    both, kept_bytes = [], []
     for checkpointed in (False, True):
         teacher = build(case, checkpoint_blocks=checkpointed)
         kept = 0
@@ -188,10 +188,10 @@ def test_checkpointing_keeps_less_and_changes_no_gradient(case: str, mixed: bool
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
         with hooks, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             step(teacher.fitting_module().train(), stack(items(teacher), "cpu"))
-        found.append(gradients(teacher.model))
+        both.append(gradients(teacher.model))
         kept_bytes.append(kept)
     assert kept_bytes[1] < kept_bytes[0]
-    same_gradients(*found)
+    same_gradients(*both)
 
 
 @every_case
@@ -279,12 +279,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_written_is_read_and_equal_parts_give_equal_bytes(path: Path):
-    found = read_trained(path)
-    assert replace(found, tensors={}) == replace(TRAINED, tensors={})
-    assert found.tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
+    trained_part = read_trained(path)
+    assert replace(trained_part, tensors={}) == replace(TRAINED, tensors={})
+    assert trained_part.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(trained_part.tensors[name], TENSORS[name]) for name in TENSORS)
     data = path.read_bytes()
-    save_trained(path, replace(found, tensors=dict(reversed(found.tensors.items()))))
+    save_trained(path, replace(trained_part, tensors=dict(reversed(trained_part.tensors.items()))))
     assert path.read_bytes() == data
 
 

@@ -21,6 +21,7 @@ from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
 from teachers.label import label, label_pool
 from teachers.reference import build_reference
+from tests.helpers.campaign import kills
 from tests.helpers.corpus import build_corpus
 from tests.helpers.killing import kill_and_resume
 from tests.helpers.labelling import label_folder, shard_bytes
@@ -84,22 +85,23 @@ def test_a_random_window_of_each_image_and_of_its_reference_is_labelled(tmp_path
 
 
 def test_stored_features_are_those_of_the_teacher(unbroken: LabelStore):
-    found = np.concatenate([unbroken.shard_features(index)["metrics"] for index in range(unbroken.spec.shards)])
+    joined = np.concatenate([unbroken.shard_features(index)["metrics"] for index in range(unbroken.spec.shards)])
     scores = unbroken.labels()["score"].to_numpy()
-    assert found.shape == (len(scores), 5)
-    np.testing.assert_allclose(found.astype(np.float64).mean(1), scores, atol=1e-3)  # fp16
+    assert joined.shape == (len(scores), 5)
+    np.testing.assert_allclose(joined.astype(np.float64).mean(1), scores, atol=1e-3)  # fp16
 
 
-def test_thirty_kills_leave_the_bytes_of_an_unbroken_run(pool: Pool, tmp_path: Path):
+def test_kills_leave_the_bytes_of_an_unbroken_run(pool: Pool, tmp_path: Path):
     broken, peaceful = tmp_path / "broken", tmp_path / "peaceful"
+    wanted = kills(30, short=8)
     hits = kill_and_resume(
         label_folder,
         [str(pool.folder), str(broken)],
         unbroken_args=[str(pool.folder), str(peaceful)],
-        kills=30,
+        kills=wanted,
         preload=["teachers.reference", "pandas"],
     )
-    assert hits == 30
+    assert hits == wanted
     assert shard_bytes(broken) == shard_bytes(peaceful)
     assert LabelStore.open(broken).digest == LabelStore.open(peaceful).digest
 
@@ -256,13 +258,13 @@ def test_bad_rows_carry_their_reason_and_what_changed_since_is_noticed(tmp_path:
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(photographs[2])
     store = label(pool.folder, f"{OWN}:build", tmp_path / "labels", options={"nan_below": 0.15}, features=True)
     rows = store.labels().to_pylist()
-    found = {Path(row["uri"]).name[:1]: (row["status"], row["reason"]) for row in rows}
-    assert found["9"] == ("not_an_image", next(ref.reason for ref in pool if ref.status != Status.OK))
-    assert found["1"][0] == "missing"
-    assert found["2"][0] == "changed"
-    dark = {key for key, value in found.items() if value == ("failed", "the teacher gave a score of nan")}
+    values_of = {Path(row["uri"]).name[:1]: (row["status"], row["reason"]) for row in rows}
+    assert values_of["9"] == ("not_an_image", next(ref.reason for ref in pool if ref.status != Status.OK))
+    assert values_of["1"][0] == "missing"
+    assert values_of["2"][0] == "changed"
+    dark = {key for key, value in values_of.items() if value == ("failed", "the teacher gave a score of nan")}
     assert dark == {"5"}  # the deep field of stars
-    assert {key for key, (status, _) in found.items() if status == "ok"} == {"0", "3", "4", "6"}
+    assert {key for key, (status, _) in values_of.items() if status == "ok"} == {"0", "3", "4", "6"}
     assert all(math.isnan(row["score"]) == (row["status"] != "ok") for row in rows)
     assert all(row["confidence"] == 0.0 for row in rows if row["status"] != "ok")
 

@@ -43,23 +43,23 @@ def test_the_common_scale_is_linear_between_knots_and_flat_beyond(knots: tuple[f
     values = np.linspace(-0.5, 1.5, 401)
     order = np.argsort(knots)
     expected = np.interp(values, np.array(knots)[order], np.linspace(0, 1, 4)[order])
-    found = common_scale(torch.from_numpy(values), knots)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    scaled = common_scale(torch.from_numpy(values), knots)
+    np.testing.assert_allclose(scaled.numpy(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [96, 143])
 def test_score_and_spread_are_mean_and_deviation_of_the_metrics_of_piq(size: int):
     clean = photograph("cat", size)
-    damaged = noisy(clean, 12)
+    distorted = noisy(clean, 12)
     single = []
     for name, metric in PIQ.items():
         knots = np.array(KNOTS[name])
         order = np.argsort(knots)
         single.append(
-            np.interp(float(metric(batched(damaged), batched(clean))), knots[order], (np.arange(33) / 32)[order])
+            np.interp(float(metric(batched(distorted), batched(clean))), knots[order], (np.arange(33) / 32)[order])
         )
     teacher = build_reference()
-    output = teacher([teacher.preprocess(damaged, clean)])
+    output = teacher([teacher.preprocess(distorted, clean)])
     assert output.score_std is not None
     # float32 metrics; the steepest curve turns 1e-6 into 1e-4 at most.
     assert float(output.score[0]) == pytest.approx(np.mean(single), abs=1e-4)
@@ -116,13 +116,13 @@ def test_sizes_from_64_pixels_work_and_smaller_ones_are_refused():
 
 def test_the_working_size_shrinks_both_alike_but_no_side_below_64():
     clean = photograph("coffee", 600)[:, :400]
-    damaged = noisy(clean, 20)
-    small = [np.asarray(Image.fromarray(rgb).resize((100, 100), Image.Resampling.BOX)) for rgb in (damaged, clean)]
-    square = [rgb[:400] for rgb in (damaged, clean)]
+    distorted = noisy(clean, 20)
+    small = [np.asarray(Image.fromarray(rgb).resize((100, 100), Image.Resampling.BOX)) for rgb in (distorted, clean)]
+    square = [rgb[:400] for rgb in (distorted, clean)]
     assert float(scores([(square[0], square[1])], max_side=100)[0]) == float(scores([(small[0], small[1])])[0])
-    wide = build_reference(max_side=100).preprocess(damaged[:80], clean[:80])[0]
+    wide = build_reference(max_side=100).preprocess(distorted[:80], clean[:80])[0]
     assert tuple(wide.shape) == (3, 64, 320)
-    untouched = build_reference(max_side=1000).preprocess(damaged, clean)[0]
+    untouched = build_reference(max_side=1000).preprocess(distorted, clean)[0]
     assert tuple(untouched.shape) == (3, 400, 400)
 
 

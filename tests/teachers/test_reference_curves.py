@@ -43,9 +43,9 @@ def test_the_stated_command_writes_a_module_with_knots(tmp_path: Path):
     write_photographs(tmp_path / "photographs", images=1, max_side=64)
     command = [sys.executable, "-m", "teachers.reference_curves", str(tmp_path / "photographs")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
-    found: dict[str, dict[str, tuple[float, ...]]] = {}
-    exec(done.stdout, found)
-    assert {name: len(knots) for name, knots in found["KNOTS"].items()} == dict.fromkeys(METRICS, 33)
+    values_of: dict[str, dict[str, tuple[float, ...]]] = {}
+    exec(done.stdout, values_of)
+    assert {name: len(knots) for name, knots in values_of["KNOTS"].items()} == dict.fromkeys(METRICS, 33)
 
 
 def test_the_committed_knots_fit_the_declared_pool():
@@ -56,8 +56,8 @@ def test_the_committed_knots_fit_the_declared_pool():
     single = []
     names = rng.permutation(groups()["kadid"])
     for (name, clean), kind in zip(islice(calibration_photographs(folder), 0, 24, 2), names, strict=False):
-        damaged = distort(clean, str(kind), int(rng.integers(1, 6)), seed=0, image_id=name)
-        single.append(teacher([teacher.preprocess(damaged, clean)]).features["metrics"][0])
+        distorted = distort(clean, str(kind), int(rng.integers(1, 6)), seed=0, image_id=name)
+        single.append(teacher([teacher.preprocess(distorted, clean)]).features["metrics"][0])
     means = torch.stack(single).mean(0)
     # Standard error of a uniform mean over 12: 0.08.
     assert ((means - 0.5).abs() < 0.25).all()

@@ -8,7 +8,7 @@ import pytest
 from distill.recipe.load import parse_settings
 from pseudo_labels.errors import PocketiqaError
 from teachers.composite.multi_view import MultiView, Views
-from teachers.registry import TEACHERS, TeacherEntry, build_teacher, file_options, missing_requirements
+from teachers.registry import TEACHERS, TeacherEntry, build_teacher, file_options, lacking, missing_requirements
 from tests.helpers.own_teacher import Contrast
 
 OWN = "tests.helpers.own_teacher"
@@ -27,9 +27,7 @@ def test_missing_distributions_are_named(monkeypatch: pytest.MonkeyPatch):
     entry = TeacherEntry(lambda: dict, "", ("torch", "a-package-that-is-not-there"))
     monkeypatch.setitem(TEACHERS, "greedy", entry)
     assert missing_requirements("greedy") == ["a-package-that-is-not-there"]
-    with pytest.raises(
-        PocketiqaError, match=r"'greedy' needs a-package-that-is-not-there: .*pocketiqa\[train,teachers\]"
-    ):
+    with pytest.raises(PocketiqaError, match=r"'greedy' needs a-package-that-is-not-there: .*\[train,teachers\]"):
         build_teacher("greedy")
 
 
@@ -125,3 +123,34 @@ def test_options_that_name_files_are_told_from_the_others():
     assert file_options("dp_iqa") == {"weights", "head", "official", "clip", "prompts", "prompt_cache"}
     assert file_options("sam_iqa") == {"head", "weights"}
     assert file_options(f"{OWN}:build") == set()
+
+
+def test_all_that_a_big_teacher_lacks_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("teachers.registry._installed", lambda distribution: distribution != "diffusers")
+    with pytest.raises(PocketiqaError) as caught:
+        build_teacher("dp_iqa")
+    message = str(caught.value)
+    assert message.startswith("teacher 'dp_iqa' lacks 4 things: (a) needs diffusers: install them with pip install")
+    for words in ("has no head", "stable-diffusion-v1-5/stable-diffusion-v1-5", "openai/clip-vit-large-patch14"):
+        assert words in message
+    assert "\n" not in message
+    assert len(lacking("sam_iqa", {})) == 2
+    assert len(lacking("qfm_iqm", {})) == 2
+    assert lacking("qfm_iqm", {"pretrained": False}) == []
+
+
+def test_a_single_missing_thing_is_said_by_itself(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(PocketiqaError, match=r"^qfm_iqm has no head: give head=FILE"):
+        build_teacher("qfm_iqm", pretrained=True)
+
+
+def test_asking_what_a_teacher_lacks_imports_neither_torch_nor_diffusers():
+    script = (
+        "import sys; from teachers.registry import TEACHERS, lacking; "
+        "words = [lacking(name, {}) for name in TEACHERS]; print({'torch', 'diffusers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "set()\n", done.stderr

@@ -1,5 +1,7 @@
 """Generated pictures (AGIQA-3K), the mixed database BIQ2021 and ratings of your own in a CSV file."""
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,8 @@ _SPLIT_NAMES = {
 }
 # Accepted names of the image column, the preferred one first.
 _IMAGE_COLUMNS = ("image", "path", "image_name", "name")
+_OWN_COLUMNS = ("group", "split", "subset", "ref", "near_train")
+_FLAGS = {**dict.fromkeys(("1", "true", "yes"), True), **dict.fromkeys(("", "0", "false", "no"), False)}
 _BIQ_SCALE = Scale(0, 1)
 
 
@@ -112,6 +116,7 @@ def _biq_published(root: Path) -> Benchmark:
                     subset=subset,
                 )
             )
+    # Each image is its own group here, so intervals come out too narrow as well.
     note = "the published split shares scenes between train and test, which flatters every figure (no groups are known)"
     return _biq(rows, (note,))
 
@@ -132,7 +137,8 @@ def read_csv_benchmark(path: Path, scale: Scale | None = None) -> Benchmark:
     """Your own ratings.
 
     Columns: one of image, path, image_name, name (relative to the file's folder, or absolute), and mos; optionally
-    group, split, subset, ref, near_train (1 for yes).
+    group, split, subset, ref, near_train (1 for yes). For separators, encodings and decimal commas see
+    ``tables.read_csv``. Backslashes of relative paths are read as slashes, unless there is a file of that very name.
 
     Args:
         path: the CSV file.
@@ -144,7 +150,7 @@ def read_csv_benchmark(path: Path, scale: Scale | None = None) -> Benchmark:
     """
     if not path.is_file():
         raise PocketiqaError(f"no CSV file {path}: give the file itself, such as csv:ratings.csv")
-    table = read_csv(path, ["mos"])
+    table = read_csv(path, ["mos"], [*_IMAGE_COLUMNS, *_OWN_COLUMNS])
     header = list(table[0]) if table else []
     column = next((name for name in _IMAGE_COLUMNS if name in header), None)
     if column is None:
@@ -170,7 +176,8 @@ def _own_row(path: Path, row: Row, column: str, scale: Scale, position: int) -> 
         limits = f"outside the scale {scale.low:g} to {scale.high:g}"
         hint = f"name the scale, such as csv:{path.name}?scale=1:5 (or ?scale=0:100&best=low for difference scores)"
         raise PocketiqaError(f"{path}, data row {position + 1}: rating {native:g} lies {limits}; {hint}")
-    image, reference = row[column], row.get("ref", "")
+    image = _with_slashes(path, row[column], position)
+    reference = _with_slashes(path, row.get("ref", ""), position)
     if not image:
         raise PocketiqaError(f"{path}, data row {position + 1}: {column} is empty, but must name an image")
     return BenchmarkRow(
@@ -183,8 +190,25 @@ def _own_row(path: Path, row: Row, column: str, scale: Scale, position: int) -> 
         split=_split(row, path, position),
         subset=row.get("subset", ""),
         ref=str(path.parent / reference) if reference else "",
-        near_training=row.get("near_train", "") == "1",
+        near_training=_flag(row, path, position),
     )
+
+
+def _with_slashes(path: Path, image: str, position: int) -> str:
+    """A path of Windows, relative to the label file, as one of this system."""
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", image):
+        raise PocketiqaError(
+            f"{path}, data row {position + 1}: {image!r} is an absolute path of Windows; write paths relative to the "
+            "folder of the file"
+        )
+    return image if os.path.lexists(path.parent / image) else image.replace("\\", "/")
+
+
+def _flag(row: Row, path: Path, position: int) -> bool:
+    value = row.get("near_train", "")
+    if value.lower() not in _FLAGS:
+        raise PocketiqaError(f"{path}, data row {position + 1}: near_train is {value!r}, known: 1 and 0")
+    return _FLAGS[value.lower()]
 
 
 def _split(row: Row, path: Path, position: int) -> str:

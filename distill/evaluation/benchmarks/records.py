@@ -1,8 +1,10 @@
 """The rated image set that every benchmark reader returns: rows with scores on one scale, and their origin."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from unicodedata import normalize
 
 from pseudo_labels.errors import PocketiqaError
 
@@ -133,7 +135,10 @@ class Benchmark:
 
 
 def check_rows(name: str, rows: Sequence[BenchmarkRow]) -> tuple[BenchmarkRow, ...]:
-    """The rows as a tuple, after a check that there are any and that their ids are distinct.
+    """The rows as a tuple, with paths as they are on the disk, after a check that every image occurs once.
+
+    A label file and a disk may spell one name differently: in another Unicode form (Linux keeps what a Mac wrote in
+    NFD), or with backslashes. And one label file may list one image in two spellings.
 
     Raises:
         PocketiqaError: there is no row, or one image occurs twice.
@@ -146,4 +151,58 @@ def check_rows(name: str, rows: Sequence[BenchmarkRow]) -> tuple[BenchmarkRow, .
         if row.id in seen:
             raise PocketiqaError(f"benchmark {name}: {row.id!r} is listed twice; remove one of the two rows")
         seen.add(row.id)
+    spellings = _Spellings()
+    rows = [replace(row, path=spellings.on_disk(row.path), ref=spellings.on_disk(row.ref)) for row in rows]
+    alike: dict[str, list[BenchmarkRow]] = {}
+    for row in rows:
+        others = alike.setdefault(_spelled_alike(row.path), [])
+        for other in others:
+            if _is_same_file(row.path, other.path):
+                raise PocketiqaError(
+                    f"benchmark {name}: one image is listed twice, as {other.id!r} and {row.id!r}; remove one of the "
+                    "two rows"
+                )
+        others.append(row)
     return tuple(rows)
+
+
+def _spelled_alike(path: str) -> str:
+    """The same for all spellings that may mean one file: other slashes, dots, case, Unicode form."""
+    return normalize("NFC", os.path.normpath(path)).casefold()
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        # Says what the disk takes for the same, in case and in Unicode form.
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return os.path.normpath(one) == os.path.normpath(other)
+
+
+class _Spellings:
+    """Paths under which files exist; remembers the folders that it has listed."""
+
+    def __init__(self):
+        self._names: dict[str, dict[str, str]] = {}
+
+    def on_disk(self, path: str) -> str:
+        """``path``, or its other spelling under which there is a file."""
+        if (path.isascii() and "\\" not in path) or os.path.lexists(path):
+            return path
+        for spelling in dict.fromkeys((path, path.replace("\\", "/"))):
+            current = "/" if spelling.startswith("/") else ""
+            for part in filter(None, spelling.split("/")):
+                exact = os.path.join(current, part)
+                current = exact if os.path.lexists(exact) else os.path.join(current, self._spelled(current, part))
+            if os.path.lexists(current):
+                return current
+        return path
+
+    def _spelled(self, folder: str, name: str) -> str:
+        if folder not in self._names:
+            try:
+                listed = sorted(os.listdir(folder or "."))
+            except OSError:
+                listed = []
+            self._names[folder] = {normalize("NFC", own): own for own in listed}
+        return self._names[folder].get(normalize("NFC", name), name)

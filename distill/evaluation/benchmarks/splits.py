@@ -25,6 +25,7 @@ def derive_splits(name: str, rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]
         rows: rows of the benchmark, with groups set.
     """
     groups = _by_hash((row.group for row in rows), name)
+    # At least one, also in a small set of the user's own.
     test = max(1, round(TEST_FRACTION * len(groups)))
     validation = max(1, round(VALIDATION_FRACTION * len(groups))) if len(groups) > 2 else 0
     # The test part comes first in hash order, so it stays the same if the other fractions ever change.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distill.evaluation.benchmarks.records import Benchmark, BenchmarkRow, Scale, check_rows
 from distill.evaluation.benchmarks.splits import derive_splits
-from distill.evaluation.benchmarks.tables import find_file, find_folder, number, read_csv, read_sheet
+from distill.evaluation.benchmarks.tables import find_file, find_folder, number, read_csv, read_sheet, read_text
 from distill.evaluation.benchmarks.wild import read_mat
 from pseudo_labels.errors import PocketiqaError
 
@@ -67,6 +67,7 @@ def read_kadid(root: Path) -> Benchmark:
     name = "kadid10k"
     labels = find_file(root, ["dmos.csv"], benchmark=name, source="the KADID-10k page of the MMSP group, Konstanz")
     images = find_folder(root, ["images", "distorted_images"], benchmark=name)
+    # Some copies have the references among the distorted images.
     references = root / "reference_images" if (root / "reference_images").is_dir() else images
     scale, rows = Scale(1, 5), []
     for position, row in enumerate(read_csv(labels, ["dist_img", "ref_img", "dmos"])):
@@ -109,7 +110,7 @@ def read_tid2013(root: Path) -> Benchmark:
     images = index_files(find_folder(root, ["distorted_images"], benchmark=name))
     references = index_files(root / "reference_images")
     scale, rows = Scale(0, 9), []
-    lines = [line.split() for line in labels.read_text("utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(labels).splitlines() if line.strip()]
     for position, fields in enumerate(lines):
         known = re.fullmatch(r"(i\d\d)_(\d\d)_\d\.bmp", fields[-1].lower()) if len(fields) == 2 else None
         if known is None or not 1 <= int(known[2]) <= len(_TID_TYPES):
@@ -118,6 +119,7 @@ def read_tid2013(root: Path) -> Benchmark:
         rows.append(
             BenchmarkRow(
                 id=image,
+                # A missing file keeps its usual path: that it is missing is said when the image is scored.
                 path=str(images.get(image, root / "distorted_images" / fields[1])),
                 mos_native=native,
                 score=scale.score(native, f"{labels}, data row {position + 1}"),
@@ -243,10 +245,11 @@ def _csiq_sheet(labels: Path) -> list[tuple[str, float]]:
 
 def _csiq_text(labels: Path) -> list[tuple[str, float]]:
     ratings = []
-    for position, line in enumerate(labels.read_text("utf-8").splitlines()):
+    for position, line in enumerate(read_text(labels).splitlines()):
         fields = line.split()
         if not fields:
             continue
+        # Names with or without the ending are read.
         image = fields[0].removesuffix(".png") + ".png"
         if len(fields) != 2 or image.count(".") != 3:
             raise PocketiqaError(f"{labels}, line {position + 1}: {line.strip()!r} is not like '1600.AWGN.1.png 0.062'")

@@ -78,6 +78,7 @@ def read_spaq(root: Path) -> Benchmark:
     name, columns = "spaq", ["Image name", "MOS"]
     stems = ["Annotations/MOS and Image attribute scores", "MOS and Image attribute scores"]
     stems.append("Annotations/MOS_and_Image_attribute_scores")
+    # CSV first: it needs no openpyxl.
     names = [stem + ending for ending in (".csv", ".xlsx") for stem in stems]
     labels = find_file(root, names, benchmark=name, source="the SPAQ repository of its authors (h4nwei/SPAQ)")
     images = find_folder(root, ["TestImage", "Dataset/TestImage"], benchmark=name)
@@ -225,6 +226,7 @@ def _flive_split(folder: Path, table: list[Row]) -> dict[str, str]:
     if flags and "is_valid" not in flags[0]:
         return {}
     split_of = {row[column_of_flags]: "validation" for row in flags if row["is_valid"].lower() in ("true", "1")}
+    # Test last, so that it wins over a mark of validation: no test image may choose a checkpoint.
     return split_of | {row[column]: "test" for row in read_csv(test, [column])}
 
 

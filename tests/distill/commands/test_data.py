@@ -67,7 +67,7 @@ def test_a_preview_needs_no_pool_and_replaces_nothing(tmp_path: Path, capsys: py
     sheet.write_bytes(b"mine")
     assert pocketiqa("distort", "--preview", "--out", sheet) == 1
     assert sheet.read_bytes() == b"mine"
-    assert pocketiqa("distort") == 1
+    assert pocketiqa("distort") == 2
     assert "name a pool and an --out folder, or ask for --preview" in " ".join(capsys.readouterr().err.split())
 
 

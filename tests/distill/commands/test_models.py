@@ -60,3 +60,32 @@ def test_an_unknown_recipe_lists_the_known(command: str, capsys: pytest.CaptureF
 def test_what_holds_no_student_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert pocketiqa("export", tmp_path, "--out", tmp_path / "x.onnx") == 1
     assert "holds no finished student" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_without_images_is_an_error_that_says_where_some_are(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    assert pocketiqa("score", tmp_path / "empty", "--model", "pocket-s") == 1
+    printed = capsys.readouterr()
+    assert f"no images in {tmp_path / 'empty'} or below it" in " ".join(printed.err.split())
+    assert printed.out == ""
+    above, out = tmp_path / "above", tmp_path / "scores.csv"
+    write_photographs(above / "below", images=3)
+    assert pocketiqa("score", above, "--model", "pocket-s", "--format", "csv", "--out", out) == 1
+    assert f"no images in {above} but 3 in its subfolders: add --recursive" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+    assert pocketiqa("score", above, "--recursive", "--model", "pocket-s", "--format", "csv", "--out", out) == 0
+
+
+def test_an_empty_folder_among_others_is_named_and_the_others_are_scored(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "empty").mkdir()
+    words = ("score", photographs, tmp_path / "empty", photographs, "--model", "pocket-s", "--format", "jsonl")
+    assert pocketiqa(*words) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3
+    assert printed.err.count("no images in") == 1
+    assert pocketiqa("score", photographs, photographs, "--model", "pocket-s", "--format", "jsonl") == 0

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from distill.commands.models import Format
 from distill.commands.scoring import FORMATS, choose_format, score_paths, write_rows
 from pseudo_labels import addresses
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, WriteError
@@ -186,7 +188,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def score(folder: Path, out: Path, **options: bool | str):
+def score(folder: Path, out: Path, **options: bool | int | str):
     return score_paths([folder], str(options.pop("model", "pocket-s")), recursive=False, workers=1, out=out, **options)  # type: ignore[arg-type]
 
 
@@ -252,6 +254,35 @@ def test_resume_refuses_what_it_cannot_know(pictures: Path, tmp_path: Path):
     assert out.read_text() == earlier + "a note of mine,,,\n"
     with pytest.raises(PocketiqaError, match="--resume continues a file"):
         score_paths([pictures], None, recursive=False, workers=1, out=None, resume=True)
+
+
+def test_rows_made_under_other_limits_are_not_used_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "x.csv"
+    score(pictures, out, resume=True)
+    earlier = out.read_text()
+    # Each picture has 96 x 112 pixels: all would be refused now.
+    with pytest.raises(
+        OutputConflictError, match=r"its rows were made with other limits \(--max-pixels\).*--overwrite"
+    ):
+        score(pictures, out, resume=True, max_pixels=10_000)
+    assert out.read_text() == earlier
+    # A record without its output, as a killed run leaves it: nothing is refused, and everything is scored again.
+    out.unlink()
+    names = scored(monkeypatch)
+    tally = score(pictures, out, resume=True, max_pixels=10_000)
+    assert (tally.rows, tally.scored, len(names)) == (4, 0, 4)
+    assert {str(row["status"]) for row in _read(out, "csv")} == {"too_large"}
+    # Under the same limits the record is continued.
+    names.clear()
+    score(pictures, out, resume=True, overwrite=True, max_pixels=20_000)
+    score(pictures, out, resume=True, max_pixels=20_000)
+    assert len(names) == 4
+
+
+def test_the_command_line_offers_all_formats():
+    assert get_args(Format) == FORMATS
 
 
 def command(*words: object, limit: Callable[[], None] | None = None, **options: object) -> subprocess.Popen[bytes]:

@@ -20,12 +20,12 @@ def test_it_scores_as_opencv_does_and_noise_lowers_the_score():
     teacher, paths = build_brisque(**files()), [str(path) for path in files().values()]
     image = photographs()[2]
     noisy = np.clip(image + np.random.default_rng(0).normal(0, 25, image.shape), 0, 255).astype(np.uint8)
-    found = teacher([teacher.preprocess(one, None) for one in (image, noisy)]).score
+    value = teacher([teacher.preprocess(one, None) for one in (image, noisy)]).score
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     theirs = cv2.quality.QualityBRISQUE.create(*paths).compute(bgr)[0]
-    assert float(found[0]) == pytest.approx(1 - theirs / 100, abs=1e-6)
-    assert found[1] < found[0]
-    assert torch.equal(found, found.clamp(0, 1))
+    assert float(value[0]) == pytest.approx(1 - theirs / 100, abs=1e-6)
+    assert value[1] < value[0]
+    assert torch.equal(value, value.clamp(0, 1))
 
 
 def test_files_that_are_missing_or_something_else_are_named(tmp_path: Path):

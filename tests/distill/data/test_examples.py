@@ -22,11 +22,11 @@ WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
 
 
 def test_every_ok_row_becomes_an_example_with_its_label(source: Source, cache: PixelCache):
-    found = collect([source], [cache])
-    assert found.skipped == {}
-    assert found.examples.row.tolist() == list(range(24))
-    np.testing.assert_allclose(found.examples.target, [score_of(ref) for ref in source.pool], rtol=1e-6)
-    assert [ref.id for ref in found.refs] == [ref.id for ref in source.pool]
+    examples = collect([source], [cache])
+    assert examples.skipped == {}
+    assert examples.examples.row.tolist() == list(range(24))
+    np.testing.assert_allclose(examples.examples.target, [score_of(ref) for ref in source.pool], rtol=1e-6)
+    assert [ref.id for ref in examples.refs] == [ref.id for ref in source.pool]
 
 
 def test_unusable_rows_are_skipped_and_counted_with_their_reason(pool: Pool, cache: PixelCache, tmp_path: Path):
@@ -37,26 +37,26 @@ def test_unusable_rows_are_skipped_and_counted_with_their_reason(pool: Pool, cac
         changes={2: failed, 5: failed, 7: {"confidence": 0.0}, 9: {"sha256": "0" * 64}},
     )
     cache.statuses[11] = (Status.MISSING, "no such file")
-    found = collect([Source("t", pool, store)], [cache])
-    assert found.skipped == {
+    examples = collect([Source("t", pool, store)], [cache])
+    assert examples.skipped == {
         "t: label failed": 2,
         "t: no confidence": 1,
         "t: image changed since it was labelled": 1,
         "t: image missing": 1,
     }
-    assert set(range(24)) - set(found.examples.row.tolist()) == {2, 5, 7, 9, 11}
+    assert set(range(24)) - set(examples.examples.row.tolist()) == {2, 5, 7, 9, 11}
 
 
 def test_teachers_and_people_are_learned_together(source: Source, pool: Pool, cache: PixelCache):
     people = LabelTable([pool[3].id, pool[1].id], [0.25, 0.75], [0.5, 1.0])
-    found = collect([source, Source("people", pool, people)], [cache, cache])
-    mine = found.examples.source == 1
-    assert found.examples.row[mine].tolist() == [1, 3]
-    assert found.examples.target[mine].tolist() == [0.75, 0.25]
-    assert found.examples.weight[mine].tolist() == [1.0, 0.5]
+    examples = collect([source, Source("people", pool, people)], [cache, cache])
+    mine = examples.examples.source == 1
+    assert examples.examples.row[mine].tolist() == [1, 3]
+    assert examples.examples.target[mine].tolist() == [0.75, 0.25]
+    assert examples.examples.weight[mine].tolist() == [1.0, 0.5]
     assert (~mine).sum() == 24
-    split = split_groups(join_groups(found.refs), SplitSettings(validation=0.3))
-    parts = [found.of(split, part) for part in (Part.TRAIN, Part.VALIDATION)]
+    split = split_groups(join_groups(examples.refs), SplitSettings(validation=0.3))
+    parts = [examples.of(split, part) for part in (Part.TRAIN, Part.VALIDATION)]
     assert sum(map(len, parts)) == 26
     assert not set(parts[0].row.tolist()) & set(parts[1].row.tolist())
 

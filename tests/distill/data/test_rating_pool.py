@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from distill.data.rating_pool import benchmark_pool, rated_rows
 from distill.evaluation.benchmarks import load_benchmark
@@ -56,6 +55,5 @@ def test_the_pool_is_made_once_and_refused_for_other_rows(spec: str, tmp_path: P
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "rated.csv").write_text(f"image,mos\n{tmp_path / 'broken.png'},0.5\n")
-    with pytest.raises(PocketiqaError, match="1"):
+    with pytest.raises(PocketiqaError, match=r"1 of 1|broken\.png|no image"):
         benchmark_pool(load_benchmark(f"csv:{tmp_path / 'rated.csv'}"), tmp_path / "pool", {})
-    assert Image.MAX_IMAGE_PIXELS is None or Image.MAX_IMAGE_PIXELS > 0

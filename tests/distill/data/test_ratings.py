@@ -61,8 +61,8 @@ SPLIT_ROWS: list[dict[str, object]] = [
 
 def test_the_train_part_is_learned_from_unless_another_is_named(tmp_path: Path):
     spec = csv_benchmark(tmp_path, SPLIT_ROWS) + "?scale=1:5"
-    found = {split: scores_of(rating_source(spec, split, tmp_path / str(split))) for split in (None, "train")}
-    assert found[None] == found["train"] == {ASTRONAUT: 0.0, COFFEE: 0.25}
+    values_of = {split: scores_of(rating_source(spec, split, tmp_path / str(split))) for split in (None, "train")}
+    assert values_of[None] == values_of["train"] == {ASTRONAUT: 0.0, COFFEE: 0.25}
     assert scores_of(rating_source(spec, "validation", tmp_path / "v")) == {CAT: 0.75}
     assert scores_of(rating_source(spec, "test", tmp_path / "t")) == {ROCKET: 1.0}
 
@@ -225,15 +225,16 @@ def test_the_opinions_of_equal_files_are_averaged(tmp_path: Path):
         {"image": ASTRONAUT, "mos": 0.2},
         {"image": COFFEE, "mos": 0.5},
         {"image": "copy.png", "mos": 0.8},
-        {"image": f"./{COFFEE}", "mos": 0.7},  # the same file by another name
+        {"image": "linked.png", "mos": 0.7},  # the same file by another name
     ]
     spec = csv_benchmark(tmp_path, rows)
     (tmp_path / "copy.png").write_bytes((tmp_path / ASTRONAUT).read_bytes())
+    (tmp_path / "linked.png").hardlink_to(tmp_path / COFFEE)
     source = rating_source(spec, None, tmp_path / "pool")
     assert scores_of(source) == {ASTRONAUT: 0.5, COFFEE: 0.6}
-    assert source.pool.manifest.notes["averaged"] == [[ASTRONAUT, "copy.png"], [COFFEE, f"./{COFFEE}"]]
-    found = collect([source], [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache")])
-    np.testing.assert_allclose(found.examples.target, [0.5, 0.6], rtol=1e-6)
+    assert source.pool.manifest.notes["averaged"] == [[ASTRONAUT, "copy.png"], [COFFEE, "linked.png"]]
+    examples = collect([source], [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache")])
+    np.testing.assert_allclose(examples.examples.target, [0.5, 0.6], rtol=1e-6)
 
 
 def test_bad_images_are_rows_with_a_reason_and_the_rest_is_learned_from(tmp_path: Path):
@@ -246,8 +247,8 @@ def test_bad_images_are_rows_with_a_reason_and_the_rest_is_learned_from(tmp_path
     assert left_out([source]) == [
         f"ratings: 2 of 4 images left out, such as {tmp_path / 'gone'}: {source.pool[1].reason}"
     ]
-    found = collect([source], [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache")])
-    assert [Path(ref.uri).name for ref in found.refs] == [CAT, ROCKET]
+    examples = collect([source], [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache")])
+    assert [Path(ref.uri).name for ref in examples.refs] == [CAT, ROCKET]
 
 
 def test_without_one_usable_image_nothing_is_left_behind(tmp_path: Path):
@@ -330,14 +331,14 @@ def test_a_recipe_mixes_stores_and_opinions(tmp_path: Path, monkeypatch: pytest.
     assert [source.pool.folder for source in sources[1:]] == [tmp_path / "run" / "1-csv", tmp_path / "run" / "2-csv"]
     assert [len(source.pool) for source in sources] == [4, 4, 7]
     caches = [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache") for source in sources]
-    found = collect(sources, caches)
-    assert np.bincount(found.examples.source).tolist() == [4, 4, 7]
+    examples = collect(sources, caches)
+    assert np.bincount(examples.examples.source).tolist() == [4, 4, 7]
     # The draw and the whole share images: the split gives them, and their scenes, to one part.
-    parts = split_groups(join_groups(found.refs), SplitSettings(validation=0.3, test=0.3)).parts
+    parts = split_groups(join_groups(examples.refs), SplitSettings(validation=0.3, test=0.3)).parts
     whole = {
-        ref.group: {parts[other.id] for other in sources[2].pool if other.group == ref.group} for ref in found.refs
+        ref.group: {parts[other.id] for other in sources[2].pool if other.group == ref.group} for ref in examples.refs
     }
-    assert {len(found) for group, found in whole.items() if group.startswith("ratings")} == {1}
+    assert {len(examples) for group, examples in whole.items() if group.startswith("ratings")} == {1}
     assert set(parts.values()) == set(Part)
     monkeypatch.delenv("RATED")
     with pytest.raises(PocketiqaError, match=r"variable \$RATED in 'csv:\$RATED/ratings.csv' is not set"):
@@ -356,10 +357,10 @@ def test_labels_of_the_images_that_opinions_are_of_are_learned_alone(tmp_path: P
     assert [source.name for source in sources] == ["0-texture", "1-texture", "2-texture"]
     assert len({str(source.describe()) for source in sources}) == 3
     cache = build_pixels(pool, Preprocess(max_side=96), tmp_path / "cache")
-    found = collect(sources, [cache] * 3)
-    assert Counter(found.examples.source.tolist()) == {0: 12, 1: 9, 2: 3}
-    assert [pool[int(row)].group for row in found.examples.row[-3:]] == ["scene1"] * 3
-    np.testing.assert_array_equal(found.examples.target[-3:], found.examples.target[3:6])  # the teacher's labels
+    examples = collect(sources, [cache] * 3)
+    assert Counter(examples.examples.source.tolist()) == {0: 12, 1: 9, 2: 3}
+    assert [pool[int(row)].group for row in examples.examples.row[-3:]] == ["scene1"] * 3
+    np.testing.assert_array_equal(examples.examples.target[-3:], examples.examples.target[3:6])  # the teacher's labels
 
 
 def test_a_student_is_judged_by_the_opinions_or_labels_it_learned(tmp_path: Path):
@@ -368,10 +369,10 @@ def test_a_student_is_judged_by_the_opinions_or_labels_it_learned(tmp_path: Path
     ]
     source = rating_source(csv_benchmark(tmp_path, rows), None, tmp_path / "opinions")
     asked = [source.pool[1].id, "0" * 24]
-    found = targets_of(source, asked)
-    assert (found.name, found.source, found.ids, found.names) == ("ratings", "opinions", (asked[0],), (ROCKET,))
-    assert (found.subsets, found.groups, found.about["citation"]) == (("dim",), ("ratings: g",), "own ratings")
-    np.testing.assert_allclose(found.scores, [0.6], rtol=1e-6)
+    targets = targets_of(source, asked)
+    assert (targets.name, targets.source, targets.ids, targets.names) == ("ratings", "opinions", (asked[0],), (ROCKET,))
+    assert (targets.subsets, targets.groups, targets.about["citation"]) == (("dim",), ("ratings: g",), "own ratings")
+    np.testing.assert_allclose(targets.scores, [0.6], rtol=1e-6)
     plain = targets_of(Source("mine", source.pool, LabelTable([asked[0]], [0.5])), asked)
     assert (plain.name, plain.source, plain.subsets, plain.scores.tolist()) == ("mine", "opinions", ("",), [0.5])
     pool = texture_pool(tmp_path, scenes=2, versions=2)

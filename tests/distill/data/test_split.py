@@ -25,7 +25,7 @@ def test_parts_are_disjoint_in_groups_and_close_to_their_shares():
     rows = pool()
     split = split_groups(join_groups(rows), SETTINGS)
     parts = {ref.group: {split.parts[other.id] for other in rows if other.group == ref.group} for ref in rows}
-    assert all(len(found) == 1 for found in parts.values())
+    assert all(len(measured) == 1 for measured in parts.values())
     assert [split.count(part) for part in (Part.TRAIN, Part.VALIDATION, Part.TEST)] == [30, 10, 10]
 
 

@@ -14,9 +14,9 @@ from tests.helpers.report_sample import picture
 
 def decoded(markup: str) -> Image.Image:
     """The image as a browser reads it: percent signs first, then base64."""
-    found = re.search(r'src="data:image/jpeg;base64,([^"]+)"', markup)
-    assert found
-    return Image.open(io.BytesIO(base64.b64decode(urllib.parse.unquote(found[1]))))
+    match = re.search(r'src="data:image/jpeg;base64,([^"]+)"', markup)
+    assert match
+    return Image.open(io.BytesIO(base64.b64decode(urllib.parse.unquote(match[1]))))
 
 
 def test_thumbnail_is_stored_at_twice_its_size_and_keeps_the_aspect() -> None:
@@ -46,9 +46,9 @@ def test_no_address_arises_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_colours_run_from_dark_to_bright() -> None:
-    found = colours(np.array([-1.0, 0.0, 0.5, 1.0, 2.0]))
-    luma = found.astype(float) @ [0.299, 0.587, 0.114]
-    assert found.dtype == np.uint8
+    mapped_colours = colours(np.array([-1.0, 0.0, 0.5, 1.0, 2.0]))
+    luma = mapped_colours.astype(float) @ [0.299, 0.587, 0.114]
+    assert mapped_colours.dtype == np.uint8
     assert luma[0] == luma[1] < luma[2] < luma[3] == luma[4]
 
 

@@ -7,10 +7,10 @@ HOSTILE = "<script>alert('x')</script>\" onload=\"y\" & 'z' \u202egnp.exe\x00\ud
 
 
 def test_hostile_text_stays_text() -> None:
-    found = parsed(tag("p", HOSTILE, title=HOSTILE))
-    assert [name for name, _ in found.tags] == ["p"]
-    assert found.text == plain(HOSTILE)
-    assert found.tags[0][1] == {"title": plain(HOSTILE)}
+    page = parsed(tag("p", HOSTILE, title=HOSTILE))
+    assert [name for name, _ in page.tags] == ["p"]
+    assert page.text == plain(HOSTILE)
+    assert page.tags[0][1] == {"title": plain(HOSTILE)}
 
 
 def test_deceiving_characters_are_marked() -> None:
@@ -25,8 +25,8 @@ def test_markup_is_kept_and_text_is_escaped_once() -> None:
 
 
 def test_attributes() -> None:
-    found = tag("a", "x", class_="c", aria_label="l", hidden=True, id=None, open=False, data_value=0)
-    assert found == '<a class="c" aria-label="l" hidden data-value="0">x</a>'
+    element = tag("a", "x", class_="c", aria_label="l", hidden=True, id=None, open=False, data_value=0)
+    assert element == '<a class="c" aria-label="l" hidden data-value="0">x</a>'
     assert tag("img", src="d") == '<img src="d">'
 
 

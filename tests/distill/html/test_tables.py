@@ -42,9 +42,9 @@ def test_a_missing_number_says_why() -> None:
 
 
 def test_interval_or_the_reason_of_its_absence() -> None:
-    found = {"value": 0.8, "low": 0.7, "high": 0.9, "reason": "", "interval_reason": ""}
-    assert 'value="0.7"' in tables.with_interval(found)
-    without = found | {"low": None, "high": None, "interval_reason": "2 groups"}
+    values_of = {"value": 0.8, "low": 0.7, "high": 0.9, "reason": "", "interval_reason": ""}
+    assert 'value="0.7"' in tables.with_interval(values_of)
+    without = values_of | {"low": None, "high": None, "interval_reason": "2 groups"}
     assert 'title="2 groups"' in tables.with_interval(without)
     nothing = without | {"value": None, "reason": "constant"}
     assert "interval" not in tables.with_interval(nothing)

@@ -45,17 +45,22 @@ def test_the_section_shows_what_was_found_and_says_why_nothing_was(tmp_path: Pat
     trained, tested = rated_scenes(tmp_path)
     sides = training_image_set(trained), evaluation_image_set(tested)
     record = find_near_duplicates(*sides, open_extractor(), tmp_path / "near", above=0.5)
-    found = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "../evaluation/near-held-out")
-    neighbours = [found, Neighbours("koniq10k", reason="the recipe says near: null"), Neighbours("csiq", reason="none")]
+    section_data = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "../evaluation/near-held-out")
+    neighbours = [
+        section_data,
+        Neighbours("koniq10k", reason="the recipe says near: null"),
+        Neighbours("csiq", reason="none"),
+    ]
     files = build_report(sample_inputs(neighbours=neighbours), tmp_path / "report")
     page = files.html.read_text("utf-8")
     (section,) = re.findall(r'<section id="overlap">.*?</section>', page, re.DOTALL)
     seen, twin = parsed(section), files.json.read_text("utf-8")
     assert "3 of 4 images are near duplicates of one of 6 trained ones (trained)" in seen.text
     assert "Not compared by features: the recipe says near: null." in seen.text
-    copying, judged = (json.loads(twin)[key] for key in ("neighbours", "evaluation"))
+    copying, predicted = (json.loads(twin)[key] for key in ("neighbours", "evaluation"))
     metrics = [copying[0]["copying"]["all images"]["srcc"]]
-    metrics += [model["selections"][name]["metrics"]["srcc"] for model in judged["models"] for name in ("all", "clean")]
+    selections = [model["selections"][name] for model in predicted["models"] for name in ("all", "clean")]
+    metrics += [selection["metrics"]["srcc"] for selection in selections]
     assert all(f'value="{metric["value"]!r}"' in section for metric in metrics)
     assert all(value in twin for value in re.findall(r'<data value="([^"]+)"', section))
     # Four scenes are tested, and each has a pair of pictures.
@@ -72,8 +77,8 @@ def test_without_images_left_out_no_table_repeats_itself(tmp_path: Path) -> None
     trained, tested = rated_scenes(tmp_path)
     sides = training_image_set(trained), evaluation_image_set(tested)
     record = find_near_duplicates(*sides, open_extractor(), tmp_path / "near", above=1.0)
-    found = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "near")
-    files = build_report(teacher_inputs(neighbours=[found]), tmp_path / "report")
+    section_data = Neighbours("Held-out part", record, sides[0].images, sides[1].images, "near")
+    files = build_report(teacher_inputs(neighbours=[section_data]), tmp_path / "report")
     text = parsed(files.html.read_text("utf-8")).text
     assert "0 of 4 images are near" in text
     assert "each figure of this page is of all images" in text

@@ -53,15 +53,15 @@ def test_all_sections_are_there_and_linked(files: ReportFiles) -> None:
         "Fitting of the teacher",
         "Where they disagree most",
         "Quality maps",
-        "Before and after damage",
+        "Before and after distortion",
         "Overlap of training and test",
         "Where the data comes from",
         "Model card",
         "Repeat it",
     ]
-    found = parsed(page).tags
-    ids = {attributes["id"] for _, attributes in found if "id" in attributes}
-    links = [attributes["href"] for name, attributes in found if name == "a"]
+    value = parsed(page).tags
+    ids = {attributes["id"] for _, attributes in value if "id" in attributes}
+    links = [attributes["href"] for name, attributes in value if name == "a"]
     assert len(links) == 14
     assert all(link and link[0] == "#" and link[1:] in ids for link in links)
 
@@ -103,9 +103,9 @@ def test_headline_table_shows_the_evaluation(files: ReportFiles) -> None:
 
 
 def test_every_picture_and_chart_has_words(files: ReportFiles) -> None:
-    found = parsed(page_of(files)).tags
-    pictures = [attributes for name, attributes in found if name == "img"]
-    charts = [attributes for name, attributes in found if name == "svg"]
+    value = parsed(page_of(files)).tags
+    pictures = [attributes for name, attributes in value if name == "img"]
+    charts = [attributes for name, attributes in value if name == "svg"]
     assert len(pictures) == 8 + 4 + 2 * 2 + 3 * 2
     assert len(charts) == 1 + 2 + 6 + 4 + 2
     assert all(attributes.get("alt") for attributes in pictures)
@@ -121,12 +121,12 @@ def test_equal_inputs_give_equal_bytes(files: ReportFiles, tmp_path: Path) -> No
 
 def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
     targets = replace(ratings(40), subsets=("",) * 40, near_training=(False,) * 40, about={})
-    judged = [predictions(STUDENT, "onnx", targets, 0.1, 1)]
+    predicted = [predictions(STUDENT, "onnx", targets, 0.1, 1)]
     bare = replace(
         sample_inputs(40),
         targets=targets,
-        predictions=judged,
-        evaluation=evaluate(judged, targets, resamples=20),
+        predictions=predicted,
+        evaluation=evaluate(predicted, targets, resamples=20),
         teacher=None,
         benchmarks=(),
         costs={},
@@ -135,7 +135,7 @@ def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
         fitting=[],
         load_image=None,
         quality_maps=(),
-        damaged=(),
+        distorted=(),
         pools=(),
         split={},
         teachers=(),
@@ -156,20 +156,23 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
         ratings(30), ids=(HOSTILE, *ratings(30).ids[1:]), subsets=(HOSTILE, "ss01", "ss02") * 10, name=HOSTILE
     )
     model = f"student {HOSTILE}"
-    judged = [predictions(model, HOSTILE, targets, 0.2, 1), predictions(HOSTILE, "labels", targets, 0.1, 2, missing=1)]
-    judged[0].scores[0] = 1 - round(float(targets.scores[0]))  # makes the hostile name one that is shown
+    predicted = [
+        predictions(model, HOSTILE, targets, 0.2, 1),
+        predictions(HOSTILE, "labels", targets, 0.1, 2, missing=1),
+    ]
+    predicted[0].scores[0] = 1 - round(float(targets.scores[0]))  # makes the hostile name one that is shown
     inputs = sample_inputs(30)
     attacked = replace(
         inputs,
         title=HOSTILE,
         targets=targets,
-        predictions=judged,
-        evaluation=evaluate(judged, targets, resamples=20),
+        predictions=predicted,
+        evaluation=evaluate(predicted, targets, resamples=20),
         model=model,
         teacher=HOSTILE,
         costs={model: Cost(parameters=3), HOSTILE: Cost(parameters=4)},
         machine=HOSTILE,
-        damaged=[replace(one, name=HOSTILE, distortion=HOSTILE) for one in inputs.damaged],
+        distorted=[replace(one, name=HOSTILE, distortion=HOSTILE) for one in inputs.distorted],
         quality_maps=[replace(one, name=HOSTILE) for one in inputs.quality_maps],
         pools=[
             {"name": HOSTILE, "images": 1, "statuses": {HOSTILE: 1}, "licence": HOSTILE, "distortions": {HOSTILE: 2}}
@@ -185,10 +188,10 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
         history=[{"step": 1, "loss": 0.5, HOSTILE: 1.0}, {"step": 2, "loss": 0.4, HOSTILE: 0.5}],
     )
     files = build_report(attacked, tmp_path)
-    found = parsed(page_of(files))
-    assert "script" not in {name for name, _ in found.tags}
-    assert not any(key.startswith("on") for _, attributes in found.tags for key in attributes)
-    assert found.text.count("<script>alert('x')</script>") > 20
+    page = parsed(page_of(files))
+    assert "script" not in {name for name, _ in page.tags}
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+    assert page.text.count("<script>alert('x')</script>") > 20
     assert "\u202e" not in page_of(files)
     card = files.model_card.read_text(encoding="utf-8")
     literal = [line for line in card.splitlines() if line.startswith("    ")]
@@ -200,10 +203,10 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
 
 def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
     targets = replace(ratings(30), ids=("bad\udcff.jpg", *ratings(30).ids[1:]))
-    judged = [predictions(STUDENT, "onnx", targets, 0.1, 1)]
-    judged[0].scores[0] = 1 - round(float(targets.scores[0]))
+    predicted = [predictions(STUDENT, "onnx", targets, 0.1, 1)]
+    predicted[0].scores[0] = 1 - round(float(targets.scores[0]))
     inputs = replace(
-        sample_inputs(30), targets=targets, predictions=judged, evaluation=evaluate(judged, targets, resamples=20)
+        sample_inputs(30), targets=targets, predictions=predicted, evaluation=evaluate(predicted, targets, resamples=20)
     )
     assert "bad?.jpg" in page_of(build_report(inputs, tmp_path))
 
@@ -212,7 +215,7 @@ def test_a_picture_that_is_gone_leaves_its_scores(tmp_path: Path) -> None:
     def gone(_: str) -> np.ndarray:
         raise ImageError(Status.MISSING, "no such file")
 
-    page = page_of(build_report(sample_inputs(load_image=gone, quality_maps=(), damaged=()), tmp_path))
+    page = page_of(build_report(sample_inputs(load_image=gone, quality_maps=(), distorted=()), tmp_path))
     assert "<img" not in page
     assert "Where they disagree most" in titles(page)
 

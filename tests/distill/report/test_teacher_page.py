@@ -26,9 +26,9 @@ def page_of(files: ReportFiles) -> str:
 
 
 def section(page: str, id: str) -> str:
-    found = re.search(rf'<section id="{id}">(.*?)</section>', page, re.DOTALL)
-    assert found, id
-    return found[1]
+    match = re.search(rf'<section id="{id}">(.*?)</section>', page, re.DOTALL)
+    assert match, id
+    return match[1]
 
 
 def test_a_teacher_has_every_section_that_is_not_a_students_own(files: ReportFiles) -> None:
@@ -58,7 +58,7 @@ def test_it_is_drawn_in_the_colour_of_teachers(files: ReportFiles) -> None:
 
 def test_every_number_shown_is_in_the_twin(files: ReportFiles) -> None:
     twin = files.json.read_text(encoding="utf-8")
-    known = {float(found) for found in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", twin)}
+    known = {float(measured) for measured in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", twin)}
     shown = [float(a["value"] or "nan") for name, a in parsed(page_of(files)).tags if name == "data"]
     assert len(shown) > 80
     assert [value for value in shown if value not in known] == []
@@ -89,7 +89,7 @@ def test_stamp_costs_and_terms_of_a_fitted_teacher(files: ReportFiles) -> None:
         assert stamp[key][:16] in card
     assert "frozen base" in section(text, "data")
     assert 'value="4100000">4.1 M</data>' in section(text, "cost")
-    assert "4.1 M of them fitted to opinions" in card
+    assert "4.1 M of them fitted to ratings" in card
     assert "Scale: MOS of KonIQ-10k, 0 worst, 1 best." in card
     assert "Licence: research." in card
     assert "7,058 images; licence: Hosu et al.: KonIQ-10k, 2020; research." in card
@@ -136,18 +136,18 @@ def test_both_models_stand_in_the_table_of_each_benchmark(tmp_path: Path) -> Non
     assert all(f"Ahmed, Asif: {name}, 2022" in cited for name in ("BIQ2021", "KONIQ10K", "CSIQ"))
     tiles = [tile for tile in twin["tiles"] if tile["label"] == "Benchmark"]
     assert [tile["value"] for tile in tiles] == [
-        found["models"][0]["selections"][found["headline"]]["metrics"]["srcc"]["value"] for found in twin["benchmarks"]
+        value["models"][0]["selections"][value["headline"]]["metrics"]["srcc"]["value"] for value in twin["benchmarks"]
     ]
 
 
 def test_a_fitted_teacher_keeps_its_colour_under_another_name(tmp_path: Path) -> None:
-    found = benchmark()
-    found["models"] = [{**found["models"][1], "name": "sam_iqa"}]
-    found["versus"] = "sam_iqa"
-    files = build_report(teacher_inputs(benchmarks=[found]), tmp_path)
+    benchmark_data = benchmark()
+    benchmark_data["models"] = [{**benchmark_data["models"][1], "name": "sam_iqa"}]
+    benchmark_data["versus"] = "sam_iqa"
+    files = build_report(teacher_inputs(benchmarks=[benchmark_data]), tmp_path)
     assert '<i class="key teacher"></i>sam_iqa' in section(page_of(files), "benchmarks")
     tile = json.loads(files.json.read_text(encoding="utf-8"))["tiles"][1]
-    assert tile["value"] == found["models"][0]["selections"]["clean"]["metrics"]["srcc"]["value"]
+    assert tile["value"] == benchmark_data["models"][0]["selections"]["clean"]["metrics"]["srcc"]["value"]
 
 
 def test_the_page_of_a_student_tells_how_its_teacher_was_fitted(tmp_path: Path) -> None:
@@ -162,24 +162,24 @@ def test_the_page_of_a_student_tells_how_its_teacher_was_fitted(tmp_path: Path) 
 
 
 def test_hostile_names_stay_text_in_the_fitting_and_the_benchmarks(tmp_path: Path) -> None:
-    found = benchmark()
-    found["target"] = {**found["target"], "name": HOSTILE}
-    found["models"] = [{**found["models"][0], "name": HOSTILE, "kind": HOSTILE}]
-    found["versus"] = HOSTILE
+    benchmark_data = benchmark()
+    benchmark_data["target"] = {**benchmark_data["target"], "name": HOSTILE}
+    benchmark_data["models"] = [{**benchmark_data["models"][0], "name": HOSTILE, "kind": HOSTILE}]
+    benchmark_data["versus"] = HOSTILE
     records: list[dict[str, Any]] = [
         {**one, "sources": {HOSTILE: one["sources"]["synthetic"]}} if one["kind"] == "validation" else one
         for one in history(20)
     ]
     fitted = Fitting(HOSTILE, records, 150, [{**RATED, "name": HOSTILE, "licence": HOSTILE}])
-    page = page_of(build_report(sample_inputs(benchmarks=[found], fitting=[fitted]), tmp_path))
+    page = page_of(build_report(sample_inputs(benchmarks=[benchmark_data], fitting=[fitted]), tmp_path))
     assert "script" not in {name for name, _ in parsed(page).tags}
     for id in ("benchmarks", "fitting"):
         assert parsed(section(page, id)).text.count("<script>alert('x')</script>") > 2
 
 
-@pytest.mark.parametrize(("device", "told"), [(None, True), ("NVIDIA H200", False)])
-def test_speeds_on_different_devices_are_not_compared(device: str | None, told: bool) -> None:
+@pytest.mark.parametrize(("device", "described"), [(None, True), ("NVIDIA H200", False)])
+def test_speeds_on_different_devices_are_not_compared(device: str | None, described: bool) -> None:
     inputs = sample_inputs()
     costs = {**inputs.costs, TEACHER: replace(inputs.costs[TEACHER], device=device)}
     tiles = build_content(replace(inputs, costs=costs))["tiles"]
-    assert ("Speed" in [tile["label"] for tile in tiles]) is told
+    assert ("Speed" in [tile["label"] for tile in tiles]) is described

@@ -27,10 +27,10 @@ def test_a_published_student_is_judged_exported_and_scores_alike(tmp_path: Path,
     checkpoint = write_checkpoint(published, tmp_path / "published.pth")
 
     assert kind_of(checkpoint) == "student"
-    judge = open_predictor(checkpoint)
-    assert judge.name == "dp-iqa-b7"
-    assert judge.about["digest"] == sha256_file(checkpoint)
-    assert [judge.score(image, None) for image in images] == pytest.approx(expected, abs=1e-6)
+    predictor = open_predictor(checkpoint)
+    assert predictor.name == "dp-iqa-b7"
+    assert predictor.about["digest"] == sha256_file(checkpoint)
+    assert [predictor.score(image, None) for image in images] == pytest.approx(expected, abs=1e-6)
 
     Image.fromarray(images[0]).save(tmp_path / "photo.png")
     report = export_checkpoint(checkpoint, tmp_path / "b7.onnx", images=[tmp_path / "photo.png"])

@@ -61,12 +61,12 @@ def test_only_the_train_part_calibrates_and_its_scale_is_mapped(fused: LabelStor
 def test_training_learns_from_a_fused_store_as_from_any_other(fused: LabelStore, data: Path, tmp_path: Path):
     pool = Pool.open(data / "pool")
     cache = build_pixels(pool, Preprocess(max_side=64), tmp_path / "cache")
-    found = collect([Source("fused", pool, fused)], [cache], feature="near-map")
-    assert found.skipped == {"fused: label failed": 1}
+    examples = collect([Source("fused", pool, fused)], [cache], feature="near-map")
+    assert examples.skipped == {"fused: label failed": 1}
     table = fused.labels()
-    assert found.examples.target == pytest.approx(table["score"].to_numpy()[:39])
-    assert found.examples.weight == pytest.approx(table["confidence"].to_numpy()[:39])
-    assert (found.examples.shard >= 0).all()
+    assert examples.examples.target == pytest.approx(table["score"].to_numpy()[:39])
+    assert examples.examples.weight == pytest.approx(table["confidence"].to_numpy()[:39])
+    assert (examples.examples.shard >= 0).all()
 
 
 def test_the_summary_tells_weights_agreement_and_what_was_dropped(fused: LabelStore):

@@ -1,5 +1,6 @@
 """From labels to the exported student: sources, settings, refusals."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,20 @@ def test_a_recipe_without_student_is_not_distilled(tmp_path: Path):
 def test_an_export_is_made_again_when_the_file_was_changed(tiny_run: Run):
     export = student_stages(tiny_run)[1]
     assert export.make(False, lambda done, total: None).startswith(str(tiny_run.model))
+
+
+def test_a_student_whose_earlier_stages_have_not_run_names_the_command(tmp_path: Path):
+    out = tmp_path / "run"
+    with pytest.raises(PocketiqaError) as caught:
+        distill_recipe("tiny", out=out, settings=["distill.steps=4"])
+    message = str(caught.value)
+    assert f"have not run to their end (pool, distort, label: {out / 'pool'}, " in message
+    assert f"run `pocketiqa run tiny --set 'distill.steps=4' --out {out}`" in message
+    assert not out.exists()
+
+
+def test_a_student_whose_labels_are_unfinished_names_the_command(tiny_run: Run, tmp_path: Path):
+    for folder in ("pool", "synthetic"):
+        shutil.copytree(tiny_run.out / folder, tmp_path / "run" / folder)
+    with pytest.raises(PocketiqaError, match=r"have not run to their end \(label: .*/labels\)"):
+        distill_recipe("tiny", out=tmp_path / "run")

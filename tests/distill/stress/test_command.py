@@ -6,7 +6,7 @@ from PIL import Image
 
 from distill.cli import app
 from distill.terminal import console
-from tests.helpers.pools import photograph
+from tests.helpers.pools import photograph, write_photographs
 from tests.helpers.predictors import write_knowing_student
 from tests.helpers.tiny_students import export_tiny
 
@@ -37,12 +37,24 @@ def test_a_model_that_keeps_the_limits_is_told_so(folder: Path, capsys: pytest.C
 
 
 def test_one_of_two_that_fails_is_exit_status_1(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_photographs(tmp_path / "five", images=5, max_side=96)
+    models = ("--model", folder / "tiny.onnx", "--model", folder / "tiny.onnx")
+    assert pocketiqa("stress", tmp_path / "five", *models) == 1
+    printed = capsys.readouterr().out
+    assert "95 % interval" in printed
+    assert "│ no" in printed
+
+
+def test_a_single_photograph_proves_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "stress.json"
     words = ("stress", folder / "photographs" / "astronaut.png", "--out", out)
     models = ("--model", folder / "knowing.onnx", "--model", folder / "tiny.onnx")
-    assert pocketiqa(*words, *models) == 1
-    assert [model["passed"] for model in json.loads(out.read_text())["models"]] == [True, False]
-    assert "pointed at" in capsys.readouterr().out
+    assert pocketiqa(*words, *models) == 0
+    written = json.loads(out.read_text())["models"]
+    assert [(model["passed"], model["failed"]) for model in written] == [(True, False), (False, False)]
+    printed = capsys.readouterr().out
+    assert "pointed at" in printed
+    assert "undecided: missed, but by no more than the choice of photographs" in printed
     assert pocketiqa(*words, *models) == 1
     assert "add --overwrite" in capsys.readouterr().err
     assert pocketiqa(*words, "--model", folder / "knowing.onnx", "--overwrite") == 0

@@ -53,21 +53,21 @@ def test_turned_files_are_stored_turned_and_shown_upright(orientation: int):
 
 
 def test_one_that_sees_pixels_says_the_same_of_all_files():
-    found = in_formats(Predictor(place_weighted), Photograph("coffee", CLEAN))
-    assert found.largest < 0.001
-    assert found.alpha == 0
+    differences = in_formats(Predictor(place_weighted), Photograph("coffee", CLEAN))
+    assert differences.largest < 0.001
+    assert differences.alpha == 0
 
 
 def test_one_that_ignores_exif_is_caught():
-    found = in_formats(FromFile(lambda image: place_weighted(np.asarray(image.convert("RGB"))).item()), taken())
-    assert found.exif > 0.01
-    assert found.jpeg < 0.001
+    differences = in_formats(FromFile(lambda image: place_weighted(np.asarray(image.convert("RGB"))).item()), taken())
+    assert differences.exif > 0.01
+    assert differences.jpeg < 0.001
 
 
 def test_one_that_goes_by_the_format_or_by_alpha_is_caught():
     assert in_formats(FromFile(lambda image: image.format == "PNG"), taken()).jpeg == 1
-    found = in_formats(FromFile(lambda image: image.mode == "RGBA"), taken())
-    assert (found.exif, found.jpeg, found.alpha) == (0, 0, 1)
+    differences = in_formats(FromFile(lambda image: image.mode == "RGBA"), taken())
+    assert (differences.exif, differences.jpeg, differences.alpha) == (0, 0, 1)
 
 
 def taken() -> Photograph:
@@ -75,16 +75,16 @@ def taken() -> Photograph:
 
 
 def test_summary_takes_the_largest_of_each():
-    found = formats([FormatDifferences("a", 0.1, 0.2, 0), FormatDifferences("b", 0, 0.3, 0.05)])
-    assert (found.exif, found.jpeg, found.alpha) == (0.1, 0.3, 0.05)
-    assert [one.photograph for one in found.worst] == ["b", "a"]
+    summary = formats([FormatDifferences("a", 0.1, 0.2, 0), FormatDifferences("b", 0, 0.3, 0.05)])
+    assert (summary.exif, summary.jpeg, summary.alpha) == (0.1, 0.3, 0.05)
+    assert [one.photograph for one in summary.worst] == ["b", "a"]
 
 
 def test_one_that_counts_pixels_is_caught():
     taken = Photograph("coffee", photograph("coffee", 512))
-    found = at_sizes(Predictor(lambda rgb: np.full((1, 1), max(rgb.shape) / 1024)), taken)
-    assert found.scores == (0.375, 0.5, 0.75, 1)
-    assert found.spread == 0.625
+    scores = at_sizes(Predictor(lambda rgb: np.full((1, 1), max(rgb.shape) / 1024)), taken)
+    assert scores.scores == (0.375, 0.5, 0.75, 1)
+    assert scores.spread == 0.625
 
 
 def test_one_that_looks_at_the_whole_is_not():
@@ -106,7 +106,7 @@ def test_each_size_is_made_from_the_original():
 
 
 def test_summary_of_given_scores():
-    found = sizes([SizeScores("a", (0.5, 0.52, 0.54, 0.5)), SizeScores("b", (0.2, 0.3, 0.3, 0.1))])
-    assert found.mean_spread == pytest.approx(0.12)
-    assert found.mean_score == pytest.approx((0.35, 0.41, 0.42, 0.3))
-    assert [one.photograph for one in found.worst] == ["b", "a"]
+    summary = sizes([SizeScores("a", (0.5, 0.52, 0.54, 0.5)), SizeScores("b", (0.2, 0.3, 0.3, 0.1))])
+    assert summary.mean_spread == pytest.approx(0.12)
+    assert summary.mean_score == pytest.approx((0.35, 0.41, 0.42, 0.3))
+    assert [one.photograph for one in summary.worst] == ["b", "a"]

@@ -2,11 +2,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from distill.stress import LIMITS, StressResult, Verdict, stress, verdicts
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.metrics.bootstrap import Draws
 from tests.helpers.pools import photograph, write_photographs
 from tests.helpers.predictors import write_knowing_student
 from tests.helpers.tiny_students import export_tiny
@@ -31,16 +33,16 @@ def test_one_that_knows_the_photograph_keeps_every_limit(tmp_path: Path):
     rgb = photograph("astronaut", 512)
     Image.fromarray(rgb).save(tmp_path / "astronaut.png")
     model = write_knowing_student(tmp_path / "knowing.onnx", rgb)
-    (found,) = stress([model], [tmp_path / "astronaut.png"])
-    assert [str(verdict) for verdict in verdicts(found) if not verdict.passed] == []
-    assert found.passed
+    (measured,) = stress([model], [tmp_path / "astronaut.png"])
+    assert [str(verdict) for verdict in verdicts(measured) if not verdict.passed] == []
+    assert measured.passed
 
 
 def test_one_that_was_never_trained_does_not(result: StressResult):
     assert not result.passed
     missed = [verdict.check for verdict in verdicts(result) if not verdict.passed]
     assert "pairs of strengths ordered rightly" in missed
-    assert "damaged quarters pointed at" in missed
+    assert "distorted quarters pointed at" in missed
     assert "odd images not repeatable" not in missed
 
 
@@ -62,10 +64,19 @@ def test_the_json_form_has_figures_verdicts_and_worst_cases(result: StressResult
         "figure": result.ordering.fraction,
         "limit": "at least 0.95",
         "passed": False,
+        "failed": False,  # two photographs prove nothing
+        "n": 2,
+        "low": None,
+        "high": None,
     }
+    assert "intervals" not in record
     assert record["verdicts"][8]["figure"] is None
     assert record["verdicts"][8]["passed"] is False
     assert record["ordering"]["worst"][0]["scores"] == list(result.ordering.worst[0].scores)
+    # The keys of the file are those that were first written.
+    assert record["ordering"]["worst"][0]["damage"] == result.ordering.worst[0].distortion
+    assert record["ordering"]["share_by_damage"] == result.ordering.fraction_by_distortion
+    assert record["pointing"]["share"] == result.pointing.fraction
 
 
 def test_the_limits_are_those_that_were_promised(result: StressResult):
@@ -81,7 +92,7 @@ def test_the_limits_are_those_that_were_promised(result: StressResult):
         "odd images out of range": "at most 0",
         "odd images not repeatable": "at most 0",
         "odd images, between batch sizes": "at most 0.0001",
-        "damaged quarters pointed at": "at least 0.9",
+        "distorted quarters pointed at": "at least 0.9",
     }
     loose = verdicts(result, replace(LIMITS, least_ordered=0.0))
     assert loose[0].passed
@@ -103,3 +114,53 @@ def test_bad_input_is_named(tiny: Path, files: list[Path], tmp_path: Path):
         stress([tiny], [*files, tmp_path / "nowhere.jpg"])
     with pytest.raises(PocketiqaError, match=r"no model at .*nowhere\.onnx"):
         stress([tmp_path / "nowhere.onnx"], files)
+
+
+@pytest.mark.parametrize(
+    ("n", "bounds", "outcome"),
+    [
+        (1, {}, "undecided"),
+        (4, {"low": 0.1, "high": 0.2}, "undecided"),  # too few for an interval to mean anything
+        (5, {"low": 0.7, "high": 0.94}, "no"),
+        (5, {"low": 0.7, "high": 0.96}, "undecided"),
+        (50, {}, "no"),  # such as a count, which has no interval
+    ],
+)
+def test_a_miss_fails_only_where_the_choice_of_photographs_does_not_explain_it(
+    n: int, bounds: dict[str, float], outcome: str
+):
+    verdict = Verdict("check", 0.9, 0.95, at_least=True, n=n, of_photographs=True, **bounds)
+    assert (verdict.passed, verdict.outcome, verdict.failed) == (False, outcome, outcome == "no")
+    assert Verdict("check", 0.97, 0.95, at_least=True, n=n, of_photographs=True, **bounds).outcome == "yes"
+    assert Verdict("check", float("nan"), 0.95, at_least=True, n=n, of_photographs=True, **bounds).outcome == "no"
+    assert Verdict("check", 0.9, 0.95, at_least=True, n=n).outcome == "no"  # not of photographs
+
+
+def test_intervals_are_those_of_the_mean_over_photographs(tiny: Path, tmp_path: Path):
+    """Against resamples that are copied out by hand, with the same draws."""
+    files = write_photographs(tmp_path, images=6, max_side=96)
+    (measured,) = stress([tiny], files)
+    alone = [stress([tiny], [file])[0] for file in files]
+    values = np.array([one.sizes.mean_spread for one in alone])
+    means = []
+    for counts in Draws.of(6).counts():
+        means += [np.repeat(values, row.astype(int)).mean() for row in counts]
+    low, high = np.quantile(means, [0.025, 0.975])
+    shown = {verdict.check: verdict for verdict in verdicts(measured)}
+    assert shown["spread between sizes, mean"].low == pytest.approx(low, abs=1e-12)
+    assert shown["spread between sizes, mean"].high == pytest.approx(high, abs=1e-12)
+    ordered = shown["pairs of strengths ordered rightly"]
+    assert ordered.low <= ordered.figure <= ordered.high
+    assert {verdict.n for verdict in shown.values()} == {5, 6}  # odd images, photographs
+    assert measured.failed
+
+
+def test_a_photograph_that_cannot_be_used_is_left_out_with_a_note(tiny: Path, files: list[Path], tmp_path: Path):
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    said: list[str] = []
+    (measured,) = stress([tiny], [tmp_path / "bad.jpg", files[0]], warn=said.append)
+    assert measured.photographs == 1
+    assert len(said) == 1
+    assert "bad.jpg cannot be used (not_an_image)" in said[0]
+    with pytest.raises(PocketiqaError, match="cannot be used"):
+        stress([tiny], [tmp_path / "bad.jpg"] * 2, warn=said.append)

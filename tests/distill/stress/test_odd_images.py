@@ -26,12 +26,12 @@ class Spoiled(Scorer):
 
 
 def test_a_sound_student_passes(tiny: Path):
-    found = odd_images(Scorer(tiny), Scorer(tiny))
-    assert (found.out_of_range, found.unrepeatable) == (0, 0)
-    assert found.batch_difference <= 1e-5
-    assert [one.name for one in found.images] == list(odd_pictures())
-    assert len({one.score for one in found.images}) == 5
-    for one, picture in zip(found.images, odd_pictures().values(), strict=True):
+    odd = odd_images(Scorer(tiny), Scorer(tiny))
+    assert (odd.out_of_range, odd.unrepeatable) == (0, 0)
+    assert odd.batch_difference <= 1e-5
+    assert [one.name for one in odd.images] == list(odd_pictures())
+    assert len({one.score for one in odd.images}) == 5
+    for one, picture in zip(odd.images, odd_pictures().values(), strict=True):
         assert one.score == pytest.approx(Scorer(tiny).score(picture).score, abs=1e-6)
 
 
@@ -51,8 +51,8 @@ def test_only_finite_is_asked_of_weights(tiny: Path):
         return outputs[0], outputs[1], outputs[2] * 100
 
     assert odd_images(Spoiled(tiny, spoil), Scorer(tiny)).out_of_range == 0
-    found = odd_images(Spoiled(tiny, lambda outputs: (*outputs[:2], outputs[2] * np.inf)), Scorer(tiny))
-    assert found.out_of_range == 5
+    odd = odd_images(Spoiled(tiny, lambda outputs: (*outputs[:2], outputs[2] * np.inf)), Scorer(tiny))
+    assert odd.out_of_range == 5
 
 
 def test_one_bit_between_runs_is_caught(tiny: Path):
@@ -60,8 +60,8 @@ def test_one_bit_between_runs_is_caught(tiny: Path):
         outputs[2].flat[-1] = np.nextafter(outputs[2].flat[-1], np.float32(9))
         return outputs
 
-    found = odd_images(Scorer(tiny), Spoiled(tiny, nudge))
-    assert (found.unrepeatable, found.out_of_range) == (5, 0)
+    odd = odd_images(Scorer(tiny), Spoiled(tiny, nudge))
+    assert (odd.unrepeatable, odd.out_of_range) == (5, 0)
 
 
 def test_a_dependence_on_the_batch_is_caught(tiny: Path):

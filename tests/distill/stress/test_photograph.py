@@ -11,10 +11,10 @@ from tests.helpers.pools import photograph
 
 def test_damage_is_made_once_and_is_that_of_the_catalogue():
     taken = Photograph("a", photograph("coffee"))
-    copy = taken.damaged("white_noise", 3)
+    copy = taken.distorted("white_noise", 3)
     assert np.array_equal(copy, distort(taken.rgb, "white_noise", 3, seed=0, image_id="a"))
-    assert taken.damaged("white_noise", 3) is copy
-    assert not np.array_equal(Photograph("b", taken.original).damaged("white_noise", 3), copy)
+    assert taken.distorted("white_noise", 3) is copy
+    assert not np.array_equal(Photograph("b", taken.original).distorted("white_noise", 3), copy)
 
 
 @pytest.mark.parametrize(("size", "expected"), [((900, 1800), (512, 1024)), ((80, 1024), (80, 1024)), ((64, 90), None)])

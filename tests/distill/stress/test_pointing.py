@@ -13,8 +13,8 @@ def taken() -> Photograph:
 
 
 def test_one_that_knows_the_original_points_at_every_quarter(taken: Photograph):
-    found = pointing(pointed(knowing(taken.rgb), taken))
-    assert (found.fraction, found.fraction_by_distortion, found.worst) == (1, dict.fromkeys(DISTORTIONS, 1), ())
+    summary = pointing(pointed(knowing(taken.rgb), taken))
+    assert (summary.fraction, summary.fraction_by_distortion, summary.worst) == (1, dict.fromkeys(DISTORTIONS, 1), ())
 
 
 def test_one_that_points_away_never_does(taken: Photograph):
@@ -42,10 +42,10 @@ def test_wrong_cases_are_told_worst_first():
         Pointed("b", "white_noise", "top left", 0.1, 0.5),
         Pointed("c", "gaussian_blur", "top left", 0.1, 0),
     ]
-    found = pointing(cases)
-    assert found.fraction == pytest.approx(1 / 3)
-    assert found.fraction_by_distortion == {"white_noise": 0, "gaussian_blur": 1}
-    assert [case.photograph for case in found.worst] == ["b", "a"]
+    summary = pointing(cases)
+    assert summary.fraction == pytest.approx(1 / 3)
+    assert summary.fraction_by_distortion == {"white_noise": 0, "gaussian_blur": 1}
+    assert [case.photograph for case in summary.worst] == ["b", "a"]
 
 
 def test_cells_of_an_odd_side_in_the_middle_count_in_neither():
@@ -56,8 +56,8 @@ def test_cells_of_an_odd_side_in_the_middle_count_in_neither():
 
 @pytest.mark.parametrize("quarter", QUARTERS.values())
 def test_only_the_quarter_is_damaged(quarter: tuple[int, int]):
-    clean, damaged = np.zeros((65, 80, 3), np.uint8), np.full((65, 80, 3), 9, np.uint8)
-    picture = in_quarter(clean, damaged, quarter)
+    clean, distorted = np.zeros((65, 80, 3), np.uint8), np.full((65, 80, 3), 9, np.uint8)
+    picture = in_quarter(clean, distorted, quarter)
     assert (picture == 9).sum() == 32 * 40 * 3
     assert picture[-quarter[0], -quarter[1]].tolist() == [9] * 3
     assert not clean.any()

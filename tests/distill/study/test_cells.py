@@ -29,8 +29,8 @@ def test_every_arm_meets_every_value_with_its_settings_on_top(tmp_path: Path, be
     assert [cell.name for cell in cells] == [
         f"{arm}-size{size}-seed{seed}" for size in ("small", "large") for seed in (0, 1) for arm in ("alone", "more")
     ]
-    found = {cell.name: cell.recipe for cell in cells}
-    one, other = found["alone-sizelarge-seed1"], found["more-sizesmall-seed0"]
+    values_of = {cell.name: cell.recipe for cell in cells}
+    one, other = values_of["alone-sizelarge-seed1"], values_of["more-sizesmall-seed0"]
     assert one.distill
     assert (one.distill.steps, one.distill.batch_size, one.seed, one.pool, one.label) == (7, 1, 1, None, None)
     assert other.distill

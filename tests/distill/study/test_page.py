@@ -26,17 +26,17 @@ def test_the_page_shows_curve_table_costs_failures_and_commands_and_links_nowher
     (cells[-1].recipe.out / FAILURE).write_text("the <teacher> was ill\n\nTraceback: here\n")
     result = result_of(study, cells)
     page = study_page(result)
-    found = parsed(page)
+    measured = parsed(page)
     assert "http" not in page
-    assert not [attributes for _, attributes in found.tags if {"src", "href"} & set(attributes)]
-    assert "SRCC over labels" in found.text
-    assert [attributes["class"] for tag, attributes in found.tags if tag == "path"] == [
+    assert not [attributes for _, attributes in measured.tags if {"src", "href"} & set(attributes)]
+    assert "SRCC over labels" in measured.text
+    assert [attributes["class"] for tag, attributes in measured.tags if tag == "path"] == [
         "band other", "curve other", "band student", "curve student",
     ]  # fmt: skip
-    assert "the <teacher> was ill" in found.text
-    assert all(f"again {cell.name}" in found.text for cell in cells)
-    assert "more than 12 s" in found.text  # of seed 2, which was resumed
-    numbers = {attributes["value"] for tag, attributes in found.tags if tag == "data"}
+    assert "the <teacher> was ill" in measured.text
+    assert all(f"again {cell.name}" in measured.text for cell in cells)
+    assert "more than 12 s" in measured.text  # of seed 2, which was resumed
+    numbers = {attributes["value"] for tag, attributes in measured.tags if tag == "data"}
     assert repr(result["rows"][0]["differences"]["more"]["difference"]) in numbers
     assert page == study_page(result_of(study, cells))
 
@@ -48,9 +48,9 @@ def test_a_study_without_numbers_on_its_axis_shows_differences_in_place_of_a_cur
     result = result_of(study, cells)
     for row, name in zip(result["rows"], ("few", "many"), strict=True):
         row["values"] = {"labels": name}
-    found = parsed(study_page(result))
-    assert "difference in SRCC to alone" in found.text
-    assert "SRCC over labels" not in found.text
+    page = parsed(study_page(result))
+    assert "difference in SRCC to alone" in page.text
+    assert "SRCC over labels" not in page.text
 
 
 def test_a_curve_needs_numbers_on_one_axis(study: Study):

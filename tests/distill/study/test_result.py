@@ -17,8 +17,8 @@ def study(tmp_path: Path) -> Study:
     return written_study(tmp_path)
 
 
-def rank_correlation(found: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.corrcoef(rankdata(found), rankdata(truth))[0, 1])
+def rank_correlation(measured: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.corrcoef(rankdata(measured), rankdata(truth))[0, 1])
 
 
 def test_differences_agree_with_a_bootstrap_written_out(study: Study):
@@ -38,14 +38,14 @@ def test_differences_agree_with_a_bootstrap_written_out(study: Study):
             )
         return float(np.mean(gains))
 
-    found = row["differences"]["more"]
-    assert found["n"] == 3
-    assert found["difference"] == pytest.approx(gain(np.arange(IMAGES)), abs=1e-12)
+    value = row["differences"]["more"]
+    assert value["n"] == 3
+    assert value["difference"] == pytest.approx(gain(np.arange(IMAGES)), abs=1e-12)
     # Other random numbers than ours: the ends agree as far as 1000 resamples let them.
     generator, members = np.random.default_rng(99), [np.arange(scene, IMAGES, SCENES) for scene in range(SCENES)]
     drawn = [gain(np.concatenate([members[s] for s in generator.integers(0, SCENES, SCENES)])) for _ in range(1000)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.2 * (high - low))
+    assert (value["low"], value["high"]) == pytest.approx((low, high), abs=0.2 * (high - low))
     known = [(other[np.isfinite(other)], targets.scores[np.isfinite(other)]) for _, other in pairs]
     values = [rank_correlation(other, truth) for other, truth in known]
     alone = row["arms"]["alone"]
@@ -85,9 +85,9 @@ def test_an_interval_over_zero_does_not_reach_the_goal(study: Study, monkeypatch
     assert study.compare
     assert study.compare.goal
     goal = study.compare.goal.model_copy(update={"gain": -1.0})
-    found = result_of(study.model_copy(update={"compare": study.compare.model_copy(update={"goal": goal})}), cells)
-    assert found["rows"][1]["differences"]["more"]["low"] < 0
-    assert found["goal"]["met"] is False
+    outcome = result_of(study.model_copy(update={"compare": study.compare.model_copy(update={"goal": goal})}), cells)
+    assert outcome["rows"][1]["differences"]["more"]["low"] < 0
+    assert outcome["goal"]["met"] is False
 
 
 def test_scores_of_other_settings_or_ratings_do_not_count(study: Study, tmp_path: Path):

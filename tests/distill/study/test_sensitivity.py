@@ -31,9 +31,9 @@ def record(change: np.ndarray, suppressed: float = 0.25) -> dict[str, object]:
 
 
 def changes(mean: float, seed: int) -> np.ndarray:
-    found = np.random.default_rng(seed).gamma(2.0, mean / 2, IMAGES)
-    found[seed] = np.nan  # an image without a match
-    return found
+    measured = np.random.default_rng(seed).gamma(2.0, mean / 2, IMAGES)
+    measured[seed] = np.nan  # an image without a match
+    return measured
 
 
 def test_means_and_paired_interval_are_those_of_a_bootstrap_written_out():
@@ -43,14 +43,14 @@ def test_means_and_paired_interval_are_those_of_a_bootstrap_written_out():
         "noise": {"1": record(noisy[1]), "0": record(noisy[0])},
         "student": {},
     }
-    found = compared(repeats, "plain", TARGETS, Draws.of(IMAGES, GROUPS, resamples=RESAMPLES, seed=0))
-    assert found is not None
-    assert found["arms"]["noise"]["change"] == pytest.approx(np.nanmean(noisy))
-    assert found["arms"]["noise"]["ungated"] == pytest.approx(2 * np.nanmean(noisy))
-    assert found["arms"]["plain"]["suppressed"] == 0.25
-    assert found["differences"].keys() == {"noise"}
+    comparison = compared(repeats, "plain", TARGETS, Draws.of(IMAGES, GROUPS, resamples=RESAMPLES, seed=0))
+    assert comparison is not None
+    assert comparison["arms"]["noise"]["change"] == pytest.approx(np.nanmean(noisy))
+    assert comparison["arms"]["noise"]["ungated"] == pytest.approx(2 * np.nanmean(noisy))
+    assert comparison["arms"]["plain"]["suppressed"] == 0.25
+    assert comparison["differences"].keys() == {"noise"}
     each = np.nanmean(np.array(noisy) - np.array(plain), axis=0)
-    difference = found["differences"]["noise"]
+    difference = comparison["differences"]["noise"]
     assert difference["difference"] == pytest.approx(each.mean())
     generator = np.random.default_rng(7)
     scenes = each.reshape(-1, SCENES)  # image row, scene
@@ -63,19 +63,19 @@ def test_means_and_paired_interval_are_those_of_a_bootstrap_written_out():
 def test_without_a_measured_arm_there_is_nothing_and_without_the_baseline_no_difference():
     draws = Draws.of(IMAGES, GROUPS, resamples=50, seed=0)
     assert compared({"student": {}}, "student", TARGETS, draws) is None
-    found = compared({"student": {}, "noise": {"0": record(changes(0.1, 1))}}, "student", TARGETS, draws)
-    assert found is not None
-    assert found["differences"] == {}
+    comparison = compared({"student": {}, "noise": {"0": record(changes(0.1, 1))}}, "student", TARGETS, draws)
+    assert comparison is not None
+    assert comparison["differences"] == {}
 
 
 def test_only_repeats_that_both_have_are_compared_and_each_with_the_same():
     draws = Draws.of(IMAGES, GROUPS, resamples=50, seed=0)
     own, base = {seed: changes(0.1, seed) for seed in (1, 2)}, {seed: changes(0.3, 10 + seed) for seed in (0, 1)}
     repeats = {
-        arm: {str(seed): record(found) for seed, found in columns.items()}
+        arm: {str(seed): record(comparison) for seed, comparison in columns.items()}
         for arm, columns in (("plain", base), ("noise", own))
     }
-    found = compared(repeats, "plain", TARGETS, draws)
-    assert found is not None
-    assert found["differences"]["noise"]["difference"] == pytest.approx(np.nanmean(own[1] - base[1]))
-    assert found["arms"]["noise"]["n"] == 2
+    comparison = compared(repeats, "plain", TARGETS, draws)
+    assert comparison is not None
+    assert comparison["differences"]["noise"]["difference"] == pytest.approx(np.nanmean(own[1] - base[1]))
+    assert comparison["arms"]["noise"]["n"] == 2

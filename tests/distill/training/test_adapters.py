@@ -32,11 +32,11 @@ def test_padding_plays_no_part_and_positions_meet():
     """Of a padded ramp, the valid part alone must come back, whatever lies in the padding."""
     features = ramp(16, 16)
     valid = torch.tensor([[0.5, 1.0], [1.0, 0.75]])
-    found = resample(features, valid, (8, 6))
+    resampled = resample(features, valid, (8, 6))
     inner = (slice(1, -1), slice(1, -1))  # the border of the valid part sees half a cell of padding
     for row, (tall, wide) in enumerate(valid.tolist()):
         expected = ramp(8, 6)[0] * torch.tensor([tall, wide])[:, None, None]
-        torch.testing.assert_close(found[row][:, *inner], expected[:, *inner], atol=0.04, rtol=0)
+        torch.testing.assert_close(resampled[row][:, *inner], expected[:, *inner], atol=0.04, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 7, 9), (3, 2, 2)])

@@ -17,16 +17,15 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 from tests.helpers.training import texture_store
 
-NAN = float("nan")
 CROPS = ImageSettings(crop_size=64)
 WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
 
 
-def maker(found: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
+def maker(measured: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
     defaults: dict[str, Any] = {"per_process": 4, "rank": 0, "world": 1, "seed": 7}
     weights = options.pop("weights", [1.0] * len(caches))
-    order = Sampler(found.examples, weights, options.get("seed", 7))
-    return BatchMaker(found.examples, caches, order, images, **{**defaults, **options})
+    order = Sampler(measured.examples, weights, options.get("seed", 7))
+    return BatchMaker(measured.examples, caches, order, images, **{**defaults, **options})
 
 
 def _find(image: np.ndarray, crop: np.ndarray) -> bool:
@@ -42,12 +41,12 @@ def cropped(pool: Pool, folder: Path) -> Source:
     return Source("cropped", pool, texture_store(folder, pool, changes=views))
 
 
-def crops_of(found: Collected, cache: PixelCache) -> list[np.ndarray]:
+def crops_of(measured: Collected, cache: PixelCache) -> list[np.ndarray]:
     """The pixels that each label is of."""
-    pixels = (cache.read(int(row)) for row in found.examples.row)
+    pixels = (cache.read(int(row)) for row in measured.examples.row)
     return [
         RandomCrops(0.4, 0.8).of(ref.id).cut(image) if index >= len(cache.sizes) else image
-        for index, (image, ref) in enumerate(zip(pixels, found.refs, strict=True))
+        for index, (image, ref) in enumerate(zip(pixels, measured.refs, strict=True))
     ]
 
 
@@ -57,21 +56,21 @@ def featured(pool: Pool, folder: Path, shape: tuple[int, ...] = (5, 3, 4)) -> tu
 
 
 def test_batches_are_functions_of_the_seed_and_the_number_alone(source: Source, cache: PixelCache):
-    found = collect([source], [cache])
-    first, again = maker(found, [cache]), maker(found, [cache])
+    examples = collect([source], [cache])
+    first, again = maker(examples, [cache]), maker(examples, [cache])
     for number in (9, 0, 3):  # in any order
         one, two = first.make(number), again.make(number)
         assert (one.pixels == two.pixels).all()
         assert (one.target == two.target).all()
-    assert (first.make(0).pixels != maker(found, [cache], seed=8).make(0).pixels).any()
+    assert (first.make(0).pixels != maker(examples, [cache], seed=8).make(0).pixels).any()
     assert (first.make(0).pixels != first.make(6).pixels).any()  # the second pass: other order, other crops
 
 
 def test_two_processes_and_two_micro_batches_share_the_batch_of_one(source: Source, cache: PixelCache):
-    found = collect([source], [cache])
-    whole = maker(found, [cache], per_process=8).make(2)
-    halves = [maker(found, [cache], per_process=4, rank=rank, world=2).make(2) for rank in range(2)]
-    micro = [maker(found, [cache], per_process=4).make(number) for number in (4, 5)]
+    examples = collect([source], [cache])
+    whole = maker(examples, [cache], per_process=8).make(2)
+    halves = [maker(examples, [cache], per_process=4, rank=rank, world=2).make(2) for rank in range(2)]
+    micro = [maker(examples, [cache], per_process=4).make(number) for number in (4, 5)]
     for parts in (halves, micro):
         for name in ("pixels", "target", "weight", "valid"):
             joined = np.concatenate([getattr(part, name) for part in parts])
@@ -79,24 +78,24 @@ def test_two_processes_and_two_micro_batches_share_the_batch_of_one(source: Sour
 
 
 def test_crops_are_cut_from_their_image_and_half_are_mirrored(source: Source, cache: PixelCache):
-    found = collect([source], [cache])
-    batches = maker(found, [cache])
-    order = Sampler(found.examples, [1.0], 7)
+    examples = collect([source], [cache])
+    batches = maker(examples, [cache])
+    order = Sampler(examples.examples, [1.0], 7)
     mirrored = 0
     for number in range(12):
         batch = batches.make(number)
         for index, pixels, target in zip(order.at(number * 4, 4), batch.pixels.numpy(), batch.target, strict=True):
-            assert target == found.examples.target[index]
+            assert target == examples.examples.target[index]
             image = cache.read(int(index))
-            places = [_find(image, candidate) for candidate in (pixels, pixels[:, ::-1])]
-            assert sum(places) == 1
-            mirrored += places[1]
+            positions = [_find(image, candidate) for candidate in (pixels, pixels[:, ::-1])]
+            assert sum(positions) == 1
+            mirrored += positions[1]
     assert 12 <= mirrored <= 36  # of 48; binomial, 0.0005 of the mass lies outside
 
 
 def test_images_smaller_than_the_crop_are_filled_with_their_mirror(source: Source, cache: PixelCache):
-    found = collect([source], [cache])
-    batches = maker(found, [cache], ImageSettings(crop_size=80, horizontal_flip=False))
+    examples = collect([source], [cache])
+    batches = maker(examples, [cache], ImageSettings(crop_size=80, horizontal_flip=False))
     small = [
         pixels.numpy()
         for number in range(6)
@@ -110,9 +109,9 @@ def test_images_smaller_than_the_crop_are_filled_with_their_mirror(source: Sourc
 
 
 def test_whole_images_lie_at_the_top_left_of_one_canvas(source: Source, cache: PixelCache):
-    found = collect([source], [cache])
-    batch = maker(found, [cache], WHOLE, per_process=24).make(0)
-    order = Sampler(found.examples, [1.0], 7).at(0, 24)
+    examples = collect([source], [cache])
+    batch = maker(examples, [cache], WHOLE, per_process=24).make(0)
+    order = Sampler(examples.examples, [1.0], 7).at(0, 24)
     assert tuple(batch.pixels.shape) == (24, 96, 96, 3)
     for index, pixels, valid in zip(order, batch.pixels.numpy(), batch.valid.numpy(), strict=True):
         height, width = cache.sizes[index]
@@ -123,23 +122,23 @@ def test_whole_images_lie_at_the_top_left_of_one_canvas(source: Source, cache: P
 def test_weights_are_confidences_with_mean_one(pool: Pool, cache: PixelCache):
     ids = [ref.id for ref in pool]
     table = LabelTable(ids, [0.5] * 24, [1.0] * 12 + [0.2] * 12)
-    found = collect([Source("people", pool, table)], [cache])
-    weight = maker(found, [cache], per_process=24).make(0).weight.numpy()
+    examples = collect([Source("people", pool, table)], [cache])
+    weight = maker(examples, [cache], per_process=24).make(0).weight.numpy()
     assert weight.mean() == pytest.approx(1)
     np.testing.assert_allclose(np.unique(weight), [0.2 / 0.6, 1 / 0.6], rtol=1e-6)
 
 
 def test_source_weights_say_how_often_an_image_is_drawn(source: Source, pool: Pool, cache: PixelCache):
     people = LabelTable([pool[row].id for row in range(4)], [0.5] * 4)
-    found = collect([source, Source("people", pool, people)], [cache, cache])
-    order = Sampler(found.examples, [0.5, 2.25], 3)
+    examples = collect([source, Source("people", pool, people)], [cache, cache])
+    order = Sampler(examples.examples, [0.5, 2.25], 3)
     for number in range(5):  # a pass is 12 of 24 and 9 = 2 * 4 + 1
         drawn = Counter(order.at(number * 21, 21).tolist())
         assert sum(count for index, count in drawn.items() if index < 24) == 12
         assert max(count for index, count in drawn.items() if index < 24) == 1
         assert sorted(drawn[index] for index in range(24, 28)) == [2, 2, 2, 3]
     assert set(order.at(0, 2100).tolist()) == set(range(28))
-    assert set(Sampler(found.examples, [0.0, 1.0], 3).at(0, 100).tolist()) == set(range(24, 28))
+    assert set(Sampler(examples.examples, [0.0, 1.0], 3).at(0, 100).tolist()) == set(range(24, 28))
 
 
 def test_a_weight_that_leaves_nothing_is_refused(source: Source, cache: PixelCache):
@@ -149,42 +148,42 @@ def test_a_weight_that_leaves_nothing_is_refused(source: Source, cache: PixelCac
 
 def test_labels_of_mirror_images_replace_random_flips(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
     mirrored = Source("mirrored", pool, texture_store(tmp_path / "mirrored", pool, view="flip"))
-    found = collect([source, mirrored], [cache, cache])
-    batch = maker(found, [cache, cache], ImageSettings(crop_size=None), per_process=48).make(0)
-    order = Sampler(found.examples, [1.0, 1.0], 7).at(0, 48)
-    assert found.examples.flipped.sum() == 24
+    examples = collect([source, mirrored], [cache, cache])
+    batch = maker(examples, [cache, cache], ImageSettings(crop_size=None), per_process=48).make(0)
+    order = Sampler(examples.examples, [1.0, 1.0], 7).at(0, 48)
+    assert examples.examples.flipped.sum() == 24
     for index, pixels in zip(order, batch.pixels.numpy(), strict=True):
-        expected = cache.read(int(found.examples.row[index]))
-        expected = expected[:, ::-1] if found.examples.flipped[index] else expected
+        expected = cache.read(int(examples.examples.row[index]))
+        expected = expected[:, ::-1] if examples.examples.flipped[index] else expected
         np.testing.assert_array_equal(pixels[: expected.shape[0], : expected.shape[1]], expected)
 
 
 def test_labels_of_windows_are_learned_of_these_windows(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
     both, caches = [source, cropped(pool, tmp_path / "cropped")], [cache, cache]
-    found = collect(both, caches)
-    shown = crops_of(found, cache)
-    batch = maker(found, caches, WHOLE, per_process=48).make(0)
+    examples = collect(both, caches)
+    shown = crops_of(examples, cache)
+    batch = maker(examples, caches, WHOLE, per_process=48).make(0)
     assert batch.pixels.shape[1:3] == (96, 96)
     for index, pixels, valid in zip(
-        Sampler(found.examples, [1, 1], 7).at(0, 48), batch.pixels, batch.valid, strict=True
+        Sampler(examples.examples, [1, 1], 7).at(0, 48), batch.pixels, batch.valid, strict=True
     ):
         height, width = shown[index].shape[:2]
         np.testing.assert_array_equal(pixels[:height, :width], shown[index])
         np.testing.assert_allclose(valid, (height / 96, width / 96), rtol=1e-6)
-    crops = maker(found, caches, ImageSettings(crop_size=64, horizontal_flip=False), per_process=48).make(0)
-    for index, pixels in zip(Sampler(found.examples, [1, 1], 7).at(0, 48), crops.pixels.numpy(), strict=True):
+    crops = maker(examples, caches, ImageSettings(crop_size=64, horizontal_flip=False), per_process=48).make(0)
+    for index, pixels in zip(Sampler(examples.examples, [1, 1], 7).at(0, 48), crops.pixels.numpy(), strict=True):
         height, width = (min(64, side) for side in shown[index].shape[:2])
         assert _find(shown[index], pixels[:height, :width])
 
 
 def test_windows_are_validated_as_the_runtime_sees_them(pool: Pool, cache: PixelCache, tmp_path: Path):
-    found = collect([source := cropped(pool, tmp_path / "cropped")], [cache])
-    assert len(found.examples) == len(source.pool)
+    examples = collect([source := cropped(pool, tmp_path / "cropped")], [cache])
+    assert len(examples.examples) == len(source.pool)
     seen: list[int] = []
-    for indices, read in whole_image_batches(found.examples, [cache], batch_size=5):
+    for indices, read in whole_image_batches(examples.examples, [cache], batch_size=5):
         for index, image in zip(indices, read().numpy(), strict=True):
-            window = RandomCrops(0.4, 0.8).of(found.refs[index].id)
-            np.testing.assert_array_equal(image, window.cut(cache.read(int(found.examples.row[index]))))
+            window = RandomCrops(0.4, 0.8).of(examples.refs[index].id)
+            np.testing.assert_array_equal(image, window.cut(cache.read(int(examples.examples.row[index]))))
         seen += indices.tolist()
     assert sorted(seen) == list(range(24))
 
@@ -195,25 +194,25 @@ def test_opinions_are_learned_with_the_features_of_a_teacher(pool: Pool, cache: 
     assert isinstance(store, LabelStore)
     people = Source("people", pool, LabelTable(rated, [0.1, 0.2, 0.3]), features=store)
     bare = Source("bare", pool, LabelTable(rated, [0.1, 0.2, 0.3]))
-    found = collect([people, bare], [cache, cache], "map")
-    assert (found.examples.shard >= 0).tolist() == [True] * 3 + [False] * 3
-    reader = FeatureReader([people, bare], "map", found.examples, seed=0)
+    examples = collect([people, bare], [cache, cache], "map")
+    assert (examples.examples.shard >= 0).tolist() == [True] * 3 + [False] * 3
+    reader = FeatureReader([people, bare], "map", examples.examples, seed=0)
     standard = values[[3, 9, 20]]
     mean, deviation = standard.mean((0, 2, 3), keepdims=True), standard.std((0, 2, 3), keepdims=True)
     for index, row in enumerate((3, 9, 20)):
         expected = (values[row] - mean[0]) / deviation[0]
-        np.testing.assert_allclose(reader.read(found.examples, index), expected, rtol=1e-3, atol=1e-4)
-        assert not reader.read(found.examples, index + 3).any()
+        np.testing.assert_allclose(reader.read(examples.examples, index), expected, rtol=1e-3, atol=1e-4)
+        assert not reader.read(examples.examples, index + 3).any()
     assert people.describe()["features"] == store.digest
     assert "features" not in bare.describe()
 
 
 def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache, tmp_path: Path):
     source, values = featured(pool, tmp_path / "labels")
-    found = collect([source], [cache], "map")
-    reader = FeatureReader([source], "map", found.examples, seed=0)
-    batch = maker(found, [cache], WHOLE, per_process=24, features=reader).make(0)
-    order = Sampler(found.examples, [1.0], 7).at(0, 24)
+    examples = collect([source], [cache], "map")
+    reader = FeatureReader([source], "map", examples.examples, seed=0)
+    batch = maker(examples, [cache], WHOLE, per_process=24, features=reader).make(0)
+    order = Sampler(examples.examples, [1.0], 7).at(0, 24)
     expected = (values - values.mean((0, 2, 3), keepdims=True)) / values.std((0, 2, 3), keepdims=True)
     assert batch.feature is not None
     np.testing.assert_allclose(batch.feature.numpy(), expected[order], rtol=1e-4, atol=1e-5)
@@ -223,15 +222,17 @@ def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache
 
 def test_the_map_of_a_mirrored_view_is_mirrored(pool: Pool, cache: PixelCache, tmp_path: Path):
     source, values = featured(pool, tmp_path / "labels")
-    found = collect([source], [cache], "map")
-    reader = FeatureReader([source], "map", found.examples, seed=0)
-    batch = maker(found, [cache], WHOLE.model_copy(update={"horizontal_flip": True}), per_process=24, features=reader)
-    order = Sampler(found.examples, [1.0], 7).at(0, 24)
+    examples = collect([source], [cache], "map")
+    reader = FeatureReader([source], "map", examples.examples, seed=0)
+    batch = maker(
+        examples, [cache], WHOLE.model_copy(update={"horizontal_flip": True}), per_process=24, features=reader
+    )
+    order = Sampler(examples.examples, [1.0], 7).at(0, 24)
     made = batch.make(0)
     assert made.feature is not None
     flips = 0
     for index, pixels, feature in zip(order, made.pixels.numpy(), made.feature.numpy(), strict=True):
-        whole = cache.read(int(found.examples.row[index]))
+        whole = cache.read(int(examples.examples.row[index]))
         flip = bool((pixels[: whole.shape[0], : whole.shape[1]] != whole).any())
         expected = (values[index] - values.mean((0, 2, 3))[:, None, None]) / values.std((0, 2, 3))[:, None, None]
         np.testing.assert_allclose(feature, expected[..., ::-1] if flip else expected, rtol=1e-4, atol=1e-5)
@@ -242,10 +243,10 @@ def test_the_map_of_a_mirrored_view_is_mirrored(pool: Pool, cache: PixelCache, t
 def test_rows_without_a_feature_take_no_part_in_its_loss(pool: Pool, cache: PixelCache, tmp_path: Path):
     source, _ = featured(pool, tmp_path / "labels")
     people = Source("people", pool, LabelTable([pool[0].id, pool[9].id], [0.5, 0.6]))
-    found = collect([source, people], [cache, cache], "map")
-    reader = FeatureReader([source, people], "map", found.examples, seed=0)
-    batch = maker(found, [cache, cache], WHOLE, per_process=26, features=reader).make(0)
-    order = Sampler(found.examples, [1.0, 1.0], 7).at(0, 26)
+    examples = collect([source, people], [cache, cache], "map")
+    reader = FeatureReader([source, people], "map", examples.examples, seed=0)
+    batch = maker(examples, [cache, cache], WHOLE, per_process=26, features=reader).make(0)
+    order = Sampler(examples.examples, [1.0, 1.0], 7).at(0, 26)
     assert batch.feature is not None
     assert batch.feature_weight is not None
     for index, feature, weight in zip(order, batch.feature, batch.feature_weight, strict=True):
@@ -256,18 +257,18 @@ def test_features_of_two_shapes_are_refused(pool: Pool, cache: PixelCache, tmp_p
     one, _ = featured(pool, tmp_path / "one")
     two, _ = featured(pool, tmp_path / "two", (5, 3, 3))
     sources = [one, Source("second", pool, two.labels)]
-    found = collect(sources, [cache, cache], "map")
+    examples = collect(sources, [cache, cache], "map")
     with pytest.raises(PocketiqaError, match=r"\(5, 3, 3\) in one source and \(5, 3, 4\)"):
-        FeatureReader(sources, "map", found.examples, seed=0)
+        FeatureReader(sources, "map", examples.examples, seed=0)
 
 
 def test_validation_sees_whole_images_by_size(source: Source, cache: PixelCache):
-    found = collect([source], [cache])
+    examples = collect([source], [cache])
     seen: list[int] = []
-    for indices, read in whole_image_batches(found.examples, [cache], batch_size=5):
+    for indices, read in whole_image_batches(examples.examples, [cache], batch_size=5):
         pixels = read().numpy()
         assert len(pixels) <= 5
         for index, image in zip(indices, pixels, strict=True):
-            np.testing.assert_array_equal(image, cache.read(int(found.examples.row[index])))
+            np.testing.assert_array_equal(image, cache.read(int(examples.examples.row[index])))
         seen += indices.tolist()
     assert sorted(seen) == list(range(24))

@@ -22,11 +22,11 @@ def saved(folder: Path, *steps: int, best: int | None = None) -> Checkpoints:
 
 
 def test_the_newest_comes_back_as_it_was(tmp_path: Path):
-    found, notes = saved(tmp_path, 10, 20).latest()
+    latest, notes = saved(tmp_path, 10, 20).latest()
     assert notes == []
-    assert found is not None
-    assert found.progress == RunState(20, 80, 2000, None, 0.5)
-    assert torch.equal(found.tensors["student"]["w"], torch.full((3, 2), 20.0))
+    assert latest is not None
+    assert latest.progress == RunState(20, 80, 2000, None, 0.5)
+    assert torch.equal(latest.tensors["student"]["w"], torch.full((3, 2), 20.0))
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path: Path):
@@ -59,9 +59,9 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, distorti
         progress.unlink()
     else:
         progress.write_bytes(progress.read_bytes()[:40])
-    found, notes = checkpoints.latest()
-    assert found is not None
-    assert found.progress.step == 10
+    latest, notes = checkpoints.latest()
+    assert latest is not None
+    assert latest.progress.step == 10
     assert len(notes) == 1
     assert "step-00000020 is incomplete" in notes[0]
     with pytest.raises(PocketiqaError, match="step-00000020 is incomplete"):
@@ -100,9 +100,9 @@ def test_leftovers_of_a_killed_writer_are_removed_and_never_read(tmp_path: Path)
     assert checkpoints.steps() == [10]
     checkpoints.clean(10)
     assert not leftover.exists()
-    found, _ = checkpoints.latest()
-    assert found is not None
-    assert found.progress.step == 10
+    latest, _ = checkpoints.latest()
+    assert latest is not None
+    assert latest.progress.step == 10
 
 
 def test_what_lies_beyond_the_checkpoint_in_use_is_removed(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""That fitting learns from people: each tiny teacher learns the opinions of 32 real photographs by heart."""
+"""That fitting learns from people: each tiny teacher learns the ratings of 32 real photographs by heart."""
 
 import csv
 from pathlib import Path
@@ -35,7 +35,7 @@ DP = {
 
 
 def photographs(folder: Path, count: int = 34) -> Source:
-    """So many photographs of BIQ2021 from as many scenes, with their opinion scores."""
+    """So many photographs of BIQ2021 from as many scenes, with their ratings."""
     root = shared_data("biq2021")
     with open(root / "mos.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "train"][::120]
@@ -61,8 +61,8 @@ def photographs(folder: Path, count: int = 34) -> Source:
     return Source("biq2021", pool, LabelTable([ref.id for ref in refs], [float(row["mos"]) for row in chosen]))
 
 
-def srcc(judged: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.corrcoef(rankdata(judged), rankdata(truth))[0, 1])
+def srcc(predicted: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.corrcoef(rankdata(predicted), rankdata(truth))[0, 1])
 
 
 def scores(folder: str | Path, pool: Pool, refs: list[ImageRef], **options: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.training.history import History, Mean, append_line, read_history
+from distill.training.history import Clock, History, Mean, append_line, read_history
 from pseudo_labels.errors import IntegrityError
 
 
@@ -51,3 +51,47 @@ def test_means_go_on_after_a_checkpoint_to_the_last_bit():
     assert means == unbroken.take()
     assert means["loss"] == pytest.approx(sum(values) / 4)
     assert second.take() == {}
+
+
+class _Machine:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.clock = Clock(lambda: self.now_s)
+
+    def step(self, seconds: float, waited: float = 0.0) -> str:
+        """One step, of which so many seconds were spent on getting its batch."""
+
+        def batches():
+            self.now_s += waited
+            yield None
+
+        with self.clock.step():
+            next(self.clock.waiting(batches()))
+            self.now_s += seconds - waited
+        return self.clock.slow_step()
+
+
+def test_a_step_ten_times_slower_than_the_first_ones_says_so_with_the_remedy():
+    machine = _Machine()
+    assert [machine.step(seconds) for seconds in (9.0, 0.4, 0.5, 0.6, 0.5, 0.5, 0.5, 4.9)] == [""] * 8
+    said = machine.step(21.7)
+    assert said.startswith("took 21.7 s, 43 times as long as the first ones (0.5 s): other programs use the processor")
+    assert "Ctrl-C" in said
+    assert "'threads: 1'" in said
+    assert [machine.step(21.7) for _ in range(20)] == [""] * 20  # said a moment ago
+    assert sum(bool(machine.step(21.7)) for _ in range(30)) == 1  # once in ten minutes
+
+
+def test_a_step_that_waited_for_its_images_blames_the_disk():
+    machine = _Machine()
+    for _ in range(7):
+        machine.step(0.2)
+    assert "12 s of it waiting for images" in machine.step(13.0, waited=12.0)
+
+
+def test_a_hiccup_of_fast_steps_is_nothing_to_speak_of():
+    machine = _Machine()
+    assert [machine.step(seconds) for seconds in [0.01] * 8 + [0.9]] == [""] * 9
+    assert machine.clock.take(4)["seconds"] == pytest.approx(0.98)

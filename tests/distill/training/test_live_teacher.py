@@ -81,10 +81,10 @@ def batch_of(views: list[np.ndarray], live: LiveTeacher) -> Batch:
 def test_labels_are_replaced_view_by_view_whatever_their_shapes():
     live = live_teacher()
     views = [np.full((16, 16, 3), 200, np.uint8), np.full((9, 16, 3), 10, np.uint8), np.full((16, 16, 3), 50, np.uint8)]
-    found = live.relabel(batch_of(views, live))
-    assert found.target[[0, 2]].tolist() == pytest.approx([200 / 510, 50 / 510])
-    assert found.weight.tolist() == pytest.approx([0.5, 0.0, 0.5])  # a spread of 0.1 halves a weight; no answer, none
-    assert found.feature is None
+    labels = live.relabel(batch_of(views, live))
+    assert labels.target[[0, 2]].tolist() == pytest.approx([200 / 510, 50 / 510])
+    assert labels.weight.tolist() == pytest.approx([0.5, 0.0, 0.5])  # a spread of 0.1 halves a weight; no answer, none
+    assert labels.feature is None
 
 
 def test_features_are_standardised_over_the_sample_and_judged_in_small_batches():
@@ -121,8 +121,8 @@ def test_a_student_learns_what_the_teacher_says_of_crops_and_not_the_labels(sour
     """The teacher's scores are far from the labels: learning them, the mean prediction goes to the teacher's."""
     config = live_config(shift=0.5, steps=60, losses={"score": 1.0, "plcc": 0.0}, keep="last")
     train(config, [source], tmp_path / "run")
-    found = losses(tmp_path / "run")
-    assert found[-1] < 0.5 * found[0]
+    losses_made = losses(tmp_path / "run")
+    assert losses_made[-1] < 0.5 * losses_made[0]
 
 
 def test_crops_may_be_compared_by_feature_and_a_resumed_run_gives_the_same_bytes(source: Source, tmp_path: Path):

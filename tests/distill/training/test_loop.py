@@ -100,8 +100,8 @@ def test_a_resumed_run_goes_on_in_the_same_parts(source: Source, tmp_path: Path,
 
     fit_teacher(small_config(**APART), [source], tmp_path / "unbroken", progress=less_and_less)
     records = read_history(tmp_path / "unbroken" / "history.jsonl")
-    found = [(record["step"], record["part_images"]) for record in records if record["kind"] == "memory"]
-    assert found == [(3, 2), (4, 1)]
+    values = [(record["step"], record["part_images"]) for record in records if record["kind"] == "memory"]
+    assert values == [(3, 2), (4, 1)]
     memory(3)
     interrupted(source, tmp_path / "run", 1, **APART)
     assert part_images(tmp_path / "run", 1) == 2
@@ -132,13 +132,13 @@ def test_where_parts_would_change_the_gradient_or_do_not_help_the_run_ends(
 
 def test_validation_takes_less_at_a_time(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     whole = run(source, tmp_path / "whole", **APART)
-    judge, refused = fitting.SmallTeacher.__call__, list[int]()
+    predictor, refused = fitting.SmallTeacher.__call__, list[int]()
 
     def greedy(teacher: fitting.SmallTeacher, batch: list[Any]) -> Any:
         if len(batch) > 1:
             refused.append(len(batch))
             raise MemoryError
-        return judge(teacher, batch)
+        return predictor(teacher, batch)
 
     monkeypatch.setattr(fitting.SmallTeacher, "__call__", greedy)
     again = run(source, tmp_path / "again", **APART)

@@ -1,4 +1,6 @@
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +8,13 @@ import pytest
 import torch
 
 from distill.data.examples import Source
+from distill.training.environment import ThreadChoice
 from distill.training.history import read_history
+from distill.training.loop import InterruptedRunError
 from distill.training.teacher import fit_teacher
 from pseudo_labels.errors import IntegrityError, OutputConflictError
 from pseudo_labels.files import exclusive
+from pseudo_labels.outputs import read_manifest
 from pseudo_labels.pool import Pool
 from teachers.fitted_folder import read_fitted_folder
 from tests.helpers import fitting
@@ -177,3 +182,32 @@ def test_first_weights_without_a_seed_of_their_own_follow_from_the_runs(source: 
     torch.manual_seed(7)
     run(source, tmp_path / "run", options__seed=None)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_threads_that_a_run_chose_are_noted_and_taken_again(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The number is part of what determines the bytes: whatever the load is when the run is resumed."""
+    numbers = iter([2, 1])
+    used: list[int] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("distill.training.environment.usable_cores", lambda: 2)
+    monkeypatch.setattr("distill.training.environment._measured", lambda most: ThreadChoice(next(numbers), "measured"))
+    said: list[str] = []
+
+    def progress(done: int, _: int) -> None:
+        used.append(torch.get_num_threads())
+        if done == 2 and len(used) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out, config = tmp_path / "run", small_config(threads=None)
+    with pytest.raises(InterruptedRunError):
+        fit_teacher(config, [source], out, progress=progress, warn=said.append)
+    spec = read_manifest(out).spec
+    assert read_manifest(out).notes == {"threads": 2}
+    fit_teacher(config, [source], out, progress=progress, warn=said.append)
+    assert set(used) == {2}
+    assert said == ["measured", "training with 2 CPU threads, as this run began"]
+    assert next(numbers) == 1  # nothing was measured again
+    assert "threads" not in spec
+    fit_teacher(small_config(threads=1), [source], out)  # the number determines no spec: another one resumes as well

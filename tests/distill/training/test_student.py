@@ -84,8 +84,8 @@ def test_sixteen_images_are_learned_by_heart(tmp_path: Path):
     outputs = score_images(load_student(result.student_folder), [pool.load(ref) for ref in learned])
     target = dict(zip(table.ids, table.scores, strict=True))
     scores = np.array([output.score.item() for output in outputs])
-    found = correlations(scores, np.array([target[ref.id] for ref in learned]))["srcc"]
-    assert found > 0.9  # three seeds: 0.94 to 0.98; an untrained student has -0.2
+    value = correlations(scores, np.array([target[ref.id] for ref in learned]))["srcc"]
+    assert value > 0.9  # three seeds: 0.94 to 0.98; an untrained student has -0.2
 
 
 def test_noise_is_recognised_on_scenes_never_seen(source: Source, tmp_path: Path):
@@ -122,15 +122,15 @@ def test_validation_scores_are_those_of_the_saved_student(unbroken: Path, source
     held = [ref for ref in source.pool if split.parts[ref.id] == Part.VALIDATION]
     outputs = score_images(load_student(result.student_folder), [source.pool.load(ref) for ref in held])
     scores = [output.score.item() for output in outputs]
-    found = result.validation["sources"]["textures"]
-    assert found["srcc"] == pytest.approx(stats.spearmanr(scores, [score_of(ref) for ref in held])[0], abs=1e-9)
-    assert found["plcc"] == pytest.approx(stats.pearsonr(scores, [score_of(ref) for ref in held])[0], abs=1e-4)
+    value = result.validation["sources"]["textures"]
+    assert value["srcc"] == pytest.approx(stats.spearmanr(scores, [score_of(ref) for ref in held])[0], abs=1e-9)
+    assert value["plcc"] == pytest.approx(stats.pearsonr(scores, [score_of(ref) for ref in held])[0], abs=1e-4)
 
 
 @pytest.mark.parametrize(("x", "y"), [([0.5] * 4, [1, 2, 3, 4]), ([1, 2, 3, 4], [0.5] * 4), ([1], [2])])
 def test_correlations_of_what_does_not_vary_are_none(x: list[float], y: list[float]):
-    found = correlations(np.array(x, float), np.array(y, float))
-    assert (found["srcc"], found["plcc"], found["n"]) == (None, None, len(x))
+    metrics = correlations(np.array(x, float), np.array(y, float))
+    assert (metrics["srcc"], metrics["plcc"], metrics["n"]) == (None, None, len(x))
 
 
 def test_a_finished_run_is_returned_without_work(unbroken: Path, source: Source):
@@ -257,18 +257,18 @@ def test_rows_of_no_confidence_do_not_matter_and_others_count_by_it(source: Sour
     right = np.array([score_of(ref) for ref in source.pool])
     wrong = np.arange(32) % 2 == 1
     scores = np.where(wrong, 0.9 - right, right).clip(0, 1)
-    found = []
+    values = []
     for number, confidence in enumerate((0.02, 1.0)):
         table = LabelTable(ids, scores, np.where(wrong, confidence, 1.0))
         truth = Source("truth", source.pool, LabelTable(ids, right), weight=0.0)
-        judged = Source("labels", source.pool, table, selects=False)
+        predicted = Source("labels", source.pool, table, selects=False)
         result = train(
             tiny_config(steps=40, optimizer__learning_rate=5e-3, validate_every_steps=40, losses__plcc=0.2),
-            [judged, truth], tmp_path / str(number),
+            [predicted, truth], tmp_path / str(number),
         )  # fmt: skip
-        found.append(result.validation["sources"]["truth"]["srcc"])
-    assert found[0] > 0.8  # three seeds: 0.98
-    assert found[0] > found[1] + 0.3  # three seeds: -0.93 to 0.15 for the second
+        values.append(result.validation["sources"]["truth"]["srcc"])
+    assert values[0] > 0.8  # three seeds: 0.98
+    assert values[0] > values[1] + 0.3  # three seeds: -0.93 to 0.15 for the second
 
 
 def test_feature_and_relational_losses_learn_from_cached_features(source: Source, tmp_path: Path):

@@ -54,7 +54,7 @@ def held_out(source: Source, out: Path) -> list[ImageRef]:
     return [ref for ref in source.pool if split.parts[ref.id] == Part.VALIDATION]
 
 
-def judged(teacher: fitting.SmallTeacher, source: Source, refs: list[ImageRef]) -> np.ndarray:
+def predicted(teacher: fitting.SmallTeacher, source: Source, refs: list[ImageRef]) -> np.ndarray:
     """Scores of whole images, one by one."""
     return np.array([teacher([teacher.preprocess(source.pool.load(ref), None)]).score.item() for ref in refs])
 
@@ -63,12 +63,12 @@ def test_noise_is_recognised_on_scenes_never_seen(source: Source, tmp_path: Path
     result = run(source, tmp_path / "run", steps=60, validate_every_steps=60, log_every_steps=10, options__seed=1)
     refs = held_out(source, tmp_path / "run")
     truth = [score_of(ref) for ref in refs]
-    before = judged(fitting.build(seed=1), source, refs)
-    after = judged(fitting.build(head=result.teacher / "fitted.safetensors"), source, refs)
-    assert result.validation["score"] > 0.8  # at most 0.976: some opinions are equal; three seeds: 0.976
-    found = result.validation["sources"]["textures"]
-    assert found["srcc"] == pytest.approx(stats.spearmanr(after, truth)[0], abs=1e-9)
-    assert found["plcc"] == pytest.approx(stats.pearsonr(after, truth)[0], abs=1e-5)
+    before = predicted(fitting.build(seed=1), source, refs)
+    after = predicted(fitting.build(head=result.teacher / "fitted.safetensors"), source, refs)
+    assert result.validation["score"] > 0.8  # at most 0.976: some ratings are equal; three seeds: 0.976
+    value = result.validation["sources"]["textures"]
+    assert value["srcc"] == pytest.approx(stats.spearmanr(after, truth)[0], abs=1e-9)
+    assert value["plcc"] == pytest.approx(stats.pearsonr(after, truth)[0], abs=1e-5)
     assert np.sqrt(np.mean((after - truth) ** 2)) < 0.4 * np.sqrt(np.mean((before - truth) ** 2))
     losses = [record["loss"] for record in read_history(tmp_path / "run" / "history.jsonl") if "loss" in record]
     assert losses[-1] < 0.1 * losses[0]
@@ -140,7 +140,7 @@ def test_averaged_weights_are_validated_and_kept_while_present_ones_go_on(source
     rmse = {}
     for name in ("run", "plain"):
         teacher = fitting.build(head=tmp_path / name / "teacher" / "fitted.safetensors", norm=True)
-        rmse[name] = np.sqrt(np.mean((judged(teacher, source, refs) - truth) ** 2))
+        rmse[name] = np.sqrt(np.mean((predicted(teacher, source, refs) - truth) ** 2))
     assert result.validation["sources"]["textures"]["rmse"] == pytest.approx(rmse["run"], abs=1e-6)
     assert abs(rmse["run"] - rmse["plain"]) > 1e-3
 

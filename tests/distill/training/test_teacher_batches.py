@@ -49,21 +49,21 @@ def test_a_batch_has_scores_and_weights_of_what_it_shows(even: Data):
 
 
 def test_crops_take_their_share_of_each_side_anywhere(even: Data):
-    found = views(even.maker(images=ViewSettings(crop_fraction=0.9)), 60)
-    assert {(view.height, view.width) for view in found} == {(72, 86)}
-    assert {view.top for view in found} == set(range(80 - 72 + 1))
-    assert {view.left for view in found} == set(range(96 - 86 + 1))
-    assert 0.4 < np.mean([view.flip for view in found]) < 0.6  # of 360: 0.4 is 3.8 standard deviations away
+    crops_made = views(even.maker(images=ViewSettings(crop_fraction=0.9)), 60)
+    assert {(view.height, view.width) for view in crops_made} == {(72, 86)}
+    assert {view.top for view in crops_made} == set(range(80 - 72 + 1))
+    assert {view.left for view in crops_made} == set(range(96 - 86 + 1))
+    assert 0.4 < np.mean([view.flip for view in crops_made]) < 0.6  # of 360: 0.4 is 3.8 standard deviations away
 
 
 def test_square_crops_fit_into_every_image(data: Data):
-    found = views(data.maker(images=ViewSettings(crop_size=64, horizontal_flip=False)), 100)
-    assert {(view.height, view.width) for view in found} == {(64, 64)}
-    assert not any(view.flip for view in found)
-    lefts = {view.left for view in found if view.number == 0}
+    crops_made = views(data.maker(images=ViewSettings(crop_size=64, horizontal_flip=False)), 100)
+    assert {(view.height, view.width) for view in crops_made} == {(64, 64)}
+    assert not any(view.flip for view in crops_made)
+    lefts = {view.left for view in crops_made if view.number == 0}
     assert lefts <= set(range(96 - 64 + 1))
     assert len(lefts) > 25
-    assert {view.left for view in found if view.number == 2} == {0}  # as wide as the crop
+    assert {view.left for view in crops_made if view.number == 2} == {0}  # as wide as the crop
     wide = ViewSettings(crop_size=90)
     assert wide.crop_of(80, 96) == (80, 90)
     assert ViewSettings(crop_fraction=0.5).crop_of(81, 3) == (40, 2)
@@ -129,8 +129,8 @@ def test_references_are_found_among_duplicates(even: Data, tmp_path: Path):
         copies = [replace(ref, status=Status.DUPLICATE, reason="copy") for ref in refs if not ref.ref_id]
         return [*refs, *copies]
 
-    found = altered(even, tmp_path, change)
-    image, reference = found.reader(comparing()).whole(2)
+    altered_source = altered(even, tmp_path, change)
+    image, reference = altered_source.reader(comparing()).whole(2)
     assert (seen(image).number, seen(reference).number) == (2, 102)
 
 
@@ -152,10 +152,10 @@ def test_an_image_without_a_reference_is_refused(even: Data, tmp_path: Path, kin
         ref_id = "" if kind == "referred to by none" else "f" * 24
         return [refs[0], replace(refs[1], ref_id=ref_id), *refs[2:]]
 
-    found = altered(even, tmp_path, change)
+    altered_source = altered(even, tmp_path, change)
     with pytest.raises(PocketiqaError, match=r"image .*/0\.png of 'coordinates' has no readable reference of its size"):
-        found.reader(comparing())
-    found.reader()  # a teacher that needs none does not care
+        altered_source.reader(comparing())
+    altered_source.reader()  # a teacher that needs none does not care
 
 
 def test_views_of_different_shapes_are_refused(data: Data):

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from tests.helpers.campaign import kills
 from tests.helpers.killing import kill_and_resume
 from tests.helpers.training import texture_pool, texture_store, train_unfinished
 
@@ -13,12 +14,13 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in paths}
 
 
-def test_thirty_kills_leave_no_trace_in_the_result(tmp_path: Path):
+def test_kills_leave_no_trace_in_the_result(tmp_path: Path):
     pool = texture_pool(tmp_path, scenes=6, versions=3)
     texture_store(tmp_path / "labels", pool)
     arguments = [[str(tmp_path), str(tmp_path / name), CHANGES] for name in ("killed", "unbroken")]
-    kills = kill_and_resume(train_unfinished, arguments[0], unbroken_args=arguments[1], kills=30, seed=1)
-    assert kills == 30
+    wanted = kills(30, short=8)
+    hits = kill_and_resume(train_unfinished, arguments[0], unbroken_args=arguments[1], kills=wanted, seed=1)
+    assert hits == wanted
     killed, unbroken = (content(tmp_path / name) for name in ("killed", "unbroken"))
     assert len([name for name in unbroken if name.endswith(".safetensors")]) >= 3 * 2 + 1
     assert killed.keys() == unbroken.keys()

@@ -1,10 +1,16 @@
 """Metrics of a validation, and which of them chooses the checkpoint."""
 
+from typing import cast
+
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from distill.training.validation import correlations
+from distill.data.examples import Examples, LabelTable, Source
+from distill.training.validation import Validator, correlations
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.pool import Pool
 
 
 def test_metrics_agree_with_scipy():
@@ -31,3 +37,41 @@ def test_equal_scores_have_no_error():
     measured = correlations(np.array([0.1, 0.5, 0.9]), np.array([0.1, 0.5, 0.9]))
     assert (measured["n"], measured["rmse"]) == (3, 0.0)
     assert (measured["srcc"], measured["plcc"]) == pytest.approx((1.0, 1.0), abs=1e-15)
+
+
+def validator(targets: list[float], source_of: list[int], selects: list[bool]) -> Validator:
+    """Validation of images whose only input is their own index, in batches of two."""
+    n = len(targets)
+    zeros = np.zeros(n, np.int32)
+    examples = Examples(
+        source=np.array(source_of, np.int16), row=np.arange(n, dtype=np.int32), target=np.array(targets, np.float32),
+        weight=np.ones(n, np.float32), flipped=zeros.astype(bool), window=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
+        shard=zeros - 1, shard_row=zeros,
+    )  # fmt: skip
+    table = LabelTable([], [])
+    sources = [Source(f"s{number}", cast(Pool, None), table, selects=chosen) for number, chosen in enumerate(selects)]
+    chunks = [np.arange(start, min(start + 2, n)) for start in range(0, n, 2)]
+    batches = [(chunk, lambda chunk=chunk: torch.from_numpy(chunk)) for chunk in chunks]
+    return Validator(examples, sources, batches, torch.device("cpu"))
+
+
+def test_each_source_is_measured_alone_and_only_selecting_ones_choose():
+    predictions = torch.tensor([0.1, 0.2, 0.3, 0.9, 0.5, 0.1])
+    result = validator([0.0, 0.5, 1.0, 0.0, 0.5, 1.0], [0, 0, 0, 1, 1, 1], [True, False]).validate(
+        lambda indices: predictions[indices]
+    )
+    assert [result["sources"][name]["srcc"] for name in ("s0", "s1")] == pytest.approx([1.0, -1.0])
+    assert result["score"] == pytest.approx(1.0)
+    both = validator([0.0, 0.5, 1.0, 0.0, 0.5, 1.0], [0, 0, 0, 1, 1, 1], [True, True])
+    assert both.validate(lambda indices: predictions[indices])["score"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_student_that_gives_one_score_to_all_counts_nothing():
+    result = validator([0.0, 0.5, 1.0], [0, 0, 0], [True]).validate(lambda indices: torch.full((len(indices),), 0.5))
+    assert result["score"] == 0.0
+    assert result["sources"]["s0"]["srcc"] is None
+
+
+def test_a_validation_part_that_can_choose_nothing_is_refused():
+    with pytest.raises(PocketiqaError, match=r"3 images, too few with different labels in \['s0'\].*split.validation"):
+        validator([0.5, 0.5, 0.5], [0, 0, 0], [True])

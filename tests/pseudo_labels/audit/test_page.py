@@ -50,7 +50,7 @@ def test_the_page_shows_how_teachers_were_joined(fused: LabelStore, tmp_path: Pa
         error, method = calibration["held_out_rmse"][calibration["method"]], calibration["method"]
         line = f"{own['name']} {agreement} {error:.3f} {own['weight']:.3f} {method} {calibration['n']} {own['scored']}"
         assert line in teachers
-    labelled = text_of(section(html, f"On the {fusion.labelled['n']} images with opinions that all teachers scored, "
+    labelled = text_of(section(html, f"On the {fusion.labelled['n']} images with ratings that all teachers scored, "
                                      f"of {fusion.labelled['groups']} scenes"))  # fmt: skip
     assert f"fused {fusion.labelled['fused']['srcc']:.3f} [" in labelled
     assert not re.search(r"https?://|@import|url\(", html)
@@ -103,8 +103,8 @@ def test_teachers_without_opinions_and_one_alone_have_their_pages(tmp_path: Path
     parts = [teacher_store(tmp_path / str(at), pool, seen(0.1, at), name=f"t{at}").folder for at in range(2)]
     aligned = fuse(parts, tmp_path / "aligned", calibrate="quantile")
     html = page_of(aligned.folder, tmp_path / "page.html")
-    assert "t0 0.100 0.500 aligned by quantiles, without opinions 0 239" in text_of(section(html, "Teachers"))
-    assert "with opinions that all teachers scored" not in html
+    assert "t0 0.100 0.500 aligned by quantiles, without ratings 0 239" in text_of(section(html, "Teachers"))
+    assert "with ratings that all teachers scored" not in html
     alone = fuse(parts[:1], tmp_path / "alone", ratings=ratings_of(pool), rule=KeepRule(min_teachers=1))
     html = page_of(alone.folder, tmp_path / "page.html")
     assert "Teacher against teacher" not in html

@@ -32,9 +32,9 @@ def test_gaussian_blur_is_its_transfer_function(level: int, photo: np.ndarray) -
     expected = np.fft.ifft2(np.fft.fft2(mirrored, axes=(0, 1)) * transfer[..., None], axes=(0, 1)).real
     margin = math.ceil(4 * sigma)
     inside = np.s_[margin : photo.shape[0] - margin, margin : photo.shape[1] - margin]
-    found = gaussian_blur(photo, level / 5, _RNG)[inside].astype(float)
+    measured = gaussian_blur(photo, level / 5, _RNG)[inside].astype(float)
     # A sampled kernel is not the continuous one: below 1 pixel the difference is the sampling.
-    assert np.abs(found - expected[inside]).mean() < (0.9 if sigma < 1 else 0.4)
+    assert np.abs(measured - expected[inside]).mean() < (0.9 if sigma < 1 else 0.4)
 
 
 @pytest.mark.parametrize("radius_px", [1.0, 2.0, 3.3, 8.0])

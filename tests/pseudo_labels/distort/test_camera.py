@@ -24,9 +24,9 @@ def _linear(rgb: np.ndarray) -> np.ndarray:
 
 def _both_ways(operator: Operator, rgb: np.ndarray, severity: float) -> list[np.ndarray]:
     """Results for both sides of the coin, in no particular order."""
-    found = {operator(rgb, severity, np.random.default_rng(seed)).tobytes() for seed in range(12)}
-    assert len(found) == 2
-    return [np.frombuffer(data, np.uint8).reshape(rgb.shape) for data in sorted(found)]
+    distinct = {operator(rgb, severity, np.random.default_rng(seed)).tobytes() for seed in range(12)}
+    assert len(distinct) == 2
+    return [np.frombuffer(data, np.uint8).reshape(rgb.shape) for data in sorted(distinct)]
 
 
 def _chroma(rgb: np.ndarray) -> float:
@@ -46,8 +46,8 @@ def test_blur_keeps_the_light_of_a_lamp() -> None:
 @pytest.mark.parametrize("severity", [0.2, 0.5, 1.0])
 def test_exposure_multiplies_the_light(severity: float) -> None:
     gray = np.tile(np.arange(60, 90, dtype=np.uint8)[None, :, None], (64, 3, 3))
-    found = _both_ways(camera_exposure, gray, severity)
-    ratios = sorted(float(np.median(_linear(one) / _linear(gray))) for one in found)
+    directions = _both_ways(camera_exposure, gray, severity)
+    ratios = sorted(float(np.median(_linear(one) / _linear(gray))) for one in directions)
     stops = EXPOSURE_STOPS * severity
     # Codes are whole numbers: the darkest result has codes near 10, so up to 5 %.
     assert ratios == pytest.approx([2.0**-stops, 2.0**stops], rel=0.05)
@@ -70,9 +70,9 @@ def test_contrast_scales_the_spread_about_the_mean(photo: np.ndarray) -> None:
 
 
 def test_colorfulness_goes_to_gray_or_to_garish(photo: np.ndarray) -> None:
-    found = [_chroma(one) for one in _both_ways(camera_colorfulness, photo, 1.0)]
-    assert min(found) < 0.2
-    assert max(found) > 1.7 * _chroma(photo)
+    values = [_chroma(one) for one in _both_ways(camera_colorfulness, photo, 1.0)]
+    assert min(values) < 0.2
+    assert max(values) > 1.7 * _chroma(photo)
 
 
 def test_sharpness_overshoots_at_edges_only() -> None:

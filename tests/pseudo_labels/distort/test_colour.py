@@ -39,11 +39,11 @@ def test_lab_and_back_is_the_image(photo: np.ndarray) -> None:
 
 def test_colours_outside_srgb_are_clipped_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     wild = np.array([[[50.0, 0, 300], [5, 90, 120], [99, -200, -200], [0, 0, 60]]])
-    found = from_lab(wild)
+    rgb = from_lab(wild)
     assert not recwarn.list
     with pytest.warns(UserWarning, match="negative Z"):
         expected = color.lab2rgb(wild)
-    assert np.allclose(found, 255 * expected, atol=1e-4)
+    assert np.allclose(rgb, 255 * expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])
@@ -172,9 +172,9 @@ def test_sharpening_is_an_unsharp_mask_of_lightness(level: int, photo: np.ndarra
     gray = photo[..., 1:2].repeat(3, axis=2)
     lightness = color.rgb2lab(gray)[..., 0]
     masked = unsharp_mask(lightness, radius=3, amount=SHARPEN_AMOUNT[level], preserve_range=True)
-    found = color.rgb2lab(high_sharpen(gray, level / 5, np.random.default_rng(0)))[..., 0]
+    value = color.rgb2lab(high_sharpen(gray, level / 5, np.random.default_rng(0)))[..., 0]
     # Theirs reaches 4 deviations and mirrors nothing; ours 3. Away from the borders, and relative to the amount.
-    difference = np.abs(found - np.clip(masked, 0, 100))[15:-15, 15:-15]
+    difference = np.abs(value - np.clip(masked, 0, 100))[15:-15, 15:-15]
     assert difference.mean() < 0.2 + 0.1 * SHARPEN_AMOUNT[level]
 
 
@@ -189,9 +189,9 @@ def test_contrast_is_the_spline_through_five_points(level: int) -> None:
     move = CONTRAST_AMOUNT[level] / 4
     seen = set()
     for seed in range(12):
-        found = contrast_change(ramp, level / 5, np.random.default_rng(seed))[0, :, 0].astype(int)
-        direction = 1 if found[200] > 200 else -1
+        measured = contrast_change(ramp, level / 5, np.random.default_rng(seed))[0, :, 0].astype(int)
+        direction = 1 if measured[200] > 200 else -1
         spline = CubicSpline((0, 0.3, 0.5, 0.7, 1), (0, 0.3 - direction * move, 0.5, 0.7 + direction * move, 1))
-        assert np.abs(found - np.clip(255 * spline(np.arange(256) / 255), 0, 255)).max() <= 0.5 + 1e-9
+        assert np.abs(measured - np.clip(255 * spline(np.arange(256) / 255), 0, 255)).max() <= 0.5 + 1e-9
         seen.add(direction)
     assert seen == {1, -1}

@@ -31,5 +31,5 @@ def test_jpeg2000_meets_its_ratio(level: int, photo: np.ndarray) -> None:
 
 def test_jpeg2000_leaves_something_of_the_smallest_image(photo: np.ndarray) -> None:
     small = photo[:64, 60:124]
-    damaged = jpeg2000(small, 1.0, _RNG)
-    assert np.corrcoef(damaged.ravel(), small.ravel())[0, 1] > 0.5
+    distorted = jpeg2000(small, 1.0, _RNG)
+    assert np.corrcoef(distorted.ravel(), small.ravel())[0, 1] > 0.5

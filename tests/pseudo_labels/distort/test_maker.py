@@ -55,7 +55,7 @@ def test_names_come_equally_often(per_image: int) -> None:
 def test_levels_of_each_name_are_spread_over_1_to_5() -> None:
     dealt = plan(IDS, NAMES, 25, seed=3)
     for name in NAMES:
-        levels = [level for pairs in dealt.values() for found, level in pairs if found == name]
+        levels = [level for pairs in dealt.values() for measured, level in pairs if measured == name]
         assert all(1 <= level <= 5 and round(level, 2) == level for level in levels)
         # 40 uses: 8 in each fifth of the range.
         fifths = Counter(min(4, int((level - 1) / 0.8 + 1e-9)) for level in levels)

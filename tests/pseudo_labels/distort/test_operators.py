@@ -36,21 +36,21 @@ SIZES = [(64, 64), (65, 97), (64, 301), (230, 64)]
 
 def _distortion(clean: np.ndarray, name: str, level: float, chance: int = 0) -> float:
     """Mean squared error, with the same chance at every level."""
-    damaged = CATALOGUE[name].apply(clean, level / 5, np.random.default_rng(chance))
-    return float(np.mean((damaged.astype(float) - clean) ** 2))
+    distorted = CATALOGUE[name].apply(clean, level / 5, np.random.default_rng(chance))
+    return float(np.mean((distorted.astype(float) - clean) ** 2))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gives_an_image_of_the_same_kind(name: str, photo: np.ndarray) -> None:
     before = photo.copy()
-    damaged = distort(photo, name, 3, seed=0, image_id="a")
-    assert damaged.shape == photo.shape
-    assert damaged.dtype == np.uint8
-    assert damaged.flags.c_contiguous
-    assert damaged.flags.writeable
-    assert not np.shares_memory(damaged, photo)
+    distorted = distort(photo, name, 3, seed=0, image_id="a")
+    assert distorted.shape == photo.shape
+    assert distorted.dtype == np.uint8
+    assert distorted.flags.c_contiguous
+    assert distorted.flags.writeable
+    assert not np.shares_memory(distorted, photo)
     assert np.array_equal(photo, before)
-    assert not np.array_equal(damaged, photo)
+    assert not np.array_equal(distorted, photo)
 
 
 @pytest.mark.parametrize("name", NAMES)

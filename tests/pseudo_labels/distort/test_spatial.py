@@ -51,13 +51,13 @@ def test_jitter_keeps_the_histogram(photo: np.ndarray) -> None:
 def test_patches_are_copies_from_nearby(level: int) -> None:
     """On a picture whose colour is its place: whatever moved came from at most half a patch away."""
     rows, columns = np.mgrid[0:192, 0:240]
-    places = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
-    moved = non_eccentricity_patch(places, level / 5, _rng()).astype(int)
+    positions = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
+    moved = non_eccentricity_patch(positions, level / 5, _rng()).astype(int)
     side = round(16 * math.sqrt(192 * 240 / KADID_AREA_PX))
-    changed = (moved != places).any(axis=-1)
+    changed = (moved != positions).any(axis=-1)
     assert 0 < changed.sum() <= PATCHES[level] * side**2
     # A patch may be copied from a copy: few are more than two moves away.
-    distance = np.abs(moved - places).max(axis=-1)
+    distance = np.abs(moved - positions).max(axis=-1)
     assert (distance[changed] <= math.ceil(side / 2)).mean() > 0.8
     assert distance.max() <= 4 * math.ceil(side / 2)
 

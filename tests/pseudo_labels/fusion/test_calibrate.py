@@ -29,7 +29,7 @@ def curve(x: FloatArray) -> FloatArray:
 
 
 def sample(n: int, noise: float, seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """Scores of a teacher, and opinions that follow them along ``curve``."""
+    """Scores of a teacher, and ratings that follow them along ``curve``."""
     generator = np.random.default_rng(seed)
     x = generator.uniform(0.2, 0.9, n)
     return x, np.clip(curve(x) + generator.normal(0, noise, n), 0, 1)
@@ -111,7 +111,7 @@ def test_held_out_scores_come_from_fits_without_the_group():
 
 def test_auto_takes_the_curve_for_few_labels_and_the_staircase_where_the_curve_cannot_follow():
     chosen = [calibrate(*sample(30, 0.12, seed=seed))[0] for seed in range(10)]
-    assert sum(found.method == "logistic" for found in chosen) >= 8
+    assert sum(measured.method == "logistic" for measured in chosen) >= 8
     x = np.random.default_rng(6).uniform(0, 1, 3000)
     steps = np.clip(np.floor(x * 3) / 3 + 0.1 + np.random.default_rng(7).normal(0, 0.02, 3000), 0, 1)
     many = calibrate(x, steps)[0]
@@ -126,9 +126,9 @@ def test_a_teachers_own_spread_counts_as_far_as_it_foretells_errors():
     x = generator.uniform(0.1, 0.9, 600)
     honest = generator.choice([0.03, 0.15], 600)
     y = np.clip(x + generator.normal(0, honest), 0, 1)
-    told = calibrate(x, y, spreads=honest, method="logistic")[0]
-    assert told.expected.extra_gain > 0
-    sure, unsure = told.variance([0.5, 0.5], [0.03, 0.15])
+    described = calibrate(x, y, spreads=honest, method="logistic")[0]
+    assert described.expected.extra_gain > 0
+    sure, unsure = described.variance([0.5, 0.5], [0.03, 0.15])
     # A tenth of the expected error never follows the image, so the surest label is not taken at its word.
     assert 0.03**2 < sure < 0.05**2
     assert unsure == pytest.approx(0.15**2, rel=0.3)
@@ -142,13 +142,13 @@ def test_a_teachers_own_spread_counts_as_far_as_it_foretells_errors():
 
 def test_the_calibration_knows_its_agreement_and_survives_json():
     x, y = sample(80, 0.1)
-    found = calibrate(x, y, [f"scene{row // 2}" for row in range(80)])[0]
-    assert (found.n, found.groups) == (80, 40)
-    assert found.agreement is not None
-    assert found.agreement.srcc == pytest.approx(rho(x, y), abs=1e-9)
-    again = Calibration.from_dict(json.loads(canonical_json(found.as_dict())))
-    assert again == found
-    assert again.digest == found.digest != calibrate(x, y)[0].digest
+    value = calibrate(x, y, [f"scene{row // 2}" for row in range(80)])[0]
+    assert (value.n, value.groups) == (80, 40)
+    assert value.agreement is not None
+    assert value.agreement.srcc == pytest.approx(rho(x, y), abs=1e-9)
+    again = Calibration.from_dict(json.loads(canonical_json(value.as_dict())))
+    assert again == value
+    assert again.digest == value.digest != calibrate(x, y)[0].digest
     assert Calibration.from_dict(uncalibrated().as_dict()) == uncalibrated()
 
 
@@ -160,9 +160,9 @@ def test_quantile_alignment_gives_all_teachers_one_distribution_and_keeps_ranks(
     mapped = one.map(first), two.map(second)
     expected = (np.sort(first) + np.sort(second)) / 2
     # 101 knots: between the least and the second knot lie five images.
-    for found in mapped:
-        assert np.abs(np.sort(found) - expected).max() < 0.04
-        assert np.abs(np.sort(found) - expected).mean() < 0.002
+    for measured in mapped:
+        assert np.abs(np.sort(measured) - expected).max() < 0.04
+        assert np.abs(np.sort(measured) - expected).mean() < 0.002
     assert srcc(mapped[0], first) == pytest.approx(1.0, abs=1e-12)
     assert srcc(mapped[1], second) == pytest.approx(1.0, abs=1e-12)
     assert (one.method, one.n) == ("quantile", 0)
@@ -170,15 +170,15 @@ def test_quantile_alignment_gives_all_teachers_one_distribution_and_keeps_ranks(
 
 GOOD = sample(40, 0.1)
 REFUSED = [
-    (GOOD[0][:19], GOOD[1][:19], {}, "scores for 19 images with opinions, of 19 scenes: at least 20 images of 5"),
+    (GOOD[0][:19], GOOD[1][:19], {}, "scores for 19 images with ratings, of 19 scenes: at least 20 images of 5"),
     (*GOOD, {"groups": ["a", "b"] * 20}, "of 2 scenes"),
     (np.full(40, 0.3), GOOD[1], {}, r"'reference' is constant: its 40 scores .* at least 0.001"),
-    (1 - GOOD[0], GOOD[1], {}, r"'reference' is reversed: SRCC -0\.\d\d \[-.*\(n=40\) with the opinions"),
-    (GOOD[0], GOOD[1] * 5, {}, "opinion .* scale it to"),
-    (GOOD[0] * np.nan, GOOD[1], {}, "score nan at place 0"),
-    (GOOD[0], np.full(40, 0.5), {}, "all 40 opinions are 0.5"),
-    (GOOD[0], GOOD[1][:39], {}, "40 scores, 39 opinions"),
-    (*GOOD, {"method": "linear"}, "'linear' is not fitted to opinions: choose one of auto, logistic, isotonic"),
+    (1 - GOOD[0], GOOD[1], {}, r"'reference' is reversed: SRCC -0\.\d\d \[-.*\(n=40\) with the ratings"),
+    (GOOD[0], GOOD[1] * 5, {}, "rating .* scale it to"),
+    (GOOD[0] * np.nan, GOOD[1], {}, "score nan at position 0"),
+    (GOOD[0], np.full(40, 0.5), {}, "all 40 ratings are 0.5"),
+    (GOOD[0], GOOD[1][:39], {}, "40 scores, 39 ratings"),
+    (*GOOD, {"method": "linear"}, "'linear' is not fitted to ratings: choose one of auto, logistic, isotonic"),
 ]
 
 

@@ -99,8 +99,8 @@ def test_a_method_must_go_with_what_is_given():
     check_method("quantile", None)
     for method, given, named in [
         ("magic", None, "'magic' is not known: choose one of auto, logistic, isotonic, quantile, none"),
-        ("isotonic", None, "'isotonic' needs human opinions"),
-        ("none", {"a": 0.5, "b": 0.1}, "'none' uses no opinions, but 2 were given"),
+        ("isotonic", None, "'isotonic' needs ratings"),
+        ("none", {"a": 0.5, "b": 0.1}, "'none' uses no ratings, but 2 were given"),
     ]:
         with pytest.raises(PocketiqaError, match=named):
             check_method(method, given)

@@ -32,7 +32,7 @@ from tests.helpers.killing import kill_and_resume
 from tests.helpers.labelling import shard_bytes
 
 NAN = math.nan
-FRESH = np.arange(120, ROWS)  # rows without opinions
+FRESH = np.arange(120, ROWS)  # rows without ratings
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_better_teacher_weighs_more_and_together_they_beat_each_alone(pool: 
     assert sum(weights.values()) == pytest.approx(1)
     fused = agreement_of(scores_of(store))
     assert fused > max(agreement_of(scores) for scores in noisy.values()) + 0.02
-    # The calibration undid the teachers' common scale (0.2 to 0.8): the labels are on that of the opinions.
+    # The calibration undid the teachers' common scale (0.2 to 0.8): the labels are on that of the ratings.
     error = scores_of(store)[FRESH] - truth()[FRESH]
     assert abs(error.mean()) < 0.03
     assert report.labelled["fused"]["srcc"] > max(own["srcc"] for own in report.labelled["teachers"].values())
@@ -204,10 +204,10 @@ def test_the_keep_rule_drops_with_a_reason_and_the_digest_follows_it(pool: Pool,
     assert report.dropped == {"no_score": 1, "disagreement": 10, "outlier": 10}
     assert {example["row"] for example in report.examples["disagreement"]} <= set(range(200, 210))
     # The feature goes along, row by row, but not that of rows that are not kept.
-    found = np.concatenate([store.shard_features(index)["map"] for index in range(store.spec.shards)])
+    joined = np.concatenate([store.shard_features(index)["map"] for index in range(store.spec.shards)])
     expected = features["map"].astype(np.float16)
     expected[[*dropped, BAD]] = 0
-    assert (found == expected).all()
+    assert (joined == expected).all()
     lax = fuse(folders, tmp_path / "lax", ratings=ratings_of(pool), rule=KeepRule(min_confidence=0.01))
     assert lax.spec.stamp.digest != store.spec.stamp.digest
 
@@ -251,11 +251,9 @@ def test_one_store_is_calibrated_if_asked(pool: Pool, make: Any, tmp_path: Path)
 def test_without_opinions_teachers_are_joined_only_if_asked(method: str, pool: Pool, make: Any, tmp_path: Path):
     first, second = seen(0.1, 1), seen(0.1, 2) ** 3
     folders = [make(first, "a"), make(second, "b")]
-    with pytest.raises(
-        PocketiqaError, match=r"'auto' needs human opinions .* --calibrate quantile .* or --calibrate none"
-    ):
+    with pytest.raises(PocketiqaError, match=r"'auto' needs ratings .* --calibrate quantile .* or --calibrate none"):
         fuse(folders, tmp_path / "out")
-    with pytest.raises(PocketiqaError, match=f"'{method}' uses no opinions, but 120 were given"):
+    with pytest.raises(PocketiqaError, match=f"'{method}' uses no ratings, but 120 were given"):
         fuse(folders, tmp_path / "out", calibrate=method, ratings=ratings_of(pool))
     store = fuse(folders, tmp_path / "out", calibrate=method)
     known = np.arange(ROWS) != BAD

@@ -50,10 +50,10 @@ def silent(_: FloatArray) -> FloatArray:
         (constant, "'odd' is constant: its 239 scores of the pool", "'odd' is constant"),
         (
             reversed_,
-            "'odd' is reversed: SRCC -0.* with the opinions",
+            "'odd' is reversed: SRCC -0.* with the ratings",
             "'odd' is reversed: its mean SRCC with the 2 oth",
         ),
-        (sparse, "'odd' has scores for 18 images with opinions", "'odd' has at most 18 scored images in common"),
+        (sparse, "'odd' has scores for 18 images with ratings", "'odd' has at most 18 scored images in common"),
         (silent, "'odd' has no score for any of 240 images", "'odd' has no score"),
     ],
 )
@@ -142,16 +142,16 @@ def test_rules_and_features_that_cannot_be_are_refused(pool: Pool, make: Any, tm
     assert not out.exists()
 
 
-def test_teachers_that_together_tell_nothing_of_the_opinions_are_refused(pool: Pool, make: Any, tmp_path: Path):
+def test_teachers_that_together_tell_nothing_of_the_ratings_are_refused(pool: Pool, make: Any, tmp_path: Path):
     """Noise that by chance has an SRCC just above 0 is not reversed; the joint score is flat all the same."""
     ratings = ratings_of(pool, range(60))
     rated = [row for row, ref in enumerate(pool) if ref.id in ratings]
-    told = [ratings[pool[row].id] for row in rated]
+    described = [ratings[pool[row].id] for row in rated]
     rng, folders = np.random.default_rng(0), []
     while len(folders) < 3:
         drawn = rng.uniform(size=ROWS)
-        if 0.0 < rho(drawn[rated], told) < 0.02:
+        if 0.0 < rho(drawn[rated], described) < 0.02:
             folders.append(make(drawn, f"noise{len(folders)}"))
-    with pytest.raises(PocketiqaError, match=r"noise0, noise1, noise2 together do not follow the opinions"):
+    with pytest.raises(PocketiqaError, match=r"noise0, noise1, noise2 together do not follow the ratings"):
         fuse(folders, tmp_path / "out", ratings=ratings)
     assert not (tmp_path / "out").exists()

@@ -25,7 +25,7 @@ def tied() -> tuple[np.ndarray, np.ndarray, list[str]]:
 def test_each_resample_equals_the_metric_of_the_repeated_images(tied: tuple[np.ndarray, np.ndarray, list[str]]) -> None:
     x, y, groups = tied
     draws = Draws.of(90, groups, resamples=40, seed=3)
-    found = bootstrap_metrics(x, y, draws)
+    intervals = bootstrap_metrics(x, y, draws)
     mapped, _ = map_to_target(x, y)
     counts = np.concatenate(list(draws.counts())).astype(int)
     for row in range(40):
@@ -40,7 +40,7 @@ def test_each_resample_equals_the_metric_of_the_repeated_images(tied: tuple[np.n
         }
         assert set(expected) == set(METRICS)
         for name, value in expected.items():
-            assert found[name][row] == pytest.approx(value, abs=1e-12), name
+            assert intervals[name][row] == pytest.approx(value, abs=1e-12), name
 
 
 def test_groups_are_drawn_whole(tied: tuple[np.ndarray, np.ndarray, list[str]]) -> None:
@@ -85,9 +85,9 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     generator, truth = np.random.default_rng(7), 6 / np.pi * np.arcsin(0.6 / 2)
     hits = {"srcc": 0, "plcc": 0}
     for trial in range(150):
-        found = bootstrap_metrics(*correlated(80, 0.6, generator), Draws.of(80, resamples=300, seed=trial))
+        intervals = bootstrap_metrics(*correlated(80, 0.6, generator), Draws.of(80, resamples=300, seed=trial))
         for name, value in (("srcc", truth), ("plcc", 0.6)):
-            ends = interval(found[name], 80)
+            ends = interval(intervals[name], 80)
             hits[name] += ends.low <= value <= ends.high
     # Standard error of the share is 1.8 %; percentile intervals of correlations cover slightly too little.
     assert 0.89 <= hits["srcc"] / 150 <= 0.99
@@ -122,23 +122,23 @@ def test_shared_draws_make_differences_sharper_than_separate_ones() -> None:
 
 
 def test_a_constant_model_has_no_interval() -> None:
-    found = bootstrap_metrics(np.full(30, 0.5), np.arange(30.0), Draws.of(30, resamples=20))
+    intervals = bootstrap_metrics(np.full(30, 0.5), np.arange(30.0), Draws.of(30, resamples=20))
     for name in ("srcc", "plcc", "krcc", "plcc_logistic4", "rmse_logistic4"):
-        assert np.isnan(found[name]).all()
-        assert "does not exist in most resamples" in interval(found[name], 30).reason
-    assert np.isfinite(interval(found["rmse"], 30).low)
+        assert np.isnan(intervals[name]).all()
+        assert "does not exist in most resamples" in interval(intervals[name], 30).reason
+    assert np.isfinite(interval(intervals["rmse"], 30).low)
 
 
 def test_too_few_groups_have_no_interval() -> None:
-    found = interval(np.linspace(0, 1, 100), 4)
-    assert np.isnan(found.low)
-    assert "4 groups, at least 5" in found.reason
-    assert found.as_dict() == {"low": None, "high": None, "interval_reason": found.reason}
+    bounds = interval(np.linspace(0, 1, 100), 4)
+    assert np.isnan(bounds.low)
+    assert "4 groups, at least 5" in bounds.reason
+    assert bounds.as_dict() == {"low": None, "high": None, "interval_reason": bounds.reason}
 
 
 def test_nothing_kept() -> None:
-    found = bootstrap_metrics(np.zeros(4), np.zeros(4), Draws.of(4, resamples=3), np.zeros(4, bool))
-    assert all(np.isnan(values).all() for values in found.values())
+    intervals = bootstrap_metrics(np.zeros(4), np.zeros(4), Draws.of(4, resamples=3), np.zeros(4, bool))
+    assert all(np.isnan(values).all() for values in intervals.values())
 
 
 def test_share_above_zero_counts_ties_half() -> None:

@@ -83,25 +83,29 @@ def test_reversed_and_equal_orders_are_the_ends(name: str) -> None:
     ],
 )
 def test_degenerate_input_gives_nan_and_says_why(prediction: object, target: object, reason: str) -> None:
-    found, fit = measure(np.asarray(prediction), np.asarray(target))
+    metrics, fit = measure(np.asarray(prediction), np.asarray(target))
     assert reason in undefined(np.asarray(prediction), np.asarray(target))
     for name in ("srcc", "plcc", "krcc", "plcc_logistic4", "rmse_logistic4"):
-        assert np.isnan(found[name].value), name
-        assert reason in found[name].reason, name
+        assert np.isnan(metrics[name].value), name
+        assert reason in metrics[name].reason, name
     assert reason in fit.reason
-    assert np.isfinite(found["rmse"].value)
-    assert found["srcc"].as_dict() == {"value": None, "n": len(np.asarray(prediction)), "reason": found["srcc"].reason}
+    assert np.isfinite(metrics["rmse"].value)
+    assert metrics["srcc"].as_dict() == {
+        "value": None,
+        "n": len(np.asarray(prediction)),
+        "reason": metrics["srcc"].reason,
+    }
 
 
 def test_no_images_at_all() -> None:
-    found, _ = measure([], [])
-    assert all(np.isnan(one.value) and one.n == 0 and one.reason for one in found.values())
+    metrics, _ = measure([], [])
+    assert all(np.isnan(one.value) and one.n == 0 and one.reason for one in metrics.values())
 
 
 def test_five_images_are_too_few_for_the_mapping_only() -> None:
-    found, _ = measure([1, 2, 3, 4, 5], [1, 3, 2, 5, 4])
-    assert np.isfinite(found["srcc"].value)
-    assert "at least 6 are needed to fit four parameters" in found["plcc_logistic4"].reason
+    metrics, _ = measure([1, 2, 3, 4, 5], [1, 3, 2, 5, 4])
+    assert np.isfinite(metrics["srcc"].value)
+    assert "at least 6 are needed to fit four parameters" in metrics["plcc_logistic4"].reason
 
 
 @pytest.mark.parametrize(
@@ -119,11 +123,11 @@ def test_mistakes_are_refused(prediction: object, target: object, words: str) ->
 
 
 def test_measure_repeats_the_single_functions(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    found, _ = measure(*pair)
-    assert list(found) == list(METRICS)
+    metrics, _ = measure(*pair)
+    assert list(metrics) == list(METRICS)
     for name, metric in METRICS.items():
-        assert found[name].value == pytest.approx(metric(*pair), abs=1e-12)
-        assert found[name].n == 200
+        assert metrics[name].value == pytest.approx(metric(*pair), abs=1e-12)
+        assert metrics[name].n == 200
 
 
 def test_the_mapping_never_costs_correlation(pair: tuple[np.ndarray, np.ndarray]) -> None:

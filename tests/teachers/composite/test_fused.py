@@ -25,9 +25,8 @@ from pseudo_labels.photos import bundled_photographs
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status, confidence
 from pseudo_labels.store import LabelStore
-from teachers.base import Item, check_teacher, shapes
+from teachers.base import Item, check_teacher, pack, shapes, unpack
 from teachers.composite.fused import FusedTeacher
-from teachers.composite.items import pack, unpack
 from teachers.composite.multi_view import MultiView
 from teachers.label import label
 from teachers.registry import build_teacher
@@ -51,8 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pool(folder: Path) -> Pool:
     """The bundled photographs, some of them wider than others, and three distorted versions of each."""
     (folder / "photographs").mkdir()
-    for place, (name, path) in enumerate(bundled_photographs().items()):
-        image = Image.open(path).convert("RGB").resize((128 if place % 4 == 0 else 80, 72))
+    for position, (name, path) in enumerate(bundled_photographs().items()):
+        image = Image.open(path).convert("RGB").resize((128 if position % 4 == 0 else 80, 72))
         image.save(folder / "photographs" / f"{name}.png")
     clean = build_pool([str(folder / "photographs")], folder / "clean")
     return build_synthetic_pool(clean, folder / "synthetic", per_image=3)
@@ -70,7 +69,7 @@ def labelled(pool: Pool, out: Path, entry: Mapping[str, Any], features: bool = F
 
 
 def ratings_of(pool: Pool, parts: list[LabelStore]) -> dict[str, float]:
-    """Opinions between those of the teachers, so that both can be calibrated."""
+    """Ratings between those of the teachers, so that both can be calibrated."""
     scores = np.stack([store.labels()["score"].to_numpy() for store in parts])
     known = np.isfinite(scores).all(axis=0)
     ranks = sum(rankdata(own[known]) for own in scores)
@@ -102,8 +101,8 @@ def build(store: LabelStore, **more: Any) -> FusedTeacher:
 
 def check_alike(store: LabelStore, live: LabelStore) -> list[dict[str, Any]]:
     """Every row of the fused store against what the live teacher labelled; rows of the former."""
-    rows, found = store.labels().to_pylist(), live.labels().to_pylist()
-    for row, own in zip(rows, found, strict=True):
+    rows, both = store.labels().to_pylist(), live.labels().to_pylist()
+    for row, own in zip(rows, both, strict=True):
         assert (row["id"], row["status"] == "ok") == (own["id"], own["status"] == "ok"), (row, own)
         if row["status"] == "ok":
             assert [own[name] for name in ("score", "score_std", "confidence")] == pytest.approx(
@@ -201,10 +200,10 @@ def test_it_may_judge_several_views(store: LabelStore):
 
 
 def test_evaluation_judges_by_it(pool: Pool, store: LabelStore):
-    judge = open_predictor("fused", options=entry_of(store)["options"], device="cpu")
-    assert judge.name == "fused"
+    predictor = open_predictor("fused", options=entry_of(store)["options"], device="cpu")
+    assert predictor.name == "fused"
     row = next(at for at, status in enumerate(store.labels()["status"].to_pylist()) if status == "ok")
-    assert judge.score(pool.load(pool[row]), None) == pytest.approx(store.labels()["score"][row].as_py(), abs=1e-5)
+    assert predictor.score(pool.load(pool[row]), None) == pytest.approx(store.labels()["score"][row].as_py(), abs=1e-5)
 
 
 def test_a_student_learns_its_word_of_each_view(store: LabelStore):
@@ -215,21 +214,21 @@ def test_a_student_learns_its_word_of_each_view(store: LabelStore):
     items = [live.prepare(view) for view in views]
     live.learn_scale(items, batch_size=2)
     pixels, ones = torch.zeros(len(views), 56, 56, 3, dtype=torch.uint8), torch.ones(len(views))
-    found = live.relabel(Batch(pixels, ones, ones, torch.ones(len(views), 2), items=items))
+    labels = live.relabel(Batch(pixels, ones, ones, torch.ones(len(views), 2), items=items))
     alone = build(store)
     said = [alone([alone.preprocess(view, None)]) for view in views]
     known = [bool(output.score.isfinite()) for output in said]
     assert known[0]
     assert not known[-1]
-    for place, output in enumerate(said):
-        if known[place]:
+    for position, output in enumerate(said):
+        if known[position]:
             assert output.score_std is not None
-            assert float(found.target[place]) == pytest.approx(float(output.score), abs=1e-5)
-            assert float(found.weight[place]) == pytest.approx(confidence(float(output.score_std)), abs=1e-5)
+            assert float(labels.target[position]) == pytest.approx(float(output.score), abs=1e-5)
+            assert float(labels.weight[position]) == pytest.approx(confidence(float(output.score_std)), abs=1e-5)
         else:
-            assert (float(found.target[place]), float(found.weight[place])) == (0.0, 0.0)
-    assert found.feature is not None
-    assert found.feature.isfinite().all()
+            assert (float(labels.target[position]), float(labels.weight[position])) == (0.0, 0.0)
+    assert labels.feature is not None
+    assert labels.feature.isfinite().all()
 
 
 def test_an_image_that_no_teacher_can_judge_keeps_its_status(store: LabelStore):

@@ -75,12 +75,12 @@ def ramp(height: int, width: int) -> np.ndarray:
 
 def corners(image: np.ndarray, views: Views) -> list[tuple[int, int]]:
     """Top and left of each crop of a ramp, as its pixels say; proves that the crops are cut out of it unaltered."""
-    found = []
+    values = []
     for crop in view_images(image, views)[1:]:
         top, left = int(crop[0, 0, 0]), int(crop[0, 0, 1])
         np.testing.assert_array_equal(crop, image[top : top + crop.shape[0], left : left + crop.shape[1]])
-        found.append((top, left))
-    return found
+        values.append((top, left))
+    return values
 
 
 @pytest.mark.parametrize("crops", [0, 1, 2, 3, 4, 5, 6, 9, 20, MOST_CROPS])
@@ -93,14 +93,14 @@ def test_crops_lie_inside_and_symmetric_about_the_centre(crops: int, fraction: f
         assert len(cut) == views.count == crops + 1
         sides = (max(1, round(fraction * height)), max(1, round(fraction * width)))
         assert {crop.shape[:2] for crop in cut[1:]} <= {sides}
-        found = np.array(corners(image, views), int).reshape(-1, 2)
-        turned = np.array([height - sides[0], width - sides[1]]) - found
+        measured = np.array(corners(image, views), int).reshape(-1, 2)
+        turned = np.array([height - sides[0], width - sides[1]]) - measured
         # A crop cannot lie in the middle of an odd room: a pixel of rounding.
-        distance = np.abs(found[:, None] - turned[None]).max(2, initial=0)
+        distance = np.abs(measured[:, None] - turned[None]).max(2, initial=0)
         assert (distance.min(1, initial=1000) <= 1).all()
         if crops > 1:  # the outermost touch all borders
-            assert found.min(0).tolist() == [0, 0]
-            assert found.max(0).tolist() == [height - sides[0], width - sides[1]]
+            assert measured.min(0).tolist() == [0, 0]
+            assert measured.max(0).tolist() == [height - sides[0], width - sides[1]]
 
 
 def test_one_crop_is_central_and_four_and_five_take_the_corners():
@@ -113,8 +113,8 @@ def test_one_crop_is_central_and_four_and_five_take_the_corners():
 
 @pytest.mark.parametrize("crops", [2, 3, 6, 7, 8, 9, 12, 16, 40, MOST_CROPS])
 def test_any_number_of_crops_is_spread_more_evenly_than_by_chance(crops: int):
-    def nearest(places: np.ndarray) -> float:
-        return (np.linalg.norm(places[:, None] - places[None], axis=2) + 1000 * np.eye(crops)).min()
+    def nearest(positions: np.ndarray) -> float:
+        return (np.linalg.norm(positions[:, None] - positions[None], axis=2) + 1000 * np.eye(crops)).min()
 
     rng = np.random.default_rng(0)
     by_chance = [nearest(rng.uniform(0, 100, (crops, 2))) for _ in range(200)]
@@ -214,9 +214,9 @@ def test_a_score_does_not_depend_on_batch_or_order():
     together, backwards = teacher(items), teacher(items[::-1])
     for row, item in enumerate(items):
         alone = teacher([item])
-        for output, place in ((together, row), (backwards, 6 - row)):
-            assert output.score[place].item() == pytest.approx(alone.score.item(), abs=1e-6)
-            assert spread_of(output)[place].item() == pytest.approx(spread_of(alone).item(), abs=1e-6)
+        for output, position in ((together, row), (backwards, 6 - row)):
+            assert output.score[position].item() == pytest.approx(alone.score.item(), abs=1e-6)
+            assert spread_of(output)[position].item() == pytest.approx(spread_of(alone).item(), abs=1e-6)
 
 
 def test_it_is_a_teacher_with_the_identity_of_the_inner_one_and_its_views():
@@ -298,7 +298,7 @@ def test_sam_judges_the_views_as_it_would_judge_them_alone():
     image = photograph("cat", 96)
     output = teacher([teacher.preprocess(image, None)] * 2)
     alone = [inner([inner.preprocess(view, None)]) for view in view_images(image, views)]
-    scores = np.array([float(judged.score[0]) for judged in alone])
+    scores = np.array([float(predicted.score[0]) for predicted in alone])
     assert scores.std() > 0
     np.testing.assert_allclose(output.score, [scores.mean()] * 2, atol=1e-6)
     np.testing.assert_allclose(spread_of(output), [scores.std()] * 2, atol=1e-6)
@@ -309,16 +309,16 @@ def test_sam_judges_the_views_as_it_would_judge_them_alone():
 def test_a_reference_is_cut_and_mirrored_alike():
     clean = photograph("astronaut", 100)
     noise = np.random.default_rng(0).normal(0, 1, clean.shape) * np.linspace(0, 40, clean.shape[1])[None, :, None]
-    damaged = (clean + noise).clip(0, 255).astype(np.uint8)  # more and more to the right
+    distorted = (clean + noise).clip(0, 255).astype(np.uint8)  # more and more to the right
     inner, views = build_reference(metrics="gmsd,mdsi"), Views(4, 0.7, flips=True)
     teacher = MultiView(inner, views)
-    output = teacher([teacher.preprocess(damaged, clean)])
-    pairs = zip(view_images(damaged, views), view_images(clean, views), strict=True)
+    output = teacher([teacher.preprocess(distorted, clean)])
+    pairs = zip(view_images(distorted, views), view_images(clean, views), strict=True)
     alone = [inner([inner.preprocess(*pair)]) for pair in pairs]
-    scores = np.array([float(judged.score[0]) for judged in alone])
-    own = np.array([float(spread_of(judged)[0]) for judged in alone])
+    scores = np.array([float(predicted.score[0]) for predicted in alone])
+    own = np.array([float(spread_of(predicted)[0]) for predicted in alone])
     left, right = scores[1], scores[2]
-    assert left > right + 0.05  # the views see different damage
+    assert left > right + 0.05  # the views see different distortion
     assert float(output.score[0]) == pytest.approx(scores.mean(), abs=1e-6)
     assert float(spread_of(output)[0]) == pytest.approx(math.sqrt(scores.var() + np.mean(own**2)), abs=1e-6)
     # Only where both are cut at the same place are all views equal, which scores 1 exactly.

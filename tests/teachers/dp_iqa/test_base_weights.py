@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.dp_iqa.base_weights import find_folder, load_base, load_official, refuse_other_families
+from teachers.dp_iqa.base_weights import load_base, load_official, refuse_other_families
 from teachers.dp_iqa.model import DpIqa
 from teachers.dp_iqa.variants import VARIANTS, build_unet
 from tests.teachers.dp_iqa.official import by_hand, published
@@ -101,8 +101,8 @@ def change(path: Path, **values: Any) -> None:
         ("part", r"has no unet/ \(it holds text_encoder, tokenizer, vae\): fetch unet/\* and vae/\*"),
         ("weights", r"unet has no weights \(it holds config.json\): the download is incomplete"),
         ("config", r"no configuration of the unet \(an incomplete download\?\) at"),
-        ("cut", r"diffusion_pytorch_model.safetensors is cut off or damaged"),
-        ("empty", r"diffusion_pytorch_model.safetensors is cut off or damaged"),
+        ("cut", r"diffusion_pytorch_model.safetensors is cut off or corrupt"),
+        ("empty", r"diffusion_pytorch_model.safetensors is cut off or corrupt"),
         ("tensor", r"unet does not fit the model: it lacks conv_in.bias;"),
         ("foreign", r"unet does not fit the model: it has the foreign lora.weight;"),
         ("shape", r"it has conv_in.bias of shape \[3\] instead of \[16\];"),
@@ -148,56 +148,6 @@ def test_a_distilled_unet_with_fewer_blocks_and_no_middle_is_taken(folder: Path)
     unet, _ = load_base(folder)
     assert unet.mid_block is None
     assert len(unet.up_blocks) == 3
-
-
-NAME = "owner/some-model"
-
-
-def find(name: str | Path, **options) -> Path:
-    return find_folder(name, option="weights", patterns=("unet/*", "vae/*"), **options)
-
-
-def test_a_folder_is_taken_as_it_is(tmp_path: Path):
-    assert find(tmp_path) == tmp_path
-
-
-def test_a_repository_is_read_from_the_folder_for_weights(tmp_path: Path):
-    local = tmp_path / "weights" / "some-model"
-    local.mkdir(parents=True)
-    assert find(NAME) == local
-
-
-def test_a_repository_is_read_from_the_hubs_cache(tmp_path: Path):
-    repository = tmp_path / "hub" / "models--owner--some-model"
-    snapshot = repository / "snapshots" / ("0" * 40)
-    (snapshot / "unet").mkdir(parents=True)
-    (snapshot / "unet" / "config.json").write_text("{}")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    assert find(NAME) == snapshot
-
-
-def test_missing_weights_are_named_with_the_folder_to_put_them_in(tmp_path: Path):
-    with pytest.raises(PocketiqaError, match=r"no weights of owner/some-model.*fetch unet/\*, vae/\* of") as caught:
-        find(NAME)
-    assert str(tmp_path / "weights" / "some-model") in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_failed_download_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PocketiqaError, match=r"owner/some-model could not be fetched.*check the network") as caught:
-        find(NAME, download=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_and_nonsense_are_refused(tmp_path: Path):
-    path = tmp_path / "v1-5-pruned.safetensors"
-    path.write_bytes(b"")
-    with pytest.raises(PocketiqaError, match="a folder in the diffusers layout is needed"):
-        find(path)
-    with pytest.raises(PocketiqaError, match="'no such thing': no such folder, and no repository name"):
-        find("no such thing")
 
 
 @pytest.fixture(scope="module")

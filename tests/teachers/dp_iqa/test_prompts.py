@@ -16,12 +16,12 @@ from teachers.dp_iqa.prompts import (
     PromptBank,
     TextEncoder,
     encoder_digest,
-    has_projection,
     load_bank,
     prompt_bank,
     save_bank,
     stand_in_bank,
 )
+from teachers.needs import has_projection
 
 
 def test_there_are_1485_different_prompts():

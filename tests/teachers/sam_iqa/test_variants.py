@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pseudo_labels.errors import PocketiqaError
-from teachers.sam_iqa.variants import VARIANTS, find_checkpoint, load_vit, read_checkpoint
+from teachers.needs import find_sam_checkpoint
+from teachers.sam_iqa.variants import VARIANTS, load_vit, read_checkpoint
 from tests.teachers.sam_iqa.tiny_sam import random_vit
 
 Content = dict[str, Any]
@@ -39,10 +40,10 @@ def test_missing_weights_are_named_with_file_and_folder(tmp_path: Path, monkeypa
     for given, folder in [(None, tmp_path / "elsewhere"), (tmp_path, tmp_path)]:
         expected = f"no SAM weights at {folder / 'sam_vit_l_0b3195.pth'}: fetch sam_vit_l_0b3195.pth .* put it there"
         with pytest.raises(PocketiqaError, match=expected) as caught:
-            find_checkpoint("vit_l", given)
+            find_sam_checkpoint("vit_l", given)
         assert "\n" not in str(caught.value)
     with pytest.raises(PocketiqaError, match="'tiny' has no official weights: give weights=FILE, or pretrained=False"):
-        find_checkpoint("tiny", None)
+        find_sam_checkpoint("tiny", None)
 
 
 def test_weights_may_be_a_folder_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -50,10 +51,10 @@ def test_weights_may_be_a_folder_or_a_file(tmp_path: Path, monkeypatch: pytest.M
     official.touch()
     own.touch()
     monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path))
-    assert find_checkpoint("vit_b", None) == official
+    assert find_sam_checkpoint("vit_b", None) == official
     monkeypatch.delenv("POCKETIQA_WEIGHTS")
-    assert find_checkpoint("vit_b", tmp_path) == official
-    assert find_checkpoint("vit_b", own) == own
+    assert find_sam_checkpoint("vit_b", tmp_path) == official
+    assert find_sam_checkpoint("vit_b", own) == own
 
 
 def change(key: str, value: torch.Tensor | None) -> Callable[[Content], Any]:
@@ -108,7 +109,7 @@ def test_half_a_download_is_refused(fraction: float, checkpoint: Path, tmp_path:
     data = checkpoint.read_bytes()
     path = tmp_path / "half.pth"
     path.write_bytes(data[: int(fraction * len(data))])
-    with pytest.raises(PocketiqaError, match=r"(is cut off or damaged|is no torch checkpoint) .*: fetch it again"):
+    with pytest.raises(PocketiqaError, match=r"(is cut off or corrupt|is no torch checkpoint) .*: fetch it again"):
         load_vit("tiny", path)
 
 

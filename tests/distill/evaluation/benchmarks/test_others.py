@@ -1,6 +1,8 @@
 """AGIQA-3K, BIQ2021 in both forms, and CSV files of one's own ratings."""
 
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 
@@ -120,5 +122,78 @@ def test_wrong_csv_files_are_refused_with_the_reason(tmp_path: Path, text: str, 
 
 def test_own_csv_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
-    with pytest.raises(PocketiqaError, match="cannot be read as CSV"):
+    with pytest.raises(PocketiqaError, match=r"cannot be read as text: byte 0 \(0x89\) is not utf-8"):
         load_benchmark(f"csv:{tmp_path / 'mine.csv'}")
+
+
+# --- one picture in several spellings
+
+Form = Literal["NFC", "NFD"]
+
+
+def rated(tmp_path: Path, *names: str) -> str:
+    (tmp_path / "images").mkdir(exist_ok=True)
+    lines = [f'"{name}",{number / 10}' for number, name in enumerate(names)]
+    return write(tmp_path / "mine.csv", "\n".join(["image,mos", *lines]))
+
+
+@pytest.mark.parametrize(
+    "other", ["./images/a.png", "images//a.png", "images/./a.png", "images/x/../a.png", "images\\a.png", "images/A.PNG"]
+)
+def test_a_picture_in_two_spellings_is_refused(tmp_path: Path, other: str) -> None:
+    spec = rated(tmp_path, "images/a.png", "b.png", other)
+    (tmp_path / "images/a.png").write_bytes(b"x")
+    # As on a disk that takes upper and lower case for the same.
+    if not (tmp_path / "images/A.PNG").exists():
+        (tmp_path / "images/A.PNG").hardlink_to(tmp_path / "images/a.png")
+    (tmp_path / "images/x").mkdir()
+    with pytest.raises(PocketiqaError, match=r"'images/a.png'.*; remove one of the two rows"):
+        load_benchmark(spec)
+
+
+def test_pictures_that_differ_in_case_alone_are_two(tmp_path: Path) -> None:
+    spec = rated(tmp_path, "images/a.png", "images/A.png")
+    (tmp_path / "images/a.png").write_bytes(b"x")
+    if (tmp_path / "images/A.png").exists():
+        pytest.skip("this disk takes upper and lower case for the same")
+    (tmp_path / "images/A.png").write_bytes(b"y")
+    assert len(load_benchmark(spec).rows) == 2
+
+
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC")])
+def test_names_are_matched_in_any_unicode_form(tmp_path: Path, written: Form, stored: Form) -> None:
+    names = ["été/Å1.png", "été/が2.png", "plain.png"]
+    spec = rated(tmp_path, *(normalize(written, f"images/{name}") for name in names))
+    for name in names:
+        file = tmp_path / "images" / normalize(stored, name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(name.encode())
+    rows = load_benchmark(spec).rows
+    assert [Path(row.path).read_bytes().decode() for row in rows] == names
+    assert [row.id for row in rows] == [normalize(written, f"images/{name}") for name in names]
+
+
+def test_one_picture_in_two_unicode_forms_is_refused(tmp_path: Path) -> None:
+    spec = rated(tmp_path, normalize("NFC", "images/été.png"), normalize("NFD", "images/été.png"))
+    (tmp_path / "images" / normalize("NFC", "été.png")).write_bytes(b"x")
+    with pytest.raises(PocketiqaError, match="listed twice"):
+        load_benchmark(spec)
+
+
+def test_paths_of_windows(tmp_path: Path) -> None:
+    spec = rated(tmp_path, "images\\a.png", "images\\b\\c.png", "odd\\name.png")
+    (tmp_path / "odd\\name.png").write_bytes(b"x")
+    rows = load_benchmark(spec).rows
+    assert [row.id for row in rows] == ["images/a.png", "images/b/c.png", "odd\\name.png"]
+    assert [Path(row.path) for row in rows] == [tmp_path / row.id for row in rows]
+    for name in ("C:\\photos\\a.png", "c:/a.png", "\\\\server\\a.png"):
+        with pytest.raises(PocketiqaError, match=r"row 1: .* is an absolute path of Windows; write paths relative"):
+            load_benchmark(rated(tmp_path, name))
+
+
+def test_a_flag_is_yes_or_no_and_nothing_else(tmp_path: Path) -> None:
+    text = "image,mos,near_train\na.png,0,TRUE\nb.png,0,1\nc.png,0,no\nd.png,0,\n"
+    rows = load_benchmark(write(tmp_path / "mine.csv", text)).rows
+    assert [row.near_training for row in rows] == [True, True, False, False]
+    with pytest.raises(PocketiqaError, match="data row 1: near_train is 'x', known: 1 and 0"):
+        load_benchmark(write(tmp_path / "mine.csv", "image,mos,near_train\na.png,0,x\n"))

@@ -83,3 +83,85 @@ def test_missing_files_are_named_with_where_to_get_them(tmp_path: Path, name: st
     with pytest.raises(PocketiqaError, match=message) as caught:
         load_benchmark(f"{name}:{tmp_path}")
     assert "\n" not in str(caught.value)
+
+
+# --- tables as other programs write them
+
+PLAIN = [{"image": "a, b.png", "mos": "0.25"}, {"image": "ü.png", "mos": "0.5"}]
+
+
+SPELLINGS = {
+    "comma": 'image,mos\n"a, b.png",0.25\nü.png,0.5\n',
+    "semicolon": "image;mos\na, b.png;0.25\nü.png;0.5\n",
+    "tab": "image\tmos\na, b.png\t0.25\nü.png\t0.5\n",
+    "bar": "image|mos\na, b.png|0.25\nü.png|0.5\n",
+    "sep=": "sep=;\r\nimage;mos\r\na, b.png;0.25\r\nü.png;0.5\r\n",
+    "sep= of another": "sep=:\nimage:mos\na, b.png:0.25\nü.png:0.5\n",
+    "decimal comma": "image;mos\na, b.png;0,25\nü.png;0,5\n",
+    "quoted decimal comma": 'image,mos\n"a, b.png","0,25"\n"ü.png","0,5"\n',
+    "capitals": '\n Image ,MOS\n"a, b.png",0.25\nü.png,0.5\n',
+    "old Mac": 'image,mos\r"a, b.png",0.25\rü.png,0.5\r',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_table_reads_alike_as_other_programs_write_it(tmp_path: Path, spelling: str, encoding: str) -> None:
+    (tmp_path / "mos.csv").write_bytes(SPELLINGS[spelling].lstrip("\n" * (encoding != "utf-8")).encode(encoding))
+    assert read_csv(tmp_path / "mos.csv", ["image", "mos"]) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,mos,mos\na.png,1,2\n", "has 'mos' as columns 2 and 3: rename or remove all but one"),
+        ("image,MOS,mos\na.png,1,2\n", "has 'mos' as columns 2 and 3"),
+        ("image,mos,group,Group\na.png,1,x,y\n", "has 'group' as columns 3 and 4"),
+        ("image,mos\na.png,0,5\n", "data row 1: 3 values for 2 columns; put values .* in quotation marks"),
+        ("image;mos\na.png;1,512\nb.png;1,498\n", "mos '1,512' may be 1.512 or 1512"),
+        ("a.png,0.5\nb.png,0.7\n", "lacks the column 'image': it has a.png, 0.5; its first line must name the columns"),
+        ("photo mos\na.png 0.5\n", "lacks the column 'image': it has photo mos$"),
+        ('image,mos\na.png,1\n"b.png,2\nc.png,3\n', "row 3, counted with the header: .*is a quotation mark lost"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
+        ("<!DOCTYPE html><html></html>", "a web page"),
+        ("PK\x03\x04", "an Excel file, it seems: save its sheet as CSV in UTF-8"),
+    ],
+)
+def test_a_table_that_leaves_a_doubt_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mos.csv").write_text(text)
+    with pytest.raises(PocketiqaError, match=message) as caught:
+        read_csv(tmp_path / "mos.csv", ["image", "mos"], ["group"])
+    assert "\n" not in str(caught.value)
+
+
+def test_latin_1_is_refused_with_the_byte(tmp_path: Path) -> None:
+    (tmp_path / "mos.csv").write_bytes("image,mos\nété.png,1\n".encode("latin-1"))
+    with pytest.raises(PocketiqaError, match=r"byte 10 \(0xe9\) is not utf-8; save the file as CSV in UTF-8"):
+        read_csv(tmp_path / "mos.csv", ["image", "mos"])
+
+
+def test_columns_that_are_not_asked_for_may_repeat_or_lack_a_name(tmp_path: Path) -> None:
+    (tmp_path / "mos.csv").write_text(",image,mos,note,note,\n0,a.png,1,x,y,\n1,b.png,2\n,,,,,\n")
+    rows = read_csv(tmp_path / "mos.csv", ["image", "mos"])
+    assert [(row["image"], row["mos"]) for row in rows] == [("a.png", "1"), ("b.png", "2")]
+
+
+def test_decimals_of_both_kinds_in_one_column_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mos.csv").write_text("image;mos\na.png;0,5\nb.png;0.7\n")
+    (row, _) = read_csv(tmp_path / "mos.csv", ["image", "mos"])
+    with pytest.raises(PocketiqaError, match="write all decimals of a column with points, or all with commas"):
+        number(row, "mos", path=Path("mos.csv"), position=0)
+    with pytest.raises(PocketiqaError, match="mos is '1_0'"):
+        number({"mos": "1_0"}, "mos", path=Path("mos.csv"), position=0)
+
+
+def test_a_sheet_follows_the_same_rules(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["Image", "MOS"], ["a.png", "0,25"], ["b.png", "0,5"]):
+        book.worksheets[0].append(row)
+    book.save(tmp_path / "mos.xlsx")
+    assert [row["mos"] for row in read_sheet(tmp_path / "mos.xlsx", None, ["image", "mos"])] == ["0.25", "0.5"]
+    book.worksheets[0]["C1"] = "mos"
+    book.save(tmp_path / "mos.xlsx")
+    with pytest.raises(PocketiqaError, match="has 'mos' as columns 2 and 3"):
+        read_sheet(tmp_path / "mos.xlsx", None, ["image", "mos"])
