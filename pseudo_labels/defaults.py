@@ -9,6 +9,11 @@ kind of features."""
 NEAR_DUPLICATE_DISTANCE = 4
 """Bits of the 64-bit difference hash up to which two images count as one scene."""
 
+# With more bits, the bands by which near duplicates are looked up get so short (64 / 12 bits and less) that many of all
+# pairs share one and must be compared.
+MAX_NEAR_DUPLICATE_DISTANCE = 10
+"""Largest number of bits that can be asked for."""
+
 MAX_PIXELS = 100_000_000
 """Images with more pixels (width times height) are refused before anything is decoded."""
 

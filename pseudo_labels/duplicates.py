@@ -18,14 +18,13 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pseudo_labels.defaults import MAX_NEAR_DUPLICATE_DISTANCE as MAX_DISTANCE
 from pseudo_labels.errors import PocketiqaError
 
 HASH_BITS = 64
 # Both limits tell the flat pictures from the photographs of ``tests/pseudo_labels/test_duplicates.py``.
 FLAT_SPAN = 12
 FLAT_BITS = 6
-# With more bits, bands get so short (64 / 12 bits and less) that many of all pairs share one and must be compared.
-MAX_DISTANCE = 10
 _PAIRS_AT_ONCE = 1 << 20  # 8 MB of compared hashes
 _BITS_OF_16 = np.array([value.bit_count() for value in range(1 << 16)], dtype=np.uint8)
 

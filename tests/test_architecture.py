@@ -38,7 +38,6 @@ BORDER = {
     "distill/evaluation/targets.py",
     "distill/leakage/extractor.py",
     "distill/leakage/extractors.py",  # as are features without a network
-    "distill/study/worker.py",  # the process that starts the runs of a study stays small
     "distill/terminal/summaries.py",
     "students/registry.py",  # torchvision is imported for the published student alone
     "students/storage.py",

@@ -1,11 +1,12 @@
 """Comparisons: a YAML file that names a benchmark, and the models that are evaluated on it."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, todays_tree, validated
 from distill.recipe.recipe import find_recipe
 from distill.recipe.settings import Settings
 from distill.recipe.stages import SplitName
@@ -47,7 +48,7 @@ class Row(Settings):
         name: name of the row in table and plots.
         models: names or paths as for ``pocketiqa evaluate``; several are repeats of one training with other seeds.
         options: options of a teacher.
-        time: measure milliseconds from file to score, on one core.
+        time: measure milliseconds from file to score, reading of the file included, on one core.
         parameters: number of parameters of the model, where the file does not say.
         published: figure that others published, in place of all these.
         make: command that makes the models, for the message when one is missing.
@@ -60,6 +61,11 @@ class Row(Settings):
     parameters: int | None = None
     published: Published | None = None
     make: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The name as part of the names of its folders."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or "row"
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -112,6 +118,13 @@ class Comparison(Settings):
             raise ValueError("no row has 'models': at least one must be measured here")
         if len(set(every)) < len(every):
             raise ValueError(f"rows have the names {', '.join(every)}: give each its own")
+        # Each would find the predictions of the other in its folder, and predict again in every call.
+        owner: dict[str, str] = {}
+        for row in self.rows:
+            if row.models and (other := owner.setdefault(row.slug, row.name)) != row.name:
+                raise ValueError(
+                    f"rows {other!r} and {row.name!r} would have one folder, {row.slug!r}: call one of them otherwise"
+                )
         for name in [*self.plotted, *(part for gain in self.gains for part in (gain.row, gain.over))]:
             if name not in measured:
                 raise ValueError(f"{name!r} is no row that is measured here: choose {', '.join(measured) or 'none'}")
@@ -130,7 +143,8 @@ def load_comparison(name: str, settings: list[str], out: Path | None = None) -> 
         PocketiqaError: no such file, not YAML, an unknown key or a value that does not fit; names the key.
     """
     path = find_recipe(name)
-    tree = apply_settings(read_yaml(path, "comparison"), parse_settings(settings))
+    tree = todays_tree(Comparison, read_yaml(path, "comparison"))
+    tree = apply_settings(tree, todays_names(Comparison, parse_settings(settings)))
     if "rows" not in tree:
         raise PocketiqaError(f"{path} holds no comparison: the sections 'benchmark:' and 'rows:' are expected")
     if out is not None:

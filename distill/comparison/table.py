@@ -176,9 +176,12 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 def footing(result: Mapping[str, Any]) -> str:
     """Target, resamples and machine of the figures, in words."""
+    times = result["times"]
+    # Times of the first version, which a folder may hold still, leave the reading out.
+    reading = ", reading included," if times.get("reading") else ""
     return (
         f"{result['target']['name']}, {result['headline']}; intervals by {result['resamples']} resamples of scenes. "
-        f"Milliseconds: median from file to score on one core, all in turn ({result['times']['machine']})."
+        f"Milliseconds: median from file to score{reading} on one core, all in turn ({times['machine']})."
     )
 
 

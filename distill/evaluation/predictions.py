@@ -336,6 +336,10 @@ def _from_store(folder: Path, samples: Sequence[Sample], name: str | None, progr
     table = store.labels().select(["id", "sha256", "view", "status", "reason", "score"]).to_pylist()
     # Crops have scores of their own; a prediction is about the full image.
     full = [row for row in table if row["view"] == FULL]
+    # A pool row with the bytes of an earlier one has that row's id, and no score. From the last to the first, scored
+    # rows at the end, so that of equal keys the scored row stays, else the first.
+    full.sort(key=lambda row: row["status"] == Status.OK, reverse=True)
+    full.reverse()
     # A benchmark may hold the photographs of the pool under other ids, so the content of the file is the second key.
     by_id, by_content = {row["id"]: row for row in full}, {row["sha256"]: row for row in full if row["sha256"]}
     rows = []

@@ -1,5 +1,6 @@
 """Tables that become a list of cards on a narrow screen, and the sections they stand in."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,22 +37,33 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def figures(value: float, significant: int = 3) -> str:
+    """So many significant figures, all whole ones of a larger number with separators, and never an exponent."""
+    # By the rounded value: 9.996 has two decimals as it is, but none as 10.0.
+    rounded = float(f"{value:.{significant}g}")
+    decimals = significant - 1 - math.floor(math.log10(abs(rounded))) if rounded else 0
+    written = f"{value:,.{max(decimals, 0)}f}"
+    return written.rstrip("0").rstrip(".") if "." in written else written
+
+
 def si(value: float) -> str:
     """Three figures and k, M or G."""
+    # By the rounded value: 999.7 is 1 k, as 1000 is.
+    rounded = abs(float(f"{value:.3g}"))
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
+        if rounded >= size:
+            return f"{figures(value / size)} {unit}"
+    return figures(value)
 
 
 def size(value: float) -> str:
     """Bytes as kB or MB (powers of ten)."""
-    return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
+    return f"{figures(value / 1e6)} MB" if value >= 1e6 else f"{figures(value / 1e3)} kB"
 
 
 def milliseconds(value: float) -> str:
     """Milliseconds, or seconds from 10 s on."""
-    return f"{value / 1e3:.3g} s" if value >= 1e4 else f"{value:.3g} ms"
+    return f"{figures(value / 1e3)} s" if value >= 1e4 else f"{figures(value)} ms"
 
 
 def megabytes(value: float) -> str:
@@ -61,12 +73,12 @@ def megabytes(value: float) -> str:
 
 def percent(value: float) -> str:
     """A fraction of 1 as per cent."""
-    return f"{100 * value:.3g} %"
+    return f"{figures(100 * value)} %"
 
 
 def times(value: float) -> str:
     """A ratio."""
-    return f"{value:.2g}×" if value < 10 else f"{value:,.0f}×"
+    return f"{figures(value, 2)}×"
 
 
 def counted(counts: Mapping[str, int]) -> list[Html]:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -24,7 +24,7 @@ def todays_names(model: type[BaseModel], settings: Mapping[str, Any]) -> dict[st
 
 
 def _todays_key(model: Any, key: str) -> str:
-    # What lies below a name of the user's own, such as a teacher of ``teachers``, has no class here and keeps its name.
+    # What has no class here, such as the options of a teacher, keeps its name.
     names = []
     for name in key.split("."):
         (new,) = read_renamed({name: None}, getattr(model, "RENAMED", {}))
@@ -33,12 +33,37 @@ def _todays_key(model: Any, key: str) -> str:
     return ".".join(names)
 
 
+def todays_tree(model: Any, tree: Any) -> Any:
+    """Sections of a file with every old name replaced, so that settings under new names are laid over them.
+
+    Args:
+        model: what the file holds.
+        tree: its sections; what is none is left for the check against the model.
+    """
+    if isinstance(tree, list):
+        return [todays_tree(_model_of(model, number), inner) for number, inner in enumerate(tree)]
+    if not isinstance(tree, Mapping):
+        return tree
+    named = read_renamed(tree, getattr(model, "RENAMED", {}))
+    return {name: todays_tree(_model_of(model, name), inner) for name, inner in named.items()}
+
+
+class _Entries(NamedTuple):
+    """Sections of one class under names of the user's own, such as those of ``teachers``, or under numbers."""
+
+    model: type[BaseModel]
+
+
 def _model_of(model: Any, name: int | str) -> Any:
     """The settings class of a section that ``model`` has under a name; None where there is none."""
+    if isinstance(model, _Entries):
+        return model.model
     field = getattr(model, "model_fields", {}).get(name)
     # The class itself, or the one inside of "X | None", tuple or dict.
     candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-    return next((item for item in candidates if hasattr(item, "model_fields")), None)
+    section = next((item for item in candidates if hasattr(item, "model_fields")), None)
+    several = field is not None and get_origin(field.annotation) in (dict, list, tuple)
+    return _Entries(section) if section is not None and several else section
 
 
 def parse_settings(words: Iterable[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 
-from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, validated
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, todays_tree, validated
 from distill.recipe.settings import Settings
 from distill.recipe.stages import (
     BenchmarkSection,
@@ -85,13 +85,15 @@ class Recipe(Settings):
 
 
 def recipe_folders() -> list[Path]:
-    """Where recipes that come with pocketiqa lie: beside the packages in a checkout, or as installed data files."""
-    return [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"]
+    """Where recipes that come with pocketiqa lie: of a checkout beside its packages, then as installed data files."""
+    beside, installed = Path(__file__).parents[2], Path(sysconfig.get_path("data")) / "share/pocketiqa/configs"
+    # Once installed, what lies beside the packages belongs to others.
+    return [*([beside / "configs"] if (beside / "pyproject.toml").is_file() else []), installed]
 
 
 def known_recipes() -> dict[str, Path]:
     """Name and file of each recipe, study and comparison that comes with pocketiqa."""
-    return {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for folder in reversed(recipe_folders()) for file in sorted(folder.glob("*.yaml"))}
 
 
 def recipe_that_makes(path: str | Path) -> str:
@@ -105,6 +107,8 @@ def recipe_that_makes(path: str | Path) -> str:
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe that is named by path, or by the bare name of one that comes with pocketiqa.
+
+    Of the same name, a recipe of the checkout wins: an installed copy may be older than the code that runs.
 
     Raises:
         PocketiqaError: neither exists; the message lists the names there are.
@@ -133,7 +137,7 @@ def load_recipe(name: str, settings: Sequence[str] = (), out: Path | None = None
         raise PocketiqaError(f"{path} is a study of many runs: walk it with 'pocketiqa study {name}'")
     if "rows" in tree:
         raise PocketiqaError(f"{path} is a comparison of many models: make it with 'pocketiqa compare {name}'")
-    tree = apply_settings(tree, todays_names(Recipe, parse_settings(settings)))
+    tree = apply_settings(todays_tree(Recipe, tree), todays_names(Recipe, parse_settings(settings)))
     if out is not None:
         tree["out"] = str(out)
     # Settings are laid over before the check: they may supply what the file lacks, such as ``out``.

@@ -17,6 +17,7 @@ from pseudo_labels.defaults import (
     LABEL_BATCH_SIZE,
     LABEL_THREADS,
     MAX_BAD_FRACTION,
+    MAX_NEAR_DUPLICATE_DISTANCE,
     MAX_OUTLIER,
     MIN_CONFIDENCE,
     NEAR_DUPLICATE_COSINE,
@@ -69,7 +70,7 @@ class PoolSection(Settings):
     RENAMED = {"near_distance": "near_duplicate_distance", "max_bad_share": "max_bad_fraction"}
 
     sources: Annotated[list[str], Field(min_length=1)]
-    near_duplicate_distance: Annotated[int, Field(ge=0, le=32)] = NEAR_DUPLICATE_DISTANCE
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=MAX_NEAR_DUPLICATE_DISTANCE)] = NEAR_DUPLICATE_DISTANCE
     max_bad_fraction: Fraction = MAX_BAD_FRACTION
 
 

@@ -245,6 +245,9 @@ class ImageSettings(Settings):
 class LiveSettings(Settings):
     """A teacher that scores the student's own random crops while it learns.
 
+    A score counts by its confidence itself, at most 1, while stored labels count 1 on average: of a teacher that gives
+    spreads, the losses of score and feature are smaller in proportion, against those that compare images.
+
     Attributes:
         teacher: registry name, folder of a fitted teacher, or ``package.module:function``; one that needs no reference.
             In a recipe, null is the teacher of its section ``label``, with its options.

@@ -22,6 +22,7 @@ from pseudo_labels.metrics.bootstrap import MIN_GROUPS, Draws, Interval, interva
 from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
 
+_COLUMNS = ("check", "n", "figure", "95 % interval", "limit", "passed")
 # Scripts read these files: the keys stay as they were first written, whatever the fields are called.
 _ON_DISK = {
     "fraction": "share",
@@ -285,7 +286,8 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
     ordered, spread, pointed = (_bounds(result.intervals.get(name)) for name in ("ordered", "spread", "pointed"))
     # What a photograph shows decides these figures, but for an opaque alpha channel, which must change nothing.
     photographs: dict[str, Any] = {"n": result.photographs, "of_photographs": True}
-    files, odd_pictures = {"limit": limits.most_format_difference, **photographs}, {"n": len(odd.images)}
+    files: dict[str, Any] = {"limit": limits.most_format_difference, **photographs}
+    odd_pictures: dict[str, Any] = {"n": len(odd.images)}
     return [
         Verdict(
             "pairs of strengths ordered rightly", result.ordering.fraction, limits.least_ordered, at_least=True,
@@ -310,19 +312,19 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
     ]  # fmt: skip
 
 
-def _bounds(interval: Interval | None) -> dict[str, float]:
+def _bounds(interval: Interval | None) -> dict[str, Any]:
     return {} if interval is None else {"low": interval.low, "high": interval.high}
 
 
 def stress_table(result: StressResult) -> Table:
     """A row for each limit: check, n, figure, interval, limit, passed; then both fractions by distortion."""
     title = f"{shown(result.model)} ({result.digest[:12]}) on {result.photographs} photographs"
-    table = Table("check", "n", "figure", "95 % interval", "limit", "passed", title=title, title_justify="left")
+    table = Table(*_COLUMNS, title=title, title_justify="left")
     colours = {"yes": "green", "no": "red", "undecided": "yellow"}
     for verdict in verdicts(result):
         passed = Text(verdict.outcome, colours[verdict.outcome])
-        bounds = _interval_words(verdict.low, verdict.high)
-        table.add_row(verdict.check, str(verdict.n), f"{verdict.figure:.4g}", bounds, verdict.limit_words, passed)
+        measured = (str(verdict.n), f"{verdict.figure:.4g}", _interval_words(verdict.low, verdict.high))
+        table.add_row(verdict.check, *measured, verdict.limit_words, passed)
     table.add_section()
     _add_fractions(table, "ordered", "ordered rightly", result.ordering.fraction_by_distortion, result)
     _add_fractions(table, "pointed", "pointed at", result.pointing.fraction_by_distortion, result)
@@ -340,6 +342,8 @@ def _interval_words(low: float, high: float) -> str:
 
 def _add_fractions(table: Table, name: str, words: str, fractions: Mapping[str, float], result: StressResult) -> None:
     for distortion, fraction in fractions.items():
-        interval = result.intervals.get(f"{name} {distortion}")
-        bounds = "" if interval is None else _interval_words(interval.low, interval.high)
-        table.add_row(f"{distortion}, {words}", str(result.photographs), f"{fraction:.4g}", bounds, "", "")
+        bounds = result.intervals.get(f"{name} {distortion}")
+        interval_words = "" if bounds is None else _interval_words(bounds.low, bounds.high)
+        # No limit: these rows say which distortion makes the figures above.
+        measured = (str(result.photographs), f"{fraction:.4g}", interval_words)
+        table.add_row(f"{distortion}, {words}", *measured, "", "")

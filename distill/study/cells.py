@@ -13,7 +13,7 @@ import yaml
 
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.targets import Targets, targets_from_benchmark
-from distill.recipe.load import apply_settings
+from distill.recipe.load import apply_settings, todays_names
 from distill.recipe.recipe import Recipe, load_recipe, with_paths_expanded
 from distill.recipe.stages import BenchmarkSection, expanded
 from distill.study.config import Study
@@ -94,9 +94,9 @@ def _recipe(study: Study, name: str, arm: str, at: Mapping[str, str]) -> Recipe:
     tree: dict[str, Any] = dict(study.recipe)
     try:
         for axis, value in at.items():
-            tree = apply_settings(tree, study.axes[axis][value])
+            tree = apply_settings(tree, todays_names(Recipe, study.axes[axis][value]))
         # After the axes: where both set a key, the arm is what the study is about.
-        tree = apply_settings(tree, study.arms[arm])
+        tree = apply_settings(tree, todays_names(Recipe, study.arms[arm]))
         # A section that an arm has removed is left out, as if the recipe had never had it.
         whole = {"name": name, "out": str(study.out / name), **{k: v for k, v in tree.items() if v is not None}}
         return _checked(whole)

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from distill.recipe.load import apply_settings, parse_settings, read_yaml, validated
-from distill.recipe.recipe import find_recipe
+from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, todays_tree, validated
+from distill.recipe.recipe import Recipe, find_recipe
 from distill.recipe.settings import Settings
 from pseudo_labels.errors import PocketiqaError
 
+_RECIPE = "recipe."
 # Names of arms, axes and their values become names of folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]*$", max_length=40)]
 # YAML reads an arm without settings (``alone:``) as null.
@@ -119,11 +120,21 @@ def load_study(name: str, settings: Sequence[str] = (), out: Path | None = None)
     tree = read_yaml(path, "study")
     if "arms" not in tree:
         raise PocketiqaError(f"{path} holds no study: the sections 'recipe:', 'axes:' and 'arms:' are expected")
+    tree = {**tree, "recipe": todays_tree(Recipe, tree.get("recipe"))}
+    words = {key: value for word in settings for key, value in _todays_names(parse_settings([word])).items()}
     # Twice: dotted settings are laid over text keys, and bring keys of numbers themselves (``axes.seed={5: ...}``).
-    tree = _with_text_keys(apply_settings(_with_text_keys(tree), parse_settings(settings)))
+    tree = _with_text_keys(apply_settings(_with_text_keys(tree), words))
     if out is not None:
         tree["out"] = str(out)
     return validated(Study, tree, path)
+
+
+def _todays_names(setting: dict[str, Any]) -> dict[str, Any]:
+    """One setting with today's names; ``recipe`` holds plain values, which are checked once for each run."""
+    if not next(iter(setting)).startswith(_RECIPE):
+        return todays_names(Study, setting)
+    inner = todays_names(Recipe, {key.removeprefix(_RECIPE): value for key, value in setting.items()})
+    return {_RECIPE + key: value for key, value in inner.items()}
 
 
 def _with_text_keys(value: Any) -> Any:

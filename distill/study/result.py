@@ -29,6 +29,7 @@ FORMAT = 1
 RESAMPLES = 1000
 _ORDER = (
     "fit",
+    "merge",
     "pool",
     "distort",
     "label",

@@ -12,7 +12,7 @@ import yaml
 from distill.recipe.recipe import Recipe, with_paths_expanded
 from distill.stages.check import check_run
 from distill.stages.context import Stage, is_complete, walk
-from distill.stages.fitting import fitting_stages
+from distill.stages.fitting import averaging_stages, fitting_stages
 from distill.stages.student import student_stages
 from distill.study.evaluate import evaluation_stage
 from distill.study.sharing import CellRun, pool_stages
@@ -24,7 +24,7 @@ COSTS = "costs.json"
 
 
 def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> None:
-    """Fit, label, train, export and evaluate, as far as the recipe says; unchanged stages are skipped.
+    """Fit, average, label, train, export and evaluate, as far as the recipe says; unchanged stages are skipped.
 
     Args:
         recipe: recipe of the run.
@@ -42,7 +42,8 @@ def walk_run(recipe: Recipe, shared: Path, command: str, *, overwrite: bool) -> 
     write_atomic(run.out / RECIPE, f"# {command}\n\n{yaml.safe_dump(tree, sort_keys=False)}".encode())
     check_run(run)
     student = student_stages(run) if recipe.distill else []
-    for stage in [*fitting_stages(run), *pool_stages(run), *student, evaluation_stage(run)]:
+    # In the order of ``stages.pipeline``: the average needs the fitted teachers, and may label the pool.
+    for stage in [*fitting_stages(run), *averaging_stages(run), *pool_stages(run), *student, evaluation_stage(run)]:
         _walk(stage, overwrite=overwrite)
 
 

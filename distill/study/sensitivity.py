@@ -68,7 +68,8 @@ def compared(
 
     Returns:
         ``arms``: of each measured arm the means over images and repeats of ``change`` and ``ungated``, and
-        ``suppressed``. ``differences``: of each to the baseline, of ``change``, with their interval over scenes.
+        ``suppressed``. ``differences``: of each to the baseline, of ``change``, with their interval over scenes. None
+        where no image has a change: none has a match, or the model gives all images the same score.
     """
     measured = {arm: records for arm, records in repeats.items() if records}
     if not measured:
@@ -88,7 +89,7 @@ def compared(
 
 def _means(records: Mapping[str, Record], ids: Sequence[str]) -> dict[str, Any]:
     columns = {name: [_column(one, name, ids) for one in records.values()] for name in ("change", "ungated")}
-    means = {name: float(np.nanmean(column)) for name, column in columns.items()}
+    means = {name: _mean(np.array(column)) for name, column in columns.items()}
     return {**means, "suppressed": statistics.fmean(one["suppressed"] for one in records.values()), "n": len(records)}
 
 
@@ -101,6 +102,9 @@ def _paired(pairs: Sequence[tuple[Record, Record]], ids: Sequence[str], draws: D
     """Mean difference over images, each its mean over the repeats, in the given and in resampled sets of scenes."""
     each = np.array([_column(own, "change", ids) - _column(other, "change", ids) for own, other in pairs])
     measured = np.asarray(np.isfinite(each).any(axis=0))
+    if not measured.any():
+        reason = "no image has a change in both"
+        return {"difference": None, "low": None, "high": None, "interval_reason": reason, "reason": reason, "n": 0}
     # Repeats are averaged first: an image counts once, in however many repeats it has a match.
     known = np.nanmean(each[:, measured], axis=0)
     counts = np.concatenate([chunk[:, measured] for chunk in draws.counts()])
@@ -109,6 +113,11 @@ def _paired(pairs: Sequence[tuple[Record, Record]], ids: Sequence[str], draws: D
     samples = (counts @ known) / np.where(total > 0, total, np.nan)
     ends = interval(samples, draws.groups_in(measured)).as_dict()
     return {"difference": float(known.mean()), "reason": "", "n": int(measured.sum()), **ends}
+
+
+def _mean(values: FloatArray) -> float | None:
+    """Mean of the values that are there; None without any."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
 def _number(value: float) -> float | None:

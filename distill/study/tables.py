@@ -125,8 +125,8 @@ def _sensitivity(result: Mapping[str, Any]) -> Table:
     caption = "mean change of a score, in deviations of the scores; differences with 95 % interval"
     rows = [
         [
-            at, arm, decimals(values["change"]), decimals(values["ungated"]), f"{100 * values['suppressed']:.0f} %",
-            _difference(gap),
+            at, arm, *("–" if values[name] is None else decimals(values[name]) for name in ("change", "ungated")),
+            f"{100 * values['suppressed']:.0f} %", _difference(gap),
         ]
         for at, arm, values, gap in sensitivity_rows(result)
     ]  # fmt: skip

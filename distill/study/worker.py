@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.recipe.recipe import Recipe
+from distill.study.run import walk_run
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import write_atomic
 
 FAILURE = "failure.txt"
-_MODULE = "distill.study.run"
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,12 @@ def _process(order: RunOrder) -> BaseProcess:
         return multiprocessing.get_context("spawn").Process(target=_begin, args=arguments, name=name)
     context = multiprocessing.get_context("forkserver")
     # torch and the rest are imported once, by the server, and not again for each run.
-    context.set_forkserver_preload([_MODULE])
+    context.set_forkserver_preload([walk_run.__module__])
     return context.Process(target=_begin, args=arguments, name=name)
 
 
 def _begin(order: RunOrder, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    from distill.study.run import walk_run
-
     # A daemon, or its waiting would keep this process alive after its work.
     threading.Thread(target=_follow_parent, daemon=True).start()
     recipe = Recipe.model_validate(order.recipe)

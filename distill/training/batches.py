@@ -20,8 +20,8 @@ from teachers.base import Item
 
 # Features that are read before the first step for mean and deviation: more would cost time, fewer would be less exact.
 _STATISTICS_ROWS = 256
-# A channel that is constant in the sample has deviation 0, by which nothing can be divided.
-_SMALLEST_DEVIATION = 1e-6
+# Of the size of a channel's values: what rounding leaves of the deviation of one that is constant in the sample.
+_NO_DEVIATION = 1e-6
 _ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
 Size = tuple[int, int]
 LazyBatch = tuple[np.ndarray, Callable[[], Any]]
@@ -40,7 +40,10 @@ class Standard:
         axes = (0, *range(2, values.ndim))
         self.mean = values.mean(axes, keepdims=True, dtype=np.float64)[0].astype(np.float32)
         deviation = values.std(axes, keepdims=True, dtype=np.float64)[0]
-        self.scale = 1 / np.maximum(deviation, _SMALLEST_DEVIATION).astype(np.float32)
+        # A channel that is constant in the sample gets weight 0, as in ``leakage.neighbours``: one over the deviation
+        # would make the loss of a row outside of the sample, where it differs a little, as large as a million.
+        varies = deviation > _NO_DEVIATION * np.maximum(1.0, np.abs(self.mean))
+        self.scale = varies / np.where(varies, deviation, 1.0).astype(np.float32)
 
 
 class FeatureReader:
@@ -99,7 +102,8 @@ class Batch:
     Attributes:
         pixels: uint8 [B, H, W, 3].
         target: float32 [B] in [0, 1].
-        weight: float32 [B], mean about 1.
+        weight: float32 [B], of stored labels with a mean of about 1 over the run; of a live teacher the confidence
+            itself, in [0, 1].
         valid: float32 [B, 2], the fraction of height and width that is image and not padding.
         feature: float32 [B, ...] standardised teacher features, if training compares with them.
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.

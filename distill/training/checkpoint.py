@@ -25,6 +25,8 @@ FORMAT = 1
 PROGRESS = "progress.json"
 # The newest, and the one before it in case the newest turns out incomplete.
 KEPT = 2
+# torch's name for it in the state of an optimiser.
+_STEP_COUNT = "step"
 _NAME = re.compile(r"step-(\d{8})")
 
 Tensors = dict[str, Tensor]
@@ -249,8 +251,8 @@ def load_optimizer(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter
         if name not in parameters:
             raise IntegrityError(f"the checkpoint's optimizer knows {name!r}, which is no parameter of the model")
         parameter = parameters[name]
-        # The count of steps has no dimension, and stays on the CPU as torch keeps it; moments go to the device of their
-        # parameter.
-        moment = value.shape == parameter.shape and value.ndim > 0
+        # The count of steps stays on the CPU, where torch keeps it; moments go to the device of their parameter. By its
+        # name, for a parameter that is one number has moments without a dimension, too.
+        moment = quantity != _STEP_COUNT and value.shape == parameter.shape
         restored = torch.empty_like(parameter).detach().copy_(value) if moment else value.clone()
         optimizer.state[parameter][quantity] = restored

@@ -13,6 +13,14 @@ from pseudo_labels.errors import IntegrityError
 from pseudo_labels.files import checksummed_line, explain_write_errors, read_lines
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
+Batch = TypeVar("Batch")
+
+# The first step is slow everywhere (memory is set aside, kernels are chosen); those after it say what a step costs.
+_FIRST_STEPS = range(2, 7)
+_SLOW = 10.0
+# Below, a step is a hiccup that costs nobody anything.
+_LEAST_SLOW_S = 1.0
+_SAY_AGAIN_S = 600.0
 
 
 class History:
@@ -79,9 +87,12 @@ class Mean:
         self._sums = dict(state or {})
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Add the values of one step."""
-        # The empty name, which no value has, counts the steps.
-        for name, value in {**values, "": 1.0}.items():
+        """Add the values of one step; a value that is not finite is left out of its mean."""
+        # One infinite gradient, which fp16 skips, would spoil the mean of all steps, and JSON has no name for it.
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        # The empty name, which no value has, counts the steps; one with a minus sign, the values left out.
+        left_out = {_left_out(name): 1.0 for name in values.keys() - finite.keys()}
+        for name, value in {**finite, **left_out, "": 1.0}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def state(self) -> dict[str, float]:
@@ -89,21 +100,15 @@ class Mean:
         return dict(self._sums)
 
     def take(self) -> dict[str, float]:
-        """The means since the last call."""
-        count = self._sums.pop("", math.nan)
-        means = {name: total / count for name, total in self._sums.items()}
-        self._sums = {}
-        return means
+        """The means since the last call; a value that was finite in no step has none."""
+        sums, self._sums = self._sums, {}
+        count = sums.pop("", math.nan)
+        without = {name: sums.pop(_left_out(name), 0.0) for name in list(sums) if not name.startswith("-")}
+        return {name: sums[name] / (count - missing) for name, missing in without.items()}
 
 
-Batch = TypeVar("Batch")
-
-# The first step is slow everywhere (memory is set aside, kernels are chosen); those after it say what a step costs.
-_FIRST_STEPS = range(2, 7)
-_SLOW = 10.0
-# Below, a step is a hiccup that costs nobody anything.
-_LEAST_SLOW_S = 1.0
-_SAY_AGAIN_S = 600.0
+def _left_out(name: str) -> str:
+    return f"-{name}"
 
 
 class Clock:

@@ -65,17 +65,28 @@ class LiveTeacher:
             ) from error
 
     def learn_scale(self, items: Sequence[Item], batch_size: int) -> tuple[int, ...]:
-        """Take mean and deviation of the feature from a sample; returns the shape of one."""
+        """Take mean and deviation of the feature from a sample; returns the shape of one.
+
+        Raises:
+            PocketiqaError: no feature of the sample is finite.
+        """
         # In portions as large as a batch: what fits into memory in training fits here.
         starts = range(0, len(items), batch_size)
         outputs = [output for start in starts for _, output in self._score(items[start : start + batch_size])]
         values = torch.cat([output.features[self._features[0]].float().cpu() for output in outputs])
+        # A crop that the teacher cannot score may have a feature of NaN, which would spoil the mean of all.
+        values = values[values.flatten(1).isfinite().all(1)]
+        if not len(values):
+            raise PocketiqaError(
+                f"live teacher {self._name!r} gave no finite feature {self._features[0]!r} for {len(items)} crops: use "
+                "another feature, or labels"
+            )
         standard = Standard(values.numpy())
         self._standard = torch.from_numpy(standard.mean), torch.from_numpy(standard.scale)
         return tuple(values.shape[1:])
 
     def relabel(self, batch: Batch) -> Batch:
-        """The batch with this teacher's scores as labels; rows that it cannot score have weight 0."""
+        """The batch with this teacher's scores as labels; crops without a finite score and feature have weight 0."""
         items, device = batch.items or (), batch.target.device
         # These weights keep their scale, unlike those of stored labels: their mean over the run is not known
         # beforehand.
@@ -83,15 +94,17 @@ class LiveTeacher:
         feature: Tensor | None = None
         for rows, output in self._score(items):
             answered = output.score.isfinite()
-            # Weight 0 does not silence NaN (0 * NaN is NaN), so the target becomes a number.
-            target[rows] = output.score.nan_to_num(0.0)
-            weight[rows] = answered * _confidences(output)
             if self._standard is not None:
                 mean, scale = (value.to(device) for value in self._standard)
                 own = (output.features[self._features[0]].float().to(device) - mean) * scale
+                # As in a label store, where such a row has failed.
+                answered &= own.flatten(1).isfinite().all(1).cpu()
                 # The shape is known once the first output is there.
                 feature = own.new_zeros(len(items), *own.shape[1:]) if feature is None else feature
-                feature[rows] = own
+                feature[rows] = own.where(_like(answered.to(device), own), 0.0)
+            # Weight 0 does not silence NaN (0 * NaN is NaN), so target and feature become numbers.
+            target[rows] = output.score.nan_to_num(0.0)
+            weight[rows] = answered * _confidences(output)
         moved = weight.to(device)
         return replace(
             batch,
@@ -116,6 +129,11 @@ class LiveTeacher:
             )
             for chosen in by_shape.values()
         ]
+
+
+def _like(rows: Tensor, values: Tensor) -> Tensor:
+    """[B] with axes of length 1 behind it, as many as ``values`` has."""
+    return rows.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _confidences(output: TeacherOutput) -> Tensor:

@@ -2,7 +2,8 @@
 
 Weights of rows (label confidence) are relative: only the losses that compare rows with each other normalise by their
 sum. The score and feature losses divide by the number of rows instead, so that their gradient is a plain mean and
-accumulates over micro-batches and processes without error; the data therefore scales confidences to a mean of 1.
+accumulates over micro-batches and processes without error; the data therefore scales confidences to a mean of 1. Those
+of a live teacher keep their scale, and these two losses shrink in proportion to them.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ class LossInputs:
     Attributes:
         prediction: [B] student scores.
         target: [B] labels in [0, 1].
-        weight: [B] confidence of each label, at least 0, mean about 1.
+        weight: [B] confidence of each label, at least 0; see ``batches.Batch``.
         feature_error: [B] mean squared difference to the teacher's feature, from ``feature_error``.
         feature_weight: [B] like ``weight``, 0 for rows without a teacher feature.
         student_embedding: [B, D] pooled student features.

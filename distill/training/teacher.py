@@ -33,8 +33,8 @@ from distill.training.validation import Validator
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.parallel import Progress
 from students.preprocess import Preprocess
-from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, read_seen, write_fitted_folder
-from teachers.fitting import FittableTeacher, PlainFit, check_fittable
+from teachers.fitted_folder import RECORD, is_fitted_folder, read_fitted_folder, read_seen, write_fitted_folder
+from teachers.fitting import FittableTeacher, PlainFit, check_fittable, head_file
 from teachers.launch import is_out_of_memory, release_memory
 from teachers.registry import TEACHERS, build_teacher, file_options
 
@@ -338,7 +338,8 @@ class _TeacherRun(TrainingRun):
     def _seen(self) -> set[str]:
         """Images of this fitting, and of the earlier one that it continues."""
         parts = read_split(self._out).parts
-        head = Path(str(self._config.options.get("head", ""))).parent
-        before = read_seen(str(head)) if is_fitted_folder(str(head)) else ()
+        head = head_file(self._config.options.get("head"))
+        # A file on its own does not say what it was fitted to, nor does a head that names no file.
+        before = read_seen(str(head.parent)) if head is not None and (head.parent / RECORD).is_file() else ()
         # Images of the validation part as well: they chose the step that is kept.
         return {id for id, part in parts.items() if part != Part.TEST} | set(before)

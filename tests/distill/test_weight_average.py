@@ -5,10 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
+from distill.study.costs import record_cost
 
 from distill.recipe.recipe import first_weights, load_recipe
+from distill.stages.context import Stage
 from distill.stages.pipeline import run_recipe
 from distill.stages.student import distill_recipe
+from distill.study import run
+from distill.study.cells import cells_of, study_targets
+from distill.study.config import load_study
+from distill.study.result import build_result
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
@@ -115,6 +121,30 @@ def test_a_student_learns_crops_of_the_pool_from_the_weight_average(tmp_path: Pa
         PocketiqaError, match=r"'0-qfm_iqm' holds labels of crops, not of whole images: name another source first"
     ):
         distill_recipe(str(path))
+
+
+def test_a_study_makes_the_average_before_it_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = yaml.safe_load(Path(written(tmp_path)).read_text())
+    ratings = f"{recipe['evaluate'][0]['ratings']}?validation=0.3"
+    del recipe["name"], recipe["out"]
+    recipe["evaluate"] = [{"ratings": ratings, "split": "validation"}]
+    recipe["weight_average"]["label"] = True
+    tree = {"name": "s", "out": str(tmp_path / "study"), "recipe": recipe, "axes": {"seed": {0: {}}}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**tree, "arms": {"one": {}}}))
+    study = load_study(str(tmp_path / "study.yaml"))
+    (cell,) = cells = cells_of(study)
+    walked: list[Stage] = []
+    monkeypatch.setattr(run, "_walk", lambda stage, overwrite: walked.append(stage))
+    run.walk_run(cell.recipe, study.out / "shared", "again", overwrite=False)
+    names = [stage.name for stage in walked]
+    assert names[:4] == ["fit-fold1", "fit-fold2", "merge", "pool"]
+    assert "label-merged" in names
+    assert walked[2].folder == study.out / "one-seed0" / "merged"
+    # What it cost is shown at its place.
+    for name in ("evaluate", "merge", "distill"):
+        record_cost(study.out / "one-seed0", name, 1.0, resumed=False)
+    result = build_result(study, cells, study_targets(cells), {"": "", "one-seed0": ""})
+    assert list(result["runs"][0]["stages"]) == ["merge", "distill", "evaluate"]
 
 
 def test_where_a_student_may_start_from():

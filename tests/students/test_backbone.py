@@ -219,7 +219,7 @@ def test_backbones_that_take_any_size_are_not_padded() -> None:
 def test_maps_are_those_that_earlier_versions_took(name: str) -> None:
     """Position and index agree where timm shows the first map: weights of earlier students still fit."""
     with torch.device("meta"):
-        info = timm.create_model(name, features_only=True).feature_info
+        info: Any = timm.create_model(name, features_only=True).feature_info
     last = {stride: index for index, stride in enumerate(info.reduction())}
     assert _index_of_strides(info).items() >= last.items()
 

@@ -12,7 +12,7 @@ from distill.evaluation.predictions import Predictions, Predictor, kind_of, open
 from distill.evaluation.samples import Sample, benchmark_samples, pool_samples
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
-from pseudo_labels.pool import Pool
+from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import PseudoLabel, Status, TeacherStamp
 from pseudo_labels.store import LabelStore, StoreSpec
 from students.base import score_images
@@ -147,6 +147,31 @@ def test_label_store_knows_a_file_by_its_content(
     assert predictions.scores[:3] == pytest.approx([0.2, np.nan, 0.8], nan_ok=True)
     assert predictions.statuses[3:] == (Status.MISSING, Status.MISSING)
     assert "holds no label of this image" in predictions.reasons[3]
+
+
+def test_a_byte_duplicate_in_the_pool_does_not_hide_the_score_of_its_original(
+    tmp_path: Path, benchmark: Benchmark
+) -> None:
+    photographs = tmp_path / "photos"
+    (photographs / "text.jpg").unlink()
+    (photographs / "z.png").write_bytes((photographs / "0-astronaut.png").read_bytes())
+    pool = build_pool([str(photographs)], tmp_path / "pool")
+    assert [ref.status for ref in pool] == [Status.OK] * 3 + [Status.DUPLICATE]
+    assert pool[0].id == pool[3].id
+    made = LabelStore.create(
+        tmp_path / "labels", StoreSpec(TeacherStamp("hand", 1, "none"), pool.digest, 4, 1), pool_path=pool.folder
+    )
+    labels = [PseudoLabel(ref.id, ref.uri, ref.sha256, score=0.2 + 0.3 * at) for at, ref in enumerate(pool.ok())]
+    labels[1] = PseudoLabel(pool[1].id, pool[1].uri, pool[1].sha256, status=Status.FAILED, reason="first")
+    double = pool[3]
+    labels.append(PseudoLabel(double.id, double.uri, double.sha256, status=double.status, reason=double.reason))
+    made.write_shard(0, labels)
+    made.finish()
+    own = predict(made.folder, pool_samples(pool))
+    by_content = predict(made.folder, benchmark_samples(benchmark)[:3])
+    for predictions in (own, by_content):
+        assert predictions.scores == pytest.approx([0.2, np.nan, 0.8], nan_ok=True)
+        assert predictions.reasons == ("", "first", "")
 
 
 def test_a_store_cannot_score_new_images(store: tuple[LabelStore, Pool]) -> None:

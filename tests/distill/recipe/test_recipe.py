@@ -4,10 +4,11 @@ import pytest
 import yaml
 
 from distill.comparison.config import load_comparison
+from distill.recipe import recipe as recipe_module
 from distill.recipe.recipe import find_recipe, load_recipe, recipe_folders
 from distill.study.cells import cells_of
 from distill.study.config import load_study
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, RenamedWarning
 from tests.helpers.shared import shared_data
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -48,6 +49,25 @@ def test_a_recipe_is_found_by_name_and_by_path(tmp_path: Path):
     assert load_recipe(str(copy)) == load_recipe("tiny")
 
 
+def test_the_checkout_wins_over_an_installed_copy_of_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipe_module.sysconfig, "get_path", lambda _: str(tmp_path))
+    installed = tmp_path / "share/pocketiqa/configs"
+    installed.mkdir(parents=True)
+    for name in ("tiny", "other"):
+        (installed / f"{name}.yaml").write_text("older: true")
+    assert find_recipe("tiny") == CONFIGS / "tiny.yaml"
+    assert find_recipe("other") == installed / "other.yaml"
+
+
+def test_beside_installed_packages_no_recipe_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    packages = tmp_path / "site-packages"
+    (packages / "configs").mkdir(parents=True)
+    (packages / "configs" / "foreign.yaml").write_text("of: others")
+    monkeypatch.setattr(recipe_module, "__file__", str(packages / "distill/recipe/recipe.py"))
+    with pytest.raises(PocketiqaError, match="no recipe 'foreign'"):
+        find_recipe("foreign")
+
+
 def test_a_study_is_not_a_recipe():
     with pytest.raises(PocketiqaError, match=r"is a study of many runs: walk it with 'pocketiqa study ablation'"):
         load_recipe("ablation")
@@ -75,6 +95,15 @@ def test_settings_and_out_replace_values(tmp_path: Path):
     recipe = load_recipe("tiny", ["distill.steps=17", "pool.sources=[a, b]"], tmp_path / "x")
     assert recipe.distill
     assert (recipe.distill.steps, recipe.pool and recipe.pool.sources, recipe.out) == (17, ["a", "b"], tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["near_distance", "near_duplicate_distance"])
+def test_settings_replace_a_value_under_an_old_name(tmp_path: Path, name: str):
+    path = _write(tmp_path, pool={"sources": ["a"], "near_distance": 2})
+    with pytest.warns(RenamedWarning):
+        recipe = load_recipe(path, [f"pool.{name}=3"])
+    assert recipe.pool
+    assert recipe.pool.near_duplicate_distance == 3
 
 
 def test_a_bare_no_is_a_precision_and_not_a_truth_value():

@@ -37,7 +37,7 @@ def test_defaults_are_those_of_the_functions():
     ("section", "values", "key"),
     [
         (PoolSection, {"sources": []}, "sources"),
-        (PoolSection, {"sources": ["x"], "near_duplicate_distance": 33}, "near_duplicate_distance"),
+        (PoolSection, {"sources": ["x"], "near_duplicate_distance": 11}, "near_duplicate_distance"),
         (PoolSection, {"sources": ["x"], "max_bad_fraction": 1.1}, "max_bad_fraction"),
         (DistortSection, {"per_image": 0}, "per_image"),
         (DistortSection, {"max_side": 63}, "max_side"),

@@ -8,7 +8,7 @@ import pytest
 from distill.recipe.load import apply_settings
 from distill.study.cells import cells_of, chosen, command_of
 from distill.study.config import load_study
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, RenamedWarning
 from tests.helpers.studies import rated_textures, study_tree, write_study
 
 
@@ -45,6 +45,28 @@ def test_settings_are_laid_over_the_study(tmp_path: Path, benchmark: str):
     study = load_study(name, ["recipe.distill.steps=3", "axes.seed={5: {seed: 5}}", "compare=null"])
     assert [cell.name for cell in cells_of(study)] == ["alone-seed5", "more-seed5"]
     assert all(cell.recipe.distill and cell.recipe.distill.steps == 3 for cell in cells_of(study))
+
+
+def test_old_names_are_laid_over_new_ones(tmp_path: Path, benchmark: str):
+    changes = {"recipe.distill.optimizer.min_learning_rate_ratio": 0.5, "arms": {"alone": None, "more": None}}
+    name = study_of(tmp_path, benchmark, **changes, **{"arms.more": {"distill.optimizer.final_share": 0.25}})
+    old = "recipe.distill.optimizer.final_share=0.125"
+    with pytest.warns(RenamedWarning, match="'final_share'"):
+        ratios = [
+            [cell.recipe.distill and cell.recipe.distill.optimizer.min_learning_rate_ratio for cell in cells_of(study)]
+            for study in (load_study(name), load_study(name, [old]))
+        ]
+    assert ratios == [[0.5, 0.25] * 2, [0.125, 0.25] * 2]
+
+
+def test_a_file_of_old_names_takes_old_names_and_new_ones(tmp_path: Path, benchmark: str):
+    name = study_of(tmp_path, benchmark, **{"recipe.distill.optimizer.final_share": 0.5})
+    for setting in ("final_share", "min_learning_rate_ratio"):
+        with pytest.warns(RenamedWarning, match="'final_share'"):
+            cells = cells_of(load_study(name, [f"recipe.distill.optimizer.{setting}=0.25"]))
+        assert {cell.recipe.distill and cell.recipe.distill.optimizer.min_learning_rate_ratio for cell in cells} == {
+            0.25
+        }
 
 
 def test_runs_are_chosen_by_name_or_pattern(tmp_path: Path, benchmark: str):

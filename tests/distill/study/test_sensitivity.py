@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from distill.evaluation.targets import Targets
+from distill.study import page, tables
 from distill.study.sensitivity import compared
+from pseudo_labels.files import canonical_json
 from pseudo_labels.metrics.bootstrap import Draws
 
 IMAGES, SCENES, RESAMPLES = 60, 20, 2000
@@ -79,3 +81,20 @@ def test_only_repeats_that_both_have_are_compared_and_each_with_the_same():
     assert comparison is not None
     assert comparison["differences"]["noise"]["difference"] == pytest.approx(np.nanmean(own[1] - base[1]))
     assert comparison["arms"]["noise"]["n"] == 2
+
+
+def test_a_model_that_no_match_can_move_gives_null_and_ends_no_study():
+    draws = Draws.of(IMAGES, GROUPS, resamples=50, seed=0)
+    nothing, some = record(np.full(IMAGES, np.nan)), record(changes(0.1, 1))
+    moved = compared({"plain": {"0": some}, "constant": {"0": nothing}}, "plain", TARGETS, draws)
+    assert moved is not None
+    assert moved["arms"]["constant"] == {"change": None, "ungated": None, "suppressed": 0.25, "n": 1}
+    gap = moved["differences"]["constant"]
+    assert (gap["difference"], gap["reason"], gap["n"]) == (None, "no image has a change in both", 0)
+    canonical_json(moved)
+    result = {"baseline": "plain", "rows": [{"values": {}, "sensitivity": moved}]}
+    shown = tables._sensitivity(result)
+    assert [list(column.cells)[1] for column in shown.columns] == ["all", "constant", "–", "–", "25 %", "–"]
+    section = page._sensitivity(result)
+    assert section is not None
+    assert "no image has a change in both" in section.html()

@@ -10,7 +10,7 @@ import pytest
 from distill.data.examples import Collected, LabelTable, Source, collect
 from distill.data.pixel_cache import PixelCache
 from distill.recipe.training import ImageSettings
-from distill.training.batches import BatchMaker, FeatureReader, Sampler, whole_image_batches
+from distill.training.batches import BatchMaker, FeatureReader, Sampler, Standard, whole_image_batches
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
@@ -218,6 +218,20 @@ def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache
     np.testing.assert_allclose(batch.feature.numpy(), expected[order], rtol=1e-4, atol=1e-5)
     assert batch.feature_weight is not None
     np.testing.assert_array_equal(batch.feature_weight, batch.weight)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.567], ids=str)
+def test_a_channel_that_is_constant_in_the_sample_has_weight_0(value: float):
+    values = np.random.default_rng(0).normal(size=(200, 3, 4, 4)).astype(np.float32)
+    values[:, 1] = value
+    standard = Standard(values)
+    # A row outside of the sample that differs a little must not outweigh all others.
+    other = (np.full((3, 4, 4), value + 0.01, np.float32) - standard.mean) * standard.scale
+    assert (other[1] == 0).all()
+    # As before for the others: to the bit, as the loss of a resumed run must be.
+    deviation = values.std((0, 2, 3), dtype=np.float64).astype(np.float32)
+    assert (standard.scale.ravel()[[0, 2]] == 1 / deviation[[0, 2]]).all()
+    assert standard.scale.dtype == np.float32
 
 
 def test_the_map_of_a_mirrored_view_is_mirrored(pool: Pool, cache: PixelCache, tmp_path: Path):

@@ -156,6 +156,19 @@ def test_optimizer_and_channels_last_model_resume_to_the_last_bit():
         assert torch.equal(second.state_dict()[name], value), name
 
 
+def test_moments_go_to_the_device_of_their_parameter_and_the_step_count_stays():
+    # A device that is not the CPU and is there on every machine.
+    named = {name: nn.Parameter(torch.zeros(shape, device="meta")) for name, shape in (("one", ()), ("w", (2, 3)))}
+    optimizer = torch.optim.AdamW(named.values())
+    moments = {f"{name}.exp_avg": torch.ones(parameter.shape) for name, parameter in named.items()}
+    counts = {f"{name}.step": torch.tensor(3.0) for name in named}
+    load_optimizer(optimizer, named.items(), moments | counts)
+    for parameter in named.values():
+        state = optimizer.state[parameter]
+        assert (state["exp_avg"].device.type, state["exp_avg"].shape) == ("meta", parameter.shape)
+        assert (state["step"].device.type, state["step"].item()) == ("cpu", 3.0)
+
+
 def test_foreign_tensors_are_refused_by_name():
     model = net()
     with pytest.raises(IntegrityError, match="does not fit the model"):

@@ -95,3 +95,13 @@ def test_a_hiccup_of_fast_steps_is_nothing_to_speak_of():
     machine = _Machine()
     assert [machine.step(seconds) for seconds in [0.01] * 8 + [0.9]] == [""] * 9
     assert machine.clock.take(4)["seconds"] == pytest.approx(0.98)
+
+
+def test_a_value_that_is_not_finite_spoils_no_mean_and_no_checkpoint():
+    mean = Mean()
+    for norm in (1.0, float("inf"), 4.0, float("nan")):
+        mean.add({"loss": 0.5, "gradient_norm": norm, "other": float("inf")})
+    resumed = Mean(json.loads(json.dumps(mean.state(), allow_nan=False)))
+    resumed.add({"loss": 0.5, "gradient_norm": 4.0, "other": float("inf")})
+    assert resumed.take() == {"loss": 0.5, "gradient_norm": 3.0}
+    assert resumed.take() == {}

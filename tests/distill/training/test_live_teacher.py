@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from distill.data.examples import Source
-from distill.recipe.training import LiveSettings, TrainConfig
+from distill.recipe.training import LiveSettings, LossSettings, TrainConfig
 from distill.training.batches import Batch
 from distill.training.live_teacher import LiveTeacher
 from distill.training.loop import InterruptedRunError
+from distill.training.losses import LossInputs, score_loss_of
 from distill.training.student import train
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
@@ -97,6 +98,49 @@ def test_features_are_standardised_over_the_sample_and_judged_in_small_batches()
     assert feature is not None
     assert feature.mean((0, 2, 3)).numpy() == pytest.approx(0, abs=1e-4)
     assert feature.std((0, 2, 3), correction=0).numpy() == pytest.approx(1, abs=1e-3)
+
+
+class HalfBlind(Brightness):
+    """Features and score of crops of odd height are NaN, features of dark ones infinite."""
+
+    def __call__(self, batch: list[Tensor]) -> TeacherOutput:
+        output = super().__call__(batch)
+        dark = torch.stack(batch).mean((1, 2, 3)) < 0.1
+        grid = output.features["grid"] + output.score[:, None, None, None] * 0
+        grid[dark] = float("inf")
+        return TeacherOutput(output.score, output.score_std, {"grid": grid})
+
+
+def half_blind() -> HalfBlind:
+    return HalfBlind(0.0, 0.1)
+
+
+def test_a_crop_without_a_finite_answer_takes_no_part_and_makes_no_loss_nan():
+    live = live_teacher("tests.distill.training.test_live_teacher:half_blind", "grid")
+    noise = np.random.default_rng(0)
+    crops = [noise.integers(0, 256, (height, 16, 3), dtype=np.uint8) for height in (16, 9, 16, 16)]
+    crops[2] //= 16
+    live.learn_scale([live.prepare(crop) for crop in crops], batch_size=2)
+    labels = live.relabel(batch_of(crops, live))
+    assert labels.weight.tolist() == pytest.approx([0.5, 0.0, 0.0, 0.5])
+    assert labels.feature is not None
+    assert labels.feature.isfinite().all()
+    assert labels.feature[[1, 2]].abs().sum() == 0
+    assert labels.feature[[0, 3]].abs().sum() > 0
+    with pytest.raises(PocketiqaError, match="gave no finite feature 'grid' for 2 crops"):
+        live.learn_scale([live.prepare(crop) for crop in crops[1:3]], batch_size=2)
+
+
+def test_the_score_loss_is_in_proportion_to_the_confidence_and_the_correlation_is_not():
+    crops = [np.full((16, 16, 3), value, np.uint8) for value in (200, 90, 50)]
+    totals = []
+    for spread in (0.0, 0.1):  # confidence 1 and a half
+        live = LiveTeacher(LiveSettings(teacher=ME, options={"spread": spread}), None)
+        labels = live.relabel(batch_of(crops, live))
+        rows = LossInputs(torch.tensor([0.2, 0.3, 0.9]), labels.target, labels.weight)
+        totals.append(score_loss_of(rows, LossSettings(score=1.0, plcc=1.0))[1])
+    assert totals[1]["score"].item() == pytest.approx(totals[0]["score"].item() / 2)
+    assert totals[1]["plcc"].item() == pytest.approx(totals[0]["plcc"].item())
 
 
 def test_what_cannot_judge_views_is_refused():

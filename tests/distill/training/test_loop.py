@@ -1,13 +1,16 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from distill.data.examples import Source
 from distill.training.checkpoint import Checkpoints
 from distill.training.history import read_history
+from distill.training.loop import NonFiniteError
 from distill.training.teacher import fit_teacher
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
@@ -128,6 +131,26 @@ def test_where_parts_would_change_the_gradient_or_do_not_help_the_run_ends(
     memory(most)
     with pytest.raises(PocketiqaError, match=message):
         run(source, tmp_path / "run", **{**APART, **changes})
+
+
+def test_a_gradient_that_overflows_under_a_scaler_ends_no_run(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """fp16 needs a GPU; here the norm of one step, as its scaler lets it pass, is infinite on the CPU."""
+    norms = iter([1.0, math.inf, math.inf, math.inf, 2.0, 4.0])
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *_: torch.tensor(next(norms)))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    monkeypatch.setattr(Accelerator, "scaler", property(lambda _: scaler, lambda *_: None), raising=False)
+    run(source, tmp_path / "run", **APART)
+    records = [one for one in read_history(tmp_path / "run" / "history.jsonl") if one["kind"] == "train"]
+    assert [one.get("gradient_norm") for one in records] == [1.0, None, 3.0]
+    assert all(math.isfinite(one["loss"]) for one in records)
+
+
+def test_without_a_scaler_it_does(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    with pytest.raises(NonFiniteError, match="gradient is not finite at step 1"):
+        run(source, tmp_path / "run", **APART)
 
 
 def test_validation_takes_less_at_a_time(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

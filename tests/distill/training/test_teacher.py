@@ -17,7 +17,7 @@ from distill.training.teacher import fit_teacher
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef
-from teachers.fitted_folder import read_fitted_folder
+from teachers.fitted_folder import read_fitted_folder, read_seen
 from teachers.registry import build_teacher
 from tests.helpers import fitting
 from tests.helpers.fit_runs import STATEFUL, checkpoint, files, fit_folder, fitted, ratings, run, same, small_config
@@ -47,6 +47,24 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "run"
     fit_folder(str(data), str(out), STATEFUL)
     return out
+
+
+@pytest.mark.parametrize("changes", [{}, SAM], ids=["no head", "new head"])
+def test_a_teacher_in_the_current_folder_is_not_the_one_that_is_continued(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+):
+    (tmp_path / "teacher.json").write_text("{}")
+    (tmp_path / "seen.txt").write_text("ffff\n")
+    monkeypatch.chdir(tmp_path)
+    result = run(source, tmp_path / "run", **changes)
+    assert read_seen(str(result.teacher)) == {ref.id for ref in source.pool}
+
+
+def test_images_of_the_earlier_fitting_stay_known(source: Source, tmp_path: Path):
+    first = run(source, tmp_path / "first")
+    (first.teacher / "seen.txt").write_text("ffff\n")
+    again = run(source, tmp_path / "again", teacher=str(first.teacher))
+    assert read_seen(str(again.teacher)) == {"ffff", *(ref.id for ref in source.pool)}
 
 
 def held_out(source: Source, out: Path) -> list[ImageRef]:
