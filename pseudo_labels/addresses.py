@@ -13,10 +13,11 @@ ARCHIVE, FILE and FOLDER are addresses of files themselves (FOLDER a local one).
 
 import os
 from pathlib import Path
-from urllib.parse import parse_qs, quote_from_bytes, unquote, unquote_to_bytes
+from urllib.parse import parse_qs, quote_from_bytes, unquote
 
 from fsspec.core import url_to_fs
 
+from pseudo_labels.files import from_utf8_path, utf8_path
 from pseudo_labels.images import ImageError, open_regular, read_bytes, refuse_large
 from pseudo_labels.records import Status
 from pseudo_labels.rows import read_dataset, read_parquet, translated_errors
@@ -24,12 +25,7 @@ from pseudo_labels.rows import read_dataset, read_parquet, translated_errors
 
 def of_path(path: str | os.PathLike[str]) -> str:
     """Address of a local file: absolute, with its links kept."""
-    text = os.path.abspath(os.fspath(path))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "file://" + quote_from_bytes(os.fsencode(text), safe="")
-    return text
+    return utf8_path(os.path.abspath(os.fspath(path)))
 
 
 def of_member(archive: str, name: str, offset: int, size: int) -> str:
@@ -46,7 +42,7 @@ def of_row(scheme: str, table: str, row: int) -> str:
 def local_path(address: str, base: Path | None = None) -> Path | None:
     """The local file behind an address; None if it is a member, a row or a remote file."""
     if address.startswith("file://"):
-        return Path(os.fsdecode(unquote_to_bytes(address.removeprefix("file://"))))
+        return Path(from_utf8_path(address))
     if "://" in address and not address.startswith("/"):
         return None
     return Path(address) if base is None else base / address

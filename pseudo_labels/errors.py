@@ -1,5 +1,6 @@
 """Errors that a user can act on: the command line prints their message as one line, without a traceback."""
 
+import errno
 import json
 import warnings
 from collections.abc import Mapping
@@ -23,8 +24,42 @@ class IntegrityError(PocketiqaError):
     """A file does not match the digest recorded when it was written."""
 
 
-class StorageFullError(PocketiqaError):
+class WriteError(PocketiqaError):
+    """The system refused to write a file; whatever was there before is untouched."""
+
+
+class StorageFullError(WriteError):
     """The disk or quota is full; everything committed before is still valid."""
+
+
+# What the system's error numbers mean here, and the next step.
+_SYSTEM: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("no space left", "free some space"),
+    errno.EDQUOT: ("no space left in your quota", "remove files of yours or ask for a larger quota"),
+    errno.EFBIG: ("the file is larger than allowed", "raise the limit (ulimit -f), or use another file system"),
+    errno.EROFS: ("the disk is read-only", "choose a folder on another disk"),
+    errno.EACCES: ("no permission", "change the permissions of the file or its folder, or choose another path"),
+    errno.EPERM: ("the system does not allow it", "change the permissions of the file, or choose another path"),
+    errno.EMFILE: ("too many open files", "raise the limit (ulimit -n), or use fewer workers"),
+    errno.ENFILE: ("too many open files on this machine", "close other programs"),
+    errno.ENOMEM: ("not enough memory", "close other programs, or use fewer workers"),
+    errno.EIO: ("the disk reports a fault", "check the disk, or choose a folder on another one"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ENOENT: ("the file or its folder does not exist", "check the path"),
+    errno.ENOTDIR: ("a part of the path is a file and no folder", "check the path"),
+    errno.EISDIR: ("it is a folder and no file", "check the path"),
+    errno.ELOOP: ("too many symbolic links", "name the file itself"),
+    errno.ENOLCK: ("the file system gives no locks", "choose a folder on another disk"),
+    errno.EOPNOTSUPP: ("the file system cannot do this", "choose a folder on another disk"),
+}
+EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+"""Numbers of errors that concern the whole machine, disk or process, whichever file was in work."""
+
+
+def system_words(error: OSError) -> tuple[str, str]:
+    """What the system refused, and the next step, both as a part of a sentence."""
+    unknown = error.strerror or str(error) or type(error).__name__
+    return _SYSTEM.get(error.errno or 0, (unknown, "mend this"))
 
 
 # Python shows a FutureWarning to every user, but hides most DeprecationWarnings.

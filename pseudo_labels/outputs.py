@@ -1,20 +1,43 @@
-"""Output folders that say what made them, so that nothing is mixed and unchanged work is skipped.
+"""Outputs of commands: folders that say what made them, and single files; neither is mixed nor replaced unasked.
 
 Every folder a command writes holds ``manifest.json``: its kind, format version, the ``spec`` (everything that
-determines the content, the digests of its inputs included) and, once finished, what was written.
+determines the content, the digests of its inputs included) and, once finished, what was written. While a command works
+in it, it holds the lock ``.lock`` too. A single file that a user names is written by ``new_file``.
 """
 
+import errno
 import json
+import os
 import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, is_leftover, read_json, write_atomic
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, WriteError
+from pseudo_labels.files import (
+    canonical_json,
+    checksummed_json,
+    digest_of,
+    exclusive,
+    explain_write_errors,
+    fsync,
+    is_leftover,
+    private_file,
+    private_name,
+    read_json,
+    refuse_irregular,
+    remove_leftovers,
+    verified,
+    write_atomic,
+)
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 FORMAT = 1
 
 
@@ -60,7 +83,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "content": manifest.content,
         "notes": manifest.notes,
     }
-    write_atomic(folder / MANIFEST, canonical_json(record))
+    write_atomic(folder / MANIFEST, checksummed_json(record))
 
 
 def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
@@ -68,7 +91,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
 
     Raises:
         PocketiqaError: there is none, it is of another kind, or of a newer format.
-        IntegrityError: it cannot be parsed.
+        IntegrityError: it cannot be parsed, or was altered.
     """
     record = read_json(folder / MANIFEST, what=f"{kind or 'pocketiqa'} manifest")
     if not isinstance(record, dict) or "kind" not in record:
@@ -78,6 +101,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
             f"{folder} has format version {record.get('format')!r}, but this pocketiqa reads {FORMAT}: "
             "upgrade pocketiqa or make the folder anew"
         )
+    record = verified(record, what=f"manifest {folder / MANIFEST}")
     if kind is not None and record["kind"] != kind:
         raise PocketiqaError(f"{folder} holds {record['kind']!r}, but {kind!r} is needed here")
     try:
@@ -115,7 +139,8 @@ def claim(
         start_over(folder)
     spec = json.loads(canonical_json(spec))  # as it will be read back: tuples become lists
     if not _entries(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_manifest(folder, Manifest(kind, spec, notes=notes or {}))
         return Claim.NEW
     if not (folder / MANIFEST).exists():
@@ -144,8 +169,9 @@ def finish(folder: Path, content: dict[str, Any]) -> Manifest:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, without what a process that was killed while writing its manifest left there."""
-    return [entry for entry in folder.iterdir() if not is_leftover(entry)] if folder.exists() else []
+    """What lies in a folder, without its lock and what a process killed while writing its manifest left there."""
+    entries = folder.iterdir() if folder.exists() else ()
+    return [entry for entry in entries if entry.name != LOCK and not is_leftover(entry)]
 
 
 def _refuse_file(folder: Path) -> None:
@@ -153,14 +179,174 @@ def _refuse_file(folder: Path) -> None:
         raise OutputConflictError(f"{folder} is a file, but a folder is needed here: choose another --out")
 
 
-def refuse_existing(file: Path, *, overwrite: bool) -> None:
-    """Keep a command that writes one file from replacing another's result unasked.
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in an output folder, from before it is claimed until the work is done.
+
+    Leftovers of killed processes are removed, and a folder that was made for the lock alone is removed again. The
+    thread that holds the lock may enter again: outputs are made of outputs.
 
     Raises:
-        OutputConflictError: ``file`` exists and ``overwrite`` was not said.
+        OutputConflictError: another living process works in it, or it is a file.
+        WriteError: it cannot be written. A finished output that is only read, as on a read-only disk, needs no lock.
     """
-    if file.exists() and not overwrite:
+    _refuse_file(folder)
+    key = (os.getpid(), threading.get_ident(), os.path.realpath(folder))
+    if key in _HELD:
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            with explain_write_errors(folder):
+                made = _make_folders(folder)
+            stack.callback(_remove_empty, made)
+            stack.enter_context(exclusive(folder / LOCK, what=str(folder)))
+        except WriteError as error:
+            refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in _READ_ONLY
+            if not (refused and (folder / MANIFEST).is_file()):
+                raise
+        else:
+            _HELD.add(key)
+            stack.callback(_HELD.discard, key)
+            remove_leftovers(folder)
+        yield
+
+
+# Process, thread and real path of the folders whose locks are held; a forked child inherits the set, not the right.
+_HELD: set[tuple[int, int, str]] = set()
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns those that were missing, the deepest first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # one that holds something now stays, and so do those above it
+        for folder in folders:
+            folder.rmdir()
+
+
+def refuse_existing(file: Path, *, overwrite: bool) -> None:
+    """Keep a command that writes one file from replacing another's result unasked; ``new_file`` checks it too.
+
+    Raises:
+        OutputConflictError: ``file`` exists and ``overwrite`` was not given.
+        WriteError: ``file`` is a folder, link, device or something else that is no regular file.
+    """
+    with explain_write_errors(file):
+        there = refuse_irregular(file, links=False)
+    if there is not None and not overwrite:
         raise OutputConflictError(f"{file} exists already: choose another --out, or add --overwrite to replace it")
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file in work, see ``new_file``.
+
+    Attributes:
+        path: final name; None if nothing is to be written.
+        file: where to write it, binary; under a private name until the work is done.
+    """
+
+    path: Path | None
+    file: IO[bytes]
+
+    def write(self, data: bytes) -> None:
+        """Add bytes.
+
+        Raises:
+            StorageFullError: the disk is full.
+            WriteError: the system refuses it for another reason.
+        """
+        with explain_write_errors(self.path or Path(os.devnull)):
+            self.file.write(data)
+
+
+@contextmanager
+def new_file(path: Path | None, *, overwrite: bool = False) -> Iterator[NewFile]:
+    """Claim the file that a command was asked to write, before its work; it appears whole when the block ends.
+
+    The bytes go to a private file in the same folder, which is flushed to the disk and renamed. If the block fails,
+    nothing is left behind and an earlier file stays as it was. Leftovers of killed runs of the same name are removed.
+
+    Args:
+        path: final name; its folder is made if needed. None takes the bytes and writes nothing.
+        overwrite: whether an earlier regular file may be replaced.
+
+    Raises:
+        OutputConflictError: the file exists, another process is writing it, or it appeared or changed meanwhile.
+        StorageFullError: the disk is full.
+        WriteError: it cannot be written for another reason, or something that is no regular file is there.
+    """
+    if path is None:
+        with open(os.devnull, "wb") as nowhere:
+            yield NewFile(None, nowhere)
+        return
+    refuse_existing(path, overwrite=overwrite)
+    with ExitStack() as stack:
+        with explain_write_errors(path):
+            stack.callback(_remove_empty, _make_folders(path.parent))
+        stack.enter_context(exclusive(path.with_name(private_name(path.name, ".lock")), what=str(path)))
+        remove_leftovers(path.parent, path.name)
+        with explain_write_errors(path):
+            before = _state(path, overwrite)
+            temporary, file = stack.enter_context(private_file(path))
+            if before is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+        yield NewFile(path, file)
+        with explain_write_errors(path):
+            file.flush()
+            os.fsync(file.fileno())
+            _publish(temporary, path, before, overwrite)
+            fsync(path.parent)
+
+
+def write_file(out: NewFile | Path | str, data: bytes) -> None:
+    """Write a whole file: one that is claimed already, or one of this path, which may exist.
+
+    Raises:
+        OutputConflictError: another process is writing it.
+        StorageFullError: the disk is full.
+        WriteError: it cannot be written for another reason.
+    """
+    if isinstance(out, NewFile):
+        out.write(data)
+        return
+    with new_file(Path(out), overwrite=True) as file:
+        file.write(data)
+
+
+def _state(path: Path, overwrite: bool) -> os.stat_result | None:
+    refuse_existing(path, overwrite=overwrite)
+    return refuse_irregular(path, links=False)
+
+
+def _publish(temporary: Path, path: Path, before: os.stat_result | None, overwrite: bool) -> None:
+    """Give a finished file its name, unless something else has taken the name since the work began."""
+    appeared = OutputConflictError(
+        f"{path} appeared or changed while this command was working, so it is left as it is: choose another --out"
+        + ("" if overwrite else ", or add --overwrite to replace it")
+    )
+    there = refuse_irregular(path, links=False)
+    if _identity(there) != _identity(before):
+        raise appeared
+    if there is None:
+        try:
+            os.link(temporary, path)  # fails if the name is taken, which a rename does not
+        except FileExistsError:
+            raise appeared from None
+        except OSError:  # a file system without hard links; the lock still keeps our own processes apart
+            os.replace(temporary, path)
+    else:
+        os.replace(temporary, path)
+
+
+def _identity(there: os.stat_result | None) -> tuple[int, ...] | None:
+    return None if there is None else (there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns)
 
 
 def start_over(folder: Path) -> None:
@@ -178,6 +364,6 @@ def start_over(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != MANIFEST:
+        elif entry.name not in (MANIFEST, LOCK):  # the lock is held: removed, it would protect nothing
             entry.unlink()
     (folder / MANIFEST).unlink()

@@ -5,11 +5,11 @@ charts, thumbnails, and the surfaces (brick, grass, gravel, moon) whose fine gra
 cannot tell from noise. Nothing is downloaded or imported: only files of the packages are looked at.
 """
 
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import explain_write_errors, write_atomic
 
 _SKIMAGE = "skimage", "data"
 _SKLEARN = "sklearn", "datasets/images"
@@ -62,13 +62,14 @@ def export_photographs(out: Path) -> list[Path]:
     Raises:
         PocketiqaError: none of the packages is installed.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     copies = []
     for name, path in bundled_photographs().items():
         copy = out / f"{name}{path.suffix}"
         # Left alone if it is there already, so that a pool made of the folder stays valid.
         if not copy.is_file() or copy.read_bytes() != path.read_bytes():
-            shutil.copyfile(path, copy)
+            write_atomic(copy, path.read_bytes())
         copies.append(copy)
     return copies
 

@@ -231,8 +231,9 @@ def write_pool(
         StorageFullError: the disk is full.
     """
     out = Path(out)
-    if outputs.claim(out, KIND, spec, overwrite=overwrite, notes=notes) != outputs.Claim.DONE:
-        outputs.finish(out, _write_table(out, refs))
+    with outputs.exclusively(out):
+        if outputs.claim(out, KIND, spec, overwrite=overwrite, notes=notes) != outputs.Claim.DONE:
+            outputs.finish(out, _write_table(out, refs))
     return Pool.open(out)
 
 
@@ -282,12 +283,13 @@ def build_pool(
     def measure() -> list[ImageRef]:
         return list(measure_all(listing.entries, limits, near_duplicate_distance, workers, progress))
 
-    if keep_touched(out, spec, measure) or outputs.claim(out, KIND, spec, overwrite=overwrite) == outputs.Claim.DONE:
-        return Pool.open(out)
-    refs = measure()
-    content = _write_table(out, refs)
-    _refuse_bad(refs, max_bad_fraction, out)
-    outputs.finish(out, content)
+    with outputs.exclusively(out):
+        done = keep_touched(out, spec, measure)
+        if not done and outputs.claim(out, KIND, spec, overwrite=overwrite) != outputs.Claim.DONE:
+            refs = measure()
+            content = _write_table(out, refs)
+            _refuse_bad(refs, max_bad_fraction, out)
+            outputs.finish(out, content)
     return Pool.open(out)
 
 

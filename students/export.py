@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import write_atomic
+from pseudo_labels.outputs import NewFile, write_file
 from students.base import Student
 from students.complexity import measure_complexity
 from students.config import DP_IQA_B7, StudentConfig
@@ -144,7 +144,7 @@ def _code_version() -> str:
 def export_onnx(
     student: Student,
     contract: StudentContract,
-    out: str | Path,
+    out: NewFile | str | Path,
     *,
     images: Sequence[np.ndarray],
     max_difference: float = MAX_DIFFERENCE,
@@ -158,7 +158,8 @@ def export_onnx(
     Args:
         student: student on any device, in any mode; it is left as it is.
         contract: contract of the student, see ``draft_contract``; its parity is measured here.
-        out: path of the file; an earlier one is replaced in one step.
+        out: path of the file, of which an earlier one is replaced in one step, or a file that was claimed
+            (``outputs.new_file``).
         images: real photographs, uint8 HxWx3, at least one; compared as a whole, and in crops of odd sizes.
         max_difference: largest accepted difference, see ``MAX_DIFFERENCE``.
         half: store weights in float16, see ``halve_weights``; differences may then reach ``MAX_HALF_DIFFERENCE``.
@@ -178,11 +179,12 @@ def export_onnx(
         parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
     contract = replace(contract, parity=asdict(parity))
     data = with_checksum(_with_contract(graph, contract).SerializeToString())
-    digest = verify_checksum(data, str(out))
+    path = Path(out.path or "") if isinstance(out, NewFile) else Path(out)
+    digest = verify_checksum(data, str(path))
     # The bytes that will be written, with metadata and checksum, must be what the runtime accepts.
-    start_session(data, 1, str(out))
-    write_atomic(Path(out), data)
-    return ExportReport(Path(out), len(data), digest, contract, parity)
+    start_session(data, 1, str(path))
+    write_file(out, data)
+    return ExportReport(path, len(data), digest, contract, parity)
 
 
 class _Outputs(nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from pseudo_labels.errors import IntegrityError, PocketiqaError
+from pseudo_labels.errors import IntegrityError, PocketiqaError, system_words
 from pseudo_labels.files import sha256_bytes
 from students.contract import CONTRACT_KEY, StudentContract
 from students.shipped import NAMES
@@ -74,7 +74,8 @@ def read_model(path: str | Path) -> bytes:
             "`pocketiqa export`"
         ) from error
     except OSError as error:
-        raise PocketiqaError(f"the model at {path} cannot be read ({error.strerror}): check the path") from error
+        refused, step = system_words(error)
+        raise PocketiqaError(f"the model at {path} cannot be read ({refused}): {step}") from error
 
 
 def start_session(model: bytes, threads: int, name: str) -> onnxruntime.InferenceSession:

@@ -10,8 +10,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from pseudo_labels import files
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, read_json, sha256_bytes, sha256_file, staged_folder, write_atomic
+from pseudo_labels.files import checksummed_json, sha256_bytes, sha256_file, staged_folder, write_atomic
 from students.base import Student
 from students.config import StudentConfig
 from students.fields import check_fields
@@ -57,7 +58,7 @@ def save_student(student: Student, folder: str | Path, *, about: Mapping[str, An
     }
     with staged_folder(folder) as staged:
         write_atomic(staged / WEIGHTS, weights)
-        write_atomic(staged / RECORD, canonical_json(record))
+        write_atomic(staged / RECORD, checksummed_json(record))
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -65,10 +66,10 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         PocketiqaError: missing, of another format version, or with missing or unknown fields.
-        IntegrityError: not JSON.
+        IntegrityError: not JSON, or altered.
     """
     path = Path(folder) / RECORD
-    record = read_json(path, what="student record")
+    record = files.read_record(path, what="student record")
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         version = record.get("format") if isinstance(record, dict) else None
         raise PocketiqaError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import canonical_json, read_json, sha256_file, staged_folder, write_atomic
+from pseudo_labels.files import checksummed_json, read_record, sha256_file, staged_folder, write_atomic
 
 if TYPE_CHECKING:
     from teachers.fitting import FittableTeacher
@@ -59,7 +59,7 @@ def write_fitted_folder(
         # for that.
         if files:
             record["files"] = list(files)
-        write_atomic(staged / RECORD, canonical_json(record))
+        write_atomic(staged / RECORD, checksummed_json(record))
     return digest
 
 
@@ -71,7 +71,8 @@ def _copied(file: Path, folder: Path) -> str:
 def write_teacher_folder(folder: Path, name: str, options: Mapping[str, Any]) -> None:
     """Write a folder that stands for a teacher of which nothing beside its options needs to be kept."""
     with staged_folder(folder) as staged:
-        write_atomic(staged / RECORD, canonical_json({"format": FORMAT, "teacher": name, "options": dict(options)}))
+        record = {"format": FORMAT, "teacher": name, "options": dict(options)}
+        write_atomic(staged / RECORD, checksummed_json(record))
 
 
 def is_fitted_folder(name: str) -> bool:
@@ -90,11 +91,12 @@ def read_fitted_folder(name: str) -> tuple[str, dict[str, Any]]:
 
     Raises:
         PocketiqaError: no such folder, another format, or the folder lacks what was learned.
+        IntegrityError: the record was altered.
     """
     folder = _folder(name)
     if folder is None:
         raise PocketiqaError(f"{name} is no folder of a fitted teacher: it has no {RECORD}")
-    record = read_json(folder / RECORD, what="record of a fitted teacher")
+    record = read_record(folder / RECORD, what="record of a fitted teacher")
     version = record.get("format") if isinstance(record, dict) else None
     if version != FORMAT or not isinstance(record.get("options"), dict) or not isinstance(record.get("teacher"), str):
         raise PocketiqaError(

@@ -8,6 +8,7 @@ processes there are or how often they were killed. What was committed is verifie
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -143,21 +144,23 @@ def label(
     )
     launch = current_launch(device)
     teacher.to(launch.device)
-    store = _claim(out, spec, pool, launch, overwrite)
-    failed = FailureLimit(pool, max_failed_fraction)
-    seen = read_seen(teacher_name) if unseen else frozenset[str]()
-    label_pool(
-        pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
-        decode_workers=decode_workers, limits=limits, seen=seen, crops=crops, retry=failed.of_shard, progress=progress,
-        warn=warn,
-    )  # fmt: skip
-    # Every rank must have committed its shards before they are counted.
-    launch.wait_for_all()
-    if launch.is_main:
-        failed.check(store)
-        store.finish()
-    # No rank may open the store before it is finished.
-    launch.wait_for_all()
+    # The main process holds the folder for all ranks; each shard has a lock of its own.
+    with outputs.exclusively(out) if launch.is_main else nullcontext():
+        store = _claim(out, spec, pool, launch, overwrite)
+        failed = FailureLimit(pool, max_failed_fraction)
+        seen = read_seen(teacher_name) if unseen else frozenset[str]()
+        label_pool(
+            pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
+            decode_workers=decode_workers, limits=limits, seen=seen, crops=crops, retry=failed.of_shard,
+            progress=progress, warn=warn,
+        )  # fmt: skip
+        # Every rank must have committed its shards before they are counted.
+        launch.wait_for_all()
+        if launch.is_main:
+            failed.check(store)
+            store.finish()
+        # No rank may open the store before it is finished.
+        launch.wait_for_all()
     return LabelStore.open(out)
 
 

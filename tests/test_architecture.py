@@ -142,6 +142,47 @@ def test_no_pickle_is_read_or_written():
                 assert safe, f"{file}:{node.lineno}"
 
 
+# Write files by themselves: the writers, what is appended to, what is staged, and folders for a moment.
+WRITERS = {
+    "pseudo_labels/files.py",
+    "pseudo_labels/outputs.py",
+    "distill/commands/resuming.py",  # appends, under the lock of the output
+    "distill/training/history.py",  # appends
+    "distill/study/cells.py",  # in a temporary folder
+    "distill/stages/measuring.py",
+    "teachers/qfm_iqm/weight_average.py",
+    "teachers/fitted_folder.py",  # copies into a staged folder
+}
+IN_MEMORY = {"data", "buffer", "sink", "stored"}
+"""Names of what is written to in memory."""
+
+
+def test_every_file_is_written_by_the_writers():
+    """Whole or not at all: by ``write_atomic``, ``new_file`` or into a ``staged`` folder."""
+    for file in FILES:
+        if str(file.relative_to(ROOT)) in WRITERS:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                assert not _writes_a_file(node), f"{file}:{node.lineno} {ast.unparse(node)}"
+
+
+def _writes_a_file(call: ast.Call) -> bool:
+    words = ast.unparse(call)
+    if "staged" in words or "os.devnull" in words:
+        return False
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    target = ast.unparse(call.args[0]) if call.args else ""
+    if name in ("write_text", "write_bytes", "copyfile", "copy2", "save_file", "to_csv", "to_parquet", "rename"):
+        return True
+    if name == "open":
+        modes = [argument.value for argument in call.args[1:2] if isinstance(argument, ast.Constant)]
+        return any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes)
+    if name in ("savefig", "savez") or (name == "write_table" and len(call.args) > 1):
+        return not ({target, *map(ast.unparse, call.args[1:2])} & IN_MEMORY)
+    return name == "save" and isinstance(call.func, ast.Attribute) and target in ("path", "out", "file")
+
+
 def test_configs_and_tests_are_no_packages():
     assert not list((ROOT / "configs").rglob("*.py"))
     assert not list((ROOT / "tests").rglob("__init__.py"))

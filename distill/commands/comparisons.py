@@ -117,21 +117,19 @@ def stress(
     from distill.commands.scoring import empty_folders
     from distill.stress import stress as measure
     from distill.stress.measure import stress_table
-    from pseudo_labels.files import canonical_json, write_atomic
-    from pseudo_labels.outputs import refuse_existing
+    from pseudo_labels.files import checksummed_json
+    from pseudo_labels.outputs import new_file
     from students.paths import find_images
 
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
-    images = find_images(photographs, recursive=recursive, warn=console.warn)
-    for words in empty_folders(photographs, images, recursive=recursive):
-        console.warn(words)
-    with console.progress("stress") as report:
-        results = measure(models or [None], images, progress=report, warn=console.warn)
+    with new_file(out, overwrite=overwrite) as file:
+        images = find_images(photographs, recursive=recursive, warn=console.warn)
+        for words in empty_folders(photographs, images, recursive=recursive):
+            console.warn(words)
+        with console.progress("stress") as report:
+            results = measure(models or [None], images, progress=report, warn=console.warn)
+        file.write(checksummed_json({"models": [result.as_dict() for result in results]}))
     for result in results:
         console.out.print(stress_table(result))
-    if out is not None:
-        write_atomic(out, canonical_json({"models": [result.as_dict() for result in results]}))
     if any(result.failed for result in results):
         raise typer.Exit(1)
 

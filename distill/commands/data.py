@@ -117,18 +117,18 @@ def distort(
 def _draw_contact_sheet(pool: Path | None, out: Path | None, overwrite: bool) -> Path:
     from pseudo_labels.distort import write_contact_sheet
     from pseudo_labels.images import load
-    from pseudo_labels.outputs import refuse_existing
+    from pseudo_labels.outputs import new_file
     from pseudo_labels.photos import bundled_photographs
     from pseudo_labels.pool import Pool
 
     target = out or Path("distortions.png")
-    refuse_existing(target, overwrite=overwrite)
-    if pool is None:
-        rgb = load(bundled_photographs()["astronaut"])
-    else:
-        opened = Pool.open(pool)
-        rgb = opened.load(opened.ok()[0])
-    write_contact_sheet(rgb, target)
+    with new_file(target, overwrite=overwrite) as file:
+        if pool is None:
+            rgb = load(bundled_photographs()["astronaut"])
+        else:
+            opened = Pool.open(pool)
+            rgb = opened.load(opened.ok()[0])
+        write_contact_sheet(rgb, file)
     return target
 
 
@@ -280,14 +280,14 @@ def audit(
     from distill.terminal.summaries import audit_summary
     from pseudo_labels.audit.page import write_audit_page
     from pseudo_labels.audit.store import audit_store
-    from pseudo_labels.outputs import refuse_existing
+    from pseudo_labels.outputs import new_file
 
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
-    report = audit_store(labels)
+    with new_file(out, overwrite=overwrite) as file:
+        report = audit_store(labels)
+        if out is not None:
+            write_audit_page(report, file)
     console.out.print(audit_summary(report), markup=False)
     if out is not None:
-        write_audit_page(report, out)
         console.out.print(f"page: {out}", markup=False)
     if not report.ok:
         raise typer.Exit(1)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pseudo_labels.parallel import usable_cores
 
@@ -86,11 +86,11 @@ def doctor_tables() -> list[Table]:
         here.add_row(name, str(value))
     versions = Table("package", "version", box=None, header_style="bold", pad_edge=False)
     for name, value in installed_versions().items():
-        versions.add_row(name, value or "[yellow]not installed[/]")
+        versions.add_row(name, value or Text("not installed", "yellow"))
     teachers = Table("teacher", "can run here", "what it is", box=None, header_style="bold", pad_edge=False)
     for state in teacher_states():
         verdict = f"with your {state.files}" if state.files else "yes"
         if state.missing:
-            verdict = f"[yellow]no: install {', '.join(state.missing)}[/]"
-        teachers.add_row(state.name, verdict, escape(state.summary))
+            verdict = Text(f"no: install {', '.join(state.missing)}", "yellow")
+        teachers.add_row(state.name, verdict, state.summary)
     return [here, versions, teachers]

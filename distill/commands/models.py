@@ -1,6 +1,5 @@
 """Commands that make, evaluate and use models."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,7 +22,7 @@ from distill.commands.options import (
 from distill.terminal import console
 from pseudo_labels.defaults import MAX_PIXELS
 
-Format = Literal["table", "csv", "jsonl", "parquet"]
+Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
 
 @app.command("fit-teacher")
@@ -109,26 +108,25 @@ def evaluate(
     """
     from distill.stages.benchmark import evaluate_on
     from distill.terminal.summaries import coverage_lines, evaluation_tables
+    from pseudo_labels.files import checksummed_json
     from pseudo_labels.images import DecodeLimits
-    from pseudo_labels.outputs import refuse_existing
+    from pseudo_labels.outputs import new_file
 
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
-    with console.progress("evaluate") as report:
-        result = evaluate_on(
-            models,
-            on,
-            split=split,
-            trained_on=trained_on or [],
-            near=near,
-            device=device,
-            limits=DecodeLimits(max_pixels=max_pixels),
-            progress=report,
-        )
+    with new_file(out, overwrite=overwrite) as file:
+        with console.progress("evaluate") as report:
+            result = evaluate_on(
+                models,
+                on,
+                split=split,
+                trained_on=trained_on or [],
+                near=near,
+                device=device,
+                limits=DecodeLimits(max_pixels=max_pixels),
+                progress=report,
+            )
+        file.write(checksummed_json(result))
     for table in evaluation_tables(result):
         console.out.print(table)
-    if out is not None:
-        out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     for line in coverage_lines(result):
         console.warn(line)
     if any(model["coverage"]["scored"] == 0 for model in result["models"]):
@@ -173,8 +171,27 @@ def score(
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
-    file_format: Annotated[Format, typer.Option("--format", help="How each image is written.")] = "table",
-    out: Annotated[Path | None, typer.Option("--out", help="File to write.  [default: standard output]")] = None,
+    file_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="How each image is written.  [default: by the ending of --out, else table]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="File to write: .txt (table), .csv, .jsonl, .json or .parquet.  [default: standard output]"
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep rows that --out has of the same model and limits and of unchanged files; continue an "
+            "interrupted run.",
+        ),
+    ] = False,
+    excel_safe: Annotated[
+        bool, typer.Option("--excel-safe", help="CSV: put ' before cells that a spreadsheet would take for a formula.")
+    ] = False,
     overwrite: OverwriteFile = False,
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
@@ -185,10 +202,12 @@ def score(
         model,
         recursive=recursive,
         workers=workers,
+        max_pixels=max_pixels,
         file_format=file_format,
         out=out,
         overwrite=overwrite,
-        max_pixels=max_pixels,
+        resume=resume,
+        excel_safe=excel_safe,
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")

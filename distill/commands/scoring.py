@@ -1,29 +1,37 @@
-"""``pocketiqa score``: rows of the CPU runtime as a table, CSV, JSON lines or Parquet. Base install only."""
+"""``pocketiqa score``: rows of the CPU runtime as table, CSV, JSON, JSON lines or Parquet. Base install only."""
 
-import csv
-import io
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from distill.commands.resuming import RowRecord, state_of
 from distill.terminal import console
+from distill.terminal.console import shown
 from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import checksummed_json, csv_line, explain_write_errors, utf8_path
 from pseudo_labels.images import DecodeLimits
-from pseudo_labels.outputs import refuse_existing
+from pseudo_labels.outputs import NewFile, new_file
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
 from students.paths import find_images
 from students.runtime import Row, Scorer
 
-FORMATS = ("table", "csv", "jsonl", "parquet")
+FORMATS = ("table", "csv", "jsonl", "json", "parquet")
+_ENDINGS = {".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
+_NAMES = "names of images end in .jpg, .png and so on; a file of another name is scored if it is named itself"
+# Spreadsheets take a cell that begins with one of these for a formula (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def score_paths(
@@ -32,35 +40,133 @@ def score_paths(
     *,
     recursive: bool,
     workers: int,
-    file_format: str,
+    file_format: str | None = None,
     out: Path | None,
     overwrite: bool = False,
+    resume: bool = False,
+    excel_safe: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> "Tally":
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
+
+    Args:
+        paths: images and folders.
+        model: see ``Scorer``.
+        recursive: look into the folders below too.
+        workers: images scored at a time.
+        file_format: one of ``FORMATS``; None follows the ending of ``out``.
+        out: file to write; None is standard output.
+        overwrite: replace an earlier file.
+        resume: keep rows of an earlier run of the same model and limits whose image files have the same size and time.
+        excel_safe: write CSV in which no cell is a formula for a spreadsheet.
+        max_pixels: see ``DecodeLimits``.
 
     Returns:
         The number of rows, of scores, and of folders without images, each of which was named in a note.
 
     Raises:
-        PocketiqaError: no such model, no images at all, or a format that cannot be written here.
-        OutputConflictError: ``out`` exists already.
+        PocketiqaError: no such model, no images at all, or a format that cannot be written here or is not that of the
+            ending.
+        OutputConflictError: ``out`` exists already, or is being written by another process.
+        WriteError: ``out`` cannot be written; this is tried before the first image is scored.
     """
-    if out is not None:
-        refuse_existing(out, overwrite=overwrite)
-    scorer = Scorer(model, limits=DecodeLimits(max_pixels=max_pixels))
-    images = find_images(paths, recursive=recursive, warn=console.warn)
-    empty = empty_folders(paths, images, recursive=recursive)
-    if not images:
-        raise PocketiqaError("; ".join(empty) or "no images were named: name files and folders")
-    for words in empty:
-        console.warn(words)
-    name = scorer.contract.name
-    with console.progress(f"score ({name})", visible=out is not None) as report:
-        rows = scorer.score_many(images, workers=workers, progress=report)
-        tally = write_rows(rows, file_format, out, heading=f"scores of {name}, 0 worst, 1 best")
-    tally.empty_folders = len(empty)
-    return tally
+    limits = DecodeLimits(max_pixels=max_pixels)
+    file_format = choose_format(file_format, out)
+    _check_format(file_format, out, excel_safe=excel_safe, resume=resume)
+    with ExitStack() as stack:
+        file = None if out is None else stack.enter_context(new_file(out, overwrite=overwrite or resume))
+        scorer = Scorer(model, limits=limits)
+        images = find_images(paths, recursive=recursive, warn=console.warn)
+        empty = empty_folders(paths, images, recursive=recursive)
+        if not images:
+            raise PocketiqaError("; ".join(empty) or "no images were named: name files and folders")
+        for words in empty:
+            console.warn(words)
+        name = scorer.contract.name
+        write = partial(
+            write_rows,
+            file_format=file_format,
+            heading=f"scores of {name}, 0 worst, 1 best",
+            excel_safe=excel_safe,
+            about={"model": {"name": name, "sha256": scorer.digest}},
+        )
+        report = stack.enter_context(console.progress(f"score ({name})", visible=out is not None))
+        if file is None or out is None:
+            tally = write(scorer.score_many(images, workers=workers, progress=report), out=None)
+            tally.empty_folders = len(empty)
+            return tally
+        record = RowRecord(out, scorer.digest, limits)
+        record_left = resume
+        try:
+            record.resume() if resume and not overwrite else record.start()
+            tally = write(_resumed(scorer, images, record, workers=workers, report=report), out=file)
+            record.written(_digest(file))
+            tally.empty_folders = len(empty)
+            return tally
+        except KeyboardInterrupt:
+            record_left = True
+            raise
+        finally:
+            record.close(keep=record_left)
+
+
+def _resumed(
+    scorer: Scorer, images: Sequence[Path], record: RowRecord, *, workers: int, report: Progress
+) -> Iterator[Row]:
+    """Rows of all images in their order, those of the record without scoring them; each new one is recorded."""
+    # The state is taken before an image is read: one that changes later is scored again by the next run.
+    states = [state_of(image) for image in images]
+    known = [record.known(image, state) for image, state in zip(images, states, strict=True)]
+    unknown = [image for image, row in zip(images, known, strict=True) if row is None]
+    if len(unknown) < len(images):
+        console.warn(f"{len(images) - len(unknown)} of {len(images)} images were scored by an earlier run")
+    fresh = scorer.score_many(unknown, workers=workers, progress=report)
+    for image, state, row in zip(images, states, known, strict=True):
+        if row is None:
+            row = next(fresh)
+            record.add(row, state)
+        yield Row(str(image), row.score, row.status, row.reason)
+    yield from record.others(images)
+
+
+def _digest(file: NewFile) -> str:
+    with explain_write_errors(file.path or Path()):
+        file.file.flush()
+        file.file.seek(0)
+        return hashlib.file_digest(file.file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def choose_format(file_format: str | None, out: Path | None) -> str:
+    """The format to write: the one that was named, else that of the ending, else the table.
+
+    Raises:
+        PocketiqaError: unknown format or ending, or the two contradict each other.
+    """
+    if file_format is not None and file_format not in FORMATS:
+        raise PocketiqaError(f"unknown format {file_format!r}: choose one of {', '.join(FORMATS)}")
+    if out is None:
+        return file_format or "table"
+    by_ending = _ENDINGS.get(out.suffix.lower())
+    if file_format is None and by_ending is None:
+        raise PocketiqaError(
+            f"the ending of {out} names no format: use {', '.join(_ENDINGS)}, or add --format {'|'.join(FORMATS)}"
+        )
+    if file_format is not None and by_ending not in (None, file_format):
+        raise PocketiqaError(
+            f"--format {file_format} contradicts the ending of {out}, which is that of {by_ending}: change one of them"
+        )
+    return file_format or str(by_ending)
+
+
+def _check_format(file_format: str, out: Path | None, *, excel_safe: bool, resume: bool) -> None:
+    if excel_safe and file_format != "csv":
+        raise PocketiqaError(f"--excel-safe is for csv and not for {file_format}: leave it out, or write csv")
+    if resume and out is None:
+        raise PocketiqaError("--resume continues a file: name it with --out FILE")
+    if file_format == "parquet" and out is None:
+        raise PocketiqaError("parquet is a binary file: name it with --out FILE.parquet")
+    if file_format == "parquet":
+        _require_pyarrow()
 
 
 def empty_folders(paths: Sequence[Path], images: Sequence[Path], *, recursive: bool) -> list[str]:
@@ -82,9 +188,6 @@ def empty_folders(paths: Sequence[Path], images: Sequence[Path], *, recursive: b
     return lines
 
 
-_NAMES = "names of images end in .jpg, .png and so on; a file of another name is scored if it is named itself"
-
-
 @dataclass
 class Tally:
     """How many rows were written, how many of them have a score, and how many folders held no image."""
@@ -101,30 +204,72 @@ class Tally:
             yield row
 
 
-def write_rows(rows: Iterable[Row], file_format: str, out: Path | None, *, heading: str = "") -> Tally:
-    """Write one record a row as it arrives (the table and Parquet: at the end).
+def write_rows(
+    rows: Iterable[Row],
+    file_format: str,
+    out: NewFile | Path | None,
+    *,
+    heading: str = "",
+    excel_safe: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Tally:
+    """Write one record a row; CSV and JSON lines as they arrive, the others at the end.
 
     Args:
         rows: results in the order of the paths.
         file_format: one of ``FORMATS``.
-        out: file to write; None is standard output.
+        out: file that is claimed, or a path, of which an earlier file is replaced; None is standard output.
         heading: a line above the table; the other formats, which programs read, hold nothing but records.
+        excel_safe: write CSV in which no cell is a formula for a spreadsheet.
+        about: facts for the head of a JSON file.
 
     Raises:
         PocketiqaError: unknown format, or Parquet without a file.
+        WriteError: the file cannot be written.
     """
-    if file_format not in FORMATS:
-        raise PocketiqaError(f"unknown format {file_format!r}: choose one of {', '.join(FORMATS)}")
-    if file_format == "parquet" and out is None:
-        raise PocketiqaError("parquet is a binary file: name it with --out FILE.parquet")
-    if file_format == "parquet":
-        _require_pyarrow()
+    choose_format(file_format, None)
+    path = out.path if isinstance(out, NewFile) else out
+    _check_format(file_format, path, excel_safe=excel_safe, resume=False)
+    if isinstance(out, Path):
+        with new_file(out, overwrite=True) as file:
+            return write_rows(rows, file_format, file, heading=heading, excel_safe=excel_safe, about=about)
     tally = Tally()
-    if file_format == "table":
-        _write_table(tally.count(rows), out, heading)
-    else:
-        _WRITERS[file_format](tally.count(rows), out)
+    counted = tally.count(rows)
+    if file_format == "table" and out is None:
+        console.out.print(_table(counted, heading))
+        return tally
+    parts = _parts(counted, file_format, heading=heading, excel_safe=excel_safe, about=about or {})
+    if out is not None:
+        for part in parts:
+            out.write(part)
+        return tally
+    with explain_write_errors(Path("standard output")):
+        for part in parts:
+            sys.stdout.write(part.decode())
+        sys.stdout.flush()
     return tally
+
+
+def _parts(
+    rows: Iterable[Row], file_format: str, *, heading: str, excel_safe: bool, about: dict[str, Any]
+) -> Iterator[bytes]:
+    """The bytes of a file, part by part."""
+    whole: dict[str, Callable[[], bytes]] = {
+        "table": lambda: console.as_text(_table(rows, heading)).encode(),
+        "json": lambda: _json(rows, about),
+        "parquet": lambda: _parquet(rows),
+    }
+    if file_format in whole:
+        yield whole[file_format]()
+    elif file_format == "jsonl":
+        for row in rows:
+            yield (json.dumps(dict(zip(_COLUMNS, _fields(row), strict=True)), ensure_ascii=False) + "\n").encode()
+    else:
+        yield csv_line(_COLUMNS).encode()
+        for row in rows:
+            path, score, status, reason = _fields(row)
+            cells = (path, "" if score is None else f"{score:.6f}", status, reason)
+            yield csv_line(map(_no_formula, cells) if excel_safe else cells).encode()
 
 
 def _require_pyarrow() -> None:
@@ -134,79 +279,43 @@ def _require_pyarrow() -> None:
         raise PocketiqaError("parquet needs pyarrow: pip install pyarrow, or use --format csv or jsonl") from error
 
 
-def _fields(row: Row) -> tuple[str, float | None, str, str]:
-    # A name that is not UTF-8 is written with the replacement character: the files must stay readable anywhere.
-    path = str(row.path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return path, row.score, str(row.status), row.reason
-
-
 _COLUMNS = ("path", "score", "status", "reason")
 
 
-@contextmanager
-def _opened(out: Path | None) -> Iterator[IO[str]]:
-    if out is None:
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    # Written beside and renamed: an interrupted run leaves no half file under the final name.
-    beside = out.with_name(f".{out.name}.part")
-    with open(beside, "w", encoding="utf-8", newline="") as file:
-        yield file
-    beside.replace(out)
+def _fields(row: Row) -> tuple[str, float | None, str, str]:
+    # What the system says of a name may repeat its bytes that are not UTF-8.
+    reason = row.reason.encode("utf-8", "backslashreplace").decode()
+    return utf8_path(row.path), row.score, str(row.status), reason
 
 
-def _write_csv(rows: Iterable[Row], out: Path | None) -> None:
-    with _opened(out) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for row in rows:
-            path, score, status, reason = _fields(row)
-            writer.writerow((path, "" if score is None else f"{score:.6f}", status, reason))
+def _no_formula(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
-def _write_jsonl(rows: Iterable[Row], out: Path | None) -> None:
-    with _opened(out) as file:
-        for row in rows:
-            file.write(json.dumps(dict(zip(_COLUMNS, _fields(row), strict=True)), ensure_ascii=False) + "\n")
+def _json(rows: Iterable[Row], about: dict[str, Any]) -> bytes:
+    records = [dict(zip(_COLUMNS, _fields(row), strict=True)) for row in rows]
+    return checksummed_json({"format": 1, "kind": "scores", **about, "rows": records})
 
 
-def _write_parquet(rows: Iterable[Row], out: Path | None) -> None:
+def _parquet(rows: Iterable[Row]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    assert out is not None  # checked by write_rows
     types = (pa.string(), pa.float64(), pa.string(), pa.string())
     schema = pa.schema(list(zip(_COLUMNS, types, strict=True)))
     columns = [list(column) for column in zip(*map(_fields, rows), strict=True)] or [[], [], [], []]
-    pq.write_table(pa.table(columns, schema=schema), out)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=schema), sink)
+    return sink.getvalue().to_pybytes()
 
 
-def _write_table(rows: Iterable[Row], out: Path | None, heading: str) -> None:
+def _table(rows: Iterable[Row], heading: str) -> Group:
     table = Table("image", "score", "status", "reason", box=None, header_style="bold", pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"  # never cut: a name that is not whole names nothing
     for row in rows:
-        path, score, status, reason = _fields(row)
-        rounded = "" if score is None else f"{score:.3f}"
-        table.add_row(*(_plain(text) for text in (path, rounded, status, reason)))
+        # Bytes that are not UTF-8 are escaped here, as control characters are: a person reads this.
+        rounded = "" if row.score is None else f"{row.score:.3f}"
+        table.add_row(*(shown(text) for text in (row.path, rounded, str(row.status), row.reason)))
     # A line of its own: a table folds its title to its own width.
-    shown = Group(*([Text(heading.replace("\n", " "))] if heading else []), table)
-    if out is None:
-        console.out.print(shown)
-        return
-    text = io.StringIO()
-    console.Console(file=text, width=160, highlight=False).print(shown)
-    with _opened(out) as file:
-        file.write(text.getvalue())
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text.replace("\n", "\\n"))
-
-
-_WRITERS: dict[str, Callable[[Iterable[Row], Path | None], None]] = {
-    "csv": _write_csv,
-    "jsonl": _write_jsonl,
-    "parquet": _write_parquet,
-}
+    return Group(*([Text(shown(heading))] if heading else []), table)

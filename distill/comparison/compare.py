@@ -19,7 +19,9 @@ from distill.comparison.table import (
 )
 from distill.evaluation.benchmarks.registry import Benchmark
 from distill.terminal import console
-from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file, write_atomic
+from pseudo_labels.errors import OutputConflictError
+from pseudo_labels.files import checksummed_json, digest_of, read_record, sha256_file, write_atomic
+from pseudo_labels.outputs import exclusively
 from students.latency import machine_name
 
 RECORD, TABLE, ACCURACY, PREDICTED = "comparison.json", "comparison.md", "accuracy.png", "predicted.png"
@@ -37,16 +39,39 @@ def compare(name: str, *, out: Path | None = None, settings: list[str] | None = 
 
     Raises:
         PocketiqaError: the file or a model is missing or unusable.
+        OutputConflictError: another process works in the folder.
     """
     comparison = load_comparison(name, settings or [], out)
     # First: a missing model is named at once, not after the minutes that the others take.
     check_models(comparison)
-    result = _result(comparison, overwrite)
+    with exclusively(comparison.out):
+        _refuse_others(comparison, overwrite)
+        result = _result(comparison, overwrite)
     console.out.print(console_table(result))
     for gain in result["gains"]:
         console.out.print(gain_sentence(gain), markup=False, highlight=False)
     console.out.print(footing(result), markup=False, highlight=False)
     console.out.print(f"table and plots: {comparison.out}", markup=False)
+
+
+def _refuse_others(comparison: Comparison, overwrite: bool) -> None:
+    """Refuse to replace files that another comparison, or somebody else, wrote."""
+    out = comparison.out
+    if not (out / RECORD).exists():
+        there = next((name for name in (TABLE, ACCURACY, PREDICTED) if (out / name).exists()), None)
+        if there is not None and not overwrite:
+            raise OutputConflictError(
+                f"{out / there} exists already, and not from a comparison: choose another --out, or add --overwrite"
+            )
+        return
+    if overwrite:
+        return
+    record = read_record(out / RECORD, what="comparison", remedy="add --overwrite to replace it")
+    if not isinstance(record, dict) or record.get("name") != comparison.name:
+        raise OutputConflictError(
+            f"{out} holds another comparison than {comparison.name!r}: choose another --out, or add --overwrite to "
+            "replace it"
+        )
 
 
 def _times(comparison: Comparison, benchmark: Benchmark, predicted: Predicted, overwrite: bool) -> dict[str, Any]:
@@ -62,11 +87,11 @@ def _times(comparison: Comparison, benchmark: Benchmark, predicted: Predicted, o
 
     def make(to: Path) -> dict[str, Any]:
         with console.progress("time") as report:
-            (to / TIMES).write_bytes(canonical_json(time_rows(comparison, benchmark, report)))
+            write_atomic(to / TIMES, checksummed_json(time_rows(comparison, benchmark, report)))
         return {TIMES: sha256_file(to / TIMES)}
 
     keep(folder, "times", spec, make, overwrite=overwrite)
-    return read_json(folder / TIMES, what="times")
+    return read_record(folder / TIMES, what="times")
 
 
 def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
@@ -84,7 +109,7 @@ def _result(comparison: Comparison, overwrite: bool) -> dict[str, Any]:
         "lines": lines_of(comparison, predicted, targets, times),
         "gains": gains_of(comparison, predicted, targets),
     }
-    write_atomic(comparison.out / RECORD, canonical_json(result))
+    write_atomic(comparison.out / RECORD, checksummed_json(result))
     write_atomic(comparison.out / TABLE, markdown(result).encode())
     plot_accuracy(result["lines"], comparison.out / ACCURACY, headline=result["headline"])
     if comparison.plotted:

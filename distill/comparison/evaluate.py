@@ -1,6 +1,5 @@
 """Every model of a comparison against people's ratings: once, for predictions are stored and read again."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from distill.recipe.stages import expanded
 from distill.stages.benchmark import shifted
 from distill.stages.context import make_once
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, sha256_file
+from pseudo_labels.files import checksummed_json, digest_of, read_record, sha256_file, write_atomic
 from pseudo_labels.images import decode
 from pseudo_labels.parallel import Progress
 from students.latency import machine_name, pinned_cores
@@ -142,13 +141,13 @@ def _predicted(
     def make(to: Path) -> dict[str, Any]:
         samples = benchmark_samples(benchmark)
         predicted = predict_samples(predictor, kind, samples, name=row.name, workers=_DECODERS, progress=report)
-        (to / PREDICTIONS).write_bytes(canonical_json(predicted.as_dict()))
+        write_atomic(to / PREDICTIONS, checksummed_json(predicted.as_dict()))
         return {PREDICTIONS: sha256_file(to / PREDICTIONS)}
 
     keep(folder, KIND, spec, make, overwrite=overwrite)
     if report is not None:
         report(len(benchmark.rows), len(benchmark.rows))
-    record: Mapping[str, Any] = json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
+    record: Mapping[str, Any] = read_record(folder / PREDICTIONS, what="predictions")
     return Predictions.from_dict(record)
 
 

@@ -1,5 +1,6 @@
 """Two plots as PNG: accuracy against milliseconds, and predicted against rating."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from distill.evaluation.evaluate import select
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from distill.html.tables import decimals
+from pseudo_labels.files import write_atomic
 from pseudo_labels.metrics.correlation import map_to_target, srcc
 
 _PLACES = [(1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)]  # to the right of the point and above it, and so on
@@ -84,6 +86,12 @@ def _outside(box: Bbox, inside: Bbox) -> float:
     return box.width * box.height - (0 if part is None else part.width * part.height)
 
 
+def _save(figure: Figure, path: Path) -> None:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI)
+    write_atomic(path, data.getvalue())
+
+
 def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: str) -> None:
     """SRCC with its interval against milliseconds (logarithmic); published figures at the side, as nobody timed them.
 
@@ -101,7 +109,7 @@ def plot_accuracy(lines: Sequence[Mapping[str, Any]], path: Path, *, headline: s
     axes.margins(y=0.12)
     _published(axes, [line for line in lines if "published" in line])
     place_labels(axes, labels, [box for line in timed for box in _boxes(axes, line)])
-    figure.savefig(path, dpi=_DPI)
+    _save(figure, path)
 
 
 def _scales(axes: Axes, times: Sequence[float]) -> None:
@@ -168,7 +176,7 @@ def plot_predicted(predicted: Mapping[str, Predictions], targets: Targets, path:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8, markerscale=2
     )
-    figure.savefig(path, dpi=_DPI)
+    _save(figure, path)
 
 
 def _panel(axes: Axes, name: str, predictions: Predictions, targets: Targets) -> None:

@@ -76,11 +76,11 @@ def benchmark_pool(
     # The processes may not have formed a group yet, so there may be no barrier to wait at: they look at the folder.
     if not is_main_process():
         _wait_for(folder, made_of)
-    elif not (
-        keep_touched(folder, made_of, lambda: _joined(benchmark, measure()))
-        or _claim(folder, made_of, overwrite) == outputs.Claim.DONE
-    ):
-        _write(folder, made_of, benchmark, measure())
+        return Pool.open(folder)
+    with outputs.exclusively(folder):
+        touched = keep_touched(folder, made_of, lambda: _joined(benchmark, measure()))
+        if not touched and _claim(folder, made_of, overwrite) != outputs.Claim.DONE:
+            _write(folder, made_of, benchmark, measure())
     return Pool.open(folder)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.recipe.training import SplitSettings
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import read_json
+from pseudo_labels.files import read_record
 from pseudo_labels.records import ImageRef
 
 SPLIT = "split.json"
@@ -64,7 +64,7 @@ def read_split(run_folder: Path) -> Split:
     Raises:
         PocketiqaError: the folder holds none.
     """
-    return Split.from_dict(read_json(run_folder / SPLIT, what="split"))
+    return Split.from_dict(read_record(run_folder / SPLIT, what="split"))
 
 
 class _Sets:

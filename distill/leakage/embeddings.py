@@ -74,7 +74,13 @@ def embed(
         PocketiqaError: the feature vectors differ in length from image to image.
         StorageFullError: the disk is full; finished parts stay.
     """
-    _claim(folder, {"images": image_set.digest, "by": by.identity, "kind": by.kind})
+    with outputs.exclusively(folder):
+        _claim(folder, {"images": image_set.digest, "by": by.identity, "kind": by.kind})
+        rows = _embedded(image_set, by, folder, workers=workers, step=step)
+    return _collected(image_set, by, rows)
+
+
+def _embedded(image_set: ImageSet, by: FeatureExtractor, folder: Path, *, workers: int, step: Step) -> list[_Row]:
     known = outputs.read_manifest(folder, KIND).content.get("parts", {})
     rows: list[_Row] = []
     digests: dict[str, str] = {}
@@ -92,7 +98,7 @@ def embed(
         rows += part
     # Written last, when all parts are in place; from now on altered parts are noticed.
     outputs.finish(folder, {"parts": digests})
-    return _collected(image_set, by, rows)
+    return rows
 
 
 def _claim(folder: Path, spec: dict[str, object]) -> None:

@@ -1,7 +1,5 @@
 """Detects test images that are near duplicates of training images, and writes the results into one folder."""
 
-import csv
-import io
 import math
 import os
 from collections import Counter
@@ -20,7 +18,7 @@ from distill.leakage.record import FORMAT, KIND, RECORD, read_overlap
 from pseudo_labels import outputs
 from pseudo_labels.defaults import NEAR_DUPLICATE_COSINE
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, sha256_file, write_atomic
+from pseudo_labels.files import checksummed_json, csv_line, sha256_file, utf8_path, write_atomic
 from pseudo_labels.parallel import Progress
 
 GROUPS, SPLIT = "groups.csv", "split.csv"
@@ -63,7 +61,7 @@ def write_split(compared: Compared, path: Path, *, validation: float, seed: int)
     for key, image in usable.items():
         if parts[key] in {part.value for part in Part}:
             # A relative path would be read relative to the folder of ``split.csv``; ``repr`` keeps all digits.
-            file = os.path.abspath(image.file)
+            file = utf8_path(os.path.abspath(image.file))
             rows.append([file, repr(float(image.score)), compared.scene_of[key], parts[key], image.subset])
     write_atomic(path, _csv(["image", "mos", "group", "split", "subset"], rows))
     return {"images": dict(Counter(parts.values())), "reason": ""}
@@ -75,11 +73,8 @@ def _none(path: Path, reason: str) -> dict[str, Any]:
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogatepass")
+    # Ids may hold bytes that are not UTF-8; the file must stay readable.
+    return "".join(map(csv_line, (header, *rows))).encode("utf-8", "backslashreplace")
 
 
 def find_near_duplicates(
@@ -133,20 +128,21 @@ def find_near_duplicates(
         "trained": trained.digest, "tested": tested.digest, "by": by.as_dict(), "above": above,
         "validation": validation, "seed": seed, "version": FORMAT,
     }  # fmt: skip
-    if _claim(out, spec, overwrite) is not outputs.Claim.DONE:
-        with extraction_threads(by, threads):
-            folders = trained_features or out / "features-trained", out / "features-tested"
-            embeddings = _embeddings((trained, tested), folders, by, workers=workers, progress=progress)
-        compared = compare((trained.name, tested.name), *embeddings, above)
-        record = as_record(compared, trained, tested, by, seed=seed)
-        write_groups(compared, out / GROUPS)
-        record["split"] = write_split(compared, out / SPLIT, validation=validation, seed=seed)
-        write_atomic(out / PAGE, overlap_page(record, compared).encode())
-        write_atomic(out / RECORD, canonical_json(record))
-        # Last, with the checksums: an interrupted comparison is repeated with the cached features, and not read.
-        files = [name for name in (RECORD, GROUPS, SPLIT, PAGE) if (out / name).is_file()]
-        outputs.finish(out, {"files": {name: sha256_file(out / name) for name in files}})
-    return _read(out)
+    with outputs.exclusively(out):
+        if _claim(out, spec, overwrite) is not outputs.Claim.DONE:
+            with extraction_threads(by, threads):
+                folders = trained_features or out / "features-trained", out / "features-tested"
+                embeddings = _embeddings((trained, tested), folders, by, workers=workers, progress=progress)
+            compared = compare((trained.name, tested.name), *embeddings, above)
+            record = as_record(compared, trained, tested, by, seed=seed)
+            write_groups(compared, out / GROUPS)
+            record["split"] = write_split(compared, out / SPLIT, validation=validation, seed=seed)
+            write_atomic(out / PAGE, overlap_page(record, compared).encode())
+            write_atomic(out / RECORD, checksummed_json(record))
+            # Last, with the checksums: an interrupted comparison is repeated with the cached features, and not read.
+            files = [name for name in (RECORD, GROUPS, SPLIT, PAGE) if (out / name).is_file()]
+            outputs.finish(out, {"files": {name: sha256_file(out / name) for name in files}})
+        return _read(out)
 
 
 def _check(validation: float, trained: ImageSet, tested: ImageSet) -> None:

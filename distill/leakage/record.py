@@ -8,7 +8,7 @@ from typing import Any
 from distill.evaluation.benchmarks import Benchmark
 from distill.evaluation.evaluate import ALL, CLEAN
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import read_json
+from pseudo_labels.files import read_record
 
 FORMAT = 1
 KIND = "overlap"
@@ -24,9 +24,10 @@ def read_overlap(path: Path) -> dict[str, Any]:
 
     Raises:
         PocketiqaError: the file does not exist, or is something else.
+        IntegrityError: it was altered.
     """
     path = path / RECORD if path.is_dir() else path
-    record = read_json(path, what="overlap (pocketiqa overlap writes it)")
+    record = read_record(path, what="overlap (pocketiqa overlap writes it)")
     if not isinstance(record, dict) or record.get("kind") != KIND or record.get("format") != FORMAT:
         raise PocketiqaError(f"{path} is no {RECORD} of format {FORMAT}: make one with pocketiqa overlap")
     return record

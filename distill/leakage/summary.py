@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from distill.leakage.record import closest, copied, in_words
+from distill.terminal.console import shown
 
 _SHOWN = 8
 
@@ -16,7 +16,7 @@ def overlap_tables(record: Mapping[str, Any]) -> list[Table]:
     pairs = Table("tested", "nearest trained", "cosine", "scores", title="closest pairs", title_justify="left")
     for image in closest(record)[:_SHOWN]:
         scores = " and ".join(_score(image[key]) for key in ("score", "nearest_score"))
-        pairs.add_row(escape(image["name"]), escape(image["nearest_name"]), f"{image['cosine']:.3f}", scores)
+        pairs.add_row(shown(image["name"]), shown(image["nearest_name"]), f"{image['cosine']:.3f}", scores)
     for column in pairs.columns[:2]:
         column.overflow = "fold"
     return ([] if record["copying"] is None else [_copying(record["copying"])]) + [pairs]
@@ -26,8 +26,7 @@ def _copying(copying: Mapping[str, Any]) -> Table:
     title = "copying the score of the nearest trained image"
     table = Table("images", "n", "SRCC [95 %]", title=title, title_justify="left")
     for name, part in copied(copying).items():
-        # Square brackets are markup to rich: an interval must be escaped like a name.
-        table.add_row(escape(name), str(part["n"]), escape(_interval(part["srcc"])))
+        table.add_row(shown(name), str(part["n"]), _interval(part["srcc"]))
     return table
 
 

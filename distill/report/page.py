@@ -18,7 +18,7 @@ from distill.report.leakage import overlap
 from distill.report.model_card import Part, card, to_html, to_markdown
 from distill.report.origins import provenance, repeat
 from distill.report.training import fitting, training
-from pseudo_labels.files import canonical_json, explain_full_disk, write_atomic
+from pseudo_labels.files import checksummed_json, explain_write_errors, write_atomic
 
 _TILES: dict[str, Callable[[float], str]] = {
     "metric": decimals,
@@ -59,10 +59,10 @@ def build_report(inputs: ReportInputs, out: Path) -> ReportFiles:
     content["model_card"] = [{"title": part.title, "points": list(part.points)} for part in parts]
     page = render(content, inputs, parts)
     files = ReportFiles(out / "report.html", out / "report.json", out / "model_card.md")
-    with explain_full_disk(out):
+    with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_atomic(files.html, page.encode())
-    write_atomic(files.json, canonical_json(content))
+    write_atomic(files.json, checksummed_json(content))
     write_atomic(files.model_card, to_markdown(content, parts).encode())
     return files
 

@@ -9,7 +9,7 @@ from typing import Any
 from distill.recipe.recipe import Recipe, load_recipe, with_paths_expanded
 from distill.terminal import console
 from pseudo_labels.errors import OutputConflictError
-from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, finish, read_manifest
+from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, exclusively, finish, read_manifest
 from pseudo_labels.parallel import Progress
 
 
@@ -146,12 +146,16 @@ def make_once(
     """Let ``make`` fill ``folder`` unless the same was done before; it returns the content record of the manifest.
 
     Unfinished work is done again from the start: such stages take seconds.
+
+    Raises:
+        OutputConflictError: another process works in ``folder``, or it holds something else.
     """
-    state = claim(folder, kind, spec, overwrite=overwrite)
-    if state is Claim.DONE:
-        return read_manifest(folder, kind)
-    # Complete only now: a process that is killed inside ``make`` leaves an unfinished folder, which is made again.
-    return finish(folder, make(folder))
+    with exclusively(folder):
+        state = claim(folder, kind, spec, overwrite=overwrite)
+        if state is Claim.DONE:
+            return read_manifest(folder, kind)
+        # Complete only now: a process that is killed inside ``make`` leaves an unfinished folder, which is made again.
+        return finish(folder, make(folder))
 
 
 def open_run(name: str, out: Path | None, settings: Sequence[str]) -> Run:

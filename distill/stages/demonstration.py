@@ -1,6 +1,6 @@
 """The last stage before the report: the CPU runtime scores held-out originals and visibly distorted copies."""
 
-import json
+import io
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from distill.stages.student import label_sources
 from pseudo_labels import addresses
 from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import canonical_json, sha256_file
+from pseudo_labels.files import checksummed_json, read_record, sha256_file, write_atomic
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
@@ -69,7 +69,9 @@ def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> di
         for name, pixels in versions.items():
             # PNG, for a lossy file would add a distortion of its own; the lowest compression, which is written fastest.
             path = folder / f"{ref.id}-{name}.png"
-            Image.fromarray(pixels).save(path, compress_level=1)
+            data = io.BytesIO()
+            Image.fromarray(pixels).save(data, "PNG", compress_level=1)
+            write_atomic(path, data.getvalue())
             files.append((ref, name, path))
     if not files:
         raise PocketiqaError("no held-out original to demonstrate with: raise distill.split.test, or drop 'score'")
@@ -83,7 +85,7 @@ def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> di
         # Versions are a list: canonical JSON sorts the keys of a mapping, and the original must stay the first.
         entry = photographs.setdefault(ref.id, {"name": names.get(ref.group, ref.id), "versions": []})
         entry["versions"].append({"name": name, "file": path.name, "score": row.score})
-    (folder / SCORES).write_bytes(canonical_json(list(photographs.values())))
+    write_atomic(folder / SCORES, checksummed_json({"photographs": list(photographs.values())}))
     return {"photographs": len(photographs), "sha256": sha256_file(folder / SCORES)}
 
 
@@ -97,7 +99,9 @@ def _scene_names(run: Run) -> dict[str, str]:
 
 def read_demonstration(run: Run) -> list[Photograph]:
     """The photographs and scores that the stage wrote."""
-    records = json.loads((run.demonstration / SCORES).read_text(encoding="utf-8"))
+    records = read_record(run.demonstration / SCORES, what="scores of the demonstration")
+    if isinstance(records, dict):  # earlier versions wrote the bare list
+        records = records["photographs"]
     return [
         Photograph(
             record["name"],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_labels.images import load
-from pseudo_labels.outputs import refuse_existing
+from pseudo_labels.outputs import new_file
 from pseudo_labels.photos import bundled_photographs
 from students.export import ExportReport, draft_contract, export_onnx
 from students.paths import find_images
@@ -40,21 +40,19 @@ def export_checkpoint(
         OutputConflictError: ``out`` exists.
     """
     # First, before the seconds that opening and tracing a student take.
-    refuse_existing(out, overwrite=overwrite)
-    opened = open_student(checkpoint)
-    about = opened.about
-    teachers: list[dict[str, Any]] = about.get("teachers", [])
-    contract = draft_contract(
-        opened.student,
-        name=name or about.get("name") or out.stem,
-        scale=about.get("scale") or _scale(about),
-        teachers=teachers,
-        data=_data_entries(about),
-        metrics={"validation": about.get("validation", {})},
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    photographs = [load(path) for path in _parity_images(images)]
-    return export_onnx(opened.student, contract, out, images=photographs, half=half)
+    with new_file(out, overwrite=overwrite) as file:
+        opened = open_student(checkpoint)
+        about = opened.about
+        contract = draft_contract(
+            opened.student,
+            name=name or about.get("name") or out.stem,
+            scale=about.get("scale") or _scale(about),
+            teachers=about.get("teachers", []),
+            data=_data_entries(about),
+            metrics={"validation": about.get("validation", {})},
+        )
+        photographs = [load(path) for path in _parity_images(images)]
+        return export_onnx(opened.student, contract, file, images=photographs, half=half)
 
 
 def _scale(about: dict[str, Any]) -> str:

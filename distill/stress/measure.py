@@ -8,14 +8,15 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from distill.stress.formats import FormatDifferences, Formats, Sizes, SizeScores, at_sizes, formats, in_formats, sizes
 from distill.stress.odd_images import OddImages, odd_images
 from distill.stress.ordering import Ladder, Ordering, ladders, ordering
 from distill.stress.photograph import Photograph
 from distill.stress.pointing import Pointed, Pointing, pointed, pointing
+from distill.terminal.console import shown
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics.bootstrap import MIN_GROUPS, Draws, Interval, interval
 from pseudo_labels.parallel import Progress
@@ -317,14 +318,13 @@ def _bounds(interval: Interval | None) -> dict[str, Any]:
 
 def stress_table(result: StressResult) -> Table:
     """A row for each limit: check, n, figure, interval, limit, passed; then both fractions by distortion."""
-    title = escape(f"{result.model} ({result.digest[:12]}) on {result.photographs} photographs")
+    title = f"{shown(result.model)} ({result.digest[:12]}) on {result.photographs} photographs"
     table = Table(*_COLUMNS, title=title, title_justify="left")
     colours = {"yes": "green", "no": "red", "undecided": "yellow"}
     for verdict in verdicts(result):
-        passed = f"[{colours[verdict.outcome]}]{verdict.outcome}[/]"
-        shown = _interval_words(verdict.low, verdict.high)
-        measured = (str(verdict.n), f"{verdict.figure:.4g}", shown)
-        table.add_row(escape(verdict.check), *measured, verdict.limit_words, passed)
+        passed = Text(verdict.outcome, colours[verdict.outcome])
+        measured = (str(verdict.n), f"{verdict.figure:.4g}", _interval_words(verdict.low, verdict.high))
+        table.add_row(verdict.check, *measured, verdict.limit_words, passed)
     table.add_section()
     _add_fractions(table, "ordered", "ordered rightly", result.ordering.fraction_by_distortion, result)
     _add_fractions(table, "pointed", "pointed at", result.pointing.fraction_by_distortion, result)
@@ -343,7 +343,7 @@ def _interval_words(low: float, high: float) -> str:
 def _add_fractions(table: Table, name: str, words: str, fractions: Mapping[str, float], result: StressResult) -> None:
     for distortion, fraction in fractions.items():
         bounds = result.intervals.get(f"{name} {distortion}")
-        shown = "" if bounds is None else _interval_words(bounds.low, bounds.high)
+        interval_words = "" if bounds is None else _interval_words(bounds.low, bounds.high)
         # No limit: these rows say which distortion makes the figures above.
-        measured = (str(result.photographs), f"{fraction:.4g}", shown)
+        measured = (str(result.photographs), f"{fraction:.4g}", interval_words)
         table.add_row(f"{distortion}, {words}", *measured, "", "")

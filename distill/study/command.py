@@ -13,7 +13,7 @@ from distill.study.worker import RunOrder, run_apart
 from distill.terminal import console
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import canonical_json, sha256_file, write_atomic
+from pseudo_labels.files import checksummed_json, sha256_file, write_atomic
 
 KIND = "study"
 RESULT, PAGE = "study.json", "study.html"
@@ -45,17 +45,18 @@ def run_study(
     study = load_study(name, settings, out)
     cells = cells_of(study)
     targets, wanted = study_targets(cells), chosen(cells, only)
-    # The name alone: arms, axes and settings may change between two calls. Each run has a spec of its own, by which its
-    # stages are skipped or refused.
-    outputs.claim(study.out, KIND, {"name": study.name})
     commands = {cell.name: command_of(name, settings, out, cell.name) for cell in cells}
     commands[""] = command_of(name, settings, out)
-    failures = _walk(study, wanted, commands, overwrite)
-    # All runs, not only those of ``only``: the result shows what exists, whichever call made it.
-    result = build_result(study, cells, targets, commands)
-    write_atomic(study.out / RESULT, canonical_json(result))
-    write_atomic(study.out / PAGE, study_page(result).encode())
-    outputs.finish(study.out, {RESULT: sha256_file(study.out / RESULT)})
+    with outputs.exclusively(study.out):
+        # The name alone: arms, axes and settings may change between two calls. Each run has a spec of its own, by which
+        # its stages are skipped or refused.
+        outputs.claim(study.out, KIND, {"name": study.name})
+        failures = _walk(study, wanted, commands, overwrite)
+        # All runs, not only those of ``only``: the result shows what exists, whichever call made it.
+        result = build_result(study, cells, targets, commands)
+        write_atomic(study.out / RESULT, checksummed_json(result))
+        write_atomic(study.out / PAGE, study_page(result).encode())
+        outputs.finish(study.out, {RESULT: sha256_file(study.out / RESULT)})
     for table in result_tables(result):
         console.out.print(table)
     console.out.print(f"{verdict(result)}\nreport: {(study.out / PAGE).resolve()}", markup=False)

@@ -1,6 +1,5 @@
 """How well the model of one run agrees with people: its scores of the study's benchmark, image by image."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from distill.recipe.stages import expanded
 from distill.stages.context import Stage, is_complete, make_once
 from distill.study.sensitivity import measure
 from distill.study.sharing import CellRun
-from pseudo_labels.files import canonical_json, digest_of, sha256_file
+from pseudo_labels.files import checksummed_json, digest_of, read_record, sha256_file, write_atomic
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from teachers.fitted_folder import read_fitted_folder
@@ -49,13 +48,12 @@ def _evaluate(run: CellRun, overwrite: bool, report: Progress) -> str:
         samples = benchmark_samples(benchmark)
         predictions = predict(model, samples, name=run.recipe.name, workers=_DECODERS, progress=report)
         result = evaluate([predictions], targets, seed=run.recipe.seed)
-        # Plain writes: the folder is not complete before ``make_once`` has the checksums of all files.
-        (folder / PREDICTIONS).write_bytes(canonical_json(predictions.as_dict()))
-        (folder / RESULTS).write_bytes(canonical_json(result))
+        write_atomic(folder / PREDICTIONS, checksummed_json(predictions.as_dict()))
+        write_atomic(folder / RESULTS, checksummed_json(result))
         written = [PREDICTIONS, RESULTS]
         teacher = None if student else _qfm_iqm(model)
         if teacher is not None:
-            (folder / SENSITIVITY).write_bytes(canonical_json(measure(teacher, samples, targets)))
+            write_atomic(folder / SENSITIVITY, checksummed_json(measure(teacher, samples, targets)))
             written.append(SENSITIVITY)
         return {name: sha256_file(folder / name) for name in written}
 
@@ -97,7 +95,7 @@ def read_evaluation(run: CellRun, targets: Targets) -> Predictions | None:
 def read_sensitivity(run: CellRun) -> dict[str, Any] | None:
     """The record of ``sensitivity.measure``, of a run that ``read_evaluation`` accepts; None if not measured."""
     path = run.evaluation / SENSITIVITY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_record(path, what="sensitivity") if path.is_file() else None
 
 
 def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
@@ -110,4 +108,4 @@ def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
+    return read_record(folder / PREDICTIONS, what="predictions")

@@ -16,7 +16,7 @@ from distill.stages.fitting import averaging_stages, fitting_stages
 from distill.stages.student import student_stages
 from distill.study.evaluate import evaluation_stage
 from distill.study.sharing import CellRun, pool_stages
-from pseudo_labels.files import canonical_json, read_json, write_atomic
+from pseudo_labels.files import checksummed_json, read_record, write_atomic
 from pseudo_labels.outputs import MANIFEST, read_manifest
 
 RECIPE = "recipe.yaml"
@@ -74,13 +74,13 @@ def record_cost(home: Path, stage: str, seconds: float, *, resumed: bool) -> Non
         resumed: whether it continued the work of an earlier process.
     """
     cost = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes(), "resumed": resumed}
-    write_atomic(home / COSTS, canonical_json({**read_costs(home), stage: cost}))
+    write_atomic(home / COSTS, checksummed_json({**read_costs(home), stage: cost}))
 
 
 def read_costs(home: Path) -> dict[str, Mapping[str, Any]]:
     """For each stage ``seconds``, ``peak_memory_bytes`` and ``resumed``: what came before the last start is missing."""
     path = home / COSTS
-    return read_json(path, what="record of costs") if path.is_file() else {}
+    return read_record(path, what="record of costs") if path.is_file() else {}
 
 
 def peak_memory_bytes() -> int:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
+
+from distill.terminal.console import shown
 
 if TYPE_CHECKING:  # the words for a pool need no torch
     from pseudo_labels.audit.store import AuditReport
@@ -69,13 +70,12 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     tables = []
     for selection, counts in result["selections"].items():
         title = f"{result['target']['name']}, {selection} images (n={counts['n']}), 95 % intervals in brackets"
-        # Escaped, for rich reads brackets as markup, and names of models are the user's.
-        table = Table("model", "n", *_METRICS.values(), title=escape(title), title_justify="left")
+        table = Table("model", "n", *_METRICS.values(), title=title, title_justify="left")
         table.columns[0].overflow = "fold"
         for model in result["models"]:
             own = model["selections"][selection]
             values = [_value(own["metrics"][metric]) for metric in _METRICS]
-            table.add_row(escape(model["name"]), str(own["n"]), *map(escape, values))
+            table.add_row(shown(model["name"]), str(own["n"]), *values)
         tables.append(table)
     return tables
 
@@ -97,7 +97,7 @@ def demonstration_table(photographs: Sequence[tuple[str, Mapping[str, float]]]) 
     title = "held-out photographs, scored by the exported model on the CPU (1 is best)"
     table = Table("photograph", *(name.replace("_", " ") for name in versions), title=title, title_justify="left")
     for name, scores in photographs:
-        table.add_row(escape(name), *(f"{scores[version]:.3f}" for version in versions))
+        table.add_row(shown(name), *(f"{scores[version]:.3f}" for version in versions))
     return table
 
 

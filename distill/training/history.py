@@ -1,6 +1,5 @@
 """Records of a run: a history that is the same however often it was interrupted, and timings that are not."""
 
-import json
 import math
 import os
 import time
@@ -11,7 +10,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from pseudo_labels.errors import IntegrityError
-from pseudo_labels.files import explain_full_disk
+from pseudo_labels.files import checksummed_line, explain_write_errors, read_lines
 
 HISTORY, TIMINGS = "history.jsonl", "timings.jsonl"
 Batch = TypeVar("Batch")
@@ -42,7 +41,7 @@ class History:
                 "or add --overwrite to start over"
             )
         # The steps of the lines beyond are done again, and write them again.
-        with explain_full_disk(path), open(path, "ab") as file:
+        with explain_write_errors(path), open(path, "ab") as file:
             file.truncate(length)
 
     @property
@@ -57,23 +56,26 @@ class History:
     def commit(self) -> None:
         """Make sure that what was appended survives a crash of the machine."""
         # fsync acts on the file, not on the descriptor: it flushes what earlier calls wrote as well.
-        with explain_full_disk(self._path), open(self._path, "ab") as file:
+        with explain_write_errors(self._path), open(self._path, "ab") as file:
             os.fsync(file.fileno())
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one JSON line in one write."""
-    # NaN is no JSON: readers in other languages would refuse the whole line.
-    line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
-    # Without a buffer, a killed process leaves the whole line or none. A full disk may leave half of one, which the
-    # next resume cuts off.
-    with explain_full_disk(path), open(path, "ab", buffering=0) as file:
-        file.write(line.encode())
+    """Append one JSON line with its checksum in one write."""
+    line = checksummed_line(record)
+    # Buffered: an unbuffered write may end in the middle of the line where the disk is full, without an error. What was
+    # written of the line by then is cut off by the next resume.
+    with explain_write_errors(path), open(path, "ab") as file:
+        file.write(line)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's ``history.jsonl``, in order; none if the file is missing."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The records of a run's ``history.jsonl``, in order; none if the file is missing.
+
+    Raises:
+        IntegrityError: a line was altered.
+    """
+    return read_lines(path, what="history") if path.exists() else []
 
 
 class Mean:

@@ -9,6 +9,7 @@ then is the same up to rounding only.
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from distill.training.learner import Learner
 from distill.training.loop import RunParts, Trainer, Warn
 from pseudo_labels import outputs
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, read_json, remove_leftovers, write_atomic
+from pseudo_labels.files import checksummed_json, digest_of, read_record, remove_leftovers, write_atomic
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from students.preprocess import Preprocess
@@ -123,7 +124,16 @@ class TrainingRun(ABC):
         warn: Warn | None = None,
     ) -> Outcome:
         """Claim the folder, prepare, train, finish; a finished run is returned as it is."""
-        claim = self._claim(overwrite)
+        with ExitStack() as held:
+            return self._execute(self._claim(overwrite, held), progress, cache_progress, warn)
+
+    def _execute(
+        self,
+        claim: outputs.Claim,
+        progress: Progress | None,
+        cache_progress: Progress | None,
+        warn: Warn | None,
+    ) -> Outcome:
         if claim == outputs.Claim.DONE:
             if self._main:
                 self._drop_pixels()  # killed right after it was done
@@ -151,12 +161,13 @@ class TrainingRun(ABC):
         self._accelerator.wait_for_everyone()
         return self._outcome(tuple(notes))
 
-    def _claim(self, overwrite: bool) -> outputs.Claim:
-        """The main process claims; every process learns the result, so that none waits for ever."""
+    def _claim(self, overwrite: bool, held: ExitStack) -> outputs.Claim:
+        """The main process claims, and holds the folder's lock; all learn the result, so that none waits for ever."""
         # 0 stands for a refusal, and for the other processes: the sum is what the main one says.
         claims, error, number = list(outputs.Claim), None, 0
         if self._main:
             try:
+                held.enter_context(outputs.exclusively(self._out))
                 number = 1 + claims.index(outputs.claim(self._out, self.kind, self._spec, overwrite=overwrite))
             except PocketiqaError as refused:
                 error = refused
@@ -202,13 +213,13 @@ class TrainingRun(ABC):
         # again, groups may change parts, and validation would show images that were trained on.
         split = split_groups(join_groups(collected.refs), self._loop.split)
         path = self._out / SPLIT
-        if path.exists() and read_json(path, what="split") != split.as_dict():
+        if path.exists() and read_record(path, what="split") != split.as_dict():
             raise OutputConflictError(
                 f"the usable images are no longer those that {self._out} began with (skipped now: "
                 f"{collected.skipped or 'none'}): restore the images, or add --overwrite to start over"
             )
         if self._main and not path.exists():
-            write_atomic(path, canonical_json(split.as_dict()))
+            write_atomic(path, checksummed_json(split.as_dict()))
         return split
 
     def _clean(self, checkpoints: Checkpoints, checkpoint: Checkpoint | None) -> None:

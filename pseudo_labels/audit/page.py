@@ -12,9 +12,9 @@ import numpy as np
 from pseudo_labels.audit.charts import STYLE, calibration_curves, charts, picture, scatter_matrix, table
 from pseudo_labels.audit.store import AuditReport
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import write_atomic
 from pseudo_labels.fusion.calibrate import Calibration
 from pseudo_labels.fusion.keep import Drop
+from pseudo_labels.outputs import NewFile, write_file
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 
@@ -126,20 +126,17 @@ def _caption(example: Mapping[str, Any], names: list[str]) -> str:
     return f"{fused}{spread}<br>{escape(said)}{why}"
 
 
-def write_audit_page(report: AuditReport, out: Path | str) -> None:
+def write_audit_page(report: AuditReport, out: NewFile | Path | str) -> None:
     """Write the report as HTML; pictures are left out where the pool or a file is not available.
 
     Args:
         report: the report of ``audit_store``.
-        out: the file; its folder must exist.
+        out: path, or a file that was claimed (``outputs.new_file``).
 
     Raises:
-        PocketiqaError: the folder does not exist.
         StorageFullError: the disk is full.
+        WriteError: the file cannot be written for another reason.
     """
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise PocketiqaError(f"{out}: there is no folder {out.parent}")
     title = f"Labels of {report.teacher['name']}"
     pool = _pool(report)
     fusion = "" if report.fusion is None else fusion_section(report.fusion, pool)
@@ -151,7 +148,7 @@ def write_audit_page(report: AuditReport, out: Path | str) -> None:
     page += f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     text = f"{page}<style>{STYLE}</style><body>{body}</body></html>\n"
     # A file name that is no valid Unicode must not keep the page from being written.
-    write_atomic(out, text.encode("utf-8", "backslashreplace"))
+    write_file(out, text.encode("utf-8", "backslashreplace"))
 
 
 def _findings(report: AuditReport) -> str:

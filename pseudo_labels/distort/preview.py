@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pseudo_labels.crops import generator
 from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, check_image
 from pseudo_labels.distort.scale import LEVELS
-from pseudo_labels.files import write_atomic
+from pseudo_labels.outputs import NewFile, write_file
 
 TILE_PX = 192
 _GAP_PX = 4
@@ -45,15 +45,19 @@ def contact_sheet(rgb: np.ndarray) -> np.ndarray:
     return np.array(sheet)
 
 
-def write_contact_sheet(rgb: np.ndarray, path: Path) -> None:
+def write_contact_sheet(rgb: np.ndarray, out: NewFile | Path) -> None:
     """Write the contact sheet as a PNG file, whole or not at all.
+
+    Args:
+        rgb: uint8 HxWx3.
+        out: path, or a file that was claimed (``outputs.new_file``).
 
     Raises:
         StorageFullError: the disk is full.
     """
     data = io.BytesIO()
     Image.fromarray(contact_sheet(rgb)).save(data, "PNG", compress_level=1)
-    write_atomic(path, data.getvalue())
+    write_file(out, data.getvalue())
 
 
 def _middle_square(rgb: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@
 The folder of one clean image exists whole or not at all (see ``maker``); it is the unit of resuming.
 """
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import Any
 from pseudo_labels.distort.catalogue import MIN_SIDE_PX, VERSION, select
 from pseudo_labels.distort.maker import IMAGES, Maker, Task, plan
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import exclusive
+from pseudo_labels.files import remove_leftovers
+from pseudo_labels.outputs import exclusively
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef, Status
-
-_LOCK = ".lock"
 
 
 def build_synthetic_pool(
@@ -91,10 +89,9 @@ def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: i
 
 def _make_all(maker: Maker, tasks: Sequence[Task], workers: int, progress: Progress | None) -> Iterator[ImageRef]:
     total, done = sum(len(distortions) for _, distortions in tasks), 0
-    with exclusive(maker.out / _LOCK, what=f"the synthetic pool {maker.out}"):
-        # Of writers that were killed: with the lock in hand nobody is writing them.
-        for leftover in (maker.out / IMAGES).glob(".*.staged"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    # ``write_pool``, which takes the rows, holds the folder by now.
+    with exclusively(maker.out):
+        remove_leftovers(maker.out / IMAGES, alone=True)
         # One worker is this process: starting another would only cost time.
         for (_, distortions), rows in zip(
             tasks, in_order(maker.make, tasks, workers if workers > 1 else 0, processes=True), strict=True

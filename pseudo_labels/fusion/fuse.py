@@ -26,6 +26,7 @@ from pseudo_labels.fusion.parts import (
 )
 from pseudo_labels.fusion.report import NAME, FusionReport, write_fusion_report
 from pseudo_labels.metrics.correlation import srcc
+from pseudo_labels.outputs import exclusively
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from pseudo_labels.shards import shard_rows
@@ -136,7 +137,7 @@ def fuse(
     Raises:
         PocketiqaError: a store or teacher that cannot be fused (named), too few ratings, or nothing kept.
         IntegrityError: a shard of a part was altered.
-        OutputConflictError: ``out`` holds something else.
+        OutputConflictError: ``out`` holds something else, or is being written by another process.
     """
     rule = rule or KeepRule()
     check_method(calibrate, ratings)
@@ -158,13 +159,14 @@ def fuse(
         outlier = measure_outliers(parts[at], name, columns.scored[at], spans, steps.within(len(spans)))
     # Nothing is written before this: the spec holds digests of what was fitted, and most errors come while fitting.
     fused = plan.fuse(outlier)
-    store = LabelStore.create(
-        Path(out), plan.spec(fused, shards), pool_path=parts[0].store.pool_path, overwrite=overwrite
-    )
-    _write(store, parts, fused, carried, steps.within(steps.total - len(spans)))
-    # Before the store is finished: a finished one always has its report.
-    write_fusion_report(plan.report(fused), store.folder)
-    store.finish()
+    with exclusively(Path(out)):
+        store = LabelStore.create(
+            Path(out), plan.spec(fused, shards), pool_path=parts[0].store.pool_path, overwrite=overwrite
+        )
+        _write(store, parts, fused, carried, steps.within(steps.total - len(spans)))
+        # Before the store is finished: a finished one always has its report.
+        write_fusion_report(plan.report(fused), store.folder)
+        store.finish()
     return store
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
-from pseudo_labels.files import canonical_json, read_json, write_atomic
+from pseudo_labels.files import checksummed_json, read_record, write_atomic
 from pseudo_labels.fusion.ensemble import Ensemble
 from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.store import LabelStore
@@ -56,7 +56,7 @@ class FusionReport:
 
 def write_fusion_report(report: FusionReport, folder: Path) -> None:
     """Write the record into the folder of a store; the same record leaves the file untouched."""
-    data = canonical_json({"format": FORMAT, "report": report.as_dict()})
+    data = checksummed_json({"format": FORMAT, "report": report.as_dict()})
     path = folder / REPORT
     # A finished store that is fused again is left alone, its time of change included.
     if not path.is_file() or path.read_bytes() != data:
@@ -68,10 +68,10 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
 
     Raises:
         PocketiqaError: the folder holds none, or one of another format.
-        IntegrityError: it cannot be parsed.
+        IntegrityError: it cannot be parsed, or was altered.
     """
     path = Path(folder) / REPORT
-    record = read_json(path, what="fusion report")
+    record = read_record(path, what="fusion report", remedy="run the same fuse command again, it writes it anew")
     try:
         if record["format"] != FORMAT:
             raise PocketiqaError(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import digest_of, write_atomic
+from pseudo_labels.files import digest_of, remove_leftovers, write_atomic
 from pseudo_labels.tensor_files import misfits
 
 FINAL = "final"
@@ -287,6 +287,7 @@ class CachedSummaries:
 
     def __init__(self, folder: Path, made_by: dict[str, Any]):
         self.folder, self._made_by = folder, made_by
+        self._cleaned: set[Path] = set()
 
     def of(self, rgb: Tensor, summarise: Callable[[Tensor], Tensor]) -> Tensor:
         """Summaries [B, D] of images, read from the cache or computed and added to it.
@@ -316,7 +317,10 @@ class CachedSummaries:
         if summary is None:
             with torch.no_grad():
                 summary = summarise(image)
-            subfolder.mkdir(parents=True, exist_ok=True)
+            if subfolder not in self._cleaned:
+                subfolder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(subfolder)  # of killed processes; others may be writing here now
+                self._cleaned.add(subfolder)
             # No lock: a file is written in one step, and processes that compute the same image agree up to rounding.
             write_atomic(path, save({_SUMMARY: summary.cpu()}))
         return summary.to(image.device)

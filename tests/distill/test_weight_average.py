@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-from distill.study.costs import record_cost
 
 from distill.recipe.recipe import first_weights, load_recipe
 from distill.stages.context import Stage
@@ -15,6 +14,7 @@ from distill.study import run
 from distill.study.cells import cells_of, study_targets
 from distill.study.config import load_study
 from distill.study.result import build_result
+from distill.study.run import record_cost
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pseudo_labels.errors import IntegrityError, PocketiqaError, StorageFullError
+from pseudo_labels.errors import IntegrityError, PocketiqaError, StorageFullError, WriteError
 from pseudo_labels.files import (
     canonical_json,
     digest_of,
-    explain_full_disk,
+    explain_write_errors,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -72,13 +72,15 @@ def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_explained(number: int) -> None:
     message = r"no space left while writing x: .* run the same command again"
-    with pytest.raises(StorageFullError, match=message), explain_full_disk(Path("x")):
+    with pytest.raises(StorageFullError, match=message), explain_write_errors(Path("x")):
         raise OSError(number, "full")
 
 
-def test_other_errors_pass() -> None:
-    with pytest.raises(PermissionError), explain_full_disk(Path("x")):
-        raise PermissionError(errno.EACCES, "no")
+def test_errors_about_other_files_pass() -> None:
+    with pytest.raises(PermissionError), explain_write_errors(Path("x")):
+        raise PermissionError(errno.EACCES, "no", "/elsewhere/y")
+    with pytest.raises(WriteError, match="x cannot be written: no permission; change"), explain_write_errors(Path("x")):
+        raise PermissionError(errno.EACCES, "no", "x")
 
 
 def test_a_full_disk_keeps_the_old_file_and_folder(tmp_path: Path) -> None:

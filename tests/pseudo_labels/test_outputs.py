@@ -1,13 +1,30 @@
-"""Output folders: what may be mixed, resumed or replaced, and what is refused."""
+"""Output folders and files: what may be mixed, resumed or replaced, and what is refused."""
 
+import json
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pseudo_labels import outputs
-from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json
-from pseudo_labels.outputs import Claim, Manifest, claim, differences, finish, read_manifest, start_over, write_manifest
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError, WriteError
+from pseudo_labels.files import canonical_json, private_file, staged_folder, write_atomic
+from pseudo_labels.outputs import (
+    Claim,
+    Manifest,
+    claim,
+    differences,
+    finish,
+    new_file,
+    read_manifest,
+    start_over,
+    write_manifest,
+)
+from tests.helpers.records import alter
+from tests.helpers.tmpfs import small_disk
 
 SPEC = {"seed": 1, "limits": {"side": 64, "names": ["a", "b"]}}
 
@@ -129,3 +146,173 @@ def test_a_spec_with_tuples_equals_itself(tmp_path: Path) -> None:
     spec = {"background": (255, 255, 255)}
     claim(tmp_path, "pool", spec)
     assert claim(tmp_path, "pool", spec) == Claim.RESUME
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_file_appears_whole_and_alone(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "x.csv"
+    with new_file(out) as file:
+        file.write(b"one,")
+        assert not out.exists()
+        file.write(b"two")
+    assert out.read_bytes() == b"one,two"
+    assert names(out.parent) == ["x.csv"]
+    with pytest.raises(OutputConflictError, match=r"x\.csv exists already.*--overwrite"), new_file(out):
+        raise AssertionError("work was begun")
+    out.chmod(0o600)
+    with new_file(out, overwrite=True) as file:
+        file.write(b"three")
+    assert out.read_bytes() == b"three"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    with new_file(None) as file:
+        file.write(b"nowhere")
+
+
+def half_written(out: Path, error: type[BaseException], *, overwrite: bool = False) -> None:
+    with new_file(out, overwrite=overwrite) as file:
+        file.write(b"half")
+        raise error
+
+
+def test_a_new_file_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    for error in (ZeroDivisionError, KeyboardInterrupt):
+        with pytest.raises(error):
+            half_written(tmp_path / "made" / "for" / "x.csv", error)
+        assert names(tmp_path) == []
+    (tmp_path / "y.csv").write_text("earlier")
+    with pytest.raises(ZeroDivisionError):
+        half_written(tmp_path / "y.csv", ZeroDivisionError, overwrite=True)
+    assert (tmp_path / "y.csv").read_text() == "earlier"
+    assert names(tmp_path) == ["y.csv"]
+
+
+def test_a_file_in_work_is_refused_to_others(tmp_path: Path) -> None:
+    with new_file(tmp_path / "x.csv") as file:
+        file.write(b"first")
+        with (
+            pytest.raises(OutputConflictError, match=r"another process is writing .*x\.csv"),
+            new_file(tmp_path / "x.csv", overwrite=True),
+        ):
+            raise AssertionError("two writers")
+        with new_file(tmp_path / "y.csv") as other:
+            other.write(b"another name")
+    assert (tmp_path / "x.csv").read_bytes() == b"first"
+    assert names(tmp_path) == ["x.csv", "y.csv"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appeared_or_changed_meanwhile_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
+    out = tmp_path / "x.csv"
+    if overwrite:
+        out.write_text("earlier")
+
+    def write() -> None:
+        with new_file(out, overwrite=overwrite) as file:
+            file.write(b"ours")
+            out.write_text("of another program")
+
+    with pytest.raises(OutputConflictError, match="appeared or changed while this command was working"):
+        write()
+    assert out.read_text() == "of another program"
+    assert names(tmp_path) == ["x.csv"]
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("behind the link")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "nowhere").symlink_to("missing")
+    kinds = {"pipe": "a pipe", "folder": "a folder", "link": "a symbolic link", "nowhere": "a symbolic link"}
+    before = names(tmp_path)
+    for name, kind in {**kinds, "/dev/null": "a device"}.items():
+        for overwrite in (False, True):
+            with (
+                pytest.raises(WriteError, match=f"{name} is {kind} and no regular file"),
+                new_file(tmp_path / name, overwrite=overwrite),
+            ):
+                raise AssertionError("work was begun")
+    assert names(tmp_path) == before
+    with pytest.raises(WriteError, match="is a device"):
+        write_atomic(Path("/dev/null"), b"data")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_leftovers_of_killed_writers_of_the_same_name_are_removed(tmp_path: Path) -> None:
+    for name in (".x.csv.4711-abcd.tmp", ".x.csv.lock", ".y.csv.4711-abcd.tmp", ".x.csv.note.tmp"):
+        (tmp_path / name).touch()
+    with new_file(tmp_path / "x.csv") as file:
+        file.write(b"whole")
+    # Of another output, and a file of the user's.
+    assert names(tmp_path) == [".x.csv.note.tmp", ".y.csv.4711-abcd.tmp", "x.csv"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_new_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", kib=128) as disk:
+        (disk / "old.csv").write_text("earlier")
+        for name in ("old.csv", "new.csv"):
+            with pytest.raises(StorageFullError), new_file(disk / name, overwrite=True) as file:
+                file.write(bytes(400_000))
+        assert names(disk) == ["old.csv"]
+        assert (disk / "old.csv").read_text() == "earlier"
+
+
+def test_names_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    out = tmp_path / ("猫" * 83 + ".csv")  # 253 bytes
+    with new_file(out) as file:
+        file.write(b"1")
+    write_atomic(out, b"2")
+    assert names(tmp_path) == [out.name]
+    with pytest.raises(WriteError, match="the name is too long"), new_file(tmp_path / ("a" * 300)):
+        raise AssertionError("work was begun")
+
+
+def test_a_folder_in_work_is_refused_to_others_and_not_to_itself(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom pseudo_labels.outputs import exclusively\n"
+        "from pseudo_labels.errors import OutputConflictError\n"
+        "try:\n    with exclusively(Path(sys.argv[1])): print('taken')\n"
+        "except OutputConflictError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(out)]
+    with outputs.exclusively(out), outputs.exclusively(out):
+        assert claim(out, "pool", SPEC) == Claim.NEW
+        (out / "kept").touch()
+        assert claim(out, "pool", SPEC, overwrite=True) == Claim.NEW  # the lock stays
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert printed.startswith("another process is writing")
+    assert names(out) == ["manifest.json"]
+    with pytest.raises(ZeroDivisionError), outputs.exclusively(tmp_path / "never" / "used"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["out"]
+
+
+def test_leftovers_in_a_folder_go_but_not_those_of_a_living_process(tmp_path: Path) -> None:
+    claim(tmp_path, "labels", SPEC)
+    (tmp_path / ".manifest.json.4711-1.tmp").touch()
+    (tmp_path / ".shard-00001.4711.staged").mkdir()
+    # Killed between the two renames of an exchange: the only copy comes back.
+    (tmp_path / ".shard-00002.4711-ab.old.staged").mkdir()
+    with (
+        staged_folder(tmp_path / "shard-00003") as living,
+        private_file(tmp_path / "table") as (file, _),
+        outputs.exclusively(tmp_path),
+    ):
+        assert living.is_dir()
+        assert file.is_file()
+        assert names(tmp_path) == sorted([".lock", file.name, living.name, "manifest.json", "shard-00002"])
+
+
+def test_an_altered_manifest_is_refused_and_one_without_a_checksum_is_read(tmp_path: Path) -> None:
+    claim(tmp_path, "pool", SPEC)
+    alter(tmp_path / "manifest.json", spec={"seed": 2})
+    with pytest.raises(IntegrityError, match=r"manifest .*manifest\.json was altered"):
+        read_manifest(tmp_path)
+    record = json.loads((tmp_path / "manifest.json").read_text())
+    del record["checksum"]  # as earlier versions wrote it
+    (tmp_path / "manifest.json").write_text(json.dumps(record))
+    assert read_manifest(tmp_path).spec == {"seed": 2}

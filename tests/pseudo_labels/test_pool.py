@@ -15,7 +15,7 @@ import pytest
 
 from pseudo_labels import addresses, outputs
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
-from pseudo_labels.files import sha256_bytes
+from pseudo_labels.files import exclusive, sha256_bytes
 from pseudo_labels.images import DecodeLimits, ImageError, load
 from pseudo_labels.pool import KIND, TABLE, Pool, build_pool, write_pool
 from pseudo_labels.records import ImageRef, Status
@@ -390,6 +390,15 @@ def test_a_written_pool_is_not_written_again(tmp_path: Path) -> None:
     with pytest.raises(OutputConflictError, match="seed: 1 -> 2"):
         write_pool(tmp_path / "pool", rows(), spec={"seed": 2})
     assert len(write_pool(tmp_path / "pool", [], spec={"seed": 2}, overwrite=True)) == 0
+
+
+def test_a_pool_that_is_being_written_is_refused_to_others(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool", [ImageRef(id="a", uri="a")], spec={"seed": 1})
+    with exclusive(tmp_path / "pool" / ".lock", what="it"):
+        for overwrite in (False, True):
+            with pytest.raises(OutputConflictError, match="another process is writing"):
+                write_pool(tmp_path / "pool", [], spec={"seed": 2}, overwrite=overwrite)
+    assert len(Pool.open(tmp_path / "pool")) == 1
 
 
 def test_what_a_killed_writer_left_is_gone_when_the_pool_is_done(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from students.dp_iqa_b7 import DpIqaB7
 from students.paths import RECORD, find_student
 from students.storage import WEIGHTS, load_student, open_student, read_record, save_student
 from tests.helpers.little_b7 import settled_student, take_b0, write_checkpoint
+from tests.helpers.records import alter, rewrite
 from tests.helpers.tiny_students import tiny_student
 
 
@@ -23,8 +24,7 @@ def folder(tmp_path: Path) -> Path:
 def _replace_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Other weights with a digest that fits them."""
     save_file(tensors, folder / WEIGHTS)
-    record = json.loads((folder / RECORD).read_text())
-    (folder / RECORD).write_text(json.dumps({**record, "sha256": sha256_file(folder / WEIGHTS)}))
+    rewrite(folder / RECORD, sha256=sha256_file(folder / WEIGHTS))
 
 
 def test_round_trip(folder: Path) -> None:
@@ -81,8 +81,7 @@ def test_missing_foreign_and_misshapen_tensors_are_named(folder: Path) -> None:
 
 def test_garbage_with_a_fitting_digest_is_refused(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(b"garbage")
-    record = json.loads((folder / RECORD).read_text())
-    (folder / RECORD).write_text(json.dumps({**record, "sha256": sha256_file(folder / WEIGHTS)}))
+    rewrite(folder / RECORD, sha256=sha256_file(folder / WEIGHTS))
     with pytest.raises(IntegrityError, match="not a safetensors file"):
         load_student(folder)
 
@@ -101,6 +100,15 @@ def test_unfit_records_are_refused(folder: Path, text: str, message: str) -> Non
     (folder / RECORD).write_text(text)
     with pytest.raises(PocketiqaError, match=message):
         load_student(folder)
+
+
+def test_an_altered_record_is_refused_and_one_without_a_checksum_is_read(folder: Path) -> None:
+    record = read_record(folder)
+    alter(folder / RECORD, about={"name": "other"})
+    with pytest.raises(IntegrityError, match=r"student\.json was altered"):
+        load_student(folder)
+    (folder / RECORD).write_text(json.dumps(record))  # as earlier versions wrote it
+    assert open_student(folder).name == "tiny"
 
 
 def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:

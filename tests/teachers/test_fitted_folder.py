@@ -10,6 +10,7 @@ from pseudo_labels.files import sha256_file
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, read_seen, write_fitted_folder
 from teachers.registry import build_teacher
 from tests.helpers import fitting
+from tests.helpers.records import rewrite
 
 SAID: dict[str, Any] = {"scale": "MOS of a test", "licence": "none", "seen": {"b", "a"}, "about": {"step": 3}}
 
@@ -23,8 +24,7 @@ def written(folder: Path, value: float = 0.25, **options: Any) -> str:
 
 
 def changed(folder: Path, **values: Any) -> None:
-    path = folder / "teacher.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    rewrite(folder / "teacher.json", **values)
 
 
 def test_a_fitted_teacher_comes_back(tmp_path: Path):

@@ -1,5 +1,6 @@
 import math
 import os
+import shutil
 import subprocess
 import sys
 from itertools import groupby
@@ -14,6 +15,7 @@ from pseudo_labels import addresses
 from pseudo_labels.audit.store import audit_store
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError
+from pseudo_labels.files import exclusive, staged_folder
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
@@ -183,6 +185,24 @@ def test_running_again_changes_nothing_and_other_settings_are_refused(pool: Pool
         label(pool.folder, "reference", unbroken.folder, features=True, options={"max_side": 64})
     with pytest.raises(OutputConflictError, match="shards: 6 -> 3"):
         label(pool.folder, "reference", unbroken.folder, features=True, shards=3)
+
+
+def test_a_store_that_is_being_labelled_is_refused_to_others(pool: Pool, unbroken: LabelStore, tmp_path: Path):
+    out = tmp_path / "labels"
+    shutil.copytree(unbroken.folder, out)
+    before = shard_bytes(out)
+    for name in (".shard-00001.4711-ab.staged", ".manifest.json.4711-cd.tmp"):
+        (out / name).mkdir() if name.endswith("staged") else (out / name).touch()
+    with exclusive(out / ".lock", what="it"):
+        for overwrite in (False, True):
+            with pytest.raises(OutputConflictError, match="another process is writing"):
+                label(pool.folder, "reference", out, overwrite=overwrite)
+    # Leftovers of killed processes go on the next run, of a finished store too; what is being written stays.
+    with staged_folder(out / "shard-00099") as living:
+        label_folder(str(pool.folder), str(out))
+        assert sorted(path.name for path in out.glob(".*")) == [living.name]
+    shutil.rmtree(out / "shard-00099")
+    assert shard_bytes(out) == before
 
 
 def test_overwrite_starts_over(pool: Pool, tmp_path: Path):

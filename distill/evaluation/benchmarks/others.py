@@ -9,6 +9,7 @@ from distill.evaluation.benchmarks.records import Benchmark, BenchmarkRow, Scale
 from distill.evaluation.benchmarks.splits import derive_splits
 from distill.evaluation.benchmarks.tables import Row, find_file, find_folder, number, read_csv
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import from_utf8_path
 
 # Accepted spellings of the splits, in lower case.
 _SPLIT_NAMES = {
@@ -181,7 +182,7 @@ def _own_row(path: Path, row: Row, column: str, scale: Scale, position: int) -> 
         raise PocketiqaError(f"{path}, data row {position + 1}: {column} is empty, but must name an image")
     return BenchmarkRow(
         id=image,
-        path=str(path.parent / image),
+        path=str(path.parent / from_utf8_path(image)),
         mos_native=native,
         score=scale.score(native, str(path)),
         # Distorted copies of one reference show one scene; without either column every image is a scene of its own.

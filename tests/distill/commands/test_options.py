@@ -26,7 +26,7 @@ def completed(*words: str) -> list[str]:
 
 def test_a_shell_completes_commands_choices_and_names():
     assert completed("pocketiqa", "fi") == ["fit-teacher"]
-    assert completed("pocketiqa", "score", "--format", "") == ["table", "csv", "jsonl", "parquet"]
+    assert completed("pocketiqa", "score", "--format", "") == ["table", "csv", "jsonl", "json", "parquet"]
     assert "dp_iqa" in completed("pocketiqa", "label", "pool", "--teacher", "d")
 
 
@@ -65,7 +65,7 @@ def test_commands_come_in_the_order_of_the_work(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "choices"),
     [
-        (["score", "a.jpg", "--format", "xml"], "'table', 'csv', 'jsonl', 'parquet'"),
+        (["score", "a.jpg", "--format", "xml"], "'table', 'csv', 'jsonl', 'json', 'parquet'"),
         (["evaluate", "pocket-m", "--on", "csv:a.csv", "--split", "tset"], "'test', 'validation', 'train', 'all'"),
         (["fuse", "a", "--out", "b", "--calibrate", "x"], "'auto', 'logistic', 'isotonic', 'quantile', 'none'"),
         (["fuse", "a", "--out", "b", "--split", "test"], "'validation', 'train'"),
@@ -85,4 +85,4 @@ def test_another_choice_is_a_usage_error_that_names_them(
 def test_help_shows_the_choices(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "160")
     assert run_cli(app, ["score", "--help"]) == 0
-    assert "<table|csv|jsonl|parquet>" in capsys.readouterr().out
+    assert "<table|csv|jsonl|json|parquet>" in capsys.readouterr().out

@@ -15,7 +15,9 @@ from distill.comparison.config import load_comparison
 from distill.comparison.table import footing, gain_sentence, header, rows_of
 from distill.evaluation.samples import Sample
 from distill.html.tables import si
-from pseudo_labels.errors import OutputConflictError, PocketiqaError, RenamedWarning
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, RenamedWarning
+from pseudo_labels.files import exclusive
+from tests.helpers.records import alter, rewrite
 from tests.helpers.tiny_students import export_tiny
 from tests.helpers.training import texture
 
@@ -174,3 +176,25 @@ def test_a_setting_under_an_old_name_replaces_the_value_of_the_file(tmp_path: Pa
 def test_a_recipe_is_no_comparison():
     with pytest.raises(PocketiqaError, match="holds no comparison"):
         load_comparison("tiny", [])
+
+
+def test_files_of_another_comparison_and_of_others_are_not_replaced(folder: Path, tmp_path: Path):
+    rows = [{"name": "students", "models": [str(folder / "tiny-0.onnx")]}]
+    path = written(folder, rows=rows, gains=[], plotted=[], out=str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / TABLE).write_text("years")
+    with pytest.raises(OutputConflictError, match=r"comparison\.md exists already, and not from a comparison"):
+        compare(str(path))
+    assert [one.name for one in (tmp_path / "out").iterdir()] == [TABLE]
+    compare(str(path), overwrite=True)
+    rewrite(tmp_path / "out" / RECORD, name="large")
+    with pytest.raises(OutputConflictError, match="holds another comparison than 'small'"):
+        compare(str(path))
+    alter(tmp_path / "out" / RECORD, name="small")
+    with pytest.raises(IntegrityError, match=r"comparison\.json was altered.*--overwrite"):
+        compare(str(path))
+    with (
+        exclusive(tmp_path / "out" / ".lock", what="it"),
+        pytest.raises(OutputConflictError, match="another process is writing"),
+    ):
+        compare(str(path), overwrite=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -354,6 +355,14 @@ def test_the_split_is_a_benchmark_that_shares_no_scene_between_parts(tmp_path: P
     assert {row.path for row in rows if row.split != "test"} == {f"/images/{id}.png" for id in list(COMPASS)[1:]}
     scores = {row.path: row.score for row in rows}
     assert scores["/images/west.png"] == 0.9 - 0.1 * 2  # every digit is written
+
+
+@pytest.mark.parametrize("folder", ["/im\rag\nes", os.fsdecode(b"/im\xffages"), '/im"a,ges'])
+def test_odd_names_come_back_from_the_split(tmp_path: Path, folder: str) -> None:
+    write_split(compass(ANGLES, folder=folder), tmp_path / "split.csv", validation=0.34, seed=0)
+    (tmp_path / "split.csv").read_bytes().decode()  # readable anywhere
+    rows = load_benchmark(f"csv:{tmp_path / 'split.csv'}").rows
+    assert {row.path for row in rows if row.split == "test"} == {f"{folder}/a.png", f"{folder}/b.png"}
 
 
 def test_without_files_or_scores_there_is_no_split_and_an_earlier_one_goes(tmp_path: Path) -> None:

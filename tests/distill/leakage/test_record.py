@@ -8,8 +8,10 @@ import pytest
 
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow, Scale
 from distill.leakage.record import closest, closest_scenes, facts, read_overlap, with_near_duplicates
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import IntegrityError, PocketiqaError
+from pseudo_labels.files import checksummed_json
 from tests.helpers.near_duplicate_scenes import compass_record
+from tests.helpers.records import alter
 
 
 @pytest.fixture
@@ -26,6 +28,14 @@ def test_a_record_is_read_from_its_file_or_its_folder(tmp_path: Path, record: di
             read_overlap(tmp_path / "other.json")
     with pytest.raises(PocketiqaError, match=r"no overlap .* at .*gone"):
         read_overlap(tmp_path / "gone")
+
+
+def test_an_altered_record_is_refused(tmp_path: Path, record: dict[str, Any]) -> None:
+    (tmp_path / "overlap.json").write_bytes(checksummed_json(record))
+    assert read_overlap(tmp_path) == json.loads(json.dumps(record))
+    alter(tmp_path / "overlap.json", near=0)
+    with pytest.raises(IntegrityError, match=r"overlap\.json was altered"):
+        read_overlap(tmp_path)
 
 
 def test_pairs_are_sorted_by_cosine_and_pictures_show_a_scene_once(record: dict[str, Any]) -> None:

@@ -1,13 +1,12 @@
 """The result of a comparison on the terminal."""
 
-import io
 from copy import deepcopy
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from distill.leakage.summary import left_out_lines, overlap_lines, overlap_tables
+from distill.terminal.console import as_text
 from tests.helpers.near_duplicate_scenes import compass_record
 
 
@@ -17,11 +16,7 @@ def record() -> dict[str, Any]:
 
 
 def printed(record: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=120)
-    for table in overlap_tables(record):
-        console.print(table)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    return "".join(map(as_text, overlap_tables(record)))
 
 
 def test_the_closest_pairs_come_first_with_cosine_and_scores(record: dict[str, Any]) -> None:

@@ -1,10 +1,16 @@
 """What a run is evaluated on: scenes that training never saw, against the labels of its teacher."""
 
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from distill.data.split import Part, read_split
 from distill.stages.context import Run, open_run
+from distill.stages.demonstration import read_demonstration
 from distill.stages.evaluation import (
     held_out,
     image_sets_of,
@@ -14,8 +20,13 @@ from distill.stages.evaluation import (
     read_predictions,
     read_results,
 )
+from pseudo_labels.errors import IntegrityError
+from pseudo_labels.files import read_record
+from pseudo_labels.outputs import read_manifest
 from pseudo_labels.store import LabelStore
 from students.runtime import Scorer
+from students.storage import load_student
+from tests.helpers.records import alter
 
 FIT = "{teacher: qfm_iqm, sources: [{ratings: 'csv:x.csv'}]}"
 
@@ -49,6 +60,36 @@ def test_the_results_have_leakage_and_every_benchmark(tiny_run: Run):
     assert results["benchmarks"] == []
     assert [one["name"] for one in results["near"]] == ["Held-out part"]
     assert read_all_results(tiny_run) == [results["held_out"]]
+
+
+def test_every_json_of_a_run_has_a_checksum_that_its_reader_verifies(tiny_run: Run, tmp_path: Path):
+    shutil.copytree(tiny_run.out, tmp_path / "run")
+    run = replace(tiny_run, out=tmp_path / "run")
+    # A shard's marker has the digests of its files, and the store's manifest has that of the marker.
+    others = {"shard.json", "stats.json", "progress.json", "index.json"}
+    files = [path for path in run.out.rglob("*.json") if path.name not in others]
+    assert {path.name for path in files} >= {
+        *("manifest.json", "evaluation.json", "predictions.json", "split.json", "student.json", "report.json"),
+        *("scores.json", "overlap.json"),
+    }
+    for path in files:
+        assert "checksum" in json.loads(path.read_text()), path
+        read_record(path, what="record")
+    for read, path in (
+        (lambda: read_results(run), run.evaluation / "evaluation.json"),
+        (lambda: read_predictions(run), run.evaluation / "predictions.json"),
+        (lambda: read_split(run.training), run.training / "split.json"),
+        (lambda: read_demonstration(run), run.demonstration / "scores.json"),
+        (lambda: read_manifest(run.pool), run.pool / "manifest.json"),
+        (lambda: load_student(run.training / "student"), run.training / "student" / "student.json"),
+    ):
+        alter(path, new="field")
+        with pytest.raises(IntegrityError, match=f"{path.name} was altered"):
+            read()
+        record = json.loads(path.read_text())
+        del record["checksum"], record["new"]
+        path.write_text(json.dumps(record))  # as earlier versions wrote it
+        read()
 
 
 def test_a_run_learns_from_its_own_labels(tiny_run: Run):

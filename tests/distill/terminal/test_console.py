@@ -1,13 +1,21 @@
+import errno
 import io
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from distill.terminal import console
+from distill.terminal.console import as_text, shown
 from pseudo_labels.errors import PocketiqaError
+from tests.helpers.pools import write_photographs
 
 
 def _app_raising(error: BaseException) -> typer.Typer:
@@ -72,6 +80,121 @@ def test_several_processes_speak_with_one_voice(monkeypatch: pytest.MonkeyPatch)
     assert console.is_main_process()
     monkeypatch.setenv("RANK", "1")
     assert not console.is_main_process()
+
+
+NAMES = {
+    "a:x:b.png": "a:x:b.png",  # the name of an emoji
+    "[bold]b.png": "[bold]b.png",
+    "[/]": "[/]",
+    "esc\x1b[2Jx": "esc\\x1b[2Jx",
+    "bell\x07\x08\x0b\x0c": "bell\\x07\\x08\\x0b\\x0c",
+    "c1\x9b31m\x85": "c1\\x9b31m\\x85",
+    "del\x7f": "del\\x7f",
+    "new\nline\r\t": "new\\nline\\r\\t",
+    "rtl\u202egnp.png": "rtl\\u202egnp.png",
+    "\u2028line": "\\u2028line",
+    os.fsdecode(b"bytes\xff.png"): "bytes\\xff.png",
+    "猫 \u200d.png": "猫 \u200d.png",
+}
+
+
+@pytest.mark.parametrize(("name", "printed"), NAMES.items())
+def test_a_name_is_shown_as_it_is_and_never_raw(capsys: pytest.CaptureFixture[str], name: str, printed: str):
+    assert shown(name) == printed
+    table = Table("image", box=None, pad_edge=False)
+    table.add_row(shown(name))
+    assert as_text(table).splitlines()[1].rstrip() == printed
+    # Also where a caller forgot it: only line ends of our own pass.
+    for stream in (console.out, console.err):
+        stream.print(name.replace("\n", ""))
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == printed.replace("\\n", "") + "\n"
+
+
+def test_a_table_in_a_pipe_or_file_is_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table("image", "reason", title="t" * 120)
+    table.add_row("n" * 300, "r" * 400)
+    console.out.print(table)
+    for text in (capsys.readouterr().out, as_text(table)):
+        assert "n" * 300 in text
+        assert "r" * 400 in text
+        assert "t" * 120 in text
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EROFS, "error: the disk is read-only at x: choose a folder on another disk, then run the same"),
+        (errno.EMFILE, "error: too many open files at x: raise the limit (ulimit -n), or use fewer workers"),
+        (errno.ENOSPC, "error: no space left at x: free some space"),
+        (errno.EDQUOT, "error: no space left in your quota at x: remove files"),
+        (errno.EFBIG, "error: the file is larger than allowed at x: raise the limit (ulimit -f)"),
+        (errno.EACCES, "error: no permission at x: change the permissions"),
+        (errno.EIO, "error: the disk reports a fault at x: check the disk"),
+    ],
+)
+def test_what_the_system_refuses_is_one_plain_line(capsys: pytest.CaptureFixture[str], number: int, message: str):
+    assert console.run_cli(_app_raising(OSError(number, os.strerror(number), "x")), ["work"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(message)
+    assert printed.count("\n") == 1
+
+
+def test_too_little_memory_is_one_plain_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(MemoryError) as taken:
+        bytearray(1 << 62)
+    for error in (taken.value, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
+        assert console.run_cli(_app_raising(error), ["work"]) == 1
+        assert capsys.readouterr().err.startswith("error: not enough memory: close other programs, or use fewer")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    write_photographs(folder, images=1)
+    next(folder.iterdir()).rename(folder / "猫.png")
+    return folder
+
+
+def pocketiqa(
+    *words: object, stdout: int = -1, prepare: Callable[[], None] | None = None, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    line = [sys.executable, "-m", "distill.cli", *map(str, words)]
+    return subprocess.run(line, stdout=stdout, stderr=-1, preexec_fn=prepare, env=os.environ | environment)
+
+
+def test_names_outside_the_encoding_are_escaped_and_the_run_goes_on(photographs: Path):
+    for file_format in ("table", "csv"):
+        done = pocketiqa("score", photographs, "--format", file_format, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0
+        assert b"\\u732b.png" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["score", "--format", "table"], ["score", "--format", "csv"], ["--version"]])
+def test_a_reader_that_has_read_enough_is_no_error(photographs: Path, words: list[str]):
+    read, write = os.pipe()
+    os.close(read)
+    done = pocketiqa(*words, *([photographs] if words[0] == "score" else []), stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_closed_standard_output_is_no_error(photographs: Path, tmp_path: Path):
+    done = pocketiqa("score", photographs, "--out", tmp_path / "x.csv", prepare=lambda: os.close(1))
+    assert done.returncode == 0
+    assert (tmp_path / "x.csv").read_text().count("\n") == 2
+    done = pocketiqa("score", photographs, prepare=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("file_format", ["table", "csv"])
+def test_a_full_disk_behind_standard_output_is_an_error(photographs: Path, file_format: str):
+    with open("/dev/full", "wb") as full:
+        done = pocketiqa("score", photographs, "--format", file_format, stdout=full.fileno())
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("error: no space left while writing standard output")
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(

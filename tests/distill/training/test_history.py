@@ -26,7 +26,7 @@ def test_what_a_checkpoint_does_not_know_is_dropped(tmp_path: Path):
 def test_a_history_that_lost_lines_is_refused(tmp_path: Path):
     path = tmp_path / "history.jsonl"
     append_line(path, {"step": 1})
-    with pytest.raises(IntegrityError, match=r"has 12 bytes, but the checkpoint has 99"):
+    with pytest.raises(IntegrityError, match=r"has 92 bytes, but the checkpoint has 99"):
         History(path, 99)
 
 

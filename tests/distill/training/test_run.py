@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from distill.training.history import read_history
 from distill.training.loop import InterruptedRunError
 from distill.training.teacher import fit_teacher
 from pseudo_labels.errors import IntegrityError, OutputConflictError
+from pseudo_labels.files import exclusive
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.pool import Pool
 from teachers.fitted_folder import read_fitted_folder
@@ -49,6 +51,28 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "run"
     fit_folder(str(data), str(out), STATEFUL)
     return out
+
+
+def test_a_run_that_is_being_trained_is_refused_to_others(source: Source, unbroken: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    interrupted(source, out, 3, **STATEFUL)
+    before = files(out)
+    with exclusive(out / ".lock", what="it"):
+        for overwrite in (False, True):
+            with pytest.raises(OutputConflictError, match=r"another process is writing .*run: wait for it or stop"):
+                fit_teacher(small_config(**STATEFUL), [source], out, overwrite=overwrite)
+    assert files(out) == before  # --overwrite removed nothing either
+    run(source, out, **STATEFUL)
+    assert files(out) == files(unbroken)
+    assert not (out / ".lock").exists()
+
+
+def test_an_altered_history_is_refused(unbroken: Path, tmp_path: Path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    path = tmp_path / "run" / "history.jsonl"
+    path.write_text(path.read_text().replace('"step": 2', '"step": 3', 1))
+    with pytest.raises(IntegrityError, match=r"line \d+ of the history at .*history\.jsonl was altered"):
+        read_history(path)
 
 
 def test_stopped_by_a_signal_it_goes_on_to_the_same_bytes(source: Source, unbroken: Path, tmp_path: Path):

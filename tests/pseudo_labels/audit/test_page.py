@@ -1,4 +1,3 @@
-import json
 import math
 import re
 import shutil
@@ -7,18 +6,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pytest
 from scipy.stats import spearmanr
 
 from pseudo_labels.audit.page import write_audit_page
 from pseudo_labels.audit.store import audit_store
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import read_record
 from pseudo_labels.fusion.fuse import fuse
 from pseudo_labels.fusion.keep import KeepRule
 from pseudo_labels.fusion.report import read_fusion_report
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
 from tests.helpers.fusing import invented_pool, ratings_of, seen, teacher_store
+from tests.helpers.records import rewrite
 from tests.pseudo_labels.audit.stores import NOISE, honest, scores_of, store_of
 
 
@@ -115,12 +114,12 @@ def test_teachers_without_opinions_and_one_alone_have_their_pages(tmp_path: Path
 def test_a_fusion_that_was_altered_is_not_shown_but_named(fused: LabelStore, tmp_path: Path):
     folder = tmp_path / "fused"
     shutil.copytree(fused.folder, folder)
-    record = json.loads((folder / "fusion.json").read_text())
+    record = read_record(folder / "fusion.json", what="fusion report")
     for change, reason in [
         ({"ensemble": {**record["report"]["ensemble"], "names": ["x", "y", "z"]}}, "fusion.json was altered or is of"),
         ({"kept": 3}, r"its report tells of 3 kept rows, the store holds \d+; run the same fuse command"),
     ]:
-        (folder / "fusion.json").write_text(json.dumps({**record, "report": {**record["report"], **change}}))
+        rewrite(folder / "fusion.json", report={**record["report"], **change})
         report = audit_store(folder)
         assert report.fusion is None
         assert len(report.warnings) == 1
@@ -168,7 +167,7 @@ def test_the_page_holds_everything_and_loads_nothing(pool: Pool, tmp_path: Path)
     assert len(html) < 400_000
 
 
-def test_a_page_into_a_folder_that_is_not_there_is_refused(pool: Pool, tmp_path: Path):
+def test_the_folder_of_a_page_is_made(pool: Pool, tmp_path: Path):
     report = audit_store(store_of(pool, tmp_path / "labels", honest(pool)).folder)
-    with pytest.raises(PocketiqaError, match="there is no folder"):
-        write_audit_page(report, tmp_path / "nowhere" / "audit.html")
+    write_audit_page(report, tmp_path / "new" / "audit.html")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["audit.html"]

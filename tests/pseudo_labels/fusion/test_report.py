@@ -6,6 +6,7 @@ import pytest
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.fusion.report import FusionReport, read_fusion_report, write_fusion_report
+from tests.helpers.records import alter, rewrite
 
 REPORT = FusionReport(
     rows=4,
@@ -23,15 +24,14 @@ REPORT = FusionReport(
 
 
 def change(folder: Path, **fields: object) -> None:
-    record = json.loads((folder / "fusion.json").read_text())
-    (folder / "fusion.json").write_text(json.dumps(record | fields))
+    rewrite(folder / "fusion.json", **fields)
 
 
 def test_a_report_is_read_back(tmp_path: Path):
     write_fusion_report(REPORT, tmp_path)
     assert read_fusion_report(tmp_path) == read_fusion_report(str(tmp_path)) == REPORT
     record = json.loads((tmp_path / "fusion.json").read_text())
-    assert record == {"format": 1, "report": REPORT.as_dict()}
+    assert record == {"format": 1, "report": REPORT.as_dict(), "checksum": record["checksum"]}
     assert [path.name for path in tmp_path.iterdir()] == ["fusion.json"]
 
 
@@ -43,6 +43,16 @@ def test_the_same_report_leaves_the_file_untouched(tmp_path: Path):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     write_fusion_report(replace(REPORT, kept=2), tmp_path)
     assert read_fusion_report(tmp_path).kept == 2
+
+
+def test_an_altered_report_is_refused_and_one_without_a_checksum_is_read(tmp_path: Path):
+    write_fusion_report(REPORT, tmp_path)
+    alter(tmp_path / "fusion.json", report=REPORT.as_dict() | {"kept": 4})
+    with pytest.raises(IntegrityError, match=r"fusion\.json was altered: .*run the same fuse command again"):
+        read_fusion_report(tmp_path)
+    # As earlier versions wrote it.
+    (tmp_path / "fusion.json").write_text(json.dumps({"format": 1, "report": REPORT.as_dict()}))
+    assert read_fusion_report(tmp_path) == REPORT
 
 
 def test_a_report_that_is_missing_or_of_another_format_is_refused(tmp_path: Path):

@@ -283,7 +283,7 @@ def test_an_altered_fusion_is_refused(pool: Pool, parts: list[LabelStore], tmp_p
     record = json.loads(path.read_text())
     record["report"]["ensemble"]["expected"]["base_gain"] *= 0.5
     path.write_text(json.dumps(record))
-    with pytest.raises(IntegrityError, match=r"fusion.json was altered or is of another store: run the same fuse"):
+    with pytest.raises(IntegrityError, match=r"fusion.json was altered: .*run the same fuse"):
         build(store)
     path.unlink()
     with pytest.raises(PocketiqaError, match="no fusion report at"):

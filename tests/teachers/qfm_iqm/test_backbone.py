@@ -220,3 +220,15 @@ def test_a_corrupt_summary_is_computed_again(tmp_path: Path):
     path.write_bytes(whole[:-7])
     assert torch.equal(teacher.model(image).score, before)
     assert path.read_bytes() == whole
+
+
+def test_leftovers_of_killed_processes_are_removed_from_the_cache(tmp_path: Path):
+    teacher = tiny(cache=tmp_path)
+    teacher.model(batch(teacher, [picture(0)]))
+    (path,) = summaries(tmp_path)
+    leftover = path.with_name(f".{path.name}.4711-ab.tmp")
+    leftover.touch()
+    again = tiny(cache=tmp_path)
+    again.model(batch(again, [picture(1)]))
+    assert not leftover.exists()
+    assert len(summaries(tmp_path)) == 2
