@@ -234,7 +234,8 @@ def _describe(error: Exception) -> str:
         )
     if isinstance(error, OSError) and error.errno is not None:
         refused, step = system_words(error)
-        where = f" at {os.fsdecode(error.filename)}" if error.filename not in (None, ".", b".") else ""
+        named = isinstance(error.filename, str | bytes) and error.filename not in (".", b".")
+        where = f" at {os.fsdecode(error.filename)}" if named else ""
         return f"{refused}{where}: {step}, then run the same command again"
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error))
