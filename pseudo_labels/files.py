@@ -429,9 +429,10 @@ def _acquire(path: Path, what: str) -> int:
             raise OutputConflictError(
                 f"another process is writing {what}: wait for it or stop it, then run the same command again"
             ) from None
-        except BaseException:
+        except OSError as error:
             os.close(descriptor)
-            raise
+            refused, step = system_words(error)
+            raise WriteError(f"{what} cannot be written: {refused}; {step}, then run the same command again") from error
         if _is_at(descriptor, path):
             return descriptor
         # The former holder removed the file between our open and our lock: what we hold protects nothing.

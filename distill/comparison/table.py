@@ -189,6 +189,7 @@ def console_table(result: Mapping[str, Any]) -> Table:
     """The table for the console."""
     titles = header(result["lines"])
     table = Table(*titles, box=None, header_style="bold", pad_edge=False)
+    table.columns[0].overflow = "fold"
     for texts in rows_of(result["lines"]):
         table.add_row(*texts)
     return table

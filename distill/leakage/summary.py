@@ -69,5 +69,5 @@ def left_out_lines(record: Mapping[str, Any]) -> list[str]:
         if coverage["examples"]:
             first, missing = coverage["examples"][0], coverage["images"] - coverage["compared"]
             words = f"{missing} of {coverage['images']} {image_set} images were not compared"
-            lines.append(f"{words}, such as {first['id']}: {first['reason']}")
+            lines.append(f"{words}, such as {shown(first['id'])}: {shown(first['reason'])}")
     return lines

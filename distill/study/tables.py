@@ -140,7 +140,7 @@ def _difference(gap: Mapping[str, Any] | None) -> str:
 def _runs(result: Mapping[str, Any]) -> Table:
     table = Table(title="Runs", title_justify="left")
     for name in ("run", result["metric"].upper(), "time", "memory"):
-        table.add_column(name, justify="left" if name == "run" else "right")
+        table.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
     for run in result["runs"]:
         value = run["state"] if run["value"] is None else decimals(run["value"])
         table.add_row(run["name"], value, seconds_words(run), memory_words(run))

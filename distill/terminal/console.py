@@ -111,7 +111,9 @@ _INTERRUPTED = 130
 # Packages of the extra ``teachers``, by the name that Python imports; all others are in ``train``.
 _OF_TEACHERS = frozenset({"piq", "diffusers", "transformers", "segment_anything"})
 # What torch and ONNX Runtime say, which raise no MemoryError.
-_NO_MEMORY = re.compile("can't allocate memory|out of memory|bad_alloc|failed to allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    "can(not|'t) allocate memory|out of memory|bad_alloc|failed to (allocate memory|map segment)", re.I
+)
 
 # Speed is that of the last minutes: of slow steps, half a minute would hold none.
 _SPEED_PERIOD_S = 300.0
@@ -201,7 +203,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    # Only line ends are joined: names keep their spaces, and other control characters are escaped when printed.
+    return " ".join(filter(None, map(str.strip, str(error).split("\n")))) or type(error).__name__
 
 
 def run_cli(app: Callable[..., object], argv: list[str]) -> int:
@@ -308,12 +311,17 @@ def _describe(error: Exception) -> str:
         return f"this needs the package {error.name!r}, which is not installed: {install_command(*extras)}"
     if isinstance(error, OSError) and error.errno is not None:
         refused, step = system_words(error)
-        where = f" at {os.fsdecode(error.filename)}" if error.filename not in (None, ".", b".") else ""
+        named = isinstance(error.filename, str | bytes) and error.filename not in (".", b".")
+        where = f" at {os.fsdecode(error.filename)}" if named else ""
         return f"{refused}{where}: {step}, then run the same command again"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error))
+    ):
         return "not enough memory: close other programs, or use fewer workers, smaller batches or smaller images"
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return "too many processes or threads: raise the limit (ulimit -u), or use fewer workers"
+        return (
+            "no memory or number left for another thread: use fewer workers, or raise the limits (ulimit -u, ulimit -v)"
+        )
     return f"unexpected {type(error).__name__}: {_one_line(error)} (add --debug for the traceback)"
 
 

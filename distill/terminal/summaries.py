@@ -31,7 +31,7 @@ def pool_summary(pool: "Pool") -> str:
     # Reversed, so that the first bad image of each kind is the one that stays.
     bad = {ref.status: ref for ref in reversed(list(pool)) if ref.status != "ok"}
     lines = [f"{pool.folder}: {pool_line(pool)}"]
-    lines += [f"  {status}, such as {ref.uri}: {ref.reason}" for status, ref in sorted(bad.items())]
+    lines += [f"  {status}, such as {shown(ref.uri)}: {shown(ref.reason)}" for status, ref in sorted(bad.items())]
     return "\n".join(lines)
 
 
@@ -87,7 +87,8 @@ def coverage_lines(result: Mapping[str, Any]) -> list[str]:
         covered = model["coverage"]
         if covered["examples"]:
             without, reason = covered["images"] - covered["scored"], covered["examples"][0]["reason"]
-            lines.append(f"{model['name']} has no score for {without} of {covered['images']} images: {reason}")
+            name = shown(model["name"])
+            lines.append(f"{name} has no score for {without} of {covered['images']} images: {shown(reason)}")
     return lines
 
 
@@ -96,6 +97,7 @@ def demonstration_table(photographs: Sequence[tuple[str, Mapping[str, float]]]) 
     versions = list(photographs[0][1])
     title = "held-out photographs, scored by the exported model on the CPU (1 is best)"
     table = Table("photograph", *(name.replace("_", " ") for name in versions), title=title, title_justify="left")
+    table.columns[0].overflow = "fold"
     for name, scores in photographs:
         table.add_row(shown(name), *(f"{scores[version]:.3f}" for version in versions))
     return table
@@ -123,7 +125,7 @@ def audit_summary(report: "AuditReport") -> str:
         lines.append("  run the same label command again: it labels missing and corrupt shards anew")
     for status, rows in report.coverage.items():
         example = rows["reasons"][0]["reason"] if rows.get("reasons") else ""
-        lines.append(f"  {rows['count']} {status}" + (f", such as: {example}" if example else ""))
+        lines.append(f"  {rows['count']} {status}" + (f", such as: {shown(example)}" if example else ""))
     if report.scores.get("n"):
         lines.append("  scores: " + ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items()))
     if report.fusion:

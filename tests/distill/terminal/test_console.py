@@ -141,10 +141,17 @@ def test_what_the_system_refuses_is_one_plain_line(capsys: pytest.CaptureFixture
     assert printed.count("\n") == 1
 
 
+def test_names_in_errors_keep_their_spaces_and_are_never_raw(capsys: pytest.CaptureFixture[str]):
+    error = PocketiqaError("no image at 'a  b\r\x1b[2J:x:.png':\n  check the path")
+    assert console.run_cli(_app_raising(error), ["work"]) == 1
+    assert capsys.readouterr().err == "error: no image at 'a  b\\r\\x1b[2J:x:.png': check the path\n"
+
+
 def test_too_little_memory_is_one_plain_line(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(MemoryError) as taken:
         bytearray(1 << 62)
-    for error in (taken.value, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
+    words = "DefaultCPUAllocator: can't allocate memory: you tried", "x.so: failed to map segment from shared object"
+    for error in (taken.value, RuntimeError(words[0]), ImportError(words[1])):
         assert console.run_cli(_app_raising(error), ["work"]) == 1
         assert capsys.readouterr().err.startswith("error: not enough memory: close other programs, or use fewer")
 
