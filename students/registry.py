@@ -95,15 +95,16 @@ def check_start(config: StudentConfig, *, init: str | Path | None = None, pretra
 
 
 def new_student(config: StudentConfig, *, seed: int = 0, pretrained: bool = False) -> Student:
-    """Build a student from its own seed: equal arguments give equal weights, torch's global generator is untouched.
+    """Build a student from its own seed: equal arguments give equal weights, torch's global generators are untouched.
 
     Raises:
         PocketiqaError: see ``PocketStudent`` and ``check_start``.
     """
     check_start(config, pretrained=pretrained)
-    # Weights are made on the CPU. The caller's generator is put back, so building a student changes no later draw.
+    # Weights are made on the CPU. The caller's generator is put back, so building a student changes no later draw. Not
+    # torch.manual_seed, which would seed those of all GPUs as well.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if config.backbone == DP_IQA_B7:
             # Imported only where such a student is built: few ever are.
             from students.dp_iqa_b7 import DpIqaB7

@@ -14,8 +14,9 @@ from pseudo_labels.records import TeacherStamp
 # One image as the teacher wants it: a tensor, or several (an image and its reference).
 Item = Tensor | tuple[Tensor, ...]
 
-# Scores this far outside [0, 1] are rounding of float32 sums, and clamped. What is farther outside is another scale.
-_ROUNDING = 1e-4
+# Scores this far outside [0, 1] are rounding, and clamped: one step of float16 above 1, in which a network may compute.
+# What is farther outside is another scale.
+_ROUNDING = 2**-10
 
 
 @dataclass
@@ -124,6 +125,7 @@ def check_teacher(teacher: Any, name: str) -> Teacher:
 def check_output(output: Any, rows: int, features: Sequence[str], name: str) -> TeacherOutput:
     """What a teacher gave for ``rows`` images, scores clamped to [0, 1] and in float32 on the CPU.
 
+    A score may lie outside by a step of float16, or of its own type if that is coarser.
     Scores that are not finite are left: such rows have failed, others have not.
 
     Raises:
@@ -133,7 +135,9 @@ def check_output(output: Any, rows: int, features: Sequence[str], name: str) -> 
         raise PocketiqaError(f"teacher {name!r} returned {type(output).__name__}, not teachers.base.TeacherOutput")
     score = _column(output.score, rows, "score", name)
     finite = score[score.isfinite()]
-    if len(finite) and not (float(finite.min()) >= -_ROUNDING and float(finite.max()) <= 1 + _ROUNDING):
+    # Scores in bfloat16 have steps of 2**-7 there.
+    rounding = max(_ROUNDING, torch.finfo(output.score.dtype).eps) if output.score.is_floating_point() else _ROUNDING
+    if len(finite) and not (float(finite.min()) >= -rounding and float(finite.max()) <= 1 + rounding):
         raise PocketiqaError(
             f"teacher {name!r} gave scores from {float(finite.min()):.4g} to {float(finite.max()):.4g}: "
             "they must be in [0, 1], 1 best; map its scale in the teacher"

@@ -1,8 +1,8 @@
 """Fit the curves of ``teachers.reference``: how each metric is distributed over a declared calibration pool.
 
-    python -m teachers.reference_curves FOLDER_WITH_KODAK > knots.py && mv knots.py teachers/reference_knots.py
+    python -m teachers.reference_curves FOLDER_WITH_KODAK teachers/reference_knots.py
 
-Not straight into ``reference_knots.py``: the shell empties that file first, and this module imports it.
+The module with the knots is named, not written by ``>``: the shell would empty it first, and this command imports it.
 
 The pool: each photograph of the folder (in the order of names), shrunk to a longer side of 512 pixels, about the size
 of KADID-10k's images, under KADID-10k's 25 distortions in their 5 levels. A metric's knots are its quantiles over those
@@ -11,7 +11,7 @@ for equal images. The curve through them maps the metric to the fraction of the 
 photographs: 3,000 pairs, about 10 minutes on one core.
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from PIL import Image
 
 from pseudo_labels.distort import distort, groups
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import write_atomic
 from pseudo_labels.images import load
 from pseudo_labels.parallel import Progress
 
@@ -103,20 +104,27 @@ def calibration_photographs(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         yield path.stem, np.asarray(image)
 
 
-def _main(folder: str) -> None:
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m teachers.reference_curves", description="Fit the curves.")
+    parser.add_argument("folder", type=Path, help="Photographs as PNG files.")
+    parser.add_argument("out", type=Path, help="Module with the knots; replaced at the end, or left as it is.")
+    arguments = parser.parse_args()
     # Imported late, because that module needs the knots that an earlier run of this command wrote.
     from teachers.reference import METRICS
 
-    knots = fit_curves(calibration_photographs(Path(folder)), METRICS)
+    knots = fit_curves(calibration_photographs(arguments.folder), METRICS)
     lines = ['"""Constants written by ``teachers.reference_curves``; see there for the command."""', "", "# fmt: off"]
     lines.append("KNOTS: dict[str, tuple[float, ...]] = {")
     for metric, values in knots.items():
         rows = [", ".join(map(repr, values[i : i + 8])) for i in range(0, len(values), 8)]
         lines += [f'    "{metric}": (', *(f"        {row}," for row in rows), "    ),"]
-    sys.stdout.write("\n".join([*lines, "}", ""]))
+    write_atomic(arguments.out, "\n".join([*lines, "}", ""]).encode())
 
 
 if __name__ == "__main__":
     # Another number of threads adds up in another order, which can change the last digit of a knot.
     torch.set_num_threads(1)
-    _main(*sys.argv[1:])
+    try:
+        _main()
+    except PocketiqaError as error:
+        raise SystemExit(str(error)) from error

@@ -1,5 +1,6 @@
 """What every stage of a run gets: the recipe, the folders, and how an output is made only once."""
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -162,8 +163,21 @@ def open_run(name: str, out: Path | None, settings: Sequence[str]) -> Run:
     """Read a recipe and prepare the folders of its run; arguments as for ``pipeline.run_recipe``."""
     # Variables are replaced after reading, so a recipe can also be read where they are not set.
     recipe = with_paths_expanded(load_recipe(name, settings, out))
-    words = ["pocketiqa run", name, *(f"--set '{word}'" for word in settings), *([f"--out {out}"] if out else [])]
-    return Run(recipe, recipe.out, " ".join(words))
+    return Run(recipe, recipe.out, command_line("run", name, settings, out))
+
+
+def command_line(command: str, name: str, settings: Sequence[str], out: Path | None, *more: str) -> str:
+    """The words of a command as one line that a shell takes apart again.
+
+    Args:
+        command: name of the command, such as ``run``.
+        name: name of its file.
+        settings: ``KEY=VALUE`` words laid over the file.
+        out: replaces the file's.
+        more: further words.
+    """
+    words = ["pocketiqa", command, name, *(part for word in settings for part in ("--set", word))]
+    return shlex.join([*words, *(["--out", str(out)] if out else []), *more])
 
 
 def walk(stage: Stage, *, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """The last stage before the report: the CPU runtime scores held-out originals and visibly distorted copies."""
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,8 +59,7 @@ def _demonstrate(run: Run, section: ScoreSection, overwrite: bool, report: Progr
 
 def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> dict[str, Any]:
     out = held_out(run)
-    # Several photographs of one scene would show the same thing twice.
-    originals = list({ref.group: ref for ref in map(out.pool.by_id, out.ids) if not ref.ref_id}.values())
+    originals = one_of_each_scene(ref for ref in map(out.pool.by_id, out.ids) if not ref.ref_id)
     files: list[tuple[ImageRef, str, Path]] = []
     for ref in originals[: section.images]:
         rgb = out.pool.load(ref)
@@ -77,24 +77,35 @@ def _make(run: Run, section: ScoreSection, report: Progress, folder: Path) -> di
         raise PocketiqaError("no held-out original to demonstrate with: raise distill.split.test, or drop 'score'")
     # The written files are scored, not the arrays in memory: whoever scores them again gets these numbers.
     rows = Scorer(run.model).score_many([path for *_, path in files], progress=report)
-    names, photographs = _scene_names(run), dict[str, dict[str, Any]]()
+    names, photographs = file_names(run), dict[str, dict[str, Any]]()
     for (ref, name, path), row in zip(files, rows, strict=True):
         if row.status != Status.OK:
             # An error, not a gap: these files were made a moment ago, so the model or the disk is at fault.
             raise PocketiqaError(f"{path} has no score ({row.status}): {row.reason}")
         # Versions are a list: canonical JSON sorts the keys of a mapping, and the original must stay the first.
-        entry = photographs.setdefault(ref.id, {"name": names.get(ref.group, ref.id), "versions": []})
+        called = names.get(ref.id) or names.get(ref.group, ref.id)
+        entry = photographs.setdefault(ref.id, {"name": called, "versions": []})
         entry["versions"].append({"name": name, "file": path.name, "score": row.score})
     write_atomic(folder / SCORES, checksummed_json({"photographs": list(photographs.values())}))
     return {"photographs": len(photographs), "sha256": sha256_file(folder / SCORES)}
 
 
-def _scene_names(run: Run) -> dict[str, str]:
-    """Names of the files that the photographs came from, by scene."""
+def one_of_each_scene(refs: Iterable[ImageRef]) -> list[ImageRef]:
+    """The first image of each scene, in order: several of one scene would show the same thing twice."""
+    first: dict[str, ImageRef] = {}
+    for ref in refs:
+        first.setdefault(ref.group, ref)
+    return list(first.values())
+
+
+def file_names(run: Run) -> dict[str, str]:
+    """Names of the files that the photographs came from, by id and by scene (whose name is the id of its first)."""
     pool = Pool.open(run.pool) if run.recipe.pool is not None else label_sources(run)[0].pool
-    # By scene, not by id: copies that were shrunk or distorted have other ids than the photographs. Reversed, so that
-    # of several photographs of one scene the first gives the name.
-    return {ref.group: Path(addresses.name_of(ref.uri)).stem for ref in reversed(pool.ok()) if not ref.ref_id}
+    photographs = [(ref, Path(addresses.name_of(ref.uri)).stem) for ref in pool.ok() if not ref.ref_id]
+    # By scene too: copies that were shrunk have other ids than the photographs. Reversed, so that of several
+    # photographs of one scene the first, which is the one that is shown, gives the name.
+    by_scene = {ref.group: name for ref, name in reversed(photographs)}
+    return by_scene | {ref.id: name for ref, name in photographs}
 
 
 def read_demonstration(run: Run) -> list[Photograph]:

@@ -31,7 +31,7 @@ from distill.stages.student import label_sources
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.files import sha256_file
 from pseudo_labels.images import load
-from pseudo_labels.outputs import read_manifest
+from pseudo_labels.outputs import MANIFEST, read_manifest
 from pseudo_labels.parallel import Progress
 from pseudo_labels.photos import photograph_licences
 from pseudo_labels.pool import Pool
@@ -55,10 +55,11 @@ def reporting_stages(run: Run) -> list[Stage]:
 def _report(run: Run, overwrite: bool, report: Progress) -> str:
     spec = {
         # The digest of the evaluation covers model, labels and benchmarks. Costs are measured while the page is made
-        # and are not part of it: another time on another day does not make the page anew.
+        # and are not part of it: another time on another day does not make the page anew. Nor is the command line: the
+        # same recipe may be named by its path, and the page that is there tells a command that repeats it.
         "evaluation": read_manifest(run.evaluation).digest,
         "demonstration": read_manifest(run.demonstration).digest if run.recipe.score else None,
-        "command": run.command,
+        **_command_of_first_version(run.report),
     }
 
     def make(folder: Path) -> dict[str, Any]:
@@ -66,6 +67,12 @@ def _report(run: Run, overwrite: bool, report: Progress) -> str:
 
     make_once(run.report, KIND, spec, make, overwrite=overwrite)
     return str(run.report / PAGE)
+
+
+def _command_of_first_version(folder: Path) -> dict[str, Any]:
+    """What reports of the first version have in their spec beside today's: kept as it is, so that they stay."""
+    spec = read_manifest(folder).spec if (folder / MANIFEST).is_file() else {}
+    return {name: value for name, value in spec.items() if name == "command"}
 
 
 def _inputs(run: Run, report: Progress) -> ReportInputs:

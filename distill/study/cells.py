@@ -1,7 +1,6 @@
 """The runs of a study: one for each arm at each combination of values, each with a whole recipe of its own."""
 
 import itertools
-import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from distill.evaluation.targets import Targets, targets_from_benchmark
 from distill.recipe.load import apply_settings, todays_names
 from distill.recipe.recipe import Recipe, load_recipe, with_paths_expanded
 from distill.recipe.stages import BenchmarkSection, expanded
+from distill.stages.context import command_line
 from distill.study.config import Study
 from pseudo_labels.errors import PocketiqaError
 
@@ -85,9 +85,7 @@ def benchmark_of(recipe: Recipe) -> BenchmarkSection:
 
 def command_of(name: str, settings: Sequence[str], out: Path | None, only: str | None = None) -> str:
     """The command line of a study."""
-    words = ["pocketiqa", "study", name, *(part for word in settings for part in ("--set", word))]
-    words += ["--out", str(out)] if out else []
-    return shlex.join([*words, "--only", only] if only else words)
+    return command_line("study", name, settings, out, *(["--only", only] if only else []))
 
 
 def _recipe(study: Study, name: str, arm: str, at: Mapping[str, str]) -> Recipe:

@@ -15,8 +15,9 @@ from scipy.special import expit
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
-from pseudo_labels.fusion.combine import ExpectedError, fit_expected_error
+from pseudo_labels.fusion.combine import ExpectedError, fit_expected_error, ten_digits
 from pseudo_labels.metrics.agreement import Agreement, agree
+from pseudo_labels.metrics.logistic import BEST_STARTS, MIDDLE, START_MIDDLES, START_WIDTHS, WIDTH
 from pseudo_labels.records import SPREAD_OF_HALF_WEIGHT
 
 FloatArray = NDArray[np.float64]
@@ -25,13 +26,6 @@ Form = Literal["identity", "knots", "logistic"]
 # Fraction of the score itself in the mapped score: the map rises strictly even where the curve is flat, so ranks stay.
 # It moves a score by at most 0.001.
 _TILT = 1e-3
-# Bounds of the logistic's middle and width in standard deviations of the scores: a straight line is the limit of an
-# ever wider slope, a step that of an ever narrower one, and the search must end.
-_MIDDLE = 10.0
-_WIDTH = (0.01, 30.0)
-_START_MIDDLES = (-1.5, -0.5, 0.5, 1.5)
-_START_WIDTHS = (0.1, 0.3, 1.0, 4.0)
-_BEST_STARTS = 2
 # With fewer the error left after a four-parameter fit says little.
 MIN_LABELLED = 20
 MIN_GROUPS = 5
@@ -145,10 +139,10 @@ def fit_logistic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
     # Off the bounds by a hundredth: at a bound a search could only go one way.
     low, high = np.clip(np.quantile(ratings, [0.02, 0.98]), [0.01, 0.02], [0.98, 0.99])
     rise = np.clip((high - low) / (1 - low), 0.01, 0.99)
-    starts = [np.array([low, rise, middle, np.log(w)]) for middle in _START_MIDDLES for w in _START_WIDTHS]
+    starts = [np.array([low, rise, middle, np.log(w)]) for middle in START_MIDDLES for w in START_WIDTHS]
     starts.sort(key=lambda start: float(np.sum(residuals(start) ** 2)))
-    box = ([0.0, 0.0, -_MIDDLE, np.log(_WIDTH[0])], [1.0, 1.0, _MIDDLE, np.log(_WIDTH[1])])
-    fits = [least_squares(residuals, start, bounds=box, max_nfev=200) for start in starts[:_BEST_STARTS]]
+    box = ([0.0, 0.0, -MIDDLE, np.log(WIDTH[0])], [1.0, 1.0, MIDDLE, np.log(WIDTH[1])])
+    fits = [least_squares(residuals, start, bounds=box, max_nfev=200) for start in starts[:BEST_STARTS]]
     # Converged or not: the best point is a rising curve, and held-out images show how good it is.
     low, rise, middle, log_width = min(fits, key=lambda result: result.cost).x
     values = {
@@ -161,8 +155,7 @@ def fit_logistic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
 
 
 def _plain(values: ArrayLike) -> list[float]:
-    # Ten digits: the last bits of a fit differ between machines, and these numbers are part of digests.
-    return [float(f"{value:.10g}") for value in np.asarray(values)]
+    return [ten_digits(value) for value in np.asarray(values)]
 
 
 # The one with fewer parameters first: it stands unless the other is clearly better.

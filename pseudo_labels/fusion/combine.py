@@ -75,7 +75,7 @@ def fit_expected_error(base: ArrayLike, extra: ArrayLike, squared_error: ArrayLi
     ratio = float(base.mean()) / typical if typical > 0 else 0.0
     fraction = _likely_fraction(base, filled * ratio, squared_error) if ratio else 0.0
     _, scale = _fit(base, filled * ratio, squared_error, fraction)
-    return ExpectedError(_plain(scale * (1 - fraction)), _plain(scale * fraction * ratio), _plain(typical))
+    return ExpectedError(ten_digits(scale * (1 - fraction)), ten_digits(scale * fraction * ratio), ten_digits(typical))
 
 
 def _likely_fraction(base: FloatArray, extra: FloatArray, squared_error: FloatArray) -> float:
@@ -93,8 +93,9 @@ def _fit(base: FloatArray, extra: FloatArray, squared_error: FloatArray, fractio
     return float(np.sum(np.log(scale * shape))), scale
 
 
-def _plain(value: float) -> float:
-    return float(f"{value:.10g}")  # part of digests: the digits must not differ between machines
+def ten_digits(value: float) -> float:
+    """The value rounded: it is part of digests, and the last bits of a fit differ between machines."""
+    return float(f"{value:.10g}")
 
 
 @dataclass(frozen=True)

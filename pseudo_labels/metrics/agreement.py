@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pseudo_labels.metrics.bootstrap import MIN_GROUPS, Draws, Ranker, weighted_pearson
 from pseudo_labels.metrics.correlation import srcc
 
 FloatArray = NDArray[np.float64]
 
 # Fewer than a report's 1000: no score is computed from these ends.
 _RESAMPLES = 300
-_AT_ONCE = 50  # resamples held in memory, each 8 bytes an image in a few arrays; divides ``_RESAMPLES``
 _TAIL = 0.025
-_MIN_GROUPS = 5  # percentiles of resamples of fewer groups say nothing
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def agree(first: ArrayLike, second: ArrayLike, groups: Sequence[str] | None = No
     correlation = srcc(a, b)
     if np.isnan(correlation):
         return Agreement(len(a), None)
-    samples = _resampled(a, b, _group_numbers(len(a), groups), seed)
+    samples = _resampled(a, b, groups, seed)
     # Where scores are constant in most resamples, percentiles of the others would be those of a selection.
     if len(samples) < _RESAMPLES / 2:
         return Agreement(len(a), _rounded(correlation))
@@ -71,46 +70,15 @@ def agree(first: ArrayLike, second: ArrayLike, groups: Sequence[str] | None = No
     return Agreement(len(a), _rounded(correlation), _rounded(low), _rounded(high))
 
 
-def _group_numbers(images: int, groups: Sequence[str] | None) -> NDArray[np.int64]:
-    if groups is None:
-        return np.arange(images)
-    return np.unique(np.asarray(groups, object), return_inverse=True)[1].astype(np.int64)
-
-
-def _resampled(a: FloatArray, b: FloatArray, groups: NDArray[np.int64], seed: int) -> FloatArray:
-    number = int(groups.max()) + 1
-    if number < _MIN_GROUPS:
+def _resampled(a: FloatArray, b: FloatArray, groups: Sequence[str] | None, seed: int) -> FloatArray:
+    """SRCC in each resample in which it exists; none with too few groups."""
+    draws = Draws.of(len(a), groups, resamples=_RESAMPLES, seed=seed)
+    if draws.groups_in(np.ones(len(a), bool)) < MIN_GROUPS:
         return np.empty(0)
-    generator = np.random.default_rng(seed)
-    samples = []
-    for _ in range(0, _RESAMPLES, _AT_ONCE):
-        # Each resample counts in numbers of its own, from ``number`` times its index: one ``bincount`` does for all of
-        # them.
-        drawn = generator.integers(0, number, (_AT_ONCE, number)) + number * np.arange(_AT_ONCE)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=_AT_ONCE * number).reshape(_AT_ONCE, number)[:, groups]
-        samples.append(_weighted_pearson(counts, _weighted_ranks(a, counts), _weighted_ranks(b, counts)))
+    first, second = Ranker(a), Ranker(b)
+    samples = [weighted_pearson(counts, first.ranks(counts), second.ranks(counts)) for counts in draws.counts()]
     correlations = np.concatenate(samples)
     return correlations[~np.isnan(correlations)]
-
-
-def _weighted_ranks(values: FloatArray, counts: NDArray[np.int64]) -> FloatArray:
-    """Mean rank of each image in each resample [R, N], where image n occurs ``counts[r, n]`` times."""
-    _, inverse = np.unique(values, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    starts = np.searchsorted(inverse[order], np.arange(inverse.max() + 1))
-    # Mean rank of equal values: how many are below, and the mean of 1 .. tied.
-    tied = np.add.reduceat(counts[:, order], starts, axis=1)
-    return (np.cumsum(tied, axis=1) - tied + (tied + 1) / 2)[:, inverse]
-
-
-def _weighted_pearson(counts: NDArray[np.int64], a: FloatArray, b: FloatArray) -> FloatArray:
-    total = counts.sum(axis=1, keepdims=True)
-    a = a - (counts * a).sum(axis=1, keepdims=True) / total
-    b = b - (counts * b).sum(axis=1, keepdims=True) / total
-    cross, own_a, own_b = (counts * a * b).sum(1), (counts * a * a).sum(1), (counts * b * b).sum(1)
-    # Exactly 0 for a constant resample: ranks are multiples of one half, whose sums and mean are exact.
-    exists = (own_a > 0) & (own_b > 0)
-    return np.where(exists, cross / np.sqrt(np.where(exists, own_a * own_b, 1.0)), np.nan)
 
 
 def _rounded(value: float) -> float:

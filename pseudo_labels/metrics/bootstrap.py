@@ -97,7 +97,7 @@ class Draws:
             yield of_group[:, self.groups].astype(np.float64)
 
 
-def _weighted_pearson(counts: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+def weighted_pearson(counts: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Pearson's correlation for each row of ``counts`` [R, n]; ``x`` and ``y`` are [n] or [R, n]."""
     total = counts.sum(axis=1, keepdims=True)
     x = x - (counts * x).sum(axis=1, keepdims=True) / total
@@ -109,7 +109,7 @@ def _weighted_pearson(counts: FloatArray, x: FloatArray, y: FloatArray) -> Float
     return np.where(exists, np.clip(cross / np.sqrt(np.where(exists, own_x * own_y, 1.0)), -1, 1), np.nan)
 
 
-class _Ranker:
+class Ranker:
     """Mean ranks of one vector in any resample given by counts, from a single sort."""
 
     def __init__(self, values: FloatArray) -> None:
@@ -131,7 +131,7 @@ def _pairs(tied: FloatArray) -> FloatArray:
     return (tied * (tied - 1) / 2).sum(axis=1)
 
 
-def _weighted_kendall(counts: FloatArray, x: FloatArray, y: FloatArray, ranks: tuple[_Ranker, _Ranker]) -> FloatArray:
+def _weighted_kendall(counts: FloatArray, x: FloatArray, y: FloatArray, ranks: tuple[Ranker, Ranker]) -> FloatArray:
     """Tau-b for each row of ``counts``: copies of one image are tied in both, as they would be in a real resample."""
     if len(x) > _MOST_PAIRED:
         return np.array([_repeated_kendall(row, x, y) for row in counts])
@@ -163,12 +163,12 @@ class _Kept:
     x: FloatArray
     y: FloatArray
     mapped: FloatArray | None
-    ranks: tuple[_Ranker, _Ranker]
+    ranks: tuple[Ranker, Ranker]
 
     @classmethod
     def of(cls, x: FloatArray, y: FloatArray) -> "_Kept":
         mapped, fit = map_to_target(x, y)
-        return cls(x, y, None if fit.reason else mapped, (_Ranker(x), _Ranker(y)))
+        return cls(x, y, None if fit.reason else mapped, (Ranker(x), Ranker(y)))
 
     def metrics(self, counts: FloatArray) -> dict[str, FloatArray]:
         total = counts.sum(axis=1, keepdims=True)
@@ -176,13 +176,13 @@ class _Kept:
         counts, total = np.where(total == 0, np.nan, counts), np.where(total == 0, np.nan, total)[:, 0]
         unit_x, unit_y = _unit(self.x), _unit(self.y)
         intervals = {
-            "srcc": _weighted_pearson(counts, self.ranks[0].ranks(counts), self.ranks[1].ranks(counts)),
-            "plcc": _weighted_pearson(counts, unit_x, unit_y),
+            "srcc": weighted_pearson(counts, self.ranks[0].ranks(counts), self.ranks[1].ranks(counts)),
+            "plcc": weighted_pearson(counts, unit_x, unit_y),
             "krcc": _weighted_kendall(counts, self.x, self.y, self.ranks),
             "rmse": np.sqrt(counts @ (self.x - self.y) ** 2 / total),
         }
         if self.mapped is not None:
-            intervals["plcc_logistic4"] = _weighted_pearson(counts, _unit(self.mapped), unit_y)
+            intervals["plcc_logistic4"] = weighted_pearson(counts, _unit(self.mapped), unit_y)
             intervals["rmse_logistic4"] = np.sqrt(counts @ (self.mapped - self.y) ** 2 / total)
         return intervals
 

@@ -19,12 +19,12 @@ FloatArray = NDArray[np.float64]
 
 # Bounds of the slope's middle and width, in standard deviations of the predictions. A straight line is the limit of
 # an ever wider slope, an exponential that of an ever farther middle: at these bounds the curve differs from its limit
-# by less than 1e-3 of the target's spread, and the search always ends.
-_MIDDLE = 10.0
-_WIDTH = (0.01, 30.0)
-_START_MIDDLES = (-1.5, -0.5, 0.5, 1.5)
-_START_WIDTHS = (0.1, 0.3, 1.0, 4.0)
-_BEST_STARTS = 2
+# by less than 1e-3 of the target's spread, and the search always ends. ``fusion.calibrate`` searches the same way.
+MIDDLE = 10.0
+WIDTH = (0.01, 30.0)
+START_MIDDLES = (-1.5, -0.5, 0.5, 1.5)
+START_WIDTHS = (0.1, 0.3, 1.0, 4.0)
+BEST_STARTS = 2
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _residuals(parameters: FloatArray, x: FloatArray, y: FloatArray) -> FloatArr
 
 
 def _starts(x: FloatArray, y: FloatArray) -> list[FloatArray]:
-    grid = [np.array([middle, np.log(width)]) for middle in _START_MIDDLES for width in _START_WIDTHS]
-    return sorted(grid, key=lambda start: float(np.sum(_residuals(start, x, y) ** 2)))[:_BEST_STARTS]
+    grid = [np.array([middle, np.log(width)]) for middle in START_MIDDLES for width in START_WIDTHS]
+    return sorted(grid, key=lambda start: float(np.sum(_residuals(start, x, y) ** 2)))[:BEST_STARTS]
 
 
 def fit_logistic4(prediction: FloatArray, target: FloatArray) -> LogisticFit:
@@ -109,7 +109,7 @@ def fit_logistic4(prediction: FloatArray, target: FloatArray) -> LogisticFit:
     x_mean, x_std = float(prediction.mean()), float(prediction.std())
     y_mean, y_std = float(target.mean()), float(target.std())
     x, y = (prediction - x_mean) / x_std, (target - y_mean) / y_std
-    box = ([-_MIDDLE, np.log(_WIDTH[0])], [_MIDDLE, np.log(_WIDTH[1])])
+    box = ([-MIDDLE, np.log(WIDTH[0])], [MIDDLE, np.log(WIDTH[1])])
     # The search may end in a local minimum, so it begins at the two best of 16 points. From all of them it would take
     # eight times as long.
     fits = [least_squares(_residuals, start, bounds=box, args=(x, y), max_nfev=200) for start in _starts(x, y)]

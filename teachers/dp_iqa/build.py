@@ -102,9 +102,9 @@ def build_dp_iqa(
     speed = Speed(precision, channels_last, attention_slicing, compile, checkpoint_blocks)
     conditioning = Conditioning(timestep, posterior, posterior_seed, scale_input)
     image_input = Input(input_side_px or sources.sizes.input_side_px, interpolation)
-    # New adapters and decoders are drawn from torch's global generator: seeded here, and put back for the caller.
+    # New adapters and decoders are drawn from torch's generator of the CPU: seeded here, and put back for the caller.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = sources.model(conditioning=conditioning, trainable=trainable)
     # Before the precision is lowered: the stamp and a fitted head are about the float32 weights.
     teacher = DpIqaTeacher(model, image_input, sources, precision)

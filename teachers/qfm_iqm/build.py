@@ -96,9 +96,9 @@ def build_qfm_iqm(
     settings = NoiseSettings(
         noise_weight, noise_scale, memory_length, MatchRule(matching, matches, score_threshold, semantic_threshold)
     )
-    # Random weights are drawn from torch's global generator: seeded here, and put back for the caller.
+    # Random weights are drawn from torch's generator of the CPU: seeded here, and put back for the caller.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = create_timm(backbone, pad_type=pad_type, pretrained=bool(pretrained))
         if weights is not None:
             load_local(network, Path(weights).expanduser())

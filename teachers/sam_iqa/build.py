@@ -60,9 +60,9 @@ def build_sam_iqa(
         raise PocketiqaError(no_head(f"sam_iqa {variant}"))
     if not pretrained and weights is not None:
         raise PocketiqaError(f"pretrained is False and weights is {str(weights)!r}: only one can hold")
-    # Random weights are drawn from torch's global generator: seeded here, and put back for the caller.
+    # Random weights are drawn from torch's generator of the CPU: seeded here, and put back for the caller.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         vit = load_vit(variant, weights) if pretrained else build_vit(config.sizes)
         base = frozen_digest(vit, trainable)  # before ``SamIqa`` resizes the encoder's position embedding
         model = SamIqa(config, vit)

@@ -20,6 +20,20 @@ def test_presets_keep_within_their_parameters(name: str) -> None:
     assert count_parameters(build_student(name)) <= PARAMETER_LIMITS[name]
 
 
+def test_building_changes_no_later_draw_on_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By this function torch.manual_seed reaches the GPUs; here there may be none.
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(5)
+    expected, before = torch.rand(3), len(seeded)
+    torch.manual_seed(5)
+    one, other = (build_student(TINY, seed=seed) for seed in (1, 1))
+    assert torch.equal(torch.rand(3), expected)
+    assert len(seeded) == before + 1 == 2
+    state = other.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
+
+
 def test_the_limits_are_those_promised() -> None:
     assert PARAMETER_LIMITS == {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
     assert PARAMETER_LIMITS.keys() == POCKET_PRESETS.keys()

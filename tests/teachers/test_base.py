@@ -38,6 +38,21 @@ def test_rounding_is_clamped_and_nan_is_left_to_the_row():
     assert output.score[2].isnan()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_step_of_half_precision_outside_is_rounding_and_two_are_another_scale(dtype: torch.dtype):
+    # Found by torch itself: the next numbers above 1.
+    one = torch.ones((), dtype=dtype)
+    step = torch.nextafter(one, 2 * one)
+    beyond = torch.nextafter(step, 2 * one)
+    output = check_output(TeacherOutput(torch.stack([step, one, 1 - step])), 3, (), "mine")
+    assert output.score.tolist() == [1.0, 1.0, 0.0]
+    with pytest.raises(PocketiqaError, match=r"must be in \[0, 1\]"):
+        check_output(TeacherOutput(torch.stack([beyond, one])), 2, (), "mine")
+    # Of float16 also after a conversion, as networks of lower precision do with their output.
+    if dtype == torch.float16:
+        assert check_output(TeacherOutput(step.float()[None]), 1, (), "mine").score.tolist() == [1.0]
+
+
 def test_confidence_is_the_inverse_of_the_expected_squared_error():
     # Independent: two labels with error variances s^2 + d1^2 and s^2 + d2^2 are best averaged with inverse weights.
     first, second = 0.05, 0.3

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -9,6 +10,7 @@ import torch
 
 from pseudo_labels.distort import distort, groups
 from pseudo_labels.errors import PocketiqaError
+from teachers import reference_curves
 from teachers.reference import METRICS, build_reference, common_scale
 from teachers.reference_curves import LEVELS, calibration_photographs, fit_curves
 from tests.helpers.pools import photograph, write_photographs
@@ -39,13 +41,31 @@ def test_too_few_pairs_are_refused():
         fit_curves([("flat", flat)], {"haarpsi": METRICS["haarpsi"]})
 
 
-def test_the_stated_command_writes_a_module_with_knots(tmp_path: Path):
+def test_the_stated_command_replaces_the_module_with_the_knots_in_place(tmp_path: Path):
+    """In a copy of the packages, as the command names the very module that it imports."""
+    root, copy = Path(__file__).parents[2], tmp_path / "checkout"
+    for package in ("pseudo_labels", "teachers"):
+        shutil.copytree(root / package, copy / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     write_photographs(tmp_path / "photographs", images=1, max_side=64)
-    command = [sys.executable, "-m", "teachers.reference_curves", str(tmp_path / "photographs")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    assert reference_curves.__doc__
+    (stated,) = [line.split() for line in reference_curves.__doc__.splitlines() if line.startswith("    python -m")]
+    words = [{"python": sys.executable, "FOLDER_WITH_KODAK": str(tmp_path / "photographs")}.get(w, w) for w in stated]
+    module = copy / "teachers/reference_knots.py"
+    before = module.read_text()
+    subprocess.run(words, cwd=copy, check=True)
     values_of: dict[str, dict[str, tuple[float, ...]]] = {}
-    exec(done.stdout, values_of)
+    exec(module.read_text(), values_of)
     assert {name: len(knots) for name, knots in values_of["KNOTS"].items()} == dict.fromkeys(METRICS, 33)
+    assert module.read_text().splitlines()[:4] == before.splitlines()[:4]
+
+
+def test_a_command_that_fails_leaves_the_module_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = tmp_path / "knots.py"
+    module.write_text("KNOTS = {}")
+    monkeypatch.setattr(sys, "argv", ["reference_curves", str(tmp_path), str(module)])
+    with pytest.raises(PocketiqaError, match="0 pairs are too few or too alike"):
+        reference_curves._main()
+    assert module.read_text() == "KNOTS = {}"
 
 
 def test_the_committed_knots_fit_the_declared_pool():

@@ -1,11 +1,12 @@
 """Folders of a run, outputs that are made once, and the line that a stage prints."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill.stages.context import Run, Stage, is_complete, make_once, open_run, walk
+from distill.stages.context import Run, Stage, command_line, is_complete, make_once, open_run, walk
 from pseudo_labels.errors import OutputConflictError
 from pseudo_labels.parallel import Progress
 
@@ -20,9 +21,17 @@ def test_every_output_of_a_run_lies_in_its_folder(tiny_run: Run):
 
 def test_the_command_repeats_the_run(tmp_path: Path):
     run = open_run("tiny", tmp_path / "out", ["distill.steps=7"])
-    assert run.command == f"pocketiqa run tiny --set 'distill.steps=7' --out {tmp_path / 'out'}"
+    assert run.command == f"pocketiqa run tiny --set distill.steps=7 --out {tmp_path / 'out'}"
     assert run.recipe.distill is not None
     assert (run.out, run.recipe.distill.steps) == (tmp_path / "out", 7)
+
+
+@pytest.mark.parametrize("word", ["name=it's", 'pool.sources=["a b", "$HOME"]', "name=`date`"])
+def test_the_command_can_be_pasted_into_a_shell(tmp_path: Path, word: str):
+    words = ["pocketiqa", "run", "my tiny.yaml", "--set", word, "--out", str(tmp_path / "an out")]
+    command = command_line("run", "my tiny.yaml", [word], tmp_path / "an out")
+    shown = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines() == words
 
 
 def test_several_teachers_have_folders_of_their_own(tmp_path: Path):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from pseudo_labels.metrics.agreement import Agreement, _resampled, _weighted_ranks, agree
+from pseudo_labels.metrics.agreement import Agreement, _resampled, agree
+from pseudo_labels.metrics.bootstrap import Ranker
 from pseudo_labels.metrics.correlation import srcc
 from tests.helpers.fusing import rho
 
@@ -25,7 +26,7 @@ def test_srcc_does_not_exist_for_few_or_constant_scores(a: list[float], b: list[
 def test_ranks_by_counts_are_the_ranks_of_copied_rows():
     values = np.array([0.3, 0.1, 0.3, 0.7])
     counts = np.array([[2, 1, 0, 3], [1, 1, 1, 1]])
-    ranks = _weighted_ranks(values, counts)
+    ranks = Ranker(values).ranks(counts.astype(np.float64))
     for row, count in enumerate(counts):
         copied = rankdata(np.repeat(values, count))
         drawn = np.flatnonzero(count)
@@ -75,7 +76,7 @@ def test_intervals_hold_the_truth_and_widen_with_fewer_and_with_grouped_images()
     a, b = generator.integers(0, 9, 40).astype(float), generator.normal(size=40)
     draws = np.random.default_rng(0).integers(0, 40, (50, 40))
     samples = [rho(a[rows], b[rows]) for rows in draws]
-    assert _resampled(a, b, np.arange(40), 0)[:50] == pytest.approx(samples)
+    assert _resampled(a, b, None, 0)[:50] == pytest.approx(samples)
     a = np.repeat(generator.normal(size=15), 4)
     copied = agree(a, a + np.repeat(generator.normal(size=15), 4), [str(row // 4) for row in range(60)])
     assert copied.low is not None
@@ -83,3 +84,12 @@ def test_intervals_hold_the_truth_and_widen_with_fewer_and_with_grouped_images()
     assert copied.high - copied.low > 1.5 * np.mean(widths)
     assert agree([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == Agreement(3, None)
     assert agree([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == Agreement(3, 1.0)
+
+
+def test_digits_that_are_part_of_digests_stay():
+    """As computed by the version that counted its resamples itself."""
+    generator = np.random.default_rng(11)
+    a = np.round(generator.random(200), 2)
+    b = a + generator.normal(0, 0.2, 200)
+    measured = agree(a, b, [f"s{row % 37}" for row in range(200)], seed=4)
+    assert measured == Agreement(200, 0.817489028, 0.760324844, 0.85982917)
