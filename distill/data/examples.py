@@ -247,8 +247,8 @@ def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, Image
         # image too many at the end of a shard.
         for index, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
             values = {name: record[name] for name in ("status", "score", "confidence", "view", "sha256")}
-            where = {"shard": shard, "shard_row": index} if featured else {}
-            yield _Label(row, **values, **where), ref
+            at, at_row = (shard, index) if featured else (-1, -1)
+            yield _Label(row, **values, shard=at, shard_row=at_row), ref
 
 
 def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
