@@ -317,14 +317,14 @@ def _bounds(interval: Interval | None) -> dict[str, Any]:
 def stress_table(result: StressResult) -> Table:
     """A row for each limit: check, n, figure, interval, limit, passed; then both fractions by distortion."""
     title = escape(f"{result.model} ({result.digest[:12]}) on {result.photographs} photographs")
-    table = Table("check", "n", "figure", "95 % interval", "limit", "passed", title=title, title_justify="left")
+    columns = ("check", "n", "figure", "95 % interval", "limit", "passed")
+    table = Table(*columns, title=title, title_justify="left")
     colours = {"yes": "green", "no": "red", "undecided": "yellow"}
     for verdict in verdicts(result):
         passed = f"[{colours[verdict.outcome]}]{verdict.outcome}[/]"
         shown = _interval_words(verdict.low, verdict.high)
-        table.add_row(
-            escape(verdict.check), str(verdict.n), f"{verdict.figure:.4g}", shown, verdict.limit_words, passed
-        )  # fmt: skip
+        cells = (escape(verdict.check), str(verdict.n), f"{verdict.figure:.4g}", shown, verdict.limit_words, passed)
+        table.add_row(*cells)
     table.add_section()
     _add_fractions(table, "ordered", "ordered rightly", result.ordering.fraction_by_distortion, result)
     _add_fractions(table, "pointed", "pointed at", result.pointing.fraction_by_distortion, result)
@@ -344,4 +344,4 @@ def _add_fractions(table: Table, name: str, words: str, fractions: Mapping[str, 
     for distortion, fraction in fractions.items():
         bounds = result.intervals.get(f"{name} {distortion}")
         shown = "" if bounds is None else _interval_words(bounds.low, bounds.high)
-        table.add_row(f"{distortion}, {words}", str(result.photographs), f"{fraction:.4g}", shown, "", "")
+        table.add_row(*(f"{distortion}, {words}", str(result.photographs), f"{fraction:.4g}", shown))
