@@ -3,7 +3,8 @@
 import copy
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -171,12 +172,13 @@ def export_onnx(
         raise PocketiqaError(f"the contract describes a {contract.backbone} that is not this student: draft it anew")
     # A copy: the caller's student may be on a GPU, in half precision or in the middle of its training.
     frozen = copy.deepcopy(student).to("cpu", torch.float32).eval()
-    graph, cases = _trace(frozen), parity_cases(student, images)
-    parity = compare(frozen, graph.SerializeToString(), cases, max_difference)
-    if half:
-        # Compared twice, so that an error of the exporter cannot hide behind the wider limit of rounding.
-        graph = halve_weights(graph)
-        parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
+    with _one_thread():
+        graph, cases = _trace(frozen), parity_cases(student, images)
+        parity = compare(frozen, graph.SerializeToString(), cases, max_difference)
+        if half:
+            # Compared twice, so that an error of the exporter cannot hide behind the wider limit of rounding.
+            graph = halve_weights(graph)
+            parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
     contract = replace(contract, parity=asdict(parity))
     data = with_checksum(_with_contract(graph, contract).SerializeToString())
     path = Path(out.path or "") if isinstance(out, NewFile) else Path(out)
@@ -185,6 +187,20 @@ def export_onnx(
     start_session(data, 1, str(path))
     write_file(out, data)
     return ExportReport(path, len(data), digest, contract, parity)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute with one thread: a few images need no more, and several wait for each other on a busy machine.
+
+    The differences that the contract states then do not depend on the number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Outputs(nn.Module):
@@ -375,7 +391,7 @@ def check_trainable(config: StudentConfig) -> None:
 @lru_cache(maxsize=32)
 def _try_architecture(config: StudentConfig) -> None:
     # What layers draw at random is drawn from torch's global generator: seeded here, and put back for the caller.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(0)
         student, pixels = new_student(config), np.random.default_rng(0)
         try:
@@ -393,7 +409,8 @@ def _try_architecture(config: StudentConfig) -> None:
                 nn.init.normal_(parameter, std=_TRIAL_HEAD_STD)
     cases = [pixels.integers(0, 256, (2, *size, 3), dtype=np.uint8) for size in _ODD_SIZES]
     try:
-        compare(student.eval(), _trace(student).SerializeToString(), cases, MAX_DIFFERENCE)
+        with _one_thread():
+            compare(student.eval(), _trace(student).SerializeToString(), cases, MAX_DIFFERENCE)
     except Exception as error:  # torch's exporter and ONNX Runtime share no public base class
         raise PocketiqaError(
             f"{config.backbone} could be trained, but not exported to ONNX ({_reason(error)}): {_OTHER_BACKBONE}"

@@ -9,7 +9,7 @@ from typing import Any
 from distill.comparison.config import Comparison, Row
 from distill.evaluation.benchmarks import load_benchmark
 from distill.evaluation.benchmarks.registry import Benchmark
-from distill.evaluation.predictions import Predictions, Predictor, kind_of, open_predictor, predict_samples
+from distill.evaluation.predictions import Predictions, Predictor, check_model, kind_of, open_predictor, predict_samples
 from distill.evaluation.samples import Sample, benchmark_samples
 from distill.evaluation.targets import Targets, targets_from_benchmark
 from distill.recipe.recipe import with_variables
@@ -97,8 +97,8 @@ def check_models(comparison: Comparison) -> None:
     for row in comparison.rows:
         for model in row.models:
             try:
-                # For its error alone: it looks at the path and loads nothing.
-                kind_of(expanded(model))
+                # For its error alone: it looks at the model and loads nothing.
+                check_model(expanded(model), with_variables(row.options))
             except PocketiqaError as error:
                 hint = f"; `{row.make}` makes it" if row.make else ""
                 raise PocketiqaError(f"row {row.name!r}: {error}{hint}") from error

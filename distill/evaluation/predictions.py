@@ -153,6 +153,20 @@ def kind_of(model: str | Path) -> str:
     )
 
 
+def check_model(model: str | Path, options: Mapping[str, Any] | None = None) -> None:
+    """Refuse in a moment a model that cannot be opened here, as far as that can be known before.
+
+    Arguments are those of ``open_predictor``.
+
+    Raises:
+        PocketiqaError: no such model, or a teacher with wrong options or that lacks something on this machine.
+    """
+    if kind_of(model) == "teacher":
+        from teachers.registry import check_teacher_options
+
+        check_teacher_options(str(model), options or {})
+
+
 def open_predictor(
     model: str | Path, *, options: Mapping[str, Any] | None = None, device: str = "auto", threads: int = 1
 ) -> Predictor:

@@ -10,7 +10,7 @@ from typing import Any
 from distill.evaluation.benchmarks.registry import load_benchmark
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.hash_overlap import benchmark_prints, find_overlap, pool_prints
-from distill.evaluation.predictions import Predictions, predict
+from distill.evaluation.predictions import Predictions, check_model, predict
 from distill.evaluation.samples import benchmark_samples
 from distill.evaluation.targets import targets_from_benchmark
 from distill.leakage.record import facts, read_overlap, with_near_duplicates
@@ -54,6 +54,8 @@ def evaluate_on(
     Raises:
         PocketiqaError: an unknown benchmark, split or model, or ``near`` is of other images.
     """
+    for model in models:  # all of them, before the first takes its time
+        check_model(model)
     benchmark = load_benchmark(on)
     if split is None:
         # A benchmark without splits has no part that is kept for the last evaluation: all of it is evaluated.

@@ -277,3 +277,24 @@ def test_padding_is_exported_for_any_size(tmp_path: Path):
     report = export_onnx(student, contract, tmp_path / "padded.onnx", images=[photograph])
     assert report.parity.worst < 1e-5
     assert (65, 97) in report.parity.sizes
+
+
+def test_export_and_trial_take_one_thread_and_give_the_others_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two threads on two busy cores made an export of a second take 37."""
+    used: set[int] = set()
+
+    def watched(model: PocketStudent, rgb: torch.Tensor) -> Any:
+        used.add(torch.get_num_threads())
+        return forward(model, rgb)
+
+    forward, before = PocketStudent.forward, torch.get_num_threads()
+    student, contract = tiny_student(), draft_contract(tiny_student(), name="tiny", scale="none")
+    monkeypatch.setattr(PocketStudent, "forward", watched)
+    torch.set_num_threads(before + 1)
+    try:
+        export_onnx(student, contract, tmp_path / "tiny.onnx", images=photographs()[:1])
+        check_trainable(StudentConfig("test_efficientnet", levels=(8, 16)))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    assert used == {1}

@@ -2,13 +2,22 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from distill.evaluation.benchmarks import Benchmark, load_benchmark
-from distill.evaluation.predictions import Predictions, Predictor, kind_of, open_predictor, predict, predict_samples
+from distill.evaluation.predictions import (
+    Predictions,
+    Predictor,
+    check_model,
+    kind_of,
+    open_predictor,
+    predict,
+    predict_samples,
+)
 from distill.evaluation.samples import Sample, benchmark_samples, pool_samples
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import load
@@ -247,3 +256,19 @@ def test_predictions_travel_as_json_and_align() -> None:
     assert aligned.scores == pytest.approx([np.nan, 0.5], nan_ok=True)
     assert aligned.statuses == (Status.MISSING, Status.OK)
     assert "not run on this image" in aligned.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("referense", {}, "'referense' is no model"),
+        ("reference", {"metric": "fsim"}, "its options are: metrics"),
+        ("no_such_module:build", {}, "needs the module 'no_such_module'"),
+        ("qfm_iqm", {}, "lacks 2 things"),
+    ],
+)
+def test_a_model_that_cannot_be_opened_is_refused_in_a_moment(model: str, options: dict[str, Any], words: str):
+    with pytest.raises(PocketiqaError, match=words):
+        check_model(model, options)
+    check_model("pocket-s")
+    check_model("reference")

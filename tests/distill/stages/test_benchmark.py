@@ -69,3 +69,9 @@ def test_progress_of_a_part_is_that_of_the_whole():
     part(5, 10)
     assert steps == [(15, 30)]
     assert shifted(None, 0, 1) is None
+
+
+def test_all_models_are_checked_before_the_first_is_evaluated(tmp_path: Path):
+    """The benchmark is not even read: its file is not there."""
+    with pytest.raises(PocketiqaError, match="'referense' is no model"):
+        evaluate_on(["pocket-s", "referense"], f"csv:{tmp_path / 'nowhere.csv'}")

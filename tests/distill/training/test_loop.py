@@ -1,4 +1,5 @@
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,20 @@ def test_validation_takes_less_at_a_time(source: Source, tmp_path: Path, monkeyp
     again = run(source, tmp_path / "again", **APART)
     assert max(refused) == 4
     assert again.validation["score"] == pytest.approx(whole.validation["score"], abs=1e-6)
+
+
+def test_a_slow_step_is_named_with_the_remedy(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    forward, passes, said = fitting.SmallNet.forward, [0], list[str]()
+
+    def slow_at_last(net: fitting.SmallNet, images: torch.Tensor) -> Any:
+        passes[0] += net.training
+        if net.training and passes[0] == 8:
+            time.sleep(3.0)
+        return forward(net, images)
+
+    monkeypatch.setattr(fitting.SmallNet, "forward", slow_at_last)
+    monkeypatch.setattr("distill.training.history._SLOW", 3.0)  # a busy machine makes the first steps slow as well
+    fit_teacher(small_config(steps=8), [source], tmp_path / "run", warn=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("step 8 took 3")
+    assert "'threads: 1'" in said[0]

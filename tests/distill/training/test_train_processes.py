@@ -38,6 +38,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     data = str(folder)
     jobs: list[list[Any]] = [[data, str(folder / "odd"), {"batch_size": 5}]]
     jobs += [[data, str(folder / f"two-{name}"), changes] for name, changes in RUNS.items()]
+    jobs += [[data, str(folder / "free"), {**CROPS, "threads": None, "steps": 3}]]
     jobs += [[data, str(folder / "stopped"), CROPS, 3], [data, str(folder / "stopped"), CROPS]]
     printed = run_in_two("tests.helpers.training", jobs)
     for name, changes in RUNS.items():
@@ -92,3 +93,11 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on_to_the_same_bytes(lau
 
 def test_a_batch_that_two_processes_cannot_share_is_refused_by_both(launch: tuple[Path, str]):
     assert launch[1].count("batch_size 5 cannot be shared equally by 2 processes") == 2
+
+
+def test_processes_agree_on_threads_that_nobody_named(folder: Path):
+    """The main process decides and the others hear of it: none waits in vain."""
+    manifest = json.loads((folder / "free" / "manifest.json").read_text())
+    assert manifest["complete"]
+    # Of two cores each process has one: nothing was measured, and nothing is noted.
+    assert manifest["notes"].get("threads", 1) >= 1
