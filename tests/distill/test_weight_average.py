@@ -126,7 +126,7 @@ def test_a_student_learns_crops_of_the_pool_from_the_weight_average(tmp_path: Pa
 def test_a_study_makes_the_average_before_it_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = yaml.safe_load(Path(written(tmp_path)).read_text())
     ratings = f"{recipe['evaluate'][0]['ratings']}?validation=0.3"
-    del recipe["name"], recipe["out"]
+    del recipe["name"], recipe["out"], recipe["distill"]["student"]["init"]
     recipe["evaluate"] = [{"ratings": ratings, "split": "validation"}]
     recipe["weight_average"]["label"] = True
     tree = {"name": "s", "out": str(tmp_path / "study"), "recipe": recipe, "axes": {"seed": {0: {}}}}

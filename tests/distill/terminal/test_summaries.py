@@ -27,7 +27,7 @@ def test_a_pool_names_an_example_of_each_kind_of_bad_file(tmp_path: Path):
     write_photographs(tmp_path / "photographs", images=2)
     (tmp_path / "photographs" / "broken.jpg").write_bytes(b"no picture")
     pool = build_pool([str(tmp_path / "photographs")], tmp_path / "pool")
-    assert pool_line(pool) == "3 images (1 not_an_image, 2 ok) of 3 scenes"
+    assert pool_line(pool) == "3 images (1 not_an_image, 2 ok) of 2 scenes"
     first, second = pool_summary(pool).splitlines()
     assert first == f"{pool.folder}: {pool_line(pool)}"
     assert second.startswith(f"  not_an_image, such as {tmp_path / 'photographs' / 'broken.jpg'}: begins with")
