@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from distill.leakage.record import closest, copied, in_words
+from distill.leakage.record import closest, copied, images_in_words, in_words
 
 _SHOWN = 8
 
@@ -27,7 +27,7 @@ def _copying(copying: Mapping[str, Any]) -> Table:
     table = Table("images", "n", "SRCC [95 %]", title=title, title_justify="left")
     for name, part in copied(copying).items():
         # Square brackets are markup to rich: an interval must be escaped like a name.
-        table.add_row(escape(name), str(part["n"]), escape(_interval(part["srcc"])))
+        table.add_row(escape(images_in_words(name)), str(part["n"]), escape(_interval(part["srcc"])))
     return table
 
 
