@@ -17,10 +17,10 @@ from pseudo_labels.records import ImageRef, Status, TeacherStamp
 from pseudo_labels.store import LabelStore
 
 Numbers = Sequence[float] | np.ndarray
-# ``window`` stays float64, as the labelling had it: rounded to float32, its edges in pixels could move by one.
+# ``box`` stays float64, as the labelling had it: rounded to float32, its edges in pixels could move by one.
 _TYPES = {
     "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
-    "window": np.float64, "shard": np.int32, "shard_row": np.int32,
+    "box": np.float64, "shard": np.int32, "shard_row": np.int32,
 }  # fmt: skip
 
 
@@ -130,7 +130,7 @@ class Examples:
         target: score in [0, 1].
         weight: confidence of the label.
         flipped: whether the label is of the mirror image.
-        window: [N, 4], top, left, height and width of the part that the label is of, as fractions of the image.
+        box: [N, 4], top, left, height and width of the part that the label is of, as fractions of the image.
         shard: where cached features are, -1 where there are none.
         shard_row: position within the shard.
     """
@@ -140,7 +140,7 @@ class Examples:
     target: np.ndarray
     weight: np.ndarray
     flipped: np.ndarray
-    window: np.ndarray
+    box: np.ndarray
     shard: np.ndarray
     shard_row: np.ndarray
 

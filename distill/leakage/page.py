@@ -13,7 +13,7 @@ from distill.html.style import CSS
 from distill.html.tables import Section, count, counted, data, decimals, percent, soft, table, with_interval
 from distill.leakage.compare import Compared
 from distill.leakage.image_sets import Image
-from distill.leakage.record import ALL_IMAGES, closest, copied, in_words
+from distill.leakage.record import ALL_IMAGES, closest, copied, images_in_words, in_words
 from pseudo_labels.images import ImageError, decode
 
 PAGE = "overlap.html"
@@ -115,7 +115,7 @@ def _copying(record: Mapping[str, Any]) -> Section:
         return Section("copying", title, [tag("p", f"Not measured: {record['copying_reason']}.")])
     rows = []
     for name, part in copied(record["copying"]).items():
-        rows.append([name, data(part["n"], count), with_interval(part["srcc"])])
+        rows.append([images_in_words(name), data(part["n"], count), with_interval(part["srcc"])])
     words = (
         "Each tested image is given the score of its nearest trained image, and nothing else. A model that "
         "remembers the training scenes gets this SRCC without measuring quality; what is left without near duplicates "

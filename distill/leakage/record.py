@@ -14,6 +14,9 @@ FORMAT = 1
 KIND = "overlap"
 RECORD = "overlap.json"
 ALL_IMAGES = "all images"
+WITHOUT_NEAR = "without near duplicates"
+# On disk, in the words of the first version.
+_WITHOUT_NEAR = "without near ones, found or marked"
 
 
 def read_overlap(path: Path) -> dict[str, Any]:
@@ -84,8 +87,13 @@ def copied(copying: Mapping[str, Any]) -> dict[str, Any]:
     selections = copying["models"][0]["selections"]
     srcc_of = {ALL_IMAGES: _srcc(selections[ALL])}
     if CLEAN in selections:
-        srcc_of["without near ones, found or marked"] = _srcc(selections[CLEAN])
+        srcc_of[_WITHOUT_NEAR] = _srcc(selections[CLEAN])
     return srcc_of | {f"{name}, all": _srcc(part) for name, part in selections[ALL].get("subsets", {}).items()}
+
+
+def images_in_words(name: str) -> str:
+    """A key of ``copied`` as people read it."""
+    return WITHOUT_NEAR if name == _WITHOUT_NEAR else name
 
 
 def _srcc(selection: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from distill.leakage.record import closest, copied, in_words
+from distill.leakage.record import closest, copied, images_in_words, in_words
 from distill.terminal.console import shown
 
 _SHOWN = 8
@@ -26,7 +26,7 @@ def _copying(copying: Mapping[str, Any]) -> Table:
     title = "copying the score of the nearest trained image"
     table = Table("images", "n", "SRCC [95 %]", title=title, title_justify="left")
     for name, part in copied(copying).items():
-        table.add_row(shown(name), str(part["n"]), _interval(part["srcc"]))
+        table.add_row(shown(images_in_words(name)), str(part["n"]), _interval(part["srcc"]))
     return table
 
 

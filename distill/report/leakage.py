@@ -7,11 +7,12 @@ from distill.evaluation.evaluate import ALL, CLEAN
 from distill.html.markup import Html, shortened, tag
 from distill.html.tables import Section, count, counted, data, soft, table, with_interval
 from distill.leakage.page import gallery
+from distill.leakage.record import WITHOUT_NEAR, images_in_words
 from distill.report.content import evaluations
 from distill.report.inputs import Neighbours, ReportInputs
 
 _METRICS = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
-_SELECTIONS = {ALL: "all images", CLEAN: "without near ones, found or marked"}
+_SELECTIONS = {ALL: "all images", CLEAN: WITHOUT_NEAR}
 
 
 def overlap(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
@@ -46,7 +47,7 @@ def _copying(copying: Mapping[str, Any]) -> Html:
     rows = []
     for name, part in copying["copying"].items():
         why = soft(part["srcc"]["reason"]) if part["srcc"]["reason"] else None
-        rows.append([name, data(part["n"], count), tag("div", with_interval(part["srcc"]), why)])
+        rows.append([images_in_words(name), data(part["n"], count), tag("div", with_interval(part["srcc"]), why)])
     caption = "Each image given the score of its nearest trained image, and nothing else"
     return table(["images", "n", "SRCC of copying"], rows, caption=caption)
 

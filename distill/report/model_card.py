@@ -194,7 +194,7 @@ def _limits(content: Mapping[str, Any]) -> list[str]:
     points = []
     if content["kind"] == "teacher":
         points.append(
-            "It knows the photographs and the distortions that it was fitted to; of others its word may be worthless."
+            "It knows the photographs and the distortions that it was fitted to; on others its scores may be wrong."
         )
     elif content["teachers"]:
         points.append("A student knows what its teachers know: where they err alike, it errs too.")

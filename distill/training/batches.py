@@ -22,7 +22,7 @@ from teachers.base import Item
 _STATISTICS_ROWS = 256
 # Of the size of a channel's values: what rounding leaves of the deviation of one that is constant in the sample.
 _NO_DEVIATION = 1e-6
-_ORDER, _VIEW = 1, 2  # streams of randomness that must not meet
+_ORDER, _CROP = 1, 2  # streams of randomness that must not meet
 Size = tuple[int, int]
 LazyBatch = tuple[np.ndarray, Callable[[], Any]]
 """Indices into examples, and a function that reads what belongs to them."""
@@ -184,13 +184,13 @@ class ExampleCrop:
 def labelled_crop(examples: Examples, caches: Sequence[PixelCache], index: int) -> ExampleCrop:
     """The part of the image that the label of an example is of: all of it or a crop, mirrored or not."""
     height, width = (int(side) for side in caches[examples.source[index]].sizes[examples.row[index]])
-    box = Crop(*examples.window[index].tolist()).in_pixels(height, width)
+    box = Crop(*examples.box[index].tolist()).in_pixels(height, width)
     return ExampleCrop(index, *box, bool(examples.flipped[index]))
 
 
-def crop_pixels(examples: Examples, caches: Sequence[PixelCache], view: ExampleCrop) -> np.ndarray:
+def crop_pixels(examples: Examples, caches: Sequence[PixelCache], crop: ExampleCrop) -> np.ndarray:
     """Pixels of the crop of an example: uint8 [height, width, 3]."""
-    return view.cut(caches[examples.source[view.index]], int(examples.row[view.index]))
+    return crop.cut(caches[examples.source[crop.index]], int(examples.row[crop.index]))
 
 
 class CropSampler:
@@ -229,11 +229,11 @@ class CropSampler:
         chosen = self._order.at(first, count)
         return [
             # A generator for each number: a crop depends neither on the batch size nor on the crops before it.
-            self._view(int(index), np.random.default_rng([self._seed, _VIEW, first + number]))
+            self._drawn(int(index), np.random.default_rng([self._seed, _CROP, first + number]))
             for number, index in enumerate(chosen)
         ]
 
-    def _view(self, index: int, generator: np.random.Generator) -> ExampleCrop:
+    def _drawn(self, index: int, generator: np.random.Generator) -> ExampleCrop:
         source, whole = int(self._examples.source[index]), labelled_crop(self._examples, self._caches, index)
         # Drawn whether used or not, so that every option sees the same crops.
         random_top, random_left, random_flip = generator.random(3)
@@ -243,9 +243,9 @@ class CropSampler:
         down, across = int(random_top * (whole.height - tall + 1)), int(random_left * (whole.width - wide + 1))
         return ExampleCrop(index, whole.top + down, left=whole.left + across, height=tall, width=wide, flip=flip)
 
-    def pixels(self, view: ExampleCrop) -> np.ndarray:
+    def pixels(self, crop: ExampleCrop) -> np.ndarray:
         """Pixels of a crop: uint8 [height, width, 3]."""
-        return crop_pixels(self._examples, self._caches, view)
+        return crop_pixels(self._examples, self._caches, crop)
 
 
 class BatchMaker:
@@ -267,69 +267,69 @@ class BatchMaker:
     ):  # fmt: skip
         self._examples = examples.with_mean_weight_one()
         self._features, self._prepare = features, prepare
-        crop = images.crop_size
+        side = images.crop_size
         # One size for the whole run: how far an image is filled up does not depend on the others in its batch.
-        self._canvas = (crop, crop) if crop else _largest(examples, caches)
-        self._views = CropSampler(
+        self._canvas = (side, side) if side else _largest(examples, caches)
+        self._crops = CropSampler(
             examples, caches, order, self._crop, horizontal_flip=images.horizontal_flip, **fraction
         )  # fmt: skip
 
     def _crop(self, height: int, width: int) -> Size:
         return min(height, self._canvas[0]), min(width, self._canvas[1])
 
-    def _feature(self, features: FeatureReader, view: ExampleCrop) -> np.ndarray:
+    def _feature(self, features: FeatureReader, crop: ExampleCrop) -> np.ndarray:
         """The cached feature of a crop; mirrored where the crop shows the mirror image of what was labelled."""
-        feature = features.read(self._examples, view.index)
-        mirrored = view.flip != bool(self._examples.flipped[view.index])
+        feature = features.read(self._examples, crop.index)
+        mirrored = crop.flip != bool(self._examples.flipped[crop.index])
         return feature[..., ::-1] if mirrored and feature.ndim == 3 else feature
 
     def sample_items(self, count: int) -> list[Item]:
         """The first ``count`` crops of the run, the same in every process, as input of the live teacher."""
-        views = (np.ascontiguousarray(self._views.pixels(view)) for view in self._views.at(0, count))
-        return [] if self._prepare is None else [self._prepare(view) for view in views]
+        crops = (np.ascontiguousarray(self._crops.pixels(crop)) for crop in self._crops.at(0, count))
+        return [] if self._prepare is None else [self._prepare(crop) for crop in crops]
 
     def make(self, micro_batch: int) -> Batch:
         """The part of this process in micro-batch number ``micro_batch`` of the run."""
-        views = self._views.draw(micro_batch)
-        chosen = np.array([view.index for view in views], dtype=np.int64)
-        pixels = np.empty((len(views), *self._canvas, 3), dtype=np.uint8)
-        valid = np.empty((len(views), 2), dtype=np.float32)
+        crops = self._crops.draw(micro_batch)
+        chosen = np.array([crop.index for crop in crops], dtype=np.int64)
+        pixels = np.empty((len(crops), *self._canvas, 3), dtype=np.uint8)
+        valid = np.empty((len(crops), 2), dtype=np.float32)
         # A mirrored crop has a negative stride, which torch refuses; a live teacher may make tensors of it.
-        shown = [np.ascontiguousarray(self._views.pixels(view)) for view in views]
-        for number, view in enumerate(shown):
-            valid[number] = np.divide(view.shape[:2], self._canvas)
-            pixels[number] = padded(view, self._canvas)
+        shown = [np.ascontiguousarray(self._crops.pixels(crop)) for crop in crops]
+        for number, own in enumerate(shown):
+            valid[number] = np.divide(own.shape[:2], self._canvas)
+            pixels[number] = padded(own, self._canvas)
         tensors = [pixels, self._examples.target[chosen], self._examples.weight[chosen], valid]
         if self._features is not None:
-            tensors.append(np.stack([self._feature(self._features, view) for view in views]))
+            tensors.append(np.stack([self._feature(self._features, crop) for crop in crops]))
             tensors.append(np.where(self._examples.shard[chosen] >= 0, tensors[2], np.float32(0)))
-        items = None if self._prepare is None else [self._prepare(view) for view in shown]
+        items = None if self._prepare is None else [self._prepare(crop) for crop in shown]
         return Batch(*(torch.from_numpy(array) for array in tensors), items=items)
 
 
-def padded(view: np.ndarray, canvas: Size) -> np.ndarray:
+def padded(crop: np.ndarray, canvas: Size) -> np.ndarray:
     """Fill up at the bottom and right with the mirrored image: no foreign content, no hard edge.
 
     Args:
-        view: crop, uint8 [h, w, 3].
+        crop: uint8 [h, w, 3].
         canvas: height and width of the result; a side that is longer already stays.
     """
-    missing = [max(0, side - given) for side, given in zip(canvas, view.shape[:2], strict=True)]
-    return view if not any(missing) else np.pad(view, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
+    missing = [max(0, side - given) for side, given in zip(canvas, crop.shape[:2], strict=True)]
+    return crop if not any(missing) else np.pad(crop, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
 
 
 def _largest(examples: Examples, caches: Sequence[PixelCache]) -> Size:
     """The largest height and the largest width of what the labels are of."""
-    views = [labelled_crop(examples, caches, index) for index in range(len(examples))]
-    return max(view.height for view in views), max(view.width for view in views)
+    crops = [labelled_crop(examples, caches, index) for index in range(len(examples))]
+    return max(crop.height for crop in crops), max(crop.width for crop in crops)
 
 
 def batches_by_size(examples: Examples, caches: Sequence[PixelCache], batch_size: int) -> list[list[int]]:
     """All indices into ``examples``, in batches of one size of what their labels are of."""
     sizes: dict[Size, list[int]] = {}
     for index in range(len(examples)):
-        view = labelled_crop(examples, caches, index)
-        sizes.setdefault((view.height, view.width), []).append(index)
+        crop = labelled_crop(examples, caches, index)
+        sizes.setdefault((crop.height, crop.width), []).append(index)
     return [
         indices[start : start + batch_size]
         for indices in sizes.values()
@@ -344,5 +344,5 @@ def whole_image_batches(examples: Examples, caches: Sequence[PixelCache], batch_
 
 
 def _read_whole(examples: Examples, caches: Sequence[PixelCache], chosen: Sequence[int]) -> Tensor:
-    views = [labelled_crop(examples, caches, index) for index in chosen]
-    return torch.from_numpy(np.stack([crop_pixels(examples, caches, view) for view in views]))
+    crops = [labelled_crop(examples, caches, index) for index in chosen]
+    return torch.from_numpy(np.stack([crop_pixels(examples, caches, crop) for crop in crops]))

@@ -34,7 +34,7 @@ class LiveTeacher:
         self._name = name = settings.teacher
         self._teacher = build_teacher(name, **settings.options)
         if self._teacher.needs_reference:
-            raise PocketiqaError(f"live teacher {name!r} compares with references, which views do not have: use labels")
+            raise PocketiqaError(f"live teacher {name!r} compares with references, which crops do not have: use labels")
         self._features: tuple[str, ...] = () if feature is None else (feature,)
         if not set(self._features) <= set(self._teacher.feature_names):
             known = ", ".join(self._teacher.feature_names) or "none"
@@ -47,20 +47,20 @@ class LiveTeacher:
         self._teacher.to(device)
         return self
 
-    def prepare(self, view: np.ndarray) -> Item:
+    def prepare(self, crop: np.ndarray) -> Item:
         """Input of the teacher; called in a background thread.
 
         Args:
-            view: uint8 [H, W, 3].
+            crop: uint8 [H, W, 3].
 
         Raises:
             PocketiqaError: the crop is too small for this teacher.
         """
         try:
-            return self._teacher.preprocess(view, None)
+            return self._teacher.preprocess(crop, None)
         except ImageError as error:
             raise PocketiqaError(
-                f"live teacher {self._name!r} refuses a view of {view.shape[1]}x{view.shape[0]} pixels "
+                f"live teacher {self._name!r} refuses a crop of {crop.shape[1]}x{crop.shape[0]} pixels "
                 f"({error.reason}): raise images.crop_size"
             ) from error
 

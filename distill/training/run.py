@@ -101,7 +101,7 @@ class TrainingRun(ABC):
         parts = world * config.accumulation_steps
         if config.batch_size % parts:
             raise PocketiqaError(
-                f"batch_size {config.batch_size} cannot be shared equally by {world} processes times "
+                f"batch_size {config.batch_size} cannot be divided equally among {world} processes times "
                 f"{config.accumulation_steps} accumulation_steps: choose a multiple of {parts}"
             )
         return config.batch_size // parts

@@ -43,7 +43,7 @@ from teachers.fitting import evaluate_frozen
 KIND = "run"
 STUDENT = "student"
 # Crops from which mean and deviation of a live teacher's features are taken: it computes them before the first step.
-_SCALE_VIEWS = 128
+_SCALE_CROPS = 128
 
 
 class StudentLearner:
@@ -268,7 +268,7 @@ class _StudentRun(TrainingRun):
         )  # fmt: skip
         shape = None if features is None else features.shape
         if live is not None and config.losses.needs_features:
-            shape = live.learn_scale(batches.sample_items(_SCALE_VIEWS), self._per_process)
+            shape = live.learn_scale(batches.sample_items(_SCALE_CROPS), self._per_process)
         trained, ema = self._models(shape)
         whole = whole_image_batches(held_out, caches, self._per_process)
         validator = Validator(held_out, self._sources, whole, self._accelerator.device)

@@ -74,14 +74,14 @@ class Reader:
 
     def whole(self, index: int) -> Item:
         """An example as it is scored in use."""
-        view = labelled_crop(self._examples, self._caches, index)
-        return self.item(view, crop_pixels(self._examples, self._caches, view))
+        crop = labelled_crop(self._examples, self._caches, index)
+        return self.item(crop, crop_pixels(self._examples, self._caches, crop))
 
-    def item(self, view: ExampleCrop, pixels: np.ndarray, canvas: Size = (0, 0)) -> Item:
+    def item(self, crop: ExampleCrop, pixels: np.ndarray, canvas: Size = (0, 0)) -> Item:
         """A crop of an example, and the same crop of its reference.
 
         Args:
-            view: crop that is shown.
+            crop: crop that is shown.
             pixels: pixels of the crop.
             canvas: height and width that a smaller crop is filled up to, see ``batches.padded``.
 
@@ -90,14 +90,14 @@ class Reader:
         """
         reference = None
         if self._references is not None:
-            cache = self._caches[self._examples.source[view.index]]
-            shown = view.cut(cache, int(self._references[view.index]))
+            cache = self._caches[self._examples.source[crop.index]]
+            shown = crop.cut(cache, int(self._references[crop.index]))
             reference = np.ascontiguousarray(padded(shown, canvas))
         try:
             return self._teacher.preprocess(np.ascontiguousarray(padded(pixels, canvas)), reference)
         except ImageError as error:
             raise PocketiqaError(
-                f"a view of {view.width}x{view.height} pixels is refused ({error.reason}): raise "
+                f"a crop of {crop.width}x{crop.height} pixels is refused ({error.reason}): raise "
                 "images.crop_fraction or images.crop_size, or leave such small images out"
             ) from error
 
@@ -144,23 +144,23 @@ class TeacherBatchMaker:
         self._examples, self._reader = examples.with_mean_weight_one(), reader
         # Images smaller than the crop are filled up: others would not fit into one batch with them.
         self._canvas = (images.crop_size or 0, images.crop_size or 0)
-        self._views = CropSampler(
+        self._crops = CropSampler(
             examples, caches, order, images.crop_of, horizontal_flip=images.horizontal_flip, **fraction
         )  # fmt: skip
 
     def make(self, micro_batch: int) -> TeacherBatch:
         """The part of this process in micro-batch number ``micro_batch`` of the run."""
-        views = self._views.draw(micro_batch)
-        items = [self._reader.item(view, self._views.pixels(view), self._canvas) for view in views]
+        crops = self._crops.draw(micro_batch)
+        items = [self._reader.item(crop, self._crops.pixels(crop), self._canvas) for crop in crops]
         # A teacher may keep the size of its input, so the shapes show only after its preprocessing.
-        different = {shapes(item): view for item, view in zip(items, views, strict=True)}
+        different = {shapes(item): crop for item, crop in zip(items, crops, strict=True)}
         if len(different) > 1:
-            sizes: list[Size] = [(view.width, view.height) for view in different.values()][:2]
+            sizes: list[Size] = [(crop.width, crop.height) for crop in different.values()][:2]
             raise PocketiqaError(
-                f"views of {sizes[0]} and {sizes[1]} pixels become inputs of different shapes, which no batch can "
+                f"crops of {sizes[0]} and {sizes[1]} pixels become inputs of different shapes, which no batch can "
                 "hold: set images.crop_size, or give the teacher a fixed input size"
             )
-        chosen = np.array([view.index for view in views], dtype=np.int64)
+        chosen = np.array([crop.index for crop in crops], dtype=np.int64)
         target, weight = self._examples.target[chosen], self._examples.weight[chosen]
         # On the CPU: batches are made ahead in a thread, and the loop moves each when its turn comes.
         return TeacherBatch(stack(items, "cpu"), torch.from_numpy(target), torch.from_numpy(weight))

@@ -59,7 +59,7 @@ def _rows(fusion: Mapping[str, Any]) -> str:
     words, total, dropped = _words(fusion), fusion["rows"], fusion["dropped"]
     rows = [["kept", fusion["kept"], ""]]
     rows += [["dropped", dropped[reason], why] for reason, why in words.items() if reason in dropped]
-    return table(["Rows", "", "Share", "Why"], [[name, n, f"{n / total:.1%}", why] for name, n, why in rows])
+    return table(["Rows", "", "Fraction", "Why"], [[name, n, f"{n / total:.1%}", why] for name, n, why in rows])
 
 
 def _teachers(fusion: Mapping[str, Any]) -> str:
@@ -70,10 +70,10 @@ def _teachers(fusion: Mapping[str, Any]) -> str:
         rank = "" if own.agreement is None else _interval(own.agreement.as_dict())
         how = _UNFITTED.get(own.method, own.method)
         rows.append([teacher["name"], rank, _expected_error(own), teacher["weight"], how, own.n, teacher["scored"]])
-    head = ["Teacher", "SRCC [95 %]", "Expected error", "Weight", "Calibration", "Opinions", "Scored rows"]
+    head = ["Teacher", "SRCC [95 %]", "Expected error", "Weight", "Calibration", "Ratings", "Scored rows"]
     note = (
         "SRCC: of the teacher's own scores with the ratings. Expected error: of its calibrated scores, in units of "
-        "the score; found on scenes that the calibration did not see, or taken as a tenth where there are no opinions. "
+        "the score; found on scenes that the calibration did not see, or taken as a tenth where there are no ratings. "
         "Weight: mean over the kept rows."
     )
     curves = f'<div class="charts">{calibration_curves(names, [own.map for own in calibrations])}</div>'
@@ -107,7 +107,7 @@ def _together(labelled: Mapping[str, Any]) -> str:
 def _dropped_pictures(fusion: Mapping[str, Any], pool: Pool | None) -> str:
     parts = ["<h3>Kept and dropped</h3>"]
     if pool is None:
-        parts.append("<p>The pool that was labelled is not to be had, so there are no pictures of the examples.</p>")
+        parts.append("<p>The pool that was labelled cannot be opened, so there are no pictures of the examples.</p>")
     titles = {"kept": "Kept, the surest"} | {reason: f"Dropped: {why}" for reason, why in _words(fusion).items()}
     names = fusion["ensemble"]["names"]
     for reason, title in titles.items():

@@ -125,8 +125,8 @@ class AnchoredTeacher:
         compared = left.score.double()
         fraction = compared**self._exponent
         slope = self._exponent * compared.clamp_min(_LEAST_FRACTION) ** (self._exponent - 1)
-        share_std = torch.zeros_like(fraction) if left.score_std is None else slope * left.score_std.double()
-        spread = torch.hypot(fraction * base_std, base * share_std)
+        fraction_std = torch.zeros_like(fraction) if left.score_std is None else slope * left.score_std.double()
+        spread = torch.hypot(fraction * base_std, base * fraction_std)
         features: dict[str, Tensor] = {}
         if copies:
             features = sound(self._base(copies[0]), len(batch), self._name, self.feature_names).features

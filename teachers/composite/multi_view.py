@@ -135,8 +135,8 @@ def view_images(image: np.ndarray, views: Views) -> list[np.ndarray]:
     height, width = image.shape[:2]
     down, right = (max(1, round(views.crop_fraction * side)) for side in (height, width))
     cut = [image]
-    for share_down, share_right in crop_places(views.crops):
-        top, left = round(share_down * (height - down)), round(share_right * (width - right))
+    for fraction_down, fraction_right in crop_places(views.crops):
+        top, left = round(fraction_down * (height - down)), round(fraction_right * (width - right))
         cut.append(image[top : top + down, left : left + right])
     if views.flips:
         cut += [view[:, ::-1] for view in cut]

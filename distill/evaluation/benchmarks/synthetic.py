@@ -94,7 +94,7 @@ def read_kadid(root: Path) -> Benchmark:
         citation="Lin, Hosu, Saupe: KADID-10k, QoMEX 2019, doi 10.1109/QoMEX.2019.8743252",
         licence="images: Pixabay; ratings: see the terms on its page",
         split_origin="derived",
-        notes=(_SPLIT_NOTE, "the column dmos is a mean opinion, 5 best"),
+        notes=(_SPLIT_NOTE, "the column dmos is a mean rating, 5 best"),
     )
 
 
@@ -191,7 +191,7 @@ def read_live(root: Path, *, include_references: bool = False) -> Benchmark:
         citation="Sheikh, Sabir, Bovik: A statistical evaluation, IEEE TIP 2006, doi 10.1109/TIP.2006.881959",
         licence="free with acknowledgement of LIVE, University of Texas at Austin",
         split_origin="derived",
-        notes=(_SPLIT_NOTE, *(() if include_references else ("undamaged copies of references are left out",))),
+        notes=(_SPLIT_NOTE, *(() if include_references else ("undistorted copies of references are left out",))),
     )
 
 

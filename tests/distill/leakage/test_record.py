@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow, Scale
-from distill.leakage.record import closest, closest_scenes, facts, read_overlap, with_near_duplicates
+from distill.leakage.record import closest, closest_scenes, facts, images_in_words, read_overlap, with_near_duplicates
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import checksummed_json
 from tests.helpers.near_duplicate_scenes import compass_record
@@ -65,4 +65,6 @@ def test_an_evaluation_stores_everything_but_the_single_images(record: dict[str,
     selections = record["copying"]["models"][0]["selections"]
     assert stored["copying"]["all images"] == {"n": 4, "srcc": selections["all"]["metrics"]["srcc"]}
     assert stored["copying"]["without near ones, found or marked"]["n"] == 1
+    # The key stays as files on disk have it; people read other words.
+    assert [images_in_words(name) for name in stored["copying"]][:2] == ["all images", "without near duplicates"]
     assert facts(record | {"copying": None})["copying"] is None

@@ -148,7 +148,7 @@ def test_what_cannot_judge_views_is_refused():
         live_teacher("reference")
     with pytest.raises(PocketiqaError, match="no feature 'map': its features are grid"):
         live_teacher(feature="map")
-    with pytest.raises(PocketiqaError, match=r"refuses a view of 7x64 pixels \(too small\): raise images.crop_size"):
+    with pytest.raises(PocketiqaError, match=r"refuses a crop of 7x64 pixels \(too small\): raise images.crop_size"):
         live_teacher().prepare(np.zeros((64, 7, 3), np.uint8))
 
 

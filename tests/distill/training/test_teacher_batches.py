@@ -162,7 +162,7 @@ def test_views_of_different_shapes_are_refused(data: Data):
     maker = data.maker(images=ViewSettings())
     with pytest.raises(
         PocketiqaError,
-        match=r"views of \((\d+), (\d+)\) and .* become inputs of different shapes.*set images\.crop_size",
+        match=r"crops of \((\d+), (\d+)\) and .* become inputs of different shapes.*set images\.crop_size",
     ):
         maker.make(0)
     fixed = data.maker(data.reader(fitting.build(side_px=64)), images=ViewSettings())
@@ -171,7 +171,7 @@ def test_views_of_different_shapes_are_refused(data: Data):
 
 def test_views_smaller_than_a_patch_are_refused(even: Data):
     maker = even.maker(even.reader(fitting.build(smallest_px=16)), images=ViewSettings(crop_fraction=0.15))
-    with pytest.raises(PocketiqaError, match=r"a view of 14x12 pixels is refused \(a patch has 16 pixels\): raise"):
+    with pytest.raises(PocketiqaError, match=r"a crop of 14x12 pixels is refused \(a patch has 16 pixels\): raise"):
         maker.make(0)
 
 
@@ -203,10 +203,10 @@ def test_the_full_reference_form_of_sam_is_fitted(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": {}}, r"views of .* become inputs of different shapes"),
-        ({"options__smallest_px": 65}, r"a view of 64x64 pixels is refused"),
-        ({"images": {"crop_size": 64}, "options__smallest_px": 81}, r"a view of 64x64 pixels is refused"),
-        ({"images": {"max_side": 70}, "options__side_px": 64, "options__smallest_px": 65}, r"a view of 70x64 pixels"),
+        ({"images": {}}, r"crops of .* become inputs of different shapes"),
+        ({"options__smallest_px": 65}, r"a crop of 64x64 pixels is refused"),
+        ({"images": {"crop_size": 64}, "options__smallest_px": 81}, r"a crop of 64x64 pixels is refused"),
+        ({"images": {"max_side": 70}, "options__side_px": 64, "options__smallest_px": 65}, r"a crop of 70x64 pixels"),
     ],
 )
 def test_what_the_background_thread_finds_ends_the_fitting(tmp_path: Path, changes: dict[str, Any], message: str):

@@ -92,7 +92,7 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on_to_the_same_bytes(lau
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused_by_both(launch: tuple[Path, str]):
-    assert launch[1].count("batch_size 5 cannot be shared equally by 2 processes") == 2
+    assert launch[1].count("batch_size 5 cannot be divided equally among 2 processes") == 2
 
 
 def test_processes_agree_on_threads_that_nobody_named(folder: Path):

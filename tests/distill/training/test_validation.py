@@ -45,7 +45,7 @@ def validator(targets: list[float], source_of: list[int], selects: list[bool]) -
     zeros = np.zeros(n, np.int32)
     examples = Examples(
         source=np.array(source_of, np.int16), row=np.arange(n, dtype=np.int32), target=np.array(targets, np.float32),
-        weight=np.ones(n, np.float32), flipped=zeros.astype(bool), window=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
+        weight=np.ones(n, np.float32), flipped=zeros.astype(bool), box=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
         shard=zeros - 1, shard_row=zeros,
     )  # fmt: skip
     table = LabelTable([], [])

@@ -94,7 +94,7 @@ def test_pictures_that_cannot_be_read_are_named_and_the_page_is_written(tmp_path
     assert section(html, "Kept and dropped").count("no such file") == 8
     shutil.rmtree(pool.folder)
     shown = section(page_of(store.folder, tmp_path / "page.html"), "Kept and dropped")
-    assert "The pool that was labelled is not to be had, so there are no pictures" in shown
+    assert "The pool that was labelled cannot be opened, so there are no pictures" in shown
     assert shown.count("<figure><figcaption>") == 8
 
 
