@@ -94,9 +94,9 @@ def test_no_call_has_more_than_five_positional_arguments():
 
 
 def test_the_rooms_are_neither_too_many_nor_too_small():
-    assert len(FILES) <= 235
+    """A number of lines for each file, and not a number of files: the house grows with what it can do."""
     lines = [line for file in FILES for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    assert len(lines) / len(FILES) >= 90
+    assert 110 <= len(lines) / len(FILES) <= 180
 
 
 def test_modules_have_a_test_of_their_own():
