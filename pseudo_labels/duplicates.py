@@ -30,7 +30,7 @@ _BITS_OF_16 = np.array([value.bit_count() for value in range(1 << 16)], dtype=np
 
 
 class Fingerprint(NamedTuple):
-    """What near duplicates are found by: 16 hex digits, and whether the picture is too flat for these."""
+    """What near duplicates are recognised by: 16 hex digits, and whether the picture is too flat for these."""
 
     dhash: str
     is_flat: bool

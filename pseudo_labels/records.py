@@ -43,7 +43,7 @@ class Status(StrEnum):
     DROPPED = "dropped"  # teachers gave scores, but fusion did not keep the row
 
 
-# 96 bits: that any two of a billion images share an id has a chance below 1e-11.
+# 96 bits: that any two of a billion images have one id has a chance below 1e-11.
 _ID_DIGITS = 24
 
 
@@ -66,7 +66,7 @@ class ImageRef:
         height: pixels after the EXIF turn, 0 for a bad file.
         status: see ``Status``.
         reason: words for a person; if ``ok``, a note (a broken colour profile was ignored), nearly always empty.
-        group: images of one scene share it; never split across train, validation and test.
+        group: images of one scene have the same; never split across train, validation and test.
         ref_id: ``id`` of the clean reference in the same pool; empty for an original.
         distortion: name in the distortion catalogue; empty for an original.
         level: severity from above 0 to 5, 0 for an original.

@@ -171,10 +171,10 @@ def find_fault(folder: Path, *, index: int, spec_digest: str, rows: int, feature
 
 
 def read_table(folder: Path) -> pa.Table:
-    """The labels of a shard that was found to be without fault."""
+    """The labels of a shard without fault."""
     return pq.read_table(folder / LABELS, schema=SCHEMA, use_threads=False)
 
 
 def read_features(folder: Path) -> dict[str, np.ndarray]:
-    """The features of a shard that was found to be without fault: name to fp16 [rows, ...]."""
+    """The features of a shard without fault: name to fp16 [rows, ...]."""
     return safetensors.numpy.load_file(folder / FEATURES)

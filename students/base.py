@@ -1,4 +1,4 @@
-"""The interface of every student, for training, storage, scoring and export, and the code that all students share."""
+"""The interface of every student, for training, storage, scoring and export, and the code of all students."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

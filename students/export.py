@@ -411,7 +411,7 @@ def _try_architecture(config: StudentConfig) -> None:
     try:
         with _one_thread():
             compare(student.eval(), _trace(student).SerializeToString(), cases, MAX_DIFFERENCE)
-    except Exception as error:  # torch's exporter and ONNX Runtime share no public base class
+    except Exception as error:  # torch's exporter and ONNX Runtime have no common base class
         raise PocketiqaError(
             f"{config.backbone} could be trained, but not exported to ONNX ({_reason(error)}): {_OTHER_BACKBONE}"
         ) from error

@@ -227,7 +227,7 @@ class Scorer:
         except MemoryError:
             # Only this image may be too large; the next ones are tried.
             return Row(name, None, Status.FAILED, "there was not enough memory to score it")
-        except Exception as error:  # ONNX Runtime's exceptions share no public base class; one image stops no folder
+        except Exception as error:  # ONNX Runtime's exceptions have no public base class; one image stops no folder
             return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
 
 

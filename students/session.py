@@ -100,7 +100,7 @@ def start_session(model: bytes, threads: int, name: str) -> onnxruntime.Inferenc
     options.enable_mem_pattern = False
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
         reason = " ".join(str(error).split())[:200]
         raise IntegrityError(f"{name} is not a model that ONNX Runtime can load: {reason}") from error
     inputs = [item.name for item in session.get_inputs()]

@@ -1,4 +1,4 @@
-"""What a teacher needs beside packages, found out without importing it: weights and heads that a user supplies.
+"""What a teacher needs beside packages, determined without importing it: weights and heads that a user supplies.
 
 So that whoever sets up a teacher of several gigabytes hears at once of all that is missing. Imports no torch.
 """

@@ -1,4 +1,4 @@
-"""The application, options that several commands share, and the words that a shell completes for them."""
+"""The application, options of several commands, and the words that a shell completes for them."""
 
 import re
 from collections.abc import Iterable

@@ -79,7 +79,7 @@ class PixelCache:
         height = whole - top if height is None else height
         path = self._folder / _name(row // SHARD_ROWS) / PIXELS
         pixels = np.empty((height, width, 3), dtype=np.uint8)
-        # Opened for each read: threads share no position in a file, and no descriptor stays open.
+        # Opened for each read: threads have no common position in a file, and no descriptor stays open.
         with open(path, "rb", buffering=0) as file:
             file.seek(int(self._offsets[row]) + 3 * width * top)
             if file.readinto(pixels.data) != pixels.nbytes:

@@ -101,7 +101,7 @@ def _session(model: onnx.ModelProto, tensor: str, name: str) -> onnxruntime.Infe
     options.enable_mem_pattern = False  # a memory plan would be cached for every image size
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
         reason = " ".join(str(error).split())[:160]
         raise PocketiqaError(
             f"the inner maps of {name} cannot be computed ({reason}): name the student's training folder instead"

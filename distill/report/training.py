@@ -137,7 +137,7 @@ def _curve_chart(series: Sequence[Series], x_label: str, title: str, kept: int |
 
 
 def _curve_label(kind: str, name: str, names: Sequence[tuple[str, str]]) -> str:
-    """The last part of a dotted name in words, after the part before it where two curves would share a label."""
+    """The last part of a dotted name in words, after the part before it where two curves would have one label."""
     # A term of the loss named plcc is a distance, not a correlation: it keeps its own name.
     label = _LABELS.get((kind == "train", _last(name)), _last(name).replace("_", " "))
     shared = sum(_last(other) == _last(name) for _, other in names) > 1

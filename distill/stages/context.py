@@ -45,7 +45,7 @@ class Run:
     def fitted_teacher(self) -> Path:
         """Folder of the fitted teacher, or of several as one."""
         fits = self.recipe.fits
-        # Beside the store of the fused labels: runs of a study that share this store share the teacher too.
+        # Beside the store of the fused labels: runs of a study that use this store use the teacher too.
         return self.labels.parent / "teacher" if len(fits) > 1 else self.teacher_of(next(iter(fits)))
 
     @property

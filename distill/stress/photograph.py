@@ -1,4 +1,4 @@
-"""A photograph that is decoded once, with distorted copies that all checks and all models share."""
+"""A photograph that is decoded once, with distorted copies that all checks and all models use."""
 
 import os
 from pathlib import Path

@@ -137,7 +137,7 @@ class Gradient:
 
 
 def _mixed(*numbers: int) -> int:
-    """A seed from several numbers, without a pattern that neighbouring steps share."""
+    """A seed from several numbers, without a pattern common to neighbouring steps."""
     # 63 bits: a number that no 64-bit integer type takes for a negative one.
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -286,7 +286,7 @@ def _coverage(rows: _Rows) -> dict[str, Any]:
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     example: dict[tuple[str, str], tuple[str, str]] = {}
     for uri, status, reason in zip(rows.uri, rows.status, rows.reason, strict=True):
-        # Sizes and counts differ from image to image: without them, a reason that many share counts once.
+        # Sizes and counts differ from image to image: without them, a reason of many counts once.
         kind = _NUMBER.sub("#", reason)
         reasons[status][kind] += 1
         example.setdefault((status, kind), (reason, uri))

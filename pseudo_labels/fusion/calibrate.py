@@ -256,7 +256,7 @@ def calibrate(
     Args:
         scores: [N] of the teacher, in [0, 1].
         ratings: [N] of people for the same images, in [0, 1].
-        groups: images of one scene share a group; None makes every image a group of its own.
+        groups: images of one scene have one group; None makes every image a group of its own.
         spreads: [N], the teacher's own standard deviations; NaN where it gives none. They count as far as they predict
             the errors.
         method: ``auto``, ``logistic`` or ``isotonic``.

@@ -55,7 +55,7 @@ def agree(first: ArrayLike, second: ArrayLike, groups: Sequence[str] | None = No
     Args:
         first: [N], finite.
         second: [N], finite.
-        groups: images of one scene share a group; None makes every image a group of its own.
+        groups: images of one scene have one group; None makes every image a group of its own.
         seed: seed of the resamples.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)

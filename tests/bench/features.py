@@ -144,7 +144,7 @@ def _examples(store: LabelStore, pool: Pool) -> Examples:
 
 def _break_even(label_s: float, read_s: float, live_s: float) -> str:
     if live_s <= read_s:
-        return "reading takes longer than judging, so the live teacher is always cheaper"
+        return "reading takes longer than scoring, so the live teacher is always cheaper"
     passes = math.floor(label_s / (live_s - read_s)) + 1
     return f"labelling once and reading is cheaper from {passes} passes over the pool on"
 

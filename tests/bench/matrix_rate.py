@@ -40,7 +40,7 @@ def median_s(work: Callable[[], object], device: torch.device, *, least_s: float
 def matrix_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of a square matrix product (8192 on a GPU, 2048 on a CPU), best of 5 tries.
 
-    The best and not the median: it stands for what the hardware can do, which others are then a share of.
+    The best and not the median: it stands for what the hardware can do, which others are then a fraction of.
     """
     side = _SIDE.get(device.type, _SIDE["cpu"])
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))

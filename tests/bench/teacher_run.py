@@ -40,7 +40,7 @@ class Run:
         build_s: seconds to build the teacher on the CPU, random weights and their digest included.
         loaded_bytes: main memory's peak before, which the libraries take.
         built_bytes: the same once the teacher is built.
-        peak_bytes: the same once it has judged; on a GPU its own memory's peak at this batch.
+        peak_bytes: the same once it has scored; on a GPU its own memory's peak at this batch.
         batch: images at a time.
         forward_s: seconds of one batch, median.
         goal_part_s: of the part that the case's goal is about.

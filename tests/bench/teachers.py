@@ -1,6 +1,6 @@
 """The big teachers in full size with random weights: parameters, GMACs, memory and time on the CPU, rate on a GPU.
 
-On the CPU one image is judged in fp32. On a GPU, where there is one, the teacher runs in bf16 with the batch that gives
+On the CPU one image is scored in fp32. On a GPU, where there is one, the teacher runs in bf16 with the batch that gives
 the most images a second, plain and compiled, and its rate is set against that of a large matrix product on this card.
 
 ``python -m tests.bench.teachers [--tiny]``: with ``--tiny`` the small twins take every step of this bench on the CPU,
@@ -38,7 +38,7 @@ def main() -> None:
             run = _on_device(case, "cuda")
         seconds[case.name] = run.forward_s / run.batch
     if not torch.cuda.is_available():
-        print("no GPU here: images a second in bf16 and the share of its matrix rate were not measured")
+        print("no GPU here: images a second in bf16 and the fraction of its matrix rate were not measured")
     words = " ".join(f"{name}={value:.4g}" for name, value in seconds.items())
     print(f'cached or live, with these seconds: TEACHER_SECONDS="{words}" python -m tests.bench features')
 
@@ -77,7 +77,7 @@ def _print_run(case: Case, cost: Cost, run: Run) -> None:
     print(f"  {run.hardware}: {how}")
     print(
         f"    memory: {run.loaded_bytes / 1e9:.2f} GB for the libraries, {run.built_bytes / 1e9:.2f} GB once built "
-        f"(in {run.build_s:.1f} s), peak while judging {run.peak_bytes / 1e9:.2f} GB"
+        f"(in {run.build_s:.1f} s), peak while scoring {run.peak_bytes / 1e9:.2f} GB"
     )
     matrix = run.matrix_flops_per_s
     for part, seconds in {"whole": run.forward_s, case.goal_part: run.goal_part_s}.items():

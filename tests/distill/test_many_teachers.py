@@ -143,7 +143,7 @@ def test_folds_give_every_rated_image_a_label_by_a_teacher_that_never_saw_it(tmp
     assert {count for id, count in predicted.items() if id not in unrated} == {1}
     fused = LabelStore.open(out / "labels").labels().to_pylist()
     assert [row["status"] for row in fused] == ["ok"] * (32 + 32)
-    # What is judged is the word of those that never saw an image, on all images of the first teacher.
+    # What is evaluated is the word of those that never saw an image, on all images of the first teacher.
     (evaluated_model,) = page(out)["evaluation"]["models"]
     assert evaluated_model["name"] == "pair-student"
     assert page(out)["evaluation"]["target"]["n"] == len(rated)

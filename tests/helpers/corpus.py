@@ -52,7 +52,7 @@ class CorpusItem(NamedTuple):
 def build_corpus(folder: Path) -> list[CorpusItem]:
     """Fill ``folder`` with about 160 files of more than 100 kinds.
 
-    All but ``vanished`` are found by listing the folder. One is a pipe and one a link to an endless device: whoever
+    All but ``vanished`` are listed with the folder. One is a pipe and one a link to an endless device: whoever
     opens them carelessly hangs.
     """
     folder.mkdir(parents=True, exist_ok=True)

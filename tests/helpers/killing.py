@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 _ROOT = Path(__file__).parents[2]
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# The share of the work that all killed lives together would do if none of it were lost: they must not finish it.
+# The fraction of the work that all killed lives together would do if none of it were lost: they must not finish it.
 _PROGRESS_BY_KILLED = 0.5
 
 
@@ -149,7 +149,7 @@ class _Nursery:
 
 
 def _horizon(whole_s: float, idle_s: float, kills: int) -> float:
-    """Latest moment of a kill, such that ``kills`` lives do a known share of the work.
+    """Latest moment of a kill, such that ``kills`` lives do a known fraction of the work.
 
     With moments even on (0, idle + w) a life works w^2 / (2 (idle + w)) on average; solve for w.
     """

@@ -84,7 +84,7 @@ def history(steps: int = 40) -> list[dict[str, Any]]:
 
 
 def benchmark(name: str = "koniq10k", seed: int = 5) -> dict[str, Any]:
-    """Student and teacher judged by other people, with the overlap of what they learned from."""
+    """Student and teacher evaluated on ratings of other people, with the overlap of what they learned from."""
     targets = ratings(60, seed, name)
     predicted = [
         predictions(STUDENT, "onnx", targets, 0.12, seed),
@@ -107,7 +107,7 @@ def teacher_inputs(**changes: Any) -> ReportInputs:
         licence="research",
     )
     inputs = ReportInputs(
-        title=f"{TEACHER}: sam_iqa fitted to opinions of koniq10k",
+        title=f"{TEACHER}: sam_iqa fitted to ratings of koniq10k",
         evaluation=evaluate(predicted, targets, resamples=100),
         targets=targets,
         predictions=predicted,

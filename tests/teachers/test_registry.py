@@ -17,7 +17,7 @@ OWN = "tests.helpers.own_teacher"
 def test_importing_the_registry_and_asking_it_needs_no_torch():
     script = (
         "import sys; from teachers.registry import TEACHERS, missing_requirements; "
-        "found = [missing_requirements(name) for name in TEACHERS]; print(found, 'torch' in sys.modules)"
+        "lacking = [missing_requirements(name) for name in TEACHERS]; print(lacking, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.split()[-1] == "False", done.stderr

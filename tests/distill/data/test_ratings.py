@@ -301,8 +301,8 @@ from pathlib import Path
 from distill.data.ratings import rating_source
 print("ready", flush=True)
 read = []
-found = rating_source({spec!r}, None, Path({str(tmp_path / "pool")!r}), progress=lambda *at: read.append(at))
-print(found.pool.digest, found.labels.digest, read)
+source = rating_source({spec!r}, None, Path({str(tmp_path / "pool")!r}), progress=lambda *at: read.append(at))
+print(source.pool.digest, source.labels.digest, read)
 """
     other = subprocess.Popen(
         [sys.executable, "-c", program], env={**os.environ, "RANK": "1"}, stdout=subprocess.PIPE, text=True

@@ -89,7 +89,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         for name, value in (("srcc", truth), ("plcc", 0.6)):
             ends = interval(intervals[name], 80)
             hits[name] += ends.low <= value <= ends.high
-    # Standard error of the share is 1.8 %; percentile intervals of correlations cover slightly too little.
+    # Standard error of the fraction is 1.8 %; percentile intervals of correlations cover slightly too little.
     assert 0.89 <= hits["srcc"] / 150 <= 0.99
     assert 0.89 <= hits["plcc"] / 150 <= 0.99
 
