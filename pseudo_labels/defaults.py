@@ -1,4 +1,4 @@
-"""Default values that a command, a function and a recipe have in common; nothing is imported here, so that all of them can."""
+"""Default values of commands, functions and recipes; nothing is imported here, so that all of them can."""
 
 NEAR_DUPLICATE_COSINE = 0.7
 """Cosine of features above which two images are near duplicates: BIQ2021's own groups were made by it, with the same

@@ -73,7 +73,7 @@ def _teachers(fusion: Mapping[str, Any]) -> str:
     head = ["Teacher", "SRCC [95 %]", "Expected error", "Weight", "Calibration", "Ratings", "Scored rows"]
     note = (
         "SRCC: of the teacher's own scores with the ratings. Expected error: of its calibrated scores, in units of "
-        "the score; measured on scenes that the calibration did not see, or taken as a tenth where there are no ratings. "
+        "the score; measured on scenes that the calibration did not see, or a tenth where there are no ratings. "
         "Weight: mean over the kept rows."
     )
     curves = f'<div class="charts">{calibration_curves(names, [own.map for own in calibrations])}</div>'
