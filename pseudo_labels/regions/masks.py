@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import Status
@@ -34,6 +33,15 @@ class RegionError(PocketiqaError):
         return self.reason
 
 
+def _coco() -> Any:
+    """``pycocotools``, imported when it is needed: the runtime pools masks without it."""
+    try:
+        from pycocotools import mask
+    except ModuleNotFoundError as error:
+        raise PocketiqaError("masks are stored with pycocotools: pip install 'pocketiqa[train]'") from error
+    return mask
+
+
 def encode(mask: np.ndarray) -> str:
     """Compressed run lengths of a mask.
 
@@ -47,7 +55,7 @@ def encode(mask: np.ndarray) -> str:
         shape = getattr(mask, "shape", type(mask).__name__)
         raise PocketiqaError(f"a mask is {shape}, but an array [H, W] with pixels is needed")
     # Columns first, as pycocotools reads memory; a transposed view would be read as another mask.
-    return coco.encode(np.asfortranarray(mask != 0, dtype=np.uint8))["counts"].decode("ascii")
+    return _coco().encode(np.asfortranarray(mask != 0, dtype=np.uint8))["counts"].decode("ascii")
 
 
 def runs_of(counts: str | bytes) -> np.ndarray:
@@ -109,7 +117,7 @@ def decode(counts: str | bytes, height: int, width: int) -> np.ndarray:
     """
     check_counts(counts, height, width)
     data = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
-    return coco.decode({"size": [height, width], "counts": data}).astype(bool)
+    return _coco().decode({"size": [height, width], "counts": data}).astype(bool)
 
 
 def from_coco(value: Any, height: int, width: int) -> str:
@@ -154,7 +162,7 @@ def _from_runs(counts: Sequence[Any], height: int, width: int) -> str:
         raise RegionError(
             Status.CORRUPT, f"the run lengths cover {sum(runs)} pixels, but {width}x{height} are {height * width}"
         )
-    encoded = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    encoded = _coco().frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return encoded["counts"].decode("ascii")
 
 
@@ -166,7 +174,9 @@ def _from_polygons(value: Sequence[Any], height: int, width: int) -> str:
         )
         if not numbers or len(polygon) < 6 or len(polygon) % 2:
             raise RegionError(Status.CORRUPT, "a polygon needs pairs of finite numbers, three points or more")
-    merged = coco.merge(coco.frPyObjects([[float(one) for one in polygon] for polygon in polygons], height, width))
+    merged = _coco().merge(
+        _coco().frPyObjects([[float(one) for one in polygon] for polygon in polygons], height, width)
+    )
     return merged["counts"].decode("ascii")
 
 
@@ -196,7 +206,7 @@ def from_box(box: Sequence[float], height: int, width: int) -> str:
 
 def box_of(counts: str, height: int, width: int) -> Box:
     """Smallest box around a mask; a mask without pixels has the box (0, 0, 0, 0)."""
-    left, top, wide, tall = coco.toBbox({"size": [height, width], "counts": counts.encode("ascii")}).tolist()
+    left, top, wide, tall = _coco().toBbox({"size": [height, width], "counts": counts.encode("ascii")}).tolist()
     return int(left), int(top), int(wide), int(tall)
 
 
@@ -205,7 +215,7 @@ def overlap(counts: str, others: Sequence[str], height: int, width: int) -> np.n
     if not others:
         return np.zeros(0)
     one, *rest = ({"size": [height, width], "counts": text.encode("ascii")} for text in (counts, *others))
-    return np.asarray(coco.iou([one], rest, [0] * len(rest)), np.float64)[0]
+    return np.asarray(_coco().iou([one], rest, [0] * len(rest)), np.float64)[0]
 
 
 def grown(box: Box, height: int, width: int, *, least: int) -> Box:
