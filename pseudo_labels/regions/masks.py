@@ -218,6 +218,13 @@ def overlap(counts: str, others: Sequence[str], height: int, width: int) -> np.n
     return np.asarray(_coco().iou([one], rest, [0] * len(rest)), np.float64)[0]
 
 
+def covered(counts: str, by: str, height: int, width: int) -> float:
+    """Fraction of the pixels of a mask that another mask of the same image has too."""
+    one, other = ({"size": [height, width], "counts": text.encode("ascii")} for text in (counts, by))
+    # For "crowds", COCO divides by the area of the first mask alone.
+    return float(_coco().iou([one], [other], [1])[0, 0])
+
+
 def grown(box: Box, height: int, width: int, *, least: int) -> Box:
     """A box with sides of at least ``least`` pixels around the same middle, moved into the image where it must be.
 
