@@ -33,6 +33,7 @@ BORDER = {
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
     "distill/commands/models.py",
+    "distill/commands/regions.py",
     "distill/evaluation/predictions.py",  # an exported student is evaluated without torch
     "distill/evaluation/targets.py",
     "distill/leakage/extractor.py",

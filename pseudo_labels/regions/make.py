@@ -15,7 +15,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pseudo_labels import outputs
-from pseudo_labels.defaults import DECODE_WORKERS
+from pseudo_labels.defaults import (
+    DECODE_WORKERS,
+    MAX_REGION_AREA,
+    MAX_REGION_OVERLAP,
+    MAX_REGIONS,
+    MIN_REGION_AREA,
+)
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import exclusive, write_atomic
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError
@@ -28,13 +34,6 @@ from pseudo_labels.regions.sources import SOURCES, Bsds, Grid, MaskFolder, Propo
 from pseudo_labels.regions.store import Region, RegionSet, region_id
 
 Warn = Callable[[str], None]
-MIN_AREA, MAX_AREA = 0.002, 0.95
-"""Fractions of an image that a region has by default; the student's map has about 300 cells, of 0.003 each."""
-MAX_OVERLAP = 0.9
-"""Intersection over union with an earlier region of the image from which on a region is dropped, by default."""
-MAX_REGIONS = 64
-"""Regions of an image, by default; a source may propose thousands."""
-
 PREVIEW = "preview.png"
 _IMAGES_PER_SHARD, _FEWEST_SHARDS = 256, 8  # as for labels: see ``teachers.label``
 _PIXELS_AHEAD = 64_000_000  # of decoded images in work
@@ -56,9 +55,9 @@ class Limits:
         PocketiqaError: out of range.
     """
 
-    min_area: float = MIN_AREA
-    max_area: float = MAX_AREA
-    max_overlap: float = MAX_OVERLAP
+    min_area: float = MIN_REGION_AREA
+    max_area: float = MAX_REGION_AREA
+    max_overlap: float = MAX_REGION_OVERLAP
     max_regions: int = MAX_REGIONS
 
     def __post_init__(self) -> None:
@@ -100,7 +99,8 @@ class _Accepted:
     def __init__(self, ref: ImageRef, limits: Limits):
         self._ref, self._limits = ref, limits
         self._counts: list[str] = []
-        self._boxes: list[Box] = []
+        # Left, top, right and bottom, one column a region; twice as many columns whenever they are full.
+        self._edges = np.zeros((4, 64), np.int64)
 
     def add(self, row: Region, counts: str) -> Region:
         """The row with its mask.
@@ -123,24 +123,26 @@ class _Accepted:
             raise RegionError(Status.DROPPED, f"the image has {limits.max_regions} regions already")
         box = box_of(counts, height, width)
         # Only masks whose boxes meet can overlap: with thousands of regions, few are compared.
-        near = [index for index, other in enumerate(self._boxes) if _meet(box, other)]
+        near = self._meeting(box)
         overlaps = overlap(counts, [self._counts[index] for index in near], height, width)
         if len(near) and (overlaps.max() > limits.max_overlap or overlaps.max() == 1):
             earlier = near[int(overlaps.argmax())]
             other = region_id(self._counts[earlier], height, width)
             raise RegionError(Status.DROPPED, f"overlap of {overlaps.max():.3f} with the earlier region {other}")
-        self._counts.append(counts)
-        self._boxes.append(box)
         left, top, wide, tall = box
+        if len(self._counts) == self._edges.shape[1]:
+            self._edges = np.hstack([self._edges, np.zeros_like(self._edges)])
+        self._edges[:, len(self._counts)] = left, top, left + wide, top + tall
+        self._counts.append(counts)
         return replace(
             row, region=region_id(counts, height, width), counts=counts, left=left, top=top, box_width=wide,
             box_height=tall, area=area,
         )  # fmt: skip
 
-
-def _meet(one: Box, other: Box) -> bool:
-    across = one[0] < other[0] + other[2] and other[0] < one[0] + one[2]
-    return across and one[1] < other[1] + other[3] and other[1] < one[1] + one[3]
+    def _meeting(self, box: Box) -> list[int]:
+        left, top, right, bottom = self._edges[:, : len(self._counts)]
+        across = (left < box[0] + box[2]) & (box[0] < right)
+        return np.flatnonzero(across & (top < box[1] + box[3]) & (box[1] < bottom)).tolist()
 
 
 def build_regions(
@@ -328,13 +330,13 @@ def source_named(by: str, file: Path | str | None = None, options: Mapping[str, 
         if file is not None:
             raise PocketiqaError(f"--by {name} reads no file, but {file} was given: leave it out")
         given |= _in_name(name, value)
-        return _made({"grid": Grid, "slic": Slic}[name], name, given)
+        return called({"grid": Grid, "slic": Slic}[name], name, given)
     if name not in SOURCES or name == "sam":
         raise PocketiqaError(f"unknown source of regions {name!r}: choose {', '.join(SOURCES)}")
     if bool(value) == (file is not None):
         raise PocketiqaError(f"--by {name} needs one file or folder, as in --by {name}:PATH: {SOURCES[name]}")
     makers = {"boxes": TableSource, "masks": MaskFolder, "bsds": Bsds, "seagull": seagull_100w}
-    return _made(makers[name], name, given, value or file)
+    return called(makers[name], name, given, value or file)
 
 
 def _in_name(name: str, value: str) -> dict[str, Any]:
@@ -345,7 +347,12 @@ def _in_name(name: str, value: str) -> dict[str, Any]:
     return dict(zip(keys, map(int, parts), strict=False))
 
 
-def _made(maker: Callable[..., Any], name: str, options: Mapping[str, Any], *arguments: Any) -> RegionSource:
+def called(maker: Callable[..., Any], name: str, options: Mapping[str, Any], *arguments: Any) -> RegionSource:
+    """The source that a class or function makes of options.
+
+    Raises:
+        PocketiqaError: an unknown option; the known ones are listed.
+    """
     try:
         inspect.signature(maker).bind(*arguments, **options)
         return maker(*arguments, **options)

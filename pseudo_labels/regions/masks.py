@@ -1,8 +1,8 @@
 """Masks: run lengths in COCO's form, checked before they are decoded, boxes, and what lies under the cells of a map.
 
 A mask is bool [H, W]. Stored, it is the text of COCO's compressed run lengths (down the columns, beginning with the
-pixels outside) for an image of the same height and width. ``pycocotools`` encodes and decodes; before it decodes
-anything, the runs are added up here, because its C code believes them.
+pixels outside) for an image of the same height and width. ``pycocotools`` encodes and compares masks. Run lengths from
+elsewhere are read and added up here first, because its C code believes them.
 """
 
 import math
@@ -97,6 +97,10 @@ def check_counts(counts: str | bytes, height: int, width: int) -> int:
     Raises:
         RegionError: CORRUPT; the runs are no code, or cover more or fewer pixels than the image has.
     """
+    return int(_checked_runs(counts, height, width)[1::2].sum())
+
+
+def _checked_runs(counts: str | bytes, height: int, width: int) -> np.ndarray:
     if not 0 < height * width <= MOST_PIXELS:
         raise RegionError(Status.CORRUPT, f"a mask of {width}x{height} pixels: at most {MOST_PIXELS} are read")
     runs = runs_of(counts)
@@ -106,7 +110,7 @@ def check_counts(counts: str | bytes, height: int, width: int) -> int:
         raise RegionError(
             Status.CORRUPT, f"the run lengths cover {total} pixels, but {width}x{height} are {height * width}"
         )
-    return int(runs[1::2].sum())
+    return runs
 
 
 def decode(counts: str | bytes, height: int, width: int) -> np.ndarray:
@@ -115,9 +119,9 @@ def decode(counts: str | bytes, height: int, width: int) -> np.ndarray:
     Raises:
         RegionError: CORRUPT, see ``check_counts``.
     """
-    check_counts(counts, height, width)
-    data = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
-    return _coco().decode({"size": [height, width], "counts": data}).astype(bool)
+    runs = _checked_runs(counts, height, width)
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(inside, runs).reshape(width, height).T)
 
 
 def from_coco(value: Any, height: int, width: int) -> str:

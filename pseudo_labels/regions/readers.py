@@ -168,7 +168,7 @@ class TableSource:
             if image is None:
                 self._unmatched.add(name)
             else:
-                yield image, part, json.dumps(record)
+                yield image, part, json.dumps(record, default=_plain)
 
     def propose(self, ref: ImageRef, rgb: np.ndarray | None) -> Iterator[Proposal]:
         """Regions of an image in the order of the file; those that cannot be read are refused one by one."""
@@ -227,7 +227,7 @@ class TableSource:
 
     def _mask(self, record: Mapping[str, Any], ref: ImageRef) -> str:
         mask, box = _value(record, self.names.rle), _value(record, self.names.box)
-        if mask not in (None, ""):
+        if mask not in (None, "", []):  # an empty polygon is how tools write that there is only a box
             if isinstance(mask, str) and mask.lstrip().startswith(("{", "[")):
                 mask = _json_text(mask)
             return from_coco(mask, ref.height, ref.width)
@@ -241,6 +241,11 @@ class TableSource:
                 f"no {self.names.rle!r}, {self.names.box!r} or x, y, width, height: it has {sorted(record)[:8]}",
             )
         return from_box(box, ref.height, ref.width)
+
+
+def _plain(value: Any) -> str:
+    """What JSON does not know but Parquet holds: bytes (run lengths, mostly), times, decimals."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _json_text(text: str) -> Any:

@@ -94,7 +94,9 @@ class SamSource:
         points: number of random points.
         points_at_once: prompts in one pass of the decoder.
         min_iou: least predicted IoU of a mask.
-        min_stability: least IoU of the mask between the thresholds -1 and +1 of its logits.
+        min_stability: least IoU between the masks at thresholds of the logits lowered and raised by
+            ``stability_offset``.
+        stability_offset: above 0.
         max_box_overlap: IoU of boxes above which the mask that SAM trusts less is left out.
         filter: ``low`` or ``full``, see the module; ``full`` is for automatic masks.
         precision: ``fp32``, or ``bf16`` (autocast) for a GPU.
@@ -121,6 +123,7 @@ class SamSource:
         points_at_once: int = 64,
         min_iou: float = 0.88,
         min_stability: float = 0.95,
+        stability_offset: float = 1.0,
         max_box_overlap: float = 0.7,
         filter: str = "low",
         precision: str = "fp32",
@@ -146,12 +149,14 @@ class SamSource:
         self._at_once = points_at_once
         self._filter, self._prompts = filter, prompts
         self._side, self._points, self._seed = points_per_side, points, seed
+        self._offset = float(stability_offset)
         self._min_iou, self._min_stability, self._nms = float(min_iou), float(min_stability), float(max_box_overlap)
         self._options: dict[str, Any] = {
             "variant": variant,
             "prompts": prompts,
             "min_iou": self._min_iou,
             "min_stability": self._min_stability,
+            "stability_offset": self._offset,
             "max_box_overlap": self._nms,
             "points_at_once": points_at_once,
             "precision": precision,
@@ -235,7 +240,7 @@ class SamSource:
             good = iou > self._min_iou
             low, iou = low[good], iou[good]
             # The padding of the square input is no part of the image.
-            stable = calculate_stability_score(self._inside(low, size), self._sam.mask_threshold, 1.0)
+            stable = calculate_stability_score(self._inside(low, size), self._sam.mask_threshold, self._offset)
             # A mask without a pixel has no stability (0 / 0).
             good = (stable >= self._min_stability) & (self._inside(low, size) > self._sam.mask_threshold).any(-1).any(
                 -1
@@ -291,6 +296,7 @@ class SamSource:
             points_per_batch=self._at_once,
             pred_iou_thresh=self._min_iou,
             stability_score_thresh=self._min_stability,
+            stability_score_offset=self._offset,
             box_nms_thresh=self._nms,
             output_mode="coco_rle",
         )
