@@ -150,7 +150,7 @@ class TableSource:
                 connection.execute("PRAGMA synchronous=OFF")
                 connection.execute("CREATE TABLE records (image TEXT, part INTEGER, record TEXT)")
                 for part, path in enumerate(path for path in (self.file, self.scores) if path is not None):
-                    connection.executemany("INSERT INTO records VALUES (?, ?, ?)", self._found(path, part, images))
+                    connection.executemany("INSERT INTO records VALUES (?, ?, ?)", self._matched(path, part, images))
                 connection.execute("CREATE INDEX by_image ON records (image, part)")
                 connection.commit()
                 self._connection = connection
@@ -159,7 +159,7 @@ class TableSource:
             self._connection = None
             spill.unlink(missing_ok=True)
 
-    def _found(self, path: Path, part: int, images: "ImageNames") -> Iterator[tuple[str, int, str]]:
+    def _matched(self, path: Path, part: int, images: "ImageNames") -> Iterator[tuple[str, int, str]]:
         for key, record in records_of(path, self.path, self.names.image):
             name = str(_value(record, self.names.image) or key)
             image = images.find(name)

@@ -243,7 +243,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_a_part_of_the_file_that_holds_all_records_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(readers, "MOST_VALUES", 50)
     (tmp_path / "a.json").write_text(json.dumps({"data": [{"image": "a", "box": [1, 2, 3, 4]}] * 20}))
-    with pytest.raises(PocketiqaError, match="more than 50 values.*say with path="):
+    with pytest.raises(PocketiqaError, match=r"more than 50 values.*say with path="):
         list(records_of(tmp_path / "a.json"))
     assert len(list(records_of(tmp_path / "a.json", "data"))) == 20
 

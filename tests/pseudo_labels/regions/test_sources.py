@@ -51,8 +51,8 @@ def test_superpixels_are_those_of_scikit_image():
     rgb = np.random.default_rng(0).integers(0, 256, (10, 12, 3), dtype=np.uint8)
     rgb[:, 6:] //= 4
     labels = slic(rgb, n_segments=6, compactness=5.0, start_label=1, channel_axis=-1)
-    found = masks(list(Slic(6, 5.0).propose(REF, rgb)))
-    assert np.array_equal((found * np.arange(1, len(found) + 1)[:, None, None]).sum(0), labels)
+    regions = masks(list(Slic(6, 5.0).propose(REF, rgb)))
+    assert np.array_equal((regions * np.arange(1, len(regions) + 1)[:, None, None]).sum(0), labels)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "I;16"])
@@ -60,8 +60,8 @@ def test_each_number_of_a_map_is_a_region(tmp_path: Path, mode: str):
     labels = np.zeros((10, 12), int)
     labels[:4], labels[6:, 3:] = 3, 1000 if mode == "I;16" else 9
     save_map(tmp_path / "bear.png", labels, mode)
-    found = masks(list(MaskFolder(tmp_path).propose(REF, None)))
-    assert np.array_equal(found, [labels == 3, labels > 3])
+    regions = masks(list(MaskFolder(tmp_path).propose(REF, None)))
+    assert np.array_equal(regions, [labels == 3, labels > 3])
 
 
 def test_a_folder_of_masks_gives_a_region_for_each_file_and_a_reason_for_each_bad_one(tmp_path: Path):
@@ -92,7 +92,7 @@ def test_an_image_without_a_file_of_its_name_or_with_two_has_no_regions(tmp_path
     with pytest.raises(PocketiqaError, match="no folder"):
         MaskFolder(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PocketiqaError, match="holds no .mat"):
+    with pytest.raises(PocketiqaError, match=r"holds no .mat"):
         Bsds(tmp_path / "empty")
 
 
