@@ -193,8 +193,8 @@ class _ByRegions(Labeller):
 
     def _row(self, ref: ImageRef, region: Region, answer: Any) -> RegionLabel:
         names = ("quality", "importance", "severity")
-        values = {name: _number(getattr(answer, name, NAN)) for name in names}
-        spreads = {f"{name}_std": _number(getattr(answer, f"{name}_std", NAN)) for name in names}
+        values: dict[str, Any] = {name: _number(getattr(answer, name, NAN)) for name in names}
+        spreads: dict[str, Any] = {f"{name}_std": _number(getattr(answer, f"{name}_std", NAN)) for name in names}
         status = Status(getattr(answer, "status", Status.OK))
         if status != Status.OK or math.isnan(values["quality"]):
             reason = getattr(answer, "reason", "") or "the teacher gave no finite quality"

@@ -205,7 +205,7 @@ class TableSource:
         try:
             if level not in (OBJECT, PART):
                 raise RegionError(Status.CORRUPT, f"level is {level!r}, but must be {OBJECT} or {PART}")
-            values = {name: self._number(record, name) for name in _NUMBERS}
+            values: dict[str, Any] = {name: self._number(record, name) for name in _NUMBERS}
             counts = self._mask(record, ref)
         except RegionError as error:
             return Proposal("", level if level in (OBJECT, PART) else PART, error.status, error.reason)

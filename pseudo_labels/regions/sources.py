@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -161,9 +162,11 @@ class Slic(_Simple):
 
     def spec(self) -> dict[str, Any]:
         """Options, and the version of scikit-image, which computes them."""
-        import skimage
-
-        return {"segments": self.segments, "compactness": self.compactness, "scikit-image": skimage.__version__}
+        return {
+            "segments": self.segments,
+            "compactness": self.compactness,
+            "scikit-image": metadata.version("scikit-image"),
+        }
 
     def propose(self, ref: ImageRef, rgb: np.ndarray | None) -> Iterator[Proposal]:
         """Superpixels in the order of their numbers."""

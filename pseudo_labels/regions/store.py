@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pseudo_labels import outputs, shards
@@ -222,7 +221,7 @@ class _RowStore(ShardStore, Generic[Row]):
         known: dict[str, int] = {}
         for index in range(self.shard_count):
             table = self.shard_table(index)
-            for image in pc.unique(table["image"]).to_pylist():
+            for image in dict.fromkeys(table["image"].to_pylist()):
                 known.setdefault(image, index)
         return known
 
@@ -266,9 +265,10 @@ class RegionSet(_RowStore[Region]):
         regions, images = 0, set[str]()
         for index in range(self.shard_count):
             table = self.shard_table(index)
-            good = table.filter(pc.equal(table["status"], str(Status.OK)))
-            regions += good.num_rows
-            images.update(good["image"].to_pylist())
+            columns = table["image"].to_pylist(), table["status"].to_pylist()
+            good = [image for image, status in zip(*columns, strict=True) if status == Status.OK]
+            regions += len(good)
+            images.update(good)
         return {"regions": regions, "images": len(images)}
 
 
@@ -295,7 +295,7 @@ class RegionLabelStore(_RowStore[RegionLabel]):
         least, greatest, labelled = math.inf, -math.inf, 0
         for index in range(self.shard_count):
             table = super().shard_table(index)
-            labelled += pc.sum(pc.equal(table["status"], str(Status.OK))).as_py() or 0
+            labelled += sum(status == Status.OK for status in table["status"].to_pylist())
             values = table["importance"].to_numpy()
             values = values[np.isfinite(values)]
             if values.size:

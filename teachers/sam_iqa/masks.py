@@ -48,7 +48,8 @@ def build_sam(variant: SamVariant) -> Sam:
     width, grid = variant.neck_width, variant.native_side_px // variant.patch_px
     tiny = not variant.checkpoint
     depth, heads, hidden = (1, 2, 16) if tiny else (2, 8, 2048)
-    prompts = PromptEncoder(width, (grid, grid), (variant.native_side_px,) * 2, 4 if tiny else 16)
+    side = variant.native_side_px
+    prompts = PromptEncoder(width, (grid, grid), (side, side), 4 if tiny else 16)
     decoder = MaskDecoder(transformer_dim=width, transformer=TwoWayTransformer(depth, width, heads, hidden))
     return Sam(build_vit(variant), prompts, decoder)
 

@@ -15,7 +15,7 @@ from pseudo_labels.regions.make import build_regions
 from pseudo_labels.regions.sources import Grid
 from tests.helpers.pools import clean_pool
 
-METRICS = {"metrics": "gmsd"}
+METRICS: dict[str, Any] = {"metrics": "gmsd"}
 """Options of a quick teacher that compares."""
 BRIGHTNESS = "tests.helpers.regions:brightness"
 

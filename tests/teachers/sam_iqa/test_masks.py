@@ -57,7 +57,7 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_automatic_masks_are_those_of_segment_anything(lively: Path, rgb: np.ndarray):
     """All but those near a threshold: the coarse filter has other boxes and stabilities in the second digit."""
-    options = LIVELY | {"min_stability": 0.5, "stability_offset": 0.1, "max_box_overlap": 0.95}
+    options: dict[str, Any] = LIVELY | {"min_stability": 0.5, "stability_offset": 0.1, "max_box_overlap": 0.95}
     low, full = (masks(SamSource(lively, filter=how, **options).propose(REF, rgb)) for how in ("low", "full"))
     assert low
     assert full
@@ -66,7 +66,12 @@ def test_automatic_masks_are_those_of_segment_anything(lively: Path, rgb: np.nda
 
 
 def test_masks_come_by_falling_trust_and_the_filters_bound_them(lively: Path, rgb: np.ndarray):
-    options = LIVELY | {"min_stability": 0.0, "stability_offset": 0.01, "max_box_overlap": 1.0, "points_at_once": 5}
+    options: dict[str, Any] = LIVELY | {
+        "min_stability": 0.0,
+        "stability_offset": 0.01,
+        "max_box_overlap": 1.0,
+        "points_at_once": 5,
+    }
     everything = SamSource(lively, **options).propose(REF, rgb)
     # Without filters: three masks for each of 36 points, but those without a pixel.
     assert 80 <= len(everything) <= 108
@@ -78,18 +83,17 @@ def test_masks_come_by_falling_trust_and_the_filters_bound_them(lively: Path, rg
     sam = load_sam("tiny", lively)
     predictor = SamPredictor(sam)
     predictor.set_image(rgb)
-    best, trust = None, -99.0
+    best, trust = np.zeros((90, 120), bool), -99.0
     for point in build_point_grid(6) * [120, 90]:
         own, ious, _ = predictor.predict(point[None], np.ones(1))
         for mask, value in zip(own, ious, strict=True):
             if value > trust and mask.any():
-                best, trust = mask, float(value)
-    assert best is not None
+                best, trust = np.asarray(mask), float(value)
     assert iou(decode(everything[0].counts, 90, 120), best) > 0.99
 
 
 def test_random_points_follow_seed_and_id(lively: Path, rgb: np.ndarray):
-    options = LIVELY | {"prompts": "points", "points": 9, "min_stability": 0.0, "max_box_overlap": 1.0}
+    options: dict[str, Any] = LIVELY | {"prompts": "points", "points": 9, "min_stability": 0.0, "max_box_overlap": 1.0}
     first, again = (SamSource(lively, **options).propose(REF, rgb) for _ in range(2))
     assert first == again
     assert 0 < len(first) <= 9
@@ -104,7 +108,7 @@ def test_objects_come_from_boxes_and_bad_boxes_are_refusals(tmp_path: Path, live
     pool = clean_pool(tmp_path, images=1, max_side=96)
     boxes = [[10, 10, 40, 40], [500, 0, 3, 3], [30, 20, 50, 60]]
     (tmp_path / "boxes.json").write_text(json.dumps({"0-astronaut": boxes}))
-    options = LIVELY | {"prompts": "boxes", "boxes": tmp_path / "boxes.json"}
+    options: dict[str, Any] = LIVELY | {"prompts": "boxes", "boxes": tmp_path / "boxes.json"}
     source = SamSource(lively, **options)
     ref = pool[0]
     with source.opened(pool, tmp_path):
@@ -113,7 +117,7 @@ def test_objects_come_from_boxes_and_bad_boxes_are_refusals(tmp_path: Path, live
     predictor.set_image(pool.load(ref))
     for proposal, box in ((first, boxes[0]), (third, boxes[2])):
         corners = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
-        expected = predictor.predict(box=corners, multimask_output=False)[0][0]
+        expected = np.asarray(predictor.predict(box=corners, multimask_output=False)[0][0])
         assert iou(decode(proposal.counts, ref.height, ref.width), expected) > 0.999
         assert proposal.level == "object"
     assert outside.status == Status.EMPTY
@@ -124,7 +128,7 @@ def test_objects_come_from_boxes_and_bad_boxes_are_refusals(tmp_path: Path, live
 
 def test_a_manifest_by_sam_resumes_and_names_the_checkpoint(tmp_path: Path, lively: Path, checkpoint: Path):
     pool = clean_pool(tmp_path, images=2, max_side=96)
-    options = LIVELY | {"min_stability": 0.0, "max_box_overlap": 1.0, "points_per_side": 2}
+    options: dict[str, Any] = LIVELY | {"min_stability": 0.0, "max_box_overlap": 1.0, "points_per_side": 2}
 
     def run(weights: Path, out: str) -> Any:
         return build_regions(
@@ -140,7 +144,7 @@ def test_a_manifest_by_sam_resumes_and_names_the_checkpoint(tmp_path: Path, live
 
 
 def test_bf16_gives_nearly_the_same_first_mask(lively: Path, rgb: np.ndarray):
-    options = LIVELY | {"min_stability": 0.0, "max_box_overlap": 1.0, "points_per_side": 2}
+    options: dict[str, Any] = LIVELY | {"min_stability": 0.0, "max_box_overlap": 1.0, "points_per_side": 2}
     single = masks(SamSource(lively, **options).propose(REF, rgb))
     half = masks(SamSource(lively, precision="bf16", **options).propose(REF, rgb))
     assert max(iou(single[0], mask) for mask in half) > 0.7
