@@ -97,7 +97,7 @@ def _source(by: str, file: Path | None, options: dict[str, Any]) -> "RegionSourc
     return called(SamSource, name, options, value or file)
 
 
-@app.command()
+@app.command("label-regions")
 def label_regions(
     pool: Annotated[Path, typer.Argument(help="Folder of a pool: that of the regions, or of distorted copies of it.")],
     regions: Annotated[Path, typer.Option(help="Folder of the regions, made by pocketiqa regions.")],
