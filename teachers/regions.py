@@ -94,6 +94,12 @@ def label_regions(
     if patch not in PATCHES:
         raise PocketiqaError(f"patch is {patch!r}: choose {', '.join(PATCHES)}")
     warn = warn or (lambda _text: None)
+    works = _Works(pool, regions)
+    if not any(works.of(row).regions for row in range(len(pool))):
+        raise PocketiqaError(
+            f"{regions.folder} has no region that fits an image of the pool {pool.folder}: make regions of this pool, "
+            "or of the one that its images are distorted copies of"
+        )
     labeller = labeller_named(teacher_name, options or {}, pool, limits=limits, patch=patch)
     spec = {
         "teacher": labeller.stamp.as_dict(),
@@ -115,9 +121,7 @@ def label_regions(
     mine = range(launch.rank, store.shard_count, launch.world)
     pending = pending_shards(store, mine, failed.of_shard, warn)
     labeller.begin(batch_size, warn)
-    _label_shards(
-        store, pending, labeller, _Works(pool, regions), _Progress(store, mine, pending, decode_workers, progress)
-    )
+    _label_shards(store, pending, labeller, works, _Progress(store, mine, pending, decode_workers, progress))
     # Every rank must have committed its shards before they are counted.
     launch.wait_for_all()
     if launch.is_main:

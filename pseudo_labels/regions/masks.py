@@ -174,12 +174,16 @@ def _from_runs(counts: Sequence[Any], height: int, width: int) -> str:
 
 def _from_polygons(value: Sequence[Any], height: int, width: int) -> str:
     polygons = [value] if isinstance(value[0], int | float) else list(value)
+    # pycocotools walks along every edge: a point far away would cost time and memory for nothing in the image.
+    farthest = 4 * max(height, width)
     for polygon in polygons:
         numbers = isinstance(polygon, Sequence) and all(
-            isinstance(one, int | float) and math.isfinite(one) and abs(one) <= 1e6 for one in polygon
+            isinstance(one, int | float) and math.isfinite(one) and abs(one) <= farthest for one in polygon
         )
         if not numbers or len(polygon) < 6 or len(polygon) % 2:
-            raise RegionError(Status.CORRUPT, "a polygon needs pairs of finite numbers, three points or more")
+            raise RegionError(
+                Status.CORRUPT, f"a polygon needs three points or more, of finite numbers up to {farthest}"
+            )
     merged = _coco().merge(
         _coco().frPyObjects([[float(one) for one in polygon] for polygon in polygons], height, width)
     )

@@ -37,6 +37,7 @@ from pseudo_labels.regions.sources import OBJECT, PART, Proposal
 
 # A record with more values than this is no record but a part of the file that holds them all: refused, not built.
 MOST_VALUES = 2_000_000
+_DEEPEST = 50  # of what is nested in a record; polygons need 3
 _SHOWN = 20
 _BATCH = 1000
 _BY_NAME = "name of "  # key of records that belong to all images of a name; no id begins so
@@ -345,7 +346,7 @@ def records_of(path: Path, where: str = "", image_field: str = "image") -> Itera
         for key, record in _records(path, where, image_field):
             done += 1
             yield key, record
-    except (ijson.JSONError, UnicodeDecodeError, ValueError, csv.Error, OSError) as error:
+    except (ijson.JSONError, RecursionError, UnicodeDecodeError, ValueError, csv.Error, OSError) as error:
         if isinstance(error, PocketiqaError):
             raise
         raise PocketiqaError(
@@ -419,6 +420,8 @@ def _build(event: str, value: Any, events: Iterator[tuple[str, str, Any]], what:
         builder.event(event, value)
         depth += event.startswith("start_") - event.startswith("end_")
         number += 1
+        if depth > _DEEPEST:
+            raise PocketiqaError(f"{what}: objects or lists within each other more than {_DEEPEST} deep")
         if number > MOST_VALUES:
             raise PocketiqaError(
                 f"{what}: one record has more than {MOST_VALUES} values, so it is not a record: say with path= where "

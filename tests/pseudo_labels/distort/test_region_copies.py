@@ -57,10 +57,11 @@ def test_all_distortions_stay_inside_the_region_that_the_row_names(pool: Pool, r
 
 
 def test_seed_and_id_decide_and_a_second_run_changes_nothing(pool: Pool, regions: RegionSet, tmp_path: Path):
-    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+    for name, seed, workers in (("one", 1, 1), ("same", 1, 2), ("other", 2, 1)):
         build_synthetic_pool(
-            pool, tmp_path / name, per_image=3, names=["jpeg", "darken"], seed=seed, regions=regions, feather_px=3
-        )
+            pool, tmp_path / name, per_image=3, names=["jpeg", "darken"], seed=seed, regions=regions, feather_px=3,
+            workers=workers,
+        )  # fmt: skip
     one, same, other = (content(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same
     assert one.keys() != other.keys()

@@ -101,6 +101,7 @@ def test_all_forms_of_coco_give_one_mask():
         ([1, 2, 3, 4], "three points"),
         ([[1, 2, float("nan"), 4, 5, 6]], "finite"),
         ([1, 2, 1e300, 4, 5, 6], "finite"),
+        ([1, 2, 40, 4, 5, 6], "up to 32"),
         (7, "int is no mask"),
         (None, "NoneType is no mask"),
         ([], "list is no mask"),

@@ -253,6 +253,14 @@ def test_run_lengths_may_be_bytes(pool: Pool, tmp_path: Path):
     assert [one.counts for one in proposals(TableSource(tmp_path / "a.parquet"), pool, tmp_path)[2]] == [RLE["counts"]]
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_what_is_nested_without_end_is_refused(tmp_path: Path, suffix: str):
+    record = '{"image": "a", "rle": ' + "[" * 200_000 + "]" * 200_000 + "}"
+    (tmp_path / f"a.{suffix}").write_text(f"[{record}]" if suffix == "json" else record)
+    with pytest.raises(PocketiqaError, match=r"deep|corrupt behind its first 0 records"):
+        list(records_of(tmp_path / f"a.{suffix}"))
+
+
 def test_masks_of_records_are_those_of_the_file(pool: Pool, tmp_path: Path):
     fox = proposals(TableSource(save(tmp_path / "a.json", [RECORD])), pool, tmp_path)[2]
     assert np.array_equal(decode(fox[0].counts, 8, 10), MASK)
