@@ -38,6 +38,8 @@ from pseudo_labels.regions.sources import OBJECT, PART, Proposal
 # A record with more values than this is no record but a part of the file that holds them all: refused, not built.
 MOST_VALUES = 2_000_000
 _DEEPEST = 50  # of what is nested in a record; polygons need 3
+# Bytes that are parsed at a time; the cost of lists in lists grows with its square.
+_BUFFER = 1 << 14
 _SHOWN = 20
 _BATCH = 1000
 _BY_NAME = "name of "  # key of records that belong to all images of a name; no id begins so
@@ -395,7 +397,7 @@ def json_records(file: Any, where: str, image_field: str, what: str) -> Iterator
         if "annotations" in keys or ("images" in keys and "info" in keys):
             yield from _coco_records(file, image_field)
             return
-    events = ijson.parse(file, use_float=True)
+    events = ijson.parse(file, buf_size=_BUFFER, use_float=True)
     start, single = "", True
     for prefix, event, _ in events:
         if prefix == where and event in ("start_array", "start_map"):
@@ -450,13 +452,15 @@ def _as_records(key: str, value: Any, what: str) -> Iterator[tuple[str, dict[str
 def _first_keys(file: Any) -> Counter[str]:
     """Keys at the top of an object, up to the first one whose value is large; the stream is rewound."""
     keys: Counter[str] = Counter()
-    for number, (prefix, event, value) in enumerate(ijson.parse(file, use_float=True)):
+    depth = 0
+    for number, (prefix, event, value) in enumerate(ijson.parse(file, buf_size=_BUFFER, use_float=True)):
         if not number and event != "start_map":
             break
         if prefix == "" and event == "map_key":
             keys[value] += 1
+        depth += event.startswith("start_") - event.startswith("end_")
         # COCO's files begin with small objects or with the list of images, whose first record tells it.
-        if number > 10_000 or "annotations" in keys:
+        if number > 10_000 or depth > _DEEPEST or "annotations" in keys:
             break
         if prefix == "images.item.file_name":
             keys["annotations"] += 1
