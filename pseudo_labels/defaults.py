@@ -42,6 +42,16 @@ DECODE_WORKERS = 2
 CROP_SMALLEST, CROP_LARGEST = 0.5, 0.9
 """Bounds of the fraction of height and width that a random crop shows."""
 
+# A student's map of 288 pixels has about 300 cells, each a fraction of 0.003 of the image.
+MIN_REGION_AREA, MAX_REGION_AREA = 0.002, 0.95
+"""Fractions of an image outside which a region is dropped."""
+
+MAX_REGION_OVERLAP = 0.9
+"""Intersection over union with an earlier region of the image above which a region is dropped."""
+
+MAX_REGIONS = 64
+"""Regions of an image; a source may propose thousands."""
+
 MIN_CONFIDENCE = 0.0
 """Confidence below which a fused row is dropped; 0 drops none."""
 

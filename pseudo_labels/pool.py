@@ -100,6 +100,9 @@ TABLE = "pool.parquet"
 _ROWS_AT_ONCE = 10_000
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), Status: pa.string()}
 _SCHEMA = pa.schema([(field.name, _TYPES[field.type]) for field in fields(ImageRef)])
+# Only in pools with distorted regions: all others keep the columns, the bytes and the digest that they always had.
+_REGION = "region"
+_PLAIN_SCHEMA = pa.schema([field for field in _SCHEMA if field.name != _REGION])
 # What makes two pools the same to everything downstream: not where the images lie.
 _IDENTITY = ("id", "group", "ref_id", "distortion", "level", "status")
 
@@ -215,6 +218,7 @@ def write_pool(
     *,
     spec: dict[str, Any],
     notes: dict[str, Any] | None = None,
+    regions: bool = False,
     overwrite: bool = False,
 ) -> Pool:
     """Write rows as a pool.
@@ -224,6 +228,7 @@ def write_pool(
         refs: taken in order, and only once; not at all if the same pool is there already.
         spec: everything that determines the rows, as JSON values.
         notes: see ``outputs.Manifest``.
+        regions: whether rows may name the region that is distorted; else ``ImageRef.region`` is not stored.
         overwrite: replace an earlier pool that was made differently.
 
     Raises:
@@ -233,7 +238,7 @@ def write_pool(
     out = Path(out)
     with outputs.exclusively(out):
         if outputs.claim(out, KIND, spec, overwrite=overwrite, notes=notes) != outputs.Claim.DONE:
-            outputs.finish(out, _write_table(out, refs))
+            outputs.finish(out, _write_table(out, refs, regions=regions))
     return Pool.open(out)
 
 
@@ -350,20 +355,22 @@ def _refuse_bad(refs: Sequence[ImageRef], max_bad_fraction: float, out: Path) ->
     )
 
 
-def _write_table(out: Path, refs: Iterable[ImageRef]) -> dict[str, Any]:
+def _write_table(out: Path, refs: Iterable[ImageRef], *, regions: bool = False) -> dict[str, Any]:
     """Write the rows; returns what the manifest says of them."""
+    schema = _SCHEMA if regions else _PLAIN_SCHEMA
+    names = (*_IDENTITY, _REGION) if regions else _IDENTITY
     identity, statuses, groups = hashlib.sha256(), Counter[str](), set[str]()
     source, sink = iter(refs), pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, _SCHEMA) as writer:
+    with pq.ParquetWriter(sink, schema) as writer:
         while block := list(islice(source, _ROWS_AT_ONCE)):
             for ref in block:
-                identity.update(json.dumps([getattr(ref, name) for name in _IDENTITY]).encode())
+                identity.update(json.dumps([getattr(ref, name) for name in names]).encode())
                 statuses[ref.status] += 1
                 # A bad image is a group of its own, but shows no scene that anybody could use.
                 if ref.status in (Status.OK, Status.DUPLICATE):
                     groups.add(ref.group)
-            columns = {name: [getattr(ref, name) for ref in block] for name in _SCHEMA.names}
-            writer.write_table(pa.table(columns, schema=_SCHEMA))
+            columns = {name: [getattr(ref, name) for ref in block] for name in schema.names}
+            writer.write_table(pa.table(columns, schema=schema))
     data = sink.getvalue().to_pybytes()
     remove_leftovers(out)
     write_atomic(out / TABLE, data)
@@ -381,12 +388,13 @@ def _parsed(data: bytes) -> pa.Table:
 
     Not by ``pq.read_table``: its threads may let go of ``data`` while Python is ending, which aborts the process.
     """
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False).cast(_SCHEMA)
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    return table.cast(_SCHEMA if _REGION in table.column_names else _PLAIN_SCHEMA)
 
 
 def _rows(table: pa.Table) -> Iterator[ImageRef]:
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
-        columns = [batch.column(name).to_pylist() for name in _SCHEMA.names]
+        columns = [batch.column(name).to_pylist() for name in batch.schema.names]
         for values in zip(*columns, strict=True):
-            row = dict(zip(_SCHEMA.names, values, strict=True))
+            row = dict(zip(batch.schema.names, values, strict=True))
             yield ImageRef(**{**row, "status": Status(row["status"])})

@@ -31,16 +31,16 @@ class Status(StrEnum):
     DUPLICATE = "duplicate"  # the same bytes as an earlier image of the pool
     MISSING = "missing"  # no such file: never there, vanished, or a broken link
     UNREADABLE = "unreadable"  # there, but cannot be opened (permissions, input or output error)
-    EMPTY = "empty"  # zero bytes
+    EMPTY = "empty"  # zero bytes, or a mask without a pixel
     NOT_AN_IMAGE = "not_an_image"  # no format that we accept
-    CORRUPT = "corrupt"  # an accepted format, but truncated or altered
+    CORRUPT = "corrupt"  # an accepted format, but truncated or altered; a mask that does not fit its image
     TOO_LARGE = "too_large"  # above the declared pixel limit
     TOO_SMALL = "too_small"  # below the declared side
     CHANGED = "changed"  # the bytes are not those that entered the pool
     NO_REFERENCE = "no_reference"  # a full-reference teacher, and the clean image is not available
     SEEN = "seen"  # the teacher was fitted to this image, and only labels of unseen ones were wanted
     FAILED = "failed"  # the model gave no finite score
-    DROPPED = "dropped"  # teachers gave scores, but fusion did not keep the row
+    DROPPED = "dropped"  # teachers gave scores, but fusion did not keep the row; a region outside the limits
 
 
 # 96 bits: that any two of a billion images have one id has a chance below 1e-11.
@@ -70,6 +70,7 @@ class ImageRef:
         ref_id: ``id`` of the clean reference in the same pool; empty for an original.
         distortion: name in the distortion catalogue; empty for an original.
         level: severity from above 0 to 5, 0 for an original.
+        region: id of the region of the reference that is distorted; empty if the whole image is, or none.
     """
 
     id: str
@@ -85,6 +86,7 @@ class ImageRef:
     ref_id: str = ""
     distortion: str = ""
     level: float = 0.0
+    region: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ SHA-256 of each of them. All bytes follow from the labels alone: no time, path o
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,18 +111,31 @@ def shard_files(
         PocketiqaError: a label or a feature cannot be stored.
     """
     table = labels_table(labels)
-    files = {LABELS: _parquet_bytes(table), STATS: canonical_json(shard_stats(table))}
+    files = {LABELS: parquet_bytes(table), STATS: canonical_json(shard_stats(table))}
     if features:
         scored = np.array([label.status == Status.OK for label in labels], dtype=bool)
         files[FEATURES] = safetensors.numpy.save(
             {name: _half(name, features[name], scored) for name in sorted(features)}
         )
+    return with_marker(files, index=index, rows=len(labels), spec_digest=spec_digest)
+
+
+def with_marker(files: Mapping[str, bytes], *, index: int, rows: int, spec_digest: str) -> dict[str, bytes]:
+    """The files of a shard and its marker, which holds their digests.
+
+    Args:
+        files: content of each file by name.
+        index: index of the shard.
+        rows: rows of the pool that the shard is of.
+        spec_digest: digest of the store's spec.
+    """
     digests = {name: sha256_bytes(data) for name, data in files.items()}
-    marker = {"index": index, "rows": len(labels), "spec": spec_digest, "files": digests}
-    return files | {MARKER: canonical_json(marker)}
+    marker = {"index": index, "rows": rows, "spec": spec_digest, "files": digests}
+    return {**files, MARKER: canonical_json(marker)}
 
 
-def _parquet_bytes(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file; equal tables, equal bytes."""
     sink = pa.BufferOutputStream()
     # Settings are spelled out, so that a changed default of pyarrow does not change bytes.
     pq.write_table(
@@ -145,8 +158,8 @@ def _half(name: str, array: np.ndarray, scored: np.ndarray) -> np.ndarray:
     return np.where(mask, half, np.float16(0))
 
 
-def find_fault(folder: Path, *, index: int, spec_digest: str, rows: int, features: bool) -> str:
-    """Why the shard in ``folder`` cannot be trusted; empty if every byte is as written."""
+def find_fault(folder: Path, *, index: int, spec_digest: str, rows: int, files: Collection[str]) -> str:
+    """Why the shard in ``folder`` cannot be trusted; empty if every byte of ``files`` is as written."""
     try:
         marker = read_json(folder / MARKER, what="shard marker")
         written = (marker["index"], marker["spec"], marker["rows"])
@@ -157,9 +170,8 @@ def find_fault(folder: Path, *, index: int, spec_digest: str, rows: int, feature
     # Before any large file is read: digests of the files alone would accept a shard that was copied from another place.
     if written != (index, spec_digest, rows):
         return f"{MARKER} belongs to another shard or store"
-    expected = {LABELS, STATS} | ({FEATURES} if features else set())
-    if set(digests) != expected:
-        return f"{MARKER} lists {sorted(digests)} instead of {sorted(expected)}"
+    if set(digests) != set(files):
+        return f"{MARKER} lists {sorted(digests)} instead of {sorted(files)}"
     for name, digest in sorted(digests.items()):
         try:
             changed = sha256_file(folder / name) != digest

@@ -1,4 +1,4 @@
-"""The pseudo-label store: what a teacher said of every image of a pool, in shards that exist whole or not at all.
+"""Stores over a pool in shards that exist whole or not at all; first of them the pseudo-labels of a teacher.
 
 ``DIR/manifest.json`` names the teacher, the pool's digest and everything else that determines the labels; each shard
 is a folder (see ``shards``) that was written aside and renamed into place. Killing
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -85,26 +85,36 @@ class StoreSpec:
             raise IntegrityError(f"the label store's manifest is not what pocketiqa writes ({error})") from error
 
 
-class LabelStore:
-    """Labels of one teacher for one pool."""
+class ShardStore:
+    """What every store over a pool has in common: a manifest, and shards that are committed whole and verified.
+
+    Attributes:
+        kind: kind of the folder, as its manifest states it.
+        command: command that makes such a store, for messages.
+        folder: folder of the store.
+        manifest: its head; ``spec`` has ``rows`` (of the pool) and ``shards``.
+    """
+
+    kind: ClassVar[str]
+    command: ClassVar[str]
 
     def __init__(self, folder: Path, manifest: outputs.Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.spec = StoreSpec.from_dict(manifest.spec)
+        self._rows, self._shards = int(manifest.spec["rows"]), int(manifest.spec["shards"])
         self._spec_digest = digest_of(manifest.spec)
         # Shards whose bytes this object has checked: each is read once for that, not at every access.
         self._trusted: set[int] = set()
-        # Shards that this object has locked, see ``write_shard``.
+        # Shards that this object has locked, see ``commit``.
         self._held: set[int] = set()
 
     @classmethod
-    def create(cls, folder: Path, spec: StoreSpec, *, pool_path: Path, overwrite: bool = False) -> "LabelStore":
+    def claim(cls, folder: Path, spec: Mapping[str, Any], *, pool_path: Path, overwrite: bool = False) -> Self:
         """Start a store, or go on with an unfinished or finished one that was made alike.
 
         Args:
             folder: folder of the store.
-            spec: what determines the labels.
+            spec: what determines its content, as JSON values, with ``rows`` and ``shards``.
             pool_path: folder of the pool, for readers; kept relative to ``folder``, so that both can move together.
             overwrite: remove an earlier store first.
 
@@ -113,22 +123,31 @@ class LabelStore:
         """
         folder = Path(folder)
         note = {"pool": os.path.relpath(Path(pool_path).resolve(), folder.resolve())}
-        outputs.claim(folder, KIND, spec.as_dict(), overwrite=overwrite, notes=note)
+        outputs.claim(folder, cls.kind, dict(spec), overwrite=overwrite, notes=note)
         store = cls.open(folder)
-        if store.manifest.notes != note:  # the pool has moved since
-            store.manifest = replace(store.manifest, notes=note)
+        if {**store.manifest.notes, **note} != store.manifest.notes:  # the pool has moved since
+            store.manifest = replace(store.manifest, notes={**store.manifest.notes, **note})
             outputs.write_manifest(folder, store.manifest)
         return store
 
     @classmethod
-    def open(cls, folder: Path) -> "LabelStore":
+    def open(cls, folder: Path) -> Self:
         """Open a store, finished or not.
 
         Raises:
             PocketiqaError: there is none.
             IntegrityError: its manifest was altered.
         """
-        return cls(Path(folder), outputs.read_manifest(Path(folder), KIND))
+        return cls(Path(folder), outputs.read_manifest(Path(folder), cls.kind))
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards, missing ones included."""
+        return self._shards
+
+    def file_names(self) -> set[str]:
+        """Names of the files of a shard, without its marker."""
+        raise NotImplementedError
 
     @property
     def pool_path(self) -> Path:
@@ -142,7 +161,7 @@ class LabelStore:
 
     @property
     def digest(self) -> str:
-        """Identity of the labels: of the spec and of every shard.
+        """Identity of the content: of the spec and of every shard.
 
         Raises:
             PocketiqaError: the store is not finished.
@@ -152,7 +171,7 @@ class LabelStore:
 
     def missing(self) -> list[int]:
         """Shards that are not committed; says nothing of the bytes of the others (see ``fault``)."""
-        return [i for i in range(self.spec.shards) if not (self.shard_folder(i) / shards.MARKER).is_file()]
+        return [i for i in range(self._shards) if not (self.shard_folder(i) / shards.MARKER).is_file()]
 
     def shard_folder(self, index: int) -> Path:
         """Folder of a shard."""
@@ -160,7 +179,7 @@ class LabelStore:
 
     def shard_rows(self, index: int) -> range:
         """Positions in the pool of the rows of a shard."""
-        return shards.shard_rows(self.spec.rows, self.spec.shards, index)
+        return shards.shard_rows(self._rows, self._shards, index)
 
     @contextmanager
     def writing(self, index: int) -> Iterator[None]:
@@ -177,51 +196,38 @@ class LabelStore:
             finally:
                 self._held.discard(index)
 
-    def write_shard(
-        self, index: int, labels: Sequence[PseudoLabel], features: Mapping[str, np.ndarray] | None = None
-    ) -> None:
-        """Commit a shard.
-
-        Args:
-            index: index of the shard.
-            labels: its rows, all of them, in the pool's order.
-            features: arrays [rows, ...], named as the spec says; stored as fp16, rows that are not ``ok`` as zeros.
+    def commit(self, index: int, files: Mapping[str, bytes]) -> None:
+        """Commit the files of a shard, the marker included (see ``shards.with_marker``).
 
         Raises:
-            PocketiqaError: rows or features are not those of the shard, or it is there already.
+            PocketiqaError: the shard is there already.
             OutputConflictError: another process writes it, or has started the store over.
             StorageFullError: the disk is full; nothing of this shard is left.
         """
         # A lock belongs to an open file, not to a process: taken twice, it would be refused to its own holder.
         if index not in self._held:
             with self.writing(index):
-                return self.write_shard(index, labels, features)
-        self._check_writable(index, labels, features or {})
-        files = shards.shard_files(labels, features or {}, index=index, spec_digest=self._spec_digest)
+                return self.commit(index, files)
+        if (self.shard_folder(self._valid(index)) / shards.MARKER).exists():
+            raise PocketiqaError(f"shard {index} of {self.folder} is committed already: discard it before writing it")
+        # Read again: since this object was opened, another process may have begun another store in the folder.
+        if outputs.read_manifest(self.folder, self.kind).spec != self.manifest.spec:
+            raise OutputConflictError(f"{self.folder} was started over by another process: run the command again")
         with staged_folder(self.shard_folder(index)) as staged:
             for name, data in files.items():
                 # Plain writes: the folder is flushed file by file before it is renamed, see ``staged_folder``.
                 (staged / name).write_bytes(data)
         return None
 
-    def _check_writable(self, index: int, labels: Sequence[PseudoLabel], features: Mapping[str, np.ndarray]) -> None:
-        rows = self.shard_rows(self._valid(index))
-        if len(labels) != len(rows):
-            raise PocketiqaError(f"shard {index} has {len(rows)} rows, but {len(labels)} labels were given")
-        if set(features) != set(self.spec.features):
-            raise PocketiqaError(
-                f"features {sorted(features)} were given for shard {index}, "
-                f"but the store holds {list(self.spec.features)}"
-            )
-        if (self.shard_folder(index) / shards.MARKER).exists():
-            raise PocketiqaError(f"shard {index} of {self.folder} is committed already: discard it before writing it")
-        # Read again: since this object was opened, another process may have begun another store in the folder.
-        if outputs.read_manifest(self.folder, KIND).spec != self.manifest.spec:
-            raise OutputConflictError(f"{self.folder} was started over by another process: run the command again")
+    def marked(self, index: int, files: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The same files and the marker of a shard of this store."""
+        return shards.with_marker(
+            files, index=index, rows=len(self.shard_rows(self._valid(index))), spec_digest=self._spec_digest
+        )
 
     def _valid(self, index: int) -> int:
-        if not 0 <= index < self.spec.shards:
-            raise PocketiqaError(f"shard {index} of {self.folder}: it has shards 0 to {self.spec.shards - 1}")
+        if not 0 <= index < self._shards:
+            raise PocketiqaError(f"shard {index} of {self.folder}: it has shards 0 to {self._shards - 1}")
         return index
 
     def finish(self) -> outputs.Manifest:
@@ -231,48 +237,54 @@ class LabelStore:
             PocketiqaError: shards are missing.
         """
         self._require_all()
-        self.manifest = outputs.read_manifest(self.folder, KIND)  # another process may have discarded a shard
+        self.manifest = outputs.read_manifest(self.folder, self.kind)  # another process may have discarded a shard
         counts: Counter[str] = Counter()
-        for index in range(self.spec.shards):
+        for index in range(self._shards):
             # Reading the statistics verifies the shard, so that a store is never finished with a corrupt one.
             counts.update(self.stats(index)["status"])
         content = {
             # The marker holds the digests of the other files, so its own digest stands for the whole shard.
-            "shards": [sha256_file(self.shard_folder(i) / shards.MARKER) for i in range(self.spec.shards)],
+            "shards": [sha256_file(self.shard_folder(i) / shards.MARKER) for i in range(self._shards)],
             "status": dict(sorted(counts.items())),
         }
-        self.manifest = outputs.finish(self.folder, content)
+        self.manifest = outputs.finish(self.folder, {**content, **self.summary()})
         return self.manifest
+
+    def summary(self) -> dict[str, Any]:
+        """What the manifest of the finished store says besides digests and statuses, as JSON values."""
+        return {}
 
     def _require_all(self) -> None:
         missing = self.missing()
         if missing:
             shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
             raise PocketiqaError(
-                f"{len(missing)} of {self.spec.shards} shards of {self.folder} are missing ({shown}): "
-                "run the same label command again, it goes on where it stopped"
+                f"{len(missing)} of {self._shards} shards of {self.folder} are missing ({shown}): "
+                f"run the same {self.command} command again, it goes on where it stopped"
             )
 
     def _require_complete(self) -> None:
         self._require_all()
         if not self.manifest.complete:
-            raise PocketiqaError(f"{self.folder} is not finished: run the same label command again to finish it")
+            raise PocketiqaError(
+                f"{self.folder} is not finished: run the same {self.command} command again to finish it"
+            )
 
     def fault(self, index: int) -> str:
         """Why a committed shard cannot be trusted (every byte is read); empty if it can."""
-        folder, spec = self.shard_folder(self._valid(index)), self.spec
+        folder = self.shard_folder(self._valid(index))
         reason = shards.find_fault(
             folder,
             index=index,
             spec_digest=self._spec_digest,
             rows=len(self.shard_rows(index)),
-            features=bool(spec.features),
+            files=self.file_names(),
         )
         if not reason and self.manifest.complete:
             # A shard may agree with its own marker and still not be the one that was finished, such as a copy from
             # another run.
             recorded = self.manifest.content.get("shards", [])
-            if len(recorded) != spec.shards or recorded[index] != sha256_file(folder / shards.MARKER):
+            if len(recorded) != self._shards or recorded[index] != sha256_file(folder / shards.MARKER):
                 reason = f"{shards.MARKER} does not match the manifest"
         if reason:
             self._trusted.discard(index)
@@ -283,7 +295,7 @@ class LabelStore:
     def verify(self) -> list[ShardFault]:
         """Read every committed shard and list those that are not as they were written; ``missing`` lists the others."""
         missing = set(self.missing())
-        reasons = ((i, self.fault(i)) for i in range(self.spec.shards) if i not in missing)
+        reasons = ((i, self.fault(i)) for i in range(self._shards) if i not in missing)
         return [ShardFault(index, reason) for index, reason in reasons if reason]
 
     def discard(self, index: int) -> None:
@@ -291,7 +303,7 @@ class LabelStore:
         folder = self.shard_folder(self._valid(index))
         self._trusted.discard(index)
         # First of all: no process may find a finished store that lacks a shard.
-        if outputs.read_manifest(self.folder, KIND).complete:
+        if outputs.read_manifest(self.folder, self.kind).complete:
             self.manifest = replace(self.manifest, complete=False, content={})
             outputs.write_manifest(self.folder, self.manifest)
         # The marker first: a removal that is interrupted leaves a missing shard, not a corrupt one.
@@ -308,13 +320,59 @@ class LabelStore:
             if reason:
                 raise IntegrityError(
                     f"shard {index} of {self.folder} was altered or corrupt ({reason}): "
-                    "run the same label command again, it relabels that shard"
+                    f"run the same {self.command} command again, it makes that shard anew"
                 )
         return folder
 
     def stats(self, index: int) -> dict[str, Any]:
         """``stats.json`` of a shard (see ``shards.shard_stats``)."""
         return read_json(self._trust(index) / shards.STATS, what="shard statistics")
+
+
+class LabelStore(ShardStore):
+    """Labels of one teacher for one pool."""
+
+    kind = KIND
+    command = "label"
+
+    def __init__(self, folder: Path, manifest: outputs.Manifest) -> None:
+        self.spec = StoreSpec.from_dict(manifest.spec)
+        super().__init__(folder, manifest)
+
+    @classmethod
+    def create(cls, folder: Path, spec: StoreSpec, *, pool_path: Path, overwrite: bool = False) -> "LabelStore":
+        """Start a store of labels, see ``claim``."""
+        return cls.claim(folder, spec.as_dict(), pool_path=pool_path, overwrite=overwrite)
+
+    def file_names(self) -> set[str]:
+        """Labels, statistics and, if they are stored, features."""
+        return {shards.LABELS, shards.STATS} | ({shards.FEATURES} if self.spec.features else set())
+
+    def write_shard(
+        self, index: int, labels: Sequence[PseudoLabel], features: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Commit a shard.
+
+        Args:
+            index: index of the shard.
+            labels: its rows, all of them, in the pool's order.
+            features: arrays [rows, ...], named as the spec says; stored as fp16, rows that are not ``ok`` as zeros.
+
+        Raises:
+            PocketiqaError: rows or features are not those of the shard, or it is there already.
+            OutputConflictError: another process writes it, or has started the store over.
+            StorageFullError: the disk is full; nothing of this shard is left.
+        """
+        rows = self.shard_rows(self._valid(index))
+        if len(labels) != len(rows):
+            raise PocketiqaError(f"shard {index} has {len(rows)} rows, but {len(labels)} labels were given")
+        if set(features or {}) != set(self.spec.features):
+            raise PocketiqaError(
+                f"features {sorted(features or {})} were given for shard {index}, "
+                f"but the store holds {list(self.spec.features)}"
+            )
+        files = shards.shard_files(labels, features or {}, index=index, spec_digest=self._spec_digest)
+        self.commit(index, files)
 
     def shard_labels(self, index: int) -> pa.Table:
         """Labels of one committed shard, verified."""
@@ -328,7 +386,7 @@ class LabelStore:
             IntegrityError: a shard was altered.
         """
         self._require_complete()
-        return pa.concat_tables(self.shard_labels(index) for index in range(self.spec.shards))
+        return pa.concat_tables(self.shard_labels(index) for index in range(self._shards))
 
     def shard_features(self, index: int) -> dict[str, np.ndarray]:
         """Features of one shard, verified: name to fp16 [rows of the shard, ...]; zeros where a row is not ``ok``.

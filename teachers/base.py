@@ -1,6 +1,6 @@
 """The interface of a teacher: anything that scores images on a declared scale."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,6 +77,37 @@ class Teacher(Protocol):
         ...
 
 
+@runtime_checkable
+class RegionTeacher(Protocol):
+    """A teacher that scores regions of an image; it may be a ``Teacher`` of whole images, too.
+
+    Its answer for a region is any object with ``quality`` in [0, 1] and, as far as it gives them, the other values of
+    ``pseudo_labels.regions.store.RegionLabel``: importance, type, severity, spreads, status, reason.
+    """
+
+    @property
+    def stamp(self) -> TeacherStamp: ...  # noqa: D102
+
+    def score_regions(self, image: np.ndarray, masks: Iterable[np.ndarray]) -> Sequence[Any]:
+        """Score the regions of one image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            masks: one bool [H, W] a region, with at least one pixel; made one by one as they are read.
+
+        Returns:
+            One answer for each mask, in their order.
+
+        Raises:
+            PocketiqaError: this image cannot be scored; its regions become rows with this reason.
+        """
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """Move the model; returns itself."""
+        ...
+
+
 TeacherBuilder = Callable[..., Teacher]
 """Name and options -> teacher, as ``registry.build_teacher``; handed to teachers that are made of other teachers."""
 
@@ -93,17 +124,18 @@ def shapes(item: Item) -> tuple[Any, ...]:
     return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
 
 
-def check_teacher(teacher: Any, name: str) -> Teacher:
-    """The same object, if it can be used as a teacher.
+def check_teacher(teacher: Any, name: str) -> Any:
+    """The same object, if it can be used as a teacher of whole images or, with ``score_regions``, of regions.
 
     Raises:
         PocketiqaError: it lacks a member; the message names it.
     """
-    needed = ("stamp", "needs_reference", "feature_names", "preprocess", "to")
+    regions_only = hasattr(teacher, "score_regions") and not callable(teacher)
+    needed = ("stamp", "to") if regions_only else ("stamp", "needs_reference", "feature_names", "preprocess", "to")
     missing = [attribute for attribute in needed if not hasattr(teacher, attribute)]
     # A runtime protocol only checks that members are there. What they give is checked with each batch, see
     # ``check_output``.
-    if missing or not isinstance(teacher, Teacher):
+    if missing or not isinstance(teacher, RegionTeacher if regions_only else Teacher):
         missing += [] if callable(teacher) else ["__call__"]
         raise PocketiqaError(
             f"teacher {name!r}: its builder returned {type(teacher).__name__} without {', '.join(missing)}; "

@@ -22,7 +22,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.store import KIND, LabelStore, StoreSpec
+from pseudo_labels.store import KIND, LabelStore, ShardStore, StoreSpec
 from teachers.base import Teacher
 from teachers.batched import Predictor, Warn
 from teachers.fitted_folder import read_seen
@@ -34,19 +34,21 @@ from teachers.registry import build_teacher
 class FailureLimit:
     """Good images that got no label though one was wanted: how many are too many, and which shards to try again."""
 
+    what = "images"
+
     def __init__(self, pool: Pool, limit: float):
         self._good = [status == Status.OK for status in (ref.status for ref in pool)]
         self._limit = limit
 
-    def _failures(self, store: LabelStore, index: int) -> tuple[int, list[str]]:
-        """Number of good images in a shard, and status and reason of those without label."""
+    def failures(self, store: Any, index: int) -> tuple[int, list[str]]:
+        """Number of good images in a shard of a label store, and status and reason of those without label."""
         table = store.shard_labels(index)
         rows = zip(store.shard_rows(index), table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
         # Rows of ``unseen`` are left out on request: neither a failure nor an image that wanted a label.
         good = [(status, reason) for row, status, reason in rows if self._good[row] and status != Status.SEEN]
         return len(good), [f"{status}: {reason}" for status, reason in good if status != Status.OK]
 
-    def of_shard(self, store: LabelStore, index: int) -> str:
+    def of_shard(self, store: ShardStore, index: int) -> str:
         """Why a valid shard of an unfinished store is to be tried again.
 
         If too many images of the pool failed, then too many of at least one shard did: those are worth another try,
@@ -55,20 +57,20 @@ class FailureLimit:
         # It passed ``check`` with the limit of that time. A lower limit today does not undo finished work.
         if store.manifest.complete:
             return ""
-        good, failures = self._failures(store, index)
-        return f"{len(failures)} of its {good} images had failed" if len(failures) > self._limit * good else ""
+        good, failures = self.failures(store, index)
+        return f"{len(failures)} of its {good} {self.what} had failed" if len(failures) > self._limit * good else ""
 
-    def check(self, store: LabelStore) -> None:
+    def check(self, store: ShardStore) -> None:
         """Refuse to finish a store in which too many failed."""
         good, failures = 0, Counter[str]()
-        for index in range(store.spec.shards):
-            more, reasons = self._failures(store, index)
+        for index in range(store.shard_count):
+            more, reasons = self.failures(store, index)
             good += more
             failures.update(reasons)
         if failures.total() > self._limit * good:
             worst = failures.most_common(1)[0][0]
             raise PocketiqaError(
-                f"{failures.total()} of {good} images got no label, more than the limit of {self._limit:.0%} "
+                f"{failures.total()} of {good} {self.what} got no label, more than the limit of {self._limit:.0%} "
                 f"(most often: {worst}); the others are kept: mend the cause and run the same command again, "
                 "or raise the limit"
             )
@@ -207,9 +209,9 @@ def label_pool(
             f"the pool {pool.folder} is not the one that {store.folder} was made for: choose another --out"
         )
     mine = range(rank, store.spec.shards, world)
-    pending = _pending(store, mine, retry or (lambda _store, _index: ""), warn or _silent)
+    pending = pending_shards(store, mine, retry or (lambda _store, _index: ""), warn or _silent)
     rows_of = {index: len(store.shard_rows(index)) for index in mine}
-    count = _Count(sum(rows_of.values()), progress)
+    count = RowCount(sum(rows_of.values()), progress)
     # What earlier runs did counts as done at once, so that a resumed run shows where it is.
     count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
     predictor = Predictor(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
@@ -233,6 +235,10 @@ def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int
     for name, value in (("batch size", batch_size), ("number of decode workers", decode_workers)):
         if value < 1:
             raise PocketiqaError(f"a {name} of {value}: at least 1 is needed")
+    if not callable(teacher):
+        raise PocketiqaError(
+            f"teacher {teacher.stamp.name!r} labels regions, not whole images: use pocketiqa label-regions"
+        )
     if features and not teacher.feature_names:
         raise PocketiqaError(f"teacher {teacher.stamp.name!r} has no feature maps: label without --features")
     if teacher.needs_reference and not any(ref.ref_id for ref in pool):
@@ -275,7 +281,14 @@ def _claim(out: Path, spec: StoreSpec, pool: Pool, launch: Launch, overwrite: bo
     return store
 
 
-def _pending(store: LabelStore, mine: range, retry: Callable[[LabelStore, int], str], warn: Warn) -> list[int]:
+def pending_shards(store: ShardStore, mine: range, retry: Callable[[Any, int], str], warn: Warn) -> list[int]:
+    """Which shards of a rank are to be labelled: those that are missing, corrupt or worth another try.
+
+    The last two are discarded.
+
+    Raises:
+        OutputConflictError: another process works on one of them.
+    """
     missing = set(store.missing())
     for index in mine:
         if index in missing:
@@ -294,11 +307,14 @@ def _refs(pool: Pool, store: LabelStore, index: int) -> Iterator[ImageRef]:
     return (pool[row] for row in store.shard_rows(index))
 
 
-class _Count:
+class RowCount:
+    """Rows done, of a known total; each step is told to the one who waits."""
+
     def __init__(self, total: int, progress: Progress | None):
         self._done, self._total, self._progress = 0, total, progress
 
     def step(self, rows: int) -> None:
+        """So many rows more are done."""
         self._done += rows
         if self._progress:
             self._progress(self._done, self._total)

@@ -66,9 +66,9 @@ class Preparer:
         if ref.id in self._seen or ref.ref_id in self._seen:
             return Prepared(ref, None, Status.SEEN, "the teacher was fitted to this image, or to its original")
         try:
-            image = self._pool.load(ref, self._limits)
-            reference = crop.cut(self._reference(ref, image)) if self._teacher.needs_reference else None
-            return Prepared(ref, self._teacher.preprocess(crop.cut(image), reference))
+            image, reference = self.load(ref)
+            cut = None if reference is None else crop.cut(reference)
+            return Prepared(ref, self._teacher.preprocess(crop.cut(image), cut))
         except ImageError as error:
             return Prepared(ref, None, error.status, error.reason)
         except PocketiqaError as error:
@@ -76,6 +76,15 @@ class Preparer:
         # One image that is too large becomes a row with a reason, like a corrupt file. The others are still labelled.
         except MemoryError:
             return Prepared(ref, None, Status.FAILED, "out of memory while decoding")
+
+    def load(self, ref: ImageRef) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels of a row, and of its reference if the teacher needs one; uint8 [H, W, 3].
+
+        Raises:
+            ImageError: one of them cannot be used.
+        """
+        image = self._pool.load(ref, self._limits)
+        return image, self._reference(ref, image) if self._teacher.needs_reference else None
 
     def _reference(self, ref: ImageRef, image: np.ndarray) -> np.ndarray:
         if not ref.ref_id:

@@ -34,6 +34,7 @@ BORDER = {
     "distill/commands/doctor.py",
     "distill/commands/models.py",
     "distill/commands/options.py",  # what a shell completes
+    "distill/commands/regions.py",
     "distill/evaluation/predictions.py",  # an exported student is evaluated without torch
     "distill/evaluation/targets.py",
     "distill/leakage/extractor.py",

@@ -85,6 +85,13 @@ def distort(
         ),
     ] = None,
     max_side: Annotated[int | None, typer.Option(help="Shrink the clean images to this longer side first.")] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(help="Folder of regions of the pool: each copy is distorted inside one of them only."),
+    ] = None,
+    feather_px: Annotated[
+        float, typer.Option(help="With --regions: pixels inside the edge along which the distortion grows.")
+    ] = 0.0,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     preview: Annotated[bool, typer.Option("--preview", help="Only draw a contact sheet of all distortions.")] = False,
     overwrite: Overwrite = False,
@@ -93,6 +100,7 @@ def distort(
     from distill.terminal.summaries import pool_summary
     from pseudo_labels.distort import build_synthetic_pool
     from pseudo_labels.pool import Pool
+    from pseudo_labels.regions.store import RegionSet
 
     if preview:
         console.out.print(f"contact sheet: {_draw_contact_sheet(pool, out, overwrite)}", markup=False)
@@ -107,6 +115,8 @@ def distort(
             names=names,
             seed=seed,
             max_side=max_side,
+            regions=None if regions is None else RegionSet.open(regions),
+            feather_px=feather_px,
             workers=workers,
             overwrite=overwrite,
             progress=report,

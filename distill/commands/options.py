@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 
 # Commands in the order of the work.
 _ORDER = (
-    *("score", "run", "pool", "distort", "fit-teacher", "label", "fuse", "audit", "distill", "export", "evaluate"),
+    *("score", "run", "pool", "regions", "distort", "fit-teacher", "label", "label-regions", "fuse", "audit"),
+    *("distill", "export", "evaluate"),
     *("overlap", "stress", "compare", "study", "doctor"),
 )
 

@@ -10,6 +10,7 @@ from distill.terminal.console import shown
 if TYPE_CHECKING:  # the words for a pool need no torch
     from pseudo_labels.audit.store import AuditReport
     from pseudo_labels.pool import Pool
+    from pseudo_labels.regions.store import RegionLabelStore, RegionSet
     from pseudo_labels.store import LabelStore
     from students.export import ExportReport
 
@@ -48,6 +49,28 @@ def store_summary(store: "LabelStore") -> str:
         f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}" if len(scores) else "no scores"
     )
     return f"{store.folder}: {store_line(store)}\n  {spread}"
+
+
+def regions_summary(regions: "RegionSet") -> str:
+    """A region manifest in a few lines, with an example of each refusal."""
+    content = regions.manifest.content
+    rejected = {row.status: row.reason for row in regions.rows() if row.status != "ok"}
+    lines = [
+        f"{regions.folder}: {content['regions']} regions of {content['images']} images ({_counts(content['status'])}), "
+        f"from {regions.manifest.spec['source']}"
+    ]
+    return "\n".join(lines + [f"  {status}, such as: {reason}" for status, reason in sorted(rejected.items())])
+
+
+def region_labels_summary(store: "RegionLabelStore") -> str:
+    """A store of region labels in a few lines."""
+    lines = [f"{store.folder}: {_counts(store.manifest.content['status'])} by {store.teacher['name']}"]
+    rows = [row for row in store.rows() if row.status == "ok"]
+    for name in ("quality", "importance", "severity"):
+        values = [value for row in rows if (value := getattr(row, name)) == value]  # NaN where there is none
+        if values:
+            lines.append(f"  {name} {min(values):.3f} to {max(values):.3f}, mean {sum(values) / len(values):.3f}")
+    return "\n".join(lines)
 
 
 def evaluation_line(result: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -25,6 +25,7 @@ from pseudo_labels.files import digest_of, sha256_bytes, staged_folder
 from pseudo_labels.images import ImageError, decode, read_bytes
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status, id_of
+from pseudo_labels.regions import masks
 
 _STRATA = 5
 # Two decimals name a file; levels closer than that look the same.
@@ -32,6 +33,62 @@ _DECIMALS = 2
 
 
 Distortion = tuple[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionMask:
+    """Where a copy is distorted.
+
+    Attributes:
+        region: id of the region.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        counts: run lengths of the mask.
+    """
+
+    region: str
+    height: int
+    width: int
+    counts: str
+
+    def blended(self, clean: np.ndarray, distorted: np.ndarray, feather_px: float) -> np.ndarray:
+        """The clean image with the distorted pixels inside the mask.
+
+        Args:
+            clean: uint8 [H, W, 3].
+            distorted: of the same shape.
+            feather_px: width of the edge inside the mask along which the distortion grows to its full strength, in
+                pixels; 0 has no such edge. Outside the mask every pixel stays as it is.
+
+        Raises:
+            PocketiqaError: the image has another size than the mask.
+        """
+        if clean.shape[:2] != (self.height, self.width):
+            raise masks.RegionError(
+                Status.CORRUPT,
+                f"region {self.region} is of {self.width}x{self.height}, but the image {clean.shape[1]}x"
+                f"{clean.shape[0]}",
+            )
+        mask = masks.decode(self.counts, self.height, self.width)
+        if not feather_px:
+            return np.where(mask[..., None], distorted, clean)
+        # Distance to the nearest pixel outside; the edge of the image is no edge of the region.
+        from scipy.ndimage import distance_transform_edt
+
+        distance = np.asarray(distance_transform_edt(mask)) if not mask.all() else np.full(mask.shape, np.inf)
+        weight = np.clip(distance / feather_px, 0, 1)[..., None]
+        return np.floor(clean + weight * (distorted.astype(np.float64) - clean) + 0.5).astype(np.uint8)
+
+
+def deal_regions(image_id: str, regions: Sequence[RegionMask], copies: int, seed: int) -> list[RegionMask]:
+    """The region of each copy of an image: shuffled by seed and id, each again only when all had their turn."""
+    rng = generator("regions", seed, image_id)
+    dealt: list[RegionMask] = []
+    # In the order of their ids, so that the order of a manifest has no influence.
+    sorted_regions = sorted(regions, key=lambda region: region.region)
+    while len(dealt) < copies:
+        dealt += [sorted_regions[index] for index in rng.permutation(len(sorted_regions))]
+    return dealt[:copies]
 
 
 def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: int) -> dict[str, list[Distortion]]:
@@ -92,7 +149,22 @@ _LONGEST_NAME = 60  # characters: file systems allow 255 bytes
 # PNG level 1 takes a third of the time of the usual level 6, for files a tenth larger.
 _PNG_LEVEL = 1
 
-Task = tuple[ImageRef, list[Distortion]]
+
+@dataclass(frozen=True)
+class Task:
+    """A clean image and what its copies are.
+
+    Attributes:
+        ref: the clean image.
+        distortions: name and level of each copy.
+        regions: region of each copy; empty if the whole image is distorted.
+        fault: why no copy can be made; empty if nothing is wrong.
+    """
+
+    ref: ImageRef
+    distortions: list[Distortion]
+    regions: list[RegionMask] = field(default_factory=list)
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,16 +176,18 @@ class Maker:
         out: folder of the synthetic pool.
         seed: seed of its randomness.
         max_side: see ``shrunk_size``.
+        feather_px: see ``RegionMask.blended``.
     """
 
     pool: Pool
     out: Path
     seed: int
     max_side: int | None
+    feather_px: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker opens the pool for itself; its table is not sent.
-        return _reopen, (self.pool.folder, self.out, self.seed, self.max_side)
+        return _reopen, (self.pool.folder, self.out, self.seed, self.max_side, self.feather_px)
 
     def make(self, task: Task) -> list[ImageRef]:
         """Rows of a clean image and its copies; the files are there afterwards, made now or by an earlier run.
@@ -121,63 +195,79 @@ class Maker:
         Raises:
             StorageFullError: the disk is full.
         """
-        ref, distortions = task
-        rows = self._found(ref, distortions)
+        if task.fault:
+            return self._without_region(task)
+        rows = self._found(task)
         if rows is not None:
             return rows
         try:
-            clean = shrink(self.pool.load(ref), self.max_side)
+            clean = shrink(self.pool.load(task.ref), self.max_side)
         except ImageError as error:
-            return self._bad(ref, distortions, error)
-        return self._made(ref, distortions, clean)
+            return self._bad(task, error)
+        return self._made(task, clean)
 
-    def _found(self, ref: ImageRef, distortions: Sequence[Distortion]) -> list[ImageRef] | None:
+    def _found(self, task: Task) -> list[ImageRef] | None:
         """Rows from the files of an earlier run; None if they are not all there and readable."""
+        ref = task.ref
         folder = self.out / IMAGES / ref.id
         if not folder.is_dir():
             return None
         try:
-            encoded = [(name, read_bytes(folder / name)) for name in self._files(ref, distortions)]
+            encoded = [(name, read_bytes(folder / name)) for name in self._files(task)]
             # Decoded, because a row has the hash of the pixels: what cannot be decoded is made again.
             rows = [_row(data, decode(data), _uri(ref, name)) for name, data in encoded]
         except ImageError:
             return None
-        return self._linked(ref, distortions, rows)
+        return self._linked(task, rows)
 
-    def _made(self, ref: ImageRef, distortions: Sequence[Distortion], clean: np.ndarray) -> list[ImageRef]:
-        rows = []
+    def _made(self, task: Task, clean: np.ndarray) -> list[ImageRef]:
+        ref, rows = task.ref, []
         with staged_folder(self.out / IMAGES / ref.id) as staged:
-            for name, distortion in self._files(ref, distortions).items():
-                rgb = clean if distortion is None else distort(clean, *distortion, seed=self.seed, image_id=ref.id)
+            for name, number in self._files(task).items():
+                rgb = clean if number is None else self._copy(task, number, clean)
                 data = _png(rgb)
                 (staged / name).write_bytes(data)
                 rows.append(_row(data, rgb, _uri(ref, name)))
-        return self._linked(ref, distortions, rows)
+        return self._linked(task, rows)
 
-    def _files(self, ref: ImageRef, distortions: Sequence[Distortion]) -> dict[str, Distortion | None]:
-        """What each file holds; None is the reference."""
-        copies = {_file_name(distortion): distortion for distortion in distortions}
-        return {_reference_name(ref, copies): None, **copies} if self._is_shrunk(ref) else {**copies}
+    def _copy(self, task: Task, number: int, clean: np.ndarray) -> np.ndarray:
+        rgb = distort(clean, *task.distortions[number], seed=self.seed, image_id=task.ref.id)
+        return task.regions[number].blended(clean, rgb, self.feather_px) if task.regions else rgb
+
+    def _files(self, task: Task) -> dict[str, int | None]:
+        """What each file holds: the number of a copy; None is the reference."""
+        copies = {name: number for number, name in enumerate(_file_names(task))}
+        return {_reference_name(task.ref, copies): None, **copies} if self._is_shrunk(task.ref) else {**copies}
 
     def _is_shrunk(self, ref: ImageRef) -> bool:
         return shrunk_size(ref.width, ref.height, self.max_side) != (ref.width, ref.height)
 
-    def _linked(self, ref: ImageRef, distortions: Sequence[Distortion], rows: list[ImageRef]) -> list[ImageRef]:
-        """Bare rows of files, given their group, reference, distortion and level."""
+    def _linked(self, task: Task, rows: list[ImageRef]) -> list[ImageRef]:
+        """Bare rows of files, given their group, reference, distortion, level and region."""
+        ref = task.ref
         reference, copies = (rows[0], rows[1:]) if self._is_shrunk(ref) else (self._moved(ref), rows)
         linked = [
-            replace(row, group=ref.group, ref_id=reference.id, distortion=name, level=level)
-            for row, (name, level) in zip(copies, distortions, strict=True)
+            replace(row, group=ref.group, ref_id=reference.id, distortion=name, level=level, region=region)
+            for row, (name, level), region in zip(copies, task.distortions, _region_ids(task), strict=True)
         ]
         return [replace(reference, group=ref.group), *linked]
 
-    def _bad(self, ref: ImageRef, distortions: Sequence[Distortion], error: ImageError) -> list[ImageRef]:
+    def _bad(self, task: Task, error: ImageError) -> list[ImageRef]:
         reason = f"not made, its reference is {error.status.value}: {error.reason}"
-        rows = [replace(self._moved(ref), status=error.status, reason=error.reason)]
-        for distortion in distortions:
-            uri = _uri(ref, _file_name(distortion))
-            bare = ImageRef(id_of(sha256_bytes(uri.encode())), uri, status=Status.NO_REFERENCE, reason=reason)
-            rows.append(replace(bare, group=ref.group, ref_id=ref.id, distortion=distortion[0], level=distortion[1]))
+        clean = replace(self._moved(task.ref), status=error.status, reason=error.reason)
+        return [clean, *self._not_made(task, Status.NO_REFERENCE, reason)]
+
+    def _without_region(self, task: Task) -> list[ImageRef]:
+        return [self._moved(task.ref), *self._not_made(task, Status.DROPPED, f"not made: {task.fault}")]
+
+    def _not_made(self, task: Task, status: Status, reason: str) -> list[ImageRef]:
+        ref, rows = task.ref, []
+        for file_name, (name, level), region in zip(
+            _file_names(task), task.distortions, _region_ids(task), strict=True
+        ):
+            uri = _uri(ref, file_name)
+            bare = ImageRef(id_of(sha256_bytes(uri.encode())), uri, status=status, reason=reason, region=region)
+            rows.append(replace(bare, group=ref.group, ref_id=ref.id, distortion=name, level=level))
         return rows
 
     def _moved(self, ref: ImageRef) -> ImageRef:
@@ -186,12 +276,19 @@ class Maker:
         return ref if path is None else replace(ref, uri=addresses.of_path(path))
 
 
-def _reopen(folder: Path, out: Path, seed: int, max_side: int | None) -> Maker:
-    return Maker(Pool.open(folder), out, seed, max_side)
+def _reopen(folder: Path, out: Path, seed: int, max_side: int | None, feather_px: float) -> Maker:
+    return Maker(Pool.open(folder), out, seed, max_side, feather_px)
 
 
-def _file_name(distortion: Distortion) -> str:
-    return f"{distortion[0]}-{distortion[1]:.2f}.png"
+def _region_ids(task: Task) -> list[str]:
+    return [region.region for region in task.regions] or [""] * len(task.distortions)
+
+
+def _file_names(task: Task) -> list[str]:
+    return [
+        f"{name}-{level:.2f}{'-' * bool(region)}{region}.png"
+        for (name, level), region in zip(task.distortions, _region_ids(task), strict=True)
+    ]
 
 
 def _reference_name(ref: ImageRef, taken: Collection[str]) -> str:

@@ -2,23 +2,26 @@
 
     OUT/images/<id of the clean image>/<name of its file>.png    only where max_side shrank it
     OUT/images/<id of the clean image>/<distortion>-<level>.png
+    OUT/images/<id of the clean image>/<distortion>-<level>-<id of the region>.png    with regions
 
 The folder of one clean image exists whole or not at all (see ``maker``); it is the unit of resuming.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pseudo_labels.distort.catalogue import MIN_SIDE_PX, VERSION, select
-from pseudo_labels.distort.maker import IMAGES, Maker, Task, plan
+from pseudo_labels.distort.maker import IMAGES, Distortion, Maker, RegionMask, Task, deal_regions, plan
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import remove_leftovers
 from pseudo_labels.outputs import exclusively
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.regions.store import RegionSet
 
 
 def build_synthetic_pool(
@@ -29,6 +32,8 @@ def build_synthetic_pool(
     names: Sequence[str] | None = None,
     seed: int = 0,
     max_side: int | None = None,
+    regions: RegionSet | None = None,
+    feather_px: float = 0.0,
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -46,6 +51,9 @@ def build_synthetic_pool(
         names: distortions and groups, see ``catalogue.select``; None means the 25 of KADID-10k.
         seed: seed of distortions, levels and noise.
         max_side: shrink references until neither side exceeds it (but no side falls below 64 pixels); at least 64.
+        regions: finished manifest of regions of the same pool; each copy is then distorted in one region only, and its
+            row names it. A copy of an image without regions is a row that says so.
+        feather_px: see ``maker.RegionMask.blended``; needs ``regions``.
         workers: processes. They are started afresh, so a script needs the usual ``if __name__ == "__main__"``.
         overwrite: replace an earlier pool that was made differently.
         progress: called with distorted copies done and in total.
@@ -58,12 +66,13 @@ def build_synthetic_pool(
     out = Path(out)
     chosen = select(names)
     _check_arguments(per_image, seed, max_side, workers)
+    _check_regions(pool, regions, feather_px, max_side)
     originals = [ref for ref in pool.ok() if not ref.ref_id]
     if not originals:
         raise PocketiqaError(f"the pool {pool.folder} holds no clean image: give one that `pocketiqa pool` made")
     distortions = plan([ref.id for ref in originals], chosen, per_image, seed)
-    tasks = [(ref, distortions[ref.id]) for ref in originals]
-    spec = {
+    tasks = [_task(ref, distortions[ref.id], regions, seed) for ref in originals]
+    spec: dict[str, Any] = {
         "clean_pool": pool.digest,
         "distortions": list(chosen),
         "catalogue_version": VERSION,
@@ -71,10 +80,41 @@ def build_synthetic_pool(
         "seed": seed,
         "max_side": max_side,
     }
+    if regions is not None:
+        spec |= {"regions": regions.digest, "feather_px": float(feather_px)}
     # A generator: nothing is made before ``write_pool`` has claimed the folder, or removed an earlier pool from it.
-    rows = _make_all(Maker(pool, out, seed, max_side), tasks, workers, progress)
+    rows = _make_all(Maker(pool, out, seed, max_side, float(feather_px)), tasks, workers, progress)
     notes = {"clean_pool": str(pool.folder)}
-    return write_pool(out, _mark_copies(rows), spec=spec, notes=notes, overwrite=overwrite)
+    with_regions = regions is not None
+    return write_pool(out, _mark_copies(rows), spec=spec, notes=notes, regions=with_regions, overwrite=overwrite)
+
+
+def _check_regions(pool: Pool, regions: RegionSet | None, feather_px: float, max_side: int | None) -> None:
+    if not (math.isfinite(feather_px) and feather_px >= 0):
+        raise PocketiqaError(f"feather_px is {feather_px}, but must be a number of pixels, at least 0")
+    if regions is None:
+        if feather_px:
+            raise PocketiqaError(f"feather_px is {feather_px}, but there are no regions: name them with --regions")
+        return
+    if max_side is not None:
+        raise PocketiqaError(
+            f"max_side {max_side} would not fit the masks of {regions.folder}: shrink the photographs first, and make "
+            "the pool and its regions from those"
+        )
+    if regions.manifest.spec["pool"] != pool.digest:
+        raise PocketiqaError(
+            f"the regions in {regions.folder} are not those of the pool {pool.folder}: make them with "
+            f"pocketiqa regions {pool.folder}"
+        )
+
+
+def _task(ref: ImageRef, distortions: list[Distortion], regions: RegionSet | None, seed: int) -> Task:
+    if regions is None:
+        return Task(ref, distortions)
+    own = [RegionMask(one.region, one.height, one.width, one.counts) for one in regions.regions_of(ref.id)]
+    if not own:
+        return Task(ref, distortions, fault="the clean image has no region")
+    return Task(ref, distortions, deal_regions(ref.id, own, len(distortions), seed))
 
 
 def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: int) -> None:
@@ -88,16 +128,16 @@ def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: i
 
 
 def _make_all(maker: Maker, tasks: Sequence[Task], workers: int, progress: Progress | None) -> Iterator[ImageRef]:
-    total, done = sum(len(distortions) for _, distortions in tasks), 0
+    total, done = sum(len(task.distortions) for task in tasks), 0
     # ``write_pool``, which takes the rows, holds the folder by now.
     with exclusively(maker.out):
         remove_leftovers(maker.out / IMAGES, alone=True)
         # One worker is this process: starting another would only cost time.
-        for (_, distortions), rows in zip(
+        for task, rows in zip(
             tasks, in_order(maker.make, tasks, workers if workers > 1 else 0, processes=True), strict=True
         ):
             yield from rows
-            done += len(distortions)
+            done += len(task.distortions)
             if progress:
                 progress(done, total)
 

@@ -474,3 +474,19 @@ def test_what_a_pool_accepted_is_loaded_from_it(tmp_path: Path) -> None:
     assert pool.load(pool[0]).shape == (32, 40, 3)
     with pytest.raises(ImageError, match="below the limit of 64"):
         pool.load(pool[0], DecodeLimits())
+
+
+def test_a_pool_without_regions_is_the_file_that_it_always_was(tmp_path: Path):
+    """Digests as the version before regions wrote them; the Parquet file holds the name of its writer."""
+    clean = ImageRef("a" * 24, "a.png", "a" * 64, "0" * 16, 10, 80, 90, group="a" * 24)
+    copy = ImageRef(
+        "b" * 24, "b.png", "b" * 64, "1" * 16, 11, 80, 90, group="a" * 24, ref_id="a" * 24, distortion="jpeg", level=2.5
+    )
+    plain = write_pool(tmp_path / "plain", [clean, copy], spec={"made": "by hand"})
+    assert plain.digest == "c0f4c502ba9bca7985b74b561e834ccfe2e574f564aa38608e49868fe321184c"
+    assert "region" not in pq.read_schema(tmp_path / "plain" / "pool.parquet").names
+    regional = [clean, replace(copy, region="r")]
+    pool = write_pool(tmp_path / "regional", regional, spec={"made": "by hand"}, regions=True)
+    assert list(Pool.open(pool.folder)) == regional
+    other = write_pool(tmp_path / "other", [clean, replace(copy, region="s")], spec={"made": "by hand"}, regions=True)
+    assert len({pool.digest, other.digest, plain.digest}) == 3

@@ -10,7 +10,10 @@ from safetensors.numpy import load_file
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import PseudoLabel, Status
+from pseudo_labels.shards import FEATURES as FEATURES_FILE
+from pseudo_labels.shards import LABELS as LABELS_FILE
 from pseudo_labels.shards import (
+    STATS,
     find_fault,
     labels_table,
     read_features,
@@ -34,7 +37,8 @@ def written(folder: Path) -> Path:
 
 
 def fault(folder: Path, *, index: int = 4, spec: str = "spec", rows: int = 3, features: bool = True) -> str:
-    return find_fault(folder, index=index, spec_digest=spec, rows=rows, features=features)
+    files = {LABELS_FILE, STATS, FEATURES_FILE} if features else {LABELS_FILE, STATS}
+    return find_fault(folder, index=index, spec_digest=spec, rows=rows, files=files)
 
 
 def test_a_shard_is_named_by_five_digits():

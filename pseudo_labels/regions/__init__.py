@@ -1,0 +1,1 @@
+"""Regions of the images of a pool: masks, where they come from, the manifest of a pool, and labels of regions."""

@@ -1,0 +1,312 @@
+"""Masks: run lengths in COCO's form, checked before they are decoded, boxes, and what lies under the cells of a map.
+
+A mask is bool [H, W]. Stored, it is the text of COCO's compressed run lengths (down the columns, beginning with the
+pixels outside) for an image of the same height and width. ``pycocotools`` encodes and compares masks. Run lengths from
+elsewhere are read and added up here first, because its C code believes them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.records import Status
+
+MOST_PIXELS = 1 << 30
+"""Masks of more pixels are refused before anything is decoded."""
+
+# Of one number of COCO's code: 35 bits, more than any mask needs, and so few that no sum exceeds 64 bits.
+_MOST_LETTERS = 7
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels, within the image, width and height at least 1."""
+
+
+class RegionError(PocketiqaError):
+    """A region that cannot be used: ``status`` for programs, ``reason`` for persons."""
+
+    def __init__(self, status: Status, reason: str):
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def _coco() -> Any:
+    """``pycocotools``, imported when it is needed: the runtime pools masks without it."""
+    try:
+        from pycocotools import mask
+    except ModuleNotFoundError as error:
+        raise PocketiqaError("masks are stored with pycocotools: pip install 'pocketiqa[train]'") from error
+    return mask
+
+
+def encode(mask: np.ndarray) -> str:
+    """Compressed run lengths of a mask.
+
+    Args:
+        mask: bool or integers [H, W]; not 0 is inside.
+
+    Raises:
+        PocketiqaError: it is no array of two axes, or has no pixels.
+    """
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or not mask.size:
+        shape = getattr(mask, "shape", type(mask).__name__)
+        raise PocketiqaError(f"a mask is {shape}, but an array [H, W] with pixels is needed")
+    # Columns first, as pycocotools reads memory; a transposed view would be read as another mask.
+    return _coco().encode(np.asfortranarray(mask != 0, dtype=np.uint8))["counts"].decode("ascii")
+
+
+def runs_of(counts: str | bytes) -> np.ndarray:
+    """Run lengths of COCO's compressed text, int64, the first of them outside the mask.
+
+    Raises:
+        RegionError: CORRUPT; the text ends within a number, holds foreign letters or a negative run.
+    """
+    data = counts.encode("ascii", "replace") if isinstance(counts, str) else bytes(counts)
+    letters = np.frombuffer(data, np.uint8).astype(np.int64) - 48
+    if ((letters < 0) | (letters > 63)).any():
+        raise RegionError(Status.CORRUPT, "the run lengths hold letters that COCO's code does not have")
+    if not len(letters):
+        return np.zeros(0, np.int64)
+    # Five bits a letter, the lowest first; a sixth says that more letters follow.
+    last = letters & 0x20 == 0
+    if not last[-1]:
+        raise RegionError(Status.CORRUPT, "the run lengths end within a number")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MOST_LETTERS:
+        raise RegionError(Status.CORRUPT, f"a run length has {lengths.max()} letters: at most {_MOST_LETTERS} are read")
+    position = np.arange(len(letters)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((letters & 0x1F) << (5 * position), starts)
+    runs -= np.where(letters[ends] & 0x10, 1 << (5 * lengths), 0)
+    # From the fourth run on, the difference to the run before last is written.
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    if (runs < 0).any():
+        wrong = int(np.argmax(runs < 0))
+        raise RegionError(Status.CORRUPT, f"run {wrong} has the negative length {runs[wrong]}")
+    return runs
+
+
+def check_counts(counts: str | bytes, height: int, width: int) -> int:
+    """Area in pixels of run lengths that are right for an image of this size.
+
+    Raises:
+        RegionError: CORRUPT; the runs are no code, or cover more or fewer pixels than the image has.
+    """
+    return int(_checked_runs(counts, height, width)[1::2].sum())
+
+
+def _checked_runs(counts: str | bytes, height: int, width: int) -> np.ndarray:
+    if not 0 < height * width <= MOST_PIXELS:
+        raise RegionError(Status.CORRUPT, f"a mask of {width}x{height} pixels: at most {MOST_PIXELS} are read")
+    runs = runs_of(counts)
+    # In Python's numbers: the sum of corrupt runs may exceed 64 bits.
+    total = sum(runs.tolist())
+    if total != height * width:
+        raise RegionError(
+            Status.CORRUPT, f"the run lengths cover {total} pixels, but {width}x{height} are {height * width}"
+        )
+    return runs
+
+
+def decode(counts: str | bytes, height: int, width: int) -> np.ndarray:
+    """Mask of checked run lengths, bool [height, width].
+
+    Raises:
+        RegionError: CORRUPT, see ``check_counts``.
+    """
+    runs = _checked_runs(counts, height, width)
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(inside, runs).reshape(width, height).T)
+
+
+def from_coco(value: Any, height: int, width: int) -> str:
+    """Run lengths of a segmentation in any of COCO's forms, for an image of this size.
+
+    Args:
+        value: ``{"size": [H, W], "counts": text or list}``, a polygon or a list of them (``[x1, y1, x2, y2, ...]``,
+            three points or more), or the text of compressed run lengths alone.
+        height: of the image, pixels.
+        width: of the image, pixels.
+
+    Raises:
+        RegionError: CORRUPT; another size than the image's, run lengths that do not fit, or no known form.
+    """
+    if isinstance(value, Mapping):
+        size, counts = value.get("size"), value.get("counts")
+        given = size if isinstance(size, Sequence) and len(size) == 2 and all(_whole(side) for side in size) else None
+        if given is None or [int(side) for side in given] != [height, width]:
+            shown = f"{given[1]}x{given[0]}" if given else f"of size {size!r}"
+            raise RegionError(Status.CORRUPT, f"the mask is {shown}, but the image {width}x{height}")
+        if isinstance(counts, Sequence) and not isinstance(counts, str | bytes):
+            return _from_runs(counts, height, width)
+        value = counts
+    if isinstance(value, str | bytes):
+        check_counts(value, height, width)
+        return value if isinstance(value, str) else value.decode("ascii")
+    if isinstance(value, Sequence) and value:
+        return _from_polygons(value, height, width)
+    raise RegionError(Status.CORRUPT, f"{type(value).__name__} is no mask: run lengths or a polygon are needed")
+
+
+def _whole(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and math.isfinite(value) and int(value) == value
+
+
+def _from_runs(counts: Sequence[Any], height: int, width: int) -> str:
+    if not all(_whole(count) and count >= 0 for count in counts):
+        raise RegionError(Status.CORRUPT, "the list of run lengths holds something else than whole numbers")
+    runs = [int(count) for count in counts]
+    if sum(runs) != height * width:
+        raise RegionError(
+            Status.CORRUPT, f"the run lengths cover {sum(runs)} pixels, but {width}x{height} are {height * width}"
+        )
+    encoded = _coco().frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return encoded["counts"].decode("ascii")
+
+
+def _from_polygons(value: Sequence[Any], height: int, width: int) -> str:
+    polygons = [value] if isinstance(value[0], int | float) else list(value)
+    # pycocotools walks along every edge: a point far away would cost time and memory for nothing in the image.
+    farthest = 4 * max(height, width)
+    for polygon in polygons:
+        numbers = isinstance(polygon, Sequence) and all(
+            isinstance(one, int | float) and math.isfinite(one) and abs(one) <= farthest for one in polygon
+        )
+        if not numbers or len(polygon) < 6 or len(polygon) % 2:
+            raise RegionError(
+                Status.CORRUPT, f"a polygon needs three points or more, of finite numbers up to {farthest}"
+            )
+    merged = _coco().merge(
+        _coco().frPyObjects([[float(one) for one in polygon] for polygon in polygons], height, width)
+    )
+    return merged["counts"].decode("ascii")
+
+
+def from_box(box: Sequence[float], height: int, width: int) -> str:
+    """Run lengths of a box; what reaches beyond the image is cut off, and fractions cover the pixels that they touch.
+
+    Args:
+        box: left, top, width and height in pixels.
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        RegionError: CORRUPT for no box, EMPTY for one outside the image.
+    """
+    numbers = [float(one) for one in box if isinstance(one, int | float | np.number)]
+    if len(numbers) != 4 or len(box) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[2:]) <= 0:
+        raise RegionError(Status.CORRUPT, f"{list(box)!r} is no box: x, y, width and height above 0 are needed")
+    left, top, wide, tall = numbers
+    columns = max(0, math.floor(left)), min(width, math.ceil(left + wide))
+    rows = max(0, math.floor(top)), min(height, math.ceil(top + tall))
+    if columns[0] >= columns[1] or rows[0] >= rows[1]:
+        raise RegionError(Status.EMPTY, f"the box {numbers} lies outside the image of {width}x{height}")
+    mask = np.zeros((height, width), np.uint8)
+    mask[slice(*rows), slice(*columns)] = 1
+    return encode(mask)
+
+
+def box_of(counts: str, height: int, width: int) -> Box:
+    """Smallest box around a mask; a mask without pixels has the box (0, 0, 0, 0)."""
+    left, top, wide, tall = _coco().toBbox({"size": [height, width], "counts": counts.encode("ascii")}).tolist()
+    return int(left), int(top), int(wide), int(tall)
+
+
+def overlap(counts: str, others: Sequence[str], height: int, width: int) -> np.ndarray:
+    """Intersection over union of a mask with others of the same image, float64 [len(others)]."""
+    if not others:
+        return np.zeros(0)
+    one, *rest = ({"size": [height, width], "counts": text.encode("ascii")} for text in (counts, *others))
+    return np.asarray(_coco().iou([one], rest, [0] * len(rest)), np.float64)[0]
+
+
+def covered(counts: str, by: str, height: int, width: int) -> float:
+    """Fraction of the pixels of a mask that another mask of the same image has too."""
+    one, other = ({"size": [height, width], "counts": text.encode("ascii")} for text in (counts, by))
+    # For "crowds", COCO divides by the area of the first mask alone.
+    return float(_coco().iou([one], [other], [1])[0, 0])
+
+
+def grown(box: Box, height: int, width: int, *, least: int) -> Box:
+    """A box with sides of at least ``least`` pixels around the same middle, moved into the image where it must be.
+
+    Sides of the image bound those of the box.
+    """
+    left, top, wide, tall = box
+    new_wide, new_tall = (min(max(side, least), limit) for side, limit in ((wide, width), (tall, height)))
+    new_left = min(max(0, left - (new_wide - wide) // 2), width - new_wide)
+    new_top = min(max(0, top - (new_tall - tall) // 2), height - new_tall)
+    return new_left, new_top, new_wide, new_tall
+
+
+def cell_overlap(
+    mask: np.ndarray, height: int, width: int, *, resized: tuple[int, int] | None = None, stride: int = 0
+) -> np.ndarray:
+    """How much of each cell of a map lies inside a mask, exactly: the pooling of training and of the runtime.
+
+    The edges of cells may run through pixels: a pixel that is cut counts with the part of its area in the cell.
+
+    Args:
+        mask: bool [H, W], of the image.
+        height: rows of the map, at least 1; may exceed H.
+        width: columns of the map, at least 1.
+        resized: height and width of the image that the map was computed from, with ``stride``: each cell is then
+            ``stride`` x ``stride`` of its pixels, and the last ones may reach beyond the image. None divides the image
+            into equal cells.
+        stride: see ``resized``.
+
+    Returns:
+        float64 [height, width] in [0, 1]: area of the mask inside the cell by area of the cell. With equal cells, times
+        H * W / (height * width), they add up to the pixels of the mask.
+
+    Raises:
+        PocketiqaError: the mask is no bool array of two axes, or the map has no cells.
+    """
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_ or not mask.size:
+        given = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise PocketiqaError(f"a mask is {given}, but a bool array [H, W] with pixels is needed")
+    if min(height, width) < 1 or (resized is not None and min(*resized, stride) < 1):
+        raise PocketiqaError(
+            f"a map of {height}x{width} cells with stride {stride} on {resized}: sizes of at least 1 are needed"
+        )
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return np.zeros((height, width))
+    tall, wide = mask.shape
+    # Lengths of a pixel and of a cell in one unit, in which both are whole.
+    row_units = (height, tall) if resized is None else (resized[0], stride * tall)
+    column_units = (width, wide) if resized is None else (resized[1], stride * wide)
+    # Only the box around the mask is multiplied: most masks are small, and every pixel takes 8 bytes here.
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    down = _fractions(tall, height, row_units)[:, rows[0] : rows[-1] + 1]
+    across = _fractions(wide, width, column_units)[:, columns[0] : columns[-1] + 1]
+    total = np.zeros((height, width))
+    for start in range(0, len(inner), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        total += down[:, part] @ (inner[part].astype(np.float64) @ across.T)
+    return np.clip(total, 0.0, 1.0)  # rounding may exceed 1 by the last digit
+
+
+_ROWS_AT_ONCE = 256
+
+
+def _fractions(pixels: int, cells: int, units: tuple[int, int]) -> np.ndarray:
+    """Part of each cell that each pixel of a line covers, [cells, pixels].
+
+    Args:
+        pixels: number of pixels.
+        cells: number of cells; both lines begin at the same point.
+        units: lengths of a pixel and of a cell, whole numbers, so that no edge is rounded.
+    """
+    pixel_length, cell_length = units
+    pixel, cell = np.arange(pixels) * pixel_length, np.arange(cells)[:, None] * cell_length
+    covered = np.minimum(pixel + pixel_length, cell + cell_length) - np.maximum(pixel, cell)
+    return np.maximum(covered, 0) / cell_length
