@@ -308,7 +308,7 @@ def _refs(pool: Pool, store: LabelStore, index: int) -> Iterator[ImageRef]:
 
 
 class RowCount:
-    """Rows done, of a known total; each step is told to the one who waits."""
+    """Rows done, of a known total; each step is reported."""
 
     def __init__(self, total: int, progress: Progress | None):
         self._done, self._total, self._progress = 0, total, progress

@@ -91,7 +91,7 @@ class Labeller:
         return {}
 
     def begin(self, batch_size: int, warn: Warn) -> None:
-        """Told once, before the first shard."""
+        """Called once, before the first shard."""
 
     def load(self, work: RegionWork) -> LoadedImage:
         """Decode an image, and its reference if the teacher compares."""

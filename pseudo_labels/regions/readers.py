@@ -323,7 +323,7 @@ class ImageNames:
         if not parts:
             return None
         same = self._by_name.get(parts[-1], [])
-        # From the longest end on: "a/1.png" tells two files "1.png" apart; a file named alone is found by its name.
+        # From the longest end on: "a/1.png" tells two files "1.png" apart; a name alone matches by itself.
         for length in range(len(parts), 0, -1):
             matches = {image for own, image in same if own[-length:] == parts[-length:]}
             if matches:

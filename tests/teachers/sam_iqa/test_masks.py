@@ -16,6 +16,7 @@ from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.regions.make import Limits, build_regions
 from pseudo_labels.regions.masks import decode
 from pseudo_labels.regions.sources import Proposal
+from teachers.sam_iqa import masks as sam_masks
 from teachers.sam_iqa.masks import SamSource, build_sam, load_sam
 from teachers.sam_iqa.variants import VARIANTS
 from tests.helpers.pools import clean_pool
@@ -90,6 +91,23 @@ def test_masks_come_by_falling_trust_and_the_filters_bound_them(lively: Path, rg
             if value > trust and mask.any():
                 best, trust = np.asarray(mask), float(value)
     assert iou(decode(everything[0].counts, 90, 120), best) > 0.99
+
+
+def test_points_in_masks_of_earlier_points_may_be_left_out(
+    lively: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    options: dict[str, Any] = LIVELY | {"min_stability": 0.0, "max_box_overlap": 1.0, "points_at_once": 6}
+    every = SamSource(lively, **options).propose(REF, rgb)
+    # No mask of these random weights is small: none answers for other points.
+    source = SamSource(lively, **options, skip_covered=True)
+    assert source.propose(REF, rgb) == every
+    monkeypatch.setattr(sam_masks, "_COVERING", 1.0)
+    some = source.propose(REF, rgb)
+    assert 3 <= len(some) < len(every) / 2
+    # What the first batch gave is there whole; it is the first row of points.
+    first = SamSource(lively, **{**options, "points_per_side": 6}).propose(REF, rgb)
+    assert {one.counts for one in some} <= {one.counts for one in first}
+    assert source.spec() != SamSource(lively, **options).spec()
 
 
 def test_random_points_follow_seed_and_id(lively: Path, rgb: np.ndarray):
