@@ -4,11 +4,13 @@ The loop is that of ``teachers.label``; who labels, and how, is in ``teachers.re
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pseudo_labels import outputs
 from pseudo_labels.defaults import DECODE_WORKERS, LABEL_BATCH_SIZE, LABEL_THREADS, MAX_FAILED_FRACTION
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
@@ -116,19 +118,21 @@ def label_regions(
         raise PocketiqaError(f"{shards} shards for a pool of {len(pool)} images: choose from 1 to {len(pool)}")
     launch = current_launch(device)
     labeller.to(launch.device)
-    store = _claim(out, spec, pool, launch, overwrite)
-    failed = RegionFailures(max_failed_fraction)
-    mine = range(launch.rank, store.shard_count, launch.world)
-    pending = pending_shards(store, mine, failed.of_shard, warn)
-    labeller.begin(batch_size, warn)
-    _label_shards(store, pending, labeller, works, _Progress(store, mine, pending, decode_workers, progress))
-    # Every rank must have committed its shards before they are counted.
-    launch.wait_for_all()
-    if launch.is_main:
-        failed.check(store)
-        store.finish()
-    # No rank may open the store before it is finished.
-    launch.wait_for_all()
+    # The main process holds the folder for all ranks; each shard has a lock of its own.
+    with outputs.exclusively(out) if launch.is_main else nullcontext():
+        store = _claim(out, spec, pool, launch, overwrite)
+        failed = RegionFailures(max_failed_fraction)
+        mine = range(launch.rank, store.shard_count, launch.world)
+        pending = pending_shards(store, mine, failed.of_shard, warn)
+        labeller.begin(batch_size, warn)
+        _label_shards(store, pending, labeller, works, _Progress(store, mine, pending, decode_workers, progress))
+        # Every rank must have committed its shards before they are counted.
+        launch.wait_for_all()
+        if launch.is_main:
+            failed.check(store)
+            store.finish()
+        # No rank may open the store before it is finished.
+        launch.wait_for_all()
     return RegionLabelStore.open(out)
 
 

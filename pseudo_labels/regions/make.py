@@ -23,7 +23,7 @@ from pseudo_labels.defaults import (
     MIN_REGION_AREA,
 )
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import exclusive, write_atomic
+from pseudo_labels.files import write_atomic
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool
@@ -38,7 +38,6 @@ PREVIEW = "preview.png"
 _IMAGES_PER_SHARD, _FEWEST_SHARDS = 256, 8  # as for labels: see ``teachers.label``
 _PIXELS_AHEAD = 64_000_000  # of decoded images in work
 _SCRATCH = ".scratch-"
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -198,9 +197,10 @@ def build_regions(
     }
     if source.needs_pixels:
         spec["decode"] = {**asdict(decode_limits), "background": list(decode_limits.background)}
-    store = RegionSet.claim(out, spec, pool_path=pool.folder, overwrite=overwrite)
     with ExitStack() as stack:
-        stack.enter_context(exclusive(out / _LOCK, what=str(out)))
+        # Before the claim: with ``overwrite`` it removes what another process may be writing.
+        stack.enter_context(outputs.exclusively(out))
+        store = RegionSet.claim(out, spec, pool_path=pool.folder, overwrite=overwrite)
         pending = _pending(store, warn)
         rows_of = [len(store.shard_rows(index)) for index in range(store.shard_count)]
         done = sum(rows_of) - sum(rows_of[index] for index in pending)
