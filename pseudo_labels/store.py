@@ -6,6 +6,7 @@ a writer costs the shard that it was writing.
 """
 
 import json
+import math
 import os
 import shutil
 from collections import Counter
@@ -25,6 +26,22 @@ from pseudo_labels.records import PseudoLabel, TeacherStamp
 from pseudo_labels.shards import ShardFault
 
 KIND = "labels"
+# A shard is what a killed process loses and what a process takes at a time: larger ones lose more work, smaller ones
+# cost more files and flushes.
+_IMAGES_PER_SHARD = 256
+# Small pools are cut finer, so that a few processes find work and a kill costs little. It must not follow the number of
+# processes, for the shards of a store never change.
+_FEWEST_SHARDS = 8
+
+
+def shard_count(out: Path, kind: str, rows: int, *, overwrite: bool) -> int:
+    """The number that the store in ``out`` has, if it may be resumed; else a good one."""
+    if not overwrite and (out / outputs.MANIFEST).is_file():
+        # Shards of a store never change: another number would make another spec, which is refused.
+        manifest = outputs.read_manifest(out)
+        if manifest.kind == kind and manifest.spec.get("rows") == rows:
+            return int(manifest.spec["shards"])
+    return max(1, min(rows, max(_FEWEST_SHARDS, math.ceil(rows / _IMAGES_PER_SHARD))))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ cross the border of a shard and the number of CPU threads is fixed, so that the 
 processes there are or how often they were killed. What was committed is verified first, and done again if corrupt.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.store import KIND, LabelStore, ShardStore, StoreSpec
+from pseudo_labels.store import KIND, LabelStore, ShardStore, StoreSpec, shard_count
 from teachers.base import Teacher
 from teachers.batched import Predictor, Warn
 from teachers.fitted_folder import read_seen
@@ -74,14 +73,6 @@ class FailureLimit:
                 f"(most often: {worst}); the others are kept: mend the cause and run the same command again, "
                 "or raise the limit"
             )
-
-
-# A shard is what a killed process loses and what a process takes at a time: larger ones lose more work, smaller ones
-# cost more files and flushes.
-_IMAGES_PER_SHARD = 256
-# Small pools are cut finer, so that a few processes find work and a kill costs little. It must not follow the number of
-# processes, for the shards of a store never change.
-_FEWEST_SHARDS = 8
 
 
 def label(
@@ -139,7 +130,7 @@ def label(
         teacher.stamp,
         pool.digest,
         rows=len(pool),
-        shards=_shard_count(out, len(pool), overwrite) if shards is None else shards,
+        shards=shard_count(out, KIND, len(pool), overwrite=overwrite) if shards is None else shards,
         preprocessing=_preprocessing(limits, unseen, crops),
         features=tuple(teacher.feature_names) if features else (),
         threads=threads,
@@ -256,16 +247,6 @@ def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None
     """
     asked = {"decode": asdict(limits), "unseen": unseen or None, "crops": crops and asdict(crops)}
     return {name: value for name, value in asked.items() if value is not None}
-
-
-def _shard_count(out: Path, rows: int, overwrite: bool) -> int:
-    """The number that the store in ``out`` has, if it may be resumed; else a good one."""
-    if not overwrite and (out / outputs.MANIFEST).is_file():
-        # Shards of a store never change: another number would make another spec, which is refused.
-        manifest = outputs.read_manifest(out)
-        if manifest.kind == KIND and manifest.spec.get("rows") == rows:
-            return int(manifest.spec["shards"])
-    return max(1, min(rows, max(_FEWEST_SHARDS, math.ceil(rows / _IMAGES_PER_SHARD))))
 
 
 def _claim(out: Path, spec: StoreSpec, pool: Pool, launch: Launch, overwrite: bool) -> LabelStore:

@@ -17,8 +17,8 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
-from pseudo_labels.regions.make import shard_count
 from pseudo_labels.regions.store import Region, RegionLabel, RegionLabelStore, RegionSet
+from pseudo_labels.store import shard_count
 from teachers.batched import Warn
 from teachers.label import FailureLimit, RowCount, pending_shards
 from teachers.launch import Launch, current_launch, torch_threads

@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,10 +31,10 @@ from pseudo_labels.regions.masks import Box, RegionError, box_of, check_counts, 
 from pseudo_labels.regions.readers import TableSource, seagull_100w
 from pseudo_labels.regions.sources import SOURCES, Bsds, Grid, MaskFolder, Proposal, RegionSource, Slic
 from pseudo_labels.regions.store import Region, RegionSet, region_id
+from pseudo_labels.store import shard_count
 
 Warn = Callable[[str], None]
 PREVIEW = "preview.png"
-_IMAGES_PER_SHARD, _FEWEST_SHARDS = 256, 8  # as for labels: see ``teachers.label``
 _PIXELS_AHEAD = 64_000_000  # of decoded images in work
 _SCRATCH = ".scratch-"
 
@@ -236,16 +235,6 @@ def build_regions(
 
 def _pixels(ref: ImageRef) -> int:
     return ref.width * ref.height
-
-
-def shard_count(out: Path, kind: str, rows: int, *, overwrite: bool) -> int:
-    """The number that the store in ``out`` has, if it may be resumed; else a good one."""
-    if not overwrite and (out / outputs.MANIFEST).is_file():
-        # Shards of a store never change: another number would make another spec, which is refused.
-        manifest = outputs.read_manifest(out)
-        if manifest.kind == kind and manifest.spec.get("rows") == rows:
-            return int(manifest.spec["shards"])
-    return max(1, min(rows, max(_FEWEST_SHARDS, math.ceil(rows / _IMAGES_PER_SHARD))))
 
 
 def _pending(store: RegionSet, warn: Warn) -> list[int]:
