@@ -17,6 +17,10 @@ class IntegrityError(PocketiqaError):
     """A file does not match the digest recorded when it was written."""
 
 
+class WorkExceededError(PocketiqaError):
+    """A file asks for more work or memory than its kind can need; the message says what there is too much of."""
+
+
 class StorageFullError(PocketiqaError):
     """The disk or quota is full; everything committed before is still valid."""
 

@@ -14,6 +14,9 @@ How pixels become 8-bit RGB:
   so they are refused instead of guessed;
 * CMYK is converted by Pillow's formula, and embedded ICC profiles are ignored, as the published IQA datasets are read.
 
+Work and memory are bounded, see ``limits``: what costs more is refused with the reason, before it is decoded. A caller
+that resizes anyway says so (``resized``); pictures of more than ``limits.REDUCE_ABOVE`` pixels are decoded reduced then.
+
 Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about damaged metadata
 are silenced. ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
 """
@@ -24,7 +27,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -44,12 +47,25 @@ from PIL import (
 )
 
 from pseudo_labels.defaults import MAX_PIXELS
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, WorkExceededError
+from pseudo_labels.limits import Header, Plan, PnmImageFile, Resized, make_plan, metered
 from pseudo_labels.records import Status
+from pseudo_labels.structure import inspect
 
-MAX_BYTES = 1 << 30
-"""Larger files are refused unread: a 100-megapixel image of four 16-bit channels has 0.8 GB uncompressed."""
+MAX_BYTES = 400_000_000
+"""Largest content that is read at once; larger files are refused unread, but for those below."""
+MAX_STREAMED_BYTES = 1 << 30
+"""``load`` decodes TIFF, PNG, BMP and PNM up to this size from the open file: 100 megapixels of four 16-bit channels
+have 0.8 GB uncompressed."""
 
+# From this size on the formats that can be are decoded from the open file.
+_STREAMED_FROM = 128_000_000
+_STREAMED = ("TIFF", "PNG", "BMP", "PNM")
+# More than any signature, and the brands of an ISO media file.
+_SIGNATURE_BYTES = 512
+# Larger pictures become an array strip by strip, so that no third copy of them lies in memory.
+_STRIP_PIXELS = 4_000_000
+_WHOLE_PIXELS = 16_000_000
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
@@ -65,6 +81,18 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = tuple(turn for number, turn in _UPRIGHT.items() if number >= 5)
+# The upright array as a view that has the rows and columns of the stored picture, for each of these turns.
+_UNTURNED: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda upright: upright,
+    Image.Transpose.FLIP_LEFT_RIGHT: lambda upright: upright[:, ::-1],
+    Image.Transpose.ROTATE_180: lambda upright: upright[::-1, ::-1],
+    Image.Transpose.FLIP_TOP_BOTTOM: lambda upright: upright[::-1],
+    Image.Transpose.TRANSPOSE: lambda upright: upright.swapaxes(0, 1),
+    Image.Transpose.ROTATE_270: lambda upright: np.rot90(upright),
+    Image.Transpose.TRANSVERSE: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    Image.Transpose.ROTATE_90: lambda upright: np.rot90(upright, -1),
 }
 # Pillow hands 16-bit samples of these over in its mode of 32 bits. In other such images nothing says what white is.
 _DECLARES_WHITE_OF_32_BITS = (PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile, TiffImagePlugin.TiffImageFile)
@@ -179,17 +207,31 @@ def _os_reason(error: OSError) -> str:
     return f"cannot be read ({error.strerror or type(error).__name__})"
 
 
-def load(path: str | os.PathLike[str], limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """``decode(read_bytes(path), limits)``."""
-    return decode(read_bytes(path), limits)
+def load(
+    path: str | os.PathLike[str], limits: DecodeLimits = DEFAULT_LIMITS, *, resized: Resized | None = None
+) -> np.ndarray:
+    """``decode(read_bytes(path), ...)``, but large uncompressed files are not read at once.
+
+    Raises:
+        ImageError: as ``read_bytes`` and ``decode``.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if _STREAMED_FROM < size <= MAX_STREAMED_BYTES and _recognise(file.read(_SIGNATURE_BYTES))[0] in _STREAMED:
+            with io.FileIO(os.dup(file.fileno())) as raw:
+                return _decode(metered(raw), limits, resized)
+    return decode(read_bytes(path), limits, resized=resized)
 
 
-def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
+def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, resized: Resized | None = None) -> np.ndarray:
     """Decode an image file.
 
     Args:
         data: the whole encoded file.
         limits: see ``DecodeLimits``.
+        resized: height and width -> height and width to which the caller is going to resize the picture. With it, a
+            picture of more than ``limits.REDUCE_ABOVE`` pixels (or one that would exceed the bound of memory) is
+            decoded with its sides divided by a whole number, to at least four times of what it returns.
 
     Returns:
         uint8 HxWx3 RGB, C-contiguous and writable, upright.
@@ -199,13 +241,35 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
     """
     if not data:
         raise ImageError(Status.EMPTY, _EMPTY)
-    name, plugin = _recognise(data)
-    _check_before_opening(plugin, data, limits)
+    return _decode(metered(data), limits, resized)
+
+
+def _decode(file: BinaryIO, limits: DecodeLimits, resized: Resized | None) -> np.ndarray:
+    in_memory = len(file.getbuffer()) if isinstance(file, io.BytesIO) else 0
+    encoded = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    name, plugin = _recognise(file.read(_SIGNATURE_BYTES))
+    _check_before_opening(plugin, file, limits)
     _silence_complaints()
     with _as_image_error(f"{name} header"):
-        image = plugin(io.BytesIO(data))
+        structure = inspect(name, file)
+        file.seek(0)
+        image = plugin(file)
     with image:
-        return _upright_rgb(image, name, limits)
+        _check_size(image.width, image.height, limits)
+        with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
+            header = Header(name, image.mode, image.size, in_memory, encoded)
+            plan = make_plan(header, structure, limits.max_pixels, resized)
+            return _upright_rgb(_drafted(image, plan), limits, plan.reduce)
+
+
+def _drafted(image: ImageFile.ImageFile, plan: Plan) -> ImageFile.ImageFile:
+    """Ask the decoder for a picture whose sides are divided by ``plan.scale``."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and plan.scale > 1:
+        image.draft(None, (image.width // plan.scale, image.height // plan.scale))
+    elif isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        image.reduce = plan.scale.bit_length() - 1
+    return image
 
 
 def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
@@ -224,17 +288,37 @@ def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.
     if image.mode == "I" and not isinstance(image, _DECLARES_WHITE_OF_32_BITS):
         raise ImageError(Status.NOT_AN_IMAGE, _no_white("32-bit integer samples"))
     _silence_complaints()
-    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits)
-
-
-def _upright_rgb(image: Image.Image, name: str, limits: DecodeLimits) -> np.ndarray:
     _check_size(image.width, image.height, limits)
-    with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
-        # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        rgb = _as_rgb(image, limits.background)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+    with _as_image_error(f"Pillow image (mode {image.mode}) of {image.width}x{image.height} pixels"):
+        return _upright_rgb(image, limits)
+
+
+def _upright_rgb(image: Image.Image, limits: DecodeLimits, reduce: int = 1) -> np.ndarray:
+    # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    if image.width * image.height > _WHOLE_PIXELS:
+        return _in_strips(image, limits, turn, reduce)
+    rgb = _as_rgb(image, limits.background, image)
+    if reduce > 1:
+        rgb = rgb.reduce(reduce)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def _in_strips(image: Image.Image, limits: DecodeLimits, turn: Image.Transpose | None, reduce: int) -> np.ndarray:
+    """The same pixels as of the whole picture, but of what lies between it and the array only a strip is in memory."""
+    width, height = -(-image.width // reduce), -(-image.height // reduce)
+    upright = np.empty((width, height, 3) if turn in _SWAPS_SIDES else (height, width, 3), np.uint8)
+    # The array as the file has its rows; what is written here stands upright there.
+    stored = _UNTURNED[turn](upright)
+    rows = max(1, _STRIP_PIXELS // image.width // reduce) * reduce
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb = _as_rgb(strip, limits.background, image)
+        if reduce > 1:
+            rgb = rgb.reduce(reduce)
+        stored[top // reduce : top // reduce + rgb.height] = np.asarray(rgb)
+    return upright
 
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
@@ -257,7 +341,7 @@ def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
     if brands & {b"avif", b"avis"}:
         return "AVIF", _avif_plugin()
     if re.match(rb"P[1-6]\s", data):
-        return "PNM", PpmImagePlugin.PpmImageFile
+        return "PNM", PnmImageFile
     hint = "HEIC is not accepted: save it as JPEG or PNG" if brands & {b"heic", b"heix", b"hevc", b"mif1"} else ""
     raise ImageError(Status.NOT_AN_IMAGE, hint or f"begins with {data[:12]!r}, which is none of {_ACCEPTED}")
 
@@ -280,8 +364,9 @@ def _iso_brands(data: bytes) -> set[bytes]:
     return {data[8:12]} | {data[at : at + 4] for at in range(16, end - 3, 4)}
 
 
-def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes, limits: DecodeLimits) -> None:
+def _check_before_opening(plugin: type[ImageFile.ImageFile], file: BinaryIO, limits: DecodeLimits) -> None:
     """What two of Pillow's decoders let pass."""
+    data = file.getvalue() if isinstance(file, io.BytesIO) else b""
     if plugin is Jpeg2KImagePlugin.Jpeg2KImageFile and data.find(b"\xff\xd9", data.find(b"\xff\x4f\xff\x51")) < 0:
         # A missing rest becomes noise. No packet can hold the end marker (ISO/IEC 15444-1, annex A).
         raise ImageError(Status.CORRUPT, "JPEG 2000: truncated, the end of the codestream is missing")
@@ -298,6 +383,8 @@ def _as_image_error(what: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except WorkExceededError as error:
+        raise ImageError(Status.TOO_LARGE, f"{what}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(Status.TOO_LARGE, f"{what}: {_said(error)}") from error
     except MemoryError as error:
@@ -334,9 +421,10 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _as_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _as_rgb(image: Image.Image, background: tuple[int, int, int], source: Image.Image) -> Image.Image:
+    """A picture, or a strip of it, as RGB; ``source``, the whole picture, says what its samples mean."""
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return _deep_gray(image, background)
+        return _deep_gray(image, background, source)
     if image.mode == "La":
         return _on_background(image.convert("LA"), background)
     return _on_background(image, background) if image.has_transparency_data else image.convert("RGB")
@@ -348,11 +436,11 @@ def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Imag
     return canvas.convert("RGB")
 
 
-def _deep_gray(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _deep_gray(image: Image.Image, background: tuple[int, int, int], source: Image.Image) -> Image.Image:
     """Gray of more than 8 bits: scaled to 8, never clipped."""
     samples = np.asarray(image)
-    gray = _scaled_float(samples) if image.mode == "F" else _scaled_integer(samples, _white(image))
-    if _is_white_zero(image):
+    gray = _scaled_float(samples) if image.mode == "F" else _scaled_integer(samples, _white(source))
+    if _is_white_zero(source):
         gray = 255 - gray
     rgb = np.repeat(gray[:, :, None], 3, axis=2)
     key = image.info.get("transparency")
