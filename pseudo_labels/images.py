@@ -15,7 +15,8 @@ How pixels become 8-bit RGB:
 * CMYK is converted by Pillow's formula, and embedded ICC profiles are ignored, as the published IQA datasets are read.
 
 Work and memory are bounded, see ``limits``: what costs more is refused with the reason, before it is decoded. A caller
-that resizes anyway says so (``resized``); pictures of more than ``limits.REDUCE_ABOVE`` pixels are decoded reduced then.
+that resizes anyway says how (``resizer``); pictures of more than ``limits.REDUCE_ABOVE`` pixels are reduced by it while
+they are decoded.
 
 Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about damaged metadata
 are silenced. ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
@@ -48,7 +49,7 @@ from PIL import (
 
 from pseudo_labels.defaults import MAX_PIXELS
 from pseudo_labels.errors import PocketiqaError, WorkExceededError
-from pseudo_labels.limits import Header, Plan, PnmImageFile, Resized, make_plan, metered
+from pseudo_labels.limits import Header, Plan, PnmImageFile, Resizer, make_plan, metered
 from pseudo_labels.records import Status
 from pseudo_labels.structure import inspect
 
@@ -208,7 +209,7 @@ def _os_reason(error: OSError) -> str:
 
 
 def load(
-    path: str | os.PathLike[str], limits: DecodeLimits = DEFAULT_LIMITS, *, resized: Resized | None = None
+    path: str | os.PathLike[str], limits: DecodeLimits = DEFAULT_LIMITS, *, resizer: Resizer | None = None
 ) -> np.ndarray:
     """``decode(read_bytes(path), ...)``, but large uncompressed files are not read at once.
 
@@ -219,19 +220,18 @@ def load(
         size = os.fstat(file.fileno()).st_size
         if _STREAMED_FROM < size <= MAX_STREAMED_BYTES and _recognise(file.read(_SIGNATURE_BYTES))[0] in _STREAMED:
             with io.FileIO(os.dup(file.fileno())) as raw:
-                return _decode(metered(raw), limits, resized)
-    return decode(read_bytes(path), limits, resized=resized)
+                return _decode(metered(raw), limits, resizer)
+    return decode(read_bytes(path), limits, resizer=resizer)
 
 
-def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, resized: Resized | None = None) -> np.ndarray:
+def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, resizer: Resizer | None = None) -> np.ndarray:
     """Decode an image file.
 
     Args:
         data: the whole encoded file.
         limits: see ``DecodeLimits``.
-        resized: height and width -> height and width to which the caller is going to resize the picture. With it, a
-            picture of more than ``limits.REDUCE_ABOVE`` pixels (or one that would exceed the bound of memory) is
-            decoded with its sides divided by a whole number, to at least four times of what it returns.
+        resizer: what the caller is going to do with the picture. A picture of more than ``limits.REDUCE_ABOVE`` pixels,
+            or one that would exceed the bound of memory, then comes back in the size that it makes.
 
     Returns:
         uint8 HxWx3 RGB, C-contiguous and writable, upright.
@@ -241,10 +241,10 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, resized: Resiz
     """
     if not data:
         raise ImageError(Status.EMPTY, _EMPTY)
-    return _decode(metered(data), limits, resized)
+    return _decode(metered(data), limits, resizer)
 
 
-def _decode(file: BinaryIO, limits: DecodeLimits, resized: Resized | None) -> np.ndarray:
+def _decode(file: BinaryIO, limits: DecodeLimits, resizer: Resizer | None) -> np.ndarray:
     in_memory = len(file.getbuffer()) if isinstance(file, io.BytesIO) else 0
     encoded = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -259,17 +259,26 @@ def _decode(file: BinaryIO, limits: DecodeLimits, resized: Resized | None) -> np
         _check_size(image.width, image.height, limits)
         with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
             header = Header(name, image.mode, image.size, in_memory, encoded)
-            plan = make_plan(header, structure, limits.max_pixels, resized)
-            return _upright_rgb(_drafted(image, plan), limits, plan.reduce)
+            plan = make_plan(header, structure, limits.max_pixels, resizer)
+            if resizer is None or plan.whole:
+                return _upright_rgb(image, limits)
+            return _resized_rgb(image, limits, plan, resizer)
 
 
-def _drafted(image: ImageFile.ImageFile, plan: Plan) -> ImageFile.ImageFile:
-    """Ask the decoder for a picture whose sides are divided by ``plan.scale``."""
+def _resized_rgb(image: ImageFile.ImageFile, limits: DecodeLimits, plan: Plan, resizer: Resizer) -> np.ndarray:
+    """What the resizer makes of a picture, which is reduced while it is decoded."""
+    width, height = image.size
     if isinstance(image, JpegImagePlugin.JpegImageFile) and plan.scale > 1:
-        image.draft(None, (image.width // plan.scale, image.height // plan.scale))
+        image.draft(None, (width // plan.scale, height // plan.scale))
     elif isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
         image.reduce = plan.scale.bit_length() - 1
-    return image
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    small = Image.fromarray(_in_strips(image, limits, None, plan))
+    # The last averaged column and row may stand for fewer pixels than the others.
+    box = (0, 0, width / plan.scale / plan.columns, height / plan.scale / plan.rows)
+    rgb = resizer.filtered(small, resizer.size(height, width), box)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.ndarray:
@@ -293,31 +302,29 @@ def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> np.
         return _upright_rgb(image, limits)
 
 
-def _upright_rgb(image: Image.Image, limits: DecodeLimits, reduce: int = 1) -> np.ndarray:
+def _upright_rgb(image: Image.Image, limits: DecodeLimits) -> np.ndarray:
     # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
     if image.width * image.height > _WHOLE_PIXELS:
-        return _in_strips(image, limits, turn, reduce)
+        return _in_strips(image, limits, turn, Plan())
     rgb = _as_rgb(image, limits.background, image)
-    if reduce > 1:
-        rgb = rgb.reduce(reduce)
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def _in_strips(image: Image.Image, limits: DecodeLimits, turn: Image.Transpose | None, reduce: int) -> np.ndarray:
-    """The same pixels as of the whole picture, but of what lies between it and the array only a strip is in memory."""
-    width, height = -(-image.width // reduce), -(-image.height // reduce)
+def _in_strips(image: Image.Image, limits: DecodeLimits, turn: Image.Transpose | None, plan: Plan) -> np.ndarray:
+    """The pixels of a loaded picture, averaged as planned: between it and the array only a strip lies in memory."""
+    width, height = -(-image.width // plan.columns), -(-image.height // plan.rows)
     upright = np.empty((width, height, 3) if turn in _SWAPS_SIDES else (height, width, 3), np.uint8)
     # The array as the file has its rows; what is written here stands upright there.
     stored = _UNTURNED[turn](upright)
-    rows = max(1, _STRIP_PIXELS // image.width // reduce) * reduce
+    rows = max(1, _STRIP_PIXELS // image.width // plan.rows) * plan.rows
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
         rgb = _as_rgb(strip, limits.background, image)
-        if reduce > 1:
-            rgb = rgb.reduce(reduce)
-        stored[top // reduce : top // reduce + rgb.height] = np.asarray(rgb)
+        if plan.columns > 1 or plan.rows > 1:
+            rgb = rgb.reduce((plan.columns, plan.rows))
+        stored[top // plan.rows : top // plan.rows + rgb.height] = np.asarray(rgb)
     return upright
 
 

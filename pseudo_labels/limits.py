@@ -8,9 +8,9 @@ by sample. Needs numpy and Pillow only.
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -26,11 +26,14 @@ REDUCE_ABOVE = 64_000_000
 """Pictures of at most this many pixels are decoded whole."""
 MAX_SECONDS = 10.0
 """Bound of the time that a file of ``MAX_PIXELS`` may take on one core."""
-# Sides that are left where a picture is reduced while it is decoded, as multiples of those that are needed.
-_GAP = 4
+# Sides that are left where a picture is reduced while it is decoded, as multiples of those that are needed: where the
+# students' own resize, too, stops averaging whole pixels and begins to filter (``students.preprocess``).
+_GAP = 2.0
+# How far the reduction may be from this factor for the sake of the decoder: with more, scores move by more than 0.002.
+_OFF = 0.05
 # Bound of memory in bytes for each pixel of the limit, where the caller resizes and where it takes all pixels; Pillow
 # holds 4 bytes a pixel, and an array of all pixels has 3 more.
-_BYTES_RESIZED, _BYTES_WHOLE = 6.5, 11
+_BYTES_RESIZED, _BYTES_WHOLE = 6.6, 11
 _FEWEST_BYTES = 256_000_000
 _SCANS_OF_LARGEST = 20
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
@@ -77,11 +80,18 @@ class Plan:
 
     Attributes:
         scale: the decoder itself gives a picture whose sides are divided by this, a power of two.
-        reduce: the sides are divided by this once more, by averaging.
+        columns: columns of that picture that are averaged to one.
+        rows: likewise its rows.
     """
 
     scale: int = 1
-    reduce: int = 1
+    columns: int = 1
+    rows: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether all pixels are decoded."""
+        return self == Plan()
 
 
 @dataclass(frozen=True)
@@ -103,19 +113,35 @@ class Header:
     encoded: int
 
 
-Resized = Callable[[int, int], tuple[int, int]]
-"""Height and width -> height and width to which the caller is going to resize."""
+class Resizer(Protocol):
+    """What a caller is going to do with a picture, so that it need not lie in memory whole."""
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after the resize."""
+        ...
+
+    def filtered(
+        self, image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+    ) -> Image.Image:
+        """Resize an RGB image.
+
+        Args:
+            image: RGB; large sides may have been reduced already by averaging whole pixels.
+            size: height and width of the result.
+            box: the part of the image that is the picture, if not all of it: left, upper, right, lower.
+        """
+        ...
 
 
-def make_plan(header: Header, structure: Structure, max_pixels: int, resized: Resized | None) -> Plan:
+def make_plan(header: Header, structure: Structure, max_pixels: int, resizer: Resizer | None) -> Plan:
     """Choose how a picture is decoded within the bounds of memory and time, which grow with ``max_pixels``.
 
     Args:
         header: of the file.
         structure: of the file, see ``inspect``.
         max_pixels: the limit of pixels.
-        resized: where given, only about four times as many pixels a side as it returns are needed. Pictures of more
-            than ``REDUCE_ABOVE`` pixels are then decoded reduced, as are smaller ones that would exceed a bound.
+        resizer: where given, pictures of more than ``REDUCE_ABOVE`` pixels are decoded reduced, to about twice the
+            sides that it makes, as are smaller ones that would exceed a bound otherwise.
 
     Raises:
         WorkExceededError: a bound would be exceeded whatever is done; with the estimate and the bound.
@@ -127,14 +153,10 @@ def make_plan(header: Header, structure: Structure, max_pixels: int, resized: Re
             f"its scans pass over {structure.scanned} pixels in all, above the bound of {most_scanned}: save it with "
             "fewer scans"
         )
-    factor = 1
-    if resized is not None:
-        rows, columns = resized(height, width)
-        factor = max(1, min(height // (_GAP * rows), width // (_GAP * columns)))
-    plans = [_plan(header.name, structure, factor)]
-    if width * height <= REDUCE_ABOVE:
-        plans.insert(0, Plan())
-    most = max(_FEWEST_BYTES, int((_BYTES_RESIZED if resized else _BYTES_WHOLE) * max_pixels))
+    plans = [] if resizer and width * height > REDUCE_ABOVE else [Plan()]
+    if resizer is not None:
+        plans.append(_reduced(header, structure, resizer))
+    most = max(_FEWEST_BYTES, int((_BYTES_RESIZED if resizer else _BYTES_WHOLE) * max_pixels))
     longest = MAX_SECONDS * max(1, max_pixels / MAX_PIXELS)
     excess = ""
     for plan in plans:
@@ -148,17 +170,23 @@ def make_plan(header: Header, structure: Structure, max_pixels: int, resized: Re
     raise WorkExceededError(f"{excess}: save it with fewer pixels or in another format")
 
 
-def _plan(name: str, structure: Structure, factor: int) -> Plan:
-    most = {"JPEG": 3, "JPEG 2000": structure.halvings}.get(name, 0)
-    scale = 1 << min(most, factor.bit_length() - 1)
-    return Plan(scale, factor // scale)
+def _reduced(header: Header, structure: Structure, resizer: Resizer) -> Plan:
+    """The reduction that the resizer would begin with, as much of it as comes close by the decoder itself."""
+    width, height = header.size
+    rows, columns = resizer.size(height, width)
+    wanted = [max(1, int(side / needed / _GAP)) for side, needed in ((width, columns), (height, rows))]
+    most = {"JPEG": 3, "JPEG 2000": structure.halvings}.get(header.name, 0)
+    scale = 1 << min(most, min(wanted).bit_length() - 1)
+    while any(abs(scale * round(factor / scale) - factor) > _OFF * factor for factor in wanted):
+        scale //= 2
+    return Plan(scale, *(round(factor / scale) for factor in wanted))
 
 
 def _peak_bytes(header: Header, structure: Structure, plan: Plan) -> int:
     pixels = header.size[0] * header.size[1] // plan.scale**2
     buffers = structure.buffers // (plan.scale**2 if header.name == "JPEG 2000" else 1)
     picture = _BYTES_PER_PIXEL.get(header.mode, 4) * pixels * structure.copies
-    return header.in_memory + picture + max(buffers, 3 * pixels // plan.reduce**2)
+    return header.in_memory + picture + max(buffers, 3 * pixels // (plan.columns * plan.rows))
 
 
 def _seconds(header: Header, plan: Plan) -> float:

@@ -146,10 +146,10 @@ class Scorer:
         if isinstance(image, Image.Image):
             return decode_pil(image, self._limits)
         if isinstance(image, bytes | bytearray | memoryview):
-            return decode(bytes(image), self._limits, resized=self.contract.preprocess.size)
+            return decode(bytes(image), self._limits, resizer=self.contract.preprocess)
         # Checked by type: the system would take an integer for an open file.
         if isinstance(image, str | os.PathLike):
-            return load(image, self._limits, resized=self.contract.preprocess.size)
+            return load(image, self._limits, resizer=self.contract.preprocess)
         many = "; score several files with Scorer.score_many" if isinstance(image, Iterable) else ""
         raise PocketiqaError(f"an image is {type(image).__name__}, but {_ACCEPTED} is needed{many}")
 
