@@ -1,5 +1,6 @@
 """Errors that a user can act on: the command line prints their message as one line, without a traceback."""
 
+import reprlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,24 @@ class StorageFullError(PocketiqaError):
 
 class RenamedWarning(FutureWarning):
     """An old name was used; it is read in this release only."""
+
+
+class _Shown(reprlib.Repr):
+    """``repr`` of a bounded length, in bounded time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self.maxlong = 40
+        self.maxlevel = 4
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write out very long integers, and takes long over less long ones.
+        return super().repr_int(x, level) if x.bit_length() < 1000 else f"an integer of {x.bit_length()} bits"
+
+
+shown = _Shown().repr
+"""``repr`` for messages: a value that somebody else wrote, cut to a readable length however large or nested it is."""
 
 
 def read_renamed(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Every model of a comparison against the opinions of people: once, for predictions are kept and found again."""
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from distill.recipe.stages import expanded
 from distill.stages.benchmark import shifted
 from distill.stages.context import make_once
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, sha256_file
+from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file
 from pseudo_labels.images import decode
 from pseudo_labels.parallel import Progress
 from students.latency import machine_name, pinned_cores
@@ -140,7 +139,7 @@ def _judged(
     keep(folder, KIND, spec, make, overwrite=overwrite)
     if report is not None:
         report(len(benchmark.rows), len(benchmark.rows))
-    record: Mapping[str, Any] = json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
+    record: Mapping[str, Any] = read_json(folder / PREDICTIONS, what="predictions")
     return Predictions.from_dict(record)
 
 

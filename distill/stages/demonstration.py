@@ -1,6 +1,5 @@
 """The last stage before the report: the CPU runtime scores held-out originals and visibly distorted copies."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from distill.stages.student import label_sources
 from pseudo_labels import addresses
 from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import canonical_json, sha256_file
+from pseudo_labels.files import canonical_json, read_json, sha256_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
@@ -91,7 +90,7 @@ def _scene_names(run: Run) -> dict[str, str]:
 
 def read_demonstration(run: Run) -> list[Photograph]:
     """The photographs and scores that the stage wrote."""
-    records = json.loads((run.demonstration / SCORES).read_text(encoding="utf-8"))
+    records = read_json(run.demonstration / SCORES, what="scores of the demonstration")
     return [
         Photograph(
             record["name"],

@@ -1,6 +1,5 @@
 """How good a student or teacher is: on held-out scenes against its targets, on benchmarks against people."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,7 @@ from distill.stages.leakage import (
 from distill.stages.student import label_sources
 from distill.terminal.summaries import evaluation_line
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import canonical_json, sha256_file
+from pseudo_labels.files import canonical_json, read_json, sha256_file
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
@@ -194,7 +193,7 @@ def read_results(run: Run) -> dict[str, Any]:
 
     And ``near``: a ``leakage.Comparison`` of the held-out part, then of each benchmark.
     """
-    return json.loads((run.evaluation / RESULTS).read_text(encoding="utf-8"))
+    return read_json(run.evaluation / RESULTS, what="results of the evaluation")
 
 
 def read_all_results(run: Run) -> list[dict[str, Any]]:
@@ -205,4 +204,4 @@ def read_all_results(run: Run) -> list[dict[str, Any]]:
 
 def read_predictions(run: Run) -> Predictions:
     """Scores of the student, or of the teacher of a recipe without one, on the held-out images."""
-    return Predictions.from_dict(json.loads((run.evaluation / PREDICTIONS).read_text(encoding="utf-8")))
+    return Predictions.from_dict(read_json(run.evaluation / PREDICTIONS, what="predictions"))

@@ -1,6 +1,5 @@
 """How well the model of one run agrees with people: its scores of the study's benchmark, image by image."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from distill.recipe.stages import expanded
 from distill.stages.context import Stage, is_complete, make_once
 from distill.study.sensitivity import measure
 from distill.study.sharing import CellRun
-from pseudo_labels.files import canonical_json, digest_of, sha256_file
+from pseudo_labels.files import canonical_json, digest_of, read_json, sha256_file
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from teachers.fitted_folder import read_fitted_folder
@@ -93,7 +92,7 @@ def read_evaluation(run: CellRun, targets: Targets) -> Predictions | None:
 def read_sensitivity(run: CellRun) -> dict[str, Any] | None:
     """The record of ``sensitivity.measure``, of a run that ``read_evaluation`` accepts; None if not measured."""
     path = run.evaluation / SENSITIVITY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, what="sensitivity") if path.is_file() else None
 
 
 def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
@@ -105,4 +104,4 @@ def basis_of(recipe: Recipe, targets: Targets) -> dict[str, str]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
+    return read_json(folder / PREDICTIONS, what="predictions")

@@ -6,7 +6,6 @@ a file, so that later runs need no text encoder; ``load_bank`` reads such a file
 A text encoder's folder is either a CLIP repository, or a Stable Diffusion one with ``text_encoder`` and ``tokenizer``.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from transformers.utils import logging
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import digest_of, read_json, sha256_file
+from pseudo_labels.files import digest_of, parse_json, read_json, sha256_file
 from pseudo_labels.parallel import Progress
 from teachers.checksummed import read_checksummed, write_checksummed
 
@@ -172,7 +171,7 @@ def has_projection(folder: Path) -> bool:
             # A safetensors file begins with the length of its JSON header. The limit keeps a large file of another kind
             # from being read whole.
             size = int.from_bytes(file.read(8), "little")
-            return _PROJECTION in json.loads(file.read(min(size, 1 << 26)))
+            return _PROJECTION in parse_json(file.read(min(size, 1 << 26)))
     except (OSError, ValueError):
         return False
 
