@@ -41,6 +41,7 @@ _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "
 _SECONDS = {"JPEG 2000": (0.16e-6, 0.034e-6), "AVIF": (0.075e-6, 0.022e-6)}
 MAX_PLAIN_SAMPLES = 64_000_000
 """Samples of a plain PNM: numbers in words cost about 0.1 microseconds each."""
+MAX_COMMENTS = 1_000_000
 _PIECE = 1 << 22
 _WHITESPACE = b" \t\n\v\f\r"
 _COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
@@ -262,15 +263,27 @@ class PnmImageFile(PpmImageFile):
             yield piece
 
     def _text(self) -> Iterator[bytes]:
-        """The text without comments, cut between words."""
-        rest, in_comment = b"", False
+        """The text without comments, in pieces.
+
+        Raises:
+            WorkExceededError: more than ``MAX_COMMENTS``.
+        """
+        comments, in_comment = 0, False
         for piece in self._pieces():
             if in_comment:
                 piece = b"#" + piece
+            comments += piece.count(b"#")
+            if comments > MAX_COMMENTS:
+                raise WorkExceededError(f"more than {MAX_COMMENTS} comments in a PNM: save it anew without")
             # A comment joins what stands on its two sides, as Pillow has it.
             last = piece.rfind(b"#")
             in_comment = last >= 0 and not re.search(rb"[\r\n]", piece[last:])
-            text = rest + _COMMENT.sub(b"", piece)
+            yield _COMMENT.sub(b"", piece)
+
+    def _cut_between_words(self) -> Iterator[bytes]:
+        rest = b""
+        for piece in self._text():
+            text = rest + piece
             end = max(text.rfind(bytes([letter])) for letter in _WHITESPACE) + 1
             rest = text[end:]
             if len(rest) > _PIECE:
@@ -279,7 +292,7 @@ class PnmImageFile(PpmImageFile):
         yield rest
 
     def _words(self, maximum: int) -> Iterator[np.ndarray]:
-        for text in self._text():
+        for text in self._cut_between_words():
             odd = text.translate(None, b"0123456789" + _WHITESPACE)
             if odd:
                 raise ValueError(f"{odd[:12]!r} is no sample of a plain PNM")

@@ -21,6 +21,9 @@ MAX_SEGMENTS = 20_000
 """Marker segments of a JPEG."""
 MAX_STRAY_BYTES = 1 << 20
 """Bytes between the segments of a JPEG that belong to none: padding."""
+MAX_FILL_BYTES = 1 << 16
+"""Fill bytes (FF) in a row in a JPEG: while they last, libjpeg takes nothing of what it is given, and each further
+piece costs as much as all before it."""
 MAX_HEADER_BYTES = 1 << 25
 """Bytes before the first scan of a JPEG: EXIF, profile, XMP. Pillow joins them in quadratic time."""
 MAX_CHUNKS = 200_000
@@ -118,6 +121,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _inspect_jpeg(file: BinaryIO) -> Structure:
     data = _whole(file)
+    if b"\xff" * (MAX_FILL_BYTES + 1) in data:
+        _refuse_above(MAX_FILL_BYTES + 1, MAX_FILL_BYTES, "fill bytes in a row in a JPEG")
     scans = stray = pixels = coefficients = 0
     progressive = False
     for count, (marker, start, before) in enumerate(_segments(data)):
