@@ -151,10 +151,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         ImageError: MISSING, UNREADABLE, EMPTY, or TOO_LARGE above ``MAX_BYTES``.
     """
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        refuse_large(size)
-        # One byte more shows a file that grew; asking for MAX_BYTES would set that much memory aside first.
-        data = file.read(size + 1)
+        return _content(file)
+
+
+def _content(file: BinaryIO) -> bytes:
+    size = os.fstat(file.fileno()).st_size
+    refuse_large(size)
+    # One byte more shows a file that grew; asking for MAX_BYTES would set that much memory aside first.
+    data = file.read(size + 1)
     refuse_large(len(data))
     if not data:
         raise ImageError(Status.EMPTY, _EMPTY)
@@ -218,10 +222,14 @@ def load(
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if _STREAMED_FROM < size <= MAX_STREAMED_BYTES and _recognise(file.read(_SIGNATURE_BYTES))[0] in _STREAMED:
-            with io.FileIO(os.dup(file.fileno())) as raw:
-                return _decode(metered(raw), limits, resizer)
-    return decode(read_bytes(path), limits, resizer=resizer)
+        if _STREAMED_FROM < size <= MAX_STREAMED_BYTES:
+            name, _ = _recognise(file.read(_SIGNATURE_BYTES))
+            file.seek(0)
+            if name in _STREAMED:
+                with io.FileIO(os.dup(file.fileno())) as raw:
+                    return _decode(metered(raw), limits, resizer)
+        data = _content(file)
+    return decode(data, limits, resizer=resizer)
 
 
 def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, resizer: Resizer | None = None) -> np.ndarray:
