@@ -30,6 +30,8 @@ MAX_CHUNKS = 200_000
 """Chunks of a PNG; with the usual 8 KiB each they hold 1.6 GB."""
 MAX_COMPRESSED_TEXTS = 100
 """Compressed texts and profiles in a PNG; each may unfold to a megabyte."""
+MAX_ITEM_BYTES = 1 << 18
+"""Bytes of the boxes of an AVIF that list its items: libavif compares each item with all before it."""
 MAX_TAGS = 4096
 MAX_STRIPS = 400_000
 """Strips or tiles of a TIFF: each is a step of Python where it is not compressed."""
@@ -321,15 +323,36 @@ def _inspect_webp(file: BinaryIO) -> Structure:
 
 
 def _inspect_avif(file: BinaryIO) -> Structure:
-    file.seek(0)
-    head = file.read(1 << 16)
+    _refuse_many_items(_whole(file))
+    head = _at(file, 0, min(1 << 16, file.seek(0, io.SEEK_END)))
     width, height = (_largest(head, b"ispe", at) for at in (8, 12))
-    flags = _largest(head, b"av1C", 3) >> 24 if b"av1C" in head else 0xFF
-    depth = 2 if flags & 0x40 else 1
-    colours = 0 if flags & 0x10 else 2 / (1 + (flags >> 3 & 1)) / (1 + (flags >> 2 & 1))
-    planes = depth * (1 + colours) + (depth if b"auxC" in head else 0)
+    # The third byte of the decoder's configuration: depth, whether gray, and how colours are sampled.
+    flags = [head[hit.end() + 2] for hit in re.finditer(b"av1C", head)]
+    planes = max(map(_planes, flags), default=6) + (1 if b"auxC" in head else 0)
     # The planes, what is handed over as RGB or RGBA, and the file once more.
     return Structure(buffers=int((planes + 4) * width * height) + file.seek(0, io.SEEK_END))
+
+
+def _refuse_many_items(data: bytes) -> None:
+    at = 0
+    for _ in range(MAX_SEGMENTS):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"meta":
+            for hit in re.finditer(b"iinf|iloc|iref|ipma", data[at : at + size]):
+                start = at + hit.start()
+                _refuse_above(
+                    int.from_bytes(data[start - 4 : start], "big"), MAX_ITEM_BYTES, "bytes of items in an AVIF"
+                )
+            return
+        if size < 8:
+            return
+        at += size
+
+
+def _planes(flags: int) -> float:
+    """Bytes that a decoded AV1 picture takes a pixel."""
+    colours = 0 if flags & 0x10 else 2 / (1 + (flags >> 3 & 1)) / (1 + (flags >> 2 & 1))
+    return (1 + colours) * (2 if flags & 0x40 else 1)
 
 
 def _largest(data: bytes, box: bytes, at: int) -> int:

@@ -64,6 +64,18 @@ def with_code_blocks_of_4(data: bytes) -> bytes:
     return blocks[:at] + size + blocks[at + 8 : at + 16] + size + blocks[at + 24 :]
 
 
+def avif_with_items(count: int) -> bytes:
+    """An AVIF that names further items, which need no data."""
+    data = encode(RGB, "AVIF")
+    meta, names = data.index(b"meta") - 4, data.index(b"iinf") - 4
+    sizes = [int.from_bytes(data[at : at + 4], "big") for at in (meta, names)]
+    item = struct.Struct(">I4sIHHIB")
+    items = b"".join(item.pack(21, b"infe", 2 << 24, 100 + number, 0, 0x61763031, 0) for number in range(count))
+    head = data[:meta] + struct.pack(">I", sizes[0] + len(items)) + data[meta + 4 : names]
+    boxes = struct.pack(">I4sIH", sizes[1] + len(items), b"iinf", 0, 1 + count) + data[names + 14 : names + sizes[1]]
+    return head + boxes + items + data[names + sizes[1] :]
+
+
 HOSTILE = {
     "scans of a JPEG": lambda: with_scans(400, 2000),
     "fill bytes before a segment": lambda: JPEG[:2] + b"\xff" * FLOOD + JPEG[2:],
@@ -84,6 +96,7 @@ HOSTILE = {
     "a large BMP of runs": lambda: rle_bmp(499_000, 100, b"\0\0" * 100),
     "tags of a TIFF": lambda: tiff([(tag, 4, 1, 0) for tag in range(1, 5000)]),
     "strips of a TIFF": lambda: strips(500_000),
+    "items of an AVIF": lambda: avif_with_items(60_000),
     "code-blocks of a JPEG 2000": lambda: with_code_blocks_of_4(jpeg2000(no_jp2=True)),
 }  # fmt: skip
 
@@ -142,6 +155,11 @@ def test_buffers_follow_the_coefficients_and_the_tiles() -> None:
     assert inspect("JPEG", io.BytesIO(JPEG)).buffers == 0
     progressive = encode(RGB, "JPEG", progressive=True, subsampling=2)
     assert inspect("JPEG", io.BytesIO(progressive)).buffers == 2 * (pixels + pixels // 2)
+    for sampling, planes in (("4:2:0", 1.5), ("4:4:4", 3), ("4:0:0", 1)):
+        avif = encode(RGB, "AVIF", subsampling=sampling)
+        assert inspect("AVIF", io.BytesIO(avif)).buffers == int((planes + 4) * pixels) + len(avif)
+    webp = encode(RGB, "WEBP", lossless=True)
+    assert inspect("WebP", io.BytesIO(webp)).buffers == 12 * pixels + len(webp)
     whole, tiled = (inspect("JPEG 2000", io.BytesIO(jpeg2000(**options))) for options in ({}, {"tile_size": (32, 32)}))
     assert whole.buffers == 15 * pixels
     assert tiled.buffers == 15 * 32 * 32
