@@ -45,10 +45,19 @@ class Meaning:
     hides_everything: bool
 
 
-def _declared_colour(
+def declared_colour(
     image: Image.Image, data: bytes | FileSlices, notes: list[str] | None
 ) -> colour_profiles.Conversion | None:
-    """The conversion that an image declares, if it is of the image's own kind: gray, RGB or CMYK."""
+    """The conversion that an image declares, if it is of the image's own kind: gray, RGB or CMYK.
+
+    Args:
+        image: as Pillow opened it.
+        data: its file; empty if there is none any more.
+        notes: a sentence is appended if a profile is ignored.
+
+    Raises:
+        ImageError: NOT_AN_IMAGE, high dynamic range.
+    """
     try:
         declared = colour_profiles.declared_by(image, data)
         if declared is None:
