@@ -26,6 +26,8 @@ from PIL import (
     PngImagePlugin,
 )
 
+from pseudo_labels.limits import FileSlices
+
 _MATRIX_TAGS = (b"rXYZ", b"gXYZ", b"bXYZ")
 _CURVE_TAGS = (b"rTRC", b"gTRC", b"bTRC")
 # A profile with one of these is not only a matrix: LittleCMS prefers the tables.
@@ -121,12 +123,12 @@ def space_of(declared: Declared) -> str:
     return _MODES[declared[16:20]]
 
 
-def declared_by(image: Image.Image, data: bytes) -> Declared | None:
+def declared_by(image: Image.Image, data: bytes | FileSlices) -> Declared | None:
     """What a file says of its colour; None where it says nothing.
 
     Args:
         image: as Pillow opened it.
-        data: the file; empty for an image that has none any more.
+        data: the file; empty for an image that has none any more. JPEG 2000 and AVIF are looked at only in memory.
 
     Raises:
         NoWhiteError: high dynamic range.
@@ -139,11 +141,11 @@ def declared_by(image: Image.Image, data: bytes) -> Declared | None:
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return _declared_by_jpeg(image)
     if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
-        return _declared_by_jpeg2000(data)
+        return _declared_by_jpeg2000(data) if isinstance(data, bytes) else None
     if isinstance(image, BmpImagePlugin.BmpImageFile):
         return _declared_by_bmp(data)
     # AVIF's plugin is imported only when it is needed.
-    return _declared_by_avif(data) if image.format == "AVIF" else None
+    return _declared_by_avif(data[: 1 << 16]) if image.format == "AVIF" else None
 
 
 def _declared_by_jpeg(image: JpegImagePlugin.JpegImageFile) -> Declared | None:
@@ -167,29 +169,33 @@ def _declared_by_jpeg2000(data: bytes) -> Declared | None:
     return ROMM_RGB if method == 1 and data[at + 7 : at + 11] == b"\0\0\0\x15" else None
 
 
-def _declared_by_bmp(data: bytes) -> Declared | None:
+def _declared_by_bmp(data: bytes | FileSlices) -> Declared | None:
     """A profile embedded in a header of version 5 (BITMAPV5HEADER); it lies behind the pixels."""
     if data[14:18] != b"\x7c\0\0\0" or data[70:74] != b"DEBM":
         return None
-    offset, size = struct.unpack_from("<2I", data, 126)
-    return data[14 + offset : 14 + offset + size]
+    offset, size = struct.unpack("<2I", data[126:134])
+    # One byte above the limit is enough to be refused by its size.
+    return data[14 + offset : 14 + offset + min(size, _MOST_BYTES + 1)]
 
 
 def _declared_by_avif(data: bytes) -> Declared | None:
-    at = data.find(b"colrnclx", 0, 1 << 16)
+    at = data.find(b"colrnclx")
     return coded_space(*struct.unpack_from(">2H", data, at + 8)) if at >= 0 else None
 
 
 _PNG_LENGTHS = {b"cICP": 4, b"iCCP": None, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+# Ancillary, public, not registered, safe to copy: readers pass over it.
+_NO_COLOUR_CHUNK = b"nOCo"
+_CHECKSUM_PIECE = 1 << 20
 # Files of sRGB state 1 / 2.2 and rounded primaries; libpng, too, makes no difference below a twentieth.
 _SRGB_GAMA, _GAMA_TOLERANCE, _XY_TOLERANCE = 1 / 2.2, 0.05, 0.003
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _png_chunks(data: bytes | FileSlices) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and end of the chunks before the pixels that state a colour."""
     at = 8
     while at + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
+        length, name = struct.unpack(">I4s", data[at : at + 8])
         if name in (b"IDAT", b"IEND"):
             return
         if name in _PNG_LENGTHS:
@@ -197,20 +203,32 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += 12 + length
 
 
-def without_broken_png_chunks(data: bytes) -> bytes:
-    """A PNG file without the colour chunks that are broken, for which Pillow would refuse the whole file."""
-    for name, start, end in reversed(list(_png_chunks(data))):
+def png_patches(data: bytes | FileSlices) -> dict[int, bytes]:
+    """What to write over the colour chunks that are broken, for which Pillow would refuse the whole file.
+
+    They become chunks of a name that means nothing, with the checksum that this needs.
+
+    Returns:
+        New bytes by offset in the file.
+    """
+    patches: dict[int, bytes] = {}
+    for name, start, end in _png_chunks(data):
         try:
             body = _png_body(data, name, start, end)
             is_broken = name == b"iCCP" and len(_inflated(body)) > PngImagePlugin.MAX_TEXT_CHUNK
         except ProfileError:
             is_broken = True
         if is_broken:
-            data = data[:start] + data[end:]
-    return data
+            checksum = zlib.crc32(_NO_COLOUR_CHUNK)
+            for at in range(start + 8, end - 4, _CHECKSUM_PIECE):
+                checksum = zlib.crc32(data[at : min(at + _CHECKSUM_PIECE, end - 4)], checksum)
+            patches |= {start + 4: _NO_COLOUR_CHUNK, end - 4: checksum.to_bytes(4, "big")}
+    return patches
 
 
-def _png_body(data: bytes, name: bytes, start: int, end: int) -> bytes:
+def _png_body(data: bytes | FileSlices, name: bytes, start: int, end: int) -> bytes:
+    if end - start > _MOST_BYTES:
+        raise ProfileError(f"{name.decode()} has {end - start} bytes, above the limit of {_MOST_BYTES}")
     body = data[start + 8 : end - 4]
     if zlib.crc32(name + body) != int.from_bytes(data[end - 4 : end], "big"):
         raise ProfileError(f"the checksum of {name.decode()} is wrong")
@@ -230,7 +248,7 @@ def _inflated(body: bytes) -> bytes:
         raise ProfileError(f"{name[:20]!r} cannot be decompressed") from error
 
 
-def _declared_by_png(image: Image.Image, data: bytes) -> Declared | None:
+def _declared_by_png(image: Image.Image, data: bytes | FileSlices) -> Declared | None:
     """PNG, third edition, section 4.3: cICP before iCCP before sRGB before gAMA and cHRM."""
     chunks: dict[bytes, bytes] = {}
     for name, start, end in _png_chunks(data):

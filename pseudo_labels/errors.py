@@ -2,6 +2,7 @@
 
 import errno
 import json
+import reprlib
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
@@ -22,6 +23,10 @@ class OutputConflictError(PocketiqaError):
 
 class IntegrityError(PocketiqaError):
     """A file does not match the digest recorded when it was written."""
+
+
+class WorkExceededError(PocketiqaError):
+    """A file asks for more work or memory than its kind can need; the message says what there is too much of."""
 
 
 class WriteError(PocketiqaError):
@@ -65,6 +70,24 @@ def system_words(error: OSError) -> tuple[str, str]:
 # Python shows a FutureWarning to every user, but hides most DeprecationWarnings.
 class RenamedWarning(FutureWarning):
     """An old name was used; it is read in this release only."""
+
+
+class _Shown(reprlib.Repr):
+    """``repr`` of a bounded length, in bounded time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self.maxlong = 40
+        self.maxlevel = 4
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write out very long integers, and takes long over less long ones.
+        return super().repr_int(x, level) if x.bit_length() < 1000 else f"an integer of {x.bit_length()} bits"
+
+
+shown = _Shown().repr
+"""``repr`` for messages: a value that somebody else wrote, cut to a readable length however large or nested it is."""
 
 
 def read_renamed(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:

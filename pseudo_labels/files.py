@@ -48,9 +48,12 @@ def canonical_json(value: Any) -> bytes:
     """The one JSON spelling of ``value``: sorted keys, UTF-8, no NaN, newline at the end.
 
     Raises:
-        ValueError: ``value`` holds a NaN or an infinity.
+        ValueError: ``value`` holds a NaN or an infinity, or is nested too deeply.
     """
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     # Names of files may hold lone surrogates (bytes that are not UTF-8); they must survive a round trip.
     return (text + "\n").encode("utf-8", "surrogatepass")
 
@@ -60,15 +63,41 @@ def digest_of(value: Any) -> str:
     return sha256_bytes(canonical_json(value))
 
 
+MAX_JSON_BYTES = 256 << 20
+"""Largest JSON file that is read."""
+MAX_JSON_VALUES = 5_000_000
+"""Values in a JSON text, at most: in memory each takes up to 200 bytes."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """``json.loads``, with one kind of error for whatever is wrong with the text.
+
+    Raises:
+        ValueError: not JSON, nested too deeply, with a number of thousands of digits, or above ``MAX_JSON_VALUES``.
+    """
+    marks = [",", "[", "{"] if isinstance(text, str) else [b",", b"[", b"{"]
+    if sum(map(text.count, marks)) > MAX_JSON_VALUES:  # pyright: ignore[reportArgumentType] - both are of one kind
+        raise ValueError(f"more than {MAX_JSON_VALUES} values")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: Path, *, what: str) -> Any:
     """Parse a JSON file that we wrote; ``what`` names it in the error.
 
     Raises:
-        PocketiqaError: the file is missing, or cannot be read.
+        PocketiqaError: the file is missing, cannot be read, or has more than ``MAX_JSON_BYTES``.
         IntegrityError: the file is not JSON.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise PocketiqaError(
+                f"the {what} at {path} has {size} bytes, above the limit of {MAX_JSON_BYTES}: restore it"
+            )
+        return parse_json(path.read_bytes().decode("utf-8", "surrogatepass"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PocketiqaError(f"no {what} at {path}: the file does not exist") from error
     except OSError as error:
@@ -142,7 +171,7 @@ def read_lines(path: Path, *, what: str, torn: bool = False) -> list[Any]:
     for number, line in enumerate(lines, start=1):
         try:
             if line:
-                records.append(verified(json.loads(line), what=f"line {number} of the {what} at {path}"))
+                records.append(verified(parse_json(line), what=f"line {number} of the {what} at {path}"))
         except (ValueError, IntegrityError) as error:
             if torn:
                 break

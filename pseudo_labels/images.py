@@ -25,23 +25,24 @@ How pixels become 8-bit RGB:
   so they are refused instead of guessed;
 * CMYK without a profile is converted by Pillow's formula.
 
+Work and memory are bounded, see ``limits``: what costs more is refused with the reason, before it is decoded. A caller
+that resizes anyway says how (``resizer``); pictures of more than ``limits.REDUCE_ABOVE`` pixels are reduced by it while
+they are decoded.
+
 Needs numpy and Pillow only. Thread-safe: no Pillow setting is touched. Pillow's own complaints about corrupt metadata
 and about sizes below ``DecodeLimits.max_pixels`` are silenced, and so are the lines that libtiff prints.
 ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` must stay at its default, False, or truncation cannot be seen.
 """
 
-import ctypes
 import errno
 import io
 import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import BinaryIO, Literal
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -49,7 +50,6 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
-    ImagePalette,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -58,33 +58,41 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from pseudo_labels import colour_profiles, jpeg
-from pseudo_labels.defaults import MAX_PIXELS
-from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.foreign import HEIF_BRANDS, foreign_format
-from pseudo_labels.records import Status
+from pseudo_labels import colour_profiles, jpeg, tiff
+from pseudo_labels.errors import WorkExceededError
+from pseudo_labels.foreign import HEIF_BRANDS, SIGNATURE_BYTES, foreign_format
+from pseudo_labels.limits import (
+    DEFAULT_LIMITS,
+    DecodeLimits,
+    FileSlices,
+    Header,
+    Plan,
+    PnmImageFile,
+    Resizer,
+    make_plan,
+    metered,
+    patch,
+)
+from pseudo_labels.pixels import Meaning, as_rgb, declared_colour, hides_everything
+from pseudo_labels.records import ImageError, Status
+from pseudo_labels.structure import Structure, inspect
 
 VERSION = 2
 """Raised when the pixels of some file change, so that pixels stored by an earlier version are not mixed with ours."""
-MAX_BYTES = 1 << 30
-"""Larger files are refused unread: a 100-megapixel image of four 16-bit channels has 0.8 GB uncompressed."""
+MAX_BYTES = 400_000_000
+"""Largest content that is read at once; larger files are refused unread, but for those below."""
+MAX_STREAMED_BYTES = 1 << 30
+"""``load`` decodes TIFF, PNG, BMP and PNM up to this size from the open file: 100 megapixels of four 16-bit channels
+have 0.8 GB uncompressed."""
 
+# From this size on the formats that can be are decoded from the open file.
+_STREAMED_FROM = 128_000_000
+_STREAMED = ("TIFF", "PNG", "BMP", "PNM")
+# Larger pictures become an array strip by strip, so that no third copy of them lies in memory.
+_STRIP_PIXELS = 4_000_000
+_WHOLE_PIXELS = 16_000_000
 _EXIF_ORIENTATION = 0x0112
-_TIFF_NEW_SUBFILE_TYPE, _TIFF_REDUCED, _TIFF_MASK = 254, 1, 4
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 256, 257, 258, 262, 284
-_TIFF_SUB_DIRECTORIES, _TIFF_DNG_VERSION = 330, 50706
-_TIFF_SAMPLE_FORMAT, _TIFF_SIGNED = 339, 2
-_TIFF_COMPRESSION, _TIFF_JPEG, _TIFF_JPEG_TABLES = 259, 7, 347
-_TIFF_YCBCR, _TIFF_SUBSAMPLING, _TIFF_COLOUR_MAP = 6, 530, 320
-# Offsets and sizes of strips, and of tiles.
-_TIFF_BLOCKS = ((273, 279), (324, 325))
-# Colour filter array, and linear raw of DNG.
-_TIFF_RAW = {32803, 34892}
-_BIG_TIFF = 43
-_MOST_DIRECTORIES = 64
-_TIFF_WHITE_IS_ZERO = 0
 _EMPTY = "the file has zero bytes"
-_CAMERA_RAW = "camera raw (in TIFF, such as DNG or NEF): develop it and save it as JPEG, PNG or TIFF"
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 _ACCEPTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, PNM"
 # What turns the stored picture upright, for each EXIF orientation (TIFF 6.0, tag 274).
@@ -97,62 +105,23 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPS_SIDES = tuple(turn for number, turn in _UPRIGHT.items() if number >= 5)
+# The upright array as a view that has the rows and columns of the stored picture, for each of these turns.
+_UNTURNED: dict[Image.Transpose | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda upright: upright,
+    Image.Transpose.FLIP_LEFT_RIGHT: lambda upright: upright[:, ::-1],
+    Image.Transpose.ROTATE_180: lambda upright: upright[::-1, ::-1],
+    Image.Transpose.FLIP_TOP_BOTTOM: lambda upright: upright[::-1],
+    Image.Transpose.TRANSPOSE: lambda upright: upright.swapaxes(0, 1),
+    Image.Transpose.ROTATE_270: lambda upright: np.rot90(upright),
+    Image.Transpose.TRANSVERSE: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    Image.Transpose.ROTATE_90: lambda upright: np.rot90(upright, -1),
+}
 # Pillow hands 16-bit samples of these over in its mode of 32 bits. In other such images nothing says what white is.
 _DECLARES_WHITE_OF_32_BITS = (PngImagePlugin.PngImageFile, PpmImagePlugin.PpmImageFile, TiffImagePlugin.TiffImageFile)
-# Formats where an alpha channel of nothing but 0 is an empty fourth byte, rather than a wish.
-_ALPHA_MAY_BE_EMPTY = (
-    BmpImagePlugin.BmpImageFile,
-    Jpeg2KImagePlugin.Jpeg2KImageFile,
-    PngImagePlugin.PngImageFile,
-    TiffImagePlugin.TiffImageFile,
-)
 _PIL_COMPLAINT = ("ignore", None, UserWarning, re.compile(r"PIL\.\w+Plugin"), 0)
 # Pillow warns above 89 megapixels, whoever asks; here ``DecodeLimits.max_pixels`` decides.
 _PIL_SIZE_WARNING = ("ignore", None, Image.DecompressionBombWarning, None, 0)
-
-
-@dataclass(frozen=True)
-class DecodeLimits:
-    """What is accepted, and on what transparent pixels are shown.
-
-    Attributes:
-        max_pixels: width times height above this is refused from the header, before anything is decoded. (Pillow
-            itself refuses WebP above twice its ``MAX_IMAGE_PIXELS``, 179 megapixels, whatever is said here.)
-        min_side: width or height below this is refused.
-        background: RGB that shows through transparent pixels.
-
-    Raises:
-        PocketiqaError: a limit is below 1, or the background is no 8-bit colour.
-    """
-
-    max_pixels: int = MAX_PIXELS
-    min_side: int = 64
-    background: tuple[int, int, int] = (255, 255, 255)
-
-    def __post_init__(self) -> None:
-        for name in ("max_pixels", "min_side"):
-            if getattr(self, name) < 1:
-                raise PocketiqaError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
-            raise PocketiqaError(f"background is {self.background}, but must be three levels from 0 to 255")
-
-
-DEFAULT_LIMITS = DecodeLimits()
-
-
-class ImageError(PocketiqaError):
-    """An image that cannot be used: ``status`` for programs, ``reason`` for persons (also ``str(error)``)."""
-
-    def __init__(self, status: Status, reason: str):
-        # Reasons quote other people's text: they become one line that can be printed and stored.
-        reason = "".join(letter if letter.isprintable() else "?" for letter in " ".join(reason.split()))
-        # Both stay in ``args``, so that the error survives a trip between processes.
-        super().__init__(status, reason)
-        self.status = status
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -162,10 +131,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         ImageError: MISSING, UNREADABLE, EMPTY, or TOO_LARGE above ``MAX_BYTES``.
     """
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        refuse_large(size)
-        # One byte more shows a file that grew; asking for MAX_BYTES would set that much memory aside first.
-        data = file.read(size + 1)
+        return _content(file)
+
+
+def _content(file: BinaryIO) -> bytes:
+    size = os.fstat(file.fileno()).st_size
+    refuse_large(size)
+    # One byte more shows a file that grew; asking for MAX_BYTES would set that much memory aside first.
+    data = file.read(size + 1)
     refuse_large(len(data))
     if not data:
         raise ImageError(Status.EMPTY, _EMPTY)
@@ -220,19 +193,44 @@ def _os_reason(error: OSError) -> str:
 
 
 def load(
-    path: str | os.PathLike[str], limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] | None = None
+    path: str | os.PathLike[str],
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    notes: list[str] | None = None,
+    *,
+    resizer: Resizer | None = None,
 ) -> np.ndarray:
-    """``decode(read_bytes(path), limits, notes)``."""
-    return decode(read_bytes(path), limits, notes)
+    """``decode(read_bytes(path), ...)``, but large uncompressed files are not read at once.
+
+    Raises:
+        ImageError: as ``read_bytes`` and ``decode``.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if _STREAMED_FROM < size <= MAX_STREAMED_BYTES:
+            name, _ = _recognise(file.read(SIGNATURE_BYTES))
+            file.seek(0)
+            if name in _STREAMED:
+                with io.FileIO(os.dup(file.fileno())) as raw:
+                    return _decode(raw, limits, notes, resizer)
+        data = _content(file)
+    return decode(data, limits, notes, resizer=resizer)
 
 
-def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] | None = None) -> np.ndarray:
+def decode(
+    data: bytes,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    notes: list[str] | None = None,
+    *,
+    resizer: Resizer | None = None,
+) -> np.ndarray:
     """Decode an image file.
 
     Args:
         data: the whole encoded file.
         limits: see ``DecodeLimits``.
         notes: sentences about what was ignored are appended, such as a broken colour profile.
+        resizer: what the caller is going to do with the picture. A picture of more than ``limits.REDUCE_ABOVE`` pixels,
+            or one that would exceed the bound of memory, then comes back in the size that it makes.
 
     Returns:
         uint8 HxWx3 RGB, C-contiguous and writable, upright.
@@ -242,13 +240,72 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] 
     """
     if not data:
         raise ImageError(Status.EMPTY, _EMPTY)
-    name, plugin = _recognise(data)
+    return _decode(data, limits, notes, resizer)
+
+
+class _Context(NamedTuple):
+    """What a picture is decoded with.
+
+    Attributes:
+        limits: see ``DecodeLimits``.
+        data: its file; empty where that is gone.
+        notes: see ``decode``.
+    """
+
+    limits: DecodeLimits
+    data: bytes | FileSlices
+    notes: list[str] | None
+
+
+def _decode(
+    source: bytes | io.FileIO, limits: DecodeLimits, notes: list[str] | None, resizer: Resizer | None
+) -> np.ndarray:
+    data = source if isinstance(source, bytes) else FileSlices(source)
+    name, plugin = _recognise(data[:SIGNATURE_BYTES])
     _check_before_opening(plugin, data, limits)
     _silence_complaints()
     with _as_image_error(f"{name} header"):
-        image = _opened(plugin, data)
+        image, structure = _opened(name, plugin, source, data)
     with image:
-        return _upright_rgb(image, name, limits, data, notes)
+        limits.check_size(image.width, image.height)
+        with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
+            in_memory = len(data) if isinstance(data, bytes) else 0
+            header = Header(name, image.mode, image.size, in_memory, len(data))
+            plan = make_plan(header, structure, limits.max_pixels, resizer)
+            context = _Context(limits, data, notes)
+            if resizer is None or plan.whole:
+                return _upright_rgb(image, context)
+            return _resized_rgb(image, context, plan, resizer)
+
+
+def _opened(
+    name: str, plugin: type[ImageFile.ImageFile], source: bytes | io.FileIO, data: bytes | FileSlices
+) -> tuple[ImageFile.ImageFile, Structure]:
+    file = metered(source)
+    # First, for what is inspected must be the picture that is decoded.
+    if plugin is TiffImagePlugin.TiffImageFile:
+        patch(file, tiff.patches(file, data[:16]))
+    structure = inspect(name, file)
+    if plugin is PngImagePlugin.PngImageFile:
+        patch(file, colour_profiles.png_patches(data))
+    file.seek(0)
+    return plugin(file), structure
+
+
+def _resized_rgb(image: ImageFile.ImageFile, context: _Context, plan: Plan, resizer: Resizer) -> np.ndarray:
+    """What the resizer makes of a picture, which is reduced while it is decoded."""
+    width, height = image.size
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and plan.scale > 1:
+        image.draft(None, (width // plan.scale, height // plan.scale))
+    elif isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        image.reduce = plan.scale.bit_length() - 1
+    meaning = _loaded(image, context)
+    turn = _UPRIGHT.get(_orientation(image))
+    small = Image.fromarray(_in_strips(image, meaning, None, plan))
+    # The last averaged column and row may stand for fewer pixels than the others.
+    box = (0, 0, width / plan.scale / plan.columns, height / plan.scale / plan.rows)
+    rgb = resizer.filtered(small, resizer.size(height, width), box)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, notes: list[str] | None = None) -> np.ndarray:
@@ -266,24 +323,21 @@ def decode_pil(image: Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, notes:
         ImageError: NOT_AN_IMAGE, CORRUPT (its file was closed, for one), TOO_LARGE or TOO_SMALL.
     """
     if image.mode == "I" and not isinstance(image, _DECLARES_WHITE_OF_32_BITS):
-        raise ImageError(Status.NOT_AN_IMAGE, _no_white("32-bit integer samples"))
+        raise ImageError(Status.NOT_AN_IMAGE, tiff.no_white("32-bit integer samples"))
     data = _unread_file(image)
     if data:
         return decode(data, limits, notes)
     _silence_complaints()
-    return _upright_rgb(image, f"Pillow image (mode {image.mode})", limits, b"", notes)
-
-
-def _opened(plugin: type[ImageFile.ImageFile], data: bytes) -> ImageFile.ImageFile:
-    if plugin is PngImagePlugin.PngImageFile:
-        data = colour_profiles.without_broken_png_chunks(data)
-    if plugin is TiffImagePlugin.TiffImageFile:
-        data = _full_picture(data)
-    return plugin(io.BytesIO(data))
+    limits.check_size(image.width, image.height)
+    with _as_image_error(f"Pillow image (mode {image.mode}) of {image.width}x{image.height} pixels"):
+        return _upright_rgb(image, _Context(limits, b"", notes))
 
 
 def _unread_file(image: Image.Image) -> bytes:
-    """The file of an image that is as ``Image.open`` made it; empty if it was decoded, reduced or moved on since."""
+    """The file of an image that is as ``Image.open`` made it; empty if it was decoded, reduced or moved on since.
+
+    Empty as well for a file above ``MAX_BYTES``: Pillow decodes it from where it lies.
+    """
     file = getattr(image, "fp", None)
     if file is None or not isinstance(image, ImageFile.ImageFile) or image.format not in _FORMATS:
         return b""
@@ -292,109 +346,55 @@ def _unread_file(image: Image.Image) -> bytes:
     with suppress(OSError, ValueError, AttributeError):
         before = file.tell()
         file.seek(0)
-        data = file.read()
+        data = file.read(MAX_BYTES + 1)
         file.seek(before)
-        return data
+        return data if len(data) <= MAX_BYTES else b""
     return b""
 
 
-def _upright_rgb(
-    image: Image.Image, name: str, limits: DecodeLimits, data: bytes, notes: list[str] | None = None
-) -> np.ndarray:
-    _check_size(image.width, image.height, limits)
-    with _as_image_error(f"{name} of {image.width}x{image.height} pixels"):
-        colour = _declared_colour(image, data, notes)
-        # Before the orientation is read: loading a TIFF turns it, and takes the tag away.
-        _load(image, data, limits)
-        turn = _UPRIGHT.get(_orientation(image))
-        rgb = _as_rgb(image, limits.background, colour)
-        return rgb if turn is None else np.array(Image.fromarray(rgb).transpose(turn))
+def _upright_rgb(image: Image.Image, context: _Context) -> np.ndarray:
+    meaning = _loaded(image, context)
+    turn = _UPRIGHT.get(_orientation(image))
+    if image.width * image.height > _WHOLE_PIXELS:
+        return _in_strips(image, meaning, turn, Plan())
+    rgb = as_rgb(image, meaning)
+    return rgb if turn is None else np.array(Image.fromarray(rgb).transpose(turn))
 
 
-def _load(image: Image.Image, data: bytes, limits: DecodeLimits) -> None:
-    """Decode the pixels of an opened image."""
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and data:
-        jpeg.load(image, data)
-        return
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
-        _refuse_tiff(image.tag_v2, image.tile[0].codec_name)
-        _refuse_lost_strips(image.tag_v2, data, limits)
-        _mend_tiff(image)
+def _in_strips(image: Image.Image, meaning: Meaning, turn: Image.Transpose | None, plan: Plan) -> np.ndarray:
+    """The pixels of a loaded picture, averaged as planned: between it and the array only a strip lies in memory."""
+    width, height = -(-image.width // plan.columns), -(-image.height // plan.rows)
+    upright = np.empty((width, height, 3) if turn in _SWAPS_SIDES else (height, width, 3), np.uint8)
+    # The array as the file has its rows; what is written here stands upright there.
+    stored = _UNTURNED[turn](upright)
+    rows = max(1, _STRIP_PIXELS // image.width // plan.rows) * plan.rows
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb = as_rgb(strip, meaning, top)
+        if plan.columns > 1 or plan.rows > 1:
+            rgb = np.asarray(Image.fromarray(rgb).reduce((plan.columns, plan.rows)))
+        stored[top // plan.rows : top // plan.rows + len(rgb)] = rgb
+    return upright
+
+
+def _loaded(image: Image.Image, context: _Context) -> Meaning:
+    """Decode the pixels of an opened image. TIFF is turned by that, and its orientation taken away."""
+    colour = declared_colour(image, context.data, context.notes)
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and context.data and isinstance(context.data, bytes):
+        jpeg.load(image, context.data)
+    else:
+        _prepare(image, context)
+        image.load()
+    return Meaning(image, context.limits.background, colour, hides_everything(image))
+
+
+def _prepare(image: Image.Image, context: _Context) -> None:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tiff.prepare(image, context.data, context.limits)
     deep = isinstance(image, PngImagePlugin.PngImageFile) and any(tile.args == "RGB;16B" for tile in image.tile)
     if deep and "transparency" in image.info:
         # Of the 16 bits of a sample, only 8 arrive: they cannot be compared with the colour.
         raise ImageError(Status.NOT_AN_IMAGE, "16-bit colour with a transparent colour: save it with 8 bits")
-    image.load()
-
-
-def _refuse_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2, codec: str) -> None:
-    """Refuse what Pillow would read wrongly without an error.
-
-    Raises:
-        ImageError: NOT_AN_IMAGE or CORRUPT.
-    """
-    if _TIFF_PHOTOMETRIC not in tags:
-        raise ImageError(Status.CORRUPT, "TIFF: the tag PhotometricInterpretation, which says what 0 is, is missing")
-    if max(tags.get(_TIFF_SAMPLE_FORMAT, (1,))) == _TIFF_SIGNED and max(tags[_TIFF_BITS_PER_SAMPLE]) == 8:
-        raise ImageError(Status.NOT_AN_IMAGE, _no_white("signed samples"))
-    if codec == "raw" and tags[_TIFF_PHOTOMETRIC] == _TIFF_YCBCR and tags.get(_TIFF_SUBSAMPLING, (2, 2)) != (1, 1):
-        raise ImageError(Status.NOT_AN_IMAGE, "uncompressed TIFF with subsampled colour: save it compressed, or as RGB")
-
-
-def _refuse_lost_strips(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, limits: DecodeLimits) -> None:
-    """Decode JPEG strips and tiles on their own first: libtiff, too, completes lost data with gray.
-
-    Raises:
-        ImageError: TOO_LARGE, a strip states more pixels than a file may have.
-        jpeg.IncompleteError: the data of a strip end early.
-    """
-    if tags.get(_TIFF_COMPRESSION) != _TIFF_JPEG or not data:
-        return
-    tables = tags.get(_TIFF_JPEG_TABLES, b"")
-    for offsets, sizes in _TIFF_BLOCKS:
-        for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False):
-            stream = tables[:-2] + data[offset + (2 if tables else 0) : offset + size]
-            with suppress(SyntaxError):  # samples that only libtiff can put together
-                strip = JpegImagePlugin.JpegImageFile(io.BytesIO(stream))
-                _check_size(strip.width, strip.height, replace(limits, min_side=1))
-                jpeg.load(strip, stream)
-
-
-def _mend_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Set right what Pillow would decode wrongly, before it does."""
-    tags, tile = image.tag_v2, image.tile[0]
-    if tile.codec_name == "libtiff" and image.mode == "F":
-        # libtiff hands samples over in this machine's byte order, not in the file's.
-        image.tile = [tile._replace(args=("F;32NF", False, tags.offset))]
-    elif tile.codec_name == "raw" and tags.get(_TIFF_PLANES) == 2 and tags[_TIFF_BITS_PER_SAMPLE][0] == 16:
-        # Pillow's own reader takes samples of 16 bits in planes for samples of 8.
-        whole = (0, 0, tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT])
-        args = (f"{image.mode};16N", False, tags.offset)
-        image.tile = [tile._replace(codec_name="libtiff", extents=whole, offset=0, args=args)]
-        image.use_load_libtiff = True
-    elif image.mode == "P" and max(tags[_TIFF_COLOUR_MAP]) < 256:
-        # Old programs wrote palettes of 8 bits instead of 16.
-        image.palette = ImagePalette.raw("RGB;L", bytes(tags[_TIFF_COLOUR_MAP]))
-
-
-def _declared_colour(image: Image.Image, data: bytes, notes: list[str] | None) -> colour_profiles.Conversion | None:
-    """The conversion that an image declares, if it is of the image's own kind: gray, RGB or CMYK."""
-    try:
-        declared = colour_profiles.declared_by(image, data)
-        if declared is None:
-            return None
-        space = colour_profiles.space_of(declared)
-        own = "CMYK" if image.mode == "CMYK" else "L" if image.mode.startswith(("1", "L", "I", "F")) else "RGB"
-        # Gray pictures often have the profile of the colour picture that they were made from.
-        if space != own and (space, own) != ("RGB", "L"):
-            raise colour_profiles.ProfileError(f"it is of {space} pixels, these are {own}")
-        return colour_profiles.conversion(declared)
-    except colour_profiles.NoWhiteError as error:
-        raise ImageError(Status.NOT_AN_IMAGE, str(error)) from error
-    except colour_profiles.ProfileError as error:
-        if notes is not None:
-            notes.append(f"the colour profile is ignored: {error}")
-        return None
 
 
 def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
@@ -420,69 +420,10 @@ def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
     if brands & {b"avif", b"avis"}:
         return "AVIF", _avif_plugin()
     if re.match(rb"P[1-6]\s", data):
-        return "PNM", PpmImagePlugin.PpmImageFile
+        return "PNM", PnmImageFile
     if brands & HEIF_BRANDS:
         return "HEIC", _heif_plugin()
     raise ImageError(Status.NOT_AN_IMAGE, f"begins with {data[:12]!r}, which is none of {_ACCEPTED}")
-
-
-def _full_picture(data: bytes) -> bytes:
-    """A TIFF file whose first directory is its first picture of full size: mostly the file as it is.
-
-    Raises:
-        ImageError: NOT_AN_IMAGE, camera raw.
-    """
-    directories = list(_tiff_directories(data))
-    photometric = {tags.get(_TIFF_PHOTOMETRIC) for _, tags in directories}
-    if data[8:10] == b"CR" or photometric & _TIFF_RAW or any(_TIFF_DNG_VERSION in tags for _, tags in directories):
-        raise ImageError(Status.NOT_AN_IMAGE, _CAMERA_RAW)
-    if len(directories) < 2:
-        return data
-    # Masks are no choice, and a thumbnail is the last one. Of equals the first is taken.
-    kinds = [(int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)), tags) for _, tags in directories]
-    ranks = [
-        (not kind & _TIFF_MASK, not kind & _TIFF_REDUCED, kind & _TIFF_REDUCED and _area(tags)) for kind, tags in kinds
-    ]
-    best = ranks.index(max(ranks))
-    if best == 0:
-        return data
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-    offset = directories[best][0]
-    return (
-        data[:4] + offset.to_bytes(4, order) + data[8:]
-        if data[2] != _BIG_TIFF
-        else data[:8] + offset.to_bytes(8, order) + data[16:]
-    )
-
-
-def _tiff_directories(data: bytes) -> Iterator[tuple[int, TiffImagePlugin.ImageFileDirectory_v2]]:
-    """Offset and tags of the first directory; and, if it is not the picture or has others in it, of all."""
-    offsets, visited = [-1], set[int]()
-    while offsets and len(visited) < _MOST_DIRECTORIES:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == _BIG_TIFF else 8])
-        offset = offsets.pop(0)
-        offset = tags.next if offset < 0 else offset
-        if not 0 < offset < len(data) or offset in visited:
-            continue
-        visited.add(offset)
-        file = io.BytesIO(data)
-        file.seek(offset)
-        try:
-            tags.load(file)
-            inner = tags.get(_TIFF_SUB_DIRECTORIES, ())
-            is_picture = len(visited) == 1 and not int(tags.get(_TIFF_NEW_SUBFILE_TYPE, 0)) & (
-                _TIFF_REDUCED | _TIFF_MASK
-            )
-        except Exception:  # Pillow says what is wrong with the file when it opens it
-            return
-        yield offset, tags
-        offsets += inner if isinstance(inner, tuple) else (inner,)
-        if not is_picture:
-            offsets.append(tags.next)
-
-
-def _area(tags: TiffImagePlugin.ImageFileDirectory_v2) -> int:
-    return int(tags.get(_TIFF_WIDTH, 0)) * int(tags.get(_TIFF_HEIGHT, 0))
 
 
 def _avif_plugin() -> type[ImageFile.ImageFile]:
@@ -513,8 +454,10 @@ def _iso_brands(data: bytes) -> set[bytes]:
     return {data[8:12]} | {data[at : at + 4] for at in range(16, end - 3, 4)}
 
 
-def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes, limits: DecodeLimits) -> None:
+def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes | FileSlices, limits: DecodeLimits) -> None:
     """What two of Pillow's decoders let pass."""
+    if not isinstance(data, bytes):
+        return  # neither is decoded from the disk
     if plugin is Jpeg2KImagePlugin.Jpeg2KImageFile and data.find(b"\xff\xd9", data.find(b"\xff\x4f\xff\x51")) < 0:
         # A missing rest becomes noise. No packet can hold the end marker (ISO/IEC 15444-1, annex A).
         raise ImageError(Status.CORRUPT, "JPEG 2000: truncated, the end of the codestream is missing")
@@ -525,7 +468,7 @@ def _check_before_opening(plugin: type[ImageFile.ImageFile], data: bytes, limits
     if plugin is WebPImagePlugin.WebPImageFile and data[12:16] == b"VP8X" and len(data) >= 30:
         # Opening a WebP already allocates its canvas (RFC 9649, section 2.7: sides of 24 bits, minus one).
         width, height = int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-        _check_size(width, height, limits)
+        limits.check_size(width, height)
 
 
 def _is_deep_jpeg2000(data: bytes) -> bool:
@@ -543,6 +486,8 @@ def _as_image_error(what: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except WorkExceededError as error:
+        raise ImageError(Status.TOO_LARGE, f"{what}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(Status.TOO_LARGE, f"{what}: {_said(error)}") from error
     except MemoryError as error:
@@ -557,41 +502,12 @@ def _said(error: Exception) -> str:
     return f"{text[:160] or 'corrupt'} ({type(error).__name__})"
 
 
-def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
-    if width * height > limits.max_pixels:
-        reason = f"{width}x{height} = {width * height} pixels are above the limit of {limits.max_pixels}"
-        raise ImageError(Status.TOO_LARGE, reason)
-    if min(width, height) < limits.min_side:
-        raise ImageError(Status.TOO_SMALL, f"{width}x{height} pixels: a side is below the limit of {limits.min_side}")
-
-
 def _silence_complaints() -> None:
     """Keep narrow filters in front, where they are found at once; ``warnings.catch_warnings`` is not thread-safe."""
     if list(warnings.filters[:2]) != [_PIL_SIZE_WARNING, _PIL_COMPLAINT]:
         warnings.filterwarnings("ignore", category=UserWarning, module=_PIL_COMPLAINT[3].pattern)
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    _silence_libtiff()
-
-
-@lru_cache(maxsize=1)
-def _silence_libtiff() -> bool:
-    """Take libtiff's printing of errors and warnings away, for good and for the whole process.
-
-    Pillow raises an error of its own for the same fault; libtiff's line, which names no file, would only be in the way
-    of the rows. Its functions are looked up through Pillow's extension module, which is linked with it.
-
-    Returns:
-        Whether that was possible: not where libtiff was linked into the module itself, or left out.
-    """
-    try:
-        library = ctypes.CDLL(Image.core.__file__)
-        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-            set_handler = library[name]
-            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            set_handler(None)
-    except (AttributeError, OSError, TypeError):
-        return False
-    return True
+    tiff.silence_libtiff()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -600,102 +516,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:
         return 1
-
-
-def _as_rgb(
-    image: Image.Image, background: tuple[int, int, int], colour: colour_profiles.Conversion | None
-) -> np.ndarray:
-    """uint8 HxWx3, sRGB, not turned yet."""
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return _deep_gray(image, background, colour)
-    if image.mode == "LAB":
-        return colour_profiles.lab_conversion()(image)
-    if image.mode == "CMYK":
-        return np.array(image.convert("RGB")) if colour is None else colour(image)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data and not _hides_everything(image):
-        return _on_background(image, background, colour)
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    rgb = np.array(rgb) if colour is None else colour(rgb)
-    return _on_canvas(rgb, image, background)
-
-
-def _hides_everything(image: Image.Image) -> bool:
-    """Whether an alpha channel is 0 everywhere in a format where it is not believed then."""
-    alpha = image.getchannel("A") if isinstance(image, _ALPHA_MAY_BE_EMPTY) and "A" in image.getbands() else None
-    return alpha is not None and alpha.getextrema() == (0, 0)
-
-
-def _on_background(
-    image: Image.Image, background: tuple[int, int, int], colour: colour_profiles.Conversion | None
-) -> np.ndarray:
-    rgba = image.convert("RGBA")
-    if colour is not None:
-        alpha = rgba.getchannel("A")
-        rgba = Image.fromarray(colour(rgba.convert("RGB")))
-        rgba.putalpha(alpha)
-    canvas = Image.new("RGBA", image.size, (*background, 255))
-    canvas.alpha_composite(rgba)
-    return np.array(canvas.convert("RGB"))
-
-
-def _on_canvas(rgb: np.ndarray, image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
-    """Fill what the first frame of a GIF leaves free; Pillow fills it with colour 0 of the palette."""
-    if not isinstance(image, GifImagePlugin.GifImageFile) or image.tell() != 0 or image.dispose_extent is None:
-        return rgb
-    left, top, right, bottom = image.dispose_extent
-    if (left, top, right, bottom) == (0, 0, *image.size):
-        return rgb
-    canvas = np.empty_like(rgb)
-    canvas[:] = background
-    canvas[top:bottom, left:right] = rgb[top:bottom, left:right]
-    return canvas
-
-
-def _deep_gray(
-    image: Image.Image, background: tuple[int, int, int], colour: colour_profiles.Conversion | None
-) -> np.ndarray:
-    """Gray of more than 8 bits: scaled to 8, never clipped."""
-    samples = np.asarray(image)
-    gray = _scaled_float(samples) if image.mode == "F" else _scaled_integer(samples, _white(image))
-    if _is_white_zero(image):
-        gray = 255 - gray
-    rgb = np.repeat(gray[:, :, None], 3, axis=2)
-    if colour is not None:
-        rgb = colour(Image.fromarray(rgb))
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        rgb[samples == key] = background
-    return rgb
-
-
-def _white(image: Image.Image) -> int:
-    """The sample value of white; Pillow hands 12-bit TIFF samples over unscaled."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
-        if image.mode == "I":
-            raise ImageError(Status.NOT_AN_IMAGE, _no_white(f"signed or {bits}-bit integer samples"))
-        return (1 << bits) - 1
-    return 65535
-
-
-def _is_white_zero(image: Image.Image) -> bool:
-    """Pillow inverts "white is zero" up to 8 bits, but not above."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return False
-    return image.tag_v2.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO
-
-
-def _scaled_integer(samples: np.ndarray, white: int) -> np.ndarray:
-    return ((samples.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
-
-
-def _scaled_float(samples: np.ndarray) -> np.ndarray:
-    if not (np.isfinite(samples).all() and samples.min() >= 0 and samples.max() <= 1):
-        raise ImageError(Status.NOT_AN_IMAGE, _no_white("float samples outside [0, 1]"))
-    return np.rint(samples * 255).astype(np.uint8)
-
-
-def _no_white(what: str) -> str:
-    return f"{what} have no declared white: save the photograph with 8 or 16 bits a channel"

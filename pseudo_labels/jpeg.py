@@ -9,6 +9,7 @@ about eight blocks at the lower right corner stays unnoticed in a file that has 
 such test: its decoder cannot be interrupted, and data that end early are legal there (T.81, D.1.8).
 """
 
+import hashlib
 import re
 import struct
 from collections.abc import Iterator
@@ -26,7 +27,10 @@ _COEFFICIENTS = 64
 _SEGMENT = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 # Within image data, 0xFF is followed by 0 (then it is data), by a restart marker, or by the marker that ends them.
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTARTS = [bytes([0xFF, number]) for number in range(0xD0, 0xD8)]
+# libjpeg is given image data in pieces, so that no second copy of the file lies in memory.
+_PIECE_BYTES = 1 << 20
+_DIGEST_ROWS = 64
 _END_MARKER = b"\xff\xd9"
 # Bits of 1 are no Huffman code (T.81, C.2): each block takes 17 of them, whatever the tables.
 _ONES = b"\xff\x00"
@@ -117,7 +121,7 @@ def _scan(data: bytes, start: int, header: bytes, layout: Layout, interval: int)
     missing = 0
     if interval:
         wanted = ceil(_units(layout, components) / interval) - 1
-        missing = max(0, wanted - len(_RESTART.findall(data, begin, end)))
+        missing = max(0, wanted - sum(data.count(marker, begin, end) for marker in _RESTARTS))
     return Scan(end, components, first, last, low_bit=approximation & 15, restarts_missing=missing)
 
 
@@ -155,12 +159,21 @@ def load(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
     tile = image.tile[0]
     _decode(image, tile, data, layout)
     if not layout.has_end:
-        pixels = image.tobytes()
+        pixels = _digest(image)
         for filler in _OTHER_FILLERS:
             _decode(image, tile, data, layout, filler)
             # Bits that were lost would have been taken from the filler.
-            if image.tobytes() != pixels:
+            if _digest(image) != pixels:
                 raise IncompleteError("the image data end early, and the end marker is missing")
+
+
+def _digest(image: Image.Image) -> bytes:
+    """Of the pixels; a copy of them would be as large as the picture."""
+    digest = hashlib.sha256()
+    for top in range(0, image.height, _DIGEST_ROWS):
+        rows = image.crop((0, top, image.width, min(top + _DIGEST_ROWS, image.height)))
+        digest.update(rows.tobytes())
+    return digest.digest()
 
 
 def _check_scans(layout: Layout) -> None:
@@ -196,6 +209,13 @@ def _decode(
 def _feed(decoder: Any, data: bytes, layout: Layout, filler: bytes) -> None:
     left, at = b"", 0
     for scan in layout.scans:
+        while scan.end - at > _PIECE_BYTES:
+            left, at = left + data[at : at + _PIECE_BYTES], at + _PIECE_BYTES
+            used, error = decoder.decode(left)
+            if used < 0:
+                _check_error(error)
+                return
+            left = left[used:]
         left, at = left + data[at : scan.end], scan.end
         for filled in range(2 * _READ_AHEAD_BYTES + 1):
             used, error = decoder.decode(left)

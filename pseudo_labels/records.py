@@ -1,4 +1,4 @@
-"""The rows that pass between stages: images of a pool, and the labels that a teacher gave them."""
+"""The rows that pass between stages: images of a pool, the labels of a teacher, and what became of an image."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from pseudo_labels.crops import FULL
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 
 # A label's weight falls to a half where its spread reaches this, a tenth of the scale: about how far the mean ratings
@@ -41,6 +42,21 @@ class Status(StrEnum):
     SEEN = "seen"  # the teacher was fitted to this image, and only labels of unseen ones were wanted
     FAILED = "failed"  # the model gave no finite score
     DROPPED = "dropped"  # teachers gave scores, but fusion did not keep the row; a region outside the limits
+
+
+class ImageError(PocketiqaError):
+    """An image that cannot be used: ``status`` for programs, ``reason`` for persons (also ``str(error)``)."""
+
+    def __init__(self, status: Status, reason: str):
+        # Reasons quote other people's text: they become one line that can be printed and stored.
+        reason = "".join(letter if letter.isprintable() else "?" for letter in " ".join(reason.split()))
+        # Both stay in ``args``, so that the error survives a trip between processes.
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 # 96 bits: that any two of a billion images have one id has a chance below 1e-11.

@@ -1,6 +1,5 @@
 """Checkpoints of other people, as torch saved them, read without trusting them."""
 
-import json
 import pickle
 import re
 from collections.abc import Collection, Mapping
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import parse_json
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to call
@@ -88,7 +88,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise PocketiqaError(f"{index} is no index of weight files ({_first_line(error)}): fetch it again") from error
     tensors: dict[str, Tensor] = {}

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, shown
+from pseudo_labels.files import parse_json
 from students.fields import check_fields
 from students.preprocess import Preprocess
 
@@ -44,14 +45,16 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if len(self.knots) < 2 or any(len(knot) != 2 for knot in self.knots):
-            raise PocketiqaError(f"the calibration has the knots {self.knots}: two or more pairs are needed")
+            raise PocketiqaError(f"the calibration has the knots {shown(self.knots)}: two or more pairs are needed")
         values = [float(value) for knot in self.knots for value in knot]
         if not all(math.isfinite(value) and 0 <= value <= 1 for value in values):
-            raise PocketiqaError(f"the calibration has the knots {self.knots}: each value must lie in [0, 1]")
+            raise PocketiqaError(f"the calibration has the knots {shown(self.knots)}: each value must lie in [0, 1]")
         if values[0] != 0 or values[-2] != 1:
             raise PocketiqaError(f"the calibration covers raw scores {values[0]} to {values[-2]}: 0 to 1 are needed")
         if not (_rises(values[::2]) and _rises(values[1::2])):
-            raise PocketiqaError(f"the calibration has the knots {self.knots}: both columns must strictly increase")
+            raise PocketiqaError(
+                f"the calibration has the knots {shown(self.knots)}: both columns must strictly increase"
+            )
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """Map raw values of any shape; float32 in, float32 out."""
@@ -73,7 +76,9 @@ class Calibration:
         try:
             return cls(tuple((float(raw), float(score)) for raw, score in knots))
         except (TypeError, ValueError) as error:
-            raise PocketiqaError(f"the calibration has the knots {knots!r}: pairs of numbers are needed") from error
+            raise PocketiqaError(
+                f"the calibration has the knots {shown(knots)}: pairs of numbers are needed"
+            ) from error
 
 
 def _rises(values: Sequence[float]) -> bool:
@@ -155,7 +160,9 @@ class StudentContract:
             for entry in record[name]:
                 _check_type(entry, dict, f"{name}[]")
         if record["score_range"] != [0.0, 1.0]:
-            raise PocketiqaError(f"the student contract has the score_range {record['score_range']}: [0, 1] is needed")
+            raise PocketiqaError(
+                f"the student contract has the score_range {shown(record['score_range'])}: [0, 1] is needed"
+            )
         calibration = record["calibration"]
         return cls(
             **{name: record[name] for name in _PLAIN},
@@ -173,7 +180,7 @@ class StudentContract:
             PocketiqaError: it is not JSON, or not a contract (see ``from_dict``).
         """
         try:
-            record = json.loads(text)
+            record = parse_json(text)
         except ValueError as error:
             raise PocketiqaError(f"the student contract is not JSON ({error}); export the model anew") from error
         return cls.from_dict(record)
@@ -183,7 +190,7 @@ def _check_format(record: Any) -> None:
     version = record.get("format") if isinstance(record, Mapping) else None
     if version != FORMAT:
         raise PocketiqaError(
-            f"the student contract has format version {version!r}, but this pocketiqa reads {FORMAT}: "
+            f"the student contract has format version {shown(version)}, but this pocketiqa reads {FORMAT}: "
             "upgrade pocketiqa or export the model anew"
         )
 

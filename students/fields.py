@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, shown
 
 
 def check_fields(record: Any, required: Collection[str], what: str, optional: Collection[str] = ()) -> dict[str, Any]:
@@ -17,10 +17,10 @@ def check_fields(record: Any, required: Collection[str], what: str, optional: Co
     missing = sorted(set(required) - set(record))
     if missing:
         raise PocketiqaError(f"the {what} lacks {', '.join(map(repr, missing))}; make it anew with this pocketiqa")
-    unknown = sorted(str(key) for key in set(record) - set(required) - set(optional))
+    unknown = sorted(shown(key) for key in set(record) - set(required) - set(optional))
     if unknown:
         known = ", ".join(sorted({*required, *optional}))
-        raise PocketiqaError(f"the {what} has the unknown field {', '.join(map(repr, unknown))}; known are {known}")
+        raise PocketiqaError(f"the {what} has the unknown field {', '.join(unknown[:8])}; known are {known}")
     return dict(record)
 
 
@@ -32,5 +32,5 @@ def check_int(value: Any, name: str, low: int, high: int) -> int:
     """
     # To Python True is an integer; here it is a mistake.
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise PocketiqaError(f"{name} is {value!r}, but an integer from {low} to {high} is needed")
+        raise PocketiqaError(f"{name} is {shown(value)}, but an integer from {low} to {high} is needed")
     return value

@@ -66,12 +66,22 @@ class Preprocess:
         size = self.size(height, width)
         if size == (height, width):
             return np.ascontiguousarray(rgb)
-        grows = size[0] > height or size[1] > width
+        return np.array(self.filtered(Image.fromarray(np.ascontiguousarray(rgb)), size))
+
+    def filtered(
+        self, image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+    ) -> Image.Image:
+        """Resize an RGB image, of which ``pseudo_labels.images`` may have averaged whole pixels already.
+
+        Args:
+            image: RGB.
+            size: height and width of the result.
+            box: the part of the image that is the picture, if not all of it: left, upper, right, lower.
+        """
+        grows = size[0] > image.height or size[1] > image.width
         # Hamming is made for reduction: enlarging with it shows steps.
         resample = Image.Resampling.BICUBIC if grows else Image.Resampling.HAMMING
-        image = Image.fromarray(np.ascontiguousarray(rgb))
-        # A copy: ``np.asarray`` of a Pillow image is read-only, and torch warns of such arrays.
-        return np.array(image.resize((size[1], size[0]), resample, reducing_gap=_REDUCING_GAP))
+        return image.resize((size[1], size[0]), resample, box, reducing_gap=_REDUCING_GAP)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -151,10 +151,10 @@ class Scorer:
             return decode_pil(image, self._limits, notes)
         if isinstance(image, bytes | bytearray | memoryview):
             # A copy of what may change: the caller's buffer can be written to while this thread decodes.
-            return decode(bytes(image), self._limits, notes)
+            return decode(bytes(image), self._limits, notes, resizer=self.contract.preprocess)
         # Checked by type: the system would take an integer for an open file.
         if isinstance(image, str | os.PathLike):
-            return load(image, self._limits, notes)
+            return load(image, self._limits, notes, resizer=self.contract.preprocess)
         # The likely mistake, a list of paths, gets its own next step.
         many = "; score several files with Scorer.score_many" if isinstance(image, Iterable) else ""
         raise PocketiqaError(f"an image is {type(image).__name__}, but {_ACCEPTED} is needed{many}")

@@ -2,9 +2,16 @@
 
 The checksum is the last entry of the model's metadata and has a fixed length: the file is valid ONNX for every reader,
 and is verified here before anything parses it. Both are done on bytes, as the runtime has neither onnx nor protobuf.
+
+A checksum is no signature, so the graph is bounded too before ONNX Runtime sees it: operators that an export writes, no
+control flow, tensors as large as their bytes, the inputs and outputs of a student; and the memory of runs is limited.
 """
 
+import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import onnxruntime
@@ -18,6 +25,12 @@ INPUT = "rgb"
 OUTPUTS = ("score", "quality_map", "weight_map")
 # Lowest severity that ONNX Runtime prints. Its errors are raised as well, and told in our words.
 _FATAL_ONLY = 4
+MAX_MODEL_BYTES = 1 << 30
+"""Larger model files are refused unread; the largest student, an EfficientNet-B7, has 0.26 GB."""
+MAX_NODES = 20_000
+MAX_ELEMENTS = 1 << 26
+"""Elements of a tensor whose shape the file states without storing it."""
+_ARENA_BYTES, _ARENA_BYTES_PER_CORE = 2 << 30, 128 << 20
 CHECKSUM_KEY = "pocketiqa.sha256"
 _DIGEST_HEX = 64
 # Field numbers of ModelProto.metadata_props and of StringStringEntryProto (onnx.proto), and protobuf's wire type.
@@ -64,9 +77,14 @@ def read_model(path: str | Path) -> bytes:
     """The bytes of a model file.
 
     Raises:
-        PocketiqaError: there is no such file, or it cannot be read.
+        PocketiqaError: there is no such file, it cannot be read, or has more than ``MAX_MODEL_BYTES``.
     """
     try:
+        size = os.stat(path).st_size
+        if size > MAX_MODEL_BYTES:
+            raise PocketiqaError(
+                f"the model at {path} has {size} bytes, above the limit of {MAX_MODEL_BYTES}: it is no student"
+            )
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise PocketiqaError(
@@ -88,8 +106,10 @@ def start_session(model: bytes, threads: int, name: str) -> onnxruntime.Inferenc
 
     Raises:
         IntegrityError: ONNX Runtime does not accept the bytes.
-        PocketiqaError: the inputs or outputs are not those of a student.
+        PocketiqaError: the graph is not one that an export writes, see ``check_graph``.
     """
+    check_graph(model, name)
+    _limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -98,19 +118,235 @@ def start_session(model: bytes, threads: int, name: str) -> onnxruntime.Inferenc
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Memory plans are kept for every input size ever seen, and photographs have many.
     options.enable_mem_pattern = False
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         reason = " ".join(str(error).split())[:200]
         raise IntegrityError(f"{name} is not a model that ONNX Runtime can load: {reason}") from error
-    inputs = [item.name for item in session.get_inputs()]
-    outputs = [item.name for item in session.get_outputs()]
-    if inputs != [INPUT] or outputs != list(OUTPUTS):
+    return session
+
+
+def memory_limit() -> int:
+    """Bytes that the runs of all models of this process may take at a time; more cores run more images at once."""
+    return _ARENA_BYTES + _ARENA_BYTES_PER_CORE * (os.cpu_count() or 1)
+
+
+@cache
+def _limit_memory() -> None:
+    """Give ONNX Runtime one arena with a limit, once in a process; sessions that ask for it share it."""
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg({"max_mem": memory_limit()}))
+
+
+# --- what a graph may hold (field numbers and enumerations of onnx.proto)
+
+_OPERATORS = """
+    Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos
+    CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm
+    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
+    InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max
+    MaxPool Mean Min Mish Mod Mul Neg Not Or PRelu Pad Pow Range Reciprocal ReduceL1 ReduceL2 ReduceLogSumExp ReduceMax
+    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round ScatterND Selu Shape Sigmoid
+    Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile
+    Transpose Trilu Unsqueeze Where Xor
+"""
+OPERATORS = frozenset(_OPERATORS.split())
+"""Operators that the export of an image network writes: arithmetic on tensors. None of them loops, branches, calls a
+function of the file, reads a file or is random."""
+# Which input of these operators says how large their output is.
+_SHAPED_BY = {"ConstantOfShape": 0, "Expand": 1}
+_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 8, 20, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+_ATTRIBUTE_SPARSE = (22, 23)
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
+_TENSOR_TYPED = (4, 5, 7, 10, 11)
+_INT64 = 7
+# Bytes of an element, by type; those that are missing here (strings, 4 bits, complex) no export writes.
+_ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
+# Type and number of dimensions of the input and of each output: float32 is 1, uint8 is 2.
+_INPUT_TYPE, _OUTPUT_TYPES = (2, 4), ((1, 1), (1, 3), (1, 3))
+
+
+def check_graph(model: bytes, name: str) -> None:
+    """Refuse a graph that holds more than an export writes. Nothing is run, and no tensor is unpacked.
+
+    Args:
+        model: serialised ONNX model.
+        name: name of the model in an error.
+
+    Raises:
+        IntegrityError: the bytes are no protobuf message with a graph.
+        PocketiqaError: another operator than ``OPERATORS``, control flow or functions, tensors outside the file, larger
+            than their bytes or, where their shape is stated only, than ``MAX_ELEMENTS``, or inputs or outputs that are
+            not those of a student.
+    """
+    try:
+        fields = _message(model)
+        graphs = fields.get(_MODEL_GRAPH, [])
+        graph = _message(graphs[-1])
+        refused = _refused_model(fields) or _refused_graph(graph)
+        inputs, outputs = _typed_names(graph, _GRAPH_INPUT), _typed_names(graph, _GRAPH_OUTPUT)
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{name} is not a model that ONNX Runtime can load: it is no ONNX graph") from error
+    if refused:
+        raise PocketiqaError(f"{name} was not written by `pocketiqa export`: {refused}; fetch or export it again")
+    if list(inputs) != [INPUT] or list(outputs) != list(OUTPUTS):
         raise PocketiqaError(
-            f"{name} maps {inputs} to {outputs}, but a student maps {[INPUT]} to {list(OUTPUTS)}: "
+            f"{name} maps {_listed(inputs)} to {_listed(outputs)}, but a student maps {[INPUT]} to {list(OUTPUTS)}: "
             "export it with `pocketiqa export`"
         )
-    return session
+    if inputs[INPUT] != _INPUT_TYPE or tuple(outputs.values()) != _OUTPUT_TYPES:
+        raise PocketiqaError(
+            f"{name} has inputs or outputs of other types or dimensions than a student: export it with "
+            "`pocketiqa export`"
+        )
+
+
+def _listed(names: dict[str, tuple[int, int]]) -> str:
+    return str([name[:40] for name in names][:8])
+
+
+def _refused_model(fields: dict[int, list]) -> str:
+    if fields.get(_MODEL_FUNCTIONS) or fields.get(_MODEL_TRAINING):
+        return "it holds functions or training steps of its own"
+    domains = {_text(_message(opset).get(1, [b""])[-1]) for opset in fields.get(_MODEL_OPSETS, [])}
+    if domains - {"", "ai.onnx"}:
+        return f"it asks for operators of {sorted(domains - {'', 'ai.onnx'})[0][:40]!r}"
+    return ""
+
+
+def _refused_graph(graph: dict[int, list]) -> str:
+    nodes = graph.get(_GRAPH_NODE, [])
+    if len(nodes) > MAX_NODES:
+        return f"it has {len(nodes)} nodes, above the limit of {MAX_NODES}"
+    if graph.get(_GRAPH_SPARSE):
+        return "it holds sparse tensors"
+    shapes: dict[str, int] = {}
+    for tensor in map(_message, graph.get(_GRAPH_INITIALIZER, [])):
+        label = _text(tensor.get(_TENSOR_NAME, [b""])[-1])
+        refused = _refused_tensor(tensor, label)
+        if refused:
+            return refused
+        shapes[label] = _product(tensor)
+    for node in map(_message, nodes):
+        refused = _refused_node(node, shapes)
+        if refused:
+            return refused
+    return ""
+
+
+def _refused_node(node: dict[int, list], shapes: dict[str, int]) -> str:
+    operator = _text(node.get(_NODE_OPERATOR, [b""])[-1])
+    if operator not in OPERATORS or _text(node.get(_NODE_DOMAIN, [b""])[-1]) not in ("", "ai.onnx"):
+        return f"it holds the operator {operator[:40]!r}, which no export of a student writes"
+    for attribute in map(_message, node.get(_NODE_ATTRIBUTE, [])):
+        if any(attribute.get(kind) for kind in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS, *_ATTRIBUTE_SPARSE)):
+            return f"a {operator} holds a graph or a sparse tensor"
+        for content in attribute.get(_ATTRIBUTE_TENSOR, []) + attribute.get(_ATTRIBUTE_TENSORS, []):
+            tensor = _message(content)
+            refused = _refused_tensor(tensor, f"of a {operator}")
+            if refused:
+                return refused
+            for output in node.get(_NODE_OUTPUT, []) if operator == "Constant" else []:
+                shapes[_text(output)] = _product(tensor)
+    inputs = node.get(_NODE_INPUT, [])
+    position = _SHAPED_BY.get(operator, len(inputs))
+    if position < len(inputs) and shapes.get(_text(inputs[position]), 0) > MAX_ELEMENTS:
+        return f"a {operator} makes a tensor of more than {MAX_ELEMENTS} elements"
+    return ""
+
+
+def _refused_tensor(tensor: dict[int, list], label: str) -> str:
+    if tensor.get(_TENSOR_EXTERNAL) or tensor.get(_TENSOR_LOCATION, [0])[-1]:
+        return f"the tensor {label[:40]!r} lies outside the file"
+    size = _ELEMENT_BYTES.get(tensor.get(_TENSOR_TYPE, [0])[-1])
+    if size is None:
+        return f"the tensor {label[:40]!r} has an element type that no student has"
+    elements = math.prod(_numbers(tensor.get(_TENSOR_DIMS, [])))
+    # Numbers that are not raw take a byte or more each.
+    held = sum(len(raw) // size for raw in tensor.get(_TENSOR_RAW, []))
+    for kind in _TENSOR_TYPED:
+        held += sum(len(packed) if isinstance(packed, memoryview) else 1 for packed in tensor.get(kind, []))
+    if elements > held:
+        return f"the tensor {label[:40]!r} claims {elements} elements, but the file holds at most {held} of them"
+    return ""
+
+
+def _product(tensor: dict[int, list]) -> int:
+    """The product of a small tensor of integers, taken for a shape; 0 of any other."""
+    if tensor.get(_TENSOR_TYPE, [0])[-1] != _INT64:
+        return 0
+    raw = b"".join(tensor.get(_TENSOR_RAW, []))
+    values = [int.from_bytes(raw[at : at + 8], "little", signed=True) for at in range(0, min(len(raw), 64), 8)]
+    return math.prod(values or _numbers(tensor.get(7, []))[:8])
+
+
+def _typed_names(graph: dict[int, list], kind: int) -> dict[str, tuple[int, int]]:
+    """Name -> element type and number of dimensions of the inputs or outputs, without weights that are listed there."""
+    weights = {_text(_message(item).get(_TENSOR_NAME, [b""])[-1]) for item in graph.get(_GRAPH_INITIALIZER, [])}
+    named = {}
+    for item in map(_message, graph.get(kind, [])):
+        label = _text(item.get(1, [b""])[-1])
+        tensor = _message(_message(item.get(2, [b""])[-1]).get(1, [b""])[-1])
+        dimensions = _message(tensor.get(2, [b""])[-1]).get(1, [])
+        if label not in weights:
+            named[label] = (tensor.get(1, [0])[-1], len(dimensions))
+    return named
+
+
+def _text(content: bytes | memoryview) -> str:
+    return bytes(content).decode()
+
+
+def _message(data: bytes | memoryview) -> dict[int, list]:
+    """The fields of a protobuf message by number: integers, and views of the bytes of everything else."""
+    fields: dict[int, list] = {}
+    for number, value in _protobuf(memoryview(data)):
+        fields.setdefault(number, []).append(value)
+    return fields
+
+
+def _protobuf(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        length, at = _varint(data, at) if kind == _LENGTH_DELIMITED else ({1: 8, 5: 4}[kind], at)
+        if at + length > len(data):
+            raise ValueError("a field ends behind its message")
+        yield key >> 3, data[at : at + length]
+        at += length
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        value |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+    raise ValueError("a number of more than ten bytes")
+
+
+def _numbers(values: list) -> list[int]:
+    """Integers that are stored one by one or packed."""
+    numbers: list[int] = []
+    for value in values:
+        at = 0
+        while isinstance(value, memoryview) and at < len(value):
+            number, at = _varint(value, at)
+            numbers.append(number)
+        numbers += [] if isinstance(value, memoryview) else [value]
+    return numbers
 
 
 def _field(number: int, content: bytes) -> bytes:

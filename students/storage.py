@@ -11,7 +11,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pseudo_labels import files
-from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, shown
 from pseudo_labels.files import checksummed_json, sha256_bytes, sha256_file, staged_folder, write_atomic
 from students.base import Student
 from students.config import StudentConfig
@@ -73,7 +73,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         version = record.get("format") if isinstance(record, dict) else None
         raise PocketiqaError(
-            f"{path} has format version {version!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa"
+            f"{path} has format version {shown(version)}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa"
         )
     return check_fields(record, ("format", "config", "sha256", "about"), f"student record at {path}")
 

@@ -4,7 +4,6 @@ The digest is a checksum against corruption and careless edits; it has no secret
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, write_atomic
+from pseudo_labels.files import canonical_json, digest_of, parse_json, write_atomic
 
 FORMAT = 1
 
@@ -83,7 +82,7 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
 
 def _record(text: str, path: Path, mend: str) -> dict[str, Any]:
     try:
-        record = json.loads(text)
+        record = parse_json(text)
     except ValueError as error:
         raise IntegrityError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
     version = record.get("format") if isinstance(record, dict) else None

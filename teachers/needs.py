@@ -3,7 +3,6 @@
 So that whoever sets up a teacher of several gigabytes hears at once of all that is missing. Imports no torch.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import parse_json
 
 NEW_HEAD = "new"
 WEIGHTS_VARIABLE = "POCKETIQA_WEIGHTS"
@@ -123,7 +123,7 @@ def has_projection(folder: Path) -> bool:
             # A safetensors file begins with the length of its JSON header. The limit keeps a large file of another kind
             # from being read whole.
             size = int.from_bytes(file.read(8), "little")
-            return _PROJECTION in json.loads(file.read(min(size, 1 << 26)))
+            return _PROJECTION in parse_json(file.read(min(size, 1 << 26)))
     except (OSError, ValueError):
         return False
 

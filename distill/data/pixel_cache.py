@@ -6,7 +6,6 @@ why some have none, and digests of both. Building it again builds only what is m
 reads instead of memory maps: resident memory stays flat, and a truncated file is an error instead of a crash.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from pseudo_labels import images, outputs
 from pseudo_labels.errors import IntegrityError
-from pseudo_labels.files import canonical_json, digest_of, sha256_file, staged_folder
+from pseudo_labels.files import canonical_json, digest_of, parse_json, sha256_file, staged_folder
 from pseudo_labels.images import ImageError
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool
@@ -157,7 +156,7 @@ def _trusted_index(folder: Path, shard: int, *, check_pixels: bool) -> dict[str,
     """The shard's index, or None if the shard is missing, incomplete or altered."""
     path = folder / _name(shard)
     try:
-        index = json.loads((path / INDEX).read_bytes())
+        index = parse_json((path / INDEX).read_bytes())
         digest = index.pop("digest")
         if digest != digest_of(index) or (path / PIXELS).stat().st_size != index["bytes"]:
             return None

@@ -1,16 +1,97 @@
 """The YAML files of pocketiqa: read, overlaid by ``KEY=VALUE`` words of the command line, checked against a model."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pseudo_labels.errors import PocketiqaError, read_renamed
+from pseudo_labels.errors import PocketiqaError, read_renamed, shown
 
 Checked = TypeVar("Checked", bound=BaseModel)
+MAX_BYTES = 256_000
+"""Largest YAML file that is read; the recipes of the project have up to 8 KB."""
+MAX_NODES = 50_000
+"""Values in a YAML text, those counted anew that an alias repeats."""
+MAX_DEPTH = 50
+_MAX_DIGITS = 400
+_MESSAGE_LETTERS = 200
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """YAML without what costs more than it says: repeated aliases, deep nesting, integers of thousands of digits.
+
+    Keys that a section has twice are refused as well: YAML forbids them, and PyYAML takes the last one in silence.
+    """
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._level = 0
+        # Nodes with their number of values and their depth, aliases written out; by identity, for they are mutable.
+        self._sizes: dict[int, tuple[yaml.Node, int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._level += 1
+        # Here, before the parser goes deeper: it is slow where many brackets are open.
+        self._refuse(self._level > MAX_DEPTH, f"it is nested more than {MAX_DEPTH} levels deep")
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        # A node whose size is not known yet is still open: the alias stands inside of it.
+        self._refuse(alias and id(node) not in self._sizes, "an alias repeats what it is part of")
+        if node is not None and id(node) not in self._sizes:
+            sizes = [self._sizes[id(child)] for child in _children(node)]
+            values, depth = 1 + sum(size[1] for size in sizes), 1 + max((size[2] for size in sizes), default=0)
+            self._refuse(values > MAX_NODES, f"it has more than {MAX_NODES} values, aliases written out")
+            self._refuse(depth > MAX_DEPTH, f"it is nested more than {MAX_DEPTH} levels deep")
+            self._refuse_duplicates(node)
+            self._sizes[id(node)] = node, values, depth
+        return node
+
+    def _refuse(self, wrong: bool, reason: str) -> None:
+        if wrong:
+            raise yaml.constructor.ConstructorError(None, None, reason, None)
+
+    def _refuse_duplicates(self, node: yaml.Node) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        keys: set[Hashable] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                self._refuse((key.tag, key.value) in keys, f"line {line} repeats the key {shown(key.value)}")
+                keys.add((key.tag, key.value))
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        self._refuse(len(node.value) > _MAX_DIGITS, f"an integer of {len(node.value)} digits")
+        return super().construct_yaml_int(node)
+
+
+_BoundedLoader.add_constructor("tag:yaml.org,2002:int", _BoundedLoader.construct_yaml_int)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [item for pair in node.value for item in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def parse_yaml(text: str) -> Any:
+    """The values of a YAML text.
+
+    Raises:
+        ValueError: not YAML, or above one of the bounds of this module; in one line.
+    """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} letters")
+    try:
+        return yaml.load(text, _BoundedLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
+        # A date of the 40th of May is a ValueError of Python, an unhashable key a TypeError.
+        lines = " ".join(str(error).split())
+        raise ValueError(lines if len(lines) <= _MESSAGE_LETTERS else lines[:_MESSAGE_LETTERS] + "...") from error
 
 
 def todays_names(model: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,11 +157,13 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            raise PocketiqaError(f"{word!r} is not KEY=VALUE, such as distill.steps=200")
+            raise PocketiqaError(f"{shown(word)} is not KEY=VALUE, such as distill.steps=200")
         try:
-            settings[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PocketiqaError(f"the value in {word!r} is not YAML; quote it, such as {key}='\"text\"'") from error
+            settings[key] = parse_yaml(text)
+        except ValueError as error:
+            raise PocketiqaError(
+                f"the value in {shown(word)} is not YAML ({error}); quote it, such as {key[:80]}='\"text\"'"
+            ) from error
     return settings
 
 
@@ -99,7 +182,9 @@ def _with(tree: Any, path: list[str], value: Any, key: str) -> dict[str, Any]:
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise PocketiqaError(f"--set {key}: {path[0]!r} lies inside a plain value ({tree!r}), not inside a section")
+        raise PocketiqaError(
+            f"--set {key}: {path[0]!r} lies inside a plain value ({shown(tree)}), not inside a section"
+        )
     head, *rest = path
     return {**tree, head: _with(tree.get(head), rest, value, key) if rest else value}
 
@@ -115,9 +200,9 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         PocketiqaError: not YAML, or no sections.
     """
     try:
-        # Safe: a recipe may come from elsewhere, and other loaders of YAML run code.
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        with open(path, "rb") as file:
+            tree = parse_yaml(file.read(MAX_BYTES + 1).decode("utf-8"))
+    except ValueError as error:
         raise PocketiqaError(f"{path} is not a YAML {what}: {error}") from error
     if not isinstance(tree, dict):
         raise PocketiqaError(f"{path} holds no {what}: it has no sections")
@@ -145,12 +230,13 @@ def validated(model: type[Checked], tree: Mapping[str, Any], path: Path) -> Chec
 
 def _words(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     where = ".".join(map(str, error["loc"]))
+    where = where if len(where) <= _MESSAGE_LETTERS else where[:_MESSAGE_LETTERS] + "..."
     if error["type"] == "extra_forbidden":
         return f"unknown key {where!r}{_did_you_mean(model, error['loc'])}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
     # Of the file as a whole the message says all.
-    return f"{where} = {error['input']!r}: {error['msg']}" if where else error["msg"].removeprefix("Value error, ")
+    return f"{where} = {shown(error['input'])}: {error['msg']}" if where else error["msg"].removeprefix("Value error, ")
 
 
 def _did_you_mean(model: Any, location: tuple[int | str, ...]) -> str:

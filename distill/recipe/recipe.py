@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
-from distill.recipe.load import apply_settings, parse_settings, read_yaml, todays_names, todays_tree, validated
+from distill.recipe.load import (
+    apply_settings,
+    parse_settings,
+    parse_yaml,
+    read_yaml,
+    todays_names,
+    todays_tree,
+    validated,
+)
 from distill.recipe.settings import Settings
 from distill.recipe.stages import (
     BenchmarkSection,
@@ -99,7 +106,7 @@ def known_recipes() -> dict[str, Path]:
 def recipe_that_makes(path: str | Path) -> str:
     """Name of a recipe that comes with pocketiqa and writes into the folder that a path leads into; empty if none."""
     for name, file in known_recipes().items():
-        out = yaml.safe_load(file.read_text(encoding="utf-8")).get("out")
+        out = parse_yaml(file.read_text(encoding="utf-8")).get("out")
         if out is not None and Path(str(out)) in (Path(path), *Path(path).parents):
             return name
     return ""

@@ -5,7 +5,6 @@ are any) and ``progress.json`` with their sizes and digests. Never a teacher, ne
 training state alone.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
-from pseudo_labels.files import canonical_json, digest_of, sha256_bytes, staged_folder
+from pseudo_labels.files import canonical_json, digest_of, parse_json, sha256_bytes, staged_folder
 
 FORMAT = 1
 PROGRESS = "progress.json"
@@ -166,7 +165,7 @@ class Checkpoints:
     def _record(self, step: int) -> tuple[RunState, dict[str, dict[str, Any]]]:
         path = self.path(step) / PROGRESS
         try:
-            record = json.loads(path.read_bytes())
+            record = parse_json(path.read_bytes())
         except FileNotFoundError as error:
             raise _TornError(f"{PROGRESS} is missing") from error
         except ValueError as error:

@@ -17,6 +17,7 @@ from pseudo_labels.files import (
     canonical_json,
     digest_of,
     explain_write_errors,
+    parse_json,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -60,6 +61,44 @@ def test_unreadable_json_is_explained(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(IntegrityError, match=r"the recipe at .*a\.json is not valid JSON"):
             read_json(tmp_path / "a.json", what="recipe")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[" * 10_000 + b"]" * 10_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"9" * 5000, "4300 digits"),
+        (b"[" + b"0," * 5_000_001 + b"0]", "more than 5000000 values"),
+        (b'"' + b"x" * 1_000_000, "Unterminated string"),
+    ],
+    ids=["lists", "objects", "digits", "values", "text"],
+)
+def test_hostile_json_is_one_plain_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(IntegrityError, match=reason) as caught:
+        read_json(tmp_path / "a.json", what="recipe")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=reason):
+        parse_json(content)
+    with pytest.raises(ValueError, match=reason):
+        parse_json(content.decode())
+
+
+def test_a_large_json_file_is_refused_unread(tmp_path: Path) -> None:
+    with open(tmp_path / "a.json", "wb") as file:
+        file.truncate((256 << 20) + 1)
+    with pytest.raises(PocketiqaError, match="268435457 bytes, above the limit of 268435456"):
+        read_json(tmp_path / "a.json", what="recipe")
+
+
+def test_values_that_are_nested_too_deeply_have_no_digest() -> None:
+    value: list = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        digest_of(value)
 
 
 def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:

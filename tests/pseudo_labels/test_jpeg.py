@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin
 
+from pseudo_labels import jpeg, limits
 from pseudo_labels.images import ImageError, decode, decode_pil
 from pseudo_labels.jpeg import IncompleteError, layout_of, load
 from pseudo_labels.photos import bundled_photographs
@@ -171,31 +172,50 @@ def test_load_leaves_an_image_as_pillow_would() -> None:
         load(JpegImagePlugin.JpegImageFile(io.BytesIO(cut)), cut)
 
 
+class _ToAnEighth:
+    """A resizer, see ``limits.Resizer``."""
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return height // 8, width // 8
+
+    def filtered(
+        self, image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+    ) -> Image.Image:
+        return image.resize(size[::-1], box=box)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_lost_data_are_noticed_where_the_decoder_reduces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resizer = _ToAnEighth()
+    monkeypatch.setattr(limits, "REDUCE_ABOVE", 1)
+    drafts: list[tuple[int, int]] = []
+    monkeypatch.setattr(jpeg, "load", lambda image, data: (drafts.append(image.size), load(image, data)))
+    data = FILES[name]
+    reduced = decode(data, resizer=resizer)
+    assert reduced.shape == (16, 24, 3)
+    for length in (len(data) - 1, len(data) - 2):
+        np.testing.assert_array_equal(decode(data[:length], resizer=resizer), reduced)
+    for length in cuts(data, 12):
+        for end in (END, b"", bytes(500)):
+            with pytest.raises(ImageError) as caught:
+                decode(data[:length] + end, resizer=resizer)
+            assert caught.value.status == Status.CORRUPT
+    # The decoder itself gave a fourth of the sides.
+    assert set(drafts) == {(48, 32)}
+
+
+def test_a_file_is_read_in_pieces_with_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    for piece in (1, 64, 1000):
+        monkeypatch.setattr(jpeg, "_PIECE_BYTES", piece)
+        for data in (FILES["baseline"], FILES["progressive with restarts"]):
+            np.testing.assert_array_equal(decode(data), pixels(data))
+            with pytest.raises(ImageError):
+                decode(data[: scan_bytes(data)[1] - 200] + END)
+
+
 def test_opened_images_are_looked_at_too() -> None:
     with Image.open(io.BytesIO(FILES["progressive"][:3000] + END)) as image, pytest.raises(ImageError):
         decode_pil(image)
-
-
-@pytest.mark.parametrize("rows", [None, 8])
-def test_lost_data_are_noticed_inside_a_tiff(rows: int | None) -> None:
-    options = {} if rows is None else {"tiffinfo": {278: rows}}
-    data = save(Image.fromarray(RGB), "TIFF", compression="jpeg", **options)
-    decode(data)
-    with Image.open(io.BytesIO(data)) as image:
-        assert isinstance(image, TiffImagePlugin.TiffImageFile)
-        offsets, sizes = image.tag_v2[273], image.tag_v2[279]
-    start = offsets[-1] + sizes[-1] // 2
-    with pytest.raises(ImageError, match="TIFF of 192x128 pixels: the image data end early"):
-        decode(data[:start] + END + bytes(offsets[-1] + sizes[-1] - start - 2) + data[offsets[-1] + sizes[-1] :])
-
-
-def test_a_strip_of_a_tiff_is_no_bomb() -> None:
-    data = bytearray(save(Image.fromarray(RGB), "TIFF", compression="jpeg"))
-    at = data.index(b"\xff\xc0")
-    data[at + 5 : at + 9] = struct.pack(">HH", 65_500, 65_500)
-    with pytest.raises(ImageError, match="65500x65500 = 4290250000 pixels are above the limit") as caught:
-        decode(bytes(data))
-    assert caught.value.status == Status.TOO_LARGE
 
 
 def test_files_of_opencv_are_whole() -> None:

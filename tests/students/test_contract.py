@@ -116,3 +116,18 @@ def test_json_round_trip_calibration() -> None:
 def test_unfit_knots_are_refused(knots: object, message: str) -> None:
     with pytest.raises(PocketiqaError, match=message):
         Calibration.from_dict({"knots": knots})
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", '{"format": "' + "x" * 10**6 + '"}'])
+def test_hostile_text_is_one_plain_line(text: str) -> None:
+    with pytest.raises(PocketiqaError) as caught:
+        StudentContract.from_json(text)
+    assert len(str(caught.value)) < 300
+
+
+def test_messages_quote_a_bounded_part_of_a_field() -> None:
+    long = ["x" * 1000] * 1000
+    for wrong in ({"calibration": {"knots": long}}, {"score_range": long}, {"x" * 10**6: 1, "y" * 10**6: 2}):
+        with pytest.raises(PocketiqaError) as caught:
+            StudentContract.from_dict(CONTRACT.as_dict() | wrong)
+        assert len(str(caught.value)) < 900
