@@ -7,8 +7,7 @@ A text encoder's folder is either a CLIP repository, or a Stable Diffusion one w
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of, read_json, sha256_file
 from pseudo_labels.parallel import Progress
 from teachers.checksummed import read_checksummed, write_checksummed
+from teachers.launch import quiet_transformers
 
 QUALITIES = ("bad", "poor", "fair", "good", "perfect")
 SCENES = ("animal", "cityscape", "human", "indoor", "landscape", "night", "plant", "still_life", "others")
@@ -221,7 +220,7 @@ class TextEncoder:
     def __init__(self, folder: Path):
         _files(folder)
         model = _model_folder(folder)
-        with _quiet():
+        with quiet_transformers():
             try:
                 self._tokenizer = CLIPTokenizer.from_pretrained(_tokenizer_folder(folder), local_files_only=True)
                 self._model, missing = _load_model(model)
@@ -282,18 +281,3 @@ def _text_config(folder: Path) -> CLIPTextConfig:
     if "text_config" in record and "projection_dim" in record:
         values["projection_dim"] = record["projection_dim"]
     return CLIPTextConfig(**values)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers, which reports the unused tensors of CLIP's image half, and restore its settings."""
-    before = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
