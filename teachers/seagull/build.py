@@ -27,6 +27,7 @@ _REPOSITORY = "SEAGULL"
 _LICENCE = "SEAGULL weights: Apache-2.0; language model Vicuna/LLaMA (Llama licence), CLIP tower trained on LAION-2B"
 _RANDOM_LICENCE = "random weights"
 _BITS = (16, 8, 4)
+_HEAD_SCALE = 4.0
 _LAYER = "LlamaDecoderLayer"
 
 
@@ -190,6 +191,8 @@ def _random(sizes: Sizes, memory: Memory, seed: int) -> tuple[Seagull, RegionTok
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(sizes, language_config(sizes.language)).requires_grad_(False)
+        # Its rows point anywhere and stay frozen: longer, they let adapters make one word as likely as a trained model.
+        model.language.lm_head.weight.mul_(_HEAD_SCALE)
     digest = tensor_digest(model.state_dict())
     nn.Module.to(model.language, memory.types["language"])
     model.tower.to(memory.types["tower"])

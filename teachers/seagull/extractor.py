@@ -289,7 +289,12 @@ def load_official_extractor(
     return extractor.eval()
 
 
-def parameters_in_use(extractor: MaskExtractor) -> Iterator[nn.Parameter]:
-    """All parameters that an embedding depends on: not ``mask_linear``, and no query or key of a single token."""
+def parameters_in_use(extractor: MaskExtractor, *, together: bool = True) -> Iterator[nn.Parameter]:
+    """The parameters that an embedding depends on.
+
+    Not ``mask_linear``; and not the queries and keys of attention to a single token, which are those of regions too
+    where they are not embedded ``together``.
+    """
     unused = ("mask_linear.", "sa.q_proj.", "sa.k_proj.")
-    return (value for name, value in extractor.named_parameters() if not name.startswith(unused))
+    alone = () if together else ("cross_att_res.self_attn.q_proj.", "cross_att_res.self_attn.k_proj.")
+    return (value for name, value in extractor.named_parameters() if not name.startswith(unused + alone))

@@ -6,6 +6,7 @@ number is ours: the expectation over the five level words, at the token of the a
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,7 @@ class RegionTokenizer:
         self.bos, self.eos = (int(id) for id in ids)  # type: ignore[arg-type] - checked above
         tokenizer.add_tokens([GLOBAL_MARK, LOCAL_MARK], special_tokens=True)
         self.marks = tuple(int(tokenizer.convert_tokens_to_ids(mark)) for mark in (GLOBAL_MARK, LOCAL_MARK))  # type: ignore[arg-type]
+        self._answered: dict[tuple[str, str], tuple[Prompt, int]] = {}
         self._forms = {name: self._forms_of(name, words, where) for name, words in LEVEL_WORDS.items()}
 
     def prompt(self, question: str, answer: str | None = None) -> Prompt:
@@ -151,11 +153,16 @@ class RegionTokenizer:
         Raises:
             PocketiqaError: the answer changes the tokens of the question.
         """
-        asked, whole = self.prompt(question), self.prompt(question, answer)
-        length = len(asked.after_region)
-        if whole.after_region[:length] != asked.after_region:
-            raise PocketiqaError(f"with the answer {answer!r} the question has other tokens: begin it with a letter")
-        return whole, len(whole.after_region) - length
+        # There are few different answers, and training asks for them again and again.
+        if (question, answer) not in self._answered:
+            asked, whole = self.prompt(question), self.prompt(question, answer)
+            length = len(asked.after_region)
+            if whole.after_region[:length] != asked.after_region:
+                raise PocketiqaError(
+                    f"the answer {answer!r} changes the tokens of the question: begin it with a letter"
+                )
+            self._answered[question, answer] = whole, len(whole.after_region) - length
+        return self._answered[question, answer]
 
     def text(self, ids: Sequence[int]) -> str:
         """Tokens as text, up to the end of sequence."""
@@ -272,8 +279,9 @@ def read_tokenizer(folder: Path) -> RegionTokenizer:
         PocketiqaError: its files are missing or of another kind; names them.
     """
     try:
-        # It warns of the type in config.json, which it does not know and the tokenizer does not need.
-        with quiet_transformers():
+        # It warns of what is in config.json, which the tokenizer does not need.
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="right")
     except Exception as error:  # transformers raises errors of several libraries
         reason = " ".join(str(error).split())[:160]

@@ -38,11 +38,13 @@ class Sizes:
     Attributes:
         extractor: of the extractor; the vision tower's input and channels follow from it.
         depths: blocks of the vision tower's four stages.
+        layer_scale: first value of its layers' scales; a checkpoint has its own.
         language: arguments of ``LlamaConfig``.
     """
 
     extractor: ExtractorSizes = field(default_factory=ExtractorSizes)
     depths: tuple[int, int, int, int] = (3, 3, 27, 3)
+    layer_scale: float = 1e-6
     language: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,12 +65,15 @@ VARIANTS: dict[str, Sizes] = {
     "tiny": Sizes(
         ExtractorSizes(128, (16, 24, 32, 48), 32, 64, heads=4, block_hidden=64, local_hidden=32, mask_side=14),
         (1, 1, 1, 1),
+        # With the usual first value, blocks with random weights would pass on almost nothing of what they compute.
+        1.0,
         {
             "hidden_size": 64,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "intermediate_size": 128,
             "vocab_size": 414,
+            "initializer_range": 0.125,
             "max_position_embeddings": 512,
             "rms_norm_eps": 1e-5,
             "pad_token_id": 0,
@@ -146,9 +151,8 @@ class Seagull(nn.Module):
     def __init__(self, sizes: Sizes, language: LlamaForCausalLM):
         super().__init__()
         widths, hidden = sizes.extractor.widths, language.config.hidden_size
-        self.tower = timm.create_model(
-            _TOWER, pretrained=False, features_only=True, depths=sizes.depths, dims=widths
-        ).eval()
+        tower = {"depths": sizes.depths, "dims": widths, "ls_init_value": sizes.layer_scale}
+        self.tower = timm.create_model(_TOWER, pretrained=False, features_only=True, **tower).eval()
         self.extractor = MaskExtractor(sizes.extractor)
         self.projector = nn.Sequential(nn.Linear(widths[LANGUAGE_LEVEL], hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.language = language
@@ -193,11 +197,6 @@ class Seagull(nn.Module):
         """All that stands before a region's embeddings: [n, width]."""
         first, second = self.words(prompt.before_image), self.words(prompt.before_region)
         return torch.cat([first, picture.tokens.to(first), second])
-
-    def sequence(self, picture: Picture, region: Tensor, prompt: Prompt) -> Tensor:
-        """A question of one region, [2, width], as input of the language model: [n, width]."""
-        before = self.before_region(picture, prompt)
-        return torch.cat([before, region.to(before), self.words(prompt.after_region)])
 
     @torch.inference_mode()
     def answer(

@@ -29,9 +29,10 @@ _SINGLE = ("model.safetensors", "pytorch_model.bin")
 # Keys of the published config.json that our configuration of the language model takes over.
 _LANGUAGE_KEYS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
-    *("vocab_size", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "rope_theta"),
-    *("rope_scaling", "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"),
+    *("vocab_size", "hidden_act", "max_position_embeddings", "rms_norm_eps", "bos_token_id", "eos_token_id"),
+    *("pad_token_id", "tie_word_embeddings"),
 )
+_ROTARY_BASE = 10_000.0  # of LLaMA 1 and 2, whose configurations do not say
 _TOWER = "model.vision_tower.vision_tower.visual.trunk."
 # Our names -> the published ones.
 _THEIRS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -116,7 +117,7 @@ def load_official(folder: str | Path, *, target: Target | None = None, sizes: Si
     folder, target, sizes = Path(folder).expanduser(), target or Target(), sizes or Sizes()
     config = _config(folder)
     shards = _shards(folder)
-    model = meta_model(sizes, language_config({key: config[key] for key in _LANGUAGE_KEYS if key in config}))
+    model = meta_model(sizes, language_config(_language(config)))
     names = {official_name(name): name for name in model.state_dict()}
     unused = _checked(shards, names, folder)
     tokens = read_tokenizer(folder)
@@ -152,6 +153,16 @@ def _config(folder: Path) -> dict[str, Any]:
             f"{folder} holds a model of the type {kind!r}, not {MODEL_TYPE!r}: give the published SEAGULL checkpoint"
         )
     return config
+
+
+def _language(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``LlamaConfig`` from a config.json of any age: rotary settings were two keys before they were one."""
+    rotary = config.get("rope_parameters")
+    if rotary is None:
+        scaling = config.get("rope_scaling") or {}
+        kind = scaling.get("rope_type") or scaling.get("type") or "default"
+        rotary = {**scaling, "rope_type": kind, "rope_theta": config.get("rope_theta", _ROTARY_BASE)}
+    return {key: config[key] for key in _LANGUAGE_KEYS if key in config} | {"rope_parameters": rotary}
 
 
 def _shards(folder: Path) -> dict[Path, list[str]]:

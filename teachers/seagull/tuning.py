@@ -29,11 +29,12 @@ from teachers.seagull.language import (
     QUESTIONS,
     TYPE,
     UNDISTORTED,
+    Prompt,
     RegionTokenizer,
     answer_text,
     level_of,
 )
-from teachers.seagull.model import Picture, Seagull
+from teachers.seagull.model import Seagull
 from teachers.seagull.official import MODEL_TYPE, official_name
 
 _ADAPTER = "default"
@@ -86,7 +87,7 @@ def add_adapters(model: Seagull, adapters: Adapters) -> None:
             # What is trained is in float32, whatever the frozen weights beside it are in.
             value.data = value.data.float()
             value.requires_grad_(True)
-    for value in (*parameters_in_use(model.extractor), *model.projector.parameters()):
+    for value in (*parameters_in_use(model.extractor, together=False), *model.projector.parameters()):
         value.requires_grad_(True)
 
 
@@ -163,16 +164,18 @@ def _judgements(question: str, true: str, words: Sequence[str], draw: int) -> li
 
 @dataclass(frozen=True)
 class RegionBatch:
-    """Regions of pictures with one pair each.
+    """Regions with one pair each.
 
     Attributes:
-        maps: feature maps of each region's picture, [C, h, w] each.
+        maps: feature maps of each picture, [C, h, w] each.
+        picture: of each region, its picture in ``maps``.
         masks: bool [B, side, side].
         crops: float32 [B, 3, side, side].
         pairs: of each region.
     """
 
     maps: Sequence[Sequence[Tensor]]
+    picture: Sequence[int]
     masks: Tensor
     crops: Tensor
     pairs: Sequence[Instruction]
@@ -180,12 +183,15 @@ class RegionBatch:
     def to(self, device: torch.device) -> "RegionBatch":
         """The same on ``device``."""
         maps = [[level.to(device, non_blocking=True) for level in levels] for levels in self.maps]
-        return RegionBatch(maps, self.masks.to(device), self.crops.to(device), self.pairs)
+        return RegionBatch(maps, self.picture, self.masks.to(device), self.crops.to(device), self.pairs)
 
     def cut(self, most: int) -> list["RegionBatch"]:
         """The same regions in parts of at most so many."""
-        slices = [slice(start, start + most) for start in range(0, len(self.pairs), most)]
-        return [RegionBatch(self.maps[part], self.masks[part], self.crops[part], self.pairs[part]) for part in slices]
+        parts = [slice(start, start + most) for start in range(0, len(self.pairs), most)]
+        return [
+            RegionBatch(self.maps, self.picture[part], self.masks[part], self.crops[part], self.pairs[part])
+            for part in parts
+        ]
 
 
 class AnswerLoss(nn.Module):
@@ -210,21 +216,31 @@ class AnswerLoss(nn.Module):
 
     def forward(self, batch: RegionBatch) -> Tensor:
         """Cross entropy of each region's answer, mean over its tokens with the end of sequence: float32 [B]."""
-        model = self.model
-        sequences, answers = [], []
-        for row, pair in enumerate(batch.pairs):
-            picture: Picture = model.look(batch.maps[row])
-            region = model.embed(picture, batch.masks[row : row + 1], batch.crops[row : row + 1])[0]
-            prompt, length = self._tokens.with_answer(pair.question, pair.answer)
-            sequences.append(model.sequence(picture, region, prompt))
-            answers.append(prompt.after_region[-length:])
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        prompts = [self._tokens.with_answer(pair.question, pair.answer) for pair in batch.pairs]
+        sequences = self._sequences(batch, [prompt for prompt, _ in prompts])
+        lengths = [len(sequence) for sequence in sequences]
         given = pad_sequence(sequences, batch_first=True)
-        inside = (torch.arange(given.shape[1])[None] < lengths[:, None]).to(given.device)
-        hidden = model.language.model(inputs_embeds=given, attention_mask=inside, use_cache=False).last_hidden_state
+        inside = torch.arange(given.shape[1])[None] < torch.tensor(lengths)[:, None]
+        hidden = self.model.language.model(
+            inputs_embeds=given, attention_mask=inside.to(given.device), use_cache=False
+        ).last_hidden_state
         return torch.stack([
-            self._of_answer(hidden[row], int(lengths[row]), answer) for row, answer in enumerate(answers)
+            self._of_answer(hidden[row], lengths[row], prompt.after_region[-length:])
+            for row, (prompt, length) in enumerate(prompts)
         ])  # fmt: skip
+
+    def _sequences(self, batch: RegionBatch, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """Inputs of the language model, [n, width] each; what regions of a picture share is computed once."""
+        sequences: dict[int, Tensor] = {}
+        for number in sorted(set(batch.picture)):
+            rows = [row for row, picture in enumerate(batch.picture) if picture == number]
+            picture = self.model.look(batch.maps[number])
+            regions = self.model.embed(picture, batch.masks[rows], batch.crops[rows])
+            before = self.model.before_region(picture, prompts[rows[0]])
+            for row, region in zip(rows, regions, strict=True):
+                after = self.model.words(prompts[row].after_region)
+                sequences[row] = torch.cat([before, region.to(before), after])
+        return [sequences[row] for row in range(len(prompts))]
 
     def _of_answer(self, hidden: Tensor, length: int, answer: Sequence[int]) -> Tensor:
         """Cross entropy of one answer; a token is predicted at the position before it."""

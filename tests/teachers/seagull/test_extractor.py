@@ -155,7 +155,9 @@ def test_tensors_of_another_model_are_refused(change: dict[str, Tensor | None], 
 def test_what_learns_is_what_an_embedding_depends_on():
     extractor = MaskExtractor(SMALL)
     maps, masks, crops = picture(SMALL, 4)
-    sum(value.square().sum() for value in extractor(maps, masks, crops)).backward()
-    moved = {name for name, value in extractor.named_parameters() if value.grad is not None}
     names = {id(value): name for name, value in extractor.named_parameters()}
-    assert {names[id(value)] for value in parameters_in_use(extractor)} == moved
+    for together in (True, False):
+        extractor.zero_grad()
+        sum(value.square().sum() for value in extractor(maps, masks, crops, together=together)).backward()
+        moved = {name for name, value in extractor.named_parameters() if value.grad is not None}
+        assert {names[id(value)] for value in parameters_in_use(extractor, together=together)} == moved
