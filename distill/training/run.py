@@ -8,7 +8,7 @@ then is the same up to rounding only.
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,23 +124,30 @@ class TrainingRun(ABC):
             if self._main:
                 self._drop_pixels()  # killed right after it was done
             return self._outcome()
-        caches = self._pixels(cache_progress if self._main else None, retry_failed=claim == outputs.Claim.NEW)
-        collected = collect(self._sources, caches, self._feature())
-        split = self._split(collected)
+        make_learner, skipped = self._prepared(claim, cache_progress if self._main else None)
         checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
         checkpoint, notes = checkpoints.latest()
         self._accelerator.wait_for_everyone()
         if self._main:
             self._clean(checkpoints, checkpoint)
-        learner = self._learner(collected, split, caches)
+        learner = make_learner()
         trainer = Trainer(RunParts(self._accelerator, learner, checkpoints, self._out), self._loop, checkpoint, warn)
         self._start_trackers()
         trainer.run(progress if self._main else None)
         if self._main:
             best = self._loop.keep == "best" and trainer.progress.best_step
-            self._finish(learner, checkpoints.load(best or trainer.progress.step), collected.skipped)
+            self._finish(learner, checkpoints.load(best or trainer.progress.step), skipped)
         self._accelerator.wait_for_everyone()
         return self._outcome(tuple(notes))
+
+    def _prepared(
+        self, claim: outputs.Claim, progress: Progress | None
+    ) -> tuple[Callable[[], Learner], dict[str, int]]:
+        """Read what is learned from: how the learner is made of it, and what was skipped, by source and reason."""
+        caches = self._pixels(progress, retry_failed=claim == outputs.Claim.NEW)
+        collected = collect(self._sources, caches, self._feature())
+        split = self._split(join_groups(collected.refs), collected.skipped)
+        return lambda: self._learner(collected, split, caches), collected.skipped
 
     def _claim(self, overwrite: bool) -> outputs.Claim:
         """The main process claims; every process hears how it went, so that none waits in vain."""
@@ -172,14 +179,14 @@ class TrainingRun(ABC):
                 )
         return [caches[source.pool.digest] for source in self._sources]
 
-    def _split(self, collected: Collected) -> Split:
-        """Draw the split, or check that it is still the one that the run began with."""
-        split = split_groups(join_groups(collected.refs), self._loop.split)
+    def _split(self, groups: Mapping[str, str], skipped: Mapping[str, int]) -> Split:
+        """Draw the split of images by their groups, or check that it is still the one that the run began with."""
+        split = split_groups(groups, self._loop.split)
         path = self._out / SPLIT
         if path.exists() and read_json(path, what="split") != split.as_dict():
             raise OutputConflictError(
                 f"the usable images are no longer those that {self._out} began with (skipped now: "
-                f"{collected.skipped or 'none'}): restore the images, or add --overwrite to start over"
+                f"{skipped or 'none'}): restore the images, or add --overwrite to start over"
             )
         if self._main and not path.exists():
             write_atomic(path, canonical_json(split.as_dict()))

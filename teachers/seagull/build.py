@@ -191,12 +191,27 @@ def _random(sizes: Sizes, memory: Memory, seed: int) -> tuple[Seagull, RegionTok
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(sizes, language_config(sizes.language)).requires_grad_(False)
-        # Its rows point anywhere and stay frozen: longer, they let adapters make one word as likely as a trained model.
-        model.language.lm_head.weight.mul_(_HEAD_SCALE)
+        _strengthen(model)
     digest = tensor_digest(model.state_dict())
     nn.Module.to(model.language, memory.types["language"])
     model.tower.to(memory.types["tower"])
     return model, tokens, digest
+
+
+@torch.no_grad()
+def _strengthen(model: Seagull) -> None:
+    """Let random weights pass on what differs between regions, and let adapters make one word likely.
+
+    The first weights that torch gives a linear layer shrink its input to a third of its variance and add a constant:
+    after several layers, embeddings of all regions are nearly alike. The last layer's rows point anywhere and stay
+    frozen: only if they are long can one of them win, as in a trained model.
+    """
+    for part in (model.extractor, model.projector):
+        for layer in part.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+                nn.init.zeros_(layer.bias)
+    model.language.lm_head.weight.mul_(_HEAD_SCALE)
 
 
 def _empty_quantized(model: Seagull, bits: int, compute: torch.dtype) -> None:

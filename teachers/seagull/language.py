@@ -72,8 +72,14 @@ def answer_text(name: str, value: str) -> str:
 
 
 def level_of(value: float) -> int:
-    """Index of the level word of a value in [0, 1], in five equal steps."""
-    return min(4, int(min(max(value, 0.0), 1.0) * 5))
+    """Index of the level word nearest to a value in [0, 1]; the words stand for 0, 0.25, 0.5, 0.75 and 1."""
+    return int(4 * min(max(value, 0.0), 1.0) + 0.5)
+
+
+def mixture_of(value: float) -> list[float]:
+    """Weights of the five level words whose expectation is this value in [0, 1]: of the two nearest ones."""
+    place = 4 * min(max(value, 0.0), 1.0)
+    return [max(0.0, 1 - abs(place - word)) for word in range(5)]
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,25 @@ class RegionTokenizer:
                     chosen = logits[start + form.shared, list(form.deciding)]
                     return _level(LEVEL_WORDS[name][index], chosen)
         return None
+
+    def graded_token(self, name: str, answer: Sequence[int]) -> tuple[int, list[int]]:
+        """Where an answer that is a level word decides, and between which tokens.
+
+        Args:
+            name: key of ``LEVEL_WORDS``.
+            answer: tokens of an answer as ``answer_text`` makes it.
+
+        Returns:
+            Index of the deciding token, and the tokens that the five words have there.
+
+        Raises:
+            PocketiqaError: the answer has no level word.
+        """
+        form, ids = self._forms[name][0], tuple(answer)
+        for start in range(len(ids)):
+            if any(ids[start : start + len(word)] == word for word in form.words):
+                return start + form.shared, list(form.deciding)
+        raise PocketiqaError(f"the answer {self.text(ids)!r} has no level word of {name}: make it by answer_text")
 
     def distortion(self, answer: str) -> str:
         """The type that an answer names: of ``DISTORTIONS``, ``none``, or ``unknown``."""

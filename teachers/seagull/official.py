@@ -156,7 +156,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _language(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of ``LlamaConfig`` from a config.json of any age: rotary settings were two keys before they were one."""
+    """Arguments of ``LlamaConfig`` from a config.json of any age; rotary settings were two keys, and are one now."""
     rotary = config.get("rope_parameters")
     if rotary is None:
         scaling = config.get("rope_scaling") or {}

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
@@ -29,6 +29,7 @@ from teachers.seagull.language import (
     RegionTokenizer,
 )
 from teachers.seagull.model import Picture, Seagull, nearest_mask, preprocess
+from teachers.seagull.tuning import RatingFit
 
 _SCALE = "expectation over bad, poor, fair, good, excellent as 0, 0.25, 0.5, 0.75, 1"
 
@@ -217,6 +218,10 @@ class SeagullTeacher(FittableBase[Seagull]):
             part.to(device)
         return self
 
+    def fitting_module(self) -> nn.Module:
+        """What ``pocketiqa fit-teacher`` trains on ratings of whole images; of regions, see ``tuning.AnswerLoss``."""
+        return RatingFit(self.model, self.tokens)
+
     def preprocess(self, image: np.ndarray, reference: np.ndarray | None) -> Item:
         """The picture and the crop of its only region, the whole of it; float32 [3, side, side] each."""
         whole = region_input(image, np.ones(image.shape[:2], dtype=np.bool_), self.side_px)
@@ -242,13 +247,16 @@ class SeagullTeacher(FittableBase[Seagull]):
         with torch.inference_mode():
             return self.model.look([level[0] for level in self.model.feature_maps(pixels[None])])
 
-    def score_regions(self, image: np.ndarray, masks: Iterable[np.ndarray]) -> list[RegionScore]:
+    def score_regions(
+        self, image: np.ndarray, masks: Iterable[np.ndarray], picture: Picture | None = None
+    ) -> list[RegionScore]:
         """Score regions of one picture.
 
         Args:
             image: uint8 RGB [H, W, 3].
             masks: bool [q, H, W], or masks [H, W] one by one, such as ``box_masks`` gives; they are read as they are
                 needed, unless regions are asked together.
+            picture: of ``look``, where the picture was taken in before.
 
         Returns:
             One for each mask, in their order. A region that cannot be scored has a status and a reason.
@@ -260,7 +268,6 @@ class SeagullTeacher(FittableBase[Seagull]):
             raise PocketiqaError(f"an image of {image.dtype} {image.shape}: uint8 [height, width, 3] is needed")
         at_once = None if self.asking.together else self.asking.regions_at_once
         remaining = iter(masks)
-        picture: Picture | None = None
         scores: list[RegionScore] = []
         while group := list(islice(remaining, at_once)):
             ready = [_ready(image, mask, self.side_px) for mask in group]

@@ -2,7 +2,8 @@
 
 As in the paper: next-token cross entropy of the answer alone, low-rank adapters (Hu et al. 2021, LoRA, arXiv
 2106.09685) on all linear layers of the language model but its last, extractor and projector trained whole, vision tower
-frozen.
+frozen. Ours: where a label lies between two level words, the word's token is learned as a mixture of both (You et al.
+2025, DeQA-Score, arXiv 2501.11561), so that the expectation over the words can reach the label.
 """
 
 import math
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from pseudo_labels.distort.catalogue import CATALOGUE
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import canonical_json, staged_folder, write_atomic
 from teachers.seagull.extractor import parameters_in_use
@@ -33,6 +35,7 @@ from teachers.seagull.language import (
     RegionTokenizer,
     answer_text,
     level_of,
+    mixture_of,
 )
 from teachers.seagull.model import Seagull
 from teachers.seagull.official import MODEL_TYPE, official_name
@@ -95,6 +98,30 @@ def _linear_layers(model: Seagull) -> list[str]:
     return [name for name, layer in model.language.model.named_modules() if isinstance(layer, nn.Linear)]
 
 
+_TYPES = {
+    "blur": "blur",
+    "noise": "noise",
+    "compression": "compression",
+    "colour": "colorfulness",
+    "brightness": "exposure",
+    "camera_blur": "blur",
+    "camera_exposure": "exposure",
+    "camera_contrast": "contrast",
+    "camera_colorfulness": "colorfulness",
+    "camera_compression": "compression",
+    "contrast_change": "contrast",
+}
+"""Family or name in the distortion catalogue -> the type that SEAGULL calls it; others have none."""
+
+
+def type_of(distortion: str) -> str:
+    """SEAGULL's type of a distortion of the catalogue (``pseudo_labels.distort``), or of its own; else empty."""
+    if distortion in (*DISTORTIONS, UNDISTORTED):
+        return distortion
+    family = CATALOGUE[distortion].family if distortion in CATALOGUE else ""
+    return _TYPES.get(distortion) or _TYPES.get(family, "")
+
+
 @dataclass(frozen=True)
 class RegionLabels:
     """What is known of a region; what is not known is NaN or empty, and no pair is made of it.
@@ -124,10 +151,19 @@ class RegionLabels:
 
 @dataclass(frozen=True)
 class Instruction:
-    """A question about a region, and its answer."""
+    """A question about a region, and its answer.
+
+    Attributes:
+        question: as it is asked.
+        answer: as it should be given.
+        grade: what is graded, key of ``LEVEL_WORDS``; empty where the answer is no level word.
+        value: the label that the level word stands for, in [0, 1].
+    """
 
     question: str
     answer: str
+    grade: str = ""
+    value: float = math.nan
 
 
 def instructions(labels: RegionLabels, *, draw: int = 0) -> list[Instruction]:
@@ -145,7 +181,7 @@ def instructions(labels: RegionLabels, *, draw: int = 0) -> list[Instruction]:
         value = getattr(labels, name)
         if not math.isnan(value):
             word = words[level_of(value)]
-            pairs.append(Instruction(QUESTIONS[name], answer_text(name, word)))
+            pairs.append(Instruction(QUESTIONS[name], answer_text(name, word), name, value))
             if name == QUALITY:
                 pairs += _judgements(f"Is the quality of this region {{}}? {_YES_OR_NO}", word, words, draw)
     if labels.type:
@@ -216,6 +252,31 @@ class AnswerLoss(nn.Module):
 
     def forward(self, batch: RegionBatch) -> Tensor:
         """Cross entropy of each region's answer, mean over its tokens with the end of sequence: float32 [B]."""
+        answers = zip(batch.pairs, self._answers(batch), strict=True)
+        return torch.stack([self._loss(pair, logits, ids) for pair, (logits, ids) in answers])
+
+    def graded(self, batch: RegionBatch) -> tuple[Tensor, Tensor]:
+        """The same where all answers are level words, and the expectation over these words: float32 [B] each."""
+        losses, values = [], []
+        for pair, (logits, ids) in zip(batch.pairs, self._answers(batch), strict=True):
+            losses.append(self._loss(pair, logits, ids))
+            place, words = self._tokens.graded_token(pair.grade, ids.tolist())
+            steps = torch.linspace(0, 1, len(words), device=logits.device)
+            values.append(logits[place, words].softmax(0) @ steps)
+        return torch.stack(losses), torch.stack(values)
+
+    def _loss(self, pair: Instruction, logits: Tensor, ids: Tensor) -> Tensor:
+        losses = functional.cross_entropy(logits, ids, reduction="none")
+        if not pair.grade:
+            return losses.mean()
+        # A label between two words is a mixture of both: what differs within a word would be lost otherwise.
+        place, words = self._tokens.graded_token(pair.grade, ids.tolist())
+        mixture = torch.tensor(mixture_of(pair.value), device=logits.device)
+        graded = -(logits[place].log_softmax(0)[words] * mixture).sum()
+        return (losses.sum() - losses[place] + graded) / len(losses)
+
+    def _answers(self, batch: RegionBatch) -> list[tuple[Tensor, Tensor]]:
+        """Float32 logits [n, vocabulary] of each answer's tokens, and these tokens, int64 [n]."""
         prompts = [self._tokens.with_answer(pair.question, pair.answer) for pair in batch.pairs]
         sequences = self._sequences(batch, [prompt for prompt, _ in prompts])
         lengths = [len(sequence) for sequence in sequences]
@@ -224,10 +285,12 @@ class AnswerLoss(nn.Module):
         hidden = self.model.language.model(
             inputs_embeds=given, attention_mask=inside.to(given.device), use_cache=False
         ).last_hidden_state
-        return torch.stack([
-            self._of_answer(hidden[row], lengths[row], prompt.after_region[-length:])
-            for row, (prompt, length) in enumerate(prompts)
-        ])  # fmt: skip
+        answers = []
+        for row, (prompt, length) in enumerate(prompts):
+            # A token is predicted at the position before it.
+            logits = self.model.language.lm_head(hidden[row, lengths[row] - length - 1 : lengths[row] - 1]).float()
+            answers.append((logits, torch.tensor(prompt.after_region[-length:], device=logits.device)))
+        return answers
 
     def _sequences(self, batch: RegionBatch, prompts: Sequence[Prompt]) -> list[Tensor]:
         """Inputs of the language model, [n, width] each; what regions of a picture share is computed once."""
@@ -242,11 +305,35 @@ class AnswerLoss(nn.Module):
                 sequences[row] = torch.cat([before, region.to(before), after])
         return [sequences[row] for row in range(len(prompts))]
 
-    def _of_answer(self, hidden: Tensor, length: int, answer: Sequence[int]) -> Tensor:
-        """Cross entropy of one answer; a token is predicted at the position before it."""
-        predicted = hidden[length - len(answer) - 1 : length - 1]
-        logits = self.model.language.lm_head(predicted).float()
-        return functional.cross_entropy(logits, torch.tensor(answer, device=logits.device))
+
+class RatingFit(nn.Module):
+    """Fitting to ratings of whole images, as ``teachers.fitting`` has it; the loss of the answers is a further term.
+
+    Args:
+        model: with adapters.
+        tokens: its tokenizer.
+    """
+
+    def __init__(self, model: Seagull, tokens: RegionTokenizer):
+        super().__init__()
+        self.model, self._answers = model, AnswerLoss(model, tokens)
+
+    def train(self, mode: bool = True) -> "RatingFit":
+        """See ``AnswerLoss.train``."""
+        super().train(mode)
+        self._answers.train(mode)
+        return self
+
+    def forward(self, inputs: Sequence[Tensor], target: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Expectation over the level words [B], and the cross entropy of the answers."""
+        pixels, crops = inputs
+        levels = self.model.feature_maps(pixels)
+        maps = [[level[row] for level in levels] for row in range(len(pixels))]
+        masks = torch.ones((len(pixels), *pixels.shape[-2:]), dtype=torch.bool, device=pixels.device)
+        pairs = [instructions(RegionLabels(quality=value))[0] for value in target.clamp(0, 1).tolist()]
+        batch = RegionBatch(maps, range(len(pixels)), masks, crops, pairs)
+        losses, values = self._answers.graded(batch)
+        return values, {"answer": (losses * weight).sum() / weight.sum()}
 
 
 def save_adapters(model: Seagull, adapters: Adapters, folder: Path) -> None:

@@ -81,7 +81,7 @@ def extract(
     weights: Weights, features: Sequence[np.ndarray], masks: np.ndarray, crops: np.ndarray, heads: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
     """Global and local embeddings, [q, n] each; arguments as those of ``MaskExtractor``, as numpy arrays."""
-    basic_sum, compared_sum = 0.0, 0.0
+    basic_sum, compared_sum = np.zeros(1), np.zeros(1)
     for name, level in zip(("res2", "res3", "res4", "res5"), features, strict=True):
         basic = linear(weights, name, pooled(level, masks))
         channels = linear(weights, f"g_{name}", level.reshape(level.shape[0], -1))

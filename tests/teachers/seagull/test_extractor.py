@@ -158,6 +158,6 @@ def test_what_learns_is_what_an_embedding_depends_on():
     names = {id(value): name for name, value in extractor.named_parameters()}
     for together in (True, False):
         extractor.zero_grad()
-        sum(value.square().sum() for value in extractor(maps, masks, crops, together=together)).backward()
+        torch.cat(extractor(maps, masks, crops, together=together)).square().sum().backward()
         moved = {name for name, value in extractor.named_parameters() if value.grad is not None}
         assert {names[id(value)] for value in parameters_in_use(extractor, together=together)} == moved

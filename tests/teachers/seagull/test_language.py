@@ -15,6 +15,7 @@ from teachers.seagull.language import (
     RegionTokenizer,
     answer_text,
     level_of,
+    mixture_of,
     question_text,
     train_tokenizer,
 )
@@ -90,7 +91,7 @@ def test_a_tokenizer_that_has_the_marks_keeps_their_ids(tokens: RegionTokenizer)
 
 
 def test_a_tokenizer_that_adds_no_beginning_gets_one():
-    words = ["bad", *"poor fair good excellent".split(), *LEVEL_WORDS["importance"], *LEVEL_WORDS["severity"], ":"]
+    words = ["bad", *["poor", "fair", "good", "excellent"], *LEVEL_WORDS["importance"], *LEVEL_WORDS["severity"], ":"]
     tokenizer = tokenizer_of(words)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])  # type: ignore[assignment]
     prompt = RegionTokenizer(tokenizer).prompt("good")
@@ -200,8 +201,13 @@ def test_the_type_is_read_from_the_answer(answer: str, kind: str, tokens: Region
     assert tokens.distortion(answer) == kind
 
 
-def test_values_become_levels_in_five_equal_steps():
-    assert [level_of(value) for value in (0, 0.19, 0.2, 0.5, 0.79, 0.8, 1, 1.3, -1)] == [0, 0, 1, 2, 3, 4, 4, 4, 0]
+def test_a_value_becomes_the_nearest_word_and_a_mixture_of_two():
+    assert [level_of(value) for value in (0, 0.12, 0.13, 0.5, 0.87, 0.88, 1, 1.3, -1)] == [0, 0, 1, 2, 3, 4, 4, 4, 0]
+    for value in (0.0, 0.1, 0.25, 0.6, 0.99, 1.0):
+        mixture = mixture_of(value)
+        assert sum(mixture) == pytest.approx(1)
+        assert sum(weight * word / 4 for word, weight in enumerate(mixture)) == pytest.approx(value)
+        assert sum(weight > 0 for weight in mixture) <= 2
     assert answer_text("quality", "fair") == "Quality: fair."
 
 

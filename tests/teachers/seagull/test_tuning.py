@@ -1,6 +1,4 @@
 import json
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from pseudo_labels.errors import PocketiqaError
 from teachers.fitted_folder import write_fitted_folder
 from teachers.registry import build_teacher
 from teachers.seagull.build import build_seagull
-from teachers.seagull.language import QUESTIONS, RegionTokenizer
+from teachers.seagull.language import QUESTIONS
 from teachers.seagull.model import VARIANTS, build, language_config, preprocess
 from teachers.seagull.official import Target, load_official
 from teachers.seagull.teacher import SeagullTeacher, region_input
@@ -83,7 +81,7 @@ PAIRS = [
 def test_labels_become_pairs():
     pairs = instructions(RegionLabels(quality=0.65, importance=0.1, severity=1.0, type="noise"), draw=3)
     assert pairs[:3] == [
-        Instruction(QUESTIONS["quality"], "Quality: good."),
+        Instruction(QUESTIONS["quality"], "Quality: good.", "quality", 0.65),
         Instruction("Is the quality of this region good? Answer yes or no.", "Yes."),
         Instruction("Is the quality of this region excellent? Answer yes or no.", "No."),
     ]
@@ -160,7 +158,7 @@ def test_the_loss_is_that_of_the_answer_alone(moved: SeagullTeacher, photo: np.n
             labels[0, -length:] = torch.tensor(whole.after_region[-length:])
             expected = model.language(inputs_embeds=sequence[None], labels=labels).loss
             assert float(given[row]) == pytest.approx(float(expected), rel=1e-4)
-    assert whole.after_region[-length:][-1] == tokens.eos
+            assert whole.after_region[-1] == tokens.eos
 
 
 def test_a_batch_may_be_cut(moved: SeagullTeacher, photo: np.ndarray):
@@ -230,7 +228,7 @@ def test_a_fitted_folder_gives_the_same_teacher(moved: SeagullTeacher, photo: np
     assert isinstance(again, SeagullTeacher)
     assert answers(again, photo) == answers(moved, photo)
     assert again.stamp.weights == moved.stamp.weights != build_seagull(**options).stamp.weights
-    with pytest.raises(PocketiqaError, match="was fitted with other options .*lora_rank: 4 -> 2"):
+    with pytest.raises(PocketiqaError, match=r"was fitted with other options .*lora_rank: 4 -> 2"):
         build_teacher("seagull", **{**options, "lora_rank": 2, "head": tmp_path / "teacher" / "fitted.safetensors"})
 
 
