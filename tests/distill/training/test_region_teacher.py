@@ -166,7 +166,7 @@ def test_each_pass_shows_every_pair_once(teacher: SeagullTeacher, examples: Regi
 
 
 def test_the_tiny_model_learns_thirty_two_regions(teacher: SeagullTeacher, tmp_path: Path):
-    """Eight pictures with four regions each: SRCC at least 0.95 after 50 steps (0.996 measured)."""
+    """Eight pictures with four regions each: SRCC at least 0.95 after 30 steps."""
     learned = noisy_quarters(8, seed=5)
     cache = FeatureCache(tmp_path / "maps", teacher, learned.pixels)
     cache.fill([f"picture-{number}" for number in range(8)])
@@ -175,7 +175,7 @@ def test_the_tiny_model_learns_thirty_two_regions(teacher: SeagullTeacher, tmp_p
     batch = batches.of(quality)
     loss = AnswerLoss(teacher.model, teacher.tokens).train()
     optimizer = torch.optim.AdamW([value for value in loss.parameters() if value.requires_grad], weight_decay=0.0)
-    steps = 45
+    steps = 30
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * min(1, (step + 1) / 10, 2 * (steps - step) / steps)
