@@ -12,6 +12,7 @@ from accelerate import dispatch_model, infer_auto_device_map
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.tensor_files import misfits, read_tensors
 from teachers.checksummed import tensor_digest
 from teachers.fitting import head_file
 from teachers.launch import PRECISIONS, check_precision
@@ -28,6 +29,7 @@ _LICENCE = "SEAGULL weights: Apache-2.0; language model Vicuna/LLaMA (Llama lice
 _RANDOM_LICENCE = "random weights"
 _BITS = (16, 8, 4)
 _HEAD_SCALE = 4.0
+_RANDOM = ("tiny", "small")
 _LAYER = "LlamaDecoderLayer"
 
 
@@ -107,6 +109,7 @@ def build_seagull(
     variant: str = "7b",
     weights: str | Path | None = None,
     head: str | Path | None = None,
+    tower_weights: str | Path | None = None,
     pretrained: bool = True,
     seed: int = 0,
     questions: Sequence[str] = PUBLISHED_QUESTIONS,
@@ -123,11 +126,13 @@ def build_seagull(
     """Build a SEAGULL teacher; equal arguments give equal weights.
 
     Args:
-        variant: ``7b``, or ``tiny`` for tests, which has random weights and a tokenizer trained on the spot, unless
-            ``weights`` names a folder that was exported.
+        variant: ``7b``; ``tiny`` for tests and ``small`` (vision tower MobileNetV2), which have random weights and a
+            tokenizer trained on the spot, unless ``weights`` names a folder that was exported.
         weights: folder of the published checkpoint; None means ``SEAGULL`` in ``$POCKETIQA_WEIGHTS``, by default
             ``~/.cache/pocketiqa/weights``.
         head: file of what was fitted, or ``new``.
+        tower_weights: for random weights, a safetensors file with the vision tower's own under timm's names, as of a
+            classifier: what follows the last map is left out.
         pretrained: False takes random weights, for tests and measurements.
         seed: seed of random weights and new adapters.
         questions: what is asked of each region; ``severity`` only of a model that was fitted to it.
@@ -149,11 +154,11 @@ def build_seagull(
     memory, adapters = Memory(precision, load_bits, device_map), Adapters(lora_rank, lora_alpha, lora_dropout)
     if not pretrained and (weights is not None or load_bits != 16):
         raise PocketiqaError("pretrained is False: leave out weights and load_bits, which are of a checkpoint")
-    if pretrained and (variant != "tiny" or weights is not None):
+    if pretrained and (variant not in _RANDOM or weights is not None):
         official = load_official(_folder(weights), target=memory.target(), sizes=sizes)
         model, tokens, base, licence = official.model, official.tokens, official.digest, _LICENCE
     else:
-        model, tokens, base = _random(sizes, memory, seed)
+        model, tokens, base = _random(sizes, memory, seed, tower_weights)
         licence = _RANDOM_LICENCE
     if lora_rank:
         with torch.random.fork_rng(devices=[]):
@@ -184,7 +189,9 @@ def _folder(weights: str | Path | None) -> Path:
     )
 
 
-def _random(sizes: Sizes, memory: Memory, seed: int) -> tuple[Seagull, RegionTokenizer, str]:
+def _random(
+    sizes: Sizes, memory: Memory, seed: int, tower_weights: str | Path | None
+) -> tuple[Seagull, RegionTokenizer, str]:
     """A model with random weights, its tokenizer and a digest of both."""
     tokens = train_tokenizer()
     # Random weights are drawn from torch's global generator: seeded here, and put back for the caller.
@@ -192,10 +199,25 @@ def _random(sizes: Sizes, memory: Memory, seed: int) -> tuple[Seagull, RegionTok
         torch.manual_seed(seed)
         model = build(sizes, language_config(sizes.language)).requires_grad_(False)
         _strengthen(model)
+    if tower_weights is not None:
+        _load_tower(model, Path(tower_weights).expanduser())
     digest = tensor_digest(model.state_dict())
     nn.Module.to(model.language, memory.types["language"])
     model.tower.to(memory.types["tower"])
     return model, tokens, digest
+
+
+def _load_tower(model: Seagull, path: Path) -> None:
+    """Give the vision tower its weights.
+
+    Raises:
+        PocketiqaError: the file is missing or corrupt, or lacks a tensor of the tower.
+    """
+    given, own = read_tensors(path), model.tower.state_dict()
+    said = misfits(own, {name: value for name, value in given.items() if name in own})
+    if said:
+        raise PocketiqaError(f"{path} does not fit the vision tower {model.sizes.tower}: {said}; give weights of that")
+    model.tower.load_state_dict({name: given[name].to(value.dtype) for name, value in own.items()})
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ of a small model for tests.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 LANGUAGE_LEVEL = 2
 """Index of the feature map (``res4``) that the language model sees."""
-_TOWER = "convnext_large_mlp"
 _MOST_STRETCHED = 16  # longer over shorter side, above which a picture is not resized to its own shape first
 
 
@@ -37,14 +36,14 @@ class Sizes:
 
     Attributes:
         extractor: of the extractor; the vision tower's input and channels follow from it.
-        depths: blocks of the vision tower's four stages.
-        layer_scale: first value of its layers' scales; a checkpoint has its own.
+        tower: timm's name of the vision tower, with maps at the strides 4, 8, 16 and 32.
+        tower_options: arguments of ``timm.create_model``; the channels of its maps are ``extractor.widths``.
         language: arguments of ``LlamaConfig``.
     """
 
     extractor: ExtractorSizes = field(default_factory=ExtractorSizes)
-    depths: tuple[int, int, int, int] = (3, 3, 27, 3)
-    layer_scale: float = 1e-6
+    tower: str = "convnext_large_mlp"
+    tower_options: dict[str, Any] = field(default_factory=dict)
     language: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,10 +63,13 @@ VARIANTS: dict[str, Sizes] = {
     # The same structure for tests; its vocabulary is that of the tokenizer trained with it.
     "tiny": Sizes(
         ExtractorSizes(128, (16, 24, 32, 48), 32, 64, heads=4, block_hidden=64, local_hidden=32, mask_side=14),
-        (1, 1, 1, 1),
-        # With the usual first value, blocks with random weights would pass on almost nothing of what they compute.
-        1.0,
-        {
+        tower_options={
+            "depths": (1, 1, 1, 1),
+            "dims": (16, 24, 32, 48),
+            # With the usual first value, blocks with random weights would pass on almost nothing of what they compute.
+            "ls_init_value": 1.0,
+        },
+        language={
             "hidden_size": 64,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
@@ -80,6 +82,15 @@ VARIANTS: dict[str, Sizes] = {
         },
     ),
 }
+
+
+# As the tiny one, with the maps of a MobileNetV2, whose weights are given: enough to learn from photographs on a CPU.
+VARIANTS["small"] = replace(
+    VARIANTS["tiny"],
+    extractor=replace(VARIANTS["tiny"].extractor, widths=(24, 32, 96, 320)),
+    tower="mobilenetv2_100",
+    tower_options={"pad_type": "same"},
+)
 
 
 def variant_named(name: str) -> Sizes:
@@ -151,8 +162,8 @@ class Seagull(nn.Module):
     def __init__(self, sizes: Sizes, language: LlamaForCausalLM):
         super().__init__()
         widths, hidden = sizes.extractor.widths, language.config.hidden_size
-        tower = {"depths": sizes.depths, "dims": widths, "ls_init_value": sizes.layer_scale}
-        self.tower = timm.create_model(_TOWER, pretrained=False, features_only=True, **tower).eval()
+        maps = {"features_only": True, "out_indices": (-4, -3, -2, -1), **sizes.tower_options}
+        self.tower = timm.create_model(sizes.tower, pretrained=False, **maps).eval()
         self.extractor = MaskExtractor(sizes.extractor)
         self.projector = nn.Sequential(nn.Linear(widths[LANGUAGE_LEVEL], hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.language = language

@@ -175,7 +175,7 @@ def test_the_tiny_model_learns_thirty_two_regions(teacher: SeagullTeacher, tmp_p
     batch = batches.of(quality)
     loss = AnswerLoss(teacher.model, teacher.tokens).train()
     optimizer = torch.optim.AdamW([value for value in loss.parameters() if value.requires_grad], weight_decay=0.0)
-    steps = 30
+    steps = 45
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * min(1, (step + 1) / 10, 2 * (steps - step) / steps)

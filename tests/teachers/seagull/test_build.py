@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.registry import build_teacher, file_options
@@ -101,7 +103,23 @@ def test_missing_weights_name_the_folder_to_put_them_in(tmp_path: Path, monkeypa
 
 
 def test_options_that_name_files():
-    assert file_options("seagull") == {"weights", "head"}
+    assert file_options("seagull") == {"weights", "head", "tower_weights"}
+
+
+def test_a_small_model_takes_a_classifiers_weights_as_its_tower(tmp_path: Path):
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        classifier = timm.create_model("mobilenetv2_100", pretrained=False)
+    save_file(classifier.state_dict(), tmp_path / "classifier.safetensors")
+    options: dict[str, Any] = {"variant": "small", "pretrained": False, "precision": "fp32"}
+    teacher = build_seagull(**options, tower_weights=tmp_path / "classifier.safetensors")
+    tower = teacher.model.tower.state_dict()
+    assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in tower.items())
+    shapes = [tuple(level.shape) for level in teacher.look(torch.zeros(3, 128, 128)).maps]
+    assert shapes == [(24, 32, 32), (32, 16, 16), (96, 8, 8), (320, 4, 4)]
+    assert teacher.stamp.weights != build_seagull(**options).stamp.weights
+    with pytest.raises(PocketiqaError, match=r"does not fit the vision tower convnext_large_mlp: it lacks stages_0"):
+        build_seagull(**TINY, tower_weights=tmp_path / "classifier.safetensors")
 
 
 def test_a_device_map_puts_each_part_on_its_device(folder: Path, photo: np.ndarray):

@@ -11,7 +11,9 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from pseudo_labels.errors import PocketiqaError
+from teachers.base import stack
 from teachers.fitted_folder import write_fitted_folder
+from teachers.fitting import check_fittable
 from teachers.registry import build_teacher
 from teachers.seagull.build import build_seagull
 from teachers.seagull.language import QUESTIONS
@@ -27,6 +29,7 @@ from teachers.seagull.tuning import (
     export_merged,
     instructions,
     save_adapters,
+    type_of,
 )
 
 OPTIONS: dict[str, Any] = {
@@ -159,6 +162,44 @@ def test_the_loss_is_that_of_the_answer_alone(moved: SeagullTeacher, photo: np.n
             expected = model.language(inputs_embeds=sequence[None], labels=labels).loss
             assert float(given[row]) == pytest.approx(float(expected), rel=1e-4)
             assert whole.after_region[-1] == tokens.eos
+
+
+def test_ratings_of_whole_images_can_be_learned(moved: SeagullTeacher, photo: np.ndarray):
+    """The score that is learned is the one that an answer gives, and has a gradient."""
+    check_fittable(moved, "seagull")
+    module = moved.fitting_module().eval()
+    items = [moved.preprocess(picture, None) for picture in (photo, np.ascontiguousarray(photo[:, ::-1]))]
+    score, terms = module(stack(items, "cpu"), torch.tensor([0.3, 0.9]), torch.ones(2))
+    score.sum().backward()
+    assert moved.model.extractor.get_parameter("res2.weight").grad is not None
+    moved.model.zero_grad()
+    for row, (pixels, crop) in enumerate(items):
+        picture = moved.look(pixels)
+        question, answer = QUESTIONS["quality"], ("Quality: poor.", "Quality: excellent.")[row]
+        whole, length = moved.tokens.with_answer(question, answer)
+        with torch.inference_mode():
+            mask = torch.ones((1, moved.side_px, moved.side_px), dtype=torch.bool)
+            region = moved.model.embed(picture, mask, crop[None])[0]
+            given = torch.cat(
+                [moved.model.before_region(picture, whole), region, moved.model.words(whole.after_region)]
+            )
+            logits = moved.model.language(inputs_embeds=given[None]).logits[0, -length - 1 : -1]
+        level = moved.tokens.level("quality", whole.after_region[-length:], logits)
+        assert level is not None
+        assert score[row].item() == pytest.approx(level.value, abs=1e-5)
+    assert set(terms) == {"answer"}
+    assert terms["answer"].item() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("gaussian_blur", "blur"), ("white_noise", "noise"), ("camera_exposure", "exposure"), ("jpeg", "compression"),
+        ("camera_contrast", "contrast"), ("pixelate", ""), ("noise", "noise"), ("none", "none"), ("rain", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_distortions_of_the_catalogue_have_seagulls_types(name: str, kind: str):
+    assert type_of(name) == kind
 
 
 def test_a_batch_may_be_cut(moved: SeagullTeacher, photo: np.ndarray):
