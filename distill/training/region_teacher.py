@@ -286,7 +286,7 @@ class _RegionRun(TeacherRun):
         accelerator: Accelerator, cache: Path | None,
     ):  # fmt: skip
         self._seagull, self._examples = teacher, examples
-        super().__init__(config, teacher, [], out, accelerator, cache)
+        super().__init__(config, teacher, [], out, accelerator=accelerator, cache=cache)
 
     def _determining(self) -> dict[str, Any]:
         regions = {"digest": self._examples.digest, "about": dict(self._examples.about)}

@@ -163,9 +163,9 @@ class MaskExtractor(nn.Module):
             self.add_module(f"g_{name}", nn.Linear(height * across, width))
         self.final_mlp = nn.Linear(2 * embedding, embedding)
         # Published under this name, though the LOCAL embedding comes from it.
-        self.global_vit = nn.Sequential(
-            nn.Conv2d(3, 5, 1), nn.GELU(), nn.AvgPool2d(4), nn.Conv2d(5, 1, 1), nn.GELU(), nn.AvgPool2d(4)
-        )
+        first, second = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 1, 1)
+        layers = [layer for conv in (first, second) for layer in (conv, nn.GELU(), nn.AvgPool2d(4))]
+        self.global_vit = nn.Sequential(*layers)
         self.sa = Attention(sizes.local_width, sizes.heads, sizes.local_width)
         self.mlp = Perceptron(sizes.local_width, sizes.local_hidden, sizes.local_hidden, embedding)
 

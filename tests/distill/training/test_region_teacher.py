@@ -166,7 +166,7 @@ def test_each_pass_shows_every_pair_once(teacher: SeagullTeacher, examples: Regi
 
 
 def test_the_tiny_model_learns_thirty_two_regions(teacher: SeagullTeacher, tmp_path: Path):
-    """Eight pictures with four regions each: SRCC at least 0.95 after 30 steps."""
+    """Eight pictures with four regions each: SRCC at least 0.95 after 45 steps."""
     learned = noisy_quarters(8, seed=5)
     cache = FeatureCache(tmp_path / "maps", teacher, learned.pixels)
     cache.fill([f"picture-{number}" for number in range(8)])
