@@ -65,6 +65,12 @@ def _qfm_iqm() -> Callable[..., Any]:
     return build_qfm_iqm
 
 
+def _seagull() -> Callable[..., Any]:
+    from teachers.seagull import build_seagull
+
+    return build_seagull
+
+
 def _embedded() -> Callable[..., Any]:
     from teachers.embedded import build_embedded
 
@@ -118,6 +124,13 @@ TEACHERS: dict[str, TeacherEntry] = {
         "any timm backbone, fitted with matched semantic noise (QFM-IQM)",
         ("torch", "timm", "safetensors"),
         "backbone weights and a fitted head",
+    ),
+    "seagull": TeacherEntry(
+        _seagull,
+        "a vision-language model that scores regions and whole images (SEAGULL)",
+        ("torch", "timm", "transformers", "peft", "accelerate", "safetensors"),
+        "the published checkpoint of 14 GB",
+        ("device_map", "regions_at_once"),
     ),
     "fused": TeacherEntry(
         _fused,

@@ -8,7 +8,7 @@ then is the same up to rounding only.
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,27 +139,34 @@ class TrainingRun(ABC):
                 self._drop_pixels()  # killed right after it was done
             return self._outcome()
         self._choose_threads(warn)
-        # A resumed run does not try again what could not be read: with another set of images, the split would be
-        # another.
-        caches = self._pixels(cache_progress if self._main else None, retry_failed=claim == outputs.Claim.NEW)
-        collected = collect(self._sources, caches, self._feature())
-        split = self._split(collected)
+        make_learner, skipped = self._prepared(claim, cache_progress if self._main else None)
         checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
         checkpoint, notes = checkpoints.latest()
         # All have read their checkpoint now; before, the main process must not remove any.
         self._accelerator.wait_for_everyone()
         if self._main:
             self._clean(checkpoints, checkpoint)
-        learner = self._learner(collected, split, caches)
+        learner = make_learner()
         trainer = Trainer(RunParts(self._accelerator, learner, checkpoints, self._out), self._loop, checkpoint, warn)
         self._start_trackers()
         trainer.run(progress if self._main else None)
         if self._main:
             # The result comes from the checkpoint on disk, which is the same however often the run was interrupted.
             best = self._loop.keep == "best" and trainer.progress.best_step
-            self._finish(learner, checkpoints.load(best or trainer.progress.step), collected.skipped)
+            self._finish(learner, checkpoints.load(best or trainer.progress.step), skipped)
         self._accelerator.wait_for_everyone()
         return self._outcome(tuple(notes))
+
+    def _prepared(
+        self, claim: outputs.Claim, progress: Progress | None
+    ) -> tuple[Callable[[], Learner], dict[str, int]]:
+        """Read what is learned from: how the learner is made of it, and what was skipped, by source and reason."""
+        # A resumed run does not try again what could not be read: with another set of images, the split would be
+        # another.
+        caches = self._pixels(progress, retry_failed=claim == outputs.Claim.NEW)
+        collected = collect(self._sources, caches, self._feature())
+        split = self._split(join_groups(collected.refs), collected.skipped)
+        return lambda: self._learner(collected, split, caches), collected.skipped
 
     def _claim(self, overwrite: bool, held: ExitStack) -> outputs.Claim:
         """The main process claims, and holds the folder's lock; all learn the result, so that none waits for ever."""
@@ -207,16 +214,16 @@ class TrainingRun(ABC):
                 )
         return [caches[source.pool.digest] for source in self._sources]
 
-    def _split(self, collected: Collected) -> Split:
-        """Draw the split, or check that it is still the one that the run began with."""
+    def _split(self, groups: Mapping[str, str], skipped: Mapping[str, int]) -> Split:
+        """Draw the split of images by their groups, or check that it is still the one that the run began with."""
         # The same in every process: it follows from the images and the seed. If a file can no longer be read, or can
         # again, groups may change parts, and validation would show images that were trained on.
-        split = split_groups(join_groups(collected.refs), self._loop.split)
+        split = split_groups(groups, self._loop.split)
         path = self._out / SPLIT
         if path.exists() and read_record(path, what="split") != split.as_dict():
             raise OutputConflictError(
                 f"the usable images are no longer those that {self._out} began with (skipped now: "
-                f"{collected.skipped or 'none'}): restore the images, or add --overwrite to start over"
+                f"{skipped or 'none'}): restore the images, or add --overwrite to start over"
             )
         if self._main and not path.exists():
             write_atomic(path, checksummed_json(split.as_dict()))

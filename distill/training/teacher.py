@@ -27,7 +27,7 @@ from distill.training.learner import Cut, MovableBatch
 from distill.training.loop import Warn
 from distill.training.losses import LossInputs, score_loss_of
 from distill.training.optim import Average, build_optimizer
-from distill.training.run import TRACKERS, TrainingRun
+from distill.training.run import TRACKERS, Outcome, TrainingRun
 from distill.training.teacher_batches import Reader, TeacherBatch, TeacherBatchMaker, whole_item_batches
 from distill.training.validation import Validator
 from pseudo_labels.errors import IntegrityError, PocketiqaError
@@ -47,20 +47,21 @@ class TeacherLearner:
 
     Args:
         teacher: on the device.
-        batches: makes this process's batches.
-        validator: evaluates the teacher as it is used, in full precision.
+        batches: makes this process's batches, such as a ``TeacherBatchMaker``.
+        validator: evaluates the teacher as it is used, in full precision: a ``Validator``.
         config: config of the fitting.
         accelerator: wraps model and optimiser.
+        module: what is trained around the teacher's model; None means its ``fitting_module``.
     """
 
     def __init__(
-        self, teacher: FittableTeacher, batches: TeacherBatchMaker, validator: Validator, config: FitConfig,
-        accelerator: Accelerator,
+        self, teacher: FittableTeacher, batches: Any, validator: Any, config: FitConfig,
+        accelerator: Accelerator, *, module: nn.Module | None = None,
     ):  # fmt: skip
         self._teacher, self._batches, self._validator, self._config = teacher, batches, validator, config
         self._processes = accelerator.num_processes
         # Once: each call builds another module around the same parameters, and this one's buffers are in checkpoints.
-        self.module = teacher.fitting_module().to(accelerator.device)
+        self.module = (teacher.fitting_module() if module is None else module).to(accelerator.device)
         # The parameters of the model and not of the module around it: multipliers of the learning rate go by names that
         # the user knows.
         self.model, self.optimizer = accelerator.prepare(self.module, build_optimizer(teacher.model, config.optimizer))
@@ -230,11 +231,15 @@ def fit_teacher(
     Raises:
         PocketiqaError: the teacher cannot be built or fitted, or compares with references that are not there.
     """
-    out, config = Path(out), _opened(config)
-    teacher = _built(config)
+    out, config = Path(out), opened(config)
+    teacher = built(config)
     with training_environment(config, out / TRACKERS) as accelerator:
-        run = _TeacherRun(config, teacher, sources=sources, out=out, accelerator=accelerator, cache=cache)
-        outcome = run.execute(overwrite, progress, cache_progress, warn)
+        run = TeacherRun(config, teacher, sources=sources, out=out, accelerator=accelerator, cache=cache)
+        return fit_result(out, run.execute(overwrite, progress, cache_progress, warn))
+
+
+def fit_result(out: Path, outcome: Outcome) -> FitResult:
+    """What a finished run in this folder has made."""
     content = outcome.content
     return FitResult(
         out,
@@ -246,7 +251,7 @@ def fit_teacher(
     )
 
 
-def _opened(config: FitConfig) -> FitConfig:
+def opened(config: FitConfig) -> FitConfig:
     """A fitted teacher's folder as the builder, options and head that it stands for."""
     if not is_fitted_folder(config.teacher):
         return config
@@ -254,7 +259,12 @@ def _opened(config: FitConfig) -> FitConfig:
     return config.model_copy(update={"teacher": name, "options": {**options, **config.options}})
 
 
-def _built(config: FitConfig) -> FittableTeacher:
+def built(config: FitConfig) -> FittableTeacher:
+    """The teacher that a config names, with first weights that follow from its seed.
+
+    Raises:
+        PocketiqaError: it cannot be built or fitted.
+    """
     if "views" in config.options:
         raise PocketiqaError(
             "views are for labelling, fitting shows a teacher one view at a time: drop fit.options.views, and give it "
@@ -283,7 +293,7 @@ def _placed(config: FitConfig) -> dict[str, Any]:
     return config.options | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
 
 
-class _TeacherRun(TrainingRun):
+class TeacherRun(TrainingRun):
     """A teacher learns."""
 
     kind = KIND

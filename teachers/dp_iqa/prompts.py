@@ -6,8 +6,7 @@ a file, so that later runs need no text encoder; ``load_bank`` reads such a file
 A text encoder's folder is either a CLIP repository, or a Stable Diffusion one with ``text_encoder`` and ``tokenizer``.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of, read_json, sha256_file
 from pseudo_labels.parallel import Progress
 from teachers.checksummed import read_checksummed, write_checksummed
+from teachers.launch import quiet_transformers
 from teachers.needs import text_model_folder
 
 QUALITIES = ("bad", "poor", "fair", "good", "perfect")
@@ -193,7 +192,7 @@ class TextEncoder:
     def __init__(self, folder: Path):
         _files(folder)
         model = text_model_folder(folder)
-        with _quiet():
+        with quiet_transformers():
             try:
                 self._tokenizer = CLIPTokenizer.from_pretrained(_tokenizer_folder(folder), local_files_only=True)
                 self._model, missing = _load_model(model)
@@ -256,18 +255,3 @@ def _text_config(folder: Path) -> CLIPTextConfig:
     if "text_config" in record and "projection_dim" in record:
         values["projection_dim"] = record["projection_dim"]
     return CLIPTextConfig(**values)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers, which reports the unused tensors of CLIP's image half, and restore its settings."""
-    before = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()

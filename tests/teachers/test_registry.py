@@ -113,6 +113,7 @@ def test_what_cannot_be_built_says_why(name: str, options: dict[str, object], na
 def test_options_of_speed_change_no_stamp(name: str):
     fast: dict[str, Any] = {
         "channels_last": True, "attention_slicing": 1, "compile": False, "checkpoint_blocks": True, "download": True,
+        "device_map": {"": "cpu"}, "regions_at_once": 3,
     }  # fmt: skip
     tiny: dict[str, Any] = {"variant": "tiny", "pretrained": False}
     stamp = build_teacher(name, **tiny).stamp
