@@ -7,7 +7,6 @@ by sample. ``DecodeLimits`` is what a caller says of it. Needs numpy and Pillow 
 """
 
 import io
-import itertools
 import os
 import re
 from bisect import bisect_left
@@ -130,7 +129,11 @@ def _patched(piece: bytes, start: int, patches: tuple[tuple[int, bytes], ...]) -
     if first == len(patches) or patches[first][0] >= end:
         return piece
     changed = bytearray(piece)
-    for offset, new in itertools.takewhile(lambda patch: patch[0] < end, patches[first:]):
+    # By index: a file may need a hundred thousand patches, and a slice of them would be copied at each read.
+    for number in range(first, len(patches)):
+        offset, new = patches[number]
+        if offset >= end:
+            break
         for at in range(max(start, offset), min(end, offset + len(new))):
             changed[at - start] = new[at - offset]
     return bytes(changed)

@@ -189,7 +189,12 @@ def test_lost_data_are_noticed_where_the_decoder_reduces(name: str, monkeypatch:
     resizer = _ToAnEighth()
     monkeypatch.setattr(limits, "REDUCE_ABOVE", 1)
     drafts: list[tuple[int, int]] = []
-    monkeypatch.setattr(jpeg, "load", lambda image, data: (drafts.append(image.size), load(image, data)))
+
+    def noted(image: JpegImagePlugin.JpegImageFile, data: bytes) -> None:
+        drafts.append(image.size)
+        load(image, data)
+
+    monkeypatch.setattr(jpeg, "load", noted)
     data = FILES[name]
     reduced = decode(data, resizer=resizer)
     assert reduced.shape == (16, 24, 3)

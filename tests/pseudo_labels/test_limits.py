@@ -307,6 +307,7 @@ def test_colour_and_the_first_picture_are_read_from_the_disk_too(
         "TIFF with a thumbnail": tiff_file(with_thumbnail),
         "JPEG in TIFF": encode(SMALL, "TIFF", compression="jpeg"),
     }
+    path, data = tmp_path, b""
     for name, data in files.items():
         monkeypatch.setattr(images, "_STREAMED_FROM", 1 << 30)
         notes: list[list[str]] = [[], []]
