@@ -1,7 +1,6 @@
 """Writes docs/recipes.md from the settings classes and docs/command-line.md from the help texts: ``make docs``."""
 
 import inspect
-import os
 import re
 import textwrap
 from pathlib import Path
@@ -19,7 +18,6 @@ from distill.study.config import Study
 
 DOCS = Path(__file__).parents[2] / "docs"
 RECIPES, COMMANDS = DOCS / "recipes.md", DOCS / "command-line.md"
-COLUMNS = "100"
 """Width of the help texts, so that every machine writes the same file."""
 
 _RECIPES_HEAD = """# Recipes, key by key
@@ -121,7 +119,6 @@ def _markdown(text: str) -> str:
 
 def commands_page() -> str:
     """The whole page on the command line, as Markdown."""
-    os.environ.update(COLUMNS=COLUMNS, TERMINAL_WIDTH=COLUMNS, NO_COLOR="1")
     from distill.cli import app
 
     group: Any = get_command(app)

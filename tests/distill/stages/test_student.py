@@ -64,7 +64,7 @@ def test_a_student_whose_earlier_stages_have_not_run_names_the_command(tmp_path:
         distill_recipe("tiny", out=out, settings=["distill.steps=4"])
     message = str(caught.value)
     assert f"have not run to their end (pool, distort, label: {out / 'pool'}, " in message
-    assert f"run `pocketiqa run tiny --set 'distill.steps=4' --out {out}`" in message
+    assert f"run `pocketiqa run tiny --set distill.steps=4 --out {out}`" in message
     assert not out.exists()
 
 

@@ -24,6 +24,7 @@ from distill.training.environment import (
     training_environment,
 )
 from pseudo_labels.errors import PocketiqaError
+from tests.helpers.campaign import WHOLE
 from tests.helpers.imports import ROOT
 
 CROPS = ImageSettings(crop_size=64)
@@ -147,6 +148,7 @@ def test_threads_are_tried_until_more_are_no_longer_faster():
     assert list(time_threads(1, lambda threads: 1.0)) == [1]
 
 
+@pytest.mark.skipif(not WHOLE, reason="a campaign: it measures times, which a busy machine disturbs")
 def test_on_one_core_for_two_threads_a_real_measurement_takes_one():
     """A process that is held on one core is as badly off as one beside another busy process on two."""
     code = (
