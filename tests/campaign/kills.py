@@ -30,13 +30,6 @@ from tests.helpers.killing import kill_and_resume
 MEASURED_FILES = ("timings.jsonl",)
 MEASURED_FOLDERS = ("report",)
 EARLIER = b"an earlier file that must be whole until it is replaced\n"
-# Imported before the first life; the commands themselves import late.
-PRELOAD = (
-    *("distill.stages.pipeline", "distill.stages.fitting", "distill.stages.student", "distill.stages.export"),
-    *("distill.stages.benchmark", "distill.stages.fusing", "distill.commands.scoring", "distill.terminal.summaries"),
-    *("teachers.label", "teachers.reference", "pseudo_labels.distort", "pandas", "sklearn.isotonic", "scipy.optimize"),
-    *("timm", "onnx", "tests.helpers.fitting", "tests.helpers.own_teacher"),
-)
 _HALF_OF_LIVES = 2
 
 
@@ -49,10 +42,12 @@ class Case:
         words: its arguments; ``{in}`` is the folder of the inputs, ``{out}`` what is written.
         file: name of the file that it writes, in a folder of its own; empty where it writes a folder.
         resumes: whether it uses what a killed run of its own left; the others begin anew.
+        imports: modules that are imported before the first life; the commands themselves import late.
     """
 
     name: str
     words: tuple[str, ...]
+    imports: tuple[str, ...]
     file: str = ""
     resumes: bool = True
 
@@ -106,7 +101,7 @@ distill:
   split: {{validation: 0.25, test: 0.25}}
   optimizer: {{warmup_steps: 2}}
   tracker: none
-evaluate: [{{ratings: "csv:{rated}", near_duplicate_cosine: null}}]
+evaluate: [{{ratings: "csv:{few}", near_duplicate_cosine: null}}]
 score: {{images: 1, distortions: [jpeg]}}
 """
 _LEARN = """
@@ -147,33 +142,44 @@ fit:
   optimizer: {{learning_rate: 2.0e-2, warmup_steps: 2}}
   tracker: none
 """
+_TEACHER = "tests.helpers.fitting"
+_SCORE = ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx")
+_LABEL = ("label", "{in}/synthetic", "--teacher", "reference", "--out", "{out}", "--device", "cpu")
 CASES = (
-    Case("pool", ("pool", "{in}/photographs", "--out", "{out}"), resumes=False),
-    Case("distort", ("distort", "{in}/pool", "--out", "{out}", "--per-image", "3", *_DISTORTIONS)),
+    Case("pool", ("pool", "{in}/photographs", "--out", "{out}"), ("pseudo_labels.pool",), resumes=False),
+    Case(
+        "distort",
+        ("distort", "{in}/pool", "--out", "{out}", "--per-image", "3", *_DISTORTIONS),
+        ("pseudo_labels.distort",),
+    ),
     Case(
         "label",
-        ("label", "{in}/synthetic", "--teacher", "reference", "--out", "{out}", "--shards", "12", "--features")
-        + ("--batch-size", "2", "--device", "cpu"),
-    ),
-    Case("fuse", ("fuse", "{in}/labels", "{in}/other", "--out", "{out}", "--calibrate", "quantile")),
-    Case("fit-teacher", ("fit-teacher", "{in}/fit.yaml", "--out", "{out}")),
-    Case("distill", ("distill", "{in}/learn.yaml", "--out", "{out}")),
-    Case("export", ("export", "{in}/student", "--out", "{out}"), file="student.onnx", resumes=False),
-    Case("run", ("run", "{in}/recipe.yaml", "--out", "{out}")),
-    Case(
-        "score --out --resume",
-        ("score", "{in}/photographs", "--out", "{out}", "--resume", "--model", "{in}/student.onnx"),
-        file="scores.csv",
+        (*_LABEL, "--shards", "12", "--features", "--batch-size", "2"),
+        ("teachers.label", "teachers.reference", "pandas"),
     ),
     Case(
-        "score --out",
-        ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx"),
-        file="scores.parquet",
+        "fuse",
+        ("fuse", "{in}/labels", "{in}/other", "--out", "{out}", "--calibrate", "quantile"),
+        ("distill.stages.fusing", "sklearn.isotonic", "scipy.optimize"),
+    ),
+    Case("fit-teacher", ("fit-teacher", "{in}/fit.yaml", "--out", "{out}"), ("distill.stages.fitting", _TEACHER)),
+    Case("distill", ("distill", "{in}/learn.yaml", "--out", "{out}"), ("distill.stages.student", "timm")),
+    Case(
+        "export",
+        ("export", "{in}/student", "--out", "{out}"),
+        ("distill.stages.export", "onnx", "timm"),
+        file="student.onnx",
         resumes=False,
     ),
     Case(
+        "run", ("run", "{in}/recipe.yaml", "--out", "{out}"), ("distill.stages.pipeline", "teachers.reference", "timm")
+    ),
+    Case("score --out --resume", (*_SCORE, "--resume"), ("distill.commands.scoring",), file="scores.csv"),
+    Case("score --out", _SCORE, ("distill.commands.scoring", "pyarrow.parquet"), file="scores.parquet", resumes=False),
+    Case(
         "evaluate --out",
         ("evaluate", "{in}/student.onnx", "--on", "csv:{in}/rated.csv", "--out", "{out}"),
+        ("distill.stages.benchmark", "distill.terminal.summaries"),
         file="evaluation.json",
         resumes=False,
     ),
@@ -208,22 +214,26 @@ def write_rated(photographs: Path, file: Path) -> None:
     file.write_text("image,mos\n" + "".join(rows))
 
 
+def write_recipes(folder: Path) -> None:
+    """Recipes that walk all stages over the photographs in ``folder/few``, fit a teacher, and train a student."""
+    write_rated(folder / "few", folder / "rated-few.csv")
+    names = {"photographs": folder / "few", "few": folder / "rated-few.csv", "rated": folder / "rated.csv"}
+    names |= {"synthetic": folder / "synthetic", "labels": folder / "labels"}
+    for name, text in (("recipe", _RECIPE), ("fit", _FIT), ("learn", _LEARN)):
+        (folder / f"{name}.yaml").write_text(text.format(**names))
+
+
 def build_inputs(folder: Path, photographs: int = 48) -> None:
     """All that the commands of ``CASES`` read, made by these very commands."""
     write_photographs(folder / "photographs", photographs)
     write_photographs(folder / "few", 6)
-    for name in ("photographs", "few"):
-        write_rated(folder / name, folder / f"rated{'' if name == 'photographs' else '-few'}.csv")
+    write_rated(folder / "photographs", folder / "rated.csv")
     pocketiqa("pool", folder / "few", "--out", folder / "pool")
     synthetic = folder / "synthetic"
     pocketiqa("distort", folder / "pool", "--out", synthetic, "--per-image", "3", "--workers", 1, *_DISTORTIONS)
     for name, teacher in (("labels", "reference"), ("other", "tests.helpers.own_teacher:build")):
         pocketiqa("label", synthetic, "--teacher", teacher, "--out", folder / name, "--device", "cpu", "--shards", 12)
-    names = {"synthetic": synthetic, "labels": folder / "labels", "rated": folder / "rated.csv"}
-    (folder / "learn.yaml").write_text(_LEARN.format(**names))
-    (folder / "fit.yaml").write_text(_FIT.format(**names))
-    few = {"photographs": folder / "few", "rated": folder / "rated-few.csv"}
-    (folder / "recipe.yaml").write_text(_RECIPE.format(**few))
+    write_recipes(folder)
     pocketiqa("distill", folder / "learn.yaml", "--out", folder / "learned", "--set", "distill.steps=3")
     shutil.copytree(folder / "learned" / "training", folder / "student")
     pocketiqa("export", folder / "student", "--out", folder / "student.onnx")
@@ -314,8 +324,8 @@ def _check_safetensors(path: Path) -> None:
 
 
 def is_measured(name: Path) -> bool:
-    """Whether a file holds times, which no two runs share."""
-    return name.name in MEASURED_FILES or name.parts[0] in MEASURED_FOLDERS
+    """Whether a file holds what no two runs have in common: times, or which row was made in which life (``score``)."""
+    return name.name in MEASURED_FILES or name.parts[0] in MEASURED_FOLDERS or name.suffix == ".rows"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -331,7 +341,15 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def kill(
-    case: Case, inputs: Path, work: Path, *, kills: int, seed: int = 0, limit_s: float = 1200, settings: Sequence[str] = ()
+    case: Case,
+    inputs: Path,
+    work: Path,
+    *,
+    kills: int,
+    seed: int = 0,
+    limit_s: float = 1200,
+    settings: Sequence[str] = (),
+    target: Callable[..., Any] | str = "tests.campaign.kills:live",
 ) -> Outcome:
     """Kill one command ``kills`` times, let it end, and compare.
 
@@ -343,21 +361,26 @@ def kill(
         seed: of the moments.
         limit_s: for the whole.
         settings: of a recipe, as for ``--set``.
+        target: one life.
     """
     work.mkdir(parents=True, exist_ok=True)
     start, life = time.monotonic(), command_of(case, inputs, work, settings)
     done = partial(Outcome, case.name)
     try:
         hits = kill_and_resume(
-            live, [life, False], unbroken_args=[life, True], kills=kills, seed=seed, preload=PRELOAD, limit_s=limit_s,
-            after_kill=inspect,
-        )  # fmt: skip
+            target,
+            [life, False],
+            unbroken_args=[life, True],
+            kills=kills,
+            seed=seed,
+            preload=case.imports,
+            limit_s=limit_s,
+            after_kill="tests.campaign.kills:inspect",
+        )
     except RuntimeError as error:
         return done(0, _lives(work), 0, (), (), time.monotonic() - start, str(error))
     broken, whole = contents(work / "out"), contents(work / "unbroken")
     differing = sorted(name for name in {*broken, *whole} if broken.get(name) != whole.get(name))
-    if case.name.endswith("--resume"):  # the record's lines tell which rows were made in which life
-        differing = [name for name in differing if not name.endswith(".rows")]
     left = tuple(leftovers(work / "out"))
     fault = "" if hits == kills else f"only {hits} of {kills} lives could be killed"
     return done(hits, _lives(work), len(whole), tuple(differing), left, time.monotonic() - start, fault)

@@ -33,7 +33,7 @@ def kill_and_resume(
     seed: int = 0,
     preload: Sequence[str] = (),
     limit_s: float = 300.0,
-    after_kill: Callable[..., Any] | None = None,
+    after_kill: Callable[..., Any] | str | None = None,
 ) -> int:
     """Run ``target(*unbroken_args)`` in peace, then ``target(*args)`` with ``kills`` SIGKILLs and a last life in peace.
 
@@ -58,7 +58,7 @@ def kill_and_resume(
     Raises:
         RuntimeError: a life failed by itself; its traceback is in the message.
     """
-    name = target if isinstance(target, str) else _name(target)
+    name = _name(target)
     order = {"target": name, "args": list(args), "unbroken": list(unbroken_args)}
     order |= {"kills": kills, "seed": seed, "preload": list(preload)}
     order |= {"after_kill": after_kill and _name(after_kill)}
@@ -78,8 +78,8 @@ def kill_and_resume(
     return int(json.loads(out.splitlines()[-1])["hits"])
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}:{function.__qualname__}"
+def _name(function: Callable[..., Any] | str) -> str:
+    return function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
 
 
 def _resolve(name: str) -> Callable[..., Any]:
@@ -123,9 +123,7 @@ class _Nursery:
             with contextlib.suppress(ProcessLookupError):
                 kill(self._child, signal.SIGKILL)
 
-    def live(
-        self, args: Sequence[Any], kill_after_s: float | None, target: Callable[..., Any] | None = None
-    ) -> bool:
+    def live(self, args: Sequence[Any], kill_after_s: float | None, target: Callable[..., Any] | None = None) -> bool:
         """One life; True if it was killed, False if it came to its end."""
         end = None if kill_after_s is None else time.monotonic() + kill_after_s
         self._child = os.fork()
