@@ -19,6 +19,8 @@ _SEPARATORS = (",", ";", "\t", "|")
 _HEADER_LETTERS = 4
 # Letters of what a file says, or of another's complaint, that a message repeats.
 _LONGEST_REASON = 200
+# Letters of a value: far above any name of an image. Messages repeat values.
+_LONGEST_VALUE = 1000
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?")
 _WITH_COMMA = re.compile(r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?")
 _MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
@@ -162,6 +164,12 @@ def _rows(
         row = {key: value for key, value in zip_longest(keys, values[: len(keys)], fillvalue="") if key}
         if any(row.values()):
             rows.append(row)
+            long = next((key for key in wanted.values() if len(row.get(key, "")) > _LONGEST_VALUE), None)
+            if long is not None:
+                raise PocketiqaError(
+                    f"{path}, data row {len(rows)}: {long} has {len(row[long])} letters, but at most {_LONGEST_VALUE} "
+                    "are read: is a quotation mark or a line end lost?"
+                )
             if any(values[len(keys) :]):
                 raise PocketiqaError(
                     f"{path}, data row {len(rows)}: {len(values)} values for {len(keys)} columns; put values that "
@@ -245,6 +253,7 @@ def _require(path: Path, header: Sequence[str], columns: Iterable[str]) -> list[
     missing = [column for column in columns if not _has(header, [column])]
     if missing:
         given = ", ".join(name for name in header if name) or "none"
+        given = given if len(given) <= _LONGEST_VALUE else given[:_LONGEST_VALUE] + "..."
         hint = "; its first line must name the columns" if any(map(_NUMBER.fullmatch, header)) else ""
         raise PocketiqaError(f"{path} lacks the column {missing[0]!r}: it has {given}{hint}")
     return []
