@@ -31,6 +31,7 @@ MEASURED_FILES = ("timings.jsonl",)
 MEASURED_FOLDERS = ("report",)
 EARLIER = b"an earlier file that must be whole until it is replaced\n"
 _HALF_OF_LIVES = 2
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def torn(path: Path) -> str:
     whole: dict[str, Callable[[], object]] = {
         ".json": lambda: json.loads(path.read_bytes()),
         ".parquet": lambda: pq.ParquetFile(path).read(use_threads=False),
-        ".png": lambda: load(path),
+        ".png": lambda: _check_png(path),
         ".safetensors": lambda: _check_safetensors(path),
         ".onnx": lambda: verify_checksum(read_model(path), str(path)),
     }
@@ -313,6 +314,12 @@ def torn(path: Path) -> str:
     except (PocketiqaError, ValueError, OSError) as error:
         return str(error) or type(error).__name__
     return ""
+
+
+def _check_png(path: Path) -> None:
+    load(path)
+    if not path.read_bytes().endswith(_PNG_END):  # which a picture can do without
+        raise ValueError("the end is lost")
 
 
 def _check_safetensors(path: Path) -> None:

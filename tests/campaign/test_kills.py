@@ -127,5 +127,6 @@ def live_in_place(life: dict[str, Any], unbroken: bool) -> None:
 
 
 def test_a_command_that_writes_in_place_is_caught(tmp_path: Path):
-    outcome = kill(BY_NAME["evaluate --out"], tmp_path, tmp_path / "work", kills=3, target=f"{HERE}:live_in_place")
+    case = replace(BY_NAME["evaluate --out"], imports=())
+    outcome = kill(case, tmp_path, tmp_path / "work", kills=3, target=f"{HERE}:live_in_place")
     assert "is torn" in outcome.fault

@@ -1,10 +1,10 @@
 """The short form of the campaign's mutants, and that the campaign notices what it looks for."""
 
+import faulthandler
 import io
 import json
 import os
 import random
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_mutants_follow_from_their_seed_and_differ_from_their_original(tmp_path:
 
 def test_checksums_are_mended():
     data = encode(picture(1, 64, 64), "PNG")
-    broken = data[:40] + bytes([data[40] ^ 1]) + data[41:]
+    broken = data[:50] + bytes([data[50] ^ 1]) + data[51:]  # in the pixels
     assert mend_png(data) == data
     assert mend_png(broken) != broken
     # Pillow compares the CRC of each chunk in ``verify``.
@@ -96,6 +96,7 @@ def _says(error: BaseException) -> Callable[[Path], str]:
 
 
 def _ends(_: Path) -> str:
+    faulthandler.disable()  # pytest's, which would print a page
     os.abort()
 
 
@@ -114,8 +115,7 @@ def _fills(_: Path) -> str:
 
 
 def _chats(_: Path) -> str:
-    print("libtiff: warning", file=sys.stderr)
-    sys.stderr.flush()
+    os.write(2, b"libtiff: warning")
     return "ok"
 
 
