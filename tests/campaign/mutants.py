@@ -22,6 +22,7 @@ from PIL import Image
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import CHECKSUM, checksummed_json
+from students.contract import CONTRACT_KEY
 from students.session import CHECKSUM_BYTES, with_checksum
 from tests.helpers.encoders import encode, exif_turn, picture, png, save, tiff_gray
 from tests.helpers.profiles import DISPLAY_P3, SRGB_CURVE, matrix_profile, parametric_curve
@@ -223,6 +224,41 @@ def change_words(data: bytes, draw: random.Random) -> tuple[bytes, str]:
     return data[: word.start()] + draw.choice(_STRANGE_WORDS) + data[word.end() :], "text: a word replaced"
 
 
+_STRANGE_NUMBERS = (0, 1, -1, 3, 1 << 20, 1 << 31, -(1 << 31), 1 << 40, (1 << 63) - 1)
+_OPERATORS = ("Loop", "Expand", "Tile", "Resize", "Gemm", "ConstantOfShape", "Conv", "Range", "Nonsense")
+
+
+def change_onnx(data: bytes, draw: random.Random) -> tuple[bytes, str]:
+    """An exported student with one thing of its graph or its contract changed, and the right checksum."""
+    import onnx
+
+    model = onnx.load_model_from_string(data[:-CHECKSUM_BYTES])
+    graph, node = model.graph, draw.choice(model.graph.node)
+    attributes = [own for one in graph.node for own in one.attribute if own.ints or own.type == own.INT]
+    weights = draw.choice([one for one in graph.initializer if one.dims and one.raw_data])
+    kind = draw.choice(("operator", "attribute", "dimension", "weights cut", "input", "node removed", "contract"))
+    if kind == "operator":
+        node.op_type = draw.choice(_OPERATORS)
+    elif kind == "attribute":
+        attribute = draw.choice(attributes)
+        if attribute.ints:
+            attribute.ints[draw.randrange(len(attribute.ints))] = draw.choice(_STRANGE_NUMBERS)
+        else:
+            attribute.i = draw.choice(_STRANGE_NUMBERS)
+    elif kind == "dimension":
+        weights.dims[draw.randrange(len(weights.dims))] = draw.choice(_STRANGE_NUMBERS)
+    elif kind == "weights cut":
+        weights.raw_data = weights.raw_data[: draw.randrange(len(weights.raw_data))]
+    elif kind == "input" and node.input:
+        node.input[draw.randrange(len(node.input))] = draw.choice(draw.choice(graph.node).output)
+    elif kind == "node removed":
+        graph.node.remove(node)
+    else:
+        entry = next(one for one in model.metadata_props if one.key == CONTRACT_KEY)
+        entry.value = change_json(entry.value.encode(), draw)[0].decode("utf-8", "replace")
+    return with_checksum(model.SerializeToString()), f"ONNX: {kind} changed"
+
+
 # -- checksums ---------------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +348,7 @@ def build_originals(folder: Path, formats: tuple[str, ...] = ()) -> list[Origina
         "saved dataset": _saved,
         "rating table": _tables,
         "Excel sheet": _sheets,
+        "MATLAB file": _matlab,
         "ONNX student": _students,
         "student folder": _student_folders,
         "pool": _pools,
@@ -405,6 +442,15 @@ def _sheets(folder: Path) -> Iterator[Original]:
         book.active.append(line.split(";"))  # type: ignore[union-attr]
     book.save(folder / "a.xlsx")
     yield Original("Excel sheet", "sheet", "a.xlsx", ("a.xlsx",), folder)
+
+
+def _matlab(folder: Path) -> Iterator[Original]:
+    from scipy.io import savemat
+
+    folder.mkdir()
+    names = np.array([[f"{number}.bmp"] for number in range(9)], dtype=object)
+    savemat(folder / "a.mat", {"AllMOS_release": np.arange(9.0), "AllImages_release": names}, do_compression=True)
+    yield Original("MATLAB file", "MATLAB file", "a.mat", ("a.mat",), folder)
 
 
 def _students(folder: Path) -> Iterator[Original]:
@@ -509,13 +555,15 @@ def _mutant(original: Original, draw: random.Random, other: bytes) -> Mutant:
     ways: list[Callable[[bytes], tuple[bytes, str]]] = [partial(change, draw=draw, other=other or b"\0")]
     if name.endswith(".json"):
         ways.append(partial(change_json, draw=draw))
+    if original.format == "ONNX student":
+        ways += [partial(change_onnx, draw=draw)] * 2
     if original.format in _TEXTS:
         ways.append(partial(change_words, draw=draw))
     way = draw.choice(ways)
     for _ in range(draw.choice((1, 1, 1, 2)) if way is ways[0] else 1):
         data, kind = way(data or b"\0")
         kinds.append(kind)
-    if original.format in _MENDS and draw.random() < 0.5:
+    if way is ways[0] and original.format in _MENDS and draw.random() < 0.5:
         data = _MENDS[original.format](data)
         kinds.append("checksum mended")
     return Mutant(original, name, tuple(kinds), data)

@@ -103,6 +103,14 @@ def _sheet(path: Path) -> str:
     return "ok"
 
 
+def _matlab(path: Path) -> str:
+    from distill.evaluation.benchmarks.wild import read_mat
+
+    for name in ("AllMOS_release", "AllImages_release"):
+        read_mat(path, name)
+    return "ok"
+
+
 def _student(path: Path) -> str:
     from students.runtime import Scorer
 
@@ -184,6 +192,7 @@ READERS = {
     "pool of": Reader(_pool_of, ("pseudo_labels.pool", "datasets")),
     "rating table": Reader(_rating_table, ("distill.evaluation.benchmarks.registry",)),
     "sheet": Reader(_sheet, ("distill.evaluation.benchmarks.tables", "openpyxl")),
+    "MATLAB file": Reader(_matlab, ("distill.evaluation.benchmarks.wild", "scipy.io")),
     "student": Reader(_student, ("students.runtime",)),
     "student folder": Reader(_student_folder, ("students.storage", "timm")),
     "pool": Reader(_pool, ("pseudo_labels.pool",)),
