@@ -39,6 +39,7 @@ from pseudo_labels.files import (
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 FORMAT = 1
+_FIELDS = {"kind": str, "spec": dict, "complete": bool, "content": dict, "notes": dict}
 
 
 class Claim(StrEnum):
@@ -104,10 +105,15 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
     record = verified(record, what=f"manifest {folder / MANIFEST}")
     if kind is not None and record["kind"] != kind:
         raise PocketiqaError(f"{folder} holds {record['kind']!r}, but {kind!r} is needed here")
-    try:
-        return Manifest(record["kind"], record["spec"], record["complete"], record["content"], record["notes"])
-    except KeyError as error:
-        raise IntegrityError(f"{folder / MANIFEST} lacks {error}: restore it, or make the folder anew") from error
+    for name, kind_of_value in _FIELDS.items():
+        if name not in record:
+            raise IntegrityError(f"{folder / MANIFEST} lacks {name!r}: restore it, or make the folder anew")
+        if not isinstance(record[name], kind_of_value):
+            raise IntegrityError(
+                f"{folder / MANIFEST} has {name!r} of another type than it was written with: restore it, or make the "
+                "folder anew"
+            )
+    return Manifest(record["kind"], record["spec"], record["complete"], record["content"], record["notes"])
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

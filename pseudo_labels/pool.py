@@ -127,6 +127,12 @@ class Pool:
         manifest = outputs.read_manifest(folder, KIND)
         if not manifest.complete:
             raise PocketiqaError(f"the pool in {folder} is unfinished: run the command that makes it again")
+        lacking = [name for name in ("sha256", "digest") if not isinstance(manifest.content.get(name), str)]
+        if lacking:
+            raise IntegrityError(
+                f"{folder / outputs.MANIFEST} does not say the {lacking[0]} of its table: restore it, or make the pool "
+                "again with --overwrite"
+            )
         path = folder / TABLE
         if not path.is_file():
             raise PocketiqaError(f"{path} is missing: restore it, or make the pool again with --overwrite")

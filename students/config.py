@@ -13,6 +13,8 @@ DP_IQA_B7 = "dp-iqa-b7"
 
 PAD_TYPES = ("", "same")
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
+# Letters of a wrong value that a message repeats.
+_LONGEST_SHOWN = 40
 # A limit against typing errors: a wider head alone would have more parameters than any pocket preset may have.
 _MAX_WIDTH = 4096
 # Published weights fit one architecture only: the last map has stride 32 and 8 channels, the input is RGB in [0, 1].
@@ -60,8 +62,10 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         levels = tuple(self.levels)
-        if not levels or sorted(set(levels)) != list(levels) or not set(levels) <= set(_STRIDES):
-            raise PocketiqaError(f"levels is {list(levels)}, but rising strides out of {list(_STRIDES)} are needed")
+        # Strides first: in a record that was altered there may be values that cannot be sorted.
+        if not levels or any(level not in _STRIDES for level in levels) or sorted(set(levels)) != list(levels):
+            shown = ", ".join(str(level)[:_LONGEST_SHOWN] for level in levels[: len(_STRIDES)])
+            raise PocketiqaError(f"levels is [{shown}], but rising strides out of {list(_STRIDES)} are needed")
         if self.map_stride not in levels:
             raise PocketiqaError(f"map_stride is {self.map_stride!r}, but it must be one of the levels {list(levels)}")
         if self.pad_type not in PAD_TYPES:

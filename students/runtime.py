@@ -170,14 +170,27 @@ class Scorer:
 
         Raises:
             PocketiqaError: an array of another type or shape, or a side below ``preprocess.min_side``.
+            IntegrityError: ONNX Runtime cannot run the model on it: its graph is not what pocketiqa exports.
         """
         _check_batch(batch, self.contract.preprocess.min_side)
-        score, quality, weight = (np.asarray(value) for value in self._session.run(list(OUTPUTS), {INPUT: batch}))
+        score, quality, weight = self._run(batch)
         # In float32 a weighted mean of numbers up to 1 may round to just above 1.
         score = np.clip(score, 0.0, 1.0)
         if self.contract.calibration is not None:
             score, quality = self.contract.calibration(score), self.contract.calibration(quality)
         return score, quality, weight
+
+    def _run(self, batch: np.ndarray) -> list[np.ndarray]:
+        try:
+            return [np.asarray(value) for value in self._session.run(list(OUTPUTS), {INPUT: batch})]
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            reason = " ".join(str(error).split())
+            if "alloc" in reason:  # of memory, which is not the model's fault
+                raise
+            raise IntegrityError(
+                f"the model {self.contract.name[:100]!r} cannot be run on {batch.shape[2]}x{batch.shape[1]} pixels: "
+                f"{reason[:300]}; fetch it again or export it with `pocketiqa export`"
+            ) from error
 
     def score_many(
         self,

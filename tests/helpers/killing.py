@@ -33,6 +33,7 @@ def kill_and_resume(
     seed: int = 0,
     preload: Sequence[str] = (),
     limit_s: float = 300.0,
+    after_kill: Callable[..., Any] | str | None = None,
 ) -> int:
     """Run ``target(*unbroken_args)`` in peace, then ``target(*args)`` with ``kills`` SIGKILLs and a last life in peace.
 
@@ -49,6 +50,7 @@ def kill_and_resume(
         seed: of the moments.
         preload: modules to import before forking, besides the target's.
         limit_s: for the whole; exceeded, everything is killed and an error raised.
+        after_kill: called with ``args`` in a process of its own after each killed life; what it raises is a failure.
 
     Returns:
         How many lives were killed before their end.
@@ -56,9 +58,10 @@ def kill_and_resume(
     Raises:
         RuntimeError: a life failed by itself; its traceback is in the message.
     """
-    name = target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+    name = _name(target)
     order = {"target": name, "args": list(args), "unbroken": list(unbroken_args)}
     order |= {"kills": kills, "seed": seed, "preload": list(preload)}
+    order |= {"after_kill": after_kill and _name(after_kill)}
     environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
     command = [sys.executable, "-m", "tests.helpers.killing", json.dumps(order)]
     nursery = subprocess.Popen(
@@ -73,6 +76,10 @@ def kill_and_resume(
     if nursery.returncode != 0:
         raise RuntimeError(f"{name} failed by itself:\n{err}")
     return int(json.loads(out.splitlines()[-1])["hits"])
+
+
+def _name(function: Callable[..., Any] | str) -> str:
+    return function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
 
 
 def _resolve(name: str) -> Callable[..., Any]:
@@ -116,12 +123,12 @@ class _Nursery:
             with contextlib.suppress(ProcessLookupError):
                 kill(self._child, signal.SIGKILL)
 
-    def live(self, args: Sequence[Any], kill_after_s: float | None) -> bool:
+    def live(self, args: Sequence[Any], kill_after_s: float | None, target: Callable[..., Any] | None = None) -> bool:
         """One life; True if it was killed, False if it came to its end."""
         end = None if kill_after_s is None else time.monotonic() + kill_after_s
         self._child = os.fork()
         if self._child == 0:
-            _born(self._target, args)
+            _born(target or self._target, args)
         while end is None or time.monotonic() < end:
             pid, status = os.waitpid(self._child, 0 if end is None else os.WNOHANG)
             if pid:
@@ -164,12 +171,15 @@ def _run(order: dict[str, Any]) -> int:
     whole_s = nursery.timed(order["unbroken"])
     idle_s = nursery.timed(order["unbroken"])  # all is done: this is what finding out costs
     horizon_s = _horizon(whole_s, idle_s, order["kills"])
+    inspect = _resolve(order["after_kill"]) if order["after_kill"] else None
     moments = random.Random(order["seed"])
     hits = 0
     for _ in range(5 * order["kills"]):
         start = time.monotonic()
         if nursery.live(order["args"], moments.uniform(0.0, horizon_s)):
             hits += 1
+            if inspect is not None:
+                nursery.live(order["args"], None, inspect)
         else:
             # The machine has become faster since the times were taken, or all is done: kill earlier from now on.
             horizon_s = min(horizon_s, time.monotonic() - start)

@@ -316,3 +316,15 @@ def test_an_altered_manifest_is_refused_and_one_without_a_checksum_is_read(tmp_p
     del record["checksum"]  # as earlier versions wrote it
     (tmp_path / "manifest.json").write_text(json.dumps(record))
     assert read_manifest(tmp_path).spec == {"seed": 2}
+
+
+@pytest.mark.parametrize("name", ["spec", "complete", "content", "notes"])
+def test_a_manifest_without_a_part_or_with_another_type_is_refused(name: str, tmp_path: Path) -> None:
+    claim(tmp_path, "pool", SPEC)
+    record = json.loads((tmp_path / "manifest.json").read_text())
+    del record["checksum"]  # as earlier versions wrote it
+    for changed, message in (({name: 7}, f"has '{name}' of another type"), ({}, f"lacks '{name}'")):
+        rest = {key: value for key, value in record.items() if key != name}
+        (tmp_path / "manifest.json").write_bytes(canonical_json(rest | changed))
+        with pytest.raises(IntegrityError, match=message):
+            read_manifest(tmp_path)

@@ -19,7 +19,7 @@ from pseudo_labels.files import exclusive, sha256_bytes
 from pseudo_labels.images import DecodeLimits, ImageError, load
 from pseudo_labels.pool import KIND, TABLE, Pool, build_pool, write_pool
 from pseudo_labels.records import ImageRef, Status
-from tests.helpers.containers import IMAGES, write_all_kinds
+from tests.helpers.containers import IMAGES, write_all_kinds, write_files
 from tests.helpers.corpus import CorpusItem, build_corpus
 from tests.helpers.encoders import encode, picture
 from tests.helpers.shared import shared_data
@@ -490,3 +490,14 @@ def test_a_pool_without_regions_is_the_file_that_it_always_was(tmp_path: Path):
     assert list(Pool.open(pool.folder)) == regional
     other = write_pool(tmp_path / "other", [clean, replace(copy, region="s")], spec={"made": "by hand"}, regions=True)
     assert len({pool.digest, other.digest, plain.digest}) == 3
+
+
+@pytest.mark.parametrize("name", ["sha256", "digest"])
+def test_a_manifest_that_does_not_say_what_the_table_is_is_refused(name: str, tmp_path: Path) -> None:
+    write_files(tmp_path / "files", ["a.png"])
+    out = build_pool([str(tmp_path / "files")], tmp_path / "pool").folder
+    manifest = outputs.read_manifest(out)
+    content = {key: value for key, value in manifest.content.items() if key != name}
+    outputs.write_manifest(out, replace(manifest, content=content))
+    with pytest.raises(IntegrityError, match=f"does not say the {name} of its table"):
+        Pool.open(out)

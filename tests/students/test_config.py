@@ -29,6 +29,8 @@ def test_json_round_trip(config: StudentConfig) -> None:
         ({"levels": [8, 8, 16]}, r"levels is \[8, 8, 16\]"),
         ({"levels": [5, 16]}, r"levels is \[5, 16\]"),
         ({"levels": 16}, "levels is 16"),
+        ({"levels": [4, "x" * 100_000]}, r"levels is \[4, x{40}\]"),  # cannot be sorted, nor repeated whole
+        ({"levels": [[4], None]}, r"levels is \[\[4\], None\]"),
         ({"grid": 8}, "map_stride is 8"),  # as files spell it
         ({"map_stride": 8}, "unknown field 'map_stride'; known are backbone, grid"),
         ({"head_width": 0}, "head_width is 0"),

@@ -22,7 +22,7 @@ from pseudo_labels.records import Status
 from students.base import score_images
 from students.contract import CONTRACT_KEY, Calibration
 from students.runtime import Row, Scorer, keep_freed_memory, score
-from students.session import with_checksum
+from students.session import CHECKSUM_BYTES, with_checksum
 from tests.helpers.encoders import encode, exif_turn, stored_for
 from tests.helpers.tiny_students import export_tiny, photographs, tiny_student
 
@@ -383,3 +383,13 @@ def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_users_own_tuning_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
     assert keep_freed_memory() is False
+
+
+def test_a_graph_that_fails_only_when_it_runs_is_refused_in_one_line(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(export_tiny(tmp_path / "a.onnx").path.read_bytes()[:-CHECKSUM_BYTES])
+    convolution = next(node for node in reversed(model.graph.node) if node.op_type == "Conv")
+    shape = next(own for own in convolution.attribute if own.name == "kernel_shape")
+    shape.ints[0] = 1 << 40
+    (tmp_path / "b.onnx").write_bytes(with_checksum(model.SerializeToString()))
+    with pytest.raises(IntegrityError, match=r"the model 'tiny' cannot be run on 96x64 pixels: .*pocketiqa export"):
+        Scorer(tmp_path / "b.onnx").score(np.zeros((64, 96, 3), np.uint8))

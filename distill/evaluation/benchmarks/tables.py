@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from pseudo_labels.errors import PocketiqaError, install_command
 from pseudo_labels.foreign import foreign_format
@@ -18,6 +17,10 @@ Row = dict[str, str]
 
 _SEPARATORS = (",", ";", "\t", "|")
 _HEADER_LETTERS = 4
+# Letters of what a file says, or of another's complaint, that a message repeats.
+_LONGEST_REASON = 200
+# Letters of a value: far above any name of an image. Messages repeat values.
+_LONGEST_VALUE = 1000
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?")
 _WITH_COMMA = re.compile(r"[+-]?\d+(?:,\d+)?(?:[eE][+-]?\d+)?")
 _MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
@@ -161,6 +164,12 @@ def _rows(
         row = {key: value for key, value in zip_longest(keys, values[: len(keys)], fillvalue="") if key}
         if any(row.values()):
             rows.append(row)
+            long = next((key for key in wanted.values() if len(row.get(key, "")) > _LONGEST_VALUE), None)
+            if long is not None:
+                raise PocketiqaError(
+                    f"{path}, data row {len(rows)}: {long} has {len(row[long])} letters, but at most {_LONGEST_VALUE} "
+                    "are read: is a quotation mark or a line end lost?"
+                )
             if any(values[len(keys) :]):
                 raise PocketiqaError(
                     f"{path}, data row {len(rows)}: {len(values)} values for {len(keys)} columns; put values that "
@@ -199,22 +208,27 @@ def read_sheet(path: Path, sheet: str | None, columns: Iterable[str]) -> list[Ro
     """
     try:
         import openpyxl  # only the two benchmarks that are published as sheets need it
-        from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
         raise PocketiqaError(
             f"reading {path.name} needs openpyxl: {install_command('train')}, or save the sheet as CSV"
         ) from error
     try:
         workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (OSError, ValueError, KeyError, BadZipFile, InvalidFileException) as error:
-        raise PocketiqaError(f"{path} cannot be read as an Excel file: {error}") from error
-    try:
-        if sheet is not None and sheet not in workbook.sheetnames:
-            raise PocketiqaError(f"{path} has no sheet {sheet!r}: it has {', '.join(workbook.sheetnames)}")
-        cells = workbook[sheet] if sheet is not None else workbook.worksheets[0]
-        table = [[_text(value) for value in row] for row in cells.iter_rows(values_only=True)]
-    finally:
-        workbook.close()
+        try:
+            if sheet is not None and sheet not in workbook.sheetnames:
+                raise PocketiqaError(f"{path} has no sheet {sheet!r}: it has {', '.join(workbook.sheetnames)}")
+            cells = workbook[sheet] if sheet is not None else workbook.worksheets[0]
+            # Read here: of a corrupt file openpyxl complains only when it comes to its cells.
+            table = [[_text(value) for value in row] for row in cells.iter_rows(values_only=True)]
+        finally:
+            workbook.close()
+    except PocketiqaError:
+        raise
+    except Exception as error:  # of zip, zlib, XML and openpyxl itself, which share no base class
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise PocketiqaError(
+            f"{path} cannot be read as an Excel file: {reason}; get it again, or save its sheet as CSV"
+        ) from error
     return _below_header(path, table, columns)
 
 
@@ -239,6 +253,7 @@ def _require(path: Path, header: Sequence[str], columns: Iterable[str]) -> list[
     missing = [column for column in columns if not _has(header, [column])]
     if missing:
         given = ", ".join(name for name in header if name) or "none"
+        given = given if len(given) <= _LONGEST_VALUE else given[:_LONGEST_VALUE] + "..."
         hint = "; its first line must name the columns" if any(map(_NUMBER.fullmatch, header)) else ""
         raise PocketiqaError(f"{path} lacks the column {missing[0]!r}: it has {given}{hint}")
     return []
@@ -263,5 +278,6 @@ def number(row: Mapping[str, str], column: str, *, path: Path, position: int) ->
         value = math.nan
     if not math.isfinite(value):
         hint = "; write all decimals of a column with points, or all with commas" if "," in text else ""
-        raise PocketiqaError(f"{path}, data row {position + 1}: {column} is {text!r}, but a number is needed{hint}")
+        shown = repr(text[:_LONGEST_REASON]) + ("..." if len(text) > _LONGEST_REASON else "")
+        raise PocketiqaError(f"{path}, data row {position + 1}: {column} is {shown}, but a number is needed{hint}")
     return value

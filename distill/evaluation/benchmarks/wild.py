@@ -155,12 +155,12 @@ def read_mat(path: Path, array: str) -> Any:
     """
     # Half a second that readers of CSV need not pay.
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path, variable_names=[array])
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
-        raise PocketiqaError(f"{path} cannot be read as a MATLAB file: {error}") from error
+    except Exception as error:  # of zlib, struct and scipy itself, which share no base class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise PocketiqaError(f"{path} cannot be read as a MATLAB file: {reason}; get it again") from error
     if array not in content:
         raise PocketiqaError(f"{path} holds no array {array!r}: is it the published file?")
     return content[array]

@@ -165,3 +165,46 @@ def test_a_sheet_follows_the_same_rules(tmp_path: Path) -> None:
     book.save(tmp_path / "mos.xlsx")
     with pytest.raises(PocketiqaError, match="has 'mos' as columns 2 and 3"):
         read_sheet(tmp_path / "mos.xlsx", None, ["image", "mos"])
+
+
+def test_a_corrupt_sheet_is_refused_in_one_line(tmp_path: Path) -> None:
+    workbook = openpyxl.Workbook()
+    assert workbook.active is not None
+    for row in range(40):
+        workbook.active.append([f"image{row}.png", row] if row else ["image", "mos"])
+    workbook.save(tmp_path / "mos.xlsx")
+    whole, said = (tmp_path / "mos.xlsx").read_bytes(), []
+    # A byte in every part of the file: of the zip, the compressed XML and its names.
+    for at in range(0, len(whole), 61):
+        (tmp_path / "mos.xlsx").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            read_sheet(tmp_path / "mos.xlsx", None, ["image", "mos"])
+        except PocketiqaError as error:
+            said.append(str(error))
+    assert len(said) > 20
+    assert [words for words in said if len(words.splitlines()) != 1] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image,mos,split\na.png,0.5,test\nb.png,0.5,{long}\n",
+            "data row 2: split has 100000 letters, but at most 1000",
+        ),
+        ("image,mos\n{long},0.5\n", "data row 1: image has 100000 letters"),
+        ("image,mos\na.png,{long}\n", "data row 1: mos has 100000 letters"),
+        ("photo,{long}\na.png,0.5\n", r"lacks the column 'mos': it has photo, x+\.\.\.$"),
+    ],
+)
+def test_a_message_does_not_repeat_a_value_without_end(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.csv").write_text(text.format(long="x" * 100_000))
+    with pytest.raises(PocketiqaError, match=message) as caught:
+        load_benchmark(f"csv:{tmp_path / 'own.csv'}")
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_long_number_is_not_repeated_whole(tmp_path: Path) -> None:
+    with pytest.raises(PocketiqaError, match=r"data row 1: mos is '\{+'\.\.\., but a number is needed") as caught:
+        number({"mos": "{" * 100_000}, "mos", path=tmp_path / "mos.csv", position=0)
+    assert len(str(caught.value)) < 1000

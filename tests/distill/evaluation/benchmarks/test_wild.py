@@ -8,6 +8,7 @@ import pytest
 from scipy.io import savemat
 
 from distill.evaluation.benchmarks import Benchmark, load_benchmark
+from distill.evaluation.benchmarks.wild import read_mat
 from pseudo_labels.errors import PocketiqaError
 
 
@@ -190,3 +191,18 @@ def test_missing_image_folder_is_named(koniq: Path) -> None:
     (koniq / "1024x768").rmdir()
     with pytest.raises(PocketiqaError, match="no folder '1024x768' or '512x384'"):
         load_benchmark(f"koniq10k:{koniq}")
+
+
+def test_a_corrupt_matlab_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"AllMOS_release": np.arange(90.0) ** 0.5}, do_compression=True)
+    whole, said = (tmp_path / "a.mat").read_bytes(), []
+    changed = [whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :] for at in range(0, len(whole), 17)]
+    cut = [whole[:at] for at in range(0, len(whole), 31)]
+    for data in (*changed, *cut):
+        (tmp_path / "a.mat").write_bytes(data)
+        try:
+            read_mat(tmp_path / "a.mat", "AllMOS_release")
+        except PocketiqaError as error:
+            said.append(str(error))
+    assert len(said) > 20
+    assert [words for words in said if len(words.splitlines()) != 1] == []
