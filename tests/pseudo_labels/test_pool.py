@@ -467,6 +467,15 @@ def test_bad_files_are_no_scenes_and_notes_are_said(tmp_path: Path) -> None:
     ]
 
 
+def test_what_a_pool_accepted_is_loaded_from_it(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/small.png").write_bytes(encode(picture(5, 40, 32), "PNG"))
+    pool = build_pool([str(tmp_path / "photos")], tmp_path / "pool", limits=DecodeLimits(min_side=16))
+    assert pool.load(pool[0]).shape == (32, 40, 3)
+    with pytest.raises(ImageError, match="below the limit of 64"):
+        pool.load(pool[0], DecodeLimits())
+
+
 @pytest.mark.parametrize("name", ["sha256", "digest"])
 def test_a_manifest_that_does_not_say_what_the_table_is_is_refused(name: str, tmp_path: Path) -> None:
     write_files(tmp_path / "files", ["a.png"])
@@ -476,12 +485,3 @@ def test_a_manifest_that_does_not_say_what_the_table_is_is_refused(name: str, tm
     outputs.write_manifest(out, replace(manifest, content=content))
     with pytest.raises(IntegrityError, match=f"does not say the {name} of its table"):
         Pool.open(out)
-
-
-def test_what_a_pool_accepted_is_loaded_from_it(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/small.png").write_bytes(encode(picture(5, 40, 32), "PNG"))
-    pool = build_pool([str(tmp_path / "photos")], tmp_path / "pool", limits=DecodeLimits(min_side=16))
-    assert pool.load(pool[0]).shape == (32, 40, 3)
-    with pytest.raises(ImageError, match="below the limit of 64"):
-        pool.load(pool[0], DecodeLimits())
