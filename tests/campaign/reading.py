@@ -273,7 +273,7 @@ def _run(order: dict[str, Any]) -> None:
     folder, results = Path(order["folder"]), Path(order["results"])
     originals = open_originals(folder / "originals", tuple(order["formats"]))
     done = {one["number"] for one in map(json.loads, results.read_text().splitlines())} if results.exists() else set()
-    if order["build_only"]:
+    if order["build_only"] or done >= set(range(order["count"])):
         return
     for module in {need for original in originals for need in READERS[original.reader].needs}:
         try:
@@ -323,7 +323,8 @@ def read_mutants(
     results = folder / "readings.jsonl"
     order = {"folder": str(folder), "results": str(results), "formats": list(formats), "count": count, "seed": seed}
     # Originals are made by a process of their own: pyarrow and ONNX Runtime start threads, which do not survive a fork.
-    for build_only in (True, False):
+    built = (folder / "originals" / "index.json").exists()
+    for build_only in (False,) if built else (True, False):
         command = [sys.executable, "-m", "tests.campaign.reading", json.dumps(order | {"build_only": build_only})]
         done = subprocess.run(
             command, cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
