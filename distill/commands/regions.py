@@ -85,7 +85,7 @@ def regions(
 
 def _source(by: str, file: Path | None, options: dict[str, Any]) -> "RegionSource":
     from pseudo_labels.errors import PocketiqaError
-    from pseudo_labels.regions.make import called, source_named
+    from pseudo_labels.regions.readers import called, source_named
 
     name, _, value = by.partition(":")
     if name != "sam":

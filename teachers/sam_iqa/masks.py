@@ -8,7 +8,7 @@ few masks across the thresholds; ``filter="full"`` runs the generator of segment
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,6 @@ from torchvision.ops import nms
 from pseudo_labels.crops import generator
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
-from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.regions.masks import box_of, encode
 from pseudo_labels.regions.readers import TableSource
@@ -173,9 +172,9 @@ class SamSource:
         files = {"checkpoint": sha256_file(self._file), "segment-anything": metadata.version("segment-anything")}
         return {**self._options, **files, "boxes": None if self._boxes is None else self._boxes.spec()}
 
-    def opened(self, pool: Pool, scratch: Path) -> AbstractContextManager[Any]:
+    def opened(self, images: Iterable[ImageRef], scratch: Path) -> AbstractContextManager[Any]:
         """Read the boxes, if there are any."""
-        return nullcontext() if self._boxes is None else self._boxes.opened(pool, scratch)
+        return nullcontext() if self._boxes is None else self._boxes.opened(images, scratch)
 
     def notes(self) -> dict[str, Any]:
         """Those of the boxes."""
