@@ -7,6 +7,7 @@ more; what is read is added up before it is decoded. ``pycocotools`` draws polyg
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -380,10 +381,18 @@ class Cells:
         self._down = _fractions(tall, height, row_units)
         self._across = _fractions(wide, width, column_units)
 
-    @property
+    @cached_property
     def of_image(self) -> np.ndarray:
         """How much of each cell lies inside the image, float64 [height, width] of the map."""
         return np.outer(self._down.sum(1), self._across.sum(1))
+
+    def fractions(self, box: Box, inner: np.ndarray) -> np.ndarray:
+        """As ``overlap``, but of the part of each cell that lies inside the image: 1 where the mask covers all of it.
+
+        Of masks that tile the image, the fractions of each cell add up to 1.
+        """
+        overlap, whole = self.overlap(box, inner), self.of_image
+        return np.divide(overlap, whole, out=np.zeros_like(overlap), where=whole > 0).clip(max=1.0)
 
     def overlap(self, box: Box, inner: np.ndarray) -> np.ndarray:
         """How much of each cell lies inside a mask, float64 [height, width] of the map.
