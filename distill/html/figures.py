@@ -143,7 +143,7 @@ def regions_figure(
     heading: str,
     across: tuple[float, float] | None = None,
 ) -> bytes:
-    """Two panels as a PNG file: the photograph with outlines and numbers of its regions, its quality map with qualities.
+    """Two panels as a PNG file: the photograph with outlines and numbers of regions, its quality map with qualities.
 
     Args:
         rgb: uint8 HxWx3.
@@ -170,7 +170,8 @@ def regions_figure(
             # Within the picture, also for regions at its edge.
             x = min(max(label.x, (right - left) / 2 + 2), size[0] - (right - left) / 2 - 2)
             y = min(max(label.y, _TEXT_PX / 2 + 2), size[1] - _TEXT_PX / 2 - 2)
-            draw.text((x, y), text, label.colour, font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
+            # White on black: some colours of outlines are too dark to be read.
+            draw.text((x, y), text, _PAPER, font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
     return _png(_sheet(images, quality_map, heading, font), quality_map)
 
 
@@ -182,7 +183,6 @@ class _Label:
     y: float
     width: int
     height: int
-    colour: tuple[int, int, int]
 
 
 def _draw_outlines(
@@ -204,10 +204,8 @@ def _draw_outlines(
         if len(rows):
             # The pixel of the region that is nearest to its middle, which need not belong to it.
             nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-            yield _Label(
-                str(region.number), f"{region.quality:.2f}", x + int(columns[nearest]), y + int(rows[nearest]), wide,
-                tall, colour,
-            )  # fmt: skip
+            where = x + int(columns[nearest]), y + int(rows[nearest])
+            yield _Label(str(region.number), f"{region.quality:.2f}", *where, wide, tall)
 
 
 def _sheet(images: list[Image.Image], quality_map: np.ndarray, heading: str, font: Any) -> Image.Image:

@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, install_command
 from pseudo_labels.files import digest_of, name_of
 from pseudo_labels.images import DecodeLimits, ImageError, read_bytes
 from pseudo_labels.records import ImageRef, Status
@@ -153,6 +154,8 @@ class Slic(_Simple):
     needs_pixels = True
 
     def __init__(self, segments: int = 50, compactness: float = 10.0):
+        if find_spec("skimage") is None:  # said before any image is decoded
+            raise PocketiqaError(f"slic needs scikit-image: {install_command('train')}, or take grid")
         self.segments, self.compactness = _count(segments, "segments"), float(compactness)
         if not self.compactness > 0:
             raise PocketiqaError(f"compactness is {compactness}, but must be above 0")

@@ -32,7 +32,8 @@ from pseudo_labels.regions.readers import TableSource
 from pseudo_labels.regions.sources import OBJECT, PART, Proposal
 from pseudo_labels.tensor_files import misfits
 from teachers.launch import PRECISIONS, check_precision, current_launch
-from teachers.sam_iqa.variants import SamVariant, build_vit, find_checkpoint, read_checkpoint, variant_named
+from teachers.needs import find_sam_checkpoint
+from teachers.sam_iqa.variants import SamVariant, build_vit, read_checkpoint, variant_named
 
 PROMPTS = ("automatic", "boxes", "points")
 FILTERS = ("low", "full")
@@ -64,7 +65,7 @@ def load_sam(name: str, weights: str | Path | None) -> Sam:
         PocketiqaError: the file is missing, corrupt, holds more than tensors, or is of another model.
     """
     variant = variant_named(name)
-    path = find_checkpoint(name, weights)
+    path = find_sam_checkpoint(name, weights)
     content = read_checkpoint(path)
     with torch.device("meta"):
         sam = build_sam(variant)
@@ -142,7 +143,7 @@ class SamSource:
                 raise PocketiqaError(f"{what} is {number!r}, but must be a whole number from 1 to 1000")
         check_precision(precision)
         self._variant = variant_named(variant)
-        self._file = find_checkpoint(variant, file)
+        self._file = find_sam_checkpoint(variant, file)
         self._boxes = None if boxes is None else TableSource(boxes)
         self._precision = precision
         self._device = current_launch(device).device
