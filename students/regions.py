@@ -53,7 +53,7 @@ class RegionResult:
 
 def refused(status: Status, reason: str, box: Box = _NO_BOX, area: float = math.nan) -> RegionResult:
     """A region without quality and importance."""
-    return RegionResult(math.nan, math.nan, box, area, status, reason)
+    return RegionResult(math.nan, math.nan, box, area, status=status, reason=reason)
 
 
 def cells_across(shape: tuple[int, ...], resized: tuple[int, ...], stride: int) -> tuple[float, float] | None:

@@ -118,8 +118,9 @@ def source_to_score(text: str, options: list[str]) -> "RegionSource":
         from distill.recipe.load import parse_settings
 
         values = parse_settings(options)
-    name = text.partition(":")[0]
-    if name not in SOURCES:
+    name, colon, _ = text.partition(":")
+    # A folder may be named as a source is: those that read a file are never named alone.
+    if name not in SOURCES or not (colon or name in ("grid", "slic")):
         path = Path(text).expanduser()
         if not path.exists():
             raise PocketiqaError(

@@ -184,11 +184,11 @@ def test_the_drawing_shows_where_the_picture_is_bad(folder: Path, tmp_path: Path
     [
         (
             ["--picture", "one.png"],
-            "--picture one.png is one file, but 3 images are scored_names: name a folder, such as one",
+            "--picture one.png is one file, but 3 images are drawn: name a folder, such as one",
         ),
         (["--map", "x.jpg"], "drawings are PNG files, name it x.png"),
         (["--map", "in"], "0.png is an image that is scored"),
-        (["--picture", "a", "--map", "a"], "or scored_names twice"),
+        (["--picture", "a", "--map", "a"], "or drawn twice"),
         (["--picture", "taken"], "0.png exists already"),
         (["--regions", "nothing.json"], "--regions nothing.json: no such file or folder, and no source of regions"),
         (["--regions", "in/0.png"], "is none of .csv, .json"),
