@@ -13,11 +13,13 @@ ARCHIVE, FILE and FOLDER are addresses of files themselves (FOLDER a local one).
 
 import os
 from pathlib import Path
-from urllib.parse import parse_qs, quote_from_bytes, unquote
+from urllib.parse import parse_qs, quote_from_bytes
 
 from fsspec.core import url_to_fs
 
-from pseudo_labels.files import from_utf8_path, utf8_path
+from pseudo_labels.files import local_path as local_path
+from pseudo_labels.files import name_of as name_of
+from pseudo_labels.files import utf8_path
 from pseudo_labels.images import ImageError, open_regular, read_bytes, refuse_large
 from pseudo_labels.records import Status
 from pseudo_labels.rows import read_dataset, read_parquet, translated_errors
@@ -37,28 +39,6 @@ def of_member(archive: str, name: str, offset: int, size: int) -> str:
 def of_row(scheme: str, table: str, row: int) -> str:
     """Address of a row; ``scheme`` is ``parquet`` or ``dataset``."""
     return f"{scheme}://{table}#{row}"
-
-
-def local_path(address: str, base: Path | None = None) -> Path | None:
-    """The local file behind an address; None if it is a member, a row or a remote file."""
-    if address.startswith("file://"):
-        return Path(from_utf8_path(address))
-    if "://" in address and not address.startswith("/"):
-        return None
-    return Path(address) if base is None else base / address
-
-
-def name_of(address: str) -> str:
-    """What the image at an address is called: the name of its own file, or its row after the name of the table.
-
-    For a person: always valid UTF-8, with marks in the place of what is not.
-    """
-    path = local_path(address)
-    if path is not None:
-        return os.fsencode(path.name).decode(errors="replace")
-    scheme, _, rest = address.partition("://")
-    inner = unquote(rest.partition("::")[0].rpartition("?")[0]) if scheme == "tar" else rest
-    return inner.rsplit("/", 1)[-1]
 
 
 def read(address: str, base: Path | None = None) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
 from pseudo_labels.errors import (
     EXHAUSTED,
@@ -198,6 +198,28 @@ def utf8_path(path: str | os.PathLike[str]) -> str:
 def from_utf8_path(text: str) -> str:
     """Inverse of ``utf8_path``."""
     return os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))) if text.startswith("file://") else text
+
+
+def local_path(address: str, base: Path | None = None) -> Path | None:
+    """The local file behind an address; None if it is a member, a row or a remote file."""
+    if address.startswith("file://"):
+        return Path(from_utf8_path(address))
+    if "://" in address and not address.startswith("/"):
+        return None
+    return Path(address) if base is None else base / address
+
+
+def name_of(address: str) -> str:
+    """What the image at an address is called: the name of its own file, or its row after the name of the table.
+
+    For a person: always valid UTF-8, with marks in the place of what is not.
+    """
+    path = local_path(address)
+    if path is not None:
+        return os.fsencode(path.name).decode(errors="replace")
+    scheme, _, rest = address.partition("://")
+    inner = unquote(rest.partition("::")[0].rpartition("?")[0]) if scheme == "tar" else rest
+    return inner.rsplit("/", 1)[-1]
 
 
 def csv_line(cells: Iterable[str]) -> str:

@@ -6,8 +6,8 @@ print(Scorer().score("photo.jpg").score)
 
 import ctypes
 import os
-from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pseudo_labels.errors import IntegrityError, PocketiqaError
+from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, WriteError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, decode_pil, load
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
 from students.fields import check_int
 from students.preprocess import check_rgb
+from students.regions import MaskInput, RegionResult, cells_of, score_regions
 from students.session import INPUT, OUTPUTS, open_model
 from students.shipped import model_path
 
@@ -45,16 +46,19 @@ class Result:
         quality_map: float32 [h, w] in [0, 1], on the same scale: which parts look good or bad. One cell is a square of
             ``student.map_stride`` pixels of the resized image.
         weight_map: float32 [h, w], positive: how much each cell counts. Only ratios within one image mean something.
+        regions: a result for each region that was asked for, in their order.
     """
 
     score: float
     quality_map: np.ndarray
     weight_map: np.ndarray
+    regions: tuple[RegionResult, ...] = ()
 
     def __repr__(self) -> str:
         # One line also in a notebook: the maps hold hundreds of numbers.
         height, width = self.quality_map.shape
-        return f"Result(score={self.score:.4f}, quality_map and weight_map of {height}x{width} cells)"
+        regions = f", {len(self.regions)} regions" if self.regions else ""
+        return f"Result(score={self.score:.4f}, quality_map and weight_map of {height}x{width} cells{regions})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,14 @@ class Row:
         status: ``ok``, or the kind of fault, see ``Status``.
         reason: description of the fault for a person; if ``status`` is ``ok``, a note (a broken colour profile was
             ignored), and nearly always empty.
+        regions: see ``Result``.
     """
 
     path: str
     score: float | None
     status: Status
     reason: str
+    regions: tuple[RegionResult, ...] = ()
 
 
 class Scorer:
@@ -124,25 +130,38 @@ class Scorer:
                 f"holds {self.digest[:12]}...; make a new Scorer, or put the earlier file back"
             )
 
-    def score(self, image: ImageInput) -> Result:
-        """Score one image.
+    def score(self, image: ImageInput, *, regions: Iterable[MaskInput] | None = None) -> Result:
+        """Score one image, and regions of it.
 
         Args:
             image: path, encoded file content, Pillow image (scored as its file would be: upright, without alpha), or
                 decoded uint8 HxWx3 RGB (which ``limits`` do not concern).
+            regions: masks or boxes in pixels of the upright image, see ``students.regions.MaskInput``. A region that
+                does not fit the image is a result with a status and a reason.
 
         Raises:
             ImageError: the file cannot be used; ``status`` and ``reason`` say why.
-            PocketiqaError: an array of another type or shape, or something that is no image.
+            PocketiqaError: an array of another type or shape, or something that is no image or no region.
         """
-        return self._score(image, None)
+        return self._score(image, None, regions)
 
-    def _score(self, image: ImageInput, notes: list[str] | None) -> Result:
-        rgb = self.contract.preprocess.resize(self._pixels(image, notes))
+    def _score(self, image: ImageInput, notes: list[str] | None, regions: Iterable[MaskInput] | None = None) -> Result:
+        pixels = self._pixels(image, notes)
+        rgb = self.contract.preprocess.resize(pixels)
         score, quality, weight = self.infer(rgb[None])
         if not np.isfinite(score[0]):
             raise ImageError(Status.FAILED, "the model gave no finite score")
-        return Result(float(score[0]), quality[0], weight[0])
+        result = Result(float(score[0]), quality[0], weight[0])
+        if regions is None:
+            return result
+        cells = cells_of(pixels.shape, quality[0].shape, rgb.shape, self.map_stride)
+        return replace(result, regions=score_regions(quality[0], weight[0], cells, regions))
+
+    @property
+    def map_stride(self) -> int:
+        """Side of a cell of the maps in pixels of the resized image; 0 if the contract does not say it."""
+        stride = self.contract.student.get("grid")
+        return stride if isinstance(stride, int) else 0
 
     def _pixels(self, image: ImageInput, notes: list[str] | None) -> np.ndarray:
         if isinstance(image, np.ndarray):
@@ -231,21 +250,42 @@ class Scorer:
             raise PocketiqaError(
                 f"a path is {type(path).__name__}, but str or Path is needed; score other images with Scorer.score"
             )
-        name = os.fsdecode(path)
-        notes: list[str] = []
-        try:
-            return Row(name, self._score(path, notes).score, Status.OK, "; ".join(notes))
-        except ImageError as error:
-            return Row(name, None, error.status, error.reason)
-        except MemoryError:
-            # Only this image may be too large; the next ones are tried.
-            return Row(name, None, Status.FAILED, "there was not enough memory to score it")
-        except Exception as error:  # ONNX Runtime's exceptions have no public base class; one image stops no folder
-            return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
+        return row_of(path, lambda notes: self._score(path, notes))
+
+
+def row_of(path: str | os.PathLike[str], work: Callable[[list[str]], Result]) -> Row:
+    """The row of a file; every fault of the file becomes its status and reason.
+
+    Args:
+        path: of the file.
+        work: scores it; it is given a list to which it may add notes.
+
+    Raises:
+        WriteError: ``work`` could not write a file of its own.
+        OutputConflictError: that file exists.
+    """
+    name = os.fsdecode(path)
+    notes: list[str] = []
+    try:
+        result = work(notes)
+        return Row(name, result.score, Status.OK, "; ".join(notes), result.regions)
+    except ImageError as error:
+        return Row(name, None, error.status, error.reason)
+    except MemoryError:
+        # Only this image may be too large; the next ones are tried.
+        return Row(name, None, Status.FAILED, "there was not enough memory to score it")
+    except (WriteError, OutputConflictError):
+        raise
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class; one image stops no folder
+        return Row(name, None, Status.FAILED, " ".join(str(error).split())[:200] or type(error).__name__)
 
 
 def score(
-    image: ImageInput, model: str | os.PathLike[str] | None = None, *, limits: DecodeLimits = DEFAULT_LIMITS
+    image: ImageInput,
+    model: str | os.PathLike[str] | None = None,
+    *,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    regions: Iterable[MaskInput] | None = None,
 ) -> Result:
     """Score one image: ``Scorer(model, limits=limits).score(image)``, but the model stays loaded for the next call.
 
@@ -253,18 +293,20 @@ def score(
         image: one image, as for ``Scorer.score``.
         model: path or name of a model, as for ``Scorer``.
         limits: limits of decoding, as for ``Scorer``.
+        regions: masks or boxes, as for ``Scorer.score``.
 
     Raises:
         ImageError: the file cannot be used; ``status`` and ``reason`` say why.
-        PocketiqaError: something that is no image, or no usable model.
+        PocketiqaError: something that is no image or no region, or no usable model.
     """
     path = model_path(model).absolute()
     try:
         file = path.stat()
     except OSError:
-        return Scorer(path, limits=limits).score(image)  # which says what is wrong with the file
+        return Scorer(path, limits=limits).score(image, regions=regions)  # which says what is wrong with the file
     # Device and inode tell a file that was renamed into this place, even if size and time are those of the old one.
-    return _scorer(path, limits, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)).score(image)
+    scorer = _scorer(path, limits, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns))
+    return scorer.score(image, regions=regions)
 
 
 @lru_cache(maxsize=2)

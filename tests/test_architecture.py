@@ -189,12 +189,16 @@ def test_configs_and_tests_are_no_packages():
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
-BASE = {"numpy", "PIL", "onnxruntime", "typer", "rich"}
+BASE = {"numpy", "PIL", "onnxruntime", "typer", "rich", "ijson"}
 HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pyarrow", "skimage", "sklearn", "pydantic",
-         "yaml", "onnx", "matplotlib", "pandas", "fsspec", "safetensors", "imagehash", "piq")  # fmt: skip
+         "yaml", "onnx", "matplotlib", "pandas", "fsspec", "safetensors", "imagehash", "piq",
+         "pycocotools")  # fmt: skip
 
 
-BASE_INSTALL = ["students.runtime", "pseudo_labels.images", "distill.cli", "distill.commands.scoring", "pocketiqa"]
+BASE_INSTALL = [
+    *("students.runtime", "students.regions", "pseudo_labels.images", "pseudo_labels.regions.masks", "pocketiqa"),
+    *("pseudo_labels.regions.readers", "distill.cli", "distill.commands.scoring", "distill.commands.scored_regions"),
+]
 
 
 @pytest.mark.parametrize("module", BASE_INSTALL)

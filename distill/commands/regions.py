@@ -70,7 +70,7 @@ def regions(
     with console.progress(f"regions ({by.partition(':')[0]})") as report:
         made = build_regions(
             Pool.open(pool),
-            _source(by, file, parse_settings(options or [])),
+            source_of(by, file, parse_settings(options or [])),
             out,
             limits=Limits(min_area, max_area, max_overlap, max_regions),
             shards=shards,
@@ -83,9 +83,10 @@ def regions(
     console.out.print(regions_summary(made), markup=False)
 
 
-def _source(by: str, file: Path | None, options: dict[str, Any]) -> "RegionSource":
+def source_of(by: str, file: Path | None, options: dict[str, Any]) -> "RegionSource":
+    """The source that ``--by`` names; SAM's brings torch along."""
     from pseudo_labels.errors import PocketiqaError
-    from pseudo_labels.regions.make import called, source_named
+    from pseudo_labels.regions.readers import called, source_named
 
     name, _, value = by.partition(":")
     if name != "sam":
@@ -95,6 +96,42 @@ def _source(by: str, file: Path | None, options: dict[str, Any]) -> "RegionSourc
     from teachers.sam_iqa.masks import SamSource
 
     return called(SamSource, name, options, value or file)
+
+
+def source_to_score(text: str, options: list[str]) -> "RegionSource":
+    """The source that ``pocketiqa score --regions`` names.
+
+    Args:
+        text: ``grid:4x3``, ``slic:50``, ``sam:FILE``, ``bsds:FOLDER``, ...; or a file of boxes or masks, or a folder of
+            masks, by its path alone.
+        options: words KEY=VALUE for the source.
+
+    Raises:
+        PocketiqaError: neither; or an unknown option.
+    """
+    from pseudo_labels.errors import PocketiqaError
+    from pseudo_labels.regions.sources import SOURCES
+
+    values: dict[str, Any] = {}
+    if options:
+        # YAML, which the base install does not have, reads the values.
+        from distill.recipe.load import parse_settings
+
+        values = parse_settings(options)
+    name, colon, _ = text.partition(":")
+    # A folder may be named as a source is: those that read a file are never named alone.
+    if name not in SOURCES or not (colon or name in ("grid", "slic")):
+        path = Path(text).expanduser()
+        if not path.exists():
+            raise PocketiqaError(
+                f"--regions {text}: no such file or folder, and no source of regions: name a file of boxes or masks, a "
+                "folder of masks, or grid:4x3, slic:50, sam:CHECKPOINT"
+            )
+        name, text = ("masks", f"masks:{text}") if path.is_dir() else ("boxes", f"boxes:{text}")
+    if name == "boxes":
+        # A plain list of boxes is for every image.
+        values = {"unnamed": True, **values}
+    return source_of(text, None, values)
 
 
 @app.command("label-regions")

@@ -6,6 +6,8 @@ the limits of decoding, then a row for each image that was scored, with the size
 ``--resume``.
 """
 
+import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +27,7 @@ from pseudo_labels.files import (
 )
 from pseudo_labels.images import DecodeLimits
 from pseudo_labels.records import Status
+from students.regions import RegionResult
 from students.runtime import Row
 
 FORMAT = 1
@@ -55,9 +58,10 @@ class RowRecord:
         out: output file.
         model: SHA-256 of the model that scores.
         limits: what is decoded: rows that were made under other limits are not used again.
+        regions: what determines the regions of a row, as JSON values; None where there are none.
     """
 
-    def __init__(self, out: Path, model: str, limits: DecodeLimits):
+    def __init__(self, out: Path, model: str, limits: DecodeLimits, regions: Mapping[str, Any] | None = None):
         self.path = out.with_name(private_name(out.name, ".rows"))
         self._out = out
         # A list, as it is read back: the head is compared with what a file holds.
@@ -65,6 +69,8 @@ class RowRecord:
         self._head = {
             "format": FORMAT, "kind": "scored rows", "model": model, "limits": decoded, "version": _version(),
         }  # fmt: skip
+        if regions is not None:
+            self._head["regions"] = json.loads(json.dumps(regions))
         self._rows: dict[str, tuple[Row, FileState]] = {}
         self._file: IO[bytes] | None = None
 
@@ -87,7 +93,7 @@ class RowRecord:
         lines = lines if fits else []
         for line in lines[1:]:
             if "row" in line:
-                row = Row(**{**line["row"], "status": Status(line["row"]["status"])})
+                row = Row(**{**line["row"], "status": Status(line["row"]["status"]), "regions": _regions(line)})
                 self._rows[line["file"]] = row, FileState(**line["state"])
         self._begin(lines[1:])
 
@@ -103,6 +109,8 @@ class RowRecord:
             return "its rows are of another model"
         if lines[0].get("limits") != self._head["limits"]:
             return "its rows were made with other limits (--max-pixels)"
+        if lines[0].get("regions") != self._head.get("regions"):
+            return "its rows were made with other regions (--regions)"
         return "it was made by another version" if lines[0] != self._head else "it was changed since"
 
     def _begin(self, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -128,8 +136,11 @@ class RowRecord:
     def add(self, row: Row, state: FileState | None) -> None:
         """Record a row that was just made; one without a score is made again by the next run."""
         if row.status == Status.OK and state is not None:
-            line = {"file": os.path.abspath(row.path), "state": asdict(state), "row": asdict(row)}
-            self._write(line)
+            stored = asdict(row)
+            # NaN is no JSON. A row without regions is stored as in earlier versions.
+            regions = [{name: _finite(value) for name, value in one.items()} for one in stored.pop("regions")]
+            more = {"regions": regions} if regions else {}
+            self._write({"file": os.path.abspath(row.path), "state": asdict(state), "row": stored, **more})
 
     def written(self, digest: str) -> None:
         """Record the SHA-256 of the output file that is about to appear."""
@@ -149,6 +160,18 @@ class RowRecord:
             self._file = None
         if not keep:
             self.path.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _regions(line: Mapping[str, Any]) -> tuple[RegionResult, ...]:
+    regions: list[RegionResult] = []
+    for one in line.get("regions", ()):
+        values: dict[str, Any] = {name: math.nan if value is None else value for name, value in one.items()}
+        regions.append(RegionResult(**{**values, "box": tuple(one["box"]), "status": Status(one["status"])}))
+    return tuple(regions)
 
 
 def _version() -> str:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.commands.resuming import RowRecord, state_of
+from distill.commands.scored_regions import Drawings, RegionScorer
 from distill.terminal import console
 from distill.terminal.console import shown
 from pseudo_labels.defaults import MAX_PIXELS
@@ -24,7 +26,9 @@ from pseudo_labels.images import DecodeLimits
 from pseudo_labels.outputs import NewFile, new_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
+from pseudo_labels.regions.sources import RegionSource
 from students.paths import find_images
+from students.regions import RegionResult
 from students.runtime import Row, Scorer
 
 FORMATS = ("table", "csv", "jsonl", "json", "parquet")
@@ -32,6 +36,10 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".json": "json", 
 _NAMES = "names of images end in .jpg, .png and so on; a file of another name is scored if it is named itself"
 # Spreadsheets take a cell that begins with one of these for a formula (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+ScoreMany = Callable[..., Iterator[Row]]
+"""As ``Scorer.score_many``."""
 
 
 def score_paths(
@@ -46,6 +54,8 @@ def score_paths(
     resume: bool = False,
     excel_safe: bool = False,
     max_pixels: int = MAX_PIXELS,
+    regions: RegionSource | None = None,
+    drawings: Drawings | None = None,
 ) -> "Tally":
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
@@ -60,17 +70,21 @@ def score_paths(
         resume: keep rows of an earlier run of the same model and limits whose image files have the same size and time.
         excel_safe: write CSV in which no cell is a formula for a spreadsheet.
         max_pixels: see ``DecodeLimits``.
+        regions: gives the regions of each image: each becomes a row below the image's.
+        drawings: pictures and heat maps to draw.
 
     Returns:
-        The number of rows, of scores, and of folders without images, each of which was named in a note.
+        The number of rows, of scores, of regions, and of folders without images, each of which was named in a note.
 
     Raises:
-        PocketiqaError: no such model, no images at all, or a format that cannot be written here or is not that of the
-            ending.
+        PocketiqaError: no such model, no images at all, a format that cannot be written here or is not that of the
+            ending, or drawings of a run that resumes.
         OutputConflictError: ``out`` exists already, or is being written by another process.
         WriteError: ``out`` cannot be written; this is tried before the first image is scored.
     """
-    limits = DecodeLimits(max_pixels=max_pixels)
+    limits, drawings = DecodeLimits(max_pixels=max_pixels), drawings or Drawings()
+    if resume and drawings:
+        raise PocketiqaError("--picture and --map draw what is scored now, and --resume skips images: leave one out")
     file_format = choose_format(file_format, out)
     _check_format(file_format, out, excel_safe=excel_safe, resume=resume)
     with ExitStack() as stack:
@@ -83,23 +97,30 @@ def score_paths(
         for words in empty:
             console.warn(words)
         name = scorer.contract.name
+        spec = None if regions is None else {"source": regions.name, **regions.spec()}
         write = partial(
             write_rows,
             file_format=file_format,
             heading=f"scores of {name}, 0 worst, 1 best",
             excel_safe=excel_safe,
-            about={"model": {"name": name, "sha256": scorer.digest}},
+            about={"model": {"name": name, "sha256": scorer.digest}, **({"regions": spec} if spec else {})},
+            with_regions=regions is not None,
         )
+        many: ScoreMany = scorer.score_many
+        if regions is not None or drawings:
+            by_region = RegionScorer(scorer, regions, drawings, limits)
+            stack.enter_context(by_region.opened(images, console.warn))
+            many = by_region.score_many
         report = stack.enter_context(console.progress(f"score ({name})", visible=out is not None))
         if file is None or out is None:
-            tally = write(scorer.score_many(images, workers=workers, progress=report), out=None)
+            tally = write(many(images, workers=workers, progress=report), out=None)
             tally.empty_folders = len(empty)
             return tally
-        record = RowRecord(out, scorer.digest, limits)
+        record = RowRecord(out, scorer.digest, limits, spec)
         record_left = resume
         try:
             record.resume() if resume and not overwrite else record.start()
-            tally = write(_resumed(scorer, images, record, workers=workers, report=report), out=file)
+            tally = write(_resumed(many, images, record, workers=workers, report=report), out=file)
             record.written(_digest(file))
             tally.empty_folders = len(empty)
             return tally
@@ -111,7 +132,7 @@ def score_paths(
 
 
 def _resumed(
-    scorer: Scorer, images: Sequence[Path], record: RowRecord, *, workers: int, report: Progress
+    many: ScoreMany, images: Sequence[Path], record: RowRecord, *, workers: int, report: Progress
 ) -> Iterator[Row]:
     """Rows of all images in their order, those of the record without scoring them; each new one is recorded."""
     # The state is taken before an image is read: one that changes later is scored again by the next run.
@@ -120,12 +141,12 @@ def _resumed(
     unknown = [image for image, row in zip(images, known, strict=True) if row is None]
     if len(unknown) < len(images):
         console.warn(f"{len(images) - len(unknown)} of {len(images)} images were scored by an earlier run")
-    fresh = scorer.score_many(unknown, workers=workers, progress=report)
+    fresh = iter(many(unknown, workers=workers, progress=report))
     for image, state, row in zip(images, states, known, strict=True):
         if row is None:
             row = next(fresh)
             record.add(row, state)
-        yield Row(str(image), row.score, row.status, row.reason)
+        yield replace(row, path=str(image))
     yield from record.others(images)
 
 
@@ -190,10 +211,12 @@ def empty_folders(paths: Sequence[Path], images: Sequence[Path], *, recursive: b
 
 @dataclass
 class Tally:
-    """How many rows were written, how many of them have a score, and how many folders held no image."""
+    """How many images and regions were written, how many of them have a score, and how many folders held no image."""
 
     rows: int = 0
     scored: int = 0
+    regions: int = 0
+    scored_regions: int = 0
     empty_folders: int = 0
 
     def count(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -201,6 +224,8 @@ class Tally:
         for row in rows:
             self.rows += 1
             self.scored += row.status == Status.OK
+            self.regions += len(row.regions)
+            self.scored_regions += sum(region.status == Status.OK for region in row.regions)
             yield row
 
 
@@ -212,8 +237,9 @@ def write_rows(
     heading: str = "",
     excel_safe: bool = False,
     about: dict[str, Any] | None = None,
+    with_regions: bool = False,
 ) -> Tally:
-    """Write one record a row; CSV and JSON lines as they arrive, the others at the end.
+    """Write a record for each row and each of its regions; CSV and JSON lines as they arrive, the others at the end.
 
     Args:
         rows: results in the order of the paths.
@@ -222,6 +248,7 @@ def write_rows(
         heading: a line above the table; the other formats, which programs read, hold nothing but records.
         excel_safe: write CSV in which no cell is a formula for a spreadsheet.
         about: facts for the head of a JSON file.
+        with_regions: write the columns of regions, see ``_REGION_COLUMNS``.
 
     Raises:
         PocketiqaError: unknown format, or Parquet without a file.
@@ -232,13 +259,16 @@ def write_rows(
     _check_format(file_format, path, excel_safe=excel_safe, resume=False)
     if isinstance(out, Path):
         with new_file(out, overwrite=True) as file:
-            return write_rows(rows, file_format, file, heading=heading, excel_safe=excel_safe, about=about)
+            return write_rows(
+                rows, file_format, file, heading=heading, excel_safe=excel_safe, about=about, with_regions=with_regions
+            )
     tally = Tally()
     counted = tally.count(rows)
     if file_format == "table" and out is None:
-        console.out.print(_table(counted, heading))
+        console.out.print(_table(counted, heading, with_regions))
         return tally
-    parts = _parts(counted, file_format, heading=heading, excel_safe=excel_safe, about=about or {})
+    layout = _Layout(with_regions, excel_safe)
+    parts = _parts(counted, file_format, layout, heading=heading, about=about or {})
     if out is not None:
         for part in parts:
             out.write(part)
@@ -250,26 +280,69 @@ def write_rows(
     return tally
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """The records of a row, as all formats but the table have them."""
+
+    with_regions: bool
+    excel_safe: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*_COLUMNS, *_REGION_COLUMNS) if self.with_regions else _COLUMNS
+
+    def records(self, row: Row) -> Iterator[tuple[Any, ...]]:
+        """Values of the columns: of the image, then of each of its regions, which have no score."""
+        # What the system says of a name may repeat its bytes that are not UTF-8.
+        reason = row.reason.encode("utf-8", "backslashreplace").decode()
+        path = utf8_path(row.path)
+        values = path, row.score, str(row.status), reason
+        yield (*values, *[None] * len(_REGION_COLUMNS)) if self.with_regions else values
+        for number, region in enumerate(row.regions if self.with_regions else ()):
+            reason = region.reason.encode("utf-8", "backslashreplace").decode()
+            yield path, None, str(region.status), reason, number, *_values(region)
+
+    def dicts(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            for record in self.records(row):
+                yield dict(zip(self.columns, record, strict=True))
+
+    def cells(self, record: Sequence[Any]) -> Iterator[str]:
+        """Texts of a record in CSV."""
+        for value in record:
+            if isinstance(value, list):
+                cell = " ".join(map(str, value))
+            else:
+                cell = "" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)
+            yield _no_formula(cell) if self.excel_safe else cell
+
+
+def _values(region: RegionResult) -> tuple[float | None, float | None, list[int] | None, float | None]:
+    """Quality, importance, box and area of a region; None for what it does not have."""
+    numbers = (None if math.isnan(one) else one for one in (region.quality, region.importance, region.area))
+    quality, importance, area = numbers
+    return quality, importance, list(region.box) if any(region.box) else None, area
+
+
 def _parts(
-    rows: Iterable[Row], file_format: str, *, heading: str, excel_safe: bool, about: dict[str, Any]
+    rows: Iterable[Row], file_format: str, layout: _Layout, *, heading: str, about: dict[str, Any]
 ) -> Iterator[bytes]:
     """The bytes of a file, part by part."""
     whole: dict[str, Callable[[], bytes]] = {
-        "table": lambda: console.as_text(_table(rows, heading)).encode(),
-        "json": lambda: _json(rows, about),
-        "parquet": lambda: _parquet(rows),
+        "table": lambda: console.as_text(_table(rows, heading, layout.with_regions)).encode(),
+        "json": lambda: _json(rows, layout, about),
+        "parquet": lambda: _parquet(rows, layout),
     }
     if file_format in whole:
         yield whole[file_format]()
     elif file_format == "jsonl":
-        for row in rows:
-            yield (json.dumps(dict(zip(_COLUMNS, _fields(row), strict=True)), ensure_ascii=False) + "\n").encode()
+        for record in layout.dicts(rows):
+            yield (json.dumps(record, ensure_ascii=False) + "\n").encode()
     else:
-        yield csv_line(_COLUMNS).encode()
+        yield csv_line(layout.columns).encode()
         for row in rows:
-            path, score, status, reason = _fields(row)
-            cells = (path, "" if score is None else f"{score:.6f}", status, reason)
-            yield csv_line(map(_no_formula, cells) if excel_safe else cells).encode()
+            for record in layout.records(row):
+                yield csv_line(layout.cells(record)).encode()
 
 
 def _require_pyarrow() -> None:
@@ -280,42 +353,51 @@ def _require_pyarrow() -> None:
 
 
 _COLUMNS = ("path", "score", "status", "reason")
-
-
-def _fields(row: Row) -> tuple[str, float | None, str, str]:
-    # What the system says of a name may repeat its bytes that are not UTF-8.
-    reason = row.reason.encode("utf-8", "backslashreplace").decode()
-    return utf8_path(row.path), row.score, str(row.status), reason
+# Number from 0 within the image; quality; importance; left, top, width and height in pixels; fraction of the image.
+_REGION_COLUMNS = ("region", "quality", "importance", "box", "area")
 
 
 def _no_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
-def _json(rows: Iterable[Row], about: dict[str, Any]) -> bytes:
-    records = [dict(zip(_COLUMNS, _fields(row), strict=True)) for row in rows]
-    return checksummed_json({"format": 1, "kind": "scores", **about, "rows": records})
+def _json(rows: Iterable[Row], layout: _Layout, about: dict[str, Any]) -> bytes:
+    return checksummed_json({"format": 1, "kind": "scores", **about, "rows": list(layout.dicts(rows))})
 
 
-def _parquet(rows: Iterable[Row]) -> bytes:
+def _parquet(rows: Iterable[Row], layout: _Layout) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = (pa.string(), pa.float64(), pa.string(), pa.string())
-    schema = pa.schema(list(zip(_COLUMNS, types, strict=True)))
-    columns = [list(column) for column in zip(*map(_fields, rows), strict=True)] or [[], [], [], []]
+    number = pa.float64()
+    types = (pa.string(), number, pa.string(), pa.string(), pa.int64(), number, number, pa.list_(pa.int64()), number)
+    schema = pa.schema(list(zip(layout.columns, types, strict=False)))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=schema), sink)
+    pq.write_table(pa.Table.from_pylist(list(layout.dicts(rows)), schema), sink)
     return sink.getvalue().to_pybytes()
 
 
-def _table(rows: Iterable[Row], heading: str) -> Group:
-    table = Table("image", "score", "status", "reason", box=None, header_style="bold", pad_edge=False)
+def _table(rows: Iterable[Row], heading: str, with_regions: bool = False) -> Group:
+    more = _REGION_COLUMNS if with_regions else ()
+    table = Table("image", "score", *more, "status", "reason", box=None, header_style="bold", pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"  # never cut: a name that is not whole names nothing
     for row in rows:
         # Bytes that are not UTF-8 are escaped here, as control characters are: a person reads this.
         rounded = "" if row.score is None else f"{row.score:.3f}"
-        table.add_row(*(shown(text) for text in (row.path, rounded, str(row.status), row.reason)))
+        texts = (row.path, rounded, *[""] * len(more), str(row.status), row.reason)
+        table.add_row(*(shown(text) for text in texts))
+        for number, region in enumerate(row.regions if with_regions else ()):
+            quality, importance, box, area = _values(region)
+            numbers = ("" if one is None else f"{one:.3f}" for one in (quality, importance))
+            texts = (
+                "",
+                "",
+                str(number),
+                *numbers,
+                " ".join(map(str, box or ())),
+                "" if area is None else f"{area:.3f}",
+            )
+            table.add_row(*(shown(text) for text in (*texts, str(region.status), region.reason)))
     # A line of its own: a table folds its title to its own width.
     return Group(*([Text(shown(heading))] if heading else []), table)

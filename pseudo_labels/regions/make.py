@@ -1,10 +1,9 @@
 """The region manifest of a pool: proposals of a source, limited, in shards that resume; and a preview of them."""
 
-import inspect
 import io
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,9 +26,16 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.regions.masks import Box, RegionError, box_of, check_counts, overlap
-from pseudo_labels.regions.readers import TableSource, seagull_100w
-from pseudo_labels.regions.sources import SOURCES, Bsds, Grid, MaskFolder, Proposal, RegionSource, Slic
+from pseudo_labels.regions.masks import (
+    Box,
+    RegionError,
+    box_of,
+    check_counts,
+    outline,
+    outline_colours,
+    overlap,
+)
+from pseudo_labels.regions.sources import Proposal, RegionSource
 from pseudo_labels.regions.store import Region, RegionSet, region_id
 from pseudo_labels.store import shard_count
 
@@ -206,7 +212,7 @@ def build_regions(
         if progress:
             progress(done, sum(rows_of))
         if pending:
-            stack.enter_context(source.opened(pool, _scratch(out, stack)))
+            stack.enter_context(source.opened(pool.ok(), _scratch(out, stack)))
         work = _Proposer(pool, source, limits, decode_limits)
         refs = (pool[row] for index in pending for row in store.shard_rows(index))
         # One stream for all shards: between two shards the threads go on.
@@ -301,56 +307,6 @@ class _Proposer:
         return Region(ref.id, status=status, reason=reason, source=self.source.name)
 
 
-def source_named(by: str, file: Path | str | None = None, options: Mapping[str, Any] | None = None) -> RegionSource:
-    """A source as the command line names it; SAM's is ``teachers.sam_iqa.masks.SamSource``.
-
-    Args:
-        by: ``grid``, ``grid:4x3`` (columns x rows), ``slic``, ``slic:50``, ``boxes``, ``masks``, ``bsds`` or
-            ``seagull``; the last four may hold their file, as in ``boxes:FILE``.
-        file: file or folder of the last four.
-        options: keyword arguments of the source.
-
-    Raises:
-        PocketiqaError: an unknown source or option, or a file that is missing or not wanted.
-    """
-    name, _, value = by.partition(":")
-    given: dict[str, Any] = dict(options or {})
-    if name in ("grid", "slic"):
-        if file is not None:
-            raise PocketiqaError(f"--by {name} reads no file, but {file} was given: leave it out")
-        given |= _in_name(name, value)
-        return called({"grid": Grid, "slic": Slic}[name], name, given)
-    if name not in SOURCES or name == "sam":
-        raise PocketiqaError(f"unknown source of regions {name!r}: choose {', '.join(SOURCES)}")
-    if bool(value) == (file is not None):
-        raise PocketiqaError(f"--by {name} needs one file or folder, as in --by {name}:PATH: {SOURCES[name]}")
-    makers = {"boxes": TableSource, "masks": MaskFolder, "bsds": Bsds, "seagull": seagull_100w}
-    return called(makers[name], name, given, value or file)
-
-
-def _in_name(name: str, value: str) -> dict[str, Any]:
-    parts = value.split("x") if value else []
-    keys = ("columns", "rows") if name == "grid" else ("segments",)
-    if parts and (len(parts) != len(keys) or not all(part.isdecimal() for part in parts)):
-        raise PocketiqaError(f"{name}:{value} is not understood: give such as grid:4x3 (columns x rows) or slic:50")
-    return dict(zip(keys, map(int, parts), strict=False))
-
-
-def called(maker: Callable[..., Any], name: str, options: Mapping[str, Any], *arguments: Any) -> RegionSource:
-    """The source that a class or function makes of options.
-
-    Raises:
-        PocketiqaError: an unknown option; the known ones are listed.
-    """
-    try:
-        inspect.signature(maker).bind(*arguments, **options)
-        return maker(*arguments, **options)
-    except TypeError as error:
-        known = [one for one in inspect.signature(maker).parameters if one not in ("file", "folder", "name", "options")]
-        known += list(inspect.signature(TableSource).parameters)[2:] if name == "seagull" else []
-        raise PocketiqaError(f"--by {name}: {error}; its options are: {', '.join(known)}") from error
-
-
 _TILE_PX, _GAP_PX, _COLUMNS = 320, 8, 4
 _PAPER = (255, 255, 255)
 
@@ -390,7 +346,7 @@ def _tile(rgb: np.ndarray, regions: Iterable[Region]) -> Image.Image:
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     tile = np.array(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
     labels: list[tuple[tuple[int, int], str, tuple[int, int, int]]] = []
-    for number, (region, colour) in enumerate(zip(regions, _colours(), strict=False)):
+    for number, (region, colour) in enumerate(zip(regions, outline_colours(), strict=False)):
         mask = np.array(Image.fromarray(region.mask()).resize(size, Image.Resampling.NEAREST))
         tile[outline(mask)] = colour
         rows, columns = np.nonzero(mask)
@@ -402,21 +358,3 @@ def _tile(rgb: np.ndarray, regions: Iterable[Region]) -> Image.Image:
     for (x, y), text, colour in labels:
         draw.text((x, y), text, colour, font, anchor="mm", stroke_width=1, stroke_fill=(0, 0, 0))
     return image
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask with a neighbour (of four) outside it, or at the edge of the image; bool [H, W]."""
-    padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inner
-
-
-def _colours() -> Iterator[tuple[int, int, int]]:
-    """Colours that differ from their neighbours: hues a golden angle apart."""
-    number = 0
-    while True:
-        hue = number * 0.618034 % 1.0 * 6
-        values = (abs(hue - 3) - 1, 2 - abs(hue - 2), 2 - abs(hue - 4))
-        red, green, blue = (round(255 * min(1.0, max(0.0, value))) for value in values)
-        yield red, green, blue
-        number += 1

@@ -13,11 +13,12 @@ from image names to records, boxes or lists of them; ``{"images": ..., "annotati
 """
 
 import csv
+import inspect
 import json
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
@@ -25,15 +26,22 @@ from typing import Any
 
 import ijson
 import numpy as np
-import pyarrow.parquet as pq
 
-from pseudo_labels.addresses import local_path, name_of
-from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import sha256_file
-from pseudo_labels.pool import Pool
+from pseudo_labels.errors import PocketiqaError, install_command
+from pseudo_labels.files import local_path, name_of, sha256_file
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.regions.masks import RegionError, from_box, from_coco
-from pseudo_labels.regions.sources import OBJECT, PART, Proposal
+from pseudo_labels.regions.sources import (
+    OBJECT,
+    PART,
+    SOURCES,
+    Bsds,
+    Grid,
+    MaskFolder,
+    Proposal,
+    RegionSource,
+    Slic,
+)
 
 # A record with more values than this is no record but a part of the file that holds them all: refused, not built.
 MOST_VALUES = 2_000_000
@@ -43,6 +51,7 @@ _BUFFER = 1 << 14
 _SHOWN = 20
 _BATCH = 1000
 _BY_NAME = "name of "  # key of records that belong to all images of a name; no id begins so
+_ALL = "every image"
 _NUMBERS = ("quality", "importance", "severity")
 
 
@@ -98,6 +107,7 @@ class TableSource:
         path: where the records are in a JSON file, such as ``data.regions`` (dots between keys); "" is the top.
         by_name: regions of ``file`` whose image's name fits several images belong to all of them: distorted copies, in
             folders of their own, that are named as their reference.
+        unnamed: records that name no image belong to every image, instead of to none.
         low: quality, importance and severity that mean 0.
         high: those that mean 1.
 
@@ -110,8 +120,8 @@ class TableSource:
 
     def __init__(
         self, file: Path | str, *, name: str = "boxes", scores: Path | str | None = None,
-        names: FieldNames | Mapping[str, str] | None = None, path: str = "", by_name: bool = False, low: float = 0.0,
-        high: float = 1.0,
+        names: FieldNames | Mapping[str, str] | None = None, path: str = "", by_name: bool = False,
+        unnamed: bool = False, low: float = 0.0, high: float = 1.0,
     ):  # fmt: skip
         self.name = name
         self.file = _existing(file)
@@ -120,6 +130,7 @@ class TableSource:
         self.path, self.by_name, self.low, self.high = path, bool(by_name), float(low), float(high)
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise PocketiqaError(f"values from {low} to {high}: give two finite numbers, the smaller first")
+        self.unnamed = bool(unnamed)
         self._unmatched = _Unmatched()
         self._connection: sqlite3.Connection | None = None
 
@@ -128,7 +139,8 @@ class TableSource:
         files = [sha256_file(path) for path in (self.file, self.scores) if path is not None]
         names = {one.name: getattr(self.names, one.name) for one in fields(FieldNames)}
         return {"files": files, "names": names, "path": self.path, "by_name": self.by_name} | {
-            "range": [self.low, self.high]
+            "range": [self.low, self.high],
+            **({"unnamed": True} if self.unnamed else {}),  # manifests of earlier versions do not have it
         }
 
     def notes(self) -> dict[str, Any]:
@@ -137,23 +149,24 @@ class TableSource:
         return {"unmatched_records": unmatched.count, "unmatched_images": unmatched.names} if unmatched.count else {}
 
     @contextmanager
-    def opened(self, pool: Pool, scratch: Path) -> Iterator[None]:
+    def opened(self, images: Iterable[ImageRef], scratch: Path) -> Iterator[None]:
         """Stream the files into a temporary file in ``scratch``, ordered by image; removed afterwards.
 
         Raises:
             PocketiqaError: a file is corrupt or not of a known form; its records so far are named.
         """
-        images = ImageNames(pool)
+        names = ImageNames(images)
         self._unmatched = _Unmatched()
         spill = scratch / "records.sqlite"
         try:
-            with closing(sqlite3.connect(spill)) as connection:
+            # Other threads may ask too, one at a time, which is up to the caller (``in_threads``).
+            with closing(sqlite3.connect(spill, check_same_thread=False)) as connection:
                 # It is thrown away whatever happens: nothing must be safe on the disk.
                 connection.execute("PRAGMA journal_mode=OFF")
                 connection.execute("PRAGMA synchronous=OFF")
                 connection.execute("CREATE TABLE records (image TEXT, part INTEGER, record TEXT)")
                 for part, path in enumerate(path for path in (self.file, self.scores) if path is not None):
-                    connection.executemany("INSERT INTO records VALUES (?, ?, ?)", self._matched(path, part, images))
+                    connection.executemany("INSERT INTO records VALUES (?, ?, ?)", self._matched(path, part, names))
                 connection.execute("CREATE INDEX by_image ON records (image, part)")
                 connection.commit()
                 self._connection = connection
@@ -165,7 +178,7 @@ class TableSource:
     def _matched(self, path: Path, part: int, images: "ImageNames") -> Iterator[tuple[str, int, str]]:
         for key, record in records_of(path, self.path, self.names.image):
             name = str(_value(record, self.names.image) or key)
-            image = images.find(name)
+            image = _ALL if self.unnamed and not name else images.find(name)
             if image is None and part == 0 and self.by_name and images.has_stem(name):
                 image = _BY_NAME + PurePosixPath(name).stem
             if image is None:
@@ -176,15 +189,18 @@ class TableSource:
     def propose(self, ref: ImageRef, rgb: np.ndarray | None) -> Iterator[Proposal]:
         """Regions of an image in the order of the file; those that cannot be read are refused one by one."""
         if self._connection is None:
-            raise PocketiqaError("the source of regions is not open: use it within 'with source.opened(pool, folder)'")
-        query = "SELECT part, record FROM records WHERE image IN (?, ?) ORDER BY part, rowid"
-        keys = ref.id, _BY_NAME + PurePosixPath(name_of(ref.uri)).stem
-        rows = [(part, json.loads(text)) for part, text in self._connection.execute(query, keys)]
-        regions = [record for part, record in rows if part == 0]
-        scores = [record for part, record in rows if part == 1]
-        if self.scores is not None:
-            regions = [{**scored, **record} for record, scored in self._joined(regions, scores)]
-        for record in regions:
+            raise PocketiqaError("the source of regions is not open: use it within 'with source.opened(...)'")
+        query = "SELECT part, record FROM records WHERE image IN (?, ?, ?) ORDER BY part, rowid"
+        keys = ref.id, _BY_NAME + PurePosixPath(name_of(ref.uri)).stem, _ALL
+        rows = ((part, json.loads(text)) for part, text in self._connection.execute(query, keys))
+        if self.scores is None:  # one by one: one image may have all records of a large file
+            records: Iterable[Mapping[str, Any]] = (record for _, record in rows)
+        else:
+            parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+            for part, record in rows:
+                parts[part].append(record)
+            records = [{**scored, **record} for record, scored in self._joined(*parts)]
+        for record in records:
             yield self._proposal(record, ref)
 
     def _joined(
@@ -295,16 +311,16 @@ def _existing(file: Path | str) -> Path:
 
 
 class ImageNames:
-    """Finds images of a pool by what other files call them: id, path or its end, file name, or name without suffix.
+    """Finds images by what other files call them: id, path or its end, file name, or name without suffix.
 
     A name that fits several images finds none: guessing would give regions to the wrong one.
     """
 
-    def __init__(self, pool: Pool):
+    def __init__(self, images: Iterable[ImageRef]):
         self._ids: set[str] = set()
         self._by_name: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         self._by_stem: dict[str, set[str]] = {}
-        for ref in pool.ok():
+        for ref in images:
             path = local_path(ref.uri)
             parts = PurePosixPath(path).parts if path is not None else (name_of(ref.uri),)
             self._ids.add(ref.id)
@@ -366,6 +382,10 @@ def _records(path: Path, where: str, image_field: str) -> Iterator[tuple[str, di
             for record in csv.DictReader(file):
                 yield "", {name: value for name, value in record.items() if name is not None}
     elif kind == ".parquet":
+        try:
+            import pyarrow.parquet as pq
+        except ModuleNotFoundError as error:
+            raise PocketiqaError(f"{path} needs pyarrow: {install_command('train')}, or give JSON or CSV") from error
         for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, use_threads=False):
             for record in batch.to_pylist():
                 yield "", record
@@ -504,3 +524,53 @@ def seagull_100w(folder: Path | str, **options: Any) -> TableSource:
             given: dict[str, Any] = {"scores": scores[0]} if scores else {}
             return TableSource(labels / f"{stem}.json", name="seagull", **{"by_name": True, **given, **options})
     raise PocketiqaError(f"{path} has no Labels/{stem}.json: name the folder of SEAGULL-100w")
+
+
+def source_named(by: str, file: Path | str | None = None, options: Mapping[str, Any] | None = None) -> RegionSource:
+    """A source as the command line names it; SAM's is ``teachers.sam_iqa.masks.SamSource``.
+
+    Args:
+        by: ``grid``, ``grid:4x3`` (columns x rows), ``slic``, ``slic:50``, ``boxes``, ``masks``, ``bsds`` or
+            ``seagull``; the last four may hold their file, as in ``boxes:FILE``.
+        file: file or folder of the last four.
+        options: keyword arguments of the source.
+
+    Raises:
+        PocketiqaError: an unknown source or option, or a file that is missing or not wanted.
+    """
+    name, _, value = by.partition(":")
+    given: dict[str, Any] = dict(options or {})
+    if name in ("grid", "slic"):
+        if file is not None:
+            raise PocketiqaError(f"--by {name} reads no file, but {file} was given: leave it out")
+        given |= _in_name(name, value)
+        return called({"grid": Grid, "slic": Slic}[name], name, given)
+    if name not in SOURCES or name == "sam":
+        raise PocketiqaError(f"unknown source of regions {name!r}: choose {', '.join(SOURCES)}")
+    if bool(value) == (file is not None):
+        raise PocketiqaError(f"--by {name} needs one file or folder, as in --by {name}:PATH: {SOURCES[name]}")
+    makers = {"boxes": TableSource, "masks": MaskFolder, "bsds": Bsds, "seagull": seagull_100w}
+    return called(makers[name], name, given, value or file)
+
+
+def _in_name(name: str, value: str) -> dict[str, Any]:
+    parts = value.split("x") if value else []
+    keys = ("columns", "rows") if name == "grid" else ("segments",)
+    if parts and (len(parts) != len(keys) or not all(part.isdecimal() for part in parts)):
+        raise PocketiqaError(f"{name}:{value} is not understood: give such as grid:4x3 (columns x rows) or slic:50")
+    return dict(zip(keys, map(int, parts), strict=False))
+
+
+def called(maker: Callable[..., Any], name: str, options: Mapping[str, Any], *arguments: Any) -> RegionSource:
+    """The source that a class or function makes of options.
+
+    Raises:
+        PocketiqaError: an unknown option; the known ones are listed.
+    """
+    try:
+        inspect.signature(maker).bind(*arguments, **options)
+        return maker(*arguments, **options)
+    except TypeError as error:
+        known = [one for one in inspect.signature(maker).parameters if one not in ("file", "folder", "name", "options")]
+        known += list(inspect.signature(TableSource).parameters)[2:] if name == "seagull" else []
+        raise PocketiqaError(f"--by {name}: {error}; its options are: {', '.join(known)}") from error

@@ -4,26 +4,26 @@ A source proposes; which proposals become regions is decided by ``make.Limits``.
 ``teachers.sam_iqa.masks``; tables and JSON of any size are in ``readers``.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
 
-from pseudo_labels.addresses import name_of
-from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import digest_of
+from pseudo_labels.errors import PocketiqaError, install_command
+from pseudo_labels.files import digest_of, name_of
 from pseudo_labels.images import DecodeLimits, ImageError, read_bytes
-from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.regions.masks import RegionError, encode
-from pseudo_labels.regions.store import NAN
+from pseudo_labels.regions.masks import RegionError, encode, from_box
 
+NAN = math.nan
 OBJECT, PART = "object", "part"
 
 
@@ -79,8 +79,8 @@ class RegionSource(Protocol):
         """Everything that determines the regions, as JSON values."""
         ...
 
-    def opened(self, pool: Pool, scratch: Path) -> AbstractContextManager[Any]:
-        """Prepare for the images of a pool; temporary files may be written to the folder ``scratch``."""
+    def opened(self, images: Iterable[ImageRef], scratch: Path) -> AbstractContextManager[Any]:
+        """Prepare for these images; temporary files may be written to the folder ``scratch``."""
         ...
 
     def notes(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class _Simple:
     needs_pixels = False
     in_threads = True
 
-    def opened(self, pool: Pool, scratch: Path) -> AbstractContextManager[Any]:
+    def opened(self, images: Iterable[ImageRef], scratch: Path) -> AbstractContextManager[Any]:
         """Nothing to prepare."""
         return nullcontext()
 
@@ -139,9 +139,7 @@ class Grid(_Simple):
         for top, bottom in pairwise(down):
             for left, right in pairwise(across):
                 if bottom > top and right > left:
-                    mask = np.zeros((ref.height, ref.width), np.uint8)
-                    mask[top:bottom, left:right] = 1
-                    yield Proposal(encode(mask))
+                    yield Proposal(from_box((left, top, right - left, bottom - top), ref.height, ref.width))
 
 
 class Slic(_Simple):
@@ -156,6 +154,8 @@ class Slic(_Simple):
     needs_pixels = True
 
     def __init__(self, segments: int = 50, compactness: float = 10.0):
+        if find_spec("skimage") is None:  # said before any image is decoded
+            raise PocketiqaError(f"slic needs scikit-image: {install_command('train')}, or take grid")
         self.segments, self.compactness = _count(segments, "segments"), float(compactness)
         if not self.compactness > 0:
             raise PocketiqaError(f"compactness is {compactness}, but must be above 0")

@@ -9,7 +9,7 @@ decoder, and with ``skip_covered`` points that lie in masks of earlier points ar
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -27,14 +27,14 @@ from torchvision.ops import nms
 from pseudo_labels.crops import generator
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import sha256_file
-from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.regions.masks import box_of, encode
 from pseudo_labels.regions.readers import TableSource
 from pseudo_labels.regions.sources import OBJECT, PART, Proposal
 from pseudo_labels.tensor_files import misfits
 from teachers.launch import PRECISIONS, check_precision, current_launch
-from teachers.sam_iqa.variants import SamVariant, build_vit, find_checkpoint, read_checkpoint, variant_named
+from teachers.needs import find_sam_checkpoint
+from teachers.sam_iqa.variants import SamVariant, build_vit, read_checkpoint, variant_named
 
 PROMPTS = ("automatic", "boxes", "points")
 FILTERS = ("low", "full")
@@ -68,7 +68,7 @@ def load_sam(name: str, weights: str | Path | None) -> Sam:
         PocketiqaError: the file is missing, corrupt, holds more than tensors, or is of another model.
     """
     variant = variant_named(name)
-    path = find_checkpoint(name, weights)
+    path = find_sam_checkpoint(name, weights)
     content = read_checkpoint(path)
     with torch.device("meta"):
         sam = build_sam(variant)
@@ -149,7 +149,7 @@ class SamSource:
                 raise PocketiqaError(f"{what} is {number!r}, but must be a whole number from 1 to 1000")
         check_precision(precision)
         self._variant = variant_named(variant)
-        self._file = find_checkpoint(variant, file)
+        self._file = find_sam_checkpoint(variant, file)
         self._boxes = None if boxes is None else TableSource(boxes)
         self._precision = precision
         self._device = current_launch(device).device
@@ -180,9 +180,9 @@ class SamSource:
         files = {"checkpoint": sha256_file(self._file), "segment-anything": metadata.version("segment-anything")}
         return {**self._options, **files, "boxes": None if self._boxes is None else self._boxes.spec()}
 
-    def opened(self, pool: Pool, scratch: Path) -> AbstractContextManager[Any]:
+    def opened(self, images: Iterable[ImageRef], scratch: Path) -> AbstractContextManager[Any]:
         """Read the boxes, if there are any."""
-        return nullcontext() if self._boxes is None else self._boxes.opened(pool, scratch)
+        return nullcontext() if self._boxes is None else self._boxes.opened(images, scratch)
 
     def notes(self) -> dict[str, Any]:
         """Those of the boxes."""

@@ -138,7 +138,7 @@ def _examples(store: LabelStore, pool: Pool) -> Examples:
     scores = store.labels()["score"].to_numpy()
     whole = np.tile(astuple(WHOLE), (len(pool), 1))
     return Examples(
-        zeros, rows, target=scores, weight=ones, flipped=zeros.astype(bool), window=whole, shard=zeros, shard_row=rows
+        zeros, rows, target=scores, weight=ones, flipped=zeros.astype(bool), box=whole, shard=zeros, shard_row=rows
     )
 
 

@@ -13,8 +13,8 @@ import pocketiqa
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
-    *("__version__", "Scorer", "Result", "score", "build_teacher", "label", "LabelStore", "distill", "evaluate"),
-    *("load_student", "list_models"),
+    *("__version__", "Scorer", "Result", "RegionResult", "score", "build_teacher", "label", "LabelStore", "distill"),
+    *("evaluate", "load_student", "list_models"),
 ]
 
 
@@ -71,7 +71,7 @@ sys.meta_path.insert(0, Refuse())
 def test_scoring_needs_the_base_install_only(tmp_path: Path):
     done = python(
         refusing("torch", "pyarrow", "pydantic", "scipy", "timm", "safetensors", "onnx")
-        + "import numpy as np\nfrom pocketiqa import Result, Scorer, __version__, list_models, score\n"
+        + "import numpy as np\nfrom pocketiqa import RegionResult, Result, Scorer, __version__, list_models, score\n"
         "image = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)\n"
         "for name in list_models():\n"
         "    assert score(image, name).score == Scorer(name).score(image).score\n"

@@ -181,7 +181,7 @@ class _ToAnEighth:
     def filtered(
         self, image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
     ) -> Image.Image:
-        return image.resize(size[::-1], box=box)
+        return image.resize((size[1], size[0]), box=box)
 
 
 @pytest.mark.parametrize("name", FILES)

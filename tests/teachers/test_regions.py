@@ -9,7 +9,8 @@ import pytest
 from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool, build_pool
-from pseudo_labels.regions.make import Limits, build_regions, source_named
+from pseudo_labels.regions.make import Limits, build_regions
+from pseudo_labels.regions.readers import source_named
 from pseudo_labels.regions.sources import Grid, Slic
 from pseudo_labels.regions.store import RegionLabelStore
 from teachers.regions import label_regions

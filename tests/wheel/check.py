@@ -72,6 +72,19 @@ def check_import(commands: Path, photograph: Path, empty: Path, expected: float)
         sys.exit(f"pocketiqa.Scorer gives {score}, but `pocketiqa score` gives {expected}")
 
 
+def check_regions(commands: Path, photograph: Path, empty: Path) -> None:
+    """Regions and drawings need no more than the base install."""
+    boxes = photograph.with_name("boxes.json")
+    boxes.write_text("[[0, 0, 512, 768], [512, 0, 512, 768]]")
+    for source in ("grid:2x1", boxes):
+        picture = photograph.with_name(f"{Path(source).name.replace(':', '-')}.png")
+        words = (commands / "pocketiqa", "score", photograph, "--regions", source, "--picture", picture)
+        lines = run(*words, "--format", "jsonl", cwd=empty).splitlines()
+        importances = [json.loads(line)["importance"] for line in lines[1:]]
+        if len(importances) != 2 or abs(sum(importances) - 1) > 1e-6 or not picture.is_file():
+            sys.exit(f"the installed wheel did not score the regions of {source}: {lines}")
+
+
 def check_no_torch(commands: Path, empty: Path) -> None:
     """The base install must not bring torch along."""
     spec = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
@@ -89,6 +102,7 @@ def main() -> None:
         photograph = make_photograph(folder)
         score, seconds = check_score(commands, photograph, folder / "empty")
         check_import(commands, photograph, folder / "empty", score)
+        check_regions(commands, photograph, folder / "empty")
         run(commands / "pocketiqa", "--help", cwd=folder / "empty")
         run(commands / "pocketiqa", "doctor", cwd=folder / "empty")
     print(f"wheel check passed; cold start of score, median of 5: {sorted(seconds)[2]:.2f} s")

@@ -13,8 +13,9 @@ from PIL import Image
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.regions.make import Limits, build_regions, limited, outline, source_named
-from pseudo_labels.regions.masks import encode, from_box, overlap
+from pseudo_labels.regions.make import Limits, build_regions, limited
+from pseudo_labels.regions.masks import encode, from_box, outline, overlap
+from pseudo_labels.regions.readers import source_named
 from pseudo_labels.regions.sources import Grid, Proposal, Slic
 from pseudo_labels.regions.store import RegionSet
 from tests.helpers.campaign import kills

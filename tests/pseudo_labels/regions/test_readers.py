@@ -35,7 +35,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 def proposals(source: TableSource, pool: Pool, tmp_path: Path) -> list[list[Proposal]]:
-    with source.opened(pool, tmp_path):
+    with source.opened(pool.ok(), tmp_path):
         rows = [list(source.propose(ref, None)) for ref in pool]
     assert not list(tmp_path.glob("*.sqlite*"))
     return rows
@@ -169,7 +169,7 @@ def test_masks_of_seagull_s_references_belong_to_their_copies_too(pool: Pool, tm
 
 
 def test_a_name_that_fits_two_images_finds_none(pool: Pool):
-    names = ImageNames(pool)
+    names = ImageNames(pool.ok())
     bear, copy, fox = (ref.id for ref in pool)
     assert names.find("bear.png") is None
     assert names.find("Ref.Images/bear.png") == bear

@@ -129,7 +129,7 @@ def test_objects_come_from_boxes_and_bad_boxes_are_refusals(tmp_path: Path, live
     options: dict[str, Any] = LIVELY | {"prompts": "boxes", "boxes": tmp_path / "boxes.json"}
     source = SamSource(lively, **options)
     ref = pool[0]
-    with source.opened(pool, tmp_path):
+    with source.opened(pool.ok(), tmp_path):
         first, outside, third = source.propose(ref, pool.load(ref))
     predictor = SamPredictor(load_sam("tiny", lively))
     predictor.set_image(pool.load(ref))
@@ -140,7 +140,7 @@ def test_objects_come_from_boxes_and_bad_boxes_are_refusals(tmp_path: Path, live
         assert proposal.level == "object"
     assert outside.status == Status.EMPTY
     strict = SamSource(lively, **{**options, "min_iou": 99.0})
-    with strict.opened(pool, tmp_path):
+    with strict.opened(pool.ok(), tmp_path):
         assert "at least 99 is needed" in strict.propose(ref, pool.load(ref))[0].reason
 
 
