@@ -99,12 +99,12 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         raise PocketiqaError(f"{folder / MANIFEST} was not written by pocketiqa")
     if record.get("format") != FORMAT:
         raise PocketiqaError(
-            f"{folder} has format version {record.get('format')!r}, but this pocketiqa reads {FORMAT}: "
+            f"{folder} has format version {_brief(record.get('format'))}, but this pocketiqa reads {FORMAT}: "
             "upgrade pocketiqa or make the folder anew"
         )
     record = verified(record, what=f"manifest {folder / MANIFEST}")
     if kind is not None and record["kind"] != kind:
-        raise PocketiqaError(f"{folder} holds {record['kind']!r}, but {kind!r} is needed here")
+        raise PocketiqaError(f"{folder} holds {_brief(record['kind'])}, but {kind!r} is needed here")
     for name, kind_of_value in _FIELDS.items():
         if name not in record:
             raise IntegrityError(f"{folder / MANIFEST} lacks {name!r}: restore it, or make the folder anew")
@@ -153,7 +153,7 @@ def claim(
         raise OutputConflictError(f"{folder} is not empty and was not written by pocketiqa: choose another --out")
     manifest = read_manifest(folder)
     if manifest.kind != kind:
-        raise OutputConflictError(f"{folder} already holds {manifest.kind!r}, not {kind!r}: choose another --out")
+        raise OutputConflictError(f"{folder} already holds {_brief(manifest.kind)}, not {kind!r}: choose another --out")
     changed = differences(manifest.spec, spec)
     if changed:
         shown = "; ".join(changed[:3]) + ("; ..." if len(changed) > 3 else "")

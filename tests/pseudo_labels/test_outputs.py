@@ -328,3 +328,15 @@ def test_a_manifest_without_a_part_or_with_another_type_is_refused(name: str, tm
         (tmp_path / "manifest.json").write_bytes(canonical_json(rest | changed))
         with pytest.raises(IntegrityError, match=message):
             read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["format", "kind"])
+def test_a_message_does_not_repeat_a_value_without_end(name: str, tmp_path: Path) -> None:
+    claim(tmp_path, "pool", SPEC)
+    record = json.loads((tmp_path / "manifest.json").read_text())
+    del record["checksum"]
+    (tmp_path / "manifest.json").write_bytes(canonical_json(record | {name: "x" * 100_000}))
+    for read in (lambda: read_manifest(tmp_path, "pool"), lambda: claim(tmp_path, "pool", SPEC)):
+        with pytest.raises(PocketiqaError, match=r"'x+\.\.\.") as caught:
+            read()
+        assert len(str(caught.value)) < 1000
