@@ -10,7 +10,7 @@ NEAR_DUPLICATE_DISTANCE = 4
 """Bits of the 64-bit difference hash up to which two images count as one scene."""
 
 # With more bits, the bands by which near duplicates are looked up get so short (64 / 12 bits and less) that many of all
-# pairs share one and must be compared.
+# pairs have one in common and must be compared.
 MAX_NEAR_DUPLICATE_DISTANCE = 10
 """Largest number of bits that can be asked for."""
 

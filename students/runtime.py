@@ -202,7 +202,7 @@ class Scorer:
     def _run(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
             return [np.asarray(value) for value in self._session.run(list(OUTPUTS), {INPUT: batch})]
-        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        except Exception as error:  # ONNX Runtime's exceptions have no public base class
             reason = " ".join(str(error).split())
             if "alloc" in reason:  # of memory, which is not the model's fault
                 raise

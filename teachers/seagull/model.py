@@ -138,7 +138,7 @@ def nearest_mask(mask: np.ndarray, side_px: int) -> np.ndarray:
 
 @dataclass
 class Picture:
-    """A picture that is asked about: what all its regions and questions share.
+    """A picture that is asked about: what all its regions and questions have in common.
 
     Attributes:
         maps: the four feature maps, [C, h, w] each.

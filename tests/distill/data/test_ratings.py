@@ -333,7 +333,7 @@ def test_a_recipe_mixes_stores_and_opinions(tmp_path: Path, monkeypatch: pytest.
     caches = [build_pixels(source.pool, Preprocess(max_side=96), tmp_path / "cache") for source in sources]
     examples = collect(sources, caches)
     assert np.bincount(examples.examples.source).tolist() == [4, 4, 7]
-    # The draw and the whole share images: the split gives them, and their scenes, to one part.
+    # The draw and the whole have images in common: the split gives them, and their scenes, to one part.
     parts = split_groups(join_groups(examples.refs), SplitSettings(validation=0.3, test=0.3)).parts
     whole = {
         ref.group: {parts[other.id] for other in sources[2].pool if other.group == ref.group} for ref in examples.refs
