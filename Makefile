@@ -52,7 +52,7 @@ bench: $(READY)
 bench-teachers: $(READY)
 	$(BIN)/python -m tests.bench teachers
 
-# 110 random kills over all commands that write, 500 mutants of all formats that are read: about ten minutes of one core.
+# 110 random kills over all commands that write, 500 mutants of all formats that are read: some six minutes.
 # What was done is not done again; exit status 1 if anything is not as promised (docs/reliability.md).
 campaign: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign
