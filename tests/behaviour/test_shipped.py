@@ -14,7 +14,7 @@ from tests.helpers.campaign import WHOLE
 from tests.helpers.shared import shared_data
 
 
-# One test, not one per limit: processes of pytest-xdist have no common fixtures, and each would measure everything again.
+# One test, not one per limit: processes of pytest-xdist have no common fixtures, each would measure all again.
 def test_every_limit_is_kept_on_the_kodak_photographs():
     photographs = sorted(shared_data("kodak").glob("*.png"))
     assert len(photographs) == 24
