@@ -248,8 +248,9 @@ def grown(box: Box, height: int, width: int, *, least: int) -> Box:
 
 
 def cell_overlap(
-    mask: np.ndarray, height: int, width: int, *, resized: tuple[int, int] | None = None, stride: int = 0
-) -> np.ndarray:
+    mask: np.ndarray, height: int, width: int, *, resized: tuple[int, int] | None = None, stride: int = 0,
+    crop: Box | None = None,
+) -> np.ndarray:  # fmt: skip
     """How much of each cell of a map lies inside a mask, exactly: the pooling of training and of the runtime.
 
     The edges of cells may run through pixels: a pixel that is cut counts with the part of its area in the cell.
@@ -262,6 +263,8 @@ def cell_overlap(
             ``stride`` x ``stride`` of its pixels, and the last ones may reach beyond the image. None divides the image
             into equal cells.
         stride: see ``resized``.
+        crop: part of the resized image that the map was computed from, in its pixels; the first cell begins at the
+            left and top, and what lies outside belongs to no cell. None takes all of it. Needs ``resized``.
 
     Returns:
         float64 [height, width] in [0, 1]: area of the mask inside the cell by area of the cell. With equal cells, times
@@ -277,6 +280,11 @@ def cell_overlap(
         raise PocketiqaError(
             f"a map of {height}x{width} cells with stride {stride} on {resized}: sizes of at least 1 are needed"
         )
+    left, top, crop_width, crop_height = crop or (0, 0, *(resized or (0, 0))[::-1])
+    if crop is not None and (
+        resized is None or min(left, top) < 0 or left + crop_width > resized[1] or top + crop_height > resized[0]
+    ):
+        raise PocketiqaError(f"the crop {crop} lies outside the resized image {resized}: cut it there")
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return np.zeros((height, width))
@@ -286,8 +294,11 @@ def cell_overlap(
     column_units = (width, wide) if resized is None else (resized[1], stride * wide)
     # Only the box around the mask is multiplied: most masks are small, and every pixel takes 8 bytes here.
     inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    down = _fractions(tall, height, row_units)[:, rows[0] : rows[-1] + 1]
-    across = _fractions(wide, width, column_units)[:, columns[0] : columns[-1] + 1]
+    # The span of the crop in the same unit: a pixel of the resized image is as long as the mask has pixels.
+    row_span = None if resized is None else (top * tall, (top + crop_height) * tall)
+    column_span = None if resized is None else (left * wide, (left + crop_width) * wide)
+    down = _fractions(tall, height, row_units, row_span)[:, rows[0] : rows[-1] + 1]
+    across = _fractions(wide, width, column_units, column_span)[:, columns[0] : columns[-1] + 1]
     total = np.zeros((height, width))
     for start in range(0, len(inner), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
@@ -298,15 +309,17 @@ def cell_overlap(
 _ROWS_AT_ONCE = 256
 
 
-def _fractions(pixels: int, cells: int, units: tuple[int, int]) -> np.ndarray:
+def _fractions(pixels: int, cells: int, units: tuple[int, int], span: tuple[int, int] | None = None) -> np.ndarray:
     """Part of each cell that each pixel of a line covers, [cells, pixels].
 
     Args:
         pixels: number of pixels.
-        cells: number of cells; both lines begin at the same point.
+        cells: number of cells.
         units: lengths of a pixel and of a cell, whole numbers, so that no edge is rounded.
+        span: where the cells begin, and where what they show ends; None is the whole line.
     """
     pixel_length, cell_length = units
-    pixel, cell = np.arange(pixels) * pixel_length, np.arange(cells)[:, None] * cell_length
-    covered = np.minimum(pixel + pixel_length, cell + cell_length) - np.maximum(pixel, cell)
+    start, end = span or (0, pixels * pixel_length)
+    pixel, cell = np.arange(pixels) * pixel_length, start + np.arange(cells)[:, None] * cell_length
+    covered = np.minimum(np.minimum(pixel + pixel_length, end), cell + cell_length) - np.maximum(pixel, cell)
     return np.maximum(covered, 0) / cell_length
