@@ -52,17 +52,16 @@ def _own_sections(run: Run) -> list[SourceSection]:
     recipe, regions = run.recipe, run.recipe.regions
     if recipe.label is None:
         return []
-    whole = {} if regions is None or recipe.distort is None else {
-        "regions": run.regions, "region_labels": run.region_labels,
-    }  # fmt: skip
-    own = [SourceSection(pool=run.labelled_pool, labels=run.labels, **whole)]
-    if regions is not None and regions.per_image:
-        own.append(
-            SourceSection(
-                pool=run.region_copies, regions=run.regions, region_labels=run.region_copy_labels, weight=regions.weight
-            )
-        )
-    return own
+    own = SourceSection(pool=run.labelled_pool, labels=run.labels)
+    if regions is None:
+        return [own]
+    # Without distorted copies, nothing is known of the regions of the pool.
+    if recipe.distort is not None:
+        own = own.model_copy(update={"regions": run.regions, "region_labels": run.region_labels})
+    copies = SourceSection(
+        pool=run.region_copies, regions=run.regions, region_labels=run.region_copy_labels, weight=regions.weight
+    )
+    return [own, copies] if regions.per_image else [own]
 
 
 def student_stages(run: Run) -> list[Stage]:

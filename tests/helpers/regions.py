@@ -93,7 +93,7 @@ def noisy_quarters(folder: Path, images: int = 12) -> Source:
             rows.append(f"{number}.png,{left},{top},48,48,{0.1 if bad else 0.9},{0.7 if bad else 0.1}")
         Image.fromarray(image).save(folder / "images" / f"{number}.png")
     (folder / "boxes.csv").write_text("\n".join(rows))
-    pool = build_pool([folder / "images"], folder / "pool")
+    pool = build_pool([str(folder / "images")], folder / "pool")
     build_regions(pool, TableSource(folder / "boxes.csv"), folder / "regions", preview=0)
     label_regions(folder / "pool", folder / "regions", "annotated", folder / "labels")
     table = RegionTable.open(pool, folder / "regions", folder / "labels")

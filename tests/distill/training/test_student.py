@@ -457,12 +457,10 @@ def test_regions_are_learned_by_heart_beside_the_scores_of_other_images(
 
 def test_a_run_with_regions_resumes_to_the_same_bytes(source: Source, region_source: Source, tmp_path: Path):
     changes = {"losses__region_quality": 1.0, "images__crop_size": 64}
-    for name, stop in (("whole", None), ("broken", 4)):
-        options = {} if stop is None else {"progress": stop_at(stop)}
-        if stop is not None:
-            with pytest.raises(PocketiqaError):
-                train(tiny_config(**changes), [source, region_source], tmp_path / name, **options)
-        train(tiny_config(**changes), [source, region_source], tmp_path / name)
+    train(tiny_config(**changes), [source, region_source], tmp_path / "whole")
+    with pytest.raises(PocketiqaError):
+        train(tiny_config(**changes), [source, region_source], tmp_path / "broken", progress=stop_at(4))
+    train(tiny_config(**changes), [source, region_source], tmp_path / "broken")
     assert files(tmp_path / "whole") == files(tmp_path / "broken")
 
 
