@@ -202,7 +202,8 @@ class _Check:
                 self._try("fuse.ratings", lambda: calibration_part(load_benchmark(expanded(ratings)), fuse.split))
 
     def _regions(self, section: RegionSection) -> None:
-        self._try("regions", Limits, section.min_area, section.max_area, section.max_overlap, section.max_regions)
+        limits = section.min_area, section.max_area, section.max_overlap, section.max_regions
+        self._try("regions", lambda: Limits(*limits))
         self._try("regions.by", source_named, section.by, options=section.options)
         self._try("regions.names", select, section.names)
         if section.teacher != ANNOTATED:

@@ -215,7 +215,8 @@ def pool_region(quality_map: Tensor, weight_map: Tensor, shown: Shown, mask: np.
     """Quality and importance of one region, by the formula that the student learned."""
     overlap, inside = (torch.from_numpy(shown.pooled(one))[None] for one in (mask, np.ones((1, 1), np.bool_)))
     nothing = torch.zeros(1)
-    batch = RegionBatch(overlap, torch.zeros(1, dtype=torch.int64), nothing, nothing, nothing, nothing, inside)
+    labels = dict.fromkeys(("quality", "importance", "weight", "importance_weight"), nothing)
+    batch = RegionBatch(overlap, torch.zeros(1, dtype=torch.int64), **labels, inside=inside)
     quality, importance = pool_regions(quality_map[None], weight_map[None], batch)
     return float(quality), float(importance)
 
