@@ -13,7 +13,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status, TeacherStamp
-from pseudo_labels.regions.masks import Box, cell_overlap, decode
+from pseudo_labels.regions.masks import Box, Cells, decode, inner_of
 from pseudo_labels.regions.store import RegionLabelStore, RegionSet
 
 
@@ -126,19 +126,27 @@ class Shown:
     flip: bool = False
 
     def pooled(self, mask: np.ndarray) -> np.ndarray:
-        """How much of each cell lies inside a mask of the image: float32 of ``map_size``; see ``masks.cell_overlap``.
+        """Fraction of each cell's part of the image that lies inside a mask, float32 of ``map_size``.
+
+        As the runtime pools masks (``masks.Cells.fractions``).
 
         Args:
             mask: bool [H, W], of the image before it was resized.
         """
+        # Mirrored as the pixels are.
+        box, inner = inner_of(mask[:, ::-1] if self.flip else mask)
+        return self._cells(mask.shape).fractions(box, inner).astype(np.float32)
+
+    def inside(self) -> np.ndarray:
+        """1 for each cell that shows a part of the image, 0 for one of padding alone: float32 of ``map_size``."""
+        return (self._cells((1, 1)).of_image > 0).astype(np.float32)
+
+    def _cells(self, image: tuple[int, ...]) -> Cells:
         left, top, width, height = self.crop
         if self.flip:
-            # Mirrored as the pixels are: the crop lies as far from the right as it did from the left.
-            mask, left = mask[:, ::-1], self.resized[1] - left - width
-        overlap = cell_overlap(
-            mask, *self.map_size, resized=self.resized, stride=self.stride, crop=(left, top, width, height)
-        )
-        return overlap.astype(np.float32)
+            # The crop lies as far from the right as it did from the left.
+            left = self.resized[1] - left - width
+        return Cells(image, self.map_size, resized=self.resized, stride=self.stride, crop=(left, top, width, height))
 
     def whole(self) -> bool:
         """Whether all of the image is shown."""
@@ -149,14 +157,14 @@ class RegionArrays(NamedTuple):
     """The regions of the images of a batch, one row a region.
 
     Attributes:
-        overlap: float32 [R, h, w], fraction of each cell of the map that lies in the region.
+        overlap: float32 [R, h, w], fraction of each cell's part of the image that lies in the region.
         image: int64 [R], which image of the batch.
         quality: float32 [R] in [0, 1].
         importance: float32 [R] in [0, 1]; 0 where there is none.
         weight: float32 [R], confidence with a mean of about 1 over the run, times the fraction of the region that is
             shown.
         importance_weight: float32 [R], the same; 0 where no importance can be learned.
-        inside: float32 [B, h, w], fraction of each cell that is image and not padding.
+        inside: float32 [B, h, w], 1 for cells that show some of the image, 0 for padding alone.
     """
 
     overlap: np.ndarray
@@ -203,7 +211,7 @@ class RegionReader:
         Args:
             images: source, position in its pool, and what is shown, of each image; all with one size of map.
         """
-        inside = np.stack([shown.pooled(np.ones((1, 1), np.bool_)) for _, _, shown in images])
+        inside = np.stack([shown.inside() for _, _, shown in images])
         # Empty arrays first, so that a batch without any region is one of none.
         overlaps, none = np.zeros((0, *inside.shape[1:]), np.float32), np.zeros(0, np.float32)
         columns = [[overlaps], [none.astype(np.int64)], *([none] for _ in range(4))]
@@ -212,7 +220,7 @@ class RegionReader:
             if regions is None:
                 continue
             overlap = (self._whole if shown.whole() else self._pooled)(source, row, shown)
-            weight = regions.confidence * np.float32(self._scale) * _visible(overlap, regions, shown)
+            weight = regions.confidence * np.float32(self._scale) * _visible(regions, shown)
             # Fractions of the weights add up to 1: equal importances, such as 0 of all regions of a clean image, say
             # nothing about how the weights are distributed.
             known = np.isfinite(regions.importance)
@@ -230,13 +238,18 @@ class RegionReader:
 _NO_SPREAD = 1e-6
 
 
-def _visible(overlap: np.ndarray, regions: ImageRegions, shown: Shown) -> np.ndarray:
+def _visible(regions: ImageRegions, shown: Shown) -> np.ndarray:
     """Fraction of each region that lies in the crop, float32 [R]."""
     if shown.whole():
-        return np.ones(len(overlap), np.float32)
-    per_pixel = shown.resized[0] * shown.resized[1] / (regions.height * regions.width)
-    areas = np.array([mask.sum() for mask in regions.masks()])
-    return np.clip(overlap.sum((1, 2)) * shown.stride**2 / (areas * per_pixel), 0, 1).astype(np.float32)
+        return np.ones(len(regions.names), np.float32)
+    left, top, width, height = shown.crop
+    # One cell for each pixel of the resized image: what of it lies in the crop.
+    pixels = Cells((regions.height, regions.width), shown.resized)
+    found = []
+    for mask in regions.masks():
+        overlap = pixels.overlap(*inner_of(mask))
+        found.append(overlap[top : top + height, left : left + width].sum() / overlap.sum())
+    return np.array(found, np.float32)
 
 
 def region_targets(table: RegionTable, pool: Pool, rows: Sequence[int]) -> RegionTargets:

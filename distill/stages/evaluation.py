@@ -213,7 +213,7 @@ def score_regions(student: Student, image: np.ndarray, regions: ImageRegions) ->
 
 def pool_region(quality_map: Tensor, weight_map: Tensor, shown: Shown, mask: np.ndarray) -> tuple[float, float]:
     """Quality and importance of one region, by the formula that the student learned."""
-    overlap, inside = (torch.from_numpy(shown.pooled(one))[None] for one in (mask, np.ones((1, 1), np.bool_)))
+    overlap, inside = (torch.from_numpy(one)[None] for one in (shown.pooled(mask), shown.inside()))
     nothing = torch.zeros(1)
     labels = dict.fromkeys(("quality", "importance", "weight", "importance_weight"), nothing)
     batch = RegionBatch(overlap, torch.zeros(1, dtype=torch.int64), **labels, inside=inside)

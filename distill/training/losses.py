@@ -96,7 +96,7 @@ def pool_regions(quality_map: Tensor, weight_map: Tensor, regions: RegionBatch) 
 
     Returns:
         [R] mean of the quality map inside the mask, weighted by the weight map, and [R] fraction of the weights of the
-        image that lies inside the mask; both 0 for a region that is not shown.
+        image that lies inside the mask, as at run time; both 0 for a region that is not shown.
     """
     inside = weight_map[regions.image] * regions.overlap
     mass = inside.sum((1, 2))

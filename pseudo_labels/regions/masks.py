@@ -1,17 +1,18 @@
 """Masks: run lengths in COCO's form, checked before they are decoded, boxes, and what lies under the cells of a map.
 
 A mask is bool [H, W]. Stored, it is the text of COCO's compressed run lengths (down the columns, beginning with the
-pixels outside) for an image of the same height and width. ``pycocotools`` encodes and compares masks. Run lengths from
-elsewhere are read and added up here first, because its C code believes them.
+pixels outside) for an image of the same height and width. They are written and read by numpy, as the runtime has no
+more; what is read is added up before it is decoded. ``pycocotools`` draws polygons and compares masks.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, install_command
 from pseudo_labels.records import Status
 
 MOST_PIXELS = 1 << 30
@@ -37,11 +38,13 @@ class RegionError(PocketiqaError):
 
 
 def _coco() -> Any:
-    """``pycocotools``, imported when it is needed: the runtime pools masks without it."""
+    """``pycocotools``, imported when it is needed: the runtime works without it."""
     try:
         from pycocotools import mask
     except ModuleNotFoundError as error:
-        raise PocketiqaError("masks are stored with pycocotools: pip install 'pocketiqa[train]'") from error
+        raise PocketiqaError(
+            f"polygons and the overlap of masks need pycocotools: {install_command('train')}, or give run lengths"
+        ) from error
     return mask
 
 
@@ -57,8 +60,32 @@ def encode(mask: np.ndarray) -> str:
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or not mask.size:
         shape = getattr(mask, "shape", type(mask).__name__)
         raise PocketiqaError(f"a mask is {shape}, but an array [H, W] with pixels is needed")
-    # Columns first, as pycocotools reads memory; a transposed view would be read as another mask.
-    return _coco().encode(np.asfortranarray(mask != 0, dtype=np.uint8))["counts"].decode("ascii")
+    # Down the columns. ``ravel`` of the transposed mask copies it once, of a mask in Fortran's order not at all.
+    inside = (mask != 0).T.ravel()
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    runs = np.diff(edges, prepend=0, append=len(inside))
+    return text_of(np.concatenate([[0], runs]) if inside[0] else runs)
+
+
+def text_of(runs: np.ndarray) -> str:
+    """Compressed text of run lengths, the inverse of ``runs_of``.
+
+    Args:
+        runs: integers [n], the first of them outside the mask.
+    """
+    values = runs.astype(np.int64)
+    # From the fourth run on, the difference to the run before last is written.
+    values[3:] -= runs[1:-2].astype(np.int64)
+    # Five bits a letter, the last of which holds the sign.
+    letters = np.ones(len(values), np.int64)
+    for more in range(1, _MOST_LETTERS):
+        bound = 1 << (5 * more - 1)
+        letters += (values < -bound) | (values >= bound)
+    starts = np.cumsum(letters) - letters
+    position = np.arange(letters.sum()) - np.repeat(starts, letters)
+    codes = np.repeat(values, letters) >> (5 * position) & 0x1F
+    codes |= np.where(position < np.repeat(letters, letters) - 1, 0x20, 0)
+    return (codes + 48).astype(np.uint8).tobytes().decode("ascii")
 
 
 def runs_of(counts: str | bytes) -> np.ndarray:
@@ -168,8 +195,7 @@ def _from_runs(counts: Sequence[Any], height: int, width: int) -> str:
         raise RegionError(
             Status.CORRUPT, f"the run lengths cover {sum(runs)} pixels, but {width}x{height} are {height * width}"
         )
-    encoded = _coco().frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return encoded["counts"].decode("ascii")
+    return text_of(np.array(runs, np.int64))
 
 
 def _from_polygons(value: Sequence[Any], height: int, width: int) -> str:
@@ -209,15 +235,60 @@ def from_box(box: Sequence[float], height: int, width: int) -> str:
     rows = max(0, math.floor(top)), min(height, math.ceil(top + tall))
     if columns[0] >= columns[1] or rows[0] >= rows[1]:
         raise RegionError(Status.EMPTY, f"the box {numbers} lies outside the image of {width}x{height}")
-    mask = np.zeros((height, width), np.uint8)
-    mask[slice(*rows), slice(*columns)] = 1
-    return encode(mask)
+    first, last = columns[0] * height + rows[0], (columns[1] - 1) * height + rows[1]
+    inside, across = rows[1] - rows[0], columns[1] - columns[0]
+    # Full columns follow each other without a gap.
+    full = inside == height
+    runs = [first, last - first] if full else [first, *[inside, height - inside] * (across - 1), inside]
+    runs.append(height * width - last)
+    return text_of(np.array(runs if runs[-1] else runs[:-1], np.int64))
 
 
 def box_of(counts: str, height: int, width: int) -> Box:
-    """Smallest box around a mask; a mask without pixels has the box (0, 0, 0, 0)."""
-    left, top, wide, tall = _coco().toBbox({"size": [height, width], "counts": counts.encode("ascii")}).tolist()
-    return int(left), int(top), int(wide), int(tall)
+    """Smallest box around a mask; a mask without pixels has the box (0, 0, 0, 0).
+
+    Raises:
+        RegionError: CORRUPT, see ``check_counts``.
+    """
+    return decode_inner(counts, height, width)[0]
+
+
+def decode_inner(counts: str | bytes, height: int, width: int) -> tuple[Box, np.ndarray]:
+    """Box around a mask, and the mask within it; the work of a small mask does not grow with the image.
+
+    Returns:
+        The box, and bool [height, width] of the box; (0, 0, 0, 0) and no pixels for a mask without pixels.
+
+    Raises:
+        RegionError: CORRUPT, see ``check_counts``.
+    """
+    runs = _checked_runs(counts, height, width)
+    edges = np.cumsum(runs)
+    pixels = np.flatnonzero(runs[1::2])  # runs inside may have no pixel
+    if not len(pixels):
+        return (0, 0, 0, 0), np.zeros((0, 0), bool)
+    begin, end = int(edges[2 * pixels[0]]), int(edges[2 * pixels[-1] + 1])
+    left, right = begin // height, -(-end // height)
+    # Only the columns that it touches are decoded: its runs, cut at the first and the last of them.
+    clipped = np.diff(np.clip(edges, left * height, right * height), prepend=left * height)
+    inside = np.arange(len(runs)) % 2 == 1
+    columns = np.repeat(inside, clipped)
+    columns = np.pad(columns, (0, (right - left) * height - len(columns))).reshape(right - left, height).T
+    return _cut((left, 0), columns)
+
+
+def inner_of(mask: np.ndarray) -> tuple[Box, np.ndarray]:
+    """As ``decode_inner``, of a mask bool [H, W]."""
+    return _cut((0, 0), mask)
+
+
+def _cut(corner: tuple[int, int], mask: np.ndarray) -> tuple[Box, np.ndarray]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return (0, 0, 0, 0), np.zeros((0, 0), bool)
+    top, left, bottom, right = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    inner = np.ascontiguousarray(mask[top:bottom, left:right])
+    return (corner[0] + left, corner[1] + top, right - left, bottom - top), inner
 
 
 def overlap(counts: str, others: Sequence[str], height: int, width: int) -> np.ndarray:
@@ -248,9 +319,8 @@ def grown(box: Box, height: int, width: int, *, least: int) -> Box:
 
 
 def cell_overlap(
-    mask: np.ndarray, height: int, width: int, *, resized: tuple[int, int] | None = None, stride: int = 0,
-    crop: Box | None = None,
-) -> np.ndarray:  # fmt: skip
+    mask: np.ndarray, height: int, width: int, *, resized: tuple[int, int] | None = None, stride: int = 0
+) -> np.ndarray:
     """How much of each cell of a map lies inside a mask, exactly: the pooling of training and of the runtime.
 
     The edges of cells may run through pixels: a pixel that is cut counts with the part of its area in the cell.
@@ -263,8 +333,6 @@ def cell_overlap(
             ``stride`` x ``stride`` of its pixels, and the last ones may reach beyond the image. None divides the image
             into equal cells.
         stride: see ``resized``.
-        crop: part of the resized image that the map was computed from, in its pixels; the first cell begins at the
-            left and top, and what lies outside belongs to no cell. None takes all of it. Needs ``resized``.
 
     Returns:
         float64 [height, width] in [0, 1]: area of the mask inside the cell by area of the cell. With equal cells, times
@@ -280,33 +348,87 @@ def cell_overlap(
         raise PocketiqaError(
             f"a map of {height}x{width} cells with stride {stride} on {resized}: sizes of at least 1 are needed"
         )
-    left, top, crop_width, crop_height = crop or (0, 0, *(resized or (0, 0))[::-1])
-    if crop is not None and (
-        resized is None or min(left, top) < 0 or left + crop_width > resized[1] or top + crop_height > resized[0]
-    ):
-        raise PocketiqaError(f"the crop {crop} lies outside the resized image {resized}: cut it there")
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return np.zeros((height, width))
-    tall, wide = mask.shape
-    # Lengths of a pixel and of a cell in one unit, in which both are whole.
-    row_units = (height, tall) if resized is None else (resized[0], stride * tall)
-    column_units = (width, wide) if resized is None else (resized[1], stride * wide)
-    # Only the box around the mask is multiplied: most masks are small, and every pixel takes 8 bytes here.
-    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # The span of the crop in the same unit: a pixel of the resized image is as long as the mask has pixels.
-    row_span = None if resized is None else (top * tall, (top + crop_height) * tall)
-    column_span = None if resized is None else (left * wide, (left + crop_width) * wide)
-    down = _fractions(tall, height, row_units, row_span)[:, rows[0] : rows[-1] + 1]
-    across = _fractions(wide, width, column_units, column_span)[:, columns[0] : columns[-1] + 1]
-    total = np.zeros((height, width))
-    for start in range(0, len(inner), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        total += down[:, part] @ (inner[part].astype(np.float64) @ across.T)
-    return np.clip(total, 0.0, 1.0)  # rounding may exceed 1 by the last digit
+    cells = Cells(mask.shape, (height, width), resized=resized, stride=stride)
+    return cells.overlap(*inner_of(mask))
 
 
 _ROWS_AT_ONCE = 256
+
+
+class Cells:
+    """The cells of a map over an image, as in ``cell_overlap``, for many masks of one image.
+
+    Args:
+        image: height and width of image and masks.
+        shape: rows and columns of the map.
+        resized: see ``cell_overlap``.
+        stride: see ``cell_overlap``.
+        crop: part of the resized image that the map was computed from, in its pixels; the first cell begins at the
+            left and top, and what lies outside belongs to no cell. None takes all of it. Needs ``resized``.
+
+    Raises:
+        PocketiqaError: the crop lies outside the resized image.
+    """
+
+    def __init__(
+        self,
+        image: tuple[int, ...],
+        shape: tuple[int, ...],
+        *,
+        resized: tuple[int, int] | None = None,
+        stride: int = 0,
+        crop: Box | None = None,
+    ):
+        (tall, wide), (height, width) = image, shape
+        # Lengths of a pixel and of a cell in one unit, in which both are whole.
+        row_units = (height, tall) if resized is None else (resized[0], stride * tall)
+        column_units = (width, wide) if resized is None else (resized[1], stride * wide)
+        self.image = tall, wide
+        down_span = across_span = None
+        if crop is not None:
+            left, top, crop_width, crop_height = crop
+            inside = resized is not None and min(left, top) >= 0
+            if resized is None or not inside or left + crop_width > resized[1] or top + crop_height > resized[0]:
+                raise PocketiqaError(f"the crop {crop} lies outside the resized image {resized}: cut it there")
+            # In the same unit: a pixel of the resized image is as long as the mask has pixels.
+            down_span = top * tall, (top + crop_height) * tall
+            across_span = left * wide, (left + crop_width) * wide
+        self._down = _fractions(tall, height, row_units, down_span)
+        self._across = _fractions(wide, width, column_units, across_span)
+
+    @cached_property
+    def of_image(self) -> np.ndarray:
+        """How much of each cell lies inside the image, float64 [height, width] of the map."""
+        return np.outer(self._down.sum(1), self._across.sum(1))
+
+    def fractions(self, box: Box, inner: np.ndarray) -> np.ndarray:
+        """As ``overlap``, but of the part of each cell that lies inside the image: 1 where the mask covers all of it.
+
+        Of masks that tile the image, the fractions of each cell add up to 1.
+        """
+        overlap, whole = self.overlap(box, inner), self.of_image
+        return np.divide(overlap, whole, out=np.zeros_like(overlap), where=whole > 0).clip(max=1.0)
+
+    def overlap(self, box: Box, inner: np.ndarray) -> np.ndarray:
+        """How much of each cell lies inside a mask, float64 [height, width] of the map.
+
+        Args:
+            box: around the mask.
+            inner: the mask within the box, bool, see ``inner_of``.
+        """
+        left, top, wide, tall = box
+        total = np.zeros((len(self._down), len(self._across)))
+        # Only the box around the mask is multiplied: most masks are small, and every pixel takes 8 bytes here.
+        down, across = self._down[:, top : top + tall], self._across[:, left : left + wide]
+        # Nor are cells that it does not touch.
+        rows, columns = down.any(1), across.any(1)
+        down, across = down[rows], across[columns].T
+        part_sum = np.zeros((down.shape[0], across.shape[1]))
+        for start in range(0, tall, _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            part_sum += down[:, part] @ (inner[part].astype(np.float64) @ across)
+        total[np.ix_(rows, columns)] = np.clip(part_sum, 0.0, 1.0)  # rounding may exceed 1 by the last digit
+        return total
 
 
 def _fractions(pixels: int, cells: int, units: tuple[int, int], span: tuple[int, int] | None = None) -> np.ndarray:
@@ -321,5 +443,24 @@ def _fractions(pixels: int, cells: int, units: tuple[int, int], span: tuple[int,
     pixel_length, cell_length = units
     start, end = span or (0, pixels * pixel_length)
     pixel, cell = np.arange(pixels) * pixel_length, start + np.arange(cells)[:, None] * cell_length
+    # What is shown of each pixel is all of it, but for those at the edges of a crop.
     covered = np.minimum(np.minimum(pixel + pixel_length, end), cell + cell_length) - np.maximum(pixel, cell)
     return np.maximum(covered, 0) / cell_length
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask with a neighbour (of four) outside it, or at the edge of the image; bool [H, W]."""
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
+
+
+def outline_colours() -> Iterator[tuple[int, int, int]]:
+    """Colours that differ from their neighbours, without end: hues a golden angle apart."""
+    number = 0
+    while True:
+        hue = number * 0.618034 % 1.0 * 6
+        values = (abs(hue - 3) - 1, 2 - abs(hue - 2), 2 - abs(hue - 4))
+        red, green, blue = (round(255 * min(1.0, max(0.0, value))) for value in values)
+        yield red, green, blue
+        number += 1

@@ -8,7 +8,7 @@ import pytest
 from distill.data.regions import RegionReader, RegionTable, Shown, region_targets
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
-from pseudo_labels.regions.masks import cell_overlap
+from pseudo_labels.regions.masks import Cells, cell_overlap
 from pseudo_labels.regions.store import RegionLabelStore, RegionSet
 from teachers.regions import label_regions
 from tests.helpers.regions import METRICS, region_folder
@@ -61,7 +61,10 @@ def test_a_whole_image_is_pooled_as_the_runtime_pools_it():
     mask = np.random.default_rng(0).random((37, 53)) > 0.5
     shown = Shown((3, 4), 8, resized=(20, 29), crop=(0, 0, 29, 20))
     assert shown.whole()
-    assert shown.pooled(mask) == pytest.approx(cell_overlap(mask, 3, 4, resized=(20, 29), stride=8), abs=1e-6)
+    # The last cells reach beyond the image: of them, the part that shows it counts.
+    parts = np.outer([1, 1, 0.5], [1, 1, 1, 0.625])
+    assert shown.pooled(mask) == pytest.approx(cell_overlap(mask, 3, 4, resized=(20, 29), stride=8) / parts, abs=1e-6)
+    assert shown.inside().all()
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -71,12 +74,14 @@ def test_masks_are_cropped_and_mirrored_as_pixels_are(flip: bool):
     left, top, width, height = 7, 5, 33, 24
     cut = mask[top : top + height, left : left + width]
     cut = cut[:, ::-1] if flip else cut
-    # Filled up to 32x40 as a batch is; what is filled up is no region.
-    canvas = np.zeros((32, 40))
-    canvas[:height, :width] = cut
-    expected = canvas.reshape(4, 8, 5, 8).mean((1, 3))
-    shown = Shown((4, 5), 8, resized=(40, 60), crop=(left, top, width, height), flip=flip)
-    assert shown.pooled(mask) == pytest.approx(expected, abs=1e-6)
+    # Filled up to 40x48 as a batch is; what is filled up is no region.
+    canvas, image = np.zeros((40, 48)), np.zeros((40, 48))
+    canvas[:height, :width], image[:height, :width] = cut, 1
+    parts = [whole.reshape(5, 8, 6, 8).mean((1, 3)) for whole in (canvas, image)]
+    shown = Shown((5, 6), 8, resized=(40, 60), crop=(left, top, width, height), flip=flip)
+    assert shown.pooled(mask) == pytest.approx(parts[0] / np.maximum(parts[1], 1e-9), abs=1e-6)
+    assert np.array_equal(shown.inside(), parts[1] > 0)
+    assert not shown.inside()[3:].any()
     assert not shown.whole()
 
 
@@ -88,7 +93,7 @@ def test_a_crop_of_a_resized_image_cuts_through_pixels_of_the_mask():
     # It shows columns 1.5 to 4.5, and one of three columns is inside.
     assert shown.pooled(mask) == pytest.approx(np.array([[1 / 3]]))
     with pytest.raises(PocketiqaError, match="lies outside the resized image"):
-        cell_overlap(mask, 1, 1, resized=(4, 4), stride=2, crop=(3, 0, 2, 2))
+        Cells((6, 6), (1, 1), resized=(4, 4), stride=2, crop=(3, 0, 2, 2))
 
 
 def whole(map_size: tuple[int, int] = (6, 8)) -> Shown:

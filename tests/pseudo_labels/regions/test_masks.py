@@ -10,18 +10,22 @@ import pytest
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.records import Status
 from pseudo_labels.regions.masks import (
+    Cells,
     RegionError,
     box_of,
     cell_overlap,
     check_counts,
     covered,
     decode,
+    decode_inner,
     encode,
     from_box,
     from_coco,
     grown,
+    inner_of,
     overlap,
     runs_of,
+    text_of,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -193,3 +197,49 @@ assert cell_overlap(np.eye(4, dtype=bool), 2, 2).tolist() == [[0.5, 0.0], [0.0, 
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["any", "box", "column", "full", "empty"])
+def test_run_lengths_are_written_as_pycocotools_writes_them(kind: str):
+    from pycocotools import mask as coco
+
+    rng = np.random.default_rng(len(kind))
+    for _ in range(60):
+        height, width = rng.integers(1, 200, 2).tolist()
+        mask = np.zeros((height, width), bool)
+        if kind == "any":
+            mask = rng.random((height, width)) < rng.random() ** 4
+        elif kind == "box":
+            top, left = int(rng.integers(height)), int(rng.integers(width))
+            mask[top : top + int(rng.integers(1, 200)), left : left + int(rng.integers(1, 200))] = True
+        elif kind == "column":
+            mask[:, rng.integers(width)] = True
+        mask |= kind == "full"
+        theirs = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+        counts = encode(mask)
+        assert counts == theirs["counts"].decode()
+        box, inner = decode_inner(counts, height, width)
+        assert list(box) == coco.toBbox(theirs).astype(int).tolist()
+        assert box_of(counts, height, width) == box
+        left, top, wide, tall = box
+        assert np.array_equal(inner, mask[top : top + tall, left : left + wide])
+        again = inner_of(mask)
+        assert again[0] == box
+        assert np.array_equal(again[1], inner)
+        if kind in ("box", "column", "full"):
+            assert from_box(box, height, width) == counts
+
+
+def test_numbers_of_any_size_come_back():
+    bounds = [0, 1, 15, 16, 17, 511, 512, 513, 2**14, 2**19 - 1, 2**19, 2**29]
+    runs = np.array([one for pair in zip(bounds, bounds[::-1], strict=True) for one in pair])
+    assert runs_of(text_of(runs)).tolist() == runs.tolist()
+
+
+def test_fractions_are_of_the_part_of_a_cell_in_the_image():
+    cells = Cells((20, 40), (2, 3), resized=(10, 20), stride=8)
+    assert cells.of_image == pytest.approx(np.array([[1, 1, 0.5], [0.25, 0.25, 0.125]]))
+    mask = np.ones((20, 40), bool)
+    assert cells.fractions(*inner_of(mask)) == pytest.approx(np.ones((2, 3)))
+    mask[:, :8] = False
+    assert cells.fractions(*inner_of(mask)) == pytest.approx(np.array([[0.5, 1, 1], [0.5, 1, 1]]))
