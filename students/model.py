@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pseudo_labels.errors import PocketiqaError
 from students.backbone import build_backbone, channel_counts, stated_colours
 from students.base import Normalise, Student, StudentOutput, check_batch
 from students.config import StudentConfig
+from students.session import read_model, verify_checksum
 
+EXPORTED = ".onnx"
+"""Suffix of exported students."""
 # Every cell counts a little, so the weights never sum up to zero.
 _LEAST_WEIGHT = 1e-3
 # Standard deviation of the heads' first weights: small, so that the sigmoids start where their slope is largest.
@@ -99,3 +105,69 @@ class _Neck(nn.Module):
                 level_map = functional.interpolate(level_map, size=map_size, mode="bilinear", align_corners=False)
             reduced.append(level_map)
         return self.fuse(torch.cat(reduced, dim=1))
+
+
+def load_exported_weights(student: PocketStudent, path: Path) -> None:
+    """Go on from an exported student: all its weights, so that the student gives the same scores (in evaluation mode).
+
+    Exporting folds batch normalisation into the convolution before it. Here the folded weights become those of the
+    convolution, and the normalisation becomes one that only adds the folded bias; training may change both again.
+
+    Args:
+        student: student of the same architecture.
+        path: file that ``pocketiqa export`` wrote.
+
+    Raises:
+        PocketiqaError: no such file, or a student of another architecture.
+        IntegrityError: the file was altered.
+    """
+    # Beside torch only: the runtime, which scores without torch, does not need it.
+    import onnx
+    from onnx import numpy_helper
+
+    data = read_model(path)
+    verify_checksum(data, str(path))
+    graph = onnx.load_from_string(data).graph
+    arrays = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    given = [[arrays.get(name) for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
+    own = _convolutions(student)
+    if len(given) != len(own) or any(
+        len(pair) != 2 or pair[0] is None or pair[1] is None or pair[0].shape != tuple(conv.weight.shape)
+        for pair, (conv, _) in zip(given, own, strict=False)
+    ):
+        raise PocketiqaError(
+            f"{path} has {len(given)} convolutions, which are not the {len(own)} of this student: it is another "
+            "architecture, or was not exported in float32; name its preset as student.name"
+        )
+    with torch.no_grad():
+        for (weight, bias), (conv, norm) in zip(given, own, strict=True):
+            conv.weight.copy_(torch.tensor(weight))
+            if norm is None:
+                conv.bias.copy_(torch.tensor(bias))
+                continue
+            norm.bias.copy_(torch.tensor(bias))
+            norm.weight.fill_(1.0)
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1.0 - norm.eps)
+
+
+def _convolutions(student: PocketStudent) -> list[tuple[Any, Any]]:
+    """Each convolution with the batch normalisation behind it (or None), in the order in which they are computed."""
+    order: list[nn.Module] = []
+    parts = [part for part in student.modules() if isinstance(part, nn.Conv2d | nn.BatchNorm2d)]
+    hooks = [part.register_forward_hook(lambda part, _inputs, _output: order.append(part)) for part in parts]
+    was_training = student.training
+    try:
+        with torch.no_grad():
+            student.eval()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    finally:
+        student.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    pairs: list[tuple[Any, Any]] = []
+    for part in order:
+        if isinstance(part, nn.Conv2d):
+            pairs.append((part, None))
+        else:
+            pairs[-1] = (pairs[-1][0], part)
+    return pairs

@@ -9,7 +9,7 @@ from pseudo_labels.errors import PocketiqaError
 from students.backbone import check_name, load_backbone_weights
 from students.base import Student
 from students.config import DP_IQA_B7, StudentConfig, dp_iqa_b7_config
-from students.model import PocketStudent
+from students.model import EXPORTED, PocketStudent, load_exported_weights
 from students.preprocess import Preprocess
 
 # Input sizes chosen so that pocket-m, from JPEG to score, is faster than OpenCV's BRISQUE on 512x512 pixels also where
@@ -54,7 +54,8 @@ def build_student(
 
     Args:
         student: preset, timm backbone or configuration.
-        init: safetensors file with weights of the backbone under timm's key names; not for ``DP_IQA_B7``.
+        init: safetensors file with weights of the backbone under timm's key names, or an exported student (``.onnx``)
+            of the same architecture, which gives all weights; not for ``DP_IQA_B7``.
         pretrained: fetch the backbone's weights from timm's hub, which needs a network; not for ``DP_IQA_B7``.
         max_side: replaces ``preprocess.max_side`` of the configuration, in pixels.
         seed: seed of the random weights.
@@ -69,7 +70,10 @@ def build_student(
     check_start(config, init=init, pretrained=pretrained)
     built = new_student(config, seed=seed, pretrained=pretrained)
     if init is not None and isinstance(built, PocketStudent):  # check_start refused it for the others
-        load_backbone_weights(built.backbone, Path(init))
+        if Path(init).suffix == EXPORTED:
+            load_exported_weights(built, Path(init))
+        else:
+            load_backbone_weights(built.backbone, Path(init))
     return built
 
 

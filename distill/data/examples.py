@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distill.data.pixel_cache import PixelCache
+from distill.data.regions import RegionTable
 from distill.data.split import Part, Split
 from pseudo_labels.crops import FLIP, FULL, crop_of
 from pseudo_labels.errors import PocketiqaError
@@ -78,6 +79,8 @@ class Source:
         features: a finished store whose features go with a table of scores, image by image: a teacher shows what the
             student shall see, people say what it shall score. A store of labels brings its own.
         only: ids of the images that are learned from; None for all that have a label.
+        regions: labels of regions of the images, learned beside the labels of images. An image whose label has no
+            confidence is learned from by its regions alone.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Source:
     selects: bool = True
     features: LabelStore | None = None
     only: frozenset[str] | None = None
+    regions: RegionTable | None = None
 
     @property
     def feature_store(self) -> LabelStore | None:
@@ -104,6 +108,7 @@ class Source:
         # runs resume.
         beside = {} if self.features is None else {"features": self.features.digest}
         beside |= {} if self.only is None else {"only": digest_of(sorted(self.only))}
+        beside |= {} if self.regions is None else {"regions": self.regions.digest}
         return {
             "name": self.name,
             "pool": self.pool.digest,
@@ -117,6 +122,7 @@ class Source:
 def teachers_of(sources: Sequence[Source]) -> list[TeacherStamp]:
     """Whose labels are learned, or features are compared with: each once, in the order of the sources."""
     stamps = [store.spec.stamp for source in sources if (store := source.feature_store) is not None]
+    stamps += [source.regions.teacher for source in sources if source.regions is not None]
     return list({stamp.digest: stamp for stamp in stamps}.values())
 
 
@@ -154,7 +160,9 @@ class Examples:
     def with_mean_weight_one(self) -> "Examples":
         """The same rows, their weights scaled: losses divide by the number of rows, not by the sum of weights."""
         columns = {column.name: getattr(self, column.name) for column in fields(self)}
-        return Examples(**(columns | {"weight": (self.weight / self.weight.mean()).astype(np.float32)}))
+        # Images that are learned from by their regions alone have weight 0; there may be no others.
+        mean = self.weight.mean() or 1.0
+        return Examples(**(columns | {"weight": (self.weight / mean).astype(np.float32)}))
 
 
 @dataclass(frozen=True)
@@ -197,7 +205,8 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
             # Not counted as skipped: the recipe wanted these images alone.
             if source.only is not None and ref.id not in source.only:
                 continue
-            reason = _unusable(label, ref, cache)
+            regions = None if source.regions is None else source.regions.at(label.row)
+            reason = _unusable(label, ref, cache, has_regions=regions is not None)
             if reason:
                 skipped[f"{source.name}: {reason}"] += 1
                 continue
@@ -282,7 +291,7 @@ def _feature_places(store: LabelStore | None, feature: str | None) -> dict[str, 
     }
 
 
-def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
+def _unusable(label: _Label, ref: ImageRef, cache: PixelCache, *, has_regions: bool) -> str:
     """Why a row is not learned from; empty if it is."""
     if label.status != Status.OK:
         return f"label {label.status}"
@@ -294,8 +303,8 @@ def _unusable(label: _Label, ref: ImageRef, cache: PixelCache) -> str:
     # Good when the pool was made, and unreadable by the time it was decoded for training.
     if label.row in cache.statuses:
         return f"image {cache.statuses[label.row][0].value}"
-    # A row of weight 0 would only take a place in a batch.
-    return "" if label.confidence > 0 else "no confidence"
+    # A row of weight 0 would only take a place in a batch, unless its regions are learned.
+    return "" if label.confidence > 0 or has_regions else "no confidence"
 
 
 def _crop(label: _Label, ref: ImageRef) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from distill.data.examples import LabelTable, Source
 from distill.data.rating_pool import benchmark_pool, rated_rows
+from distill.data.regions import RegionTable
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow, load_benchmark
 from distill.evaluation.targets import Targets, targets_from_labels
 from distill.recipe.stages import SourceSection, expanded
@@ -69,17 +70,33 @@ def _open(
     number: int, section: SourceSection, folder: Path, seed: int, progress: Progress | None, overwrite: bool
 ) -> Source:
     if section.ratings is None:
-        return _stored(number, section, None)
+        return _with_regions(_stored(number, section, None), section)
     rated = _rated(
         number, section, ratings=section.ratings, folder=folder, seed=seed, progress=progress, overwrite=overwrite
     )
     # Ratings beside a store only choose the images: the labels of the store are learned.
     if section.labels is None or not isinstance(rated.labels, LabelTable):
         return rated
-    return _stored(number, section, frozenset(rated.labels.ids))
+    return _with_regions(_stored(number, section, frozenset(rated.labels.ids)), section)
+
+
+def _with_regions(source: Source, section: SourceSection) -> Source:
+    """The source with the labels of its regions; one of regions alone has scores without confidence."""
+    if section.regions is None or section.region_labels is None:
+        return source
+    folders = (Path(expanded(str(folder))) for folder in (section.regions, section.region_labels))
+    table = RegionTable.open(source.pool, *folders)
+    if section.labels is not None:
+        return replace(source, regions=table)
+    ids = [source.pool[row].id for row in table.rows]
+    labels = LabelTable(ids, np.zeros(len(ids)), np.zeros(len(ids)))
+    return replace(source, labels=labels, regions=table, selects=False)
 
 
 def _stored(number: int, section: SourceSection, only: frozenset[str] | None) -> Source:
+    if section.labels is None:
+        pool = Pool.open(Path(expanded(str(section.pool))))
+        return Source(f"{number}-regions", pool, LabelTable([], []), section.weight, only=only)
     pool, labels = section.store_folders
     store = LabelStore.open(labels)
     return Source(f"{number}-{store.spec.stamp.name}", Pool.open(pool), store, section.weight, only=only)

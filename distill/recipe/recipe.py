@@ -24,6 +24,7 @@ from distill.recipe.stages import (
     FuseSection,
     LabelSection,
     PoolSection,
+    RegionSection,
     ScoreSection,
     SourceSection,
     WeightAverageSection,
@@ -32,6 +33,7 @@ from distill.recipe.stages import (
 from distill.recipe.training import FitSection, TrainConfig
 from pseudo_labels.defaults import SEED
 from pseudo_labels.errors import PocketiqaError
+from students.shipped import NAMES, model_path
 from teachers.embedded import FOLDER as EMBEDDED_FOLDER
 from teachers.embedded import NAME as EMBEDDED
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
@@ -52,6 +54,8 @@ class Recipe(Settings):
         pool: photographs to start from.
         distort: synthetic distortions of the pool.
         label: teacher that labels the (distorted) pool.
+        regions: regions of the pool, copies that are distorted in one region, and labels of regions, which the student
+            learns beside its other sources (``losses.region_quality``) and is evaluated on.
         fuse: makes one store of the labels of several teachers, and drops the doubtful ones.
         sources: labels that exist already, or ratings of people, to learn from beside the recipe's own labels.
         distill: the student and its training; without it the recipe ends with the fitted teacher, and its labels.
@@ -72,6 +76,7 @@ class Recipe(Settings):
     pool: PoolSection | None = None
     distort: DistortSection | None = None
     label: LabelSection | None = None
+    regions: RegionSection | None = None
     fuse: FuseSection | None = None
     sources: tuple[SourceSection, ...] = ()
     distill: TrainConfig | None = None
@@ -158,11 +163,21 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
         ("distort", recipe.distort, "pool", recipe.pool),
         ("label", recipe.label, "pool", recipe.pool),
         ("fuse", recipe.fuse, "label", recipe.label),
+        ("regions", recipe.regions, "pool", recipe.pool),
+        ("regions", recipe.regions, "distill", recipe.distill),
+        ("regions", recipe.regions, "label", recipe.label),
         ("score", recipe.score, "distill", recipe.distill),
     )
     for stage, present, needed, there in needs:
         if present is not None and there is None:
             raise PocketiqaError(f"{path}: {stage!r} needs the section {needed!r}")
+    if recipe.regions is not None and recipe.distort is not None and recipe.distort.max_side is not None:
+        raise PocketiqaError(
+            f"{path}: distort.max_side would not fit the masks of 'regions': leave it out, and make the pool of "
+            "smaller images"
+        )
+    if recipe.regions is not None and recipe.distort is None and not recipe.regions.per_image:
+        raise PocketiqaError(f"{path}: 'regions' has nothing distorted: add 'distort', or raise regions.per_image")
     unknown = [] if recipe.weight_average is None else sorted(set(recipe.weight_average.names) - set(recipe.teachers))
     if unknown:
         raise PocketiqaError(
@@ -206,6 +221,11 @@ def with_paths_expanded(recipe: Recipe) -> Recipe:
         teacher = recipe.label.teacher
         named = {"teacher": teacher and expanded(teacher), "options": with_variables(recipe.label.options)}
         changes["label"] = recipe.label.model_copy(update=named)
+    if recipe.regions is not None:
+        section = recipe.regions
+        named = {"by": expanded(section.by), "options": with_variables(section.options)}
+        named["teacher_options"] = with_variables(section.teacher_options)
+        changes["regions"] = section.model_copy(update=named)
     if recipe.distill is not None and recipe.distill.student.init is not None:
         student = recipe.distill.student
         student = student.model_copy(update={"init": Path(expanded(str(student.init)))})
@@ -217,9 +237,11 @@ def first_weights(init: str) -> Path:
     """The file with the first weights of a student; call it when the file exists.
 
     Args:
-        init: that file, or a teacher that holds its backbone in a file of its own: ``embedded``, or the folder of a
-            weight average.
+        init: that file, the name of a student that comes with pocketiqa, or a teacher that holds its backbone in a file
+            of its own: ``embedded``, or the folder of a weight average.
     """
+    if init in NAMES:
+        return model_path(init)
     folder = str(EMBEDDED_FOLDER) if init == EMBEDDED else init
     if not is_fitted_folder(folder):
         return Path(init)

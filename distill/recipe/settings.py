@@ -27,12 +27,15 @@ class Settings(BaseModel):
             on disk it stays, so that what was made before the renaming still counts as equal.
         REMOVED: old key to why it is gone; it is passed over for one release, with a note.
         STORED_ALSO: removed key to the value that files on disk have for it.
+        STORED_IF_SET: newer keys, which files on disk do not have where they hold their default: what was made before
+            there were such keys still counts as equal.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     RENAMED: ClassVar[Mapping[str, str]] = {}
     REMOVED: ClassVar[Mapping[str, str]] = {}
     STORED_ALSO: ClassVar[Mapping[str, Any]] = {}
+    STORED_IF_SET: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +59,8 @@ class Settings(BaseModel):
         # A run compares its settings with those in its manifest. Under new names, every run of an earlier version would
         # count as made differently, and could not be resumed.
         stored = {new: old for old, new in self.RENAMED.items()}
+        unset = {name for name in self.STORED_IF_SET if getattr(self, name) == type(self).model_fields[name].default}
+        values = {name: value for name, value in values.items() if name not in unset}
         return {stored.get(name, name): value for name, value in values.items()} | dict(self.STORED_ALSO)
 
     def stored(self, **choice: Any) -> dict[str, Any]:

@@ -19,7 +19,11 @@ from pseudo_labels.defaults import (
     MAX_BAD_FRACTION,
     MAX_NEAR_DUPLICATE_DISTANCE,
     MAX_OUTLIER,
+    MAX_REGION_AREA,
+    MAX_REGION_OVERLAP,
+    MAX_REGIONS,
     MIN_CONFIDENCE,
+    MIN_REGION_AREA,
     NEAR_DUPLICATE_COSINE,
     NEAR_DUPLICATE_DISTANCE,
     SEED,
@@ -111,6 +115,41 @@ class LabelSection(Settings):
     unseen: bool = False
     batch_size: Annotated[int, Field(ge=1)] = LABEL_BATCH_SIZE
     threads: Annotated[int, Field(ge=1)] = LABEL_THREADS
+
+
+class RegionSection(Settings):
+    """Regions of the pool, copies of it that are distorted in one region only, and labels of the regions of all copies.
+
+    Attributes:
+        by: source of the regions as for ``pocketiqa regions --by``, with its file, such as ``slic:50`` or
+            ``bsds:FOLDER``.
+        options: options of the source.
+        min_area: least fraction of the image.
+        max_area: greatest fraction of the image.
+        max_overlap: greatest intersection over union with an earlier region of the image.
+        max_regions: most regions of an image.
+        names: distortions of the copies, as ``distort.names``.
+        per_image: copies of each clean image that are distorted in one region; 0 for none.
+        feather_px: pixels inside the edge of the region along which the distortion grows.
+        teacher: teacher of regions, as for ``pocketiqa label-regions --teacher``.
+        teacher_options: options of the teacher.
+        patch: ``auto``, ``box`` or ``masked``, see there.
+        weight: how often each copy is drawn in a pass through the data.
+    """
+
+    by: Annotated[str, Field(min_length=1)]
+    options: dict[str, Any] = {}
+    min_area: Fraction = MIN_REGION_AREA
+    max_area: Fraction = MAX_REGION_AREA
+    max_overlap: Fraction = MAX_REGION_OVERLAP
+    max_regions: Annotated[int, Field(ge=1)] = MAX_REGIONS
+    names: Annotated[list[str], Field(min_length=1)] = list(DISTORTION_NAMES)
+    per_image: Annotated[int, Field(ge=0)] = 5
+    feather_px: Annotated[float, Field(ge=0)] = 0.0
+    teacher: str = "reference"
+    teacher_options: dict[str, Any] = {}
+    patch: Literal["auto", "box", "masked"] = "auto"
+    weight: Annotated[float, Field(gt=0)] = 1.0
 
 
 class CropSection(Settings):
@@ -248,6 +287,9 @@ class SourceSection(Settings):
         without_fold: fold of the scenes to leave out, as ``2/5``: the second of five.
         features: folder of a label store of the same images, whose features the student is compared with beside the
             ratings (``losses.feature``): what ``weight_average.label`` makes, or ``pocketiqa label --features``.
+        regions: folder of regions of the pool's images (or of their clean originals), beside ``pool``; without
+            ``labels``, the images are learned from by their regions alone.
+        region_labels: folder of labels of these regions, made by ``pocketiqa label-regions``.
         weight: how often each of its images is drawn in a pass through the data: 1 once, 2.5 two or three times, 0.5 in
             every other pass.
     """
@@ -262,12 +304,17 @@ class SourceSection(Settings):
     images: Annotated[int, Field(ge=1)] | None = None
     without_fold: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
     features: Path | None = None
+    regions: Path | None = None
+    region_labels: Path | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
+        by_region = {self.regions is not None, self.region_labels is not None}
+        if len(by_region) > 1 or (True in by_region and self.pool is None):
+            raise ValueError("labels of regions are 'pool', 'regions' and 'region_labels': give all three")
         # {True} with both, {False} with neither; two elements where one is missing.
-        stored = {self.pool is not None, self.labels is not None}
+        stored = {self.pool is not None, self.labels is not None or True in by_region}
         chosen = any(value is not None for value in (self.split, self.subsets, self.images, self.without_fold))
         nameless = self.ratings is None and (chosen or True not in stored)
         if len(stored) > 1 or nameless or (True in stored and self.features is not None):
@@ -276,5 +323,5 @@ class SourceSection(Settings):
 
     @property
     def store_folders(self) -> tuple[Path, Path]:
-        """Folders of the pool and of its labels, expanded; only of a source without ``ratings``."""
+        """Folders of the pool and of its labels, expanded; only of a source with both."""
         return Path(expanded(str(self.pool))), Path(expanded(str(self.labels)))

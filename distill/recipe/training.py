@@ -167,11 +167,28 @@ class LossSettings(ScoreLossSettings):
         feature: weight of the feature regression.
         relational: weight of the relational distance.
         feature_name: name of the teacher's feature that these two compare with.
+        region_quality: weight of the regression of the quality of regions: mean of the quality map inside the mask,
+            weighted by the weight map.
+        region_importance: weight of the regression of the importance of regions: the fraction of the weights that lies
+            inside the mask. Only of images whose regions differ in importance.
+        region_ranking: weight of the margin ranking of the regions of one image, by quality and by importance.
+        region_margin: largest difference that this ranking asks for, in [0, 1].
     """
+
+    STORED_IF_SET = frozenset({"region_quality", "region_importance", "region_ranking", "region_margin"})
 
     feature: float = Field(default=0.0, ge=0)
     relational: float = Field(default=0.0, ge=0)
     feature_name: str | None = None
+    region_quality: float = Field(default=0.0, ge=0)
+    region_importance: float = Field(default=0.0, ge=0)
+    region_ranking: float = Field(default=0.0, ge=0)
+    region_margin: float = Field(default=0.2, gt=0, le=1)
+
+    @property
+    def needs_regions(self) -> bool:
+        """Whether labels of regions take part."""
+        return self.region_quality > 0 or self.region_importance > 0 or self.region_ranking > 0
 
     @property
     def needs_features(self) -> bool:
@@ -182,7 +199,8 @@ class LossSettings(ScoreLossSettings):
     def total_weight(self) -> float:
         """Sum of all weights."""
         # The check of the base class asks for it: a student may learn features alone.
-        return super().total_weight + self.feature + self.relational
+        regions = self.region_quality + self.region_importance + self.region_ranking
+        return super().total_weight + self.feature + self.relational + regions
 
     @model_validator(mode="after")
     def _feature_is_named(self) -> Self:
@@ -196,8 +214,10 @@ class StudentSettings(Settings):
 
     Attributes:
         name: name of a preset, or any timm backbone.
-        init: safetensors file with backbone weights under timm's names; in a recipe also a teacher whose backbone has
-            the student's architecture: ``embedded``, or the folder of a weight average.
+        init: safetensors file with backbone weights under timm's names; or a whole student to go on from, head
+            included: a file that ``pocketiqa export`` wrote (.onnx). In a recipe also the name of a student that comes
+            with pocketiqa (``pocket-m``), or a teacher whose backbone has the student's architecture: ``embedded``, or
+            the folder of a weight average.
         pretrained: take timm's weights from its hub, which needs a network.
         freeze: parts that are not trained, such as ``[backbone.conv_stem, backbone.blocks.0]``: with good first
             weights they need not be, and the first parts cost most of the time.
@@ -284,6 +304,15 @@ class TrainConfig(LoopSettings):
             raise ValueError(
                 "cached teacher features show the whole image: with losses.feature or losses.relational set "
                 "images.crop_size to null, or name a live teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_are_of_the_stored_labels(self) -> Self:
+        if self.losses.region_importance > 0 and self.images.crop_size is not None:
+            raise ValueError(
+                "the importance of a region is for the whole image: with losses.region_importance set images.crop_size "
+                "to null"
             )
         return self
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from distill.data.ratings import choose_rated
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
 from distill.recipe.recipe import first_weights, recipe_that_makes
-from distill.recipe.stages import SourceSection, expanded
+from distill.recipe.stages import RegionSection, SourceSection, expanded
 from distill.recipe.training import FitSection, LoopSettings, TrainConfig
 from distill.stages.context import Run, is_complete
 from distill.stages.data import BUNDLED
@@ -23,11 +23,14 @@ from distill.training.student import check_crop, configured_student
 from pseudo_labels.distort.catalogue import groups, select
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
+from pseudo_labels.regions.make import Limits, source_named
+from pseudo_labels.regions.store import RegionLabelStore, RegionSet
 from pseudo_labels.store import LabelStore
 from students.base import freeze_parts
 from students.export import check_trainable
 from students.registry import check_start, new_student
 from teachers.fitted_folder import read_seen
+from teachers.region_labellers import ANNOTATED, CROP
 from teachers.registry import check_teacher_options
 
 Value = TypeVar("Value")
@@ -160,6 +163,9 @@ class _Check:
         if section.pool is not None and section.labels is not None:
             self._folder(f"{key}.pool", section.pool, Pool.open)
             store = self._folder(f"{key}.labels", section.labels, LabelStore.open)
+        if section.regions is not None and section.region_labels is not None:
+            self._folder(f"{key}.regions", section.regions, RegionSet.open)
+            self._folder(f"{key}.region_labels", section.region_labels, RegionLabelStore.open)
         return store if section.features is None else self._folder(f"{key}.features", section.features, LabelStore.open)
 
     def _folder(self, key: str, folder: Path, read: Callable[[Path], Value]) -> Value | None:
@@ -183,6 +189,8 @@ class _Check:
             self._try("distort.names", select, recipe.distort.names)
         if recipe.label is not None:
             self._labels()
+        if recipe.regions is not None:
+            self._regions(recipe.regions)
         if recipe.weight_average is not None:
             for number, crops in enumerate(recipe.weight_average.crops):
                 self._try(f"weight_average.crops[{number}]", lambda crops=crops: crops.crops)
@@ -192,6 +200,14 @@ class _Check:
             if fuse.ratings is not None:
                 ratings = fuse.ratings
                 self._try("fuse.ratings", lambda: calibration_part(load_benchmark(expanded(ratings)), fuse.split))
+
+    def _regions(self, section: RegionSection) -> None:
+        limits = section.min_area, section.max_area, section.max_overlap, section.max_regions
+        self._try("regions", lambda: Limits(*limits))
+        self._try("regions.by", source_named, section.by, options=section.options)
+        self._try("regions.names", select, section.names)
+        if section.teacher != ANNOTATED:
+            self._teacher("regions", section.teacher.removeprefix(CROP), section.teacher_options)
 
     def _pool_source(self, key: str, source: str) -> None:
         if source == BUNDLED:

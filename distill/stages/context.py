@@ -90,6 +90,31 @@ class Run:
         return self.out / "labels"
 
     @property
+    def regions(self) -> Path:
+        """Region manifest of the clean pool."""
+        return self.out / "regions"
+
+    @property
+    def region_copies(self) -> Path:
+        """Pool of copies that are distorted in one region only."""
+        return self.out / "region-copies"
+
+    @property
+    def region_labels(self) -> Path:
+        """Labels of the regions of the labelled pool."""
+        return self.out / "region-labels"
+
+    @property
+    def region_copy_labels(self) -> Path:
+        """Labels of the regions of ``region_copies``."""
+        return self.out / "region-copy-labels"
+
+    @property
+    def region_evaluation(self) -> Path:
+        """How well the student knows the regions of held-out scenes."""
+        return self.out / "region-evaluation"
+
+    @property
     def training(self) -> Path:
         """Checkpoints, history and the student."""
         return self.out / "training"

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
-from distill.recipe.stages import DistortSection, LabelSection, PoolSection, expanded
+from distill.recipe.stages import DistortSection, LabelSection, PoolSection, RegionSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
 from distill.terminal.console import warn
@@ -14,14 +14,19 @@ from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.parallel import Progress, usable_cores
 from pseudo_labels.photos import export_photographs
 from pseudo_labels.pool import Pool, build_pool
+from pseudo_labels.regions.make import Limits, build_regions, source_named
+from pseudo_labels.regions.store import RegionSet
 from pseudo_labels.store import LabelStore
 from teachers.label import label
+from teachers.regions import label_regions
 
 BUNDLED = "bundled:photographs"
+Folders = tuple[Path, Path]
+"""A pool, and the labels of it."""
 
 
 def data_stages(run: Run) -> list[Stage]:
-    """The stages pool, distort, label and fuse, as far as the recipe has them."""
+    """The stages pool, distort, label, those of regions, and fuse, as far as the recipe has them."""
     recipe, stages = run.recipe, []
     if recipe.pool is not None:
         stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool)))
@@ -34,7 +39,69 @@ def data_stages(run: Run) -> list[Stage]:
         ]
         # Their stores are beside the labels that are fused, not among them: students name them as sources of their own.
         stages += _averaged_stages(run, recipe.label)
+    if recipe.regions is not None:
+        stages += _region_stages(run, recipe.regions)
     return [*stages, *fusing_stages(run)]
+
+
+def _region_stages(run: Run, section: RegionSection) -> list[Stage]:
+    stages = [Stage("regions", run.regions, partial(_regions, run, section))]
+    if run.recipe.distort is not None:
+        # Without distorted copies all regions of the pool are clean, and none is better than another.
+        folders = run.labelled_pool, run.region_labels
+        stages.append(Stage("label-regions", folders[1], partial(_label_regions, run, section, folders)))
+    if section.per_image:
+        folders = run.region_copies, run.region_copy_labels
+        stages.append(Stage("distort-regions", folders[0], partial(_region_copies, run, section)))
+        stages.append(Stage("label-copies", folders[1], partial(_label_regions, run, section, folders)))
+    return stages
+
+
+def _regions(run: Run, section: RegionSection, overwrite: bool, report: Progress) -> str:
+    made = build_regions(
+        Pool.open(run.pool),
+        source_named(section.by, options=section.options),
+        run.regions,
+        limits=Limits(section.min_area, section.max_area, section.max_overlap, section.max_regions),
+        workers=usable_cores(),
+        overwrite=overwrite,
+        progress=report,
+        warn=warn,
+    )
+    return f"{made.manifest.content['regions']} regions of {made.manifest.content['images']} images"
+
+
+def _region_copies(run: Run, section: RegionSection, overwrite: bool, report: Progress) -> str:
+    made = build_synthetic_pool(
+        Pool.open(run.pool),
+        run.region_copies,
+        per_image=section.per_image,
+        names=section.names,
+        seed=run.recipe.seed,
+        regions=RegionSet.open(run.regions),
+        feather_px=section.feather_px,
+        workers=usable_cores(),
+        overwrite=overwrite,
+        progress=report,
+    )
+    return pool_line(made)
+
+
+def _label_regions(run: Run, section: RegionSection, folders: Folders, overwrite: bool, report: Progress) -> str:
+    pool, out = folders
+    store = label_regions(
+        pool,
+        run.regions,
+        section.teacher,
+        out,
+        options=section.teacher_options,
+        patch=section.patch,
+        decode_workers=usable_cores(),
+        overwrite=overwrite,
+        progress=report,
+        warn=warn,
+    )
+    return f"{store.manifest.content['labelled']} regions by {section.teacher}"
 
 
 def _averaged_stages(run: Run, section: LabelSection) -> list[Stage]:

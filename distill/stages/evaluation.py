@@ -4,14 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from distill.data.examples import Source
 from distill.data.ratings import targets_of
-from distill.data.split import Part, read_split
+from distill.data.regions import ImageRegions, Shown, region_targets
+from distill.data.split import Part, Split, read_split
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.hash_overlap import find_overlap, pool_prints
 from distill.evaluation.predictions import Predictions, predict
+from distill.evaluation.regions import evaluate_regions
 from distill.evaluation.samples import pool_samples
 from distill.evaluation.targets import Targets
 from distill.leakage.record import facts, read_overlap
@@ -27,15 +33,25 @@ from distill.stages.leakage import (
     near_duplicates_held_out,
     near_duplicates_in_benchmarks,
 )
-from distill.stages.student import label_sources
-from distill.terminal.summaries import evaluation_line
+from distill.stages.student import label_sources, student_settings
+from distill.terminal.summaries import evaluation_line, region_line
+from distill.training.losses import RegionBatch, pool_regions
+from distill.training.student import STUDENT, configured_student
+from pseudo_labels.distort.catalogue import MIN_SIDE_PX
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import checksummed_json, read_record, sha256_file, write_atomic
+from pseudo_labels.images import ImageError
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
+from pseudo_labels.records import Status
+from pseudo_labels.regions.masks import box_of, grown
+from students.base import Student, score_images
+from students.registry import build_student
+from students.storage import load_student
 
-KIND = "evaluation"
+KIND, REGION_KIND = "evaluation", "region-evaluation"
+REGION_RESULTS = "regions.json"
 RESULTS, PREDICTIONS = "evaluation.json", "predictions.json"
 
 
@@ -105,8 +121,119 @@ def labels_are_unseen(run: Run) -> bool:
 
 
 def evaluation_stages(run: Run) -> list[Stage]:
-    """One stage, for the exported student, or for the fitted teacher of a recipe without student."""
-    return [Stage("evaluate", run.evaluation, partial(_evaluate, run))]
+    """The exported student, or the fitted teacher of a recipe without student; and the regions, if there are any."""
+    stages = [Stage("evaluate", run.evaluation, partial(_evaluate, run))]
+    if run.recipe.regions is not None:
+        stages.append(Stage("evaluate-regions", run.region_evaluation, partial(_evaluate_regions, run)))
+    return stages
+
+
+def _evaluate_regions(run: Run, overwrite: bool, report: Progress) -> str:
+    sources = [source for source in label_sources(run) if source.regions is not None]
+    spec = {
+        "training": read_manifest(run.training).digest,
+        "regions": [source.regions.digest for source in sources if source.regions is not None],
+        "seed": run.recipe.seed,
+    }
+    make_once(
+        run.region_evaluation, REGION_KIND, spec, partial(_predict_regions, run, sources, report), overwrite=overwrite
+    )
+    return region_line(read_region_results(run))
+
+
+def _predict_regions(run: Run, sources: Sequence[Source], report: Progress, folder: Path) -> dict[str, Any]:
+    """Regions of held-out scenes, by the student, the student before it learned, crops and whole pictures."""
+    config = student_settings(run)
+    after = load_student(run.training / STUDENT)
+    before = build_student(
+        configured_student(config.student), init=config.student.init, pretrained=config.student.pretrained,
+        seed=config.seed,
+    )  # fmt: skip
+    split = read_split(run.training)
+    part = Part.TEST if split.count(Part.TEST) else Part.VALIDATION
+    parts = [(source, _rows_of(source, split, part)) for source in sources]
+    total, done, results = sum(len(rows) for _, rows in parts), 0, {}
+    for source, rows in parts:
+        table = source.regions
+        assert table is not None, "sources without regions were left out"
+        quality: dict[str, list[np.ndarray]] = {name: [] for name in ("student", "before", "crop", "whole")}
+        importance: dict[str, list[np.ndarray]] = {name: [] for name in ("student", "before", "area")}
+        read = []
+        for row in rows:
+            regions, ref = table.at(row), source.pool[row]
+            try:
+                image = None if regions is None else source.pool.load(ref)
+            except ImageError:
+                image = None  # as in training: an image that can no longer be read is left out
+            done += 1
+            report(done, total)
+            if regions is None or image is None:
+                continue
+            read.append(row)
+            for name, student in (("student", after), ("before", before)):
+                scored = score_regions(student, image, regions)
+                quality[name].append(scored.quality)
+                importance[name].append(scored.importance)
+                if name == "student":
+                    quality["whole"].append(np.full(len(regions.names), scored.score))
+            quality["crop"].append(_crop_scores(after, image, regions))
+            importance["area"].append(np.array([mask.mean() for mask in regions.masks()]))
+        joined = [{name: np.concatenate(values) for name, values in one.items()} for one in (quality, importance)]
+        targets = region_targets(table, source.pool, read)
+        results[source.name] = evaluate_regions(targets, *joined, seed=run.recipe.seed)
+    record = {"part": part.value, "sources": results}
+    write_atomic(folder / REGION_RESULTS, checksummed_json(record))
+    return {REGION_RESULTS: sha256_file(folder / REGION_RESULTS)}
+
+
+def _rows_of(source: Source, split: Split, part: Part) -> list[int]:
+    """Rows of one part, each image once: a duplicate has the id of the image that it repeats."""
+    return [row for row, ref in enumerate(source.pool) if ref.status == Status.OK and split.parts.get(ref.id) == part]
+
+
+class RegionScores(NamedTuple):
+    """What a student says of an image: score of the whole, and float64 [R] quality and importance of its regions."""
+
+    score: float
+    quality: np.ndarray
+    importance: np.ndarray
+
+
+def score_regions(student: Student, image: np.ndarray, regions: ImageRegions) -> RegionScores:
+    """Score the regions of an image from the maps of the whole image, as the student is used."""
+    output = score_images(student, [image])[0]
+    resized = student.config.preprocess.resize(image).shape
+    cells = (output.quality_map.shape[0], output.quality_map.shape[1])
+    stride = student.config.map_stride
+    shown = Shown(cells, stride, (resized[0], resized[1]), (0, 0, resized[1], resized[0]))
+    found = [pool_region(output.quality_map, output.weight_map, shown, mask) for mask in regions.masks()]
+    quality, importance = np.array(found, np.float64).T
+    return RegionScores(float(output.score), quality, importance)
+
+
+def pool_region(quality_map: Tensor, weight_map: Tensor, shown: Shown, mask: np.ndarray) -> tuple[float, float]:
+    """Quality and importance of one region, by the formula that the student learned."""
+    overlap, inside = (torch.from_numpy(one)[None] for one in (shown.pooled(mask), shown.inside()))
+    nothing = torch.zeros(1)
+    labels = dict.fromkeys(("quality", "importance", "weight", "importance_weight"), nothing)
+    batch = RegionBatch(overlap, torch.zeros(1, dtype=torch.int64), **labels, inside=inside)
+    quality, importance = pool_regions(quality_map[None], weight_map[None], batch)
+    return float(quality), float(importance)
+
+
+def _crop_scores(student: Student, image: np.ndarray, regions: ImageRegions) -> np.ndarray:
+    """Scores of the boxes around the regions, grown to what a student can score."""
+    crops = []
+    for counts in regions.counts:
+        box = box_of(counts, regions.height, regions.width)
+        left, top, width, height = grown(box, regions.height, regions.width, least=MIN_SIDE_PX)
+        crops.append(np.ascontiguousarray(image[top : top + height, left : left + width]))
+    return np.array([float(output.score) for output in score_images(student, crops)])
+
+
+def read_region_results(run: Run) -> dict[str, Any]:
+    """``part`` of the split, and by source what ``evaluation.regions.evaluate_regions`` gave."""
+    return read_record(run.region_evaluation / REGION_RESULTS, what="evaluation of regions")
 
 
 def _evaluate(run: Run, overwrite: bool, report: Progress) -> str:

@@ -37,8 +37,7 @@ def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | Non
         PocketiqaError: the first source, on which the student is evaluated, holds labels of crops.
     """
     # Own labels first: the student is evaluated on its first source, and ``reporting`` counts on this order.
-    own = [] if run.recipe.label is None else [SourceSection(pool=run.labelled_pool, labels=run.labels)]
-    sections = [*own, *run.recipe.sources]
+    sections = [*_own_sections(run), *run.recipe.sources]
     sources = open_sources(sections, run.out / RATINGS, run.recipe.seed, progress, overwrite=overwrite)
     if sources and sources[0].of_crops:
         raise PocketiqaError(
@@ -46,6 +45,23 @@ def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | Non
             "of whole images: name another source first, or add 'label'"
         )
     return sources
+
+
+def _own_sections(run: Run) -> list[SourceSection]:
+    """What the recipe itself labels: its pool, with regions if it has any, and the copies distorted in one region."""
+    recipe, regions = run.recipe, run.recipe.regions
+    if recipe.label is None:
+        return []
+    own = SourceSection(pool=run.labelled_pool, labels=run.labels)
+    if regions is None:
+        return [own]
+    # Without distorted copies, nothing is known of the regions of the pool.
+    if recipe.distort is not None:
+        own = own.model_copy(update={"regions": run.regions, "region_labels": run.region_labels})
+    copies = SourceSection(
+        pool=run.region_copies, regions=run.regions, region_labels=run.region_copy_labels, weight=regions.weight
+    )
+    return [own, copies] if regions.per_image else [own]
 
 
 def student_stages(run: Run) -> list[Stage]:
@@ -60,13 +76,15 @@ def _distill(run: Run, overwrite: bool, report: Progress) -> str:
     sources = label_sources(run, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         console.warn(note)
-    result = train(_config(run), sources, run.training, overwrite=overwrite, progress=report, warn=console.warn)
+    result = train(
+        student_settings(run), sources, run.training, overwrite=overwrite, progress=report, warn=console.warn
+    )
     for note in result.notes:
         console.warn(note)
-    return f"weights of step {result.step} of {_config(run).steps}"
+    return f"weights of step {result.step} of {student_settings(run).steps}"
 
 
-def _config(run: Run) -> TrainConfig:
+def student_settings(run: Run) -> TrainConfig:
     """The training part of the recipe, with files and teachers in place of what the recipe calls them."""
     config = run.recipe.distill
     if config is None:
@@ -114,6 +132,9 @@ def _check_earlier_stages(run: Run) -> None:
     recipe, needed = run.recipe, dict[str, Path]()
     if recipe.label is not None:
         needed |= {"pool": run.pool, "distort": run.labelled_pool, "label": run.labels}
+    for section in _own_sections(run):
+        if section.regions is not None and section.region_labels is not None:
+            needed |= {"regions": section.regions, f"labels of {section.region_labels.name}": section.region_labels}
     if recipe.weight_average is not None:
         needed["weight_average"] = run.averaged_teacher
     missing = {stage: folder for stage, folder in needed.items() if not is_complete(folder)}

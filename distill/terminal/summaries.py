@@ -62,6 +62,29 @@ def regions_summary(regions: "RegionSet") -> str:
     return "\n".join(lines + [f"  {status}, such as: {reason}" for status, reason in sorted(rejected.items())])
 
 
+def region_line(results: Mapping[str, Any]) -> str:
+    """How well a student knows regions, in one line: by source, quality within pictures, pointing and importance."""
+    parts = []
+    for name, one in results["sources"].items():
+        quality = one["quality"]["models"]
+        others = [model["within"]["value"] for key, model in quality.items() if key != "student"]
+        best = max((value for value in others if value is not None), default=None)
+        words = [
+            f"quality within pictures {_number(quality['student']['within']['value'])} (others at most "
+            f"{_number(best)}, ceiling {_number(one['quality']['ceiling']['value'])})"
+        ]
+        if quality["student"].get("pointing", {}).get("n"):
+            words.append(f"pointing {_number(quality['student']['pointing']['value'])}")
+        if one["importance"]:
+            words.append(f"importance {_number(one['importance']['models']['student']['srcc']['value'])}")
+        parts.append(f"{name}: {', '.join(words)}")
+    return "; ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
 def region_labels_summary(store: "RegionLabelStore") -> str:
     """A store of region labels in a few lines."""
     lines = [f"{store.folder}: {_counts(store.manifest.content['status'])} by {store.teacher['name']}"]

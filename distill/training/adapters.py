@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.training.losses import feature_error
+from distill.training.losses import RegionBatch, feature_error, pool_regions
 from students.base import Student
 
 # Where the teacher gives a vector, the student's map is averaged over a grid of this many cells a side.
@@ -75,17 +75,19 @@ class TrainedStudent(nn.Module):
         self._embeds = embeds
 
     def forward(
-        self, pixels: Tensor, valid: Tensor, feature: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Score a batch and compare its features.
+        self, pixels: Tensor, valid: Tensor, feature: Tensor | None, regions: RegionBatch | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[Tensor, Tensor] | None]:
+        """Score a batch and its regions, and compare its features.
 
         Args:
             pixels: uint8 [B, H, W, 3].
             valid: [B, 2], see ``resample``.
             feature: [B, ...] teacher features.
+            regions: regions of the batch.
 
         Returns:
-            Score [B]; feature error [B] with an adapter; embedding [B, C] if asked for.
+            Score [B]; feature error [B] with an adapter; embedding [B, C] if asked for; quality and importance [R] of
+            the regions, if there are any.
         """
         output = self.student(pixels)
         # Under autocast the map may be bfloat16: too coarse for squared differences.
@@ -95,7 +97,8 @@ class TrainedStudent(nn.Module):
             error = feature_error(self.adapter(features, valid).float(), feature)
         if self._embeds:
             embedding = resample(features, valid, (_VECTOR_GRID, _VECTOR_GRID)).mean((2, 3))
-        return output.score, error, embedding
+        pooled = None if regions is None else pool_regions(output.quality_map, output.weight_map, regions)
+        return output.score, error, embedding, pooled
 
 
 def teacher_embedding(feature: Tensor) -> Tensor:

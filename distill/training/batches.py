@@ -12,7 +12,9 @@ from torch import Tensor
 
 from distill.data.examples import Examples, Source
 from distill.data.pixel_cache import PixelCache
+from distill.data.regions import RegionReader, Shown
 from distill.recipe.training import ImageSettings
+from distill.training.losses import RegionBatch
 from pseudo_labels.crops import Crop
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.shards import FEATURES
@@ -108,6 +110,7 @@ class Batch:
         feature: float32 [B, ...] standardised teacher features, if training compares with them.
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
         items: the same crops as input of a live teacher, if there is one.
+        regions: labelled regions of the crops, if training compares with them.
     """
 
     pixels: Tensor
@@ -117,11 +120,15 @@ class Batch:
     feature: Tensor | None = None
     feature_weight: Tensor | None = None
     items: Sequence[Item] | None = None
+    regions: RegionBatch | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on ``device``; items go there when the teacher scores them."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        if self.regions is not None:
+            moved["regions"] = RegionBatch(*(value.to(device, non_blocking=True) for value in self.regions))
+        return replace(self, **moved)
 
 
 class Sampler:
@@ -258,14 +265,16 @@ class BatchMaker:
         images: crop and flip.
         features: cached teacher features, if training compares with them.
         prepare: makes the input of a live teacher from a crop, uint8 [H, W, 3]; None without one.
+        regions: labelled regions, if training compares with them, and the student's size of map for a size of image.
         fraction: ``per_process``, ``rank``, ``world`` and ``seed`` of ``CropSampler``.
     """
 
     def __init__(
         self, examples: Examples, caches: Sequence[PixelCache], order: Sampler, images: ImageSettings, *,
-        features: FeatureReader | None = None, prepare: Callable[[np.ndarray], Item] | None = None, **fraction: int,
+        features: FeatureReader | None = None, prepare: Callable[[np.ndarray], Item] | None = None,
+        regions: "RegionShower | None" = None, **fraction: int,
     ):  # fmt: skip
-        self._examples = examples.with_mean_weight_one()
+        self._examples, self._caches, self._regions = examples.with_mean_weight_one(), caches, regions
         self._features, self._prepare = features, prepare
         side = images.crop_size
         # One size for the whole run: how far an image is filled up does not depend on the others in its batch.
@@ -304,7 +313,35 @@ class BatchMaker:
             tensors.append(np.stack([self._feature(self._features, crop) for crop in crops]))
             tensors.append(np.where(self._examples.shard[chosen] >= 0, tensors[2], np.float32(0)))
         items = None if self._prepare is None else [self._prepare(crop) for crop in shown]
-        return Batch(*(torch.from_numpy(array) for array in tensors), items=items)
+        regions = None if self._regions is None else self._regions.of(self._examples, self._caches, crops, self._canvas)
+        return Batch(*(torch.from_numpy(array) for array in tensors), items=items, regions=regions)
+
+
+@dataclass(frozen=True)
+class RegionShower:
+    """Labelled regions of what a batch shows.
+
+    Attributes:
+        reader: masks and labels.
+        stride: side of a cell of the student's maps in pixels.
+        map_size: height and width of an image to rows and columns of its map.
+    """
+
+    reader: RegionReader
+    stride: int
+    map_size: Callable[[Size], Size]
+
+    def of(
+        self, examples: Examples, caches: Sequence[PixelCache], crops: Sequence[ExampleCrop], canvas: Size
+    ) -> RegionBatch:
+        """The regions of some crops, each filled up to the size of ``canvas``."""
+        cells, shown = self.map_size(canvas), []
+        for crop in crops:
+            source, row = int(examples.source[crop.index]), int(examples.row[crop.index])
+            height, width = (int(side) for side in caches[source].sizes[row])
+            box = (crop.left, crop.top, crop.width, crop.height)
+            shown.append((source, row, Shown(cells, self.stride, (height, width), box, crop.flip)))
+        return RegionBatch(*map(torch.from_numpy, self.reader.read(shown)))
 
 
 def padded(crop: np.ndarray, canvas: Size) -> np.ndarray:

@@ -8,6 +8,7 @@ of a live teacher keep their scale, and these two losses shrink in proportion to
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class LossInputs:
         feature_weight: [B] like ``weight``, 0 for rows without a teacher feature.
         student_embedding: [B, D] pooled student features.
         teacher_embedding: [B, E] pooled teacher features.
+        regions: errors of the regions of each image, from ``region_errors``.
     """
 
     prediction: Tensor
@@ -45,6 +47,33 @@ class LossInputs:
     feature_weight: Tensor | None = None
     student_embedding: Tensor | None = None
     teacher_embedding: Tensor | None = None
+    regions: "RegionErrors | None" = None
+
+
+class RegionBatch(NamedTuple):
+    """Regions of a batch, on a device; see ``data.regions.RegionArrays``."""
+
+    overlap: Tensor
+    image: Tensor
+    quality: Tensor
+    importance: Tensor
+    weight: Tensor
+    importance_weight: Tensor
+    inside: Tensor
+
+
+class RegionErrors(NamedTuple):
+    """Costs of the regions of each image: [B] each, 0 for an image without regions.
+
+    Attributes:
+        quality: mean error of the quality of its regions.
+        importance: mean error of their importance.
+        ranking: mean cost of its pairs of regions, by quality and by importance.
+    """
+
+    quality: Tensor
+    importance: Tensor
+    ranking: Tensor
 
 
 def score_loss(prediction: Tensor, target: Tensor, weight: Tensor, kind: ScoreKind, delta: float) -> Tensor:
@@ -55,6 +84,58 @@ def score_loss(prediction: Tensor, target: Tensor, weight: Tensor, kind: ScoreKi
     if kind == "mse":
         return (weight * (prediction - target).square()).mean()
     return (weight * functional.huber_loss(prediction, target, reduction="none", delta=delta)).mean() / delta
+
+
+def pool_regions(quality_map: Tensor, weight_map: Tensor, regions: RegionBatch) -> tuple[Tensor, Tensor]:
+    """Quality and importance of regions, as the maps of the student say them.
+
+    Args:
+        quality_map: [B, h, w].
+        weight_map: [B, h, w], positive.
+        regions: regions of these images.
+
+    Returns:
+        [R] mean of the quality map inside the mask, weighted by the weight map, and [R] fraction of the weights of the
+        image that lies inside the mask, as at run time; both 0 for a region that is not shown.
+    """
+    inside = weight_map[regions.image] * regions.overlap
+    mass = inside.sum((1, 2))
+    total = (weight_map * regions.inside).sum((1, 2))[regions.image]
+    quality = (quality_map[regions.image] * inside).sum((1, 2)) / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+    return quality, mass / total
+
+
+def region_errors(pooled: tuple[Tensor, Tensor], regions: RegionBatch, options: LossSettings) -> RegionErrors:
+    """Compare regions with their labels, image by image: sums over images then do not depend on other processes.
+
+    Args:
+        pooled: quality and importance of the regions, from ``pool_regions``.
+        regions: the same regions, with their labels.
+        options: kind of the regression, and margin of the ranking.
+    """
+    images = len(regions.inside)
+    columns = (
+        (pooled[0], regions.quality, regions.weight),
+        (pooled[1], regions.importance, regions.importance_weight),
+    )
+    errors, ranking = [], regions.inside.new_zeros(images)
+    number = torch.bincount(regions.image, minlength=images).clamp_min(1)
+    for prediction, target, weight in columns:
+        # One row a region: the mean over the regions of an image is taken below.
+        if options.score_kind == "mse":
+            error = (prediction - target).square()
+        else:
+            error = functional.huber_loss(prediction, target, reduction="none", delta=options.huber_delta)
+            error = error / options.huber_delta
+        errors.append(_by_image(weight * error, regions.image, images) / number)
+        ranking = ranking + _ranking_by_image(
+            prediction, target, weight, regions.image, images=images, margin=options.region_margin
+        )
+    return RegionErrors(*errors, ranking=ranking)
+
+
+def _by_image(values: Tensor, image: Tensor, images: int) -> Tensor:
+    return values.new_zeros(images).index_add(0, image, values)
 
 
 def plcc_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -94,6 +175,17 @@ def ranking_loss(prediction: Tensor, target: Tensor, weight: Tensor, margin: flo
     pair_weight = weight[:, None] * weight[None, :] * better
     cost = functional.relu(difference.clamp(max=limit) - (prediction[:, None] - prediction[None, :]))
     return (pair_weight * cost).sum() / pair_weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+def _ranking_by_image(
+    prediction: Tensor, target: Tensor, weight: Tensor, image: Tensor, *, images: int, margin: float
+) -> Tensor:
+    """As ``ranking_loss`` with a fixed margin, over the pairs of regions of each image: [B]."""
+    difference = target[:, None] - target[None, :]
+    pair_weight = weight[:, None] * weight[None, :] * ((difference > _MIN_SPREAD) & (image[:, None] == image[None, :]))
+    cost = functional.relu(difference.clamp(max=margin) - (prediction[:, None] - prediction[None, :]))
+    total = _by_image(pair_weight.sum(1), image, images)
+    return _by_image((pair_weight * cost).sum(1), image, images) / total.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def feature_error(student: Tensor, teacher: Tensor) -> Tensor:
@@ -146,7 +238,7 @@ def score_loss_of(batch: LossInputs, options: ScoreLossSettings) -> tuple[Tensor
 
 
 def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]:
-    """Weighted sum of the losses on scores and on features with a weight above 0.
+    """Weighted sum of the losses on scores, on features and on regions with a weight above 0.
 
     Args:
         batch: what the losses compare, over all processes.
@@ -156,13 +248,18 @@ def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]
         The total, and each computed term before its weight.
 
     Raises:
-        ValueError: a feature loss has a weight, but the batch brings no features.
+        ValueError: a loss on features or regions has a weight, but the batch brings none.
     """
     features: _Recipe = {
         "feature": (options.feature, lambda: _feature_term(batch)),
         "relational": (options.relational, lambda: _relational_term(batch)),
     }
-    return _weighted_sum(batch, {**_score_terms(batch, options), **features})
+    regions: _Recipe = {
+        "region_quality": (options.region_quality, lambda: _region_errors(batch).quality.mean()),
+        "region_importance": (options.region_importance, lambda: _region_errors(batch).importance.mean()),
+        "region_ranking": (options.region_ranking, lambda: _region_errors(batch).ranking.mean()),
+    }
+    return _weighted_sum(batch, {**_score_terms(batch, options), **features, **regions})
 
 
 def _weighted_sum(batch: LossInputs, recipe: _Recipe) -> tuple[Tensor, Terms]:
@@ -187,6 +284,12 @@ def _score_terms(batch: LossInputs, options: ScoreLossSettings) -> _Recipe:
             lambda: ranking_loss(batch.prediction, batch.target, batch.weight, options.margin, options.margin_kind),
         ),
     }
+
+
+def _region_errors(batch: LossInputs) -> RegionErrors:
+    if batch.regions is None:
+        raise ValueError("a loss on regions has a weight, but the batch has no regions")
+    return batch.regions
 
 
 def _feature_term(batch: LossInputs) -> Tensor:

@@ -5,6 +5,7 @@ Beside what every run holds (``run``), the folder has the finished ``student/`` 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,25 @@ from torch import Tensor
 
 from distill.data.examples import Collected, Examples, Source
 from distill.data.pixel_cache import PixelCache
+from distill.data.regions import RegionReader
 from distill.data.split import Part, Split
 from distill.recipe.training import StudentSettings, TrainConfig
 from distill.training.adapters import FeatureAdapter, TrainedStudent, teacher_embedding
-from distill.training.batches import Batch, BatchMaker, FeatureReader, Sampler, whole_image_batches
+from distill.training.batches import (
+    Batch,
+    BatchMaker,
+    FeatureReader,
+    RegionShower,
+    Sampler,
+    Size,
+    whole_image_batches,
+)
 from distill.training.checkpoint import Checkpoint, Tensors, load_tensors
 from distill.training.distributed import freeze, gather_rows, synchronise
 from distill.training.environment import training_environment
 from distill.training.live_teacher import LiveTeacher
 from distill.training.loop import Warn
-from distill.training.losses import LossInputs, Terms, total_loss
+from distill.training.losses import LossInputs, RegionErrors, Terms, region_errors, total_loss
 from distill.training.optim import Ema, build_optimizer
 from distill.training.run import TRACKERS, TrainingRun
 from distill.training.validation import Validator
@@ -36,7 +46,7 @@ from students.base import Student, freeze_parts
 from students.config import StudentConfig
 from students.export import check_trainable
 from students.preprocess import Preprocess
-from students.registry import build_student, check_start, student_config
+from students.registry import build_student, check_start, new_student, student_config
 from students.storage import WEIGHTS, save_student
 from teachers.fitting import evaluate_frozen
 
@@ -87,10 +97,14 @@ class StudentLearner:
         """Compare scores and features with the labels, or with the live teacher's of the same crops."""
         if self._live is not None:
             batch = self._live.relabel(batch)
-        score, error, embedding = self.model(batch.pixels, batch.valid, batch.feature)
+        score, error, embedding, pooled = self.model(batch.pixels, batch.valid, batch.feature, batch.regions)
         # PLCC, ranking and distances compare images with each other: over the rows of one process they would be another
         # loss, with another gradient.
-        return total_loss(_over_all_processes(batch, score, error, embedding), self._config.losses)
+        inputs = _over_all_processes(batch, score, error, embedding)
+        if pooled is not None and batch.regions is not None:
+            errors = region_errors(pooled, batch.regions, self._config.losses)
+            inputs = replace(inputs, regions=RegionErrors(*map(gather_rows, errors)))
+        return total_loss(inputs, self._config.losses)
 
     def after_step(self) -> None:
         """Average the new weights."""
@@ -264,7 +278,8 @@ class _StudentRun(TrainingRun):
         features = self._feature_reader(examples)
         prepare = None if live is None else live.prepare
         batches = BatchMaker(
-            examples, caches, order, config.images, features=features, prepare=prepare, **self._fraction
+            examples, caches, order, config.images, features=features, prepare=prepare,
+            regions=self._region_shower(examples), **self._fraction,
         )  # fmt: skip
         shape = None if features is None else features.shape
         if live is not None and config.losses.needs_features:
@@ -275,6 +290,13 @@ class _StudentRun(TrainingRun):
         return StudentLearner(
             trained, ema, batches=batches, validator=validator, config=config, accelerator=self._accelerator, live=live
         )
+
+    def _region_shower(self, examples: Examples) -> RegionShower | None:
+        if not self._config.losses.needs_regions:
+            return None
+        rows = list(zip(examples.source.tolist(), examples.row.tolist(), strict=True))
+        reader = RegionReader([source.regions for source in self._sources], rows)
+        return RegionShower(reader, self._student.map_stride, partial(map_size, self._student))
 
     def _feature_reader(self, examples: Examples) -> FeatureReader | None:
         name = self._cached_feature
@@ -319,6 +341,16 @@ def configured_student(settings: StudentSettings) -> StudentConfig:
     if settings.max_side is not None:
         changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)
     return replace(config, **changes)
+
+
+@lru_cache
+def map_size(config: StudentConfig, size: Size) -> Size:
+    """Rows and columns of a student's maps of an image of some height and width."""
+    # Asked of the network, without arithmetic: how odd sizes are rounded depends on the backbone.
+    with torch.device("meta"):
+        student = new_student(config)
+        maps = student(torch.zeros(1, *size, 3, dtype=torch.uint8)).quality_map
+    return int(maps.shape[1]), int(maps.shape[2])
 
 
 def check_crop(config: TrainConfig, student: StudentConfig) -> None:

@@ -39,7 +39,7 @@ class Validator:
         self._examples, self._sources, self._batches, self._device = examples, sources, batches, device
         names = [source.name for source in sources if source.selects]
         # A source with equal labels has no correlation: it would count 0 in every validation and choose nothing.
-        varied = (len(set(examples.target[examples.source == number].tolist())) > 1 for number in range(len(sources)))
+        varied = (len(set(examples.target[self._mine(number)].tolist())) > 1 for number in range(len(sources)))
         self._selecting = [
             source.name for source, varies in zip(sources, varied, strict=True) if source.selects and varies
         ]
@@ -48,6 +48,10 @@ class Validator:
                 f"the validation part has {len(examples)} images, too few with different labels in {names} to choose "
                 "a checkpoint by: raise split.validation or add scenes"
             )
+
+    def _mine(self, number: int) -> np.ndarray:
+        """Examples of a source; those without confidence are learned from by their regions alone, and have no score."""
+        return (self._examples.source == number) & (self._examples.weight > 0)
 
     @torch.inference_mode()
     def _predict(self, score: Callable[[Any], Tensor]) -> np.ndarray:
@@ -75,7 +79,7 @@ class Validator:
         predictions = self._predict(score)
         metrics = {}
         for number, source in enumerate(self._sources):
-            mine = self._examples.source == number
+            mine = self._mine(number)
             if mine.any():
                 metrics[source.name] = correlations(predictions[mine], self._examples.target[mine])
         # None counts 0: a model that scores all images of a source alike must not gain by it.

@@ -363,6 +363,11 @@ class Cells:
         shape: rows and columns of the map.
         resized: see ``cell_overlap``.
         stride: see ``cell_overlap``.
+        crop: part of the resized image that the map was computed from, in its pixels; the first cell begins at the
+            left and top, and what lies outside belongs to no cell. None takes all of it. Needs ``resized``.
+
+    Raises:
+        PocketiqaError: the crop lies outside the resized image.
     """
 
     def __init__(
@@ -372,14 +377,24 @@ class Cells:
         *,
         resized: tuple[int, int] | None = None,
         stride: int = 0,
+        crop: Box | None = None,
     ):
         (tall, wide), (height, width) = image, shape
         # Lengths of a pixel and of a cell in one unit, in which both are whole.
         row_units = (height, tall) if resized is None else (resized[0], stride * tall)
         column_units = (width, wide) if resized is None else (resized[1], stride * wide)
         self.image = tall, wide
-        self._down = _fractions(tall, height, row_units)
-        self._across = _fractions(wide, width, column_units)
+        down_span = across_span = None
+        if crop is not None:
+            left, top, crop_width, crop_height = crop
+            inside = resized is not None and min(left, top) >= 0
+            if resized is None or not inside or left + crop_width > resized[1] or top + crop_height > resized[0]:
+                raise PocketiqaError(f"the crop {crop} lies outside the resized image {resized}: cut it there")
+            # In the same unit: a pixel of the resized image is as long as the mask has pixels.
+            down_span = top * tall, (top + crop_height) * tall
+            across_span = left * wide, (left + crop_width) * wide
+        self._down = _fractions(tall, height, row_units, down_span)
+        self._across = _fractions(wide, width, column_units, across_span)
 
     @cached_property
     def of_image(self) -> np.ndarray:
@@ -416,17 +431,20 @@ class Cells:
         return total
 
 
-def _fractions(pixels: int, cells: int, units: tuple[int, int]) -> np.ndarray:
+def _fractions(pixels: int, cells: int, units: tuple[int, int], span: tuple[int, int] | None = None) -> np.ndarray:
     """Part of each cell that each pixel of a line covers, [cells, pixels].
 
     Args:
         pixels: number of pixels.
-        cells: number of cells; both lines begin at the same point.
+        cells: number of cells.
         units: lengths of a pixel and of a cell, whole numbers, so that no edge is rounded.
+        span: where the cells begin, and where what they show ends; None is the whole line.
     """
     pixel_length, cell_length = units
-    pixel, cell = np.arange(pixels) * pixel_length, np.arange(cells)[:, None] * cell_length
-    covered = np.minimum(pixel + pixel_length, cell + cell_length) - np.maximum(pixel, cell)
+    start, end = span or (0, pixels * pixel_length)
+    pixel, cell = np.arange(pixels) * pixel_length, start + np.arange(cells)[:, None] * cell_length
+    # What is shown of each pixel is all of it, but for those at the edges of a crop.
+    covered = np.minimum(np.minimum(pixel + pixel_length, end), cell + cell_length) - np.maximum(pixel, cell)
     return np.maximum(covered, 0) / cell_length
 
 

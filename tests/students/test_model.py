@@ -1,14 +1,16 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from students.base import Student
 from students.config import StudentConfig
 from students.model import PocketStudent
-from students.registry import new_student
-from tests.helpers.tiny_students import TINY, photographs, tiny_student
+from students.registry import build_student, new_student
+from tests.helpers.tiny_students import TINY, export_tiny, photographs, tiny_student
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +102,35 @@ def test_autocast_keeps_scores_in_full_precision(student: Student) -> None:
     with torch.inference_mode():
         # bfloat16 has 8 bits; worst seen 0.004.
         torch.testing.assert_close(mixed.score, student(batch).score, rtol=0, atol=0.03)
+
+
+@pytest.fixture(scope="module")
+def exported(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "student.onnx"
+    export_tiny(path, student)
+    return path
+
+
+def test_an_exported_student_goes_on_with_its_own_scores(student: Student, exported: Path) -> None:
+    again = build_student(TINY, seed=3, init=exported).eval()
+    batch = _batch(96, 128, count=2)
+    with torch.inference_mode():
+        for one, other in zip(student(batch), again(batch), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    again.train()(batch).score.sum().backward()
+    # Batch normalisation learns again, though it was folded.
+    assert all(parameter.grad is not None for parameter in again.parameters())
+
+
+def test_an_exported_student_of_another_architecture_or_altered_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(PocketiqaError, match="it is another architecture"):
+        build_student(replace(TINY, head_width=16), init=exported)
+    with pytest.raises(PocketiqaError, match="it is another architecture"):
+        build_student(replace(TINY, levels=(8, 16)), init=exported)
+    data = bytearray(exported.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "altered.onnx").write_bytes(data)
+    with pytest.raises(IntegrityError, match="was altered"):
+        build_student(TINY, init=tmp_path / "altered.onnx")
+    with pytest.raises(PocketiqaError, match="no model at"):
+        build_student(TINY, init=tmp_path / "nowhere.onnx")

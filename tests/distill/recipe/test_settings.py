@@ -9,7 +9,14 @@ import yaml
 from distill.recipe.recipe import load_recipe
 from distill.recipe.settings import Settings
 from distill.recipe.stages import BenchmarkSection, FuseSection, PoolSection, ScoreSection, SourceSection
-from distill.recipe.training import ImageSettings, OptimizerSettings, StudentSettings, TrainConfig, ViewSettings
+from distill.recipe.training import (
+    ImageSettings,
+    LossSettings,
+    OptimizerSettings,
+    StudentSettings,
+    TrainConfig,
+    ViewSettings,
+)
 from pseudo_labels.errors import PocketiqaError, RenamedWarning
 from pseudo_labels.files import digest_of
 
@@ -39,6 +46,12 @@ def test_an_old_key_is_read_noted_and_stays_on_disk(section: type[Settings], val
     assert new not in read.stored()
     today = {new if name == old else name: value for name, value in values.items()}
     assert section.model_validate(today) == read
+
+
+def test_a_newer_key_is_written_down_where_it_is_set():
+    assert not any(name.startswith("region") for name in LossSettings().stored())
+    assert LossSettings(region_quality=0.5).stored()["region_quality"] == 0.5
+    assert LossSettings(region_quality=0.5).model_dump()["region_ranking"] == 0.0
 
 
 def test_both_names_at_once_are_refused():

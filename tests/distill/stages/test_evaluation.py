@@ -9,23 +9,32 @@ import numpy as np
 import pytest
 
 from distill.data.split import Part, read_split
+from distill.stages.check import check_run
 from distill.stages.context import Run, open_run
 from distill.stages.demonstration import read_demonstration
 from distill.stages.evaluation import (
+    evaluation_stages,
     held_out,
     image_sets_of,
     labels_are_unseen,
     learned_from,
     read_all_results,
     read_predictions,
+    read_region_results,
     read_results,
+    score_regions,
 )
-from pseudo_labels.errors import IntegrityError
+from distill.stages.pipeline import run_recipe
+from distill.stages.student import label_sources
+from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import read_record
 from pseudo_labels.outputs import read_manifest
+from pseudo_labels.regions.store import RegionSet
 from pseudo_labels.store import LabelStore
 from students.runtime import Scorer
 from students.storage import load_student
+from tests.distill.conftest import SETTINGS
+from tests.helpers.pools import write_photographs
 from tests.helpers.records import alter
 
 FIT = "{teacher: qfm_iqm, sources: [{ratings: 'csv:x.csv'}]}"
@@ -114,3 +123,97 @@ def test_of_a_photograph_and_its_copies_one_is_compared(tiny_run: Run):
 )
 def test_labels_are_unseen_only_with_several_teachers_that_leave_out_what_they_saw(settings: tuple[str, ...], expected):
     assert labels_are_unseen(open_run("tiny", None, settings)) is expected
+
+
+REGIONS = (
+    "distort.max_side=null", "regions={by: 'grid:3x2', per_image: 2, names: [white_noise], "
+    "teacher_options: {metrics: gmsd}}", "label.options={metrics: gmsd}", "distill.images.crop_size=null",
+    "distill.losses={region_quality: 1.0, region_importance: 1.0, region_ranking: 1.0}", "distill.batch_size=4",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def region_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run whose student learned regions."""
+    folder = tmp_path_factory.mktemp("regions")
+    write_photographs(folder / "photographs", images=5, max_side=128)
+    settings = [*SETTINGS, *REGIONS, f'pool.sources=["{folder / "photographs"}"]']
+    run_recipe("tiny", out=folder / "run", settings=settings)
+    return open_run("tiny", folder / "run", settings)
+
+
+def test_a_recipe_makes_regions_learns_and_evaluates_them(region_run: Run):
+    own, copies = label_sources(region_run)
+    assert own.regions is not None
+    assert copies.regions is not None
+    assert (own.selects, copies.selects) == (True, False)
+    assert len(own.regions.rows) == 15  # five photographs and two copies of each
+    assert {ref.region for ref in copies.pool if ref.ref_id} <= {
+        region.region for region in RegionSet.open(region_run.regions).rows()
+    }
+    results = read_region_results(region_run)
+    assert results["part"] == "test"
+    assert list(results["sources"]) == [own.name, copies.name]
+    whole, single = results["sources"].values()
+    assert set(whole["quality"]["models"]) == {"student", "before", "crop", "whole"}
+    assert set(whole["importance"]["models"]) == {"student", "before", "area"}
+    assert "pointing" not in whole["quality"]["models"]["student"]
+    assert single["quality"]["models"]["student"]["pointing"]["n"] == 2
+    assert single["quality"]["models"]["whole"]["within"]["value"] == 0
+
+
+def test_only_regions_of_held_out_scenes_are_evaluated(region_run: Run):
+    split = read_split(region_run.training)
+    results = read_region_results(region_run)["sources"]
+    for source in label_sources(region_run):
+        held = [ref for ref in source.pool.ok() if split.parts[ref.id] == Part.TEST]
+        trained = {ref.group for ref in source.pool.ok() if split.parts[ref.id] == Part.TRAIN}
+        assert held
+        assert not trained & {ref.group for ref in held}
+        assert results[source.name]["pictures"] == len(held)
+        assert results[source.name]["regions"] == 6 * len(held)
+
+
+def test_scores_of_regions_are_pooled_from_the_maps_of_the_whole_image(region_run: Run):
+    source = label_sources(region_run)[1]
+    assert source.regions is not None
+    student = load_student(region_run.training / "student")
+    row = source.regions.rows[1]
+    regions, image = source.regions.at(row), source.pool.load(source.pool[row])
+    assert regions is not None
+    scored = score_regions(student, image, regions)
+    # A grid: its regions fill the image, so their weighted mean is the score.
+    assert scored.importance.sum() == pytest.approx(1, abs=1e-5)
+    assert (scored.quality * scored.importance).sum() == pytest.approx(scored.score, abs=1e-5)
+
+
+def test_a_region_run_is_finished_once(region_run: Run):
+    before = (region_run.region_evaluation / "manifest.json").read_bytes()
+    for stage in evaluation_stages(region_run):
+        stage.make(False, lambda done, total: None)
+    assert (region_run.region_evaluation / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["regions={by: grid, per_image: 0}", "distort=null"], "nothing distorted"),
+        (["regions={by: grid}"], "distort.max_side would not fit the masks"),
+        (
+            ["regions={by: grid}", "distort=null", "label=null", "sources=[{ratings: 'csv:x'}]"],
+            "needs the section 'label'",
+        ),
+        (["sources=[{pool: a, regions: b}]"], "give all three"),
+        (["sources=[{labels: a, regions: b, region_labels: c}]"], "give all three"),
+    ],
+)
+def test_recipes_with_regions_that_cannot_run_are_refused(settings: list[str], message: str, tmp_path: Path):
+    with pytest.raises(PocketiqaError, match=message):
+        open_run("tiny", tmp_path, settings)
+
+
+def test_faults_of_the_section_are_noted_before_the_first_stage(tmp_path: Path):
+    settings = ["distort.max_side=null", "regions={by: hexagons, names: [nonsense], min_area: 0.9, max_area: 0.1}"]
+    with pytest.raises(PocketiqaError) as refused:
+        check_run(open_run("tiny", tmp_path, settings))
+    assert all(key in str(refused.value) for key in ("regions.by", "regions.names", "min_area 0.9"))

@@ -60,7 +60,7 @@ def test_the_trained_student_gives_the_students_score_and_the_rows_errors():
     pixels = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
     feature = torch.randn(2, 5, 3, 3)
     with torch.no_grad():
-        score, error, embedding = model(pixels, WHOLE, feature)
+        score, error, embedding, regions = model(pixels, WHOLE, feature)
         output = student(pixels)
         assert model.adapter is not None
         expected = (model.adapter(output.features, WHOLE) - feature).square().mean((1, 2, 3))
@@ -68,7 +68,8 @@ def test_the_trained_student_gives_the_students_score_and_the_rows_errors():
     torch.testing.assert_close(error, expected)
     assert embedding.shape == (2, student.config.head_width)
     plain = TrainedStudent(student)
-    assert plain(pixels, WHOLE, None)[1:] == (None, None)
+    assert regions is None
+    assert plain(pixels, WHOLE, None)[1:] == (None, None, None)
     assert set(plain.state_dict()) == {f"student.{name}" for name in student.state_dict()}
 
 

@@ -6,15 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from distill.data.examples import Collected, LabelTable, Source, collect
-from distill.data.pixel_cache import PixelCache
+from distill.data.pixel_cache import PixelCache, build_pixels
+from distill.data.regions import RegionReader, RegionTable
 from distill.recipe.training import ImageSettings
-from distill.training.batches import BatchMaker, FeatureReader, Sampler, Standard, whole_image_batches
+from distill.training.batches import (
+    BatchMaker,
+    FeatureReader,
+    RegionShower,
+    Sampler,
+    Standard,
+    whole_image_batches,
+)
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.pool import Pool
+from pseudo_labels.pool import Pool, build_pool
+from pseudo_labels.regions.make import build_regions
+from pseudo_labels.regions.readers import TableSource
 from pseudo_labels.store import LabelStore
+from students.preprocess import Preprocess
+from teachers.regions import label_regions
 from tests.helpers.training import texture_store
 
 CROPS = ImageSettings(crop_size=64)
@@ -286,3 +299,57 @@ def test_validation_sees_whole_images_by_size(source: Source, cache: PixelCache)
             np.testing.assert_array_equal(image, cache.read(int(examples.examples.row[index])))
         seen += indices.tolist()
     assert sorted(seen) == list(range(24))
+
+
+def rectangles(folder: Path) -> tuple[Pool, RegionTable]:
+    """Black images of two sizes with one white rectangle each, which is their labelled region."""
+    (folder / "images").mkdir()
+    rows = ["image,x,y,width,height,quality"]
+    for number, (height, width) in enumerate(((128, 96), (96, 112), (128, 96))):
+        box = (10 + 8 * number, 5 + 20 * number, 50, 41)
+        image = np.zeros((height, width, 3), np.uint8)
+        image[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = 255
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+        rows.append(f"{number}.png,{box[0]},{box[1]},{box[2]},{box[3]},{0.25 * number}")
+    (folder / "boxes.csv").write_text("\n".join(rows))
+    pool = build_pool([str(folder / "images")], folder / "pool")
+    build_regions(pool, TableSource(folder / "boxes.csv"), folder / "regions", preview=0)
+    label_regions(folder / "pool", folder / "regions", "annotated", folder / "labels")
+    return pool, RegionTable.open(pool, folder / "regions", folder / "labels")
+
+
+@pytest.mark.parametrize("crop_size", [None, 64])
+def test_masks_are_cropped_mirrored_and_filled_up_as_the_pixels(tmp_path: Path, crop_size: int | None):
+    pool, table = rectangles(tmp_path)
+    cache = build_pixels(pool, Preprocess(max_side=128), tmp_path / "cache")
+    ids = [ref.id for ref in pool]
+    # Their regions alone: the scores of the images have no confidence.
+    source = Source("regions", pool, LabelTable(ids, [0.0] * 3, [0.0] * 3), regions=table)
+    examples = collect([source], [cache])
+    assert len(examples.examples) == 3
+    rows = list(zip(examples.examples.source.tolist(), examples.examples.row.tolist(), strict=True))
+    shower = RegionShower(RegionReader([table], rows), 16, lambda size: (size[0] // 16, size[1] // 16))
+    made = maker(examples, [cache], ImageSettings(crop_size=crop_size), regions=shower)
+    mirrored = 0
+    for number in range(4):
+        batch = made.make(number)
+        assert batch.regions is not None
+        assert not batch.weight.any()
+        white = batch.pixels[..., 0].numpy().astype(float) / 255
+        height, width = white.shape[1:]
+        image_fraction = np.zeros_like(white)
+        for image, (tall, wide) in enumerate((batch.valid.numpy() * (height, width)).round().astype(int)):
+            white[image, tall:] = white[image, :, wide:] = 0  # filled up: no region, though its mirror image may be
+            image_fraction[image, :tall, :wide] = 1
+
+        def cells(values: np.ndarray) -> np.ndarray:
+            return values.reshape(-1, values.shape[1] // 16, 16, values.shape[2] // 16, 16).mean((2, 4))
+
+        assert batch.regions.image.tolist() == [0, 1, 2, 3]
+        parts = cells(image_fraction)
+        np.testing.assert_allclose(batch.regions.overlap.numpy(), cells(white) / np.maximum(parts, 1e-9), atol=1e-6)
+        np.testing.assert_array_equal(batch.regions.inside.numpy(), parts > 0)
+        if crop_size is None:
+            assert set(batch.regions.weight.tolist()) == {1.0}
+        mirrored += len({str(values) for values in batch.regions.overlap.numpy().round(3).tolist()})
+    assert mirrored > 3  # images and their mirror images

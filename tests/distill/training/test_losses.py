@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill.recipe.training import LossSettings
 from distill.training import losses
-from distill.training.losses import LossInputs, total_loss
+from distill.training.losses import LossInputs, RegionBatch, total_loss
 
 ONES = torch.ones(12, dtype=torch.float64)
 
@@ -174,3 +174,88 @@ def test_total_is_the_weighted_sum_and_zero_weights_are_not_computed():
 def test_a_feature_loss_without_features_says_what_is_missing():
     with pytest.raises(ValueError, match="feature_error"):
         total_loss(LossInputs(*batch()), LossSettings(feature=1, feature_name="f"))
+
+
+def region_batch() -> tuple[Tensor, Tensor, RegionBatch]:
+    """Maps of three images, five regions of the first and the last, the second without any."""
+    quality, weight = rows(3, 3, 4, 5).sigmoid(), rows(4, 3, 4, 5).sigmoid()
+    overlap, inside = rows(5, 5, 4, 5).sigmoid(), rows(6, 3, 4, 5).sigmoid()
+    columns = (rows(7, 5).sigmoid(), rows(8, 5).sigmoid(), rows(9, 5).exp(), torch.tensor([1.0, 2, 0, 1, 1]).double())
+    return quality, weight, RegionBatch(overlap, torch.tensor([0, 0, 2, 2, 2]), *columns, inside)
+
+
+def test_a_region_is_the_weighted_mean_inside_and_its_fraction_of_the_weights():
+    quality, weight, regions = region_batch()
+    pooled = losses.pool_regions(quality, weight, regions)
+    for number, image in enumerate(regions.image.tolist()):
+        inside = weight[image] * regions.overlap[number]
+        assert pooled[0][number].item() == pytest.approx((quality[image] * inside).sum().item() / inside.sum().item())
+        total = (weight[image] * regions.inside[image]).sum().item()
+        assert pooled[1][number].item() == pytest.approx(inside.sum().item() / total)
+
+
+def test_the_region_that_is_the_whole_image_has_its_score():
+    quality, weight, regions = region_batch()
+    ones = torch.ones(3, 4, 5, dtype=torch.float64)
+    whole = regions._replace(overlap=ones, image=torch.arange(3), inside=ones)
+    pooled = losses.pool_regions(quality, weight, whole)
+    score = (quality * weight).sum((1, 2)) / weight.sum((1, 2))
+    torch.testing.assert_close(pooled[0], score)
+    torch.testing.assert_close(pooled[1], torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["mse", "huber"])
+def test_region_errors_agree_with_a_loop_over_images(kind: str):
+    quality, weight, regions = region_batch()
+    pooled = losses.pool_regions(quality, weight, regions)
+    options = LossSettings(region_ranking=1.0, region_margin=0.15, score_kind=kind, huber_delta=0.1)  # type: ignore[arg-type]
+    errors = losses.region_errors(pooled, regions, options)
+    for image in range(3):
+        own = np.flatnonzero(regions.image.numpy() == image)
+        ranking = 0.0
+        for name, predicted, target, weights in (
+            ("quality", pooled[0], regions.quality, regions.weight),
+            ("importance", pooled[1], regions.importance, regions.importance_weight),
+        ):
+            p, t, w = (values.numpy()[own] for values in (predicted, target, weights))
+            huber = np.where(abs(p - t) < 0.1, (p - t) ** 2 / 0.2, abs(p - t) - 0.05)
+            error = (p - t) ** 2 if kind == "mse" else huber
+            expected = (w * error).mean() if len(own) else 0.0
+            assert getattr(errors, name)[image].item() == pytest.approx(expected)
+            pairs = [(i, j) for i in range(len(own)) for j in range(len(own)) if t[i] > t[j]]
+            total = sum(w[i] * w[j] for i, j in pairs)
+            cost = sum(w[i] * w[j] * max(0.0, min(t[i] - t[j], 0.15) - (p[i] - p[j])) for i, j in pairs)
+            ranking += cost / total if total else 0.0
+        assert errors.ranking[image].item() == pytest.approx(ranking)
+
+
+def test_losses_of_regions_are_means_over_images_and_pull_the_maps():
+    quality, weight, regions = region_batch()
+    quality, weight = quality.requires_grad_(), weight.requires_grad_()
+    options = LossSettings(score=0, plcc=0, region_quality=2.0, region_importance=3.0, region_ranking=0.5)
+    errors = losses.region_errors(losses.pool_regions(quality, weight, regions), regions, options)
+    prediction = torch.zeros(3, dtype=torch.float64)
+    total, terms = total_loss(LossInputs(prediction, prediction, prediction, regions=errors), options)
+    assert list(terms) == ["region_quality", "region_importance", "region_ranking"]
+    expected = 2 * errors.quality.mean() + 3 * errors.importance.mean() + 0.5 * errors.ranking.mean()
+    torch.testing.assert_close(total, expected)
+    total.backward()
+    assert quality.grad is not None
+    assert weight.grad is not None
+    assert quality.grad[0].abs().min() > 0
+    assert not quality.grad[1].any()  # no region, no gradient
+    with pytest.raises(ValueError, match="the batch has no regions"):
+        total_loss(LossInputs(prediction, prediction, prediction), options)
+
+
+def test_a_batch_without_regions_and_a_region_that_is_not_shown_cost_nothing():
+    quality, weight, regions = region_batch()
+    none = RegionBatch(*(values[:0] for values in regions[:-1]), inside=regions.inside)
+    errors = losses.region_errors(losses.pool_regions(quality, weight, none), none, LossSettings(region_quality=1.0))
+    assert not torch.stack(errors).any()
+    hidden = regions._replace(overlap=torch.zeros_like(regions.overlap), weight=torch.zeros_like(regions.weight))
+    pooled = losses.pool_regions(quality.requires_grad_(), weight, hidden)
+    assert torch.isfinite(torch.stack(pooled)).all()
+    losses.region_errors(pooled, hidden, LossSettings(region_quality=1.0)).quality.sum().backward()
+    assert quality.grad is not None
+    assert torch.isfinite(quality.grad).all()

@@ -22,13 +22,16 @@ from distill.recipe.training import TrainConfig
 from distill.training.environment import interruption
 from distill.training.history import read_history
 from distill.training.loop import InterruptedRunError, NonFiniteError
-from distill.training.student import TrainResult, train
+from distill.training.student import TrainResult, configured_student, map_size, train
 from distill.training.validation import correlations
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.pool import Pool
+from pseudo_labels.regions.masks import cell_overlap
 from pseudo_labels.store import LabelStore
 from students.base import score_images
+from students.registry import build_student
 from students.storage import load_student
+from tests.helpers.regions import noisy_quarters
 from tests.helpers.tmpfs import small_disk
 from tests.helpers.training import score_of, stop_at, texture_pool, texture_store, tiny_config, train_folder
 
@@ -410,3 +413,67 @@ def test_a_validation_part_that_cannot_choose_is_refused(source: Source, tmp_pat
 
 def test_the_default_recipe_is_valid():
     assert TrainConfig().student.name == "pocket-m"
+
+
+@pytest.fixture(scope="module")
+def region_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return noisy_quarters(tmp_path_factory.mktemp("regions"))
+
+
+def maps_of_quarters(student_folder: Path, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Quality and importance of the quarters of each image, [N, 4], in the order of the labels."""
+    student, found = load_student(student_folder), []
+    for row, ref in enumerate(source.pool):
+        regions = source.regions.at(row) if source.regions else None
+        assert regions is not None
+        output = score_images(student, [source.pool.load(ref)])[0]
+        quality, weight = output.quality_map.numpy(), output.weight_map.numpy()
+        for mask in regions.masks():
+            cells = cell_overlap(mask, *quality.shape, resized=mask.shape, stride=student.config.map_stride) * weight
+            found.append(((quality * cells).sum() / cells.sum(), cells.sum() / weight.sum()))
+    quality, importance = np.array(found).T.reshape(2, -1, 4)
+    return quality, importance
+
+
+def test_regions_are_learned_by_heart_beside_the_scores_of_other_images(
+    source: Source, region_source: Source, tmp_path: Path
+):
+    result = train(
+        tiny_config(
+            steps=40, images__crop_size=None, losses__region_ranking=5.0, losses__region_quality=1.0,
+            losses__region_importance=1.0, optimizer__learning_rate=1e-2, validate_every_steps=40, keep="last",
+            student__max_side=96, checkpoint_every_steps=40, split__validation=0.2,
+        ),
+        [source, region_source], tmp_path / "run",
+    )  # fmt: skip
+    terms = [record for record in read_history(result.folder / "history.jsonl") if record["kind"] == "train"]
+    assert {"score", "plcc", "region_quality", "region_importance", "region_ranking"} <= set(terms[0])
+    assert terms[-1]["region_ranking"] < 0.5 * terms[0]["region_ranking"]
+    quality, importance = maps_of_quarters(result.student_folder, region_source)
+    bad = np.array([np.argmin(region_source.regions.at(row).quality) for row in range(12)])  # type: ignore[union-attr]
+    assert (quality.argmin(1) == bad).mean() >= 0.9
+    assert (importance.argmax(1) == bad).mean() >= 0.9
+
+
+def test_a_run_with_regions_resumes_to_the_same_bytes(source: Source, region_source: Source, tmp_path: Path):
+    changes = {"losses__region_quality": 1.0, "images__crop_size": 64}
+    train(tiny_config(**changes), [source, region_source], tmp_path / "whole")
+    with pytest.raises(PocketiqaError):
+        train(tiny_config(**changes), [source, region_source], tmp_path / "broken", progress=stop_at(4))
+    train(tiny_config(**changes), [source, region_source], tmp_path / "broken")
+    assert files(tmp_path / "whole") == files(tmp_path / "broken")
+
+
+def test_losses_of_regions_need_regions_and_importance_the_whole_image(source: Source, tmp_path: Path):
+    with pytest.raises(PocketiqaError, match="no training image has a labelled region"):
+        run(source, tmp_path / "run", losses__region_quality=1.0)
+    with pytest.raises(ValidationError, match=r"set images\.crop_size to null"):
+        tiny_config(losses__region_importance=1.0)
+
+
+@pytest.mark.parametrize("pad_type", ["", "same"])
+def test_the_size_of_the_map_is_that_of_the_network(pad_type: str):
+    student = configured_student(tiny_config(student__pad_type=pad_type).student)
+    for size in ((64, 64), (65, 97), (127, 71)):
+        maps = build_student(student).eval()(torch.zeros(1, *size, 3, dtype=torch.uint8)).quality_map
+        assert map_size(student, size) == tuple(maps.shape[1:])

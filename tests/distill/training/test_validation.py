@@ -39,13 +39,16 @@ def test_equal_scores_have_no_error():
     assert (measured["srcc"], measured["plcc"]) == pytest.approx((1.0, 1.0), abs=1e-15)
 
 
-def validator(targets: list[float], source_of: list[int], selects: list[bool]) -> Validator:
+def validator(
+    targets: list[float], source_of: list[int], selects: list[bool], weight: list[float] | None = None
+) -> Validator:
     """Validation of images whose only input is their own index, in batches of two."""
     n = len(targets)
     zeros = np.zeros(n, np.int32)
     examples = Examples(
         source=np.array(source_of, np.int16), row=np.arange(n, dtype=np.int32), target=np.array(targets, np.float32),
-        weight=np.ones(n, np.float32), flipped=zeros.astype(bool), box=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
+        weight=np.array(weight or [1.0] * n, np.float32), flipped=zeros.astype(bool),
+        box=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
         shard=zeros - 1, shard_row=zeros,
     )  # fmt: skip
     table = LabelTable([], [])
@@ -75,3 +78,13 @@ def test_a_student_that_gives_one_score_to_all_counts_nothing():
 def test_a_validation_part_that_can_choose_nothing_is_refused():
     with pytest.raises(PocketiqaError, match=r"3 images, too few with different labels in \['s0'\].*split.validation"):
         validator([0.5, 0.5, 0.5], [0, 0, 0], [True])
+
+
+def test_images_that_are_learned_from_by_their_regions_alone_have_no_score_to_validate():
+    predictions = torch.tensor([0.1, 0.2, 0.3, 0.9, 0.5])
+    weight = [1.0, 1.0, 1.0, 0.0, 0.0]
+    made = validator([0.0, 0.5, 1.0, 0.0, 0.0], [0, 0, 0, 0, 1], [True, False], weight)
+    result = made.validate(lambda chunk: predictions[chunk])
+    assert result["score"] == pytest.approx(1)
+    assert result["sources"]["s0"]["n"] == 3
+    assert list(result["sources"]) == ["s0"]
