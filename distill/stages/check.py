@@ -23,7 +23,8 @@ from distill.training.student import check_crop, configured_student
 from pseudo_labels.distort.catalogue import groups, select
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
-from pseudo_labels.regions.make import Limits, source_named
+from pseudo_labels.regions.make import Limits
+from pseudo_labels.regions.readers import source_named
 from pseudo_labels.regions.store import RegionLabelStore, RegionSet
 from pseudo_labels.store import LabelStore
 from students.base import freeze_parts

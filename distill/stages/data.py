@@ -14,7 +14,8 @@ from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.parallel import Progress, usable_cores
 from pseudo_labels.photos import export_photographs
 from pseudo_labels.pool import Pool, build_pool
-from pseudo_labels.regions.make import Limits, build_regions, source_named
+from pseudo_labels.regions.make import Limits, build_regions
+from pseudo_labels.regions.readers import source_named
 from pseudo_labels.regions.store import RegionSet
 from pseudo_labels.store import LabelStore
 from teachers.label import label
