@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,7 +216,7 @@ def test_run_lengths_are_written_as_pycocotools_writes_them(kind: str):
         elif kind == "column":
             mask[:, rng.integers(width)] = True
         mask |= kind == "full"
-        theirs = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+        theirs: Any = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
         counts = encode(mask)
         assert counts == theirs["counts"].decode()
         box, inner = decode_inner(counts, height, width)
