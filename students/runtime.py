@@ -21,7 +21,7 @@ from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
 from students.fields import check_int
-from students.preprocess import check_rgb
+from students.preprocess import Preprocess, check_rgb
 from students.regions import MaskInput, RegionResult, cells_of, score_regions
 from students.session import INPUT, OUTPUTS, open_model
 from students.shipped import model_path
@@ -137,7 +137,8 @@ class Scorer:
             image: path, encoded file content, Pillow image (scored as its file would be: upright, without alpha), or
                 decoded uint8 HxWx3 RGB (which ``limits`` do not concern).
             regions: masks or boxes in pixels of the upright image, see ``students.regions.MaskInput``. A region that
-                does not fit the image is a result with a status and a reason.
+                does not fit the image is a result with a status and a reason. With regions, pictures of more than 64
+                megapixels are decoded whole, and their score may differ in the fourth digit.
 
         Raises:
             ImageError: the file cannot be used; ``status`` and ``reason`` say why.
@@ -146,7 +147,8 @@ class Scorer:
         return self._score(image, None, regions)
 
     def _score(self, image: ImageInput, notes: list[str] | None, regions: Iterable[MaskInput] | None = None) -> Result:
-        pixels = self._pixels(image, notes)
+        # Regions are in pixels of the whole picture: then it is not reduced while it is decoded.
+        pixels = self._pixels(image, notes, self.contract.preprocess if regions is None else None)
         rgb = self.contract.preprocess.resize(pixels)
         score, quality, weight = self.infer(rgb[None])
         if not np.isfinite(score[0]):
@@ -163,17 +165,17 @@ class Scorer:
         stride = self.contract.student.get("grid")
         return stride if isinstance(stride, int) else 0
 
-    def _pixels(self, image: ImageInput, notes: list[str] | None) -> np.ndarray:
+    def _pixels(self, image: ImageInput, notes: list[str] | None, resizer: Preprocess | None) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
         if isinstance(image, Image.Image):
             return decode_pil(image, self._limits, notes)
         if isinstance(image, bytes | bytearray | memoryview):
             # A copy of what may change: the caller's buffer can be written to while this thread decodes.
-            return decode(bytes(image), self._limits, notes, resizer=self.contract.preprocess)
+            return decode(bytes(image), self._limits, notes, resizer=resizer)
         # Checked by type: the system would take an integer for an open file.
         if isinstance(image, str | os.PathLike):
-            return load(image, self._limits, notes, resizer=self.contract.preprocess)
+            return load(image, self._limits, notes, resizer=resizer)
         # The likely mistake, a list of paths, gets its own next step.
         many = "; score several files with Scorer.score_many" if isinstance(image, Iterable) else ""
         raise PocketiqaError(f"an image is {type(image).__name__}, but {_ACCEPTED} is needed{many}")

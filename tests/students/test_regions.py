@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pseudo_labels import limits
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import decode
 from pseudo_labels.records import Status
 from pseudo_labels.regions.masks import encode, runs_of
 from students.regions import RegionResult, cells_across, cells_of, score_regions
@@ -80,6 +82,19 @@ def test_regions_are_in_pixels_of_the_upright_picture(scorer: Scorer) -> None:
     for image in (turned, upright, Image.open(io.BytesIO(turned))):
         assert scorer.score(image, regions=[box]).regions == expected
     assert expected[0].box == box
+
+
+def test_pictures_that_are_decoded_reduced_have_their_regions_too(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb, box = rng.integers(0, 256, (1200, 1500, 3), dtype=np.uint8), (900, 20, 500, 290)
+    data = encode_image(rgb, "PNG")
+    whole = scorer.score(rgb, regions=[box])
+    monkeypatch.setattr(limits, "REDUCE_ABOVE", 10_000)
+    assert decode(data, resizer=scorer.contract.preprocess).shape < rgb.shape  # as it is without regions
+    reduced = scorer.score(data, regions=[box])
+    assert (reduced.score, reduced.regions) == (whole.score, whole.regions)
+    assert reduced.regions[0].box == box
 
 
 def test_all_forms_of_a_region_are_one(scorer: Scorer) -> None:

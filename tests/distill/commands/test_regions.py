@@ -84,5 +84,5 @@ def test_mistakes_are_one_line(
     monkeypatch.setenv("POCKETIQA_WEIGHTS", str(tmp_path))
     assert pocketiqa("regions", pool, *words, "--out", tmp_path / "out") == 1
     assert message in " ".join(capsys.readouterr().err.split())
-    assert pocketiqa("regions", pool) == 1
+    assert pocketiqa("regions", pool) == 2  # about the command line itself
     assert "--out" in capsys.readouterr().err
