@@ -1,6 +1,6 @@
 """Students with known behaviour: functions of the pixels, and an exported file that contains one clean photograph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pseudo_labels.images import decode, load
 from students.contract import CONTRACT_KEY, StudentContract
 from students.preprocess import Preprocess
+from students.regions import MaskInput
 from students.runtime import ImageInput, Result, Scorer
 from students.session import INPUT, OUTPUTS, with_checksum
 
@@ -26,7 +27,9 @@ class Predictor(Scorer):
         """Take a function from uint8 HxWx3 to a quality map in [0, 1]; the score is its mean."""
         self._quality_of = quality_of
 
-    def score(self, image: ImageInput) -> Result:
+    def score(self, image: ImageInput, *, regions: Iterable[MaskInput] | None = None) -> Result:
+        if regions is not None:
+            raise NotImplementedError("a scorer for tests of whole images")
         if isinstance(image, np.ndarray):
             rgb = image
         else:
