@@ -62,7 +62,9 @@ class _PlainConsole(Console):
 
     @property
     def size(self) -> ConsoleDimensions:
-        if self.is_terminal or self._environ.get("COLUMNS", "").isdigit():
+        # The variable COLUMNS says nothing of a pipe: GNU readline exports 80 to every process that a shell of Python
+        # starts, and tables would be folded there.
+        if self.is_terminal:
             return super().size
         return ConsoleDimensions(_PIPE_WIDTH, super().size.height)
 

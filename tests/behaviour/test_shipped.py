@@ -1,7 +1,7 @@
 """The limits of the shipped models' behaviour, on photographs that none of them has seen.
 
 In a campaign all 24 Kodak photographs, each decoded and distorted once for both models: about 40 seconds of one core;
-in the suite every second of them.
+in the suite every fourth of them, where a limit counts as missed only if the choice of photographs does not explain it.
 """
 
 import pytest
@@ -18,9 +18,11 @@ from tests.helpers.shared import shared_data
 def test_every_limit_is_kept_on_the_kodak_photographs():
     photographs = sorted(shared_data("kodak").glob("*.png"))
     assert len(photographs) == 24
-    results = stress(NAMES, photographs if WHOLE else photographs[::2])
-    missed = [f"{one.model}: {verdict}" for one in results for verdict in verdicts(one) if not verdict.passed]
-    assert missed == []
+    results = stress(NAMES, photographs if WHOLE else photographs[::4])
+    told = [(f"{one.model}: {verdict}", verdict) for one in results for verdict in verdicts(one)]
+    assert [words for words, verdict in told if verdict.failed] == []
+    if WHOLE:
+        assert [words for words, verdict in told if not verdict.passed] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from pseudo_labels.errors import PocketiqaError
 from teachers import reference_curves
 from teachers.reference import METRICS, build_reference, common_scale
 from teachers.reference_curves import LEVELS, calibration_photographs, fit_curves
+from tests.helpers.campaign import WHOLE
 from tests.helpers.pools import photograph, write_photographs
 from tests.helpers.shared import shared_data
 
@@ -41,6 +42,7 @@ def test_too_few_pairs_are_refused():
         fit_curves([("flat", flat)], {"haarpsi": METRICS["haarpsi"]})
 
 
+@pytest.mark.skipif(not WHOLE, reason="a campaign: it copies the packages and starts a process")
 def test_the_stated_command_replaces_the_module_with_the_knots_in_place(tmp_path: Path):
     """In a copy of the packages, as the command names the very module that it imports."""
     root, copy = Path(__file__).parents[2], tmp_path / "checkout"

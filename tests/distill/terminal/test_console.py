@@ -112,7 +112,7 @@ def test_a_name_is_shown_as_it_is_and_never_raw(capsys: pytest.CaptureFixture[st
 
 
 def test_a_table_in_a_pipe_or_file_is_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")  # as GNU readline exports it to child processes
     table = Table("image", "reason", title="t" * 120)
     table.add_row("n" * 300, "r" * 400)
     console.out.print(table)

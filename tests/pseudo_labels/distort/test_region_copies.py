@@ -1,11 +1,13 @@
 """Distortions inside one region: nothing outside changes, links, chance, feathered edges, images without regions."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pseudo_labels import outputs
 from pseudo_labels.distort import CATALOGUE, build_synthetic_pool, distort
 from pseudo_labels.distort.maker import RegionMask, deal_regions
 from pseudo_labels.errors import PocketiqaError
@@ -67,9 +69,8 @@ def test_seed_and_id_decide_and_a_second_run_changes_nothing(pool: Pool, regions
     assert one.keys() != other.keys()
     links = [(ref.ref_id, ref.region, ref.distortion, ref.level) for ref in Pool.open(tmp_path / "one")]
     (tmp_path / "one" / "pool.parquet").unlink()
-    (tmp_path / "one" / "manifest.json").write_bytes(
-        (tmp_path / "one" / "manifest.json").read_bytes().replace(b'"complete": true', b'"complete": false')
-    )
+    manifest = outputs.read_manifest(tmp_path / "one")
+    outputs.write_manifest(tmp_path / "one", replace(manifest, complete=False))
     again = build_synthetic_pool(
         pool, tmp_path / "one", per_image=3, names=["jpeg", "darken"], seed=1, regions=regions, feather_px=3
     )
