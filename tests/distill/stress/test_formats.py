@@ -36,7 +36,7 @@ class FromFile(Predictor):
     def __init__(self, look: Callable[[Image.Image], float]):
         self._look = look
 
-    def score(self, image: Any) -> Result:
+    def score(self, image: Any, *, regions: Any = None) -> Result:
         with Image.open(io.BytesIO(image)) as opened:
             value = np.array([[self._look(opened)]])
         return Result(float(value.mean()), value, value)
