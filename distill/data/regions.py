@@ -245,11 +245,11 @@ def _visible(regions: ImageRegions, shown: Shown) -> np.ndarray:
     left, top, width, height = shown.crop
     # One cell for each pixel of the resized image: what of it lies in the crop.
     pixels = Cells((regions.height, regions.width), shown.resized)
-    found = []
+    fractions = []
     for mask in regions.masks():
         overlap = pixels.overlap(*inner_of(mask))
-        found.append(overlap[top : top + height, left : left + width].sum() / overlap.sum())
-    return np.array(found, np.float32)
+        fractions.append(overlap[top : top + height, left : left + width].sum() / overlap.sum())
+    return np.array(fractions, np.float32)
 
 
 def region_targets(table: RegionTable, pool: Pool, rows: Sequence[int]) -> RegionTargets:
@@ -258,13 +258,13 @@ def region_targets(table: RegionTable, pool: Pool, rows: Sequence[int]) -> Regio
     Raises:
         PocketiqaError: none of the images has labelled regions.
     """
-    found = [(pool[row], regions) for row in rows if (regions := table.at(row)) is not None]
-    if not found:
+    labelled = [(pool[row], regions) for row in rows if (regions := table.at(row)) is not None]
+    if not labelled:
         raise PocketiqaError(f"none of the {len(rows)} images has labelled regions: there is nothing to evaluate on")
     return RegionTargets(
-        [ref.id for ref, regions in found for _ in regions.names],
-        [ref.group or ref.id for ref, regions in found for _ in regions.names],
-        quality=np.concatenate([regions.quality for _, regions in found]).astype(np.float64),
-        importance=np.concatenate([regions.importance for _, regions in found]).astype(np.float64),
-        distorted=np.array([name == regions.distorted for _, regions in found for name in regions.names], np.bool_),
+        [ref.id for ref, regions in labelled for _ in regions.names],
+        [ref.group or ref.id for ref, regions in labelled for _ in regions.names],
+        quality=np.concatenate([regions.quality for _, regions in labelled]).astype(np.float64),
+        importance=np.concatenate([regions.importance for _, regions in labelled]).astype(np.float64),
+        distorted=np.array([name == regions.distorted for _, regions in labelled for name in regions.names], np.bool_),
     )

@@ -112,7 +112,7 @@ class _Evaluation:
         ordered = [own[known[own]] for own in self.pictures]
         of_picture = {name: _within(values, target, ordered) for name, values in models.items()}
         ceiling = np.array([_ceiling(target[own]) for own in ordered])
-        found: dict[str, Any] = {"ceiling": self._mean(ceiling), "models": {}, "gain": {}}
+        figures_of: dict[str, Any] = {"ceiling": self._mean(ceiling), "models": {}, "gain": {}}
         first = next(iter(models))
         for name, values in models.items():
             # bootstrap_metrics leaves out what is not known; any number will do there.
@@ -126,10 +126,10 @@ class _Evaluation:
             figures["within"] = self._mean(of_picture[name])
             if points and self._targets.distorted.any():
                 figures["pointing"] = self._mean(_pointing(values, self._targets.distorted, self.pictures))
-            found["models"][name] = figures
+            figures_of["models"][name] = figures
             if name != first:
-                found["gain"][name] = self._mean(of_picture[first] - of_picture[name])
-        return found
+                figures_of["gain"][name] = self._mean(of_picture[first] - of_picture[name])
+        return figures_of
 
     def _mean(self, values: FloatArray) -> dict[str, Any]:
         """Mean over the pictures that have a value, with its interval over resampled scenes."""
@@ -149,13 +149,13 @@ def _figure(value: float, drawn: FloatArray, groups: int, number: int) -> dict[s
 
 def _within(values: FloatArray, target: FloatArray, pictures: Sequence[NDArray[np.int64]]) -> FloatArray:
     """SRCC of each picture; NaN where its labels have no order, 0 where the model gives none."""
-    found = []
+    correlations = []
     for own in pictures:
         if len(own) < MIN_IMAGES or np.ptp(target[own]) == 0:
-            found.append(np.nan)
+            correlations.append(np.nan)
         else:
-            found.append(0.0 if undefined(values[own], target[own]) else srcc(values[own], target[own]))
-    return np.array(found)
+            correlations.append(0.0 if undefined(values[own], target[own]) else srcc(values[own], target[own]))
+    return np.array(correlations)
 
 
 def _ceiling(target: FloatArray) -> float:
@@ -168,11 +168,11 @@ def _ceiling(target: FloatArray) -> float:
 
 def _pointing(values: FloatArray, distorted: BoolArray, pictures: Sequence[NDArray[np.int64]]) -> FloatArray:
     """Per picture 1 if the distorted region alone has the lowest value, a part of 1 if others have it too; else 0."""
-    found = []
+    hits = []
     for own in pictures:
         if distorted[own].sum() != 1 or len(own) < 2:
-            found.append(np.nan)
+            hits.append(np.nan)
             continue
         lowest = values[own] == values[own].min()
-        found.append(float(lowest[distorted[own]].any()) / lowest.sum())
-    return np.array(found)
+        hits.append(float(lowest[distorted[own]].any()) / lowest.sum())
+    return np.array(hits)

@@ -206,8 +206,8 @@ def score_regions(student: Student, image: np.ndarray, regions: ImageRegions) ->
     cells = (output.quality_map.shape[0], output.quality_map.shape[1])
     stride = student.config.map_stride
     shown = Shown(cells, stride, (resized[0], resized[1]), (0, 0, resized[1], resized[0]))
-    found = [pool_region(output.quality_map, output.weight_map, shown, mask) for mask in regions.masks()]
-    quality, importance = np.array(found, np.float64).T
+    pooled = [pool_region(output.quality_map, output.weight_map, shown, mask) for mask in regions.masks()]
+    quality, importance = np.array(pooled, np.float64).T
     return RegionScores(float(output.score), quality, importance)
 
 

@@ -427,7 +427,7 @@ def region_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 def maps_of_quarters(student_folder: Path, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """Quality and importance of the quarters of each image, [N, 4], in the order of the labels."""
-    student, found = load_student(student_folder), []
+    student, measured = load_student(student_folder), []
     for row, ref in enumerate(source.pool):
         regions = source.regions.at(row) if source.regions else None
         assert regions is not None
@@ -435,8 +435,8 @@ def maps_of_quarters(student_folder: Path, source: Source) -> tuple[np.ndarray, 
         quality, weight = output.quality_map.numpy(), output.weight_map.numpy()
         for mask in regions.masks():
             cells = cell_overlap(mask, *quality.shape, resized=mask.shape, stride=student.config.map_stride) * weight
-            found.append(((quality * cells).sum() / cells.sum(), cells.sum() / weight.sum()))
-    quality, importance = np.array(found).T.reshape(2, -1, 4)
+            measured.append(((quality * cells).sum() / cells.sum(), cells.sum() / weight.sum()))
+    quality, importance = np.array(measured).T.reshape(2, -1, 4)
     return quality, importance
 
 
