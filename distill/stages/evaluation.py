@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from distill.data.examples import Source
 from distill.data.ratings import targets_of
-from distill.data.regions import ImageRegions, Shown, region_targets
+from distill.data.regions import ImageRegions, region_targets
 from distill.data.split import Part, Split, read_split
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.hash_overlap import find_overlap, pool_prints
@@ -35,7 +33,6 @@ from distill.stages.leakage import (
 )
 from distill.stages.student import label_sources, student_settings
 from distill.terminal.summaries import evaluation_line, region_line
-from distill.training.losses import RegionBatch, pool_regions
 from distill.training.student import STUDENT, configured_student
 from pseudo_labels.distort.catalogue import MIN_SIDE_PX
 from pseudo_labels.errors import PocketiqaError
@@ -47,6 +44,8 @@ from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
 from pseudo_labels.regions.masks import box_of, grown
 from students.base import Student, score_images
+from students.regions import cells_of
+from students.regions import score_regions as pool_maps
 from students.registry import build_student
 from students.storage import load_student
 
@@ -203,22 +202,11 @@ def score_regions(student: Student, image: np.ndarray, regions: ImageRegions) ->
     """Score the regions of an image from the maps of the whole image, as the student is used."""
     output = score_images(student, [image])[0]
     resized = student.config.preprocess.resize(image).shape
-    cells = (output.quality_map.shape[0], output.quality_map.shape[1])
-    stride = student.config.map_stride
-    shown = Shown(cells, stride, (resized[0], resized[1]), (0, 0, resized[1], resized[0]))
-    pooled = [pool_region(output.quality_map, output.weight_map, shown, mask) for mask in regions.masks()]
+    cells = cells_of(image.shape, tuple(output.quality_map.shape), resized, student.config.map_stride)
+    maps = output.quality_map.numpy(), output.weight_map.numpy()
+    pooled = [(one.quality, one.importance) for one in pool_maps(*maps, cells, regions.masks())]
     quality, importance = np.array(pooled, np.float64).T
     return RegionScores(float(output.score), quality, importance)
-
-
-def pool_region(quality_map: Tensor, weight_map: Tensor, shown: Shown, mask: np.ndarray) -> tuple[float, float]:
-    """Quality and importance of one region, by the formula that the student learned."""
-    overlap, inside = (torch.from_numpy(one)[None] for one in (shown.pooled(mask), shown.inside()))
-    nothing = torch.zeros(1)
-    labels = dict.fromkeys(("quality", "importance", "weight", "importance_weight"), nothing)
-    batch = RegionBatch(overlap, torch.zeros(1, dtype=torch.int64), **labels, inside=inside)
-    quality, importance = pool_regions(quality_map[None], weight_map[None], batch)
-    return float(quality), float(importance)
 
 
 def _crop_scores(student: Student, image: np.ndarray, regions: ImageRegions) -> np.ndarray:
