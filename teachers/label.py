@@ -5,18 +5,20 @@ cross the border of a shard and the number of CPU threads is fixed, so that the 
 processes there are or how often they were killed. What was committed is verified first, and done again if corrupt.
 """
 
+import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pseudo_labels import outputs
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.defaults import DECODE_WORKERS, LABEL_BATCH_SIZE, LABEL_THREADS, MAX_FAILED_FRACTION
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import canonical_json
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
@@ -28,6 +30,8 @@ from teachers.fitted_folder import read_seen
 from teachers.launch import Launch, current_launch, torch_threads
 from teachers.reading import Preparer, read_ahead
 from teachers.registry import build_teacher
+
+Store = TypeVar("Store", bound=ShardStore)
 
 
 class FailureLimit:
@@ -137,23 +141,16 @@ def label(
     )
     launch = current_launch(device)
     teacher.to(launch.device)
-    # The main process holds the folder for all ranks; each shard has a lock of its own.
-    with outputs.exclusively(out) if launch.is_main else nullcontext():
-        store = _claim(out, spec, pool, launch, overwrite)
-        failed = FailureLimit(pool, max_failed_fraction)
+    failed = FailureLimit(pool, max_failed_fraction)
+    with store_of_all_ranks(
+        LabelStore, out, spec.as_dict(), launch, pool_path=pool.folder, overwrite=overwrite, check=failed.check
+    ) as store:
         seen = read_seen(teacher_name) if unseen else frozenset[str]()
         label_pool(
             pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
             decode_workers=decode_workers, limits=limits, seen=seen, crops=crops, retry=failed.of_shard,
             progress=progress, warn=warn,
         )  # fmt: skip
-        # Every rank must have committed its shards before they are counted.
-        launch.wait_for_all()
-        if launch.is_main:
-            failed.check(store)
-            store.finish()
-        # No rank may open the store before it is finished.
-        launch.wait_for_all()
     return LabelStore.open(out)
 
 
@@ -201,10 +198,7 @@ def label_pool(
         )
     mine = range(rank, store.spec.shards, world)
     pending = pending_shards(store, mine, retry or (lambda _store, _index: ""), warn or _silent)
-    rows_of = {index: len(store.shard_rows(index)) for index in mine}
-    count = RowCount(sum(rows_of.values()), progress)
-    # What earlier runs did counts as done at once, so that a resumed run shows where it is.
-    count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
+    count = row_count(store, mine, pending, progress)
     predictor = Predictor(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
     refs = (ref for index in pending for ref in _refs(pool, store, index))
     # One stream for all shards: between two shards the decoding threads go on.
@@ -215,7 +209,7 @@ def label_pool(
                 # Locked while it is scored, not only while it is written: a second run of the same command is refused
                 # before it has scored the same shard.
                 with store.writing(index):
-                    size = rows_of[index]
+                    size = len(store.shard_rows(index))
                     store.write_shard(index, *predictor.shard(islice(rows, size), size, step=count.step))
         finally:
             # Also after an error: waits for the decoding threads, so that none works on once the caller goes on.
@@ -223,9 +217,7 @@ def label_pool(
 
 
 def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int, features: bool) -> None:
-    for name, value in (("batch size", batch_size), ("number of decode workers", decode_workers)):
-        if value < 1:
-            raise PocketiqaError(f"a {name} of {value}: at least 1 is needed")
+    check_counts(batch_size=batch_size, decode_workers=decode_workers)
     if not callable(teacher):
         raise PocketiqaError(
             f"teacher {teacher.stamp.name!r} labels regions, not whole images: use pocketiqa label-regions"
@@ -249,17 +241,50 @@ def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _claim(out: Path, spec: StoreSpec, pool: Pool, launch: Launch, overwrite: bool) -> LabelStore:
-    if launch.is_main:
-        LabelStore.create(out, spec, pool_path=pool.folder, overwrite=overwrite)
-    launch.wait_for_all()
-    store = LabelStore.open(out)
-    # Each rank compares its own: only the main one has claimed the folder, and labels of two settings must not mix.
-    if store.spec.as_dict() != spec.as_dict():
-        raise PocketiqaError(
-            f"rank {launch.rank} was started with other settings than the store in {out} was made with"
-        )
-    return store
+@contextmanager
+def store_of_all_ranks(
+    kind: type[Store],
+    out: Path,
+    spec: Mapping[str, Any],
+    launch: Launch,
+    *,
+    pool_path: Path,
+    overwrite: bool,
+    check: Callable[[Store], None],
+) -> Iterator[Store]:
+    """A store that every rank writes shards of, claimed before and finished after by the main one.
+
+    Args:
+        kind: class of the store.
+        out: folder of the store.
+        spec: see ``ShardStore.claim``.
+        launch: the processes.
+        pool_path: see there.
+        overwrite: see there.
+        check: refuses to finish a store with too many failures; called in the main process once all shards are there.
+
+    Raises:
+        PocketiqaError: this rank was started with other settings; and whatever claiming and ``check`` raise.
+    """
+    # The main process holds the folder for all ranks; each shard has a lock of its own.
+    with outputs.exclusively(out) if launch.is_main else nullcontext():
+        if launch.is_main:
+            kind.claim(out, spec, pool_path=pool_path, overwrite=overwrite)
+        launch.wait_for_all()
+        store = kind.open(out)
+        # Each rank compares its own: only the main one has claimed the folder, and labels of two settings must not mix.
+        if store.manifest.spec != json.loads(canonical_json(spec)):
+            raise PocketiqaError(
+                f"rank {launch.rank} was started with other settings than the store in {out} was made with"
+            )
+        yield store
+        # Every rank must have committed its shards before they are counted.
+        launch.wait_for_all()
+        if launch.is_main:
+            check(store)
+            store.finish()
+        # No rank may open the store before it is finished.
+        launch.wait_for_all()
 
 
 def pending_shards(store: ShardStore, mine: range, retry: Callable[[Any, int], str], warn: Warn) -> list[int]:
@@ -299,6 +324,28 @@ class RowCount:
         self._done += rows
         if self._progress:
             self._progress(self._done, self._total)
+
+
+def row_count(store: ShardStore, mine: range, pending: Sequence[int], progress: Progress | None) -> RowCount:
+    """Counts the rows of the shards of a rank; those that are not ``pending`` are done at once.
+
+    So a resumed run shows where it is.
+    """
+    rows_of = {index: len(store.shard_rows(index)) for index in mine}
+    count = RowCount(sum(rows_of.values()), progress)
+    count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
+    return count
+
+
+def check_counts(*, batch_size: int, decode_workers: int) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        PocketiqaError: names the value.
+    """
+    for name, value in (("batch size", batch_size), ("number of decode workers", decode_workers)):
+        if value < 1:
+            raise PocketiqaError(f"a {name} of {value}: at least 1 is needed")
 
 
 def _silent(_text: str) -> None:

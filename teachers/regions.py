@@ -3,14 +3,12 @@
 The loop is that of ``teachers.label``; who labels, and how, is in ``teachers.region_labellers``.
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pseudo_labels import outputs
 from pseudo_labels.defaults import DECODE_WORKERS, LABEL_BATCH_SIZE, LABEL_THREADS, MAX_FAILED_FRACTION
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
@@ -20,8 +18,8 @@ from pseudo_labels.records import Status
 from pseudo_labels.regions.store import Region, RegionLabel, RegionLabelStore, RegionSet
 from pseudo_labels.store import shard_count
 from teachers.batched import Warn
-from teachers.label import FailureLimit, RowCount, pending_shards
-from teachers.launch import Launch, current_launch, torch_threads
+from teachers.label import FailureLimit, check_counts, pending_shards, row_count, store_of_all_ranks
+from teachers.launch import current_launch, torch_threads
 from teachers.region_labellers import Labeller, RegionWork, labeller_named, without_label
 
 PATCHES = ("auto", "box", "masked")
@@ -90,9 +88,7 @@ def label_regions(
         PocketiqaError: see above and the parts called; whatever was committed stays valid.
     """
     pool, regions, out = Pool.open(Path(pool_folder)), RegionSet.open(Path(regions_folder)), Path(out)
-    for name, value in (("batch size", batch_size), ("number of decode workers", decode_workers)):
-        if value < 1:
-            raise PocketiqaError(f"a {name} of {value}: at least 1 is needed")
+    check_counts(batch_size=batch_size, decode_workers=decode_workers)
     if patch not in PATCHES:
         raise PocketiqaError(f"patch is {patch!r}: choose {', '.join(PATCHES)}")
     warn = warn or (lambda _text: None)
@@ -118,55 +114,31 @@ def label_regions(
         raise PocketiqaError(f"{shards} shards for a pool of {len(pool)} images: choose from 1 to {len(pool)}")
     launch = current_launch(device)
     labeller.to(launch.device)
-    # The main process holds the folder for all ranks; each shard has a lock of its own.
-    with outputs.exclusively(out) if launch.is_main else nullcontext():
-        store = _claim(out, spec, pool, launch, overwrite)
-        failed = RegionFailures(max_failed_fraction)
+    failed = RegionFailures(max_failed_fraction)
+    with store_of_all_ranks(
+        RegionLabelStore, out, spec, launch, pool_path=pool.folder, overwrite=overwrite, check=failed.check
+    ) as store:
         mine = range(launch.rank, store.shard_count, launch.world)
         pending = pending_shards(store, mine, failed.of_shard, warn)
         labeller.begin(batch_size, warn)
-        _label_shards(store, pending, labeller, works, _Progress(store, mine, pending, decode_workers, progress))
-        # Every rank must have committed its shards before they are counted.
-        launch.wait_for_all()
-        if launch.is_main:
-            failed.check(store)
-            store.finish()
-        # No rank may open the store before it is finished.
-        launch.wait_for_all()
+        count = row_count(store, mine, pending, progress)
+        _label_shards(store, pending, labeller, works, workers=decode_workers, step=count.step)
     return RegionLabelStore.open(out)
-
-
-def _claim(out: Path, spec: dict[str, Any], pool: Pool, launch: Launch, overwrite: bool) -> RegionLabelStore:
-    if launch.is_main:
-        RegionLabelStore.claim(out, spec, pool_path=pool.folder, overwrite=overwrite)
-    launch.wait_for_all()
-    return RegionLabelStore.open(out)
-
-
-@dataclass(frozen=True)
-class _Progress:
-    store: RegionLabelStore
-    mine: range
-    pending: list[int]
-    workers: int
-    progress: Progress | None
-
-    def counter(self) -> RowCount:
-        rows = {index: len(self.store.shard_rows(index)) for index in self.mine}
-        count = RowCount(sum(rows.values()), self.progress)
-        # What earlier runs did counts as done at once.
-        count.step(sum(rows.values()) - sum(rows[index] for index in self.pending))
-        return count
 
 
 def _label_shards(
-    store: RegionLabelStore, pending: list[int], labeller: Labeller, works: "_Works", progress: _Progress
+    store: RegionLabelStore,
+    pending: list[int],
+    labeller: Labeller,
+    works: "_Works",
+    *,
+    workers: int,
+    step: Callable[[int], None],
 ) -> None:
-    count = progress.counter()
     all_works = (works.of(row) for index in pending for row in store.shard_rows(index))
     # One stream for all shards: between two shards the decoding threads go on.
     loaded = in_order(
-        labeller.load, all_works, progress.workers, size=lambda work: work.ref.width * work.ref.height,
+        labeller.load, all_works, workers, size=lambda work: work.ref.width * work.ref.height,
         size_ahead=_PIXELS_AHEAD,
     )  # fmt: skip
     with torch_threads(store.manifest.spec["threads"]):
@@ -174,7 +146,7 @@ def _label_shards(
             for index in pending:
                 with store.writing(index):
                     size = len(store.shard_rows(index))
-                    rows = labeller.label(islice(loaded, size), works.usable(store.shard_rows(index)), count.step)
+                    rows = labeller.label(islice(loaded, size), works.usable(store.shard_rows(index)), step)
                     store.write_rows(index, rows)
         finally:
             loaded.close()
