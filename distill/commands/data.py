@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from distill.commands.options import (
+    DecodeWorkers,
     Device,
     MaxPixels,
     OutFolder,
     Overwrite,
     OverwriteFile,
+    TeacherThreads,
     app,
     complete_benchmark,
     complete_distortion,
@@ -178,10 +180,8 @@ def label(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = LABEL_BATCH_SIZE,
     device: Device = "auto",
-    threads: Annotated[
-        int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")
-    ] = LABEL_THREADS,
-    decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = DECODE_WORKERS,
+    threads: TeacherThreads = LABEL_THREADS,
+    decode_workers: DecodeWorkers = DECODE_WORKERS,
     max_pixels: MaxPixels = MAX_PIXELS,
     max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished above this fraction of good images without a label.")

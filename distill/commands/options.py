@@ -141,6 +141,8 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+TeacherThreads = Annotated[int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")]
+DecodeWorkers = Annotated[int, typer.Option(help="Images decoded ahead at a time.")]
 Device = Annotated[
     str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...", autocompletion=complete_device)
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.commands.options import OutFolder, Overwrite, app
+from distill.commands.options import DecodeWorkers, Device, OutFolder, Overwrite, TeacherThreads, app
 from distill.terminal import console
 from pseudo_labels.defaults import (
     DECODE_WORKERS,
@@ -161,11 +161,9 @@ def label_regions(
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(help="Crops in one forward pass.")] = LABEL_BATCH_SIZE,
-    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")] = "auto",
-    threads: Annotated[
-        int, typer.Option(help="CPU threads of the teacher; the same number gives the same bytes.")
-    ] = LABEL_THREADS,
-    decode_workers: Annotated[int, typer.Option(help="Images decoded ahead at a time.")] = DECODE_WORKERS,
+    device: Device = "auto",
+    threads: TeacherThreads = LABEL_THREADS,
+    decode_workers: DecodeWorkers = DECODE_WORKERS,
     max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished above this fraction of regions without a label.")
     ] = MAX_FAILED_FRACTION,
