@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ class StoreSpec:
             raise IntegrityError(f"the label store's manifest is not what pocketiqa writes ({error})") from error
 
 
-class ShardStore:
+class ShardStore(ABC):
     """What every store over a pool has in common: a manifest, and shards that are committed whole and verified.
 
     Attributes:
@@ -162,9 +163,9 @@ class ShardStore:
         """Number of shards, missing ones included."""
         return self._shards
 
+    @abstractmethod
     def file_names(self) -> set[str]:
         """Names of the files of a shard, without its marker."""
-        raise NotImplementedError
 
     @property
     def pool_path(self) -> Path:

@@ -17,6 +17,7 @@ that are distorted in one region (``pocketiqa distort --regions``), and boxes fo
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,7 +73,7 @@ class LoadedImage:
     fault: tuple[Status, str] | None = None
 
 
-class Labeller:
+class Labeller(ABC):
     """What the four kinds have in common. Pixels are loaded in threads, and scored in the main thread."""
 
     mode = ""
@@ -90,7 +91,7 @@ class Labeller:
         """What determines the labels besides the teacher, as JSON values."""
         return {}
 
-    def begin(self, batch_size: int, warn: Warn) -> None:
+    def begin(self, batch_size: int, warn: Warn) -> None:  # noqa: B027 - a hook that most kinds do not need
         """Called once, before the first shard."""
 
     def load(self, work: RegionWork) -> LoadedImage:
@@ -107,6 +108,7 @@ class Labeller:
     def _pixels(self, ref: ImageRef) -> tuple[np.ndarray, np.ndarray | None]:
         return self._pool.load(ref, self._limits), None
 
+    @abstractmethod
     def label(self, images: Iterator[LoadedImage], regions: int, step: Callable[[int], None]) -> list[RegionLabel]:
         """Rows of a shard.
 
@@ -115,7 +117,6 @@ class Labeller:
             regions: number of regions of all of them.
             step: called with images done.
         """
-        raise NotImplementedError
 
 
 class _Annotated(Labeller):
