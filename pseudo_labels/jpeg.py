@@ -66,6 +66,7 @@ class Layout:
         components: horizontal and vertical sampling factors by id.
         scans: in the order of the file.
         has_end: whether the end marker is there.
+        size: width and height in pixels, zeros if it has no frame.
     """
 
     frame: int = 0
