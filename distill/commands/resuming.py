@@ -23,6 +23,7 @@ from pseudo_labels.files import (
     private_file,
     private_name,
     read_lines,
+    remove_leftovers,
     sha256_file,
 )
 from pseudo_labels.images import DecodeLimits
@@ -117,6 +118,7 @@ class RowRecord:
         # Written anew rather than appended to: the last line of a killed run may be cut.
         # The error names the output that the user knows, and not this record of it.
         with explain_write_errors(self._out):
+            remove_leftovers(self.path.parent, self.path.name)
             with private_file(self.path) as (beside, file):
                 file.writelines(map(checksummed_line, (self._head, *lines)))
                 file.flush()
