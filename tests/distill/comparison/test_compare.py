@@ -1,6 +1,5 @@
 import csv
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from distill.comparison import evaluate
 from distill.comparison.compare import ACCURACY, PREDICTED, RECORD, TABLE, TIMES, compare
-from distill.comparison.config import load_comparison
-from distill.comparison.table import footing, gain_sentence, header, rows_of
-from distill.evaluation.samples import Sample
+from distill.comparison.table import gain_sentence, header, rows_of
 from distill.html.tables import si
-from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, RenamedWarning
+from pseudo_labels.errors import IntegrityError, OutputConflictError
 from pseudo_labels.files import exclusive
 from tests.helpers.records import alter, rewrite
 from tests.helpers.tiny_students import export_tiny
@@ -113,69 +109,6 @@ def test_what_was_judged_is_not_judged_again_unless_it_changed(folder: Path):
         compare(str(changed))
     compare(str(changed), overwrite=True)
     assert kept[0].stat().st_mtime_ns != before[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rows": [{"name": "a"}]}, "row 'a': give either 'models' or 'published'"),
-        (
-            {"rows": [{"name": "a", "models": ["x"], "published": {"srcc": 0, "images": "", "source": ""}}]},
-            "give either",
-        ),
-        ({"rows": [{"name": "a", "models": ["x"]}] * 2, "gains": [], "plotted": []}, "give each its own"),
-        (
-            {"rows": [{"name": name, "models": ["x"]} for name in ("Pocket M", "a", "pocket-m")]},
-            "rows 'Pocket M' and 'pocket-m' would have one folder, 'pocket-m': call one of them otherwise",
-        ),
-        ({"rows": [{"name": name, "models": ["x"]} for name in "?!"]}, "would have one folder, 'row'"),
-        ({"gains": [{"row": "students", "over": "theirs"}]}, "'theirs' is no row that is measured here"),
-        ({"rows": [{"name": "a", "published": {"srcc": 0, "images": "", "source": ""}}]}, "no row has 'models'"),
-        ({"benchmarks": 3}, "benchmarks"),
-    ],
-)
-def test_comparisons_that_contradict_themselves_are_refused(tmp_path: Path, changes: dict[str, Any], message: str):
-    with pytest.raises(PocketiqaError, match=message):
-        load_comparison(str(written(tmp_path, **changes)), [])
-
-
-def test_a_missing_model_is_told_before_any_work(tmp_path: Path):
-    rows = [{"name": "mine", "models": ["runs/none.onnx"], "make": "pocketiqa run mine"}]
-    path = written(tmp_path, rows=rows, gains=[], plotted=[])
-    with pytest.raises(
-        PocketiqaError, match=r"row 'mine': 'runs/none.onnx' is no model.*`pocketiqa run mine` makes it"
-    ):
-        compare(str(path))
-    assert not (tmp_path / "out").exists()
-
-
-def test_reading_the_file_is_part_of_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    stored = (folder / "0.png").read_bytes()
-
-    def slow(_: object) -> list[Sample]:
-        return [Sample(str(number), lambda: time.sleep(0.02) or stored) for number in range(6)]
-
-    monkeypatch.setattr(evaluate, "benchmark_samples", slow)
-    comparison = load_comparison(str(written(folder, timed_images=3)), [])
-    benchmark, _ = evaluate.open_target(comparison)
-    times = evaluate.time_rows(comparison, benchmark)
-    assert {name: row["n"] for name, row in times["rows"].items()} == {"contrast": 3, "students": 3}
-    assert all(row["milliseconds"] > 20 for row in times["rows"].values())
-    result = {"target": {"name": "t"}, "headline": "all", "resamples": 1, "times": times}
-    assert "from file to score, reading included, on one core" in footing(result)
-    # Times of the first version are without it.
-    assert "from file to score on one core" in footing({**result, "times": {"machine": "m", "rows": {}}})
-
-
-def test_a_setting_under_an_old_name_replaces_the_value_of_the_file(tmp_path: Path):
-    with pytest.warns(RenamedWarning, match="'opinions' is called 'ratings' now"):
-        comparison = load_comparison(str(written(tmp_path)), ["benchmark.opinions=csv:other.csv"])
-    assert comparison.benchmark.ratings == "csv:other.csv"
-
-
-def test_a_recipe_is_no_comparison():
-    with pytest.raises(PocketiqaError, match="holds no comparison"):
-        load_comparison("tiny", [])
 
 
 def test_files_of_another_comparison_and_of_others_are_not_replaced(folder: Path, tmp_path: Path):
