@@ -2,11 +2,11 @@
 
 import sys
 
-from distill.commands import comparisons, data, models, regions
+from distill.commands import comparisons, data, models, regions, score
 from distill.commands.options import app
 from distill.terminal import console
 
-__all__ = ["app", "comparisons", "data", "main", "models", "regions"]
+__all__ = ["app", "comparisons", "data", "main", "models", "regions", "score"]
 
 
 def main() -> None:

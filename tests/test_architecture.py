@@ -35,6 +35,7 @@ BORDER = {
     "distill/commands/models.py",
     "distill/commands/options.py",  # what a shell completes
     "distill/commands/regions.py",
+    "distill/commands/score.py",
     "distill/evaluation/predictions.py",  # an exported student is evaluated without torch
     "distill/evaluation/targets.py",
     "distill/leakage/extractor.py",

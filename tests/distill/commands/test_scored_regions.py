@@ -24,6 +24,7 @@ from tests.teachers.sam_iqa.tiny_sam import save_sam
 
 ROOT = Path(__file__).parents[3]
 COLUMNS = ["path", "score", "status", "reason", "region", "quality", "importance", "box", "area"]
+MODEL = ["model", "model_sha256"]
 
 
 def pocketiqa(*words: object) -> int:
@@ -59,7 +60,7 @@ def test_each_format_has_a_row_a_region(folder: Path, out: str):
     status, rows = score(folder, "--regions", "grid:2x1", out=out)
     assert status == 0
     assert len(rows) == 9
-    assert all(sorted(row) == sorted(COLUMNS) for row in rows)
+    assert all(sorted(row) == sorted(COLUMNS + MODEL) for row in rows)
     image, left, right = rows[:3]
     expected = Scorer("pocket-s").score(folder / "0.png", regions=[(0, 0, 56, 96), (56, 0, 56, 96)])
     assert float(image["score"]) == pytest.approx(expected.score, abs=1e-6)
@@ -82,7 +83,7 @@ def test_the_table_has_them_too(folder: Path, capsys: pytest.CaptureFixture[str]
 
 def test_without_regions_nothing_has_changed(folder: Path):
     _, rows = score(folder)
-    assert [list(row) for row in rows] == [COLUMNS[:4]] * 3
+    assert [list(row) for row in rows] == [COLUMNS[:4] + MODEL] * 3
 
 
 def test_boxes_and_masks_of_a_file_belong_to_the_images_they_name(folder: Path):

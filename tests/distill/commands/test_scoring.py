@@ -1,5 +1,4 @@
 import csv
-import json
 import os
 import resource
 import signal
@@ -8,90 +7,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from distill.commands.models import Format
-from distill.commands.scoring import FORMATS, choose_format, score_paths, write_rows
-from pseudo_labels import addresses
+from distill.commands.row_files import FORMATS
+from distill.commands.scoring import score_paths
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, WriteError
-from pseudo_labels.files import read_record
-from pseudo_labels.records import Status
 from students.runtime import Row, Scorer
+from students.shipped import model_path
+from tests.helpers.rows import read_rows
 from tests.helpers.tmpfs import small_disk
 from tests.helpers.training import texture
 
-ROWS = [
-    Row("plain.jpg", 0.25, Status.OK, ""),
-    Row('a "quoted",\nname.png', 1 / 3, Status.OK, ""),
-    Row("猫.jpg", None, Status.CORRUPT, "cut short"),
-    Row("not utf-8 \udcff.jpg", None, Status.MISSING, "no such file"),
-]
 
-
-def _read(path: Path, file_format: str) -> list[dict[str, object]]:
-    if file_format == "csv":
-        with open(path, newline="", encoding="utf-8") as file:
-            return [dict(row) for row in csv.DictReader(file)]
-    if file_format == "jsonl":
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    if file_format == "json":
-        return read_record(path, what="scores")["rows"]
-    return pq.read_table(path).to_pylist()
-
-
-@pytest.mark.parametrize("file_format", ["csv", "jsonl", "json", "parquet"])
-def test_files_hold_a_record_a_row(tmp_path: Path, file_format: str):
-    tally = write_rows(iter(ROWS), file_format, tmp_path / "scores")
-    assert (tally.rows, tally.scored) == (4, 2)
-    records = _read(tmp_path / "scores", file_format)
-    assert [set(record) for record in records] == [{"path", "score", "status", "reason"}] * 4
-    assert [record["path"] for record in records[:3]] == [row.path for row in ROWS[:3]]
-    assert [record["status"] for record in records] == ["ok", "ok", "corrupt", "missing"]
-    assert [record["reason"] for record in records] == ["", "", "cut short", "no such file"]
-    assert [record["score"] or None for record in records[2:]] == [None, None]
-    assert float(str(records[1]["score"])) == pytest.approx(1 / 3, abs=1e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores"]
-
-
-@pytest.mark.parametrize("file_format", ["csv", "jsonl", "table"])
-def test_standard_output_gets_the_same(capsys: pytest.CaptureFixture[str], file_format: str):
-    write_rows(iter(ROWS), file_format, None)
-    printed = capsys.readouterr().out
-    assert "plain.jpg" in printed
-    assert "0.25" in printed
-    assert "cut short" in printed
-
-
-def test_no_rows_give_a_valid_file(tmp_path: Path):
-    for file_format in FORMATS:
-        write_rows(iter(()), file_format, tmp_path / file_format)
-    assert (tmp_path / "csv").read_text() == "path,score,status,reason\n"
-    assert _read(tmp_path / "parquet", "parquet") == []
-
-
-def test_an_interrupted_run_leaves_no_half_file_under_the_name(tmp_path: Path):
-    def rows():
-        yield ROWS[0]
-        raise KeyboardInterrupt
-
-    (tmp_path / "scores.csv").write_text("earlier")
-    with pytest.raises(KeyboardInterrupt):
-        write_rows(rows(), "csv", tmp_path / "scores.csv")
-    assert (tmp_path / "scores.csv").read_text() == "earlier"
-
-
-@pytest.mark.parametrize(("file_format", "message"), [("xml", "'xml'.*table, csv, jsonl"), ("parquet", "--out")])
-def test_a_format_that_cannot_be_written_is_refused_before_scoring(file_format: str, message: str):
-    def rows():
-        raise AssertionError("scored already")
-        yield
-
-    with pytest.raises(PocketiqaError, match=message):
-        write_rows(rows(), file_format, None)
+def _read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return [dict(row) for row in csv.DictReader(file)]
 
 
 def test_without_a_model_the_one_that_comes_along_scores(tmp_path: Path):
@@ -102,7 +34,19 @@ def test_without_a_model_the_one_that_comes_along_scores(tmp_path: Path):
         score_paths([picture], model, recursive=False, workers=1, file_format="csv", out=out, overwrite=True)
         written[model] = out.read_text()
     assert written[None] == written["pocket-m"] != written["pocket-s"]
-    assert written[None].startswith("path,score,status,reason\n")
+    assert written[None].startswith("path,score,status,reason,model,model_sha256\n")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet"])
+def test_each_row_names_the_model_and_its_digest(pictures: Path, tmp_path: Path, ending: str):
+    out = tmp_path / f"x.{ending}"
+    (pictures / "bad.png").write_bytes(b"no picture")
+    score(pictures, out, model="pocket-s")
+    rows = read_rows(out, ending)
+    ((name, digest),) = {(row["model"], row["model_sha256"]) for row in rows}
+    assert (name, digest) == ("pocket-s", Scorer("pocket-s").digest)
+    assert model_path("pocket-s").read_bytes().endswith(digest.encode())  # the checksum that the file itself carries
+    assert len(rows) == 5
 
 
 @pytest.mark.parametrize("to_file", [False, True])
@@ -111,72 +55,9 @@ def test_the_table_says_which_model_scored(tmp_path: Path, capsys: pytest.Captur
     Image.fromarray(texture(0, 5, (96, 112))).save(picture)
     score_paths([picture], None, recursive=False, workers=1, file_format="table", out=out)
     lines = (out.read_text() if out else capsys.readouterr().out).splitlines()
-    assert lines[0].strip() == "scores of pocket-m, 0 worst, 1 best"
+    assert lines[0].strip() == f"scores of pocket-m ({Scorer().digest[:12]}), 0 worst, 1 best"
     assert lines[1].split() == ["image", "score", "status", "reason"]
     assert len(lines) == 3
-
-
-ODD_NAMES = [
-    "=1+1.png", "+a.png", "-a.png", "@a.png", "\ttab.png", "cr\rx.png", "new\nline.png", "\r", "both\r\n.png",
-    'quote".png', "a,b.png", " space ", "'.png", "esc\x1b[31m.png", "c1\x9b.png", "a:x:b.png", "[red]b.png", "猫.png",
-    os.fsdecode(b"not utf-8 \xff.png"), os.fsdecode(b"\xe9,\r.png"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("file_format", ["csv", "jsonl", "json", "parquet"])
-def test_every_name_comes_back(tmp_path: Path, file_format: str):
-    write_rows((Row(name, 0.5, Status.OK, "") for name in ODD_NAMES), file_format, tmp_path / "scores")
-    read = [str(record["path"]) for record in _read(tmp_path / "scores", file_format)]
-    by_address = [addresses.local_path(path) if path.startswith("file://") else path for path in read]
-    # A name that is not UTF-8 is written as an address, which has the absolute path.
-    expected = [name if name.isascii() or name.isprintable() else Path.cwd() / name for name in ODD_NAMES]
-    assert [Path(str(path)).name for path in by_address] == [Path(str(path)).name for path in expected]
-    (tmp_path / "scores").read_bytes().decode() if file_format != "parquet" else None
-
-
-def test_a_spreadsheet_finds_no_formula(tmp_path: Path):
-    write_rows((Row(name, 0.5, Status.OK, "") for name in ODD_NAMES), "csv", tmp_path / "plain.csv")
-    write_rows((Row(name, 0.5, Status.OK, "") for name in ODD_NAMES), "csv", tmp_path / "safe.csv", excel_safe=True)
-    plain, safe = ([str(row["path"]) for row in _read(tmp_path / name, "csv")] for name in ("plain.csv", "safe.csv"))
-    assert [name for name in plain if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))] == [
-        *ODD_NAMES[:5],
-        "\r",
-    ]
-    assert [name.removeprefix("'") if was[:1] != "'" else name for was, name in zip(plain, safe, strict=True)] == plain
-    assert not [name for name in safe if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
-    with pytest.raises(PocketiqaError, match="--excel-safe is for csv and not for jsonl"):
-        write_rows(iter(()), "jsonl", None, excel_safe=True)
-
-
-@pytest.mark.parametrize(
-    ("file_format", "name", "chosen"),
-    [
-        (None, None, "table"),
-        ("csv", None, "csv"),
-        (None, "a.csv", "csv"),
-        (None, "a.b.CSV", "csv"),
-        (None, "a.jsonl", "jsonl"),
-        (None, "a.json", "json"),
-        (None, "a.Parquet", "parquet"),
-        (None, "a.txt", "table"),
-        ("csv", "a.dat", "csv"),
-        ("csv", "a", "csv"),
-        ("jsonl", "a.jsonl", "jsonl"),
-        ("csv", "a.parquet", "contradicts the ending of a.parquet"),
-        ("jsonl", "a.json", "contradicts the ending of a.json"),
-        ("table", "a.csv", "contradicts"),
-        (None, "a.dat", "the ending of a.dat names no format"),
-        (None, "a", "names no format: use .txt, .csv"),
-        ("xml", "a.csv", "unknown format 'xml'"),
-    ],
-)
-def test_the_ending_names_the_format(file_format: str | None, name: str | None, chosen: str):
-    out = None if name is None else Path(name)
-    if chosen in FORMATS:
-        assert choose_format(file_format, out) == chosen
-    else:
-        with pytest.raises(PocketiqaError, match=chosen):
-            choose_format(file_format, out)
 
 
 @pytest.fixture
@@ -236,7 +117,7 @@ def test_resume_scores_only_what_is_new_or_changed(pictures: Path, tmp_path: Pat
     names.clear()
     score_paths([pictures / "1.png"], "pocket-s", recursive=False, workers=1, out=out, resume=True)
     assert names == []
-    assert [Path(str(row["path"])).name for row in _read(out, "csv")] == ["1.png", "2.png", "3.png", "new.png"]
+    assert [Path(str(row["path"])).name for row in _read(out)] == ["1.png", "2.png", "3.png", "new.png"]
 
 
 def test_resume_refuses_what_it_cannot_know(pictures: Path, tmp_path: Path):
@@ -273,16 +154,12 @@ def test_rows_made_under_other_limits_are_not_used_again(
     names = scored(monkeypatch)
     tally = score(pictures, out, resume=True, max_pixels=10_000)
     assert (tally.rows, tally.scored, len(names)) == (4, 0, 4)
-    assert {str(row["status"]) for row in _read(out, "csv")} == {"too_large"}
+    assert {str(row["status"]) for row in _read(out)} == {"too_large"}
     # Under the same limits the record is continued.
     names.clear()
     score(pictures, out, resume=True, overwrite=True, max_pixels=20_000)
     score(pictures, out, resume=True, max_pixels=20_000)
     assert len(names) == 4
-
-
-def test_the_command_line_offers_all_formats():
-    assert get_args(Format) == FORMATS
 
 
 def command(*words: object, limit: Callable[[], None] | None = None, **options: object) -> subprocess.Popen[bytes]:
@@ -324,7 +201,7 @@ def test_two_at_once_do_not_mix(pictures: Path, tmp_path: Path):
     (first,) = [number for number, process in enumerate(both) if process.returncode == 0]
     assert both[1 - first].returncode == 1
     assert "another process is writing" in ends[1 - first] or "exists already" in ends[1 - first]
-    rows = _read(out, "csv")
+    rows = _read(out)
     assert len(rows) == 60
     assert all(str(row["path"]).startswith(str(sets[first])) for row in rows)
     assert list(tmp_path.glob(".*")) == []

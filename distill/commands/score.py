@@ -1,0 +1,106 @@
+"""``pocketiqa score``, the command."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from distill.commands.options import MaxPixels, app, complete_student
+from distill.terminal import console
+from pseudo_labels.defaults import MAX_PIXELS
+
+Format = Literal["table", "csv", "jsonl", "json", "parquet"]
+
+
+@app.command()
+def score(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images and folders.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]",
+            autocompletion=complete_student,
+        ),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
+    workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    file_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="How each image is written.  [default: by the ending of --out, else table]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="File to write: .txt (table), .csv, .jsonl, .json or .parquet.  [default: standard output]"
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep rows that --out has of the same model and limits and of unchanged files; continue an "
+            "interrupted run.",
+        ),
+    ] = False,
+    excel_safe: Annotated[
+        bool, typer.Option("--excel-safe", help="CSV: put ' before cells that a spreadsheet would take for a formula.")
+    ] = False,
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Also a row for each region, with quality, importance, box and area: a file of boxes or masks (.json, "
+            ".jsonl, .csv), a folder of masks, grid:4x3, slic:50, or sam:CHECKPOINT.",
+        ),
+    ] = None,
+    region_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region-option", metavar="KEY=VALUE", help="Option of the source, as for pocketiqa regions; repeatable."
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG to draw: the photograph and its quality map, with outlines and numbers of the regions; a folder "
+            "for many."
+        ),
+    ] = None,
+    heat_map: Annotated[
+        Path | None, typer.Option("--map", help="PNG to draw: the quality map alone; a folder for many.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files that --out, --picture and --map name.")
+    ] = False,
+) -> None:
+    """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
+    from distill.commands.regions import source_to_score
+    from distill.commands.scored_regions import Drawings
+    from distill.commands.scoring import score_paths
+    from pseudo_labels.errors import PocketiqaError
+
+    if region_options and regions is None:
+        raise PocketiqaError("--region-option is for a source of regions: name it with --regions")
+
+    tally = score_paths(
+        paths,
+        model,
+        recursive=recursive,
+        workers=workers,
+        max_pixels=max_pixels,
+        file_format=file_format,
+        out=out,
+        overwrite=overwrite,
+        resume=resume,
+        excel_safe=excel_safe,
+        regions=None if regions is None else source_to_score(regions, region_options or []),
+        drawings=Drawings(picture, heat_map, overwrite),
+    )
+    if tally.scored < tally.rows:
+        console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")
+    bad_regions = tally.regions - tally.scored_regions
+    if bad_regions:
+        console.err.print(f"{bad_regions} of {tally.regions} regions have no quality; see status and reason")
+    if tally.scored < tally.rows or tally.empty_folders or bad_regions:
+        raise typer.Exit(1)
