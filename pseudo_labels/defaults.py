@@ -58,6 +58,9 @@ MIN_CONFIDENCE = 0.0
 MAX_OUTLIER = 4.0
 """Robust deviations of a stored feature above which a fused row is dropped."""
 
+MIN_LABELLED = 20
+"""Rated images below which no curve is fitted to ratings: the error that is left says little then."""
+
 VALIDATION_FRACTION = 0.15
 """Fraction of the images, whole scenes at a time, that chooses the best checkpoint."""
 

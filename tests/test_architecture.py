@@ -198,6 +198,7 @@ HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pya
 
 BASE_INSTALL = [
     *("students.runtime", "students.regions", "pseudo_labels.images", "pseudo_labels.regions.masks", "pocketiqa"),
+    *("students.meaning.thresholds", "students.meaning.own_scale", "students.meaning.intervals"),
     *("pseudo_labels.regions.readers", "distill.cli", "distill.commands.scoring", "distill.commands.scored_regions"),
 ]
 

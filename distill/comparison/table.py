@@ -12,7 +12,7 @@ from distill.evaluation.paired import mean_difference
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from distill.html.tables import si
-from pseudo_labels.metrics.bootstrap import Draws
+from pseudo_labels.metrics.draws import Draws
 
 # Fixed, so that the table is the same for whoever makes it again.
 RESAMPLES, SEED = 1000, 0

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from distill.evaluation.predictions import Predictions
 from distill.evaluation.targets import Targets
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.metrics.bootstrap import LEVEL, Draws, bootstrap_metrics, fraction_above_zero, interval
+from pseudo_labels.metrics.bootstrap import bootstrap_metrics
 from pseudo_labels.metrics.correlation import METRICS, MIN_IMAGES, measure
+from pseudo_labels.metrics.draws import LEVEL, Draws, fraction_above_zero, interval
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.evaluation.predictions import Predictions
-from pseudo_labels.metrics.bootstrap import Draws, bootstrap_metrics, interval
+from pseudo_labels.metrics.bootstrap import bootstrap_metrics
 from pseudo_labels.metrics.correlation import METRICS
+from pseudo_labels.metrics.draws import Draws, interval
 
 FloatArray = NDArray[np.float64]
 

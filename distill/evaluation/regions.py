@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.metrics.bootstrap import Draws, bootstrap_metrics, interval
+from pseudo_labels.metrics.bootstrap import bootstrap_metrics
 from pseudo_labels.metrics.correlation import METRICS, MIN_IMAGES, srcc, undefined
+from pseudo_labels.metrics.draws import Draws, interval
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -18,7 +18,7 @@ from distill.stress.photograph import Photograph
 from distill.stress.pointing import Pointed, Pointing, pointed, pointing
 from distill.terminal.console import shown
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.metrics.bootstrap import MIN_GROUPS, Draws, Interval, interval
+from pseudo_labels.metrics.draws import MIN_GROUPS, Draws, Interval, interval
 from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
 

@@ -21,8 +21,8 @@ from distill.study.run import read_costs
 from distill.study.sensitivity import compared
 from distill.study.sharing import SHARED, CellRun
 from distill.study.worker import read_failure
-from pseudo_labels.metrics.bootstrap import LEVEL, Draws
 from pseudo_labels.metrics.correlation import METRICS
+from pseudo_labels.metrics.draws import LEVEL, Draws
 
 FORMAT = 1
 # Enough for the ends of a 95 % interval; all arms have the same ones (``_Table``).

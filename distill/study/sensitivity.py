@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from distill.evaluation.samples import Sample
 from distill.evaluation.targets import Targets
 from pseudo_labels.images import ImageError, decode
-from pseudo_labels.metrics.bootstrap import Draws, interval
+from pseudo_labels.metrics.draws import Draws, interval
 from teachers.qfm_iqm import QfmIqmTeacher
 
 FloatArray = NDArray[np.float64]

@@ -3,7 +3,6 @@
 The labelled images must not be those that the teacher learned from: on those its error is smaller than on others.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,10 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit
 
+from pseudo_labels.defaults import MIN_LABELLED
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.fusion.combine import ExpectedError, fit_expected_error, ten_digits
 from pseudo_labels.metrics.agreement import Agreement, agree
+from pseudo_labels.metrics.draws import folds_of
+from pseudo_labels.metrics.isotonic import centred_isotonic
 from pseudo_labels.metrics.logistic import BEST_STARTS, MIDDLE, START_MIDDLES, START_WIDTHS, WIDTH
 from pseudo_labels.records import SPREAD_OF_HALF_WEIGHT
 
@@ -26,8 +28,6 @@ Form = Literal["identity", "knots", "logistic"]
 # Fraction of the score itself in the mapped score: the map rises strictly even where the curve is flat, so ranks stay.
 # It moves a score by at most 0.001.
 _TILT = 1e-3
-# With fewer the error left after a four-parameter fit says little.
-MIN_LABELLED = 20
 MIN_GROUPS = 5
 # Scores that vary less do not tell images apart; the audit says so of them too.
 CONSTANT_STD = 1e-3
@@ -101,24 +101,13 @@ def knots_map(x: ArrayLike, y: ArrayLike) -> MonotoneMap:
 
 
 def fit_isotonic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
-    """Centred isotonic regression: each plateau becomes one knot at its mean score, with straight lines between.
-
-    Plain isotonic regression is a staircase that ties all scores of a plateau; centring keeps their order and is
-    nearer to a rising truth (Oron and Flournoy, "Centered isotonic regression", 2017).
+    """Centred isotonic regression, see ``metrics.isotonic``.
 
     Args:
         scores: [N] in [0, 1].
         ratings: [N] in [0, 1].
     """
-    from sklearn.isotonic import isotonic_regression  # takes a second to import
-
-    values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    means = np.bincount(inverse, ratings) / counts
-    level = np.asarray(isotonic_regression(means, sample_weight=counts.astype(np.float64)))
-    # The regression gives each of its blocks exactly one value, and no two blocks the same one.
-    _, block = np.unique(level, return_inverse=True)
-    size = np.bincount(block, counts)
-    return knots_map(np.bincount(block, counts * values) / size, np.bincount(block, counts * level) / size)
+    return knots_map(*centred_isotonic(scores, ratings))
 
 
 def fit_logistic(scores: FloatArray, ratings: FloatArray) -> MonotoneMap:
@@ -278,7 +267,7 @@ def calibrate(
     agreement = agree(x, y, names, seed=seed)
     # Before any fit: a rising curve through falling ratings is flat, and would look like a weak teacher.
     _check_direction(agreement, name)
-    fold = _folds(names, seed)
+    fold = folds_of(names, _FOLDS, seed)
     held_out = {each: _held_out(each, x, y, fold) for each in (_FITS if method == "auto" else [method])}
     rmse = {each: float(np.sqrt(np.mean((predicted - y) ** 2))) for each, predicted in held_out.items()}
     chosen = _chosen(held_out, y)
@@ -366,13 +355,6 @@ def _chosen(held_out: Mapping[str, FloatArray], ratings: FloatArray) -> str:
         if gain.mean() > gain.std() / np.sqrt(len(gain)):
             chosen = other
     return chosen
-
-
-def _folds(groups: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Fold of each image; groups stay whole, and no order of images matters."""
-    order = sorted(set(groups), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
-    fold_of = {group: position % _FOLDS for position, group in enumerate(order)}
-    return np.array([fold_of[group] for group in groups])
 
 
 def _held_out(method: str, x: FloatArray, y: FloatArray, fold: NDArray[np.int64]) -> FloatArray:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pseudo_labels.metrics.bootstrap import MIN_GROUPS, Draws, Ranker, weighted_pearson
+from pseudo_labels.metrics.bootstrap import Ranker, weighted_pearson
 from pseudo_labels.metrics.correlation import srcc
+from pseudo_labels.metrics.draws import MIN_GROUPS, Draws
 
 FloatArray = NDArray[np.float64]
 

@@ -161,7 +161,7 @@ CASES = (
     Case(
         "fuse",
         ("fuse", "{in}/labels", "{in}/other", "--out", "{out}", "--calibrate", "quantile"),
-        ("distill.stages.fusing", "sklearn.isotonic", "scipy.optimize"),
+        ("distill.stages.fusing", "scipy.optimize"),
     ),
     Case("fit-teacher", ("fit-teacher", "{in}/fit.yaml", "--out", "{out}"), ("distill.stages.fitting", _TEACHER)),
     Case("distill", ("distill", "{in}/learn.yaml", "--out", "{out}"), ("distill.stages.student", "timm")),

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from distill.evaluation.paired import mean_difference
 from distill.evaluation.predictions import Predictions
-from pseudo_labels.metrics.bootstrap import Draws
+from pseudo_labels.metrics.draws import Draws
 from tests.helpers.report_sample import predictions, ratings
 
 TARGETS = ratings(60)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from distill.stress import LIMITS, StressResult, Verdict, stress, verdicts
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.metrics.bootstrap import Draws
+from pseudo_labels.metrics.draws import Draws
 from tests.helpers.pools import photograph, write_photographs
 from tests.helpers.predictors import write_knowing_student
 from tests.helpers.tiny_students import export_tiny

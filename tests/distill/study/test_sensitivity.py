@@ -7,7 +7,7 @@ from distill.evaluation.targets import Targets
 from distill.study import page, tables
 from distill.study.sensitivity import compared
 from pseudo_labels.files import canonical_json
-from pseudo_labels.metrics.bootstrap import Draws
+from pseudo_labels.metrics.draws import Draws
 
 IMAGES, SCENES, RESAMPLES = 60, 20, 2000
 GROUPS = tuple(f"scene{row % SCENES}" for row in range(IMAGES))

@@ -294,7 +294,7 @@ def test_six_kills_leave_the_bytes_of_an_unbroken_run(pool: Pool, tmp_path: Path
     teacher_store(tmp_path / "in" / "a", pool, seen(0.1, 1), name="a", features=features, shards=24)
     teacher_store(tmp_path / "in" / "b", pool, seen(0.2, 2), name="b")
     broken, peaceful = tmp_path / "broken", tmp_path / "peaceful"
-    names = ["sklearn.isotonic", "scipy.optimize"]
+    names = ["scipy.optimize"]
     source = str(tmp_path / "in")
     hits = kill_and_resume(
         fuse_folder, [source, str(broken)], unbroken_args=[source, str(peaceful)], kills=6, preload=names

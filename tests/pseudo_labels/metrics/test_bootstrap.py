@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics import bootstrap
-from pseudo_labels.metrics.bootstrap import Draws, bootstrap_metrics, fraction_above_zero, interval
+from pseudo_labels.metrics import draws as draws_module
+from pseudo_labels.metrics.bootstrap import bootstrap_metrics
 from pseudo_labels.metrics.correlation import METRICS, map_to_target, plcc, rmse
+from pseudo_labels.metrics.draws import Draws, fraction_above_zero, interval
 
 
 def correlated(images: int, rho: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -43,21 +44,11 @@ def test_each_resample_equals_the_metric_of_the_repeated_images(tied: tuple[np.n
             assert intervals[name][row] == pytest.approx(value, abs=1e-12), name
 
 
-def test_groups_are_drawn_whole(tied: tuple[np.ndarray, np.ndarray, list[str]]) -> None:
-    _, _, groups = tied
-    counts = np.concatenate(list(Draws.of(90, groups, resamples=50).counts()))
-    for group in set(groups):
-        members = [at for at, own in enumerate(groups) if own == group]
-        assert (counts[:, members] == counts[:, members[:1]]).all()
-    # As many groups as there are, on average as many images.
-    assert counts.sum(axis=1).mean() == pytest.approx(90, rel=0.05)
-
-
 def test_resamples_follow_from_the_seed_not_from_how_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = correlated(50, 0.5, np.random.default_rng(0))
     whole = bootstrap_metrics(x, y, Draws.of(50, resamples=64, seed=9))
     other = bootstrap_metrics(x, y, Draws.of(50, resamples=64, seed=10))
-    monkeypatch.setattr(bootstrap, "_CHUNK_COUNTS", 150)
+    monkeypatch.setattr(draws_module, "_CHUNK_COUNTS", 150)
     monkeypatch.setattr(bootstrap, "_PAIR_BLOCK", 7)
     pieces = bootstrap_metrics(x, y, Draws.of(50, resamples=64, seed=9))
     monkeypatch.setattr(bootstrap, "_MOST_PAIRED", 10)
@@ -129,25 +120,6 @@ def test_a_constant_model_has_no_interval() -> None:
     assert np.isfinite(interval(intervals["rmse"], 30).low)
 
 
-def test_too_few_groups_have_no_interval() -> None:
-    bounds = interval(np.linspace(0, 1, 100), 4)
-    assert np.isnan(bounds.low)
-    assert "4 groups, at least 5" in bounds.reason
-    assert bounds.as_dict() == {"low": None, "high": None, "interval_reason": bounds.reason}
-
-
 def test_nothing_kept() -> None:
     intervals = bootstrap_metrics(np.zeros(4), np.zeros(4), Draws.of(4, resamples=3), np.zeros(4, bool))
     assert all(np.isnan(values).all() for values in intervals.values())
-
-
-def test_share_above_zero_counts_ties_half() -> None:
-    assert fraction_above_zero(np.array([1.0, -1.0, 0.0, 0.0, np.nan])) == 0.5
-    assert np.isnan(fraction_above_zero(np.array([np.nan])))
-
-
-def test_mistakes_are_refused() -> None:
-    with pytest.raises(PocketiqaError, match="2 groups for 3 images"):
-        Draws.of(3, ["a", "b"])
-    with pytest.raises(PocketiqaError, match="0 resamples"):
-        Draws.of(3, resamples=0)
