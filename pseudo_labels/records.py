@@ -1,6 +1,7 @@
 """The rows that pass between stages: images of a pool, the labels of a teacher, and what became of an image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -84,9 +85,11 @@ class ImageRef:
         reason: words for a person; if ``ok``, a note (a broken colour profile was ignored), nearly always empty.
         group: images of one scene have the same; never split across train, validation and test.
         ref_id: ``id`` of the clean reference in the same pool; empty for an original.
-        distortion: name in the distortion catalogue; empty for an original.
-        level: severity from above 0 to 5, 0 for an original.
-        region: id of the region of the reference that is distorted; empty if the whole image is, or none.
+        distortion: name in the distortion catalogue; empty for an original. Of a copy that is distorted in several
+            regions, name and level of each, see ``joined_distortions``.
+        level: severity from above 0 to 5, 0 for an original; of several regions the highest.
+        region: id of the region of the reference that is distorted, or ids joined by ``+``; empty if the whole image
+            is, or none.
     """
 
     id: str
@@ -103,6 +106,49 @@ class ImageRef:
     distortion: str = ""
     level: float = 0.0
     region: str = ""
+
+    @property
+    def distorted_regions(self) -> tuple["RegionDistortion", ...]:
+        """What was done to which region; empty unless the image is a copy that is distorted in regions alone."""
+        regions = self.region.split(_JOIN) if self.region else []
+        if len(regions) < 2:
+            return tuple(RegionDistortion(region, self.distortion, self.level) for region in regions)
+        done = (one.rpartition(_LEVEL) for one in self.distortion.split(_JOIN))
+        return tuple(
+            RegionDistortion(region, name, float(level))
+            for region, (name, _, level) in zip(regions, done, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RegionDistortion:
+    """What was done to one region of a copy.
+
+    Attributes:
+        region: id of the region.
+        distortion: name in the distortion catalogue.
+        level: severity from above 0 to 5.
+    """
+
+    region: str
+    distortion: str
+    level: float
+
+
+_JOIN, _LEVEL = "+", ":"
+
+
+def joined_distortions(done: Sequence[RegionDistortion]) -> dict[str, Any]:
+    """The fields ``region``, ``distortion`` and ``level`` of an ``ImageRef`` that is distorted in these regions.
+
+    One region gives its own; several give ``id1+id2``, ``jpeg:2.50+darken:1.04`` and the highest level.
+    """
+    level = max(one.level for one in done)
+    region = _JOIN.join(one.region for one in done)
+    if len(done) == 1:
+        return {"region": region, "distortion": done[0].distortion, "level": level}
+    names = _JOIN.join(f"{one.distortion}{_LEVEL}{one.level:.2f}" for one in done)
+    return {"region": region, "distortion": names, "level": level}
 
 
 @dataclass(frozen=True)

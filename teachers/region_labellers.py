@@ -336,14 +336,23 @@ class _Comparing(_ByCrops):
 
 def _done_to(work: RegionWork, region: Region) -> dict[str, Any]:
     """Type and severity of what the pool says was done to a region."""
-    ref, severity = work.ref, work.ref.level / LEVELS
-    if ref.region:
-        distorted = next((one for one in work.regions if one.region == ref.region), None)
-        if distorted is None:
-            return {}
-        if covered(region.counts, distorted.counts, region.height, region.width) < _DISTORTED:
-            return {"severity": 0.0}
-    return {"type": ref.distortion, "severity": min(1.0, severity)}
+    ref = work.ref
+    if not ref.region:
+        return _done(ref.distortion, ref.level)
+    counts_of = {one.region: one.counts for one in work.regions}
+    done = [one for one in ref.distorted_regions if one.region in counts_of]
+    if not done:
+        return {}
+    # A region that was itself distorted first: others may overlap it.
+    done.sort(key=lambda one: one.region != region.region)
+    for one in done:
+        if covered(region.counts, counts_of[one.region], region.height, region.width) >= _DISTORTED:
+            return _done(one.distortion, one.level)
+    return {"severity": 0.0}
+
+
+def _done(distortion: str, level: float) -> dict[str, Any]:
+    return {"type": distortion, "severity": min(1.0, level / LEVELS)}
 
 
 def labeller_named(name: str, options: Mapping[str, Any], pool: Pool, *, limits: DecodeLimits, patch: str) -> Labeller:

@@ -94,6 +94,13 @@ def distort(
     feather_px: Annotated[
         float, typer.Option(help="With --regions: pixels inside the edge along which the distortion grows.")
     ] = 0.0,
+    regions_per_copy: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="With --regions: how many regions of a copy are distorted, each by a distortion of its own; repeatable, "
+            "and copies take turns.  [default: 1]"
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     preview: Annotated[bool, typer.Option("--preview", help="Only draw a contact sheet of all distortions.")] = False,
     overwrite: Overwrite = False,
@@ -101,6 +108,7 @@ def distort(
     """Make a synthetic pool: distorted copies that keep the link to their clean reference."""
     from distill.terminal.summaries import pool_summary
     from pseudo_labels.distort import build_synthetic_pool
+    from pseudo_labels.distort.synth import ONE_REGION
     from pseudo_labels.pool import Pool
     from pseudo_labels.regions.store import RegionSet
 
@@ -118,6 +126,7 @@ def distort(
             seed=seed,
             max_side=max_side,
             regions=None if regions is None else RegionSet.open(regions),
+            regions_per_copy=regions_per_copy or ONE_REGION,
             feather_px=feather_px,
             workers=workers,
             overwrite=overwrite,

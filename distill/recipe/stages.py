@@ -129,7 +129,9 @@ class RegionSection(Settings):
         max_overlap: greatest intersection over union with an earlier region of the image.
         max_regions: most regions of an image.
         names: distortions of the copies, as ``distort.names``.
-        per_image: copies of each clean image that are distorted in one region; 0 for none.
+        per_image: copies of each clean image that are distorted in regions; 0 for none.
+        regions_per_copy: number of regions of a copy that are distorted, each by a distortion of its own; several
+            numbers take turns from copy to copy.
         feather_px: pixels inside the edge of the region along which the distortion grows.
         teacher: teacher of regions, as for ``pocketiqa label-regions --teacher``.
         teacher_options: options of the teacher.
@@ -145,6 +147,7 @@ class RegionSection(Settings):
     max_regions: Annotated[int, Field(ge=1)] = MAX_REGIONS
     names: Annotated[list[str], Field(min_length=1)] = list(DISTORTION_NAMES)
     per_image: Annotated[int, Field(ge=0)] = 5
+    regions_per_copy: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1,)
     feather_px: Annotated[float, Field(ge=0)] = 0.0
     teacher: str = "reference"
     teacher_options: dict[str, Any] = {}

@@ -80,6 +80,7 @@ def _region_copies(run: Run, section: RegionSection, overwrite: bool, report: Pr
         names=section.names,
         seed=run.recipe.seed,
         regions=RegionSet.open(run.regions),
+        regions_per_copy=section.regions_per_copy,
         feather_px=section.feather_px,
         workers=usable_cores(),
         overwrite=overwrite,

@@ -24,7 +24,7 @@ from pseudo_labels.duplicates import fingerprint
 from pseudo_labels.files import digest_of, sha256_bytes, staged_folder
 from pseudo_labels.images import ImageError, decode, read_bytes
 from pseudo_labels.pool import Pool
-from pseudo_labels.records import ImageRef, Status, id_of
+from pseudo_labels.records import ImageRef, RegionDistortion, Status, id_of, joined_distortions
 from pseudo_labels.regions import masks
 
 _STRATA = 5
@@ -51,7 +51,9 @@ class RegionMask:
     width: int
     counts: str
 
-    def blended(self, clean: np.ndarray, distorted: np.ndarray, feather_px: float) -> np.ndarray:
+    def blended(
+        self, clean: np.ndarray, distorted: np.ndarray, feather_px: float, *, onto: np.ndarray | None = None
+    ) -> np.ndarray:
         """The clean image with the distorted pixels inside the mask.
 
         Args:
@@ -59,6 +61,7 @@ class RegionMask:
             distorted: of the same shape.
             feather_px: width of the edge inside the mask along which the distortion grows to its full strength, in
                 pixels; 0 has no such edge. Outside the mask every pixel stays as it is.
+            onto: what lies outside the mask, such as a copy that is distorted in other regions; None is ``clean``.
 
         Raises:
             PocketiqaError: the image has another size than the mask.
@@ -69,26 +72,33 @@ class RegionMask:
                 f"region {self.region} is of {self.width}x{self.height}, but the image {clean.shape[1]}x"
                 f"{clean.shape[0]}",
             )
-        mask = masks.decode(self.counts, self.height, self.width)
+        mask, outside = masks.decode(self.counts, self.height, self.width), clean if onto is None else onto
         if not feather_px:
-            return np.where(mask[..., None], distorted, clean)
+            return np.where(mask[..., None], distorted, outside)
         # Distance to the nearest pixel outside; the edge of the image is no edge of the region.
         from scipy.ndimage import distance_transform_edt
 
         distance = np.asarray(distance_transform_edt(mask)) if not mask.all() else np.full(mask.shape, np.inf)
         weight = np.clip(distance / feather_px, 0, 1)[..., None]
-        return np.floor(clean + weight * (distorted.astype(np.float64) - clean) + 0.5).astype(np.uint8)
+        blend = np.floor(clean + weight * (distorted.astype(np.float64) - clean) + 0.5).astype(np.uint8)
+        return np.where(mask[..., None], blend, outside)
 
 
-def deal_regions(image_id: str, regions: Sequence[RegionMask], copies: int, seed: int) -> list[RegionMask]:
-    """The region of each copy of an image: shuffled by seed and id, each again only when all had their turn."""
-    rng = generator("regions", seed, image_id)
-    dealt: list[RegionMask] = []
+def deal_regions(
+    image_id: str, regions: Sequence[RegionMask], counts: Sequence[int], seed: int
+) -> list[list[RegionMask]]:
+    """The regions of each copy of an image: shuffled by seed and id, each again only when all had their turn.
+
+    Args:
+        image_id: id of the image.
+        regions: its regions, in any order.
+        counts: number of regions of each copy; an image that has fewer gives all of them.
+        seed: seed of the order.
+    """
     # In the order of their ids, so that the order of a manifest has no influence.
-    sorted_regions = sorted(regions, key=lambda region: region.region)
-    while len(dealt) < copies:
-        dealt += [sorted_regions[index] for index in rng.permutation(len(sorted_regions))]
-    return dealt[:copies]
+    by_id = {region.region: region for region in sorted(regions, key=lambda region: region.region)}
+    deck = _Deck(list(by_id), generator("regions", seed, image_id))
+    return [[by_id[name] for name in deck.drawn(min(count, len(by_id)))] for count in counts]
 
 
 def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: int) -> dict[str, list[Distortion]]:
@@ -99,7 +109,7 @@ def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: i
     continuous in [1, 5], with two decimals: of every five uses of a name, one falls into each fifth of that range. The
     order of ``image_ids`` has no influence.
     """
-    deal = _Deck(names, seed)
+    deal = _Deck(names, generator("deck", seed))
     levels = {name: _levels(name, seed) for name in names}
     dealt = {}
     # By digest, so that the order of the images in their pool does not decide what each of them gets.
@@ -118,21 +128,25 @@ def plan(image_ids: Sequence[str], names: Sequence[str], per_image: int, seed: i
 class _Deck:
     """Names, shuffled again whenever all were dealt."""
 
-    def __init__(self, names: Sequence[str], seed: int) -> None:
+    def __init__(self, names: Sequence[str], rng: np.random.Generator) -> None:
         self._names = list(names)
-        self._rng = generator("deck", seed)
+        self._rng = rng
         self._left: list[str] = []
 
-    def hand(self, size: int) -> list[str]:
+    def drawn(self, size: int) -> list[str]:
         """The next ``size`` names, as different from each other as can be."""
-        held: Counter[str] = Counter()
-        while held.total() < size:
+        held: list[str] = []
+        while len(held) < size:
             if not self._left:
                 self._left = [self._names[i] for i in self._rng.permutation(len(self._names))]
                 # What this hand holds already goes to the end of the new deck.
-                self._left.sort(key=lambda name: held[name])
-            held[self._left.pop(0)] += 1
-        return list(held.elements())
+                self._left.sort(key=held.count)
+            held.append(self._left.pop(0))
+        return held
+
+    def hand(self, size: int) -> list[str]:
+        """As ``drawn``, equal names side by side."""
+        return list(Counter(self.drawn(size)).elements())
 
 
 def _levels(name: str, seed: int) -> Iterator[float]:
@@ -156,15 +170,27 @@ class Task:
 
     Attributes:
         ref: the clean image.
-        distortions: name and level of each copy.
-        regions: region of each copy; empty if the whole image is distorted.
+        distortions: name and level of each distortion, copy after copy.
+        regions: the regions of each copy, each with a distortion of its own; empty if the whole image is distorted.
         fault: why no copy can be made; empty if nothing is wrong.
     """
 
     ref: ImageRef
     distortions: list[Distortion]
-    regions: list[RegionMask] = field(default_factory=list)
+    regions: list[list[RegionMask]] = field(default_factory=list)
     fault: str = ""
+
+    @property
+    def copies(self) -> list["Parts"]:
+        """What is done to each copy."""
+        if not self.regions:
+            return [((name, level, None),) for name, level in self.distortions]
+        left = iter(self.distortions)
+        return [tuple((*next(left), region) for region in own) for own in self.regions]
+
+
+Parts = tuple[tuple[str, float, RegionMask | None], ...]
+"""Distortions of a copy: name, level and where; None is the whole image."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +257,11 @@ class Maker:
         return self._linked(task, rows)
 
     def _copy(self, task: Task, number: int, clean: np.ndarray) -> np.ndarray:
-        rgb = distort(clean, *task.distortions[number], seed=self.seed, image_id=task.ref.id)
-        return task.regions[number].blended(clean, rgb, self.feather_px) if task.regions else rgb
+        copy = clean
+        for name, level, region in task.copies[number]:
+            rgb = distort(clean, name, level, seed=self.seed, image_id=task.ref.id)
+            copy = rgb if region is None else region.blended(clean, rgb, self.feather_px, onto=copy)
+        return copy
 
     def _files(self, task: Task) -> dict[str, int | None]:
         """What each file holds: the number of a copy; None is the reference."""
@@ -247,8 +276,8 @@ class Maker:
         ref = task.ref
         reference, copies = (rows[0], rows[1:]) if self._is_shrunk(ref) else (self._moved(ref), rows)
         linked = [
-            replace(row, group=ref.group, ref_id=reference.id, distortion=name, level=level, region=region)
-            for row, (name, level), region in zip(copies, task.distortions, _region_ids(task), strict=True)
+            replace(row, group=ref.group, ref_id=reference.id, **_fields(parts))
+            for row, parts in zip(copies, task.copies, strict=True)
         ]
         return [replace(reference, group=ref.group), *linked]
 
@@ -262,12 +291,10 @@ class Maker:
 
     def _not_made(self, task: Task, status: Status, reason: str) -> list[ImageRef]:
         ref, rows = task.ref, []
-        for file_name, (name, level), region in zip(
-            _file_names(task), task.distortions, _region_ids(task), strict=True
-        ):
+        for file_name, parts in zip(_file_names(task), task.copies, strict=True):
             uri = _uri(ref, file_name)
-            bare = ImageRef(id_of(sha256_bytes(uri.encode())), uri, status=status, reason=reason, region=region)
-            rows.append(replace(bare, group=ref.group, ref_id=ref.id, distortion=name, level=level))
+            bare = ImageRef(id_of(sha256_bytes(uri.encode())), uri, status=status, reason=reason)
+            rows.append(replace(bare, group=ref.group, ref_id=ref.id, **_fields(parts)))
         return rows
 
     def _moved(self, ref: ImageRef) -> ImageRef:
@@ -280,15 +307,21 @@ def _reopen(folder: Path, out: Path, seed: int, max_side: int | None, feather_px
     return Maker(Pool.open(folder), out, seed, max_side, feather_px)
 
 
-def _region_ids(task: Task) -> list[str]:
-    return [region.region for region in task.regions] or [""] * len(task.distortions)
+def _fields(parts: Parts) -> dict[str, Any]:
+    """What the row of a copy says of it."""
+    return joined_distortions(
+        [RegionDistortion("" if region is None else region.region, name, level) for name, level, region in parts]
+    )
 
 
 def _file_names(task: Task) -> list[str]:
-    return [
-        f"{name}-{level:.2f}{'-' * bool(region)}{region}.png"
-        for (name, level), region in zip(task.distortions, _region_ids(task), strict=True)
-    ]
+    names = []
+    for number, parts in enumerate(task.copies):
+        name, level, region = parts[0]
+        one = f"{name}-{level:.2f}" if region is None else f"{name}-{level:.2f}-{region.region}"
+        # Of several regions, all names and ids would be longer than a file name can be.
+        names.append(f"{one}.png" if len(parts) == 1 else f"{number:02d}-{len(parts)}_regions.png")
+    return names
 
 
 def _reference_name(ref: ImageRef, taken: Collection[str]) -> str:

@@ -3,6 +3,7 @@
     OUT/images/<id of the clean image>/<name of its file>.png    only where max_side shrank it
     OUT/images/<id of the clean image>/<distortion>-<level>.png
     OUT/images/<id of the clean image>/<distortion>-<level>-<id of the region>.png    with regions
+    OUT/images/<id of the clean image>/<number>-<regions>_regions.png    a copy that is distorted in several
 
 The folder of one clean image exists whole or not at all (see ``maker``); it is the unit of resuming.
 """
@@ -23,6 +24,10 @@ from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.regions.store import RegionSet
 
+ONE_REGION = (1,)
+# More regions would name more distortions than a row should hold.
+_MOST_REGIONS = 100
+
 
 def build_synthetic_pool(
     pool: Pool,
@@ -33,6 +38,7 @@ def build_synthetic_pool(
     seed: int = 0,
     max_side: int | None = None,
     regions: RegionSet | None = None,
+    regions_per_copy: Sequence[int] = ONE_REGION,
     feather_px: float = 0.0,
     workers: int = 1,
     overwrite: bool = False,
@@ -53,6 +59,8 @@ def build_synthetic_pool(
         max_side: shrink references until neither side exceeds it (but no side falls below 64 pixels); at least 64.
         regions: finished manifest of regions of the same pool; each copy is then distorted in one region only, and its
             row names it. A copy of an image without regions is a row that says so.
+        regions_per_copy: number of regions that are distorted in a copy, each by a distortion of its own; several
+            numbers take turns from copy to copy. Needs ``regions``; an image that has fewer is distorted in all.
         feather_px: see ``maker.RegionMask.blended``; needs ``regions``.
         workers: processes. They are started afresh, so a script needs the usual ``if __name__ == "__main__"``.
         overwrite: replace an earlier pool that was made differently.
@@ -66,12 +74,14 @@ def build_synthetic_pool(
     out = Path(out)
     chosen = select(names)
     _check_arguments(per_image, seed, max_side, workers)
+    counts = _check_regions_per_copy(regions_per_copy, regions)
     _check_regions(pool, regions, feather_px, max_side)
     originals = [ref for ref in pool.ok() if not ref.ref_id]
     if not originals:
         raise PocketiqaError(f"the pool {pool.folder} holds no clean image: give one that `pocketiqa pool` made")
-    distortions = plan([ref.id for ref in originals], chosen, per_image, seed)
-    tasks = [_task(ref, distortions[ref.id], regions, seed) for ref in originals]
+    of_copy = [counts[number % len(counts)] for number in range(per_image)]
+    distortions = plan([ref.id for ref in originals], chosen, sum(of_copy), seed)
+    tasks = [_task(ref, distortions[ref.id], regions, of_copy, seed) for ref in originals]
     spec: dict[str, Any] = {
         "clean_pool": pool.digest,
         "distortions": list(chosen),
@@ -82,6 +92,8 @@ def build_synthetic_pool(
     }
     if regions is not None:
         spec |= {"regions": regions.digest, "feather_px": float(feather_px)}
+        # Not stated where it is as before this could be chosen: such pools are still the same.
+        spec |= {} if counts == ONE_REGION else {"regions_per_copy": list(counts)}
     # A generator: nothing is made before ``write_pool`` has claimed the folder, or removed an earlier pool from it.
     rows = _make_all(Maker(pool, out, seed, max_side, float(feather_px)), tasks, workers, progress)
     notes = {"clean_pool": str(pool.folder)}
@@ -108,13 +120,27 @@ def _check_regions(pool: Pool, regions: RegionSet | None, feather_px: float, max
         )
 
 
-def _task(ref: ImageRef, distortions: list[Distortion], regions: RegionSet | None, seed: int) -> Task:
+def _check_regions_per_copy(counts: Sequence[int], regions: RegionSet | None) -> tuple[int, ...]:
+    if not counts or not all(isinstance(count, int) and 1 <= count <= _MOST_REGIONS for count in counts):
+        raise PocketiqaError(
+            f"regions_per_copy is {list(counts)[:8]!r}, but whole numbers from 1 to {_MOST_REGIONS} are needed"
+        )
+    if regions is None and tuple(counts) != ONE_REGION:
+        raise PocketiqaError(
+            f"regions_per_copy is {list(counts)}, but there are no regions: name them with --regions"
+        )
+    return tuple(counts)
+
+
+def _task(
+    ref: ImageRef, distortions: list[Distortion], regions: RegionSet | None, of_copy: Sequence[int], seed: int
+) -> Task:
     if regions is None:
         return Task(ref, distortions)
     own = [RegionMask(one.region, one.height, one.width, one.counts) for one in regions.regions_of(ref.id)]
     if not own:
-        return Task(ref, distortions, fault="the clean image has no region")
-    return Task(ref, distortions, deal_regions(ref.id, own, len(distortions), seed))
+        return Task(ref, distortions[: len(of_copy)], fault="the clean image has no region")
+    return Task(ref, distortions, deal_regions(ref.id, own, of_copy, seed))
 
 
 def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: int) -> None:
@@ -128,7 +154,7 @@ def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: i
 
 
 def _make_all(maker: Maker, tasks: Sequence[Task], workers: int, progress: Progress | None) -> Iterator[ImageRef]:
-    total, done = sum(len(task.distortions) for task in tasks), 0
+    total, done = sum(len(task.copies) for task in tasks), 0
     # ``write_pool``, which takes the rows, holds the folder by now.
     with exclusively(maker.out):
         remove_leftovers(maker.out / IMAGES, alone=True)
@@ -137,7 +163,7 @@ def _make_all(maker: Maker, tasks: Sequence[Task], workers: int, progress: Progr
             tasks, in_order(maker.make, tasks, workers if workers > 1 else 0, processes=True), strict=True
         ):
             yield from rows
-            done += len(task.distortions)
+            done += len(task.copies)
             if progress:
                 progress(done, total)
 

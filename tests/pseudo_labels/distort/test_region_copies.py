@@ -82,10 +82,49 @@ def test_seed_and_id_decide_and_a_second_run_changes_nothing(pool: Pool, regions
 
 def test_the_order_of_regions_has_no_influence():
     masks = [RegionMask(f"{number}", 4, 4, "") for number in range(5)]
-    dealt = deal_regions("image", masks, 12, 3)
-    assert deal_regions("image", masks[::-1], 12, 3) == dealt
-    assert deal_regions("image", masks, 12, 4) != dealt != deal_regions("other", masks, 12, 3)
-    assert Counter(map(len, (set(dealt[:5]), set(dealt[5:10])))) == {5: 2}
+    dealt = deal_regions("image", masks, [1] * 12, 3)
+    assert deal_regions("image", masks[::-1], [1] * 12, 3) == dealt
+    assert deal_regions("image", masks, [1] * 12, 4) != dealt != deal_regions("other", masks, [1] * 12, 3)
+    names = [own[0].region for own in dealt]
+    assert Counter(map(len, (set(names[:5]), set(names[5:10])))) == {5: 2}
+    several = [[one.region for one in own] for own in deal_regions("image", masks, [3, 1, 3, 9], 3)]
+    assert [len(set(own)) for own in several] == [len(own) for own in several] == [3, 1, 3, 5]
+    # The same deck: the first five regions are all different.
+    assert len({*several[0], *several[1], several[2][0]}) == 5
+
+
+def test_several_regions_of_a_copy_are_distorted_each_by_its_own(pool: Pool, regions: RegionSet, tmp_path: Path):
+    options = {"per_image": 4, "names": ["jpeg", "darken", "white_noise"], "regions": regions}
+    made = build_synthetic_pool(pool, tmp_path / "out", regions_per_copy=(1, 3), feather_px=2, **options)
+    copies = [ref for ref in made if ref.ref_id]
+    assert [len(ref.distorted_regions) for ref in copies] == [1, 3, 1, 3] * 3
+    for ref in copies:
+        own = {region.region: region for region in regions.regions_of(ref.ref_id)}
+        clean, image = pool.load(pool.by_id(ref.ref_id)), made.load(ref)
+        expected = clean
+        for done in ref.distorted_regions:
+            whole = distort(clean, done.distortion, done.level, seed=0, image_id=ref.ref_id)
+            region = own[done.region]
+            mask = RegionMask(region.region, region.height, region.width, region.counts)
+            inside = mask.blended(clean, whole, 2)
+            expected = np.where(region.mask()[..., None], inside, expected)
+        assert np.array_equal(image, expected), ref.distortion
+        assert ref.level == max(done.level for done in ref.distorted_regions)
+    assert made.manifest.spec["regions_per_copy"] == [1, 3]
+    # One region each is what it was before this could be chosen.
+    plain, named = (
+        build_synthetic_pool(pool, tmp_path / name, **options, **more)
+        for name, more in (("plain", {}), ("named", {"regions_per_copy": (1,)}))
+    )
+    assert plain.digest == named.digest
+    assert "regions_per_copy" not in plain.manifest.spec
+
+
+def test_an_image_with_fewer_regions_is_distorted_in_all(pool: Pool, regions: RegionSet, tmp_path: Path):
+    made = build_synthetic_pool(
+        pool, tmp_path / "out", per_image=2, names=["jpeg"], regions=regions, regions_per_copy=(9,)
+    )
+    assert {len({one.region for one in ref.distorted_regions}) for ref in made if ref.ref_id} == {6}
 
 
 def test_a_feathered_edge_grows_inside_and_leaves_the_outside():
@@ -119,6 +158,11 @@ def test_what_does_not_fit_together_is_refused(pool: Pool, regions: RegionSet, t
         build_synthetic_pool(pool, tmp_path / "out", per_image=1, max_side=64, regions=regions)
     with pytest.raises(PocketiqaError, match="there are no regions"):
         build_synthetic_pool(pool, tmp_path / "out", per_image=1, feather_px=2)
+    with pytest.raises(PocketiqaError, match=r"regions_per_copy is \[2\], but there are no regions"):
+        build_synthetic_pool(pool, tmp_path / "out", per_image=1, regions_per_copy=(2,))
+    for counts in ((), (0,), (1, 101)):
+        with pytest.raises(PocketiqaError, match="whole numbers from 1 to 100"):
+            build_synthetic_pool(pool, tmp_path / "out", per_image=1, regions=regions, regions_per_copy=counts)
     for wrong in (-1, float("nan")):
         with pytest.raises(PocketiqaError, match="at least 0"):
             build_synthetic_pool(pool, tmp_path / "out", per_image=1, regions=regions, feather_px=wrong)
