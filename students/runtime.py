@@ -22,7 +22,7 @@ from pseudo_labels.records import Status
 from students.contract import StudentContract
 from students.fields import check_int
 from students.preprocess import Preprocess, check_rgb
-from students.regions import MaskInput, RegionResult, cells_of, score_regions
+from students.regions import MaskInput, RegionResult, cells_across, cells_of, score_regions
 from students.session import INPUT, OUTPUTS, open_model
 from students.shipped import model_path
 
@@ -164,6 +164,15 @@ class Scorer:
         """Side of a cell of the maps in pixels of the resized image; 0 if the contract does not say it."""
         stride = self.contract.student.get("grid")
         return stride if isinstance(stride, int) else 0
+
+    def map_extent(self, image: tuple[int, ...], quality_map: tuple[int, ...]) -> tuple[float, float] | None:
+        """Rows and columns of cells that an image fills of its maps, see ``students.regions.cells_across``.
+
+        Args:
+            image: height and width of the image before it is resized.
+            quality_map: rows and columns of its maps.
+        """
+        return cells_across(quality_map, self.contract.preprocess.size(*image[:2]), self.map_stride)
 
     def _pixels(self, image: ImageInput, notes: list[str] | None, resizer: Preprocess | None) -> np.ndarray:
         if isinstance(image, np.ndarray):

@@ -27,7 +27,7 @@ from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.regions.masks import RegionError, decode_inner
 from pseudo_labels.regions.sources import Proposal, RegionSource
-from students.regions import RegionResult, cells_across, refused
+from students.regions import RegionResult, refused
 from students.runtime import Result, Row, Scorer, keep_freed_memory, row_of
 
 MOST_REGIONS = 100_000
@@ -195,8 +195,7 @@ class RegionScorer:
     def _draw(self, image: Path, rgb: np.ndarray, result: Result, proposals: Sequence[Proposal]) -> None:
         picture, heat = self._files[image]
         height, width = rgb.shape[:2]
-        resized = self._scorer.contract.preprocess.size(height, width)
-        across = cells_across(result.quality_map.shape, resized, self._scorer.map_stride)
+        across = self._scorer.map_extent(rgb.shape, result.quality_map.shape)
         if picture is not None:
             good = sum(region.status == Status.OK for region in result.regions)
             heading = f"{shown(image.name)}: score {result.score:.3f} by {self._scorer.contract.name}"

@@ -30,6 +30,7 @@ class ImageRegions:
         importance: float32 [R] in [0, 1]; NaN where the teacher gives none.
         confidence: float32 [R] in (0, 1].
         distorted: id of the region that alone is distorted; empty where the whole image is, or none.
+        types: distortion that the teacher names in each; empty where it names none.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class ImageRegions:
     importance: np.ndarray
     confidence: np.ndarray
     distorted: str = ""
+    types: tuple[str, ...] = ()
 
     def masks(self) -> Iterator[np.ndarray]:
         """The masks one by one, bool [height, width]: thousands at once would not fit in memory."""
@@ -68,6 +70,8 @@ class RegionTable:
                 )
         self.teacher: TeacherStamp = TeacherStamp(**labels.teacher)
         self.digest = digest_of([regions.digest, labels.digest])
+        # A teacher that compares takes the type from the pool: it is no answer of its own.
+        self.names_types: bool = spec.get("mode") != "reference"
         self._pool, self._regions, self._labels = pool, regions, labels
         # Masks stay as run lengths, some hundred bytes each.
         self._rows = {row: made for row, ref in enumerate(pool) if (made := self._of(ref)) is not None}
@@ -104,6 +108,7 @@ class RegionTable:
         return ImageRegions(
             tuple(one.region for one in good), tuple(masks[one.region].counts for one in good), ref.height, ref.width,
             quality=quality, importance=importance, confidence=confidence, distorted=ref.region,
+            types=tuple(one.type for one in good),
         )  # fmt: skip
 
 

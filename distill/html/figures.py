@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,13 +110,13 @@ class OutlinedRegion:
     """A region to be drawn.
 
     Attributes:
-        number: as in the table of the regions.
+        number: as in the table of the regions; None writes none.
         box: left, top, width and height in pixels of the photograph.
         inner: the mask within the box, bool.
         quality: in [0, 1].
     """
 
-    number: int
+    number: int | None
     box: Box
     inner: np.ndarray
     quality: float
@@ -152,27 +152,40 @@ def regions_figure(
         heading: a line below the panels.
         across: see ``enlarged``.
     """
+    panels = region_panels(rgb, quality_map, regions, across=across)
+    images, font = [Image.fromarray(panel) for panel in panels], ImageFont.load_default(_TEXT_PX)
+    return _png(_sheet(images, quality_map, heading, font), quality_map)
+
+
+def region_panels(
+    rgb: np.ndarray,
+    quality_map: np.ndarray,
+    regions: Iterable[OutlinedRegion],
+    *,
+    across: tuple[float, float] | None = None,
+    most_px: int = _MOST_PX,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph with outlines and numbers of regions, and its quality map with outlines and qualities.
+
+    Args:
+        rgb: uint8 HxWx3.
+        quality_map: [h, w].
+        regions: in the order in which they are drawn; taken one by one.
+        across: see ``enlarged``.
+        most_px: longer side of both; small photographs are enlarged to 480.
+
+    Returns:
+        Two pictures of one size, uint8 [height, width, 3].
+    """
     longer = max(rgb.shape[:2])
-    scale = min(max(longer, _LEAST_PX), _MOST_PX) / longer
+    scale = min(max(longer, _LEAST_PX), most_px) / longer
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     small = np.array(Image.fromarray(np.ascontiguousarray(rgb)).resize(size, Image.Resampling.LANCZOS))
     # Less colour than in thumbnails: what the picture shows must be seen beneath.
     panels = [small, overlay(small, quality_map, opacity=0.55, across=across)]
     labels = list(_draw_outlines(panels, regions, (size[0] / rgb.shape[1], size[1] / rgb.shape[0])))
-    images = [Image.fromarray(panel) for panel in panels]
-    font = ImageFont.load_default(_TEXT_PX)
-    for image, texts in zip(images, zip(*((one.number, one.quality) for one in labels), strict=True), strict=False):
-        draw = ImageDraw.Draw(image)
-        for label, text in zip(labels, texts, strict=True):
-            left, top, right, bottom = draw.textbbox((0, 0), text, font)
-            if len(labels) > _MOST_NUMBERS and (right - left > label.width or bottom - top > label.height):
-                continue
-            # Within the picture, also for regions at its edge.
-            x = min(max(label.x, (right - left) / 2 + 2), size[0] - (right - left) / 2 - 2)
-            y = min(max(label.y, _TEXT_PX / 2 + 2), size[1] - _TEXT_PX / 2 - 2)
-            # White on black: some colours of outlines are too dark to be read.
-            draw.text((x, y), text, _PAPER, font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
-    return _png(_sheet(images, quality_map, heading, font), quality_map)
+    numbered = _with_texts(panels[0], [(label, label.number) for label in labels])
+    return numbered, _with_texts(panels[1], [(label, label.quality) for label in labels])
 
 
 @dataclass(frozen=True)
@@ -183,6 +196,22 @@ class _Label:
     y: float
     width: int
     height: int
+
+
+def _with_texts(panel: np.ndarray, texts: Sequence[tuple[_Label, str]]) -> np.ndarray:
+    """The panel with the text of each region at its middle."""
+    image, font = Image.fromarray(panel), ImageFont.load_default(_TEXT_PX)
+    draw = ImageDraw.Draw(image)
+    for label, text in texts:
+        left, top, right, bottom = draw.textbbox((0, 0), text, font)
+        if len(texts) > _MOST_NUMBERS and (right - left > label.width or bottom - top > label.height):
+            continue
+        # Within the picture, also for regions at its edge.
+        x = min(max(label.x, (right - left) / 2 + 2), image.width - (right - left) / 2 - 2)
+        y = min(max(label.y, _TEXT_PX / 2 + 2), image.height - _TEXT_PX / 2 - 2)
+        # White on black: some colours of outlines are too dark to be read.
+        draw.text((x, y), text, _PAPER, font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
+    return np.asarray(image)
 
 
 def _draw_outlines(
@@ -205,7 +234,8 @@ def _draw_outlines(
             # The pixel of the region that is nearest to its middle, which need not belong to it.
             nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
             where = x + int(columns[nearest]), y + int(rows[nearest])
-            yield _Label(str(region.number), f"{region.quality:.2f}", *where, wide, tall)
+            number = "" if region.number is None else str(region.number)
+            yield _Label(number, f"{region.quality:.2f}", *where, wide, tall)
 
 
 def _sheet(images: list[Image.Image], quality_map: np.ndarray, heading: str, font: Any) -> Image.Image:

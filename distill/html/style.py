@@ -102,6 +102,12 @@ figcaption b { color: var(--ink); }
 img { max-width: 100%; height: auto; border-radius: 8px; display: block; background: var(--wash); }
 .gallery img { width: 100%; aspect-ratio: 4 / 3; object-fit: cover; }
 .pair img { width: 100%; aspect-ratio: 4 / 3; object-fit: cover; }
+.pair.whole img { object-fit: contain; } .pairs table { margin-top: 6px; font-size: .88rem; }
+.pairs td, .pairs th { padding: 4px 12px 4px 0; }
+.heat {
+  display: inline-block; min-width: 3.2em; padding: 1px 6px; border-radius: 4px;
+  background: color-mix(in srgb, var(--student) calc(0.6 * var(--part)), transparent);
+}
 .scores {
   display: grid; grid-template-columns: auto 1fr auto; gap: 3px 9px; align-items: center; font-size: .85rem;
   margin: 8px 0 0;

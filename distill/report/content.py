@@ -221,6 +221,7 @@ def build_content(inputs: ReportInputs) -> dict[str, Any]:
         ],
         # The key keeps its earlier name, as do those in each record: scripts read ``report.json``.
         "damaged": [_damaged(one) for one in inputs.distorted],
+        "regions": None if inputs.regions is None else inputs.regions.as_dict(),
         "pools": [dict(pool) for pool in inputs.pools],
         "split": {name: dict(part) for name, part in inputs.split.items()},
         "teachers": [dict(stamp) for stamp in inputs.teachers],

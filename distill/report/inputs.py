@@ -127,6 +127,68 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class RegionExample:
+    """A region of a held-out picture: what the student says of it, and its label.
+
+    Attributes:
+        name: name of the picture.
+        source: name of the data that it is of.
+        distortion: what was done to it, in words; empty if it is not known or nothing was.
+        quality: the student's, in [0, 1].
+        importance: the student's, in [0, 1].
+        quality_label: in [0, 1].
+        importance_label: in [0, 1]; None where there is none.
+        panels: the picture with the region's outline, and its quality map with outline and quality: uint8 HxWx3.
+    """
+
+    name: str
+    source: str
+    distortion: str
+    quality: float
+    importance: float
+    quality_label: float
+    importance_label: float | None
+    panels: tuple[np.ndarray, np.ndarray]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, without the pictures."""
+        return {key: value for key, value in vars(self).items() if key != "panels"}
+
+
+@dataclass(frozen=True)
+class Regions:
+    """How well a student knows regions of held-out pictures.
+
+    Attributes:
+        evaluation: ``part`` and ``sources``, as ``stages.evaluation.read_region_results`` gives them.
+        regions: how many regions the examples were chosen of.
+        pictures: how many pictures these are of.
+        worst: examples by the student's quality, the lowest first.
+        best: the same, the highest first.
+        farthest: examples by the distance of the student's quality from the label, the farthest first.
+        types: by teacher, the distortion that is known of regions, the one that it named, and how many these are.
+    """
+
+    evaluation: Mapping[str, Any]
+    regions: int = 0
+    pictures: int = 0
+    worst: Sequence[RegionExample] = ()
+    best: Sequence[RegionExample] = ()
+    farthest: Sequence[RegionExample] = ()
+    types: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, without the pictures."""
+        examples = {name: [one.as_dict() for one in getattr(self, name)] for name in ("worst", "best", "farthest")}
+        types = {
+            teacher: {known: {"n": sum(named.values()), "named": dict(named)} for known, named in rows.items()}
+            for teacher, rows in self.types.items()
+        }
+        return {**self.evaluation, "examples": {"regions": self.regions, "pictures": self.pictures, **examples},
+                "types": types}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Inputs of ``build_report``.
 
@@ -147,6 +209,7 @@ class ReportInputs:
         load_image: gives the pixels of a target by its id, for pictures; None for no pictures.
         quality_maps: example photographs with the quality map of the student.
         distorted: example photographs with a distorted copy and both scores.
+        regions: how well a student knows regions; None if that was not evaluated.
         pools: a record of each data set: ``name``, ``images``, ``statuses`` (status to count), ``groups``,
             ``digest``, ``distortions`` (name to count), ``licence``; absent keys are not shown.
         split: numbers of ``images`` and ``groups`` of each part.
@@ -176,6 +239,7 @@ class ReportInputs:
     load_image: Callable[[str], np.ndarray] | None = None
     quality_maps: Sequence[MapExample] = ()
     distorted: Sequence[DistortedCopy] = ()
+    regions: Regions | None = None
     pools: Sequence[Mapping[str, Any]] = ()
     split: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     teachers: Sequence[Mapping[str, Any]] = ()

@@ -13,6 +13,7 @@ from distill.html.markup import Html, plain, tag
 from distill.html.tables import count, decimals, megabytes, milliseconds, si, size
 from distill.report.agreement import METRIC_LABELS, SELECTION_LABELS
 from distill.report.content import RATINGS, card_headline, evaluations
+from distill.report.regions import region_results
 
 _KINDS = {
     "student": "A compact no-reference image quality model",
@@ -132,7 +133,7 @@ def _results(content: Mapping[str, Any]) -> list[str]:
     for evaluation in sorted(evaluations(content), key=lambda one: one["target"]["source"] != RATINGS):
         for model in evaluation["models"]:
             points += [_result(evaluation, model, name) for name in (evaluation["headline"], UNMARKED)]
-    return [point for point in points if point]
+    return [point for point in points if point] + region_results(content)
 
 
 def _result(evaluation: Mapping[str, Any], model: Mapping[str, Any], selection: str) -> str:

@@ -17,6 +17,7 @@ from distill.report.inputs import ReportInputs
 from distill.report.leakage import overlap
 from distill.report.model_card import Part, card, to_html, to_markdown
 from distill.report.origins import provenance, repeat
+from distill.report.regions import regions
 from distill.report.training import fitting, training
 from pseudo_labels.files import checksummed_json, explain_write_errors, write_atomic
 
@@ -92,6 +93,7 @@ def render(content: Mapping[str, Any], inputs: ReportInputs, parts: list[Part]) 
         fitting(content),
         disagreement(content, inputs),
         maps(content, inputs),
+        regions(content, inputs),
         distorted(content, inputs),
         overlap(content, inputs),
         provenance(content),

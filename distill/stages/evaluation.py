@@ -150,7 +150,7 @@ def _predict_regions(run: Run, sources: Sequence[Source], report: Progress, fold
     )  # fmt: skip
     split = read_split(run.training)
     part = Part.TEST if split.count(Part.TEST) else Part.VALIDATION
-    parts = [(source, _rows_of(source, split, part)) for source in sources]
+    parts = [(source, rows_of(source, split, part)) for source in sources]
     total, done, results = sum(len(rows) for _, rows in parts), 0, {}
     for source, rows in parts:
         table = source.regions
@@ -185,7 +185,7 @@ def _predict_regions(run: Run, sources: Sequence[Source], report: Progress, fold
     return {REGION_RESULTS: sha256_file(folder / REGION_RESULTS)}
 
 
-def _rows_of(source: Source, split: Split, part: Part) -> list[int]:
+def rows_of(source: Source, split: Split, part: Part) -> list[int]:
     """Rows of one part, each image once: a duplicate has the id of the image that it repeats."""
     return [row for row, ref in enumerate(source.pool) if ref.status == Status.OK and split.parts.get(ref.id) == part]
 

@@ -27,6 +27,7 @@ from distill.stages.evaluation import (
 from distill.stages.fitting import all_fit_sources, fit_sources
 from distill.stages.leakage import Comparison, ImageSets, benchmark_image_sets
 from distill.stages.measuring import student_cost, teacher_cost
+from distill.stages.region_examples import region_figures
 from distill.stages.student import label_sources
 from distill.training.history import HISTORY, read_history
 from pseudo_labels.files import sha256_file
@@ -59,6 +60,8 @@ def _report(run: Run, overwrite: bool, report: Progress) -> str:
         # same recipe may be named by its path, and the page that is there tells a command that repeats it.
         "evaluation": read_manifest(run.evaluation).digest,
         "demonstration": read_manifest(run.demonstration).digest if run.recipe.score else None,
+        # No key where there are no regions: reports of earlier versions stay as they are.
+        **({"regions": read_manifest(run.region_evaluation).digest} if run.recipe.regions else {}),
         **_command_of_first_version(run.report),
     }
 
@@ -149,6 +152,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress)
         fitting=[_fitting(run, name) for name in run.recipe.fits],
         quality_maps=_maps(run, scorer, demonstration),
         distorted=_distorted_copies(run, demonstration),
+        regions=region_figures(run, scorer, sources, report),
         # The recipe's own labels come first, so its further sources are the last ones; ``sources[-n:]`` would be all
         # of them for n = 0.
         pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],

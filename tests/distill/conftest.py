@@ -19,6 +19,13 @@ SETTINGS = (
 )
 
 
+REGIONS = (
+    "distort.max_side=null", "regions={by: 'grid:3x2', per_image: 2, names: [white_noise], "
+    "teacher_options: {metrics: gmsd}}", "label.options={metrics: gmsd}", "distill.images.crop_size=null",
+    "distill.losses={region_quality: 1.0, region_importance: 1.0, region_ranking: 1.0}", "distill.batch_size=4",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of the recipe ``tiny`` over six photographs; tests only read it."""
@@ -27,6 +34,16 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     settings = [*SETTINGS, f'pool.sources=["{folder / "photographs"}"]']
     run_recipe("tiny", out=folder / "run", settings=settings)
     return open_run("tiny", Path(folder / "run"), settings)
+
+
+@pytest.fixture(scope="session")
+def region_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run whose student learned regions; tests only read it."""
+    folder = tmp_path_factory.mktemp("regions")
+    write_photographs(folder / "photographs", images=5, max_side=128)
+    settings = [*SETTINGS, *REGIONS, f'pool.sources=["{folder / "photographs"}"]']
+    run_recipe("tiny", out=folder / "run", settings=settings)
+    return open_run("tiny", folder / "run", settings)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ import numpy as np
 
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.predictions import Predictions
+from distill.evaluation.regions import RegionTargets, evaluate_regions
 from distill.evaluation.targets import Targets
-from distill.report import Cost, DistortedCopy, Fitting, MapExample, ReportInputs
+from distill.report import Cost, DistortedCopy, Fitting, MapExample, RegionExample, Regions, ReportInputs
 from pseudo_labels.records import Status, TeacherStamp
 
 STUDENT, TEACHER = "pocket-m", "fused teacher"
@@ -92,6 +93,53 @@ def benchmark(name: str = "koniq10k", seed: int = 5) -> dict[str, Any]:
     ]
     overlap = {"trained": 900, "tested": 60, "near_distance": 4, "same_file": 2, "near": 3, "ids": [], "examples": []}
     return {**evaluate(predicted, targets, resamples=50), "overlap": overlap}
+
+
+def region_example(seed: int, quality: float, label: float) -> RegionExample:
+    """A region of a drawn picture."""
+    panels = picture(seed, 320, 480), picture(seed + 1, 320, 480)
+    return RegionExample(
+        f"scene{seed}.png", "copies", "white noise, 4" if seed % 2 else "", quality=quality,
+        importance=0.2 + seed / 100, quality_label=label, importance_label=None if seed % 3 else 0.5, panels=panels,
+    )  # fmt: skip
+
+
+def regions(pictures: int = 12) -> Regions:
+    """Regions of pictures in scenes of two, four each, one of them distorted; a teacher that names types."""
+    generator = np.random.default_rng(7)
+    count = 4 * pictures
+    distorted = np.arange(count) % 4 == 1
+    targets = RegionTargets(
+        [f"picture {at // 4}" for at in range(count)],
+        [f"scene {at // 8}" for at in range(count)],
+        quality=np.where(distorted, 0.3, 0.9) + generator.uniform(-0.05, 0.05, count),
+        importance=np.where(distorted, 0.8, 0.1) + generator.uniform(0, 0.1, count),
+        distorted=distorted,
+    )
+
+    def near(values: np.ndarray, noise: float) -> np.ndarray:
+        return np.clip(values + generator.normal(0, noise, count), 0, 1)
+
+    quality = {name: near(targets.quality, noise) for name, noise in (("student", 0.1), ("before", 0.5), ("crop", 0.3))}
+    quality["whole"] = np.full(count, 0.6)
+    importance = {"student": near(targets.importance, 0.1), "area": near(targets.importance, 1.0)}
+    evaluation = {
+        "part": "test",
+        "sources": {"copies": evaluate_regions(targets, quality, importance, resamples=50)},
+    }
+    return Regions(
+        evaluation, count, pictures,
+        worst=[region_example(1, 0.11, 0.2), region_example(2, 0.16, 0.35)],
+        best=[region_example(3, 0.97, 1.0)],
+        farthest=[region_example(4, 0.4, 0.95)],
+        types={
+            "seagull": {
+                "gaussian_blur": {"blur": 9, "noise": 3},
+                "noise": {"noise": 7},
+                "none": {"none": 30, "blur": 1},
+            }
+        },
+    )  # fmt: skip
 
 
 def teacher_inputs(**changes: Any) -> ReportInputs:
@@ -208,6 +256,7 @@ def _complete(images: int) -> ReportInputs:
                 distorted=picture(10),
             ),
         ],
+        regions=regions(),
         pools=[
             {
                 "name": "photographs",

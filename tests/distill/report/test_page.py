@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from distill.evaluation.evaluate import evaluate
-from distill.report import Cost, ReportFiles, build_report
+from distill.report import Cost, Regions, ReportFiles, build_report
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import ImageError
 from pseudo_labels.records import Status
 from tests.helpers.markup import parsed
-from tests.helpers.report_sample import STUDENT, TEACHER, predictions, ratings, sample_inputs
+from tests.helpers.report_sample import STUDENT, TEACHER, predictions, ratings, regions, sample_inputs
 
 HOSTILE = "\"><script>alert('x')</script> & \u202egnp|`*.jpg\n# heading"
 
@@ -53,6 +53,7 @@ def test_all_sections_are_there_and_linked(files: ReportFiles) -> None:
         "Fitting of the teacher",
         "Where they disagree most",
         "Quality maps",
+        "Regions",
         "Before and after distortion",
         "Overlap of training and test",
         "Where the data comes from",
@@ -62,7 +63,7 @@ def test_all_sections_are_there_and_linked(files: ReportFiles) -> None:
     value = parsed(page).tags
     ids = {attributes["id"] for _, attributes in value if "id" in attributes}
     links = [attributes["href"] for name, attributes in value if name == "a"]
-    assert len(links) == 14
+    assert len(links) == 15
     assert all(link and link[0] == "#" and link[1:] in ids for link in links)
 
 
@@ -106,7 +107,7 @@ def test_every_picture_and_chart_has_words(files: ReportFiles) -> None:
     value = parsed(page_of(files)).tags
     pictures = [attributes for name, attributes in value if name == "img"]
     charts = [attributes for name, attributes in value if name == "svg"]
-    assert len(pictures) == 8 + 4 + 2 * 2 + 3 * 2
+    assert len(pictures) == 8 + 4 + 2 * 2 + 3 * 2 + 4 * 2
     assert len(charts) == 1 + 2 + 6 + 4 + 2
     assert all(attributes.get("alt") for attributes in pictures)
     assert all(attributes.get("aria-label") and attributes.get("role") == "img" for attributes in charts)
@@ -136,6 +137,7 @@ def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
         load_image=None,
         quality_maps=(),
         distorted=(),
+        regions=None,
         pools=(),
         split={},
         teachers=(),
@@ -149,6 +151,19 @@ def test_missing_inputs_leave_their_sections_out(tmp_path: Path) -> None:
     assert titles(page) == ["Agreement", "Every image", "Where they disagree most", "Model card"]
     assert "None" not in page
     assert "nan" not in page.lower().replace("nanum", "")
+
+
+def hostile_regions() -> Regions:
+    usual = regions()
+    example = replace(usual.worst[0], name=HOSTILE, source=HOSTILE, distortion=HOSTILE)
+    sources = {HOSTILE: usual.evaluation["sources"]["copies"]}
+    return replace(
+        usual,
+        evaluation={"part": HOSTILE, "sources": sources},
+        worst=[example],
+        best=[example],
+        types={HOSTILE: {HOSTILE: {HOSTILE: 2}}},
+    )
 
 
 def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
@@ -174,6 +189,7 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
         machine=HOSTILE,
         distorted=[replace(one, name=HOSTILE, distortion=HOSTILE) for one in inputs.distorted],
         quality_maps=[replace(one, name=HOSTILE) for one in inputs.quality_maps],
+        regions=hostile_regions(),
         pools=[
             {"name": HOSTILE, "images": 1, "statuses": {HOSTILE: 1}, "licence": HOSTILE, "distortions": {HOSTILE: 2}}
         ],
@@ -215,7 +231,7 @@ def test_a_picture_that_is_gone_leaves_its_scores(tmp_path: Path) -> None:
     def gone(_: str) -> np.ndarray:
         raise ImageError(Status.MISSING, "no such file")
 
-    page = page_of(build_report(sample_inputs(load_image=gone, quality_maps=(), distorted=()), tmp_path))
+    page = page_of(build_report(sample_inputs(load_image=gone, quality_maps=(), distorted=(), regions=None), tmp_path))
     assert "<img" not in page
     assert "Where they disagree most" in titles(page)
 

@@ -24,7 +24,6 @@ from distill.stages.evaluation import (
     read_results,
     score_regions,
 )
-from distill.stages.pipeline import run_recipe
 from distill.stages.student import label_sources
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import read_record
@@ -33,8 +32,6 @@ from pseudo_labels.regions.store import RegionSet
 from pseudo_labels.store import LabelStore
 from students.runtime import Scorer
 from students.storage import load_student
-from tests.distill.conftest import SETTINGS
-from tests.helpers.pools import write_photographs
 from tests.helpers.records import alter
 
 FIT = "{teacher: qfm_iqm, sources: [{ratings: 'csv:x.csv'}]}"
@@ -123,23 +120,6 @@ def test_of_a_photograph_and_its_copies_one_is_compared(tiny_run: Run):
 )
 def test_labels_are_unseen_only_with_several_teachers_that_leave_out_what_they_saw(settings: tuple[str, ...], expected):
     assert labels_are_unseen(open_run("tiny", None, settings)) is expected
-
-
-REGIONS = (
-    "distort.max_side=null", "regions={by: 'grid:3x2', per_image: 2, names: [white_noise], "
-    "teacher_options: {metrics: gmsd}}", "label.options={metrics: gmsd}", "distill.images.crop_size=null",
-    "distill.losses={region_quality: 1.0, region_importance: 1.0, region_ranking: 1.0}", "distill.batch_size=4",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def region_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run whose student learned regions."""
-    folder = tmp_path_factory.mktemp("regions")
-    write_photographs(folder / "photographs", images=5, max_side=128)
-    settings = [*SETTINGS, *REGIONS, f'pool.sources=["{folder / "photographs"}"]']
-    run_recipe("tiny", out=folder / "run", settings=settings)
-    return open_run("tiny", folder / "run", settings)
 
 
 def test_a_recipe_makes_regions_learns_and_evaluates_them(region_run: Run):

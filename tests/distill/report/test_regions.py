@@ -1,0 +1,106 @@
+"""The section on regions: figures with intervals and baselines, pictures, types, and the same in the model card."""
+
+import html
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distill.report import build_report
+from distill.report.content import build_content
+from distill.report.regions import region_results
+from tests.helpers.markup import parsed
+from tests.helpers.report_sample import STUDENT, regions, sample_inputs
+
+
+@pytest.fixture(scope="module")
+def section(tmp_path_factory: pytest.TempPathFactory) -> str:
+    page = build_report(sample_inputs(), tmp_path_factory.mktemp("report")).html.read_text("utf-8")
+    match = re.search(r'<section id="regions">.*?</section>', page, re.S)
+    assert match
+    return match[0]
+
+
+def rows_of(section: str, first: str) -> list[list[str]]:
+    """Texts of the table whose first column has this heading."""
+    for table in re.findall(r"<table.*?</table>", section, re.S):
+        rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr>.*?</tr>", table, re.S)]
+        texts = [[html.unescape(re.sub("<[^>]+>", " ", cell)).strip() for cell in row] for row in rows]
+        if texts[0][0] == first:
+            return texts
+    raise AssertionError(f"no table of {first!r}")
+
+
+def test_each_model_has_its_figures_with_interval_and_number(section: str):
+    figures = regions().evaluation["sources"]["copies"]["quality"]
+    header, student, before, crop, whole = rows_of(section, "quality by")
+    assert header[1:] == ["SRCC", "PLCC", "SRCC within a picture", "pointing", "student's gain within a picture"]
+    names = [student[0], before[0], crop[0], whole[0]]
+    assert names[0] == STUDENT
+    assert names[1:] == [
+        "the student before it learned",
+        "the student's score of the region's crop",
+        "the student's score of the whole picture",
+    ]
+    for row, name in ((student, "student"), (before, "before"), (crop, "crop")):
+        for cell, figure in zip(row[1:5], figures["models"][name].values(), strict=True):
+            numbers = [float(word.replace("−", "-")) for word in re.findall(r"[−\d.]+", cell)]
+            expected = [figure["value"], figure["low"], figure["high"], figure["n"]]
+            assert numbers == pytest.approx(expected, abs=6e-4)
+    # One score for all regions has no correlation at all: a dash with a reason.
+    assert whole[1].startswith("–")
+    assert student[5] == ""
+    assert before[5].startswith("+")
+    assert 'title="it does not exist for these labels"' in section
+
+
+def test_importance_stands_beside_the_area(section: str):
+    _, student, area = rows_of(section, "importance by")
+    assert (student[0], area[0]) == (STUDENT, "the area of the region")
+
+
+def test_examples_show_both_scores_beside_the_label(section: str):
+    assert "The 2 with the lowest quality" in section
+    assert "The 1 on which it is farthest from the label" in section
+    assert section.count('class="pair whole"') == 4
+    quality = rows_of(section, "")
+    assert quality[1] == ["quality", "0.11", "0.20"]
+    assert quality[2] == ["importance", "0.21", "–"]
+    pictures = [attributes for name, attributes in parsed(section).tags if name == "img"]
+    assert "quality 0.11, label 0.20" in str(pictures[0]["alt"])
+
+
+def test_types_stand_in_one_order_in_rows_and_columns(section: str):
+    header, noise, none, blurred = rows_of(section, "known")
+    assert header[1:] == ["n", "noise", "none", "blur"]
+    assert noise == ["noise", "7", "7", "0", "0"]
+    assert none == ["none", "31", "0", "30", "1"]
+    assert blurred == ["gaussian blur", "12", "3", "0", "9"]
+    assert "--part:75%" in section
+
+
+def test_the_model_card_has_a_sentence_for_each_model(tmp_path: Path):
+    content = build_content(sample_inputs())
+    points = region_results(content)
+    assert len(points) == 6
+    assert points[0].startswith(f"Region quality on copies (test part, 48 regions of 12 pictures), {STUDENT}: SRCC 0.")
+    assert "SRCC does not exist" in points[3]
+    card = build_report(sample_inputs(), tmp_path).model_card.read_text("utf-8")
+    assert "- Region importance on copies" in card
+    assert region_results(build_content(sample_inputs(regions=None))) == []
+
+
+def test_figures_that_this_version_does_not_know_are_shown_by_their_names(tmp_path: Path):
+    usual = regions()
+    source = usual.evaluation["sources"]["copies"]
+    student = {**source["quality"]["models"]["student"], "pointing_at_several": {"value": 0.5, "n": 3, "low": None,
+               "high": None, "interval_reason": "3 groups"}}  # fmt: skip
+    quality = {**source["quality"], "models": {**source["quality"]["models"], "student": student, "region_head": {}}}
+    evaluation = {"part": "validation", "sources": {"copies": {**source, "quality": quality, "importance": {}}}}
+    bare = replace(usual, evaluation=evaluation, worst=(), best=(), farthest=(), types={})
+    page = build_report(sample_inputs(regions=bare), tmp_path).html.read_text("utf-8")
+    assert "pointing at several" in page
+    assert "region head" in page
+    assert "the validation part" in page
+    assert "importance by" not in page
