@@ -8,6 +8,7 @@ in it, it holds the lock ``.lock`` too. A single file that a user names is writt
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import threading
@@ -180,7 +181,22 @@ def _entries(folder: Path) -> list[Path]:
     return [entry for entry in entries if entry.name != LOCK and not is_leftover(entry)]
 
 
+# The beginning of an address, such as ``s3:`` of s3://bucket/labels: a path folds the two slashes into one.
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+
+
+def _refuse_address(path: Path) -> None:
+    """Refuse an address, of which a local folder ``s3:`` would be made; a file or folder that is there is a path."""
+    scheme = path.parts[0] if path.parts else ""
+    if _SCHEME.fullmatch(scheme) and not Path(scheme).exists():
+        raise WriteError(
+            f"{scheme}//{'/'.join(path.parts[1:])} is an address, and only local paths can be written: name one "
+            "and copy it there; whoever means a folder of this name gives its absolute path"
+        )
+
+
 def _refuse_file(folder: Path) -> None:
+    _refuse_address(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputConflictError(f"{folder} is a file, but a folder is needed here: choose another --out")
 
@@ -241,8 +257,9 @@ def refuse_existing(file: Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputConflictError: ``file`` exists and ``overwrite`` was not given.
-        WriteError: ``file`` is a folder, link, device or something else that is no regular file.
+        WriteError: ``file`` is a folder, link, device or something else that is no regular file, or an address.
     """
+    _refuse_address(file)
     with explain_write_errors(file):
         there = refuse_irregular(file, links=False)
     if there is not None and not overwrite:

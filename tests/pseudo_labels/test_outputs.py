@@ -130,6 +130,24 @@ def test_a_file_where_a_folder_is_needed_is_a_readable_error(tmp_path: Path) -> 
             action(tmp_path / "photo.jpg")
 
 
+@pytest.mark.parametrize("name", ["s3://bucket/labels", "gs://b/x.csv", "memory://x", "S3:/bucket"])
+def test_an_address_is_refused_and_makes_no_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = "//".join(Path(name).as_posix().split("/", 1))
+    for taken in (lambda: outputs.exclusively(Path(name)), lambda: outputs.new_file(Path(name))):
+        with pytest.raises(WriteError, match=f"^{address} is an address.*absolute path"), taken():
+            pass
+    with pytest.raises(WriteError, match="is an address"):
+        outputs.claim(Path(name), "labels", {})
+    assert list(tmp_path.iterdir()) == []
+    # One that is there, or is named in full, is a path.
+    with outputs.new_file(tmp_path / "s3:" / "a.csv") as file:
+        file.write(b"x")
+    with outputs.new_file(Path("s3:/b.csv")) as file:
+        file.write(b"x")
+    assert sorted(path.name for path in (tmp_path / "s3:").iterdir()) == ["a.csv", "b.csv"]
+
+
 def test_a_claim_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
     # What a SIGKILL inside the very first write_manifest leaves behind.
     (tmp_path / ".manifest.json.4711.tmp").write_bytes(b'{"format"')
