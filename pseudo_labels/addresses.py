@@ -13,27 +13,22 @@ ARCHIVE, FILE and FOLDER are addresses of files themselves (FOLDER a local one).
 
 import os
 from pathlib import Path
-from urllib.parse import parse_qs, quote_from_bytes
 
 from fsspec.core import url_to_fs
 
 from pseudo_labels.files import local_path as local_path
 from pseudo_labels.files import name_of as name_of
 from pseudo_labels.files import utf8_path
-from pseudo_labels.images import ImageError, open_regular, read_bytes, refuse_large
+from pseudo_labels.images import ImageError, read_bytes, refuse_large
 from pseudo_labels.records import Status
 from pseudo_labels.rows import read_dataset, read_parquet, translated_errors
+from pseudo_labels.tars import of_member as of_member
+from pseudo_labels.tars import place_of, read_member, whole_member
 
 
 def of_path(path: str | os.PathLike[str]) -> str:
     """Address of a local file: absolute, with its links kept."""
     return utf8_path(os.path.abspath(os.fspath(path)))
-
-
-def of_member(archive: str, name: str, offset: int, size: int) -> str:
-    """Address of the bytes of a tar member; ``name`` as ``tarfile`` gives it, with escaped surrogates."""
-    quoted = quote_from_bytes(name.encode("utf-8", "surrogateescape"))
-    return f"tar://{quoted}?offset={offset}&size={size}::{archive}"
 
 
 def of_row(scheme: str, table: str, row: int) -> str:
@@ -56,7 +51,7 @@ def read(address: str, base: Path | None = None) -> bytes:
         return read_bytes(path)
     scheme, _, rest = address.partition("://")
     if scheme == "tar":
-        data = _read_member(rest)
+        data = _read_member(address)
     elif scheme == "parquet":
         table, _, row = rest.rpartition("#")
         data = read_parquet(local_path(table) or table, int(row))
@@ -71,21 +66,12 @@ def read(address: str, base: Path | None = None) -> bytes:
     return data
 
 
-def _read_member(rest: str) -> bytes:
-    member, _, archive = rest.partition("::")
-    fields = parse_qs(member.rpartition("?")[2])
-    offset, size = int(fields["offset"][0]), int(fields["size"][0])
+def _read_member(address: str) -> bytes:
+    archive, offset, size = place_of(address)
+    if local_path(archive) is not None:
+        return read_member(address)
     refuse_large(size)
-    path = local_path(archive)
-    if path is None:
-        data = _read_remote(archive, offset, offset + size)
-    else:
-        with open_regular(path) as file:
-            file.seek(offset)
-            data = file.read(size)
-    if len(data) < size:
-        raise ImageError(Status.UNREADABLE, "the archive ends before this member does")
-    return data
+    return whole_member(_read_remote(archive, offset, offset + size), size)
 
 
 def _read_remote(address: str, start: int | None = None, end: int | None = None) -> bytes:

@@ -66,3 +66,9 @@ VALIDATION_FRACTION = 0.15
 
 SEED = 0
 """Seed of everything random, unless another is given."""
+
+DOWNLOAD_MB = 100
+"""Largest image in megabytes that is fetched from an address."""
+
+DOWNLOAD_S = 30.0
+"""Seconds for fetching one image."""

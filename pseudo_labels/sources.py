@@ -13,14 +13,12 @@ Five kinds of source:
 What a folder or a tar holds besides is counted and said, see ``Listing.notes``.
 """
 
-import errno
 import hashlib
 import os
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from fsspec.core import url_to_fs
 
@@ -34,13 +32,11 @@ from pseudo_labels.folders import (
     leftover_on_the_way,
     list_folder,
 )
-from pseudo_labels.foreign import SIGNATURE_BYTES, foreign_format, is_tar
 from pseudo_labels.images import ImageError, open_regular
 from pseudo_labels.records import Status
 from pseudo_labels.rows import dataset_length, open_remote, parquet_length, stamp_of
+from pseudo_labels.tars import COMPRESSED, list_tar
 
-_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-_ZEROS_AT_ONCE = 1 << 20
 _NAME_THEM = "name them as sources themselves"
 
 
@@ -130,7 +126,7 @@ def _entries_of(source: str, passed: PassedOver) -> tuple[str, Iterable[Entry]]:
 
 def _file(name: str, where: Path | str, passed: PassedOver) -> Iterable[Entry]:
     lowered = str(where).lower()
-    if lowered.endswith(_COMPRESSED_TARS):
+    if lowered.endswith(COMPRESSED):
         raise PocketiqaError(f"{name!r} is compressed, which rules out random access: decompress it to .tar")
     if lowered.endswith(".tar"):
         return _tar(name, where, passed)
@@ -158,83 +154,10 @@ def file_stamp(path: str | Path) -> str:
 
 
 def _tar(name: str, where: Path | str, passed: PassedOver) -> Iterator[Entry]:
-    """The images of a tar, also of those behind its end: ``cat one.tar two.tar`` leaves zero blocks between them."""
     stamp = stamp_of(where)
     with open_regular(where) if isinstance(where, Path) else open_remote(where) as file:
-        start: int | None = 0
-        while start is not None:
-            archive, distortion = _opened_tar(name, file, start), ""
-            try:
-                while (member := archive.next()) is not None:
-                    archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # else all would be kept
-                    if _is_wanted(member, name, passed):
-                        yield _member(name, member, stamp)
-            except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
-                distortion = str(error) or type(error).__name__
-            start = None if distortion else _behind_zeros(file, archive.offset)
-            # A corrupt header ends the iteration silently; a sound archive ends with zeros, or just ends.
-            if start == archive.offset:
-                start, distortion = None, "a header that cannot be read"
-            if distortion:
-                reason = f"the archive is corrupt at byte {archive.offset} ({distortion}): members behind it are lost"
-                yield Entry(name, stamp, (Status.CORRUPT, reason))
-
-
-def _opened_tar(name: str, file: BinaryIO, start: int) -> tarfile.TarFile:
-    """The archive that begins at ``start``, before its first member is looked at, but for the first archive."""
-    file.seek(start)
-    try:
-        return tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
-    except tarfile.TarError as error:
-        file.seek(0)
-        begin = file.read(SIGNATURE_BYTES)
-        foreign = "" if is_tar(begin) else foreign_format(begin)
-        why = f", but {foreign}" if foreign else f" ({error}): decompress or replace it"
-        raise PocketiqaError(f"{name!r} is no uncompressed tar{why}") from error
-
-
-def _is_wanted(member: tarfile.TarInfo, archive: str, passed: PassedOver) -> bool:
-    """Whether a member is an image by its name; others are counted."""
-    rule, is_image = leftover_on_the_way(member.name), is_image_name(member.name)
-    if rule and is_image:
-        passed.left_out[rule] += 1
-    if not rule and not is_image and member.isfile():
-        passed.count(f"{archive}::{os.path.dirname(member.name)}", os.path.basename(member.name))
-    return is_image and not rule
-
-
-def _behind_zeros(file: BinaryIO, start: int) -> int | None:
-    """Offset of the first block from ``start`` on that is not all zeros; None if there is none."""
-    while True:
-        start = _behind_hole(file, start)
-        file.seek(start)
-        block = file.read(_ZEROS_AT_ONCE)
-        if rest := block.lstrip(b"\0"):
-            return start + (len(block) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
-        if not block:
-            return None
-        start += len(block)
-
-
-def _behind_hole(file: BinaryIO, start: int) -> int:
-    """Where the bytes of a sparse file go on, so that a hole of a terabyte costs nothing; else ``start``."""
-    try:
-        before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
-        further = os.lseek(file.fileno(), start, os.SEEK_DATA)
-        # The buffer of ``file`` counts on where it left the descriptor.
-        os.lseek(file.fileno(), before, os.SEEK_SET)
-    except (OSError, ValueError, AttributeError) as error:  # no local file, or nothing but a hole up to its end
-        behind_all = isinstance(error, OSError) and error.errno == errno.ENXIO
-        return file.seek(0, os.SEEK_END) if behind_all else start
-    # Blocks are counted from ``start``, which begins one.
-    return start + (further - start) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
-
-
-def _member(archive: str, member: tarfile.TarInfo, stamp: str) -> Entry:
-    address = addresses.of_member(archive, member.name, member.offset_data, member.size)
-    if member.isreg() and not member.issparse():
-        return Entry(address, stamp)
-    return Entry(address, stamp, (Status.UNREADABLE, "not a plain file in the archive (link, folder or sparse file)"))
+        for image in list_tar(name, file, passed):
+            yield Entry(image.address, stamp, image.problem)
 
 
 def _dataset_splits(folder: Path) -> list[Path]:

@@ -36,19 +36,22 @@ def find_images(
     visited, passed = set[tuple[int, int]](), PassedOver()
     unique: dict[str, Path] = {}
     for path in map(Path, paths):
-        listed = [path]
-        if path.is_dir():
-            entries = list_folder(str(path), passed, recursive=recursive, visited=visited)
-            listed = [Path(entry.path) for entry in entries]
-        for file in listed:
-            unique.setdefault(_address(file), file)
+        for file in listed(path, passed, recursive=recursive, visited=visited):
+            unique.setdefault(address_of(file), file)
     if warn is not None:
         for sentence in passed.sentences(_REMEDY):
             warn(sentence)
     return list(unique.values())
 
 
-def _address(file: Path) -> str:
+def listed(path: Path, passed: PassedOver, *, recursive: bool, visited: set[tuple[int, int]]) -> list[Path]:
+    """The images of a folder, see ``folders.list_folder``; any other path is itself, whether it exists or not."""
+    if not path.is_dir():
+        return [path]
+    return [Path(one.path) for one in list_folder(str(path), passed, recursive=recursive, visited=visited)]
+
+
+def address_of(file: Path) -> str:
     """Absolute address of the name itself: links in the folders are resolved, a link to a file stays its own file."""
     return os.path.join(os.path.realpath(file.parent), file.name)
 

@@ -8,7 +8,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ _AHEAD_PER_WORKER = 4
 
 ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | Image.Image
 """One image: the path of a file, the encoded content of a file, decoded uint8 HxWx3 RGB, or a Pillow image."""
+Reader = Callable[[Any], ImageInput]
+"""Gives the image that a path or another name stands for."""
 _ACCEPTED = "a path, the bytes of an image file, a uint8 HxWx3 array (RGB) or a PIL image"
 # Types that can be iterated, or look as if, but are one image.
 _NOT_MANY = (bytes, bytearray, memoryview, Image.Image)
@@ -228,6 +230,7 @@ class Scorer:
         *,
         workers: int = 1,
         progress: Progress | None = None,
+        read: Reader | None = None,
     ) -> Iterator[Row]:
         """Score files, one row a path, in the order given; a bad file gives a row and stops nothing.
 
@@ -238,6 +241,7 @@ class Scorer:
             paths: files (for folders see ``students.paths.find_images``); taken one by one as the work proceeds.
             workers: number of threads; each decodes, resizes and scores one image at a time.
             progress: called with (done, total) after each row; the total is 0 if ``paths`` has no length.
+            read: gives what is scored under a path, see ``row``.
 
         Raises:
             PocketiqaError: ``workers`` is out of range, or ``paths`` is a single path or image; and, when its turn
@@ -248,11 +252,18 @@ class Scorer:
         keep_freed_memory()
         total = len(paths) if isinstance(paths, Sized) else 0
         # A single worker is the caller's own thread. A caller that stops early waits for the images in work only.
-        rows = in_order(self.row, paths, workers if workers > 1 else 0, ahead=workers * _AHEAD_PER_WORKER)
+        rows = in_order(
+            partial(self.row, read=read), paths, workers if workers > 1 else 0, ahead=workers * _AHEAD_PER_WORKER
+        )
         return rows if progress is None else _counted(rows, total, progress)
 
-    def row(self, path: str | os.PathLike[str]) -> Row:
+    def row(self, path: str | os.PathLike[str], read: Reader | None = None) -> Row:
         """Score one file; every fault of the file becomes the row's status and reason.
+
+        Args:
+            path: of the file; or any name, if there is ``read``.
+            read: called with ``path``, gives the image itself, such as the bytes of a member of an archive; None is the
+                file of this path. An ``ImageError`` that it raises becomes the row's status and reason.
 
         Raises:
             PocketiqaError: ``path`` is no path: the fault of the program, not of a file.
@@ -261,7 +272,7 @@ class Scorer:
             raise PocketiqaError(
                 f"a path is {type(path).__name__}, but str or Path is needed; score other images with Scorer.score"
             )
-        return row_of(path, lambda notes: self._score(path, notes))
+        return row_of(path, lambda notes: self._score(path if read is None else read(path), notes))
 
 
 def row_of(path: str | os.PathLike[str], work: Callable[[list[str]], Result]) -> Row:

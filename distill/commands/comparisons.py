@@ -114,7 +114,7 @@ def stress(
 
     Exit status 1 if a limit is missed by more than the choice of photographs explains; five are needed for that.
     """
-    from distill.commands.scoring import empty_folders
+    from distill.commands.inputs import empty_folders
     from distill.stress import stress as measure
     from distill.stress.measure import stress_table
     from pseudo_labels.files import checksummed_json

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from distill.commands.inputs import ImageSource
 from pseudo_labels.errors import OutputConflictError
 from pseudo_labels.files import (
     checksummed_line,
@@ -72,7 +73,8 @@ class RowRecord:
         }  # fmt: skip
         if regions is not None:
             self._head["regions"] = json.loads(json.dumps(regions))
-        self._rows: dict[str, tuple[Row, FileState]] = {}
+        # By absolute path or address: the row, and which file was in which state.
+        self._rows: dict[str, tuple[Row, FileState, str]] = {}
         self._file: IO[bytes] | None = None
 
     def resume(self) -> None:
@@ -95,7 +97,8 @@ class RowRecord:
         for line in lines[1:]:
             if "row" in line:
                 row = Row(**{**line["row"], "status": Status(line["row"]["status"]), "regions": _regions(line)})
-                self._rows[line["file"]] = row, FileState(**line["state"])
+                state = FileState(**line["state"])
+                self._rows[line["file"]] = row, state, line.get("archive", line["file"])
         self._begin(lines[1:])
 
     def start(self) -> None:
@@ -125,24 +128,34 @@ class RowRecord:
                 os.replace(beside, self.path)
             self._file = open(self.path, "ab")  # noqa: SIM115 - closed by ``close``
 
-    def known(self, path: Path, state: FileState | None) -> Row | None:
+    def known(self, image: ImageSource, state: FileState | None) -> Row | None:
         """The row of an image whose file is as it was when it was scored; None if it must be scored."""
-        row, then = self._rows.get(os.path.abspath(path), (None, None))
+        row, then, _ = self._rows.get(_key(image), (None, None, ""))
         return row if state is not None and then == state else None
 
-    def others(self, paths: Sequence[Path]) -> list[Row]:
-        """Rows of earlier runs whose files are not among ``paths``, but are as they were when they were scored."""
-        named = {os.path.abspath(path) for path in paths}
-        return [row for file, (row, then) in self._rows.items() if file not in named and state_of(file) == then]
+    def others(self, images: Sequence[ImageSource]) -> list[Row]:
+        """Rows of earlier runs whose images are not named now, but whose files are as they were when scored."""
+        named = set(map(_key, images))
+        others = ((row, then, file) for key, (row, then, file) in self._rows.items() if key not in named)
+        return [row for row, then, file in others if state_of(file) == then]
 
-    def add(self, row: Row, state: FileState | None) -> None:
-        """Record a row that was just made; one without a score is made again by the next run."""
+    def add(self, row: Row, image: ImageSource, state: FileState | None) -> None:
+        """Record a row that was just made; one without a score is made again by the next run.
+
+        Args:
+            row: result.
+            image: its image.
+            state: of ``image.file`` before it was read; None where there is none, as on the web: then nothing is
+                recorded, for nobody knows whether the image is the same next time.
+        """
         if row.status == Status.OK and state is not None:
             stored = asdict(row)
             # NaN is no JSON. A row without regions is stored as in earlier versions.
             regions = [{name: _finite(value) for name, value in one.items()} for one in stored.pop("regions")]
-            more = {"regions": regions} if regions else {}
-            self._write({"file": os.path.abspath(row.path), "state": asdict(state), "row": stored, **more})
+            more: dict[str, Any] = {"regions": regions} if regions else {}
+            if not image.is_file and image.file is not None:
+                more["archive"] = os.path.abspath(image.file)
+            self._write({"file": _key(image), "state": asdict(state), "row": stored, **more})
 
     def written(self, digest: str) -> None:
         """Record the SHA-256 of the output file that is about to appear."""
@@ -162,6 +175,10 @@ class RowRecord:
             self._file = None
         if not keep:
             self.path.unlink(missing_ok=True)
+
+
+def _key(image: ImageSource) -> str:
+    return os.path.abspath(image.name) if image.is_file else image.name
 
 
 def _finite(value: Any) -> Any:

@@ -7,14 +7,21 @@ import typer
 
 from distill.commands.options import MaxPixels, app, complete_student
 from distill.terminal import console
-from pseudo_labels.defaults import MAX_PIXELS
+from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
 
 Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
 
 @app.command()
 def score(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images and folders.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Images, folders, quoted patterns such as 'trip/**/*.jpg', .tar and .parquet files with images, @FILE "
+            "(a list of paths), - (paths on standard input), and addresses with --allow-remote.",
+        ),
+    ],
     model: Annotated[
         str | None,
         typer.Option(
@@ -23,6 +30,19 @@ def score(
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
+    null: Annotated[
+        bool,
+        typer.Option("-0", "--null", help="Paths of lists end with NUL instead of a line end, as in find -print0."),
+    ] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Fetch images from http:// and https:// addresses.")
+    ] = False,
+    max_download: Annotated[
+        float, typer.Option(metavar="MB", help="Largest image in megabytes that is fetched.")
+    ] = DOWNLOAD_MB,
+    download_time: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Most seconds for fetching one image.")
+    ] = DOWNLOAD_S,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
     file_format: Annotated[
@@ -75,18 +95,21 @@ def score(
     ] = False,
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
+    from distill.commands.inputs import Reading
     from distill.commands.regions import source_to_score
     from distill.commands.scored_regions import Drawings
     from distill.commands.scoring import score_paths
+    from pseudo_labels.downloads import Downloads
     from pseudo_labels.errors import PocketiqaError
 
     if region_options and regions is None:
         raise PocketiqaError("--region-option is for a source of regions: name it with --regions")
 
+    downloads = Downloads(round(max_download * 1e6), download_time) if allow_remote else None
     tally = score_paths(
         paths,
         model,
-        recursive=recursive,
+        reading=Reading(recursive, null, downloads),
         workers=workers,
         max_pixels=max_pixels,
         file_format=file_format,

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from distill.commands.inputs import ImageSource
 from distill.html.figures import OutlinedRegion, heat_map, regions_figure
 from distill.terminal.console import shown
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import utf8_path
-from pseudo_labels.images import DecodeLimits, load
+from pseudo_labels.images import DecodeLimits, decode, load
 from pseudo_labels.outputs import new_file, refuse_existing
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import ImageRef, Status
@@ -54,8 +55,8 @@ class Drawings:
     def __bool__(self) -> bool:
         return self.picture is not None or self.heat_map is not None
 
-    def files(self, images: Sequence[Path]) -> dict[Path, tuple[Path | None, Path | None]]:
-        """The files of picture and heat map of each image.
+    def files(self, images: Sequence[ImageSource]) -> dict[str, tuple[Path | None, Path | None]]:
+        """The files of picture and heat map of each image, by its name.
 
         Raises:
             PocketiqaError: one file for many images, another kind of file, or a file that is one of the images.
@@ -64,7 +65,7 @@ class Drawings:
         """
         pictures = _targets(self.picture, "--picture", images)
         maps = _targets(self.heat_map, "--map", images)
-        named: set[str] = {os.path.realpath(image) for image in images}
+        named: set[str] = {os.path.realpath(image.file) for image in images if image.file is not None}
         for target in (*pictures, *maps):
             if target is None:
                 continue
@@ -72,10 +73,10 @@ class Drawings:
                 raise PocketiqaError(f"{target} is an image that is scored, or drawn twice: choose another name")
             named.add(os.path.realpath(target))
             refuse_existing(target, overwrite=self.overwrite)
-        return dict(zip(images, zip(pictures, maps, strict=True), strict=True))
+        return dict(zip((image.name for image in images), zip(pictures, maps, strict=True), strict=True))
 
 
-def _targets(out: Path | None, option: str, images: Sequence[Path]) -> list[Path | None]:
+def _targets(out: Path | None, option: str, images: Sequence[ImageSource]) -> list[Path | None]:
     if out is None:
         return [None] * len(images)
     suffix = out.suffix.lower()
@@ -91,10 +92,10 @@ def _targets(out: Path | None, option: str, images: Sequence[Path]) -> list[Path
     return [out]
 
 
-def _in_folder(out: Path, images: Sequence[Path]) -> Iterator[Path]:
+def _in_folder(out: Path, images: Sequence[ImageSource]) -> Iterator[Path]:
     """``NAME.png`` for each image, below ``out`` as it is below the folder that all images have in common."""
-    common = os.path.commonpath([os.path.abspath(image.parent) for image in images])
-    names = [Path(os.path.relpath(os.path.abspath(image), common)) for image in images]
+    common = os.path.commonpath([image.place.parent for image in images])
+    names = [Path(os.path.relpath(image.place, common)) for image in images]
     # Of a.jpg and a.tif, both are named whole; some file systems do not tell A from a.
     stems = Counter(str(name.with_suffix("")).casefold() for name in names)
     for name in names:
@@ -115,20 +116,20 @@ class RegionScorer:
     def __init__(self, scorer: Scorer, source: RegionSource | None, drawings: Drawings, limits: DecodeLimits):
         self._scorer, self._source, self._limits = scorer, source, limits
         self._drawings = drawings
-        self._refs: dict[Path, ImageRef] = {}
-        self._files: dict[Path, tuple[Path | None, Path | None]] = {}
+        self._refs: dict[str, ImageRef] = {}
+        self._files: dict[str, tuple[Path | None, Path | None]] = {}
         # Of sources that one thread at a time may ask.
         self._lock = threading.Lock()
 
     @contextmanager
-    def opened(self, images: Sequence[Path], warn: Warn) -> Iterator[None]:
+    def opened(self, images: Sequence[ImageSource], warn: Warn) -> Iterator[None]:
         """Prepare for these images: files of regions are read, and names of drawings are tried.
 
         Raises:
             PocketiqaError: a file of regions is corrupt, or a drawing cannot be written under its name.
         """
         self._files = self._drawings.files(images) if self._drawings else {}
-        self._refs = {image: _ref(image) for image in images}
+        self._refs = {image.name: _ref(image) for image in images}
         with ExitStack() as stack:
             if self._source is not None:
                 scratch = Path(stack.enter_context(TemporaryDirectory(prefix="pocketiqa-regions-")))
@@ -142,7 +143,7 @@ class RegionScorer:
                     )
             yield
 
-    def score_many(self, images: Iterable[Path], *, workers: int, progress: Progress | None) -> Iterator[Row]:
+    def score_many(self, images: Iterable[ImageSource], *, workers: int, progress: Progress | None) -> Iterator[Row]:
         """One row an image, in order.
 
         Raises:
@@ -157,15 +158,17 @@ class RegionScorer:
                 progress(done, len(images))
             yield row
 
-    def _row(self, image: Path) -> Row:
+    def _row(self, image: ImageSource) -> Row:
         return row_of(image, partial(self._result, image))
 
-    def _result(self, image: Path, notes: list[str]) -> Result:
-        rgb = load(image, self._limits, notes)
+    def _result(self, image: ImageSource, notes: list[str]) -> Result:
+        content = image.content()
+        opened = decode if isinstance(content, bytes) else load
+        rgb = opened(content, self._limits, notes)  # type: ignore[arg-type]
         if self._source is None:
             result, proposals = self._scorer.score(rgb), []
         else:
-            proposals = self._proposals(replace(self._refs[image], height=rgb.shape[0], width=rgb.shape[1]), rgb)
+            proposals = self._proposals(replace(self._refs[image.name], height=rgb.shape[0], width=rgb.shape[1]), rgb)
             good = [proposal.counts for proposal in proposals if proposal.status == Status.OK]
             result = self._scorer.score(rgb, regions=good)
             scored = iter(result.regions)
@@ -192,13 +195,13 @@ class RegionScorer:
             proposals.append(Proposal("", status=Status.FAILED, reason=str(error)))
         return proposals or [Proposal("", status=Status.MISSING, reason="the source gives no region of this image")]
 
-    def _draw(self, image: Path, rgb: np.ndarray, result: Result, proposals: Sequence[Proposal]) -> None:
-        picture, heat = self._files[image]
+    def _draw(self, image: ImageSource, rgb: np.ndarray, result: Result, proposals: Sequence[Proposal]) -> None:
+        picture, heat = self._files[image.name]
         height, width = rgb.shape[:2]
         across = self._scorer.map_extent(rgb.shape, result.quality_map.shape)
         if picture is not None:
             good = sum(region.status == Status.OK for region in result.regions)
-            heading = f"{shown(image.name)}: score {result.score:.3f} by {self._scorer.contract.name}"
+            heading = f"{shown(image.place.name)}: score {result.score:.3f} by {self._scorer.contract.name}"
             heading += f", {good} regions" if proposals else ""
             regions = _outlined(proposals, result.regions, height, width)
             data = regions_figure(rgb, result.quality_map, regions, heading=heading, across=across)
@@ -211,8 +214,8 @@ class RegionScorer:
             file.write(data)
 
 
-def _ref(image: Path) -> ImageRef:
-    address = utf8_path(os.path.abspath(image))
+def _ref(image: ImageSource) -> ImageRef:
+    address = utf8_path(os.path.abspath(image)) if image.is_file else image.name
     return ImageRef(address, address)
 
 

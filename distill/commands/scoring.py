@@ -1,6 +1,7 @@
 """``pocketiqa score``: paths to rows of the CPU runtime, and these to where they are wanted. Base install only."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from distill.commands.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns
+from distill.commands.inputs import ImageSource, Reading, find_inputs
 from distill.commands.resuming import RowRecord, state_of
 from distill.commands.row_files import Tally, check_format, choose_format, write_rows
 from distill.commands.scored_regions import Drawings, RegionScorer
@@ -19,21 +21,19 @@ from pseudo_labels.images import DecodeLimits
 from pseudo_labels.outputs import NewFile, new_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.regions.sources import RegionSource
-from students.paths import find_images
 from students.runtime import Row, Scorer
-
-_NAMES = "names of images end in .jpg, .png and so on; a file of another name is scored if it is named itself"
 
 ScoreMany = Callable[..., Iterator[Row]]
 """As ``Scorer.score_many``."""
 
 
 def score_paths(
-    paths: Sequence[Path],
+    paths: Sequence[str | os.PathLike[str]],
     model: str | None,
     *,
-    recursive: bool,
-    workers: int,
+    recursive: bool = False,
+    reading: Reading | None = None,
+    workers: int = 1,
     file_format: str | None = None,
     out: Path | None,
     overwrite: bool = False,
@@ -46,9 +46,10 @@ def score_paths(
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
     Args:
-        paths: images and folders.
+        paths: words, see ``find_inputs``.
         model: see ``Scorer``.
         recursive: look into the folders below too.
+        reading: how the words are read; None is by ``recursive`` alone.
         workers: images scored at a time.
         file_format: one of ``FORMATS``; None follows the ending of ``out``.
         out: file to write; None is standard output.
@@ -78,8 +79,8 @@ def score_paths(
     with ExitStack() as stack:
         file = None if out is None else stack.enter_context(new_file(out, overwrite=overwrite or resume))
         scorer = Scorer(model, limits=limits)
-        images = find_images(paths, recursive=recursive, warn=console.warn)
-        empty = empty_folders(paths, images, recursive=recursive)
+        inputs = find_inputs(paths, reading or Reading(recursive), console.warn)
+        images, empty = inputs.images, inputs.empty
         if not images:
             raise PocketiqaError("; ".join(empty) or "no images were named: name files and folders")
         for words in empty:
@@ -99,7 +100,7 @@ def score_paths(
             heading=f"scores of {name} ({scorer.digest[:12]}), 0 worst, 1 best",
             about={"model": {"name": name, "sha256": scorer.digest}, **({"regions": spec} if spec else {})},
         )
-        many: ScoreMany = scorer.score_many
+        many: ScoreMany = partial(scorer.score_many, read=ImageSource.content)
         if regions is not None or drawings:
             by_region = RegionScorer(scorer, regions, drawings, limits)
             stack.enter_context(by_region.opened(images, console.warn))
@@ -125,11 +126,11 @@ def score_paths(
 
 
 def _resumed(
-    many: ScoreMany, images: Sequence[Path], record: RowRecord, *, workers: int, report: Progress
+    many: ScoreMany, images: Sequence[ImageSource], record: RowRecord, *, workers: int, report: Progress
 ) -> Iterator[Row]:
     """Rows of all images in their order, those of the record without scoring them; each new one is recorded."""
     # The state is taken before an image is read: one that changes later is scored again by the next run.
-    states = [state_of(image) for image in images]
+    states = [None if image.file is None else state_of(image.file) for image in images]
     known = [record.known(image, state) for image, state in zip(images, states, strict=True)]
     unknown = [image for image, row in zip(images, known, strict=True) if row is None]
     if len(unknown) < len(images):
@@ -138,8 +139,8 @@ def _resumed(
     for image, state, row in zip(images, states, known, strict=True):
         if row is None:
             row = next(fresh)
-            record.add(row, state)
-        yield replace(row, path=str(image))
+            record.add(row, image, state)
+        yield replace(row, path=image.name)
     yield from record.others(images)
 
 
@@ -148,22 +149,3 @@ def _digest(file: NewFile) -> str:
         file.file.flush()
         file.file.seek(0)
         return hashlib.file_digest(file.file, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def empty_folders(paths: Sequence[Path], images: Sequence[Path], *, recursive: bool) -> list[str]:
-    """Words for each folder among ``paths`` that holds no image, with what to do.
-
-    Args:
-        paths: files and folders that a user named.
-        images: ``find_images(paths, recursive)``.
-        recursive: whether subfolders were entered.
-    """
-    lines = []
-    for folder in paths:
-        # An image that another path led to first is not listed below this folder: then it is listed once more.
-        if not folder.is_dir() or any(folder in image.parents for image in images) or find_images([folder], recursive):
-            continue
-        below = 0 if recursive else len(find_images([folder], recursive=True))
-        hint = f"but {below} in its subfolders: add --recursive, or name these" if below else "or below it: " + _NAMES
-        lines.append(f"no images in {folder} {hint}")
-    return lines

@@ -233,7 +233,9 @@ def test_resume_takes_rows_of_the_same_regions_alone(
     scored_names: list[str] = []
     row = scored_regions.RegionScorer._row
     monkeypatch.setattr(
-        scored_regions.RegionScorer, "_row", lambda self, image: (scored_names.append(image.name), row(self, image))[1]
+        scored_regions.RegionScorer,
+        "_row",
+        lambda self, image: (scored_names.append(Path(image.name).name), row(self, image))[1],
     )
     _, again = score(folder, *words)
     assert scored_names == ["new.png"]

@@ -14,7 +14,7 @@ from PIL import Image
 from distill.commands.row_files import FORMATS
 from distill.commands.scoring import score_paths
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, WriteError
-from students.runtime import Row, Scorer
+from students.runtime import Reader, Row, Scorer
 from students.shipped import model_path
 from tests.helpers.rows import read_rows
 from tests.helpers.tmpfs import small_disk
@@ -91,9 +91,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     scored_names: list[str] = []
     row = Scorer.row
 
-    def counted(self: Scorer, path: str | os.PathLike[str]) -> Row:
+    def counted(self: Scorer, path: str | os.PathLike[str], read: Reader | None = None) -> Row:
         scored_names.append(Path(path).name)
-        return row(self, path)
+        return row(self, path, read)
 
     monkeypatch.setattr(Scorer, "row", counted)
     return scored_names
