@@ -186,7 +186,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise ImageError(
                 Status.UNREADABLE, f"the server leads from https to {shown(newurl)}, which is not encrypted"
             )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return super().redirect_request(req, fp, code, msg, headers=headers, newurl=newurl)
 
 
 def _ascii(address: str) -> str:
