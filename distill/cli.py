@@ -2,11 +2,11 @@
 
 import sys
 
-from distill.commands import comparisons, data, models, regions
+from distill.commands import comparisons, data, meaning, models, regions
 from distill.commands.options import app
 from distill.terminal import console
 
-__all__ = ["app", "comparisons", "data", "main", "models", "regions"]
+__all__ = ["app", "comparisons", "data", "main", "meaning", "models", "regions"]
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ BORDER = {
     "distill/commands/comparisons.py",  # commands import what they need when they are called,
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
+    "distill/commands/meaning.py",
     "distill/commands/models.py",
     "distill/commands/options.py",  # what a shell completes
     "distill/commands/regions.py",
@@ -198,6 +199,7 @@ HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pya
 BASE_INSTALL = [
     *("students.runtime", "students.regions", "pseudo_labels.images", "pseudo_labels.regions.masks", "pocketiqa"),
     *("students.meaning.thresholds", "students.meaning.own_scale", "students.meaning.intervals"),
+    "distill.commands.meanings",
     *("pseudo_labels.regions.readers", "distill.cli", "distill.commands.scoring", "distill.commands.scored_regions"),
 ]
 
