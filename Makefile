@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.pocketiqa-ready
 RECIPE := quickstart
 
-.PHONY: setup quickstart test lint types docs wheel-check check bench bench-teachers campaign clean
+.PHONY: setup quickstart test lint types docs populations wheel-check check bench bench-teachers campaign clean
 
 quickstart: $(READY)
 	$(BIN)/pocketiqa run $(RECIPE) $(if $(PHOTOS),--set 'pool.sources=["$(PHOTOS)"]' --out 'runs/$(RECIPE)-photos',)
@@ -38,6 +38,13 @@ types: $(READY)
 # The pages that are generated: recipes key by key, the command line.
 docs: $(READY)
 	$(BIN)/python -m tests.docs.reference
+
+# The population, with stars and verdicts, of each student that comes along: again whenever one is trained anew.
+# Some minutes of one core; needs the rated photographs (POCKETIQA_SHARED_DATA).
+populations: $(READY)
+	for model in $$($(BIN)/python -c 'from students.shipped import NAMES; print(*NAMES)'); do \
+	$(BIN)/pocketiqa population "biq2021:$$POCKETIQA_SHARED_DATA/biq2021" "biq2021:$$POCKETIQA_SHARED_DATA/biq2021_more" \
+	--name biq2021 --model $$model --out students/shipped/populations/biq2021.$$model.json --overwrite || exit 1; done
 
 # Builds the wheel, installs it with the base dependencies only, and scores an image from an empty folder.
 wheel-check: $(READY)

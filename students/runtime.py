@@ -21,6 +21,7 @@ from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
 from students.fields import check_int
+from students.meaning.model_record import ModelName
 from students.preprocess import Preprocess, check_rgb
 from students.regions import MaskInput, RegionResult, cells_across, cells_of, score_regions
 from students.session import INPUT, OUTPUTS, open_model
@@ -160,6 +161,11 @@ class Scorer:
             return result
         cells = cells_of(pixels.shape, quality[0].shape, rgb.shape, self.map_stride)
         return replace(result, regions=score_regions(quality[0], weight[0], cells, regions))
+
+    @property
+    def model(self) -> ModelName:
+        """Name and digest, by which records of this model are known (``students.meaning``)."""
+        return ModelName(self.contract.name, self.digest)
 
     @property
     def map_stride(self) -> int:

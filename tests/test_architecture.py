@@ -33,6 +33,7 @@ BORDER = {
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
     "distill/commands/inputs.py",  # tables need pyarrow
+    "distill/commands/meaning.py",
     "distill/commands/models.py",
     "distill/commands/options.py",  # what a shell completes
     "distill/commands/regions.py",
@@ -200,6 +201,7 @@ HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pya
 BASE_INSTALL = [
     *("students.runtime", "students.regions", "pseudo_labels.images", "pseudo_labels.regions.masks", "pocketiqa"),
     *("students.meaning.thresholds", "students.meaning.own_scale", "students.meaning.intervals"),
+    "distill.commands.meanings",
     *("pseudo_labels.regions.readers", "distill.cli", "distill.commands.scoring", "distill.commands.scored_regions"),
 ]
 

@@ -16,6 +16,7 @@ from distill.commands.options import (
     app,
     complete_benchmark,
     complete_distortion,
+    complete_student,
     complete_teacher,
 )
 from distill.terminal import console
@@ -151,6 +152,57 @@ def _draw_contact_sheet(pool: Path | None, out: Path | None, overwrite: bool) ->
             rgb = opened.load(opened.ok()[0])
         write_contact_sheet(rgb, file)
     return target
+
+
+@app.command()
+def curate(
+    pool: Annotated[Path, typer.Argument(help="Folder of a pool; nothing of it is changed.")],
+    out: OutFolder,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]",
+            autocompletion=complete_student,
+        ),
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out images that score lower.")] = 0.0,
+    max_score: Annotated[float, typer.Option(help="Leave out images that score higher.")] = 1.0,
+    best_of_scene: Annotated[
+        bool, typer.Option("--best-of-scene", help="Of near duplicates, keep the one that scores highest.")
+    ] = False,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight-by",
+            help="scene (near duplicates together weigh as much as one image) or score; repeatable.",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace an earlier table; its scores are used again if they still fit."),
+    ] = False,
+) -> None:
+    """Scores, near duplicates, bad files, filters and sampling weights of a pool, as columns of a Parquet table.
+
+    If it is killed, the same command resumes.
+    """
+    from distill.data.curated import Filters, curated_summary
+    from distill.data.curated import curate as curate_pool
+    from pseudo_labels.images import DecodeLimits
+    from students.runtime import Scorer
+
+    filters = Filters(min_score, max_score, best_of_scene, tuple(weights or ()))
+    limits = DecodeLimits(max_pixels=max_pixels)
+    scorer = Scorer(model, limits=limits)
+    with console.progress(f"curate ({scorer.contract.name})") as report:
+        curated = curate_pool(
+            pool, out, scorer, filters, limits=limits, workers=workers, overwrite=overwrite, progress=report,
+            warn=console.warn,
+        )  # fmt: skip
+    for line in curated_summary(curated):
+        console.out.print(line, markup=False)
 
 
 @app.command()

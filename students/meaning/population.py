@@ -3,6 +3,8 @@
 Where people rated the photographs, it also holds the scores at which stars and verdicts change.
 """
 
+import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from numpy.typing import ArrayLike
 from pseudo_labels.errors import PocketiqaError, shown
 from students.fields import check_fields, check_int
 from students.meaning.model_record import ModelName, read_fields, record_bytes, rising_numbers
+from students.shipped import population_paths
 
 KIND = "population"
 # Every half of a percent: a record of a few kilobytes.
@@ -72,7 +75,8 @@ class Population:
         date: when it was made, as 2026-11-29.
         n: photographs with a score.
         quantiles: score at every half of a percent, from the lowest to the highest; they never fall.
-        about: where the photographs come from, as JSON values: ``sources`` and ``left_out``.
+        about: where the photographs come from, as JSON values: ``sources`` (names), ``left_out`` (photographs
+            without a score) and, of rated ones, ``parts`` (photographs of each part).
         stars: thresholds that were chosen on ratings; None if the model has none.
     """
 
@@ -130,15 +134,32 @@ class Population:
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> "Population":
-        """Read the file that ``pocketiqa population`` wrote.
+    def load(cls, name: str | os.PathLike[str], model: ModelName | None = None) -> "Population":
+        """Read the file that ``pocketiqa population`` wrote, or one that comes with the package.
+
+        Args:
+            name: path, or the name of a population that comes along, such as ``biq2021``, unless there is a file of
+                that name.
+            model: the model that scores (``Scorer.model``), for which it must be; None takes any file, and of a
+                population that comes along the one of the default model.
 
         Raises:
-            PocketiqaError: there is none, or it is something else.
+            PocketiqaError: there is none, it is something else, or it is of another model.
             IntegrityError: it was altered.
         """
+        # Files come first; brackets and asterisks in a name are letters of it.
+        shipped = [] if os.path.exists(name) else population_paths(glob.escape(os.fspath(name)))
+        read = [cls._read(path) for path in shipped] or [cls._read(Path(name))]
+        # Of several models none may fit: the first one says so below.
+        population = next((one for one in read if model is not None and one.model.sha256 == model.sha256), read[0])
+        if model is not None:
+            population.check_model(model)
+        return population
+
+    @classmethod
+    def _read(cls, path: Path) -> "Population":
         names = ("name", "model", "date", "n", "quantiles", "about", "stars")
-        record = read_fields(Path(path), KIND, names)
+        record = read_fields(path, KIND, names)
         quantiles = rising_numbers(record["quantiles"], "the quantiles of the population", 0.0, 1.0)
         if len(quantiles) != len(_LEVELS) or not isinstance(record["about"], dict):
             raise PocketiqaError(f"the population at {path} has {len(quantiles)} quantiles: {len(_LEVELS)} are needed")
@@ -151,6 +172,12 @@ class Population:
             about=record["about"],
             stars=None if record["stars"] is None else Stars.from_dict(record["stars"]),
         )
+
+
+def stars_of_model(model: ModelName) -> Stars | None:
+    """The stars of a model that come with the package; None if there are none."""
+    populations = (Population.load(path) for path in population_paths())
+    return next((one.stars for one in populations if one.stars and one.model.sha256 == model.sha256), None)
 
 
 def quantiles_of(scores: ArrayLike) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pseudo_labels.errors import PocketiqaError
 
 FOLDER = Path(__file__).parent
+POPULATIONS = FOLDER / "populations"
 NAMES = ("pocket-m", "pocket-s")
 DEFAULT = NAMES[0]
 
@@ -29,6 +30,20 @@ def model_path(model: str | os.PathLike[str] | None = None) -> Path:
     name = os.fspath(DEFAULT if model is None else model)
     is_name = name in NAMES and (model is None or not os.path.exists(name))
     return FOLDER / f"{name}.onnx" if is_name else Path(name)
+
+
+def population_paths(name: str = "*") -> list[Path]:
+    """Files of the populations that come with the package (``students.meaning.population``).
+
+    Args:
+        name: of a population, such as ``biq2021``; an asterisk for all.
+
+    Returns:
+        A file for each of ``NAMES`` for which there is one, the default first; none if no population has this name.
+    """
+    if os.sep in name:
+        return []
+    return [file for model in NAMES for file in sorted(POPULATIONS.glob(f"{name}.{model}.json"))]
 
 
 def list_models() -> dict[str, str]:
