@@ -104,6 +104,8 @@ class StudentContract:
         metrics: results of the evaluation, JSON values.
         parity: differences between the exported file and the torch model (``students.export.Parity`` as a dict); None
             before the export.
+        conversion: of a file that was made from a float one (``students.formats``): ``format``, ``source`` (digest of
+            that file) and how closely its scores follow. None, and not written, for the float file.
     """
 
     name: str
@@ -119,6 +121,7 @@ class StudentContract:
     data: tuple[dict[str, Any], ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] | None = None
+    conversion: dict[str, Any] | None = None
 
     @property
     def backbone(self) -> str:
@@ -131,6 +134,7 @@ class StudentContract:
         return {
             "format": FORMAT,
             **plain,
+            **({} if self.conversion is None else {"conversion": self.conversion}),
             "preprocess": self.preprocess.as_dict(),
             "score_range": [0.0, 1.0],
             "calibration": None if self.calibration is None else self.calibration.as_dict(),
@@ -151,10 +155,12 @@ class StudentContract:
         """
         # First: other versions may have other fields, and "upgrade" helps more than "unknown field".
         _check_format(record)
-        names = {item.name for item in fields(cls)} | {"format", "score_range"}
-        record = check_fields(record, names, "student contract")
+        names = {item.name for item in fields(cls)} - {"conversion"} | {"format", "score_range"}
+        record = check_fields(record, names, "student contract", optional=("conversion",))
         for name, kind in _PLAIN.items():
             _check_type(record[name], kind, name)
+        if "conversion" in record:
+            _check_type(record["conversion"], dict, "conversion")
         for name in ("teachers", "data"):
             _check_type(record[name], list, name)
             for entry in record[name]:
@@ -170,6 +176,7 @@ class StudentContract:
             calibration=None if calibration is None else Calibration.from_dict(calibration),
             teachers=tuple(record["teachers"]),
             data=tuple(record["data"]),
+            conversion=record.get("conversion"),
         )
 
     @classmethod

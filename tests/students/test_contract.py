@@ -31,6 +31,14 @@ def test_json_round_trip(contract: StudentContract) -> None:
     assert contract.backbone == "lcnet_035"
 
 
+def test_a_conversion_is_optional_and_not_written_for_a_float_file() -> None:
+    assert "conversion" not in CONTRACT.as_dict()  # so that float files are as they were, and older versions read them
+    converted = replace(CONTRACT, conversion={"format": "onnx-int8"})
+    assert StudentContract.from_json(converted.to_json()) == converted
+    with pytest.raises(PocketiqaError, match="list as conversion"):
+        StudentContract.from_dict({**CONTRACT.as_dict(), "conversion": []})
+
+
 def test_each_missing_field_is_named() -> None:
     for name in CONTRACT.as_dict():
         record = CONTRACT.as_dict()
