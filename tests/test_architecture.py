@@ -151,6 +151,7 @@ WRITERS = {
     "pseudo_labels/files.py",
     "pseudo_labels/outputs.py",
     "distill/commands/resuming.py",  # appends, under the lock of the output
+    "pseudo_labels/moves.py",  # appends, under the lock of the folder; and moves files of users
     "distill/training/history.py",  # appends
     "distill/study/cells.py",  # in a temporary folder
     "distill/stages/measuring.py",

@@ -72,13 +72,25 @@ def _require_pyarrow() -> None:
 
 @dataclass
 class Tally:
-    """How many images and regions were written, how many of them have a score, and how many folders held no image."""
+    """What was counted on the way.
+
+    Attributes:
+        rows: images that were scored or tried.
+        scored: of them, those with a score.
+        regions: their regions.
+        scored_regions: of them, those with a quality.
+        empty_folders: folders, patterns and lists without an image.
+        chosen: images whose rows were written.
+        all_given: whether all that was asked for besides the rows could be done.
+    """
 
     rows: int = 0
     scored: int = 0
     regions: int = 0
     scored_regions: int = 0
     empty_folders: int = 0
+    chosen: int = 0
+    all_given: bool = True
 
     def count(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Count rows on their way through."""

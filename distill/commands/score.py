@@ -9,6 +9,7 @@ from distill.commands.options import MaxPixels, app, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
 
+Order = Literal["best", "worst", "name"]
 Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
 
@@ -66,6 +67,29 @@ def score(
     excel_safe: Annotated[
         bool, typer.Option("--excel-safe", help="CSV: put ' before cells that a spreadsheet would take for a formula.")
     ] = False,
+    sort: Annotated[
+        Order | None,
+        typer.Option(help="Order of the rows.  [default: that of the paths; best with --top, worst with --bottom]"),
+    ] = None,
+    top: Annotated[int | None, typer.Option(metavar="N", help="Only the N best.")] = None,
+    bottom: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the N worst; with --top, the best and the worst.")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(metavar="X", help="Only scores of at least X.")] = None,
+    max_score: Annotated[float | None, typer.Option(metavar="X", help="Only scores of at most X.")] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="Print the paths alone, one a line, in the place of the table.")
+    ] = False,
+    copy_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the images that have a score and were chosen.")
+    ] = None,
+    move_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Move them; pocketiqa undo DIR moves them back.")
+    ] = None,
+    link_to: Annotated[Path | None, typer.Option(metavar="DIR", help="Make symbolic links to them.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be copied, moved or linked, and leave all as it is.")
+    ] = False,
     regions: Annotated[
         str | None,
         typer.Option(
@@ -95,16 +119,24 @@ def score(
     ] = False,
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
+    from distill.commands.answers import Answers
+    from distill.commands.choosing import Choice
     from distill.commands.inputs import Reading
     from distill.commands.regions import source_to_score
     from distill.commands.scored_regions import Drawings
     from distill.commands.scoring import score_paths
+    from distill.commands.transfers import Kind, Transfer
     from pseudo_labels.downloads import Downloads
     from pseudo_labels.errors import PocketiqaError
 
     if region_options and regions is None:
         raise PocketiqaError("--region-option is for a source of regions: name it with --regions")
 
+    goals: dict[Kind, Path | None] = {"copy": copy_to, "move": move_to, "link": link_to}
+    transfers = [Transfer(kind, folder) for kind, folder in goals.items() if folder is not None]
+    if len(transfers) > 1:
+        raise PocketiqaError("--copy-to, --move-to and --link-to: one of them at a time")
+    choice = Choice(sort, top, bottom, min_score, max_score)
     downloads = Downloads(round(max_download * 1e6), download_time) if allow_remote else None
     tally = score_paths(
         paths,
@@ -119,11 +151,31 @@ def score(
         excel_safe=excel_safe,
         regions=None if regions is None else source_to_score(regions, region_options or []),
         drawings=Drawings(picture, heat_map, overwrite),
+        answers=Answers(choice, listing, null, transfers[0] if transfers else None, dry_run),
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")
     bad_regions = tally.regions - tally.scored_regions
     if bad_regions:
         console.err.print(f"{bad_regions} of {tally.regions} regions have no quality; see status and reason")
-    if tally.scored < tally.rows or tally.empty_folders or bad_regions:
+    if choice.leaves_out:
+        console.err.print(f"{tally.chosen} of {tally.rows} images were chosen")
+    if tally.scored < tally.rows or tally.empty_folders or bad_regions or not tally.all_given:
+        raise typer.Exit(1)
+
+
+@app.command()
+def undo(
+    where: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that score --move-to moved images to, or its undo file.")
+    ],
+    last: Annotated[bool, typer.Option("--last", help="Only what the last run moved.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be moved back, and leave all as it is.")
+    ] = False,
+) -> None:
+    """Move images back that score --move-to moved. Nothing is replaced. Exit status 1 if any cannot be moved back."""
+    from distill.commands.undoing import undo_moves
+
+    if not undo_moves(where, last=last, dry_run=dry_run):
         raise typer.Exit(1)

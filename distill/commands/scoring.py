@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
+from distill.commands.answers import Answers
+from distill.commands.choosing import Choice
 from distill.commands.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns
 from distill.commands.inputs import ImageSource, Reading, find_inputs
 from distill.commands.resuming import RowRecord, state_of
@@ -42,6 +45,7 @@ def score_paths(
     max_pixels: int = MAX_PIXELS,
     regions: RegionSource | None = None,
     drawings: Drawings | None = None,
+    answers: Answers | None = None,
 ) -> Tally:
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
@@ -59,9 +63,11 @@ def score_paths(
         max_pixels: see ``DecodeLimits``.
         regions: gives the regions of each image: each becomes a row below the image's.
         drawings: pictures and heat maps to draw.
+        answers: which rows are wanted, and what follows them.
 
     Returns:
-        The number of rows, of scores, of regions, and of folders without images, each of which was named in a note.
+        The number of rows, of scores, of regions, of chosen rows, and of folders without images, each of which was
+        named in a note.
 
     Raises:
         PocketiqaError: no such model, no images at all, a format that cannot be written here or is not that of the
@@ -72,6 +78,9 @@ def score_paths(
     limits, drawings = DecodeLimits(max_pixels=max_pixels), drawings or Drawings()
     if resume and drawings:
         raise PocketiqaError("--picture and --map draw what is scored now, and --resume skips images: leave one out")
+    answers = Answers() if answers is None else answers
+    if answers.listing and out is None and file_format is not None:
+        raise PocketiqaError(f"--list prints paths and no {file_format}: add --out FILE for the rows, or leave one out")
     file_format = choose_format(file_format, out)
     check_format(file_format, out, excel_safe=excel_safe)
     if resume and out is None:
@@ -83,6 +92,7 @@ def score_paths(
         images, empty = inputs.images, inputs.empty
         if not images:
             raise PocketiqaError("; ".join(empty) or "no images were named: name files and folders")
+        answers.check(images)
         for words in empty:
             console.warn(words)
         name = scorer.contract.name
@@ -105,24 +115,43 @@ def score_paths(
             by_region = RegionScorer(scorer, regions, drawings, limits)
             stack.enter_context(by_region.opened(images, console.warn))
             many = by_region.score_many
-        report = stack.enter_context(console.progress(f"score ({name})", visible=out is not None))
+        waits = answers.follow or answers.choice != Choice()
+        report = stack.enter_context(console.progress(f"score ({name})", visible=out is not None or waits))
+        tally, kept = Tally(empty_folders=len(empty)), list[Row]()
+
+        def chosen(rows: Iterator[Row]) -> Iterator[Row]:
+            for row in answers.choice.of(tally.count(rows)):
+                tally.chosen += 1
+                if answers.follow:
+                    kept.append(row)
+                yield row
+
         if file is None or out is None:
-            tally = write(many(images, workers=workers, progress=report), out=None)
-            tally.empty_folders = len(empty)
-            return tally
-        record = RowRecord(out, scorer.digest, limits, spec)
-        record_left = resume
-        try:
-            record.resume() if resume and not overwrite else record.start()
-            tally = write(_resumed(many, images, record, workers=workers, report=report), out=file)
-            record.written(_digest(file))
-            tally.empty_folders = len(empty)
-            return tally
-        except KeyboardInterrupt:
-            record_left = True
-            raise
-        finally:
-            record.close(keep=record_left)
+            rows = chosen(many(images, workers=workers, progress=report))
+            _drain(rows) if answers.listing else write(rows, out=None)
+        else:
+            record = RowRecord(out, scorer.digest, limits, spec)
+            record_left = resume
+            try:
+                record.resume() if resume and not overwrite else record.start()
+                rows = _resumed(many, images, record, workers=workers, report=report)
+                # Of images that are not named now, none can be the best of those that are.
+                others = iter(()) if waits else record.others(images)
+                write(chosen(chain(rows, others)), out=file)
+                record.written(_digest(file))
+            except KeyboardInterrupt:
+                record_left = True
+                raise
+            finally:
+                record.close(keep=record_left)
+    # Behind the block, for now the file with the rows has its name: whatever fails, they are there.
+    tally.all_given = not answers.follow or answers.give(kept, {image.name: image for image in images})
+    return tally
+
+
+def _drain(rows: Iterator[Row]) -> None:
+    for _ in rows:
+        pass
 
 
 def _resumed(
@@ -141,7 +170,6 @@ def _resumed(
             row = next(fresh)
             record.add(row, image, state)
         yield replace(row, path=image.name)
-    yield from record.others(images)
 
 
 def _digest(file: NewFile) -> str:

@@ -1,0 +1,130 @@
+"""What ``pocketiqa score`` does with the rows that were chosen, once all are scored: lists, files, sidecars, pages."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.commands.choosing import Choice
+from distill.commands.inputs import ImageSource
+from distill.commands.transfers import PAST, Planned, Transfer
+from distill.terminal import console
+from distill.terminal.console import shown
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.files import explain_write_errors
+from students.runtime import Row
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is wanted besides the rows.
+
+    Attributes:
+        choice: which rows.
+        listing: print their paths, one a line, in the place of the table.
+        null: end each path of the list with NUL.
+        transfer: copy, move or link their files.
+        dry_run: say what ``transfer`` would do, and change nothing.
+    """
+
+    choice: Choice = field(default_factory=Choice)
+    listing: bool = False
+    null: bool = False
+    transfer: Transfer | None = None
+    dry_run: bool = False
+
+    @property
+    def follow(self) -> bool:
+        """Whether something follows the rows."""
+        return self.listing or self.transfer is not None
+
+    def check(self, images: Sequence[ImageSource]) -> None:
+        """Refuse before anything is scored.
+
+        Raises:
+            PocketiqaError: something cannot be done with these images.
+            OutputConflictError: something that would be written exists.
+        """
+        if self.dry_run and self.transfer is None:
+            raise PocketiqaError("--dry-run shows what --copy-to, --move-to or --link-to would do: add one of them")
+        broken = next((image.name for image in images if "\n" in image.name), None)
+        if self.listing and not self.null and broken is not None:
+            raise PocketiqaError(
+                f"the path {shown(broken)} holds a line end, so a list of one path a line would be read wrongly: add "
+                "--null, and read the list with xargs -0 or the like"
+            )
+        if self.transfer is not None:
+            self.transfer.check(images)
+
+    def give(self, rows: Sequence[Row], images: Mapping[str, ImageSource]) -> bool:
+        """Do all of it.
+
+        Args:
+            rows: that were chosen; those without a score are left alone.
+            images: by the names of their rows.
+
+        Returns:
+            Whether everything could be done; what could not was said.
+
+        Raises:
+            StorageFullError: the disk is full.
+            WriteError: an output cannot be written.
+        """
+        scored = [row for row in rows if row.score is not None]
+        if self.listing:
+            _print_list([row.path for row in scored], b"\0" if self.null else b"\n")
+        if self.transfer is None:
+            return True
+        planned = self.transfer.plan([images[row.path] for row in scored])
+        if self.dry_run:
+            return _say_plan(self.transfer, planned)
+        with console.progress(self.transfer.kind) as report:
+            done = self.transfer.carry_out(planned, report)
+        return _say_done(self.transfer, done)
+
+
+def _print_list(paths: Sequence[str], end: bytes) -> None:
+    with explain_write_errors(Path("standard output")):
+        # Bytes: names need not be valid in any encoding.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(b"".join(os.fsencode(path) + end for path in paths))
+        sys.stdout.buffer.flush()
+
+
+def _say_plan(transfer: Transfer, planned: Sequence[Planned]) -> bool:
+    for one in planned:
+        if one.refused:
+            console.err.print(f"would not {transfer.kind} {shown(one.image.name)}: {shown(one.refused)}")
+        elif one.there:
+            console.err.print(f"would leave {shown(one.image.name)}: it is at {shown(str(one.target))} already")
+        else:
+            console.err.print(f"would {transfer.kind} {shown(one.image.name)} to {shown(str(one.target))}")
+    console.err.print(f"dry run: nothing was {PAST[transfer.kind]}")
+    return not any(one.refused for one in planned)
+
+
+def _say_done(transfer: Transfer, done: Sequence[Planned]) -> bool:
+    refused = [one for one in done if one.refused]
+    there = sum(one.there for one in done)
+    renamed = [one for one in done if not one.refused and one.target.name != one.image.place.name and one.image.is_file]
+    count = len(done) - len(refused) - there
+    words = (
+        f"{count} images were {PAST[transfer.kind]} to {transfer.folder}"
+        if count != 1
+        else (f"1 image was {PAST[transfer.kind]} to {transfer.folder}")
+    )
+    words += f", {there} were there already" if there else ""
+    words += f"; `pocketiqa undo {transfer.folder}` moves them back" if transfer.kind == "move" and count else ""
+    console.err.print(shown(words))
+    for one in renamed[:_SHOWN]:
+        console.warn(f"{shown(one.image.name)} became {shown(one.target.name)}, for the name was taken")
+    if len(renamed) > _SHOWN:
+        console.warn(f"and so did {len(renamed) - _SHOWN} more")
+    for one in refused[:_SHOWN]:
+        console.warn(f"{shown(one.image.name)} was not {PAST[transfer.kind]}: {shown(one.refused)}")
+    if len(refused) > _SHOWN:
+        console.warn(f"nor were {len(refused) - _SHOWN} more")
+    return not refused
