@@ -2,12 +2,14 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.commands.choosing import Choice
+from distill.commands.columns import Column
 from distill.commands.inputs import ImageSource
+from distill.commands.sidecars import Sidecars
 from distill.commands.transfers import PAST, Planned, Transfer
 from distill.terminal import console
 from distill.terminal.console import shown
@@ -19,6 +21,27 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
+class About:
+    """What scored the rows.
+
+    Attributes:
+        name: of the model.
+        digest: its checksum.
+        columns: of the rows.
+    """
+
+    name: str
+    digest: str
+    columns: Sequence[Column]
+
+    @property
+    def stars(self) -> Callable[[Row], int] | None:
+        """Stars of a row, 1 to 5, if the rows have any."""
+        column = next((one for one in self.columns if one.name == "stars"), None)
+        return None if column is None else column.of_image
+
+
+@dataclass(frozen=True)
 class Answers:
     """What is wanted besides the rows.
 
@@ -27,19 +50,21 @@ class Answers:
         listing: print their paths, one a line, in the place of the table.
         null: end each path of the list with NUL.
         transfer: copy, move or link their files.
-        dry_run: say what ``transfer`` would do, and change nothing.
+        sidecars: write stars and score beside the photographs.
+        dry_run: say what ``transfer`` and ``sidecars`` would do, and change nothing.
     """
 
     choice: Choice = field(default_factory=Choice)
     listing: bool = False
     null: bool = False
     transfer: Transfer | None = None
+    sidecars: Sidecars | None = None
     dry_run: bool = False
 
     @property
     def follow(self) -> bool:
         """Whether something follows the rows."""
-        return self.listing or self.transfer is not None
+        return self.listing or self.transfer is not None or self.sidecars is not None
 
     def check(self, images: Sequence[ImageSource]) -> None:
         """Refuse before anything is scored.
@@ -48,23 +73,27 @@ class Answers:
             PocketiqaError: something cannot be done with these images.
             OutputConflictError: something that would be written exists.
         """
-        if self.dry_run and self.transfer is None:
-            raise PocketiqaError("--dry-run shows what --copy-to, --move-to or --link-to would do: add one of them")
+        if self.dry_run and self.transfer is None and self.sidecars is None:
+            raise PocketiqaError(
+                "--dry-run shows what --copy-to, --move-to, --link-to or --xmp would do: add one of them"
+            )
         broken = next((image.name for image in images if "\n" in image.name), None)
         if self.listing and not self.null and broken is not None:
             raise PocketiqaError(
                 f"the path {shown(broken)} holds a line end, so a list of one path a line would be read wrongly: add "
                 "--null, and read the list with xargs -0 or the like"
             )
-        if self.transfer is not None:
-            self.transfer.check(images)
+        for wanted in (self.transfer, self.sidecars):
+            if wanted is not None:
+                wanted.check(images)
 
-    def give(self, rows: Sequence[Row], images: Mapping[str, ImageSource]) -> bool:
+    def give(self, rows: Sequence[Row], images: Mapping[str, ImageSource], about: About) -> bool:
         """Do all of it.
 
         Args:
             rows: that were chosen; those without a score are left alone.
             images: by the names of their rows.
+            about: what scored them.
 
         Returns:
             Whether everything could be done; what could not was said.
@@ -76,14 +105,29 @@ class Answers:
         scored = [row for row in rows if row.score is not None]
         if self.listing:
             _print_list([row.path for row in scored], b"\0" if self.null else b"\n")
+        all_done = self.sidecars is None or self._write_sidecars(self.sidecars, scored, about)
         if self.transfer is None:
-            return True
+            return all_done
         planned = self.transfer.plan([images[row.path] for row in scored])
         if self.dry_run:
-            return _say_plan(self.transfer, planned)
+            return _say_plan(self.transfer, planned) and all_done
         with console.progress(self.transfer.kind) as report:
             done = self.transfer.carry_out(planned, report)
-        return _say_done(self.transfer, done)
+        return _say_done(self.transfer, done) and all_done
+
+    def _write_sidecars(self, sidecars: Sidecars, rows: Sequence[Row], about: About) -> bool:
+        with console.progress("xmp", visible=not self.dry_run) as report:
+            written = sidecars.write(
+                rows, (about.name, about.digest), about.stars, dry_run=self.dry_run, progress=report
+            )
+        verb = "would be" if self.dry_run else "were"
+        words = f"sidecars: {written.new} {verb} made, {written.merged} added to, {written.kept} left as they are"
+        console.err.print(words)
+        for path, reason in written.refused[:_SHOWN]:
+            console.warn(f"no sidecar for {shown(path)}: {shown(reason)}")
+        if len(written.refused) > _SHOWN:
+            console.warn(f"nor for {len(written.refused) - _SHOWN} more")
+        return not written.refused
 
 
 def _print_list(paths: Sequence[str], end: bytes) -> None:

@@ -9,6 +9,7 @@ from distill.commands.options import MaxPixels, app, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
 
+Existing = Literal["merge", "keep", "refuse"]
 Order = Literal["best", "worst", "name"]
 Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
@@ -87,8 +88,19 @@ def score(
         Path | None, typer.Option(metavar="DIR", help="Move them; pocketiqa undo DIR moves them back.")
     ] = None,
     link_to: Annotated[Path | None, typer.Option(metavar="DIR", help="Make symbolic links to them.")] = None,
+    xmp: Annotated[
+        bool,
+        typer.Option(
+            "--xmp", help="Write stars and score into photo.jpg.xmp beside each photo.jpg, which stays untouched."
+        ),
+    ] = False,
+    xmp_existing: Annotated[
+        Existing,
+        typer.Option(help="What to do with sidecars that exist: add to them, leave them, or stop before scoring."),
+    ] = "merge",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be copied, moved or linked, and leave all as it is.")
+        bool,
+        typer.Option("--dry-run", help="Say what would be copied, moved, linked or written beside; change nothing."),
     ] = False,
     regions: Annotated[
         str | None,
@@ -125,6 +137,7 @@ def score(
     from distill.commands.regions import source_to_score
     from distill.commands.scored_regions import Drawings
     from distill.commands.scoring import score_paths
+    from distill.commands.sidecars import Sidecars
     from distill.commands.transfers import Kind, Transfer
     from pseudo_labels.downloads import Downloads
     from pseudo_labels.errors import PocketiqaError
@@ -136,6 +149,9 @@ def score(
     transfers = [Transfer(kind, folder) for kind, folder in goals.items() if folder is not None]
     if len(transfers) > 1:
         raise PocketiqaError("--copy-to, --move-to and --link-to: one of them at a time")
+    if xmp_existing != "merge" and not xmp:
+        raise PocketiqaError("--xmp-existing says what --xmp does with sidecars that exist: add --xmp")
+    sidecars = Sidecars(xmp_existing) if xmp else None
     choice = Choice(sort, top, bottom, min_score, max_score)
     downloads = Downloads(round(max_download * 1e6), download_time) if allow_remote else None
     tally = score_paths(
@@ -151,7 +167,7 @@ def score(
         excel_safe=excel_safe,
         regions=None if regions is None else source_to_score(regions, region_options or []),
         drawings=Drawings(picture, heat_map, overwrite),
-        answers=Answers(choice, listing, null, transfers[0] if transfers else None, dry_run),
+        answers=Answers(choice, listing, null, transfers[0] if transfers else None, sidecars, dry_run),
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from distill.commands.answers import Answers
+from distill.commands.answers import About, Answers
 from distill.commands.choosing import Choice
 from distill.commands.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns
 from distill.commands.inputs import ImageSource, Reading, find_inputs
@@ -145,7 +145,9 @@ def score_paths(
             finally:
                 record.close(keep=record_left)
     # Behind the block, for now the file with the rows has its name: whatever fails, they are there.
-    tally.all_given = not answers.follow or answers.give(kept, {image.name: image for image in images})
+    tally.all_given = not answers.follow or answers.give(
+        kept, {image.name: image for image in images}, About(name, scorer.digest, columns)
+    )
     return tally
 
 
