@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distill.commands.choosing import Choice
 from distill.commands.columns import Column
+from distill.commands.galleries import Gallery, Made
 from distill.commands.inputs import ImageSource
 from distill.commands.sidecars import Sidecars
 from distill.commands.transfers import PAST, Planned, Transfer
@@ -15,6 +16,7 @@ from distill.terminal import console
 from distill.terminal.console import shown
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import explain_write_errors
+from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from students.runtime import Row
 
 _SHOWN = 5
@@ -28,11 +30,17 @@ class About:
         name: of the model.
         digest: its checksum.
         columns: of the rows.
+        scored: number of images that were scored.
+        limits: of decoding.
+        workers: images in work at a time.
     """
 
     name: str
     digest: str
     columns: Sequence[Column]
+    scored: int = 0
+    limits: DecodeLimits = DEFAULT_LIMITS
+    workers: int = 1
 
     @property
     def stars(self) -> Callable[[Row], int] | None:
@@ -50,6 +58,7 @@ class Answers:
         listing: print their paths, one a line, in the place of the table.
         null: end each path of the list with NUL.
         transfer: copy, move or link their files.
+        gallery: write a page of the photographs.
         sidecars: write stars and score beside the photographs.
         dry_run: say what ``transfer`` and ``sidecars`` would do, and change nothing.
     """
@@ -59,12 +68,13 @@ class Answers:
     null: bool = False
     transfer: Transfer | None = None
     sidecars: Sidecars | None = None
+    gallery: Gallery | None = None
     dry_run: bool = False
 
     @property
     def follow(self) -> bool:
         """Whether something follows the rows."""
-        return self.listing or self.transfer is not None or self.sidecars is not None
+        return self.listing or any(one is not None for one in (self.transfer, self.sidecars, self.gallery))
 
     def check(self, images: Sequence[ImageSource]) -> None:
         """Refuse before anything is scored.
@@ -83,7 +93,7 @@ class Answers:
                 f"the path {shown(broken)} holds a line end, so a list of one path a line would be read wrongly: add "
                 "--null, and read the list with xargs -0 or the like"
             )
-        for wanted in (self.transfer, self.sidecars):
+        for wanted in (self.transfer, self.sidecars, self.gallery):
             if wanted is not None:
                 wanted.check(images)
 
@@ -106,9 +116,19 @@ class Answers:
         if self.listing:
             _print_list([row.path for row in scored], b"\0" if self.null else b"\n")
         all_done = self.sidecars is None or self._write_sidecars(self.sidecars, scored, about)
+        planned = [] if self.transfer is None else self.transfer.plan([images[row.path] for row in scored])
+        if self.gallery is not None:
+            # Before anything is moved: a page that was broken off can be made by the same command.
+            is_move = self.transfer is not None and self.transfer.kind == "move" and not self.dry_run
+            moved = {
+                one.image.name: Path(os.path.abspath(one.target)) for one in planned if is_move and not one.refused
+            }
+            with console.progress("gallery") as report:
+                made = Made(rows, images, moved, (about.name, about.digest), about.columns, about.scored, about.limits)
+                page = self.gallery.write(replace(made, workers=about.workers), report)
+            console.err.print(f"gallery: {shown(str(page))}")
         if self.transfer is None:
             return all_done
-        planned = self.transfer.plan([images[row.path] for row in scored])
         if self.dry_run:
             return _say_plan(self.transfer, planned) and all_done
         with console.progress(self.transfer.kind) as report:

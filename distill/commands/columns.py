@@ -163,10 +163,10 @@ class Layout:
 
     def lines(self, row: Row) -> Iterator[list[str]]:
         """Texts of ``shown_columns``: of the image, then of each region, which does not repeat the name."""
-        yield [_seen(column, column.of_image(row)) for column in self.shown_columns]
+        yield [seen(column, column.of_image(row)) for column in self.shown_columns]
         for number, region in enumerate(row.regions if self._with_regions else ()):
             values = ((column, column.of_region(row, region, number)) for column in self.shown_columns)
-            yield ["" if column.kind is Kind.PATH else _seen(column, value) for column, value in values]
+            yield ["" if column.kind is Kind.PATH else seen(column, value) for column, value in values]
 
 
 def _stored(column: Column, value: Any) -> Any:
@@ -178,7 +178,8 @@ def _stored(column: Column, value: Any) -> Any:
     return value
 
 
-def _seen(column: Column, value: Any) -> str:
+def seen(column: Column, value: Any) -> str:
+    """A value as a person reads it."""
     if value is None:
         return ""
     if column.kind is Kind.NUMBER:

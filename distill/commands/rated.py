@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.commands.inputs import ImageSource
 from distill.commands.resuming import RowRecord, state_of
 from distill.evaluation.benchmarks import Benchmark, load_benchmark, names_benchmark
 from distill.evaluation.benchmarks.tables import number, read_csv
@@ -221,16 +222,17 @@ def score_files(
     try:
         record.start() if overwrite else record.resume()
         states = [state_of(file) for file in files]
-        known = [record.known(file, state) for file, state in zip(files, states, strict=True)]
+        sources = [ImageSource(str(file), file) for file in files]
+        known = [record.known(source, state) for source, state in zip(sources, states, strict=True)]
         unknown = [file for file, row in zip(files, known, strict=True) if row is None]
         if len(unknown) < len(files):
             console.warn(f"{len(files) - len(unknown)} of {len(files)} images were scored by an earlier run")
         fresh = iter(scorer.score_many(unknown, workers=workers, progress=progress))
-        for file, state, row in zip(files, states, known, strict=True):
+        for source, state, row in zip(sources, states, known, strict=True):
             if row is None:
                 row = next(fresh)
-                record.add(row, state)
-            yield replace(row, path=str(file))
+                record.add(row, source, state)
+            yield replace(row, path=source.name)
     except KeyboardInterrupt:
         left = True
         raise

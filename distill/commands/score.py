@@ -88,6 +88,12 @@ def score(
         Path | None, typer.Option(metavar="DIR", help="Move them; pocketiqa undo DIR moves them back.")
     ] = None,
     link_to: Annotated[Path | None, typer.Option(metavar="DIR", help="Make symbolic links to them.")] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE", help="Page to write: one .html file with everything in it, or a folder with thumbnails."
+        ),
+    ] = None,
     xmp: Annotated[
         bool,
         typer.Option(
@@ -127,12 +133,13 @@ def score(
         Path | None, typer.Option("--map", help="PNG to draw: the quality map alone; a folder for many.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the files that --out, --picture and --map name.")
+        bool, typer.Option("--overwrite", help="Replace what --out, --picture, --map and --gallery name.")
     ] = False,
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
     from distill.commands.answers import Answers
     from distill.commands.choosing import Choice
+    from distill.commands.galleries import Gallery
     from distill.commands.inputs import Reading
     from distill.commands.regions import source_to_score
     from distill.commands.scored_regions import Drawings
@@ -151,6 +158,7 @@ def score(
         raise PocketiqaError("--copy-to, --move-to and --link-to: one of them at a time")
     if xmp_existing != "merge" and not xmp:
         raise PocketiqaError("--xmp-existing says what --xmp does with sidecars that exist: add --xmp")
+    page = None if gallery is None else Gallery(gallery, overwrite)
     sidecars = Sidecars(xmp_existing) if xmp else None
     choice = Choice(sort, top, bottom, min_score, max_score)
     downloads = Downloads(round(max_download * 1e6), download_time) if allow_remote else None
@@ -167,7 +175,7 @@ def score(
         excel_safe=excel_safe,
         regions=None if regions is None else source_to_score(regions, region_options or []),
         drawings=Drawings(picture, heat_map, overwrite),
-        answers=Answers(choice, listing, null, transfers[0] if transfers else None, sidecars, dry_run),
+        answers=Answers(choice, listing, null, transfers[0] if transfers else None, sidecars, page, dry_run),
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")

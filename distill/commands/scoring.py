@@ -146,7 +146,9 @@ def score_paths(
                 record.close(keep=record_left)
     # Behind the block, for now the file with the rows has its name: whatever fails, they are there.
     tally.all_given = not answers.follow or answers.give(
-        kept, {image.name: image for image in images}, About(name, scorer.digest, columns)
+        kept,
+        {image.name: image for image in images},
+        About(name, scorer.digest, columns, tally.scored, limits, workers),
     )
     return tally
 

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterable
 
-_VOID = frozenset({"img", "br", "meta", "hr"})
+_VOID = frozenset({"img", "br", "meta", "hr", "input"})
 # Control characters, and those that turn the direction of the text around them, could make a name look like another.
 _DECEIVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _MARK = "\ufffd"
