@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.commands.choosing import Choice
@@ -124,8 +124,17 @@ class Answers:
                 one.image.name: Path(os.path.abspath(one.target)) for one in planned if is_move and not one.refused
             }
             with console.progress("gallery") as report:
-                made = Made(rows, images, moved, (about.name, about.digest), about.columns, about.scored, about.limits)
-                page = self.gallery.write(replace(made, workers=about.workers), report)
+                made = Made(
+                    rows=rows,
+                    images=images,
+                    moved=moved,
+                    model=(about.name, about.digest),
+                    columns=about.columns,
+                    scored=about.scored,
+                    limits=about.limits,
+                    workers=about.workers,
+                )
+                page = self.gallery.write(made, report)
             console.err.print(f"gallery: {shown(str(page))}")
         if self.transfer is None:
             return all_done

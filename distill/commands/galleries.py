@@ -150,14 +150,14 @@ class Made:
             # A colon in the first part would make a scheme of it.
             href = f"./{href}" if href and not href.startswith(".") else href
             yield Shown(
-                utf8_path(place.name),
-                row.score,
-                str(row.status),
-                row.reason,
-                utf8_path(place) if is_file else row.path,
-                href,
-                picture,
-                [(column.heading, text) for column in further if (text := seen(column, column.of_image(row)))],
+                name=utf8_path(place.name),
+                score=row.score,
+                status=str(row.status),
+                reason=row.reason,
+                path=utf8_path(place) if is_file else row.path,
+                href=href,
+                thumbnail=picture,
+                extra=[(column.heading, text) for column in further if (text := seen(column, column.of_image(row)))],
             )
 
     def _thumbnail(self, thumbs: Path | None, row: Row) -> str:

@@ -175,7 +175,15 @@ def score(
         excel_safe=excel_safe,
         regions=None if regions is None else source_to_score(regions, region_options or []),
         drawings=Drawings(picture, heat_map, overwrite),
-        answers=Answers(choice, listing, null, transfers[0] if transfers else None, sidecars, page, dry_run),
+        answers=Answers(
+            choice,
+            listing,
+            null,
+            transfer=transfers[0] if transfers else None,
+            sidecars=sidecars,
+            gallery=page,
+            dry_run=dry_run,
+        ),
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")

@@ -145,11 +145,8 @@ def score_paths(
             finally:
                 record.close(keep=record_left)
     # Behind the block, for now the file with the rows has its name: whatever fails, they are there.
-    tally.all_given = not answers.follow or answers.give(
-        kept,
-        {image.name: image for image in images},
-        About(name, scorer.digest, columns, tally.scored, limits, workers),
-    )
+    about = About(name, scorer.digest, columns, scored=tally.scored, limits=limits, workers=workers)
+    tally.all_given = not answers.follow or answers.give(kept, {image.name: image for image in images}, about)
     return tally
 
 
