@@ -117,14 +117,23 @@ def _copy_over(source: Path, target: Path, before: os.stat_result) -> None:
         after = os.lstat(source)
         if (after.st_size, after.st_mtime_ns, after.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino):
             raise PocketiqaError(f"{source} changed while it was copied, so it was left where it is")
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            raise _taken(target) from None
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _rename(temporary, target)
+        place_new(temporary, target)
+
+
+def place_new(temporary: Path, target: Path) -> None:
+    """Give a finished private file (``files.private_file``) its name, which must be free.
+
+    Raises:
+        OutputConflictError: something has this name.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise _taken(target) from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename(temporary, target)
 
 
 def same_bytes(one: Path, other: Path) -> bool:
@@ -151,6 +160,7 @@ class Journal:
         self.path = path
         self._file, self._run = file, run
         self._earlier = set(moves)
+        self.moved = 0
 
     def is_unfinished(self, wanted: Move) -> bool:
         """Whether an earlier, killed run has copied this file, but not removed the old name."""
@@ -166,11 +176,19 @@ class Journal:
         if self.is_unfinished(wanted):
             os.unlink(wanted.source)
             return
+        self._write(_record(wanted, self._run))
+        self.moved += 1
+        move(wanted.source, wanted.target)
+
+    def end(self) -> None:
+        """Note that this run has done what it wanted; a killed one has no such line, see ``was_stopped``."""
+        self._write({"run": self._run, "ended": True})
+
+    def _write(self, record: dict[str, Any]) -> None:
         with explain_write_errors(self.path):
-            self._file.write(checksummed_line(_record(wanted, self._run)))
+            self._file.write(checksummed_line(record))
             self._file.flush()
             os.fsync(self._file.fileno())
-        move(wanted.source, wanted.target)
 
 
 def _record(one: Move, run: int) -> dict[str, Any]:
@@ -198,12 +216,26 @@ def journal_in(folder: Path) -> Iterator[Journal]:
                     file.write(checksummed_line(_HEAD))
                     file.flush()
                     fsync(folder)
-            yield Journal(path, file, [_move_of(record) for record in records], run)
+            journal = Journal(path, file, [_move_of(record) for record in records if "from" in record], run)
+            yield journal
+            if journal.moved:
+                journal.end()
         finally:
             file.close()
             # Nothing was moved: nothing is to be undone.
-            if len(path.read_bytes().splitlines()) <= 1:
+            if path.stat().st_size <= len(checksummed_line(_HEAD)):
                 path.unlink()
+
+
+def was_stopped(folder: Path) -> bool:
+    """Whether the last run that moved files into a folder was killed on its way, and not undone since.
+
+    Raises:
+        PocketiqaError: the journal cannot be read.
+    """
+    path = folder / JOURNAL
+    lines = read_lines(path, what=_WHAT, torn=True)[1:] if path.is_file() else []
+    return bool(lines) and "ended" not in lines[-1]
 
 
 def recorded(folder: Path) -> frozenset[Move]:
@@ -285,7 +317,7 @@ def undo(path: Path, *, last: bool = False, dry_run: bool = False, progress: Pro
     """
     journal = journal_of(path)
     with exclusively(journal.parent):
-        records = _read(journal)
+        records = [record for record in _read(journal) if "from" in record]
         final_run = max((record["run"] for record in records), default=0)
         wanted = [number for number, record in enumerate(records) if not last or record["run"] == final_run]
         back: list[Move] = []
@@ -329,7 +361,8 @@ def _move_back(one: Move, dry_run: bool) -> str | None:
 def _rewrite(journal: Path, records: Iterable[dict[str, Any]]) -> None:
     lines = [checksummed_line(record) for record in records]
     if lines:
-        write_atomic(journal, b"".join([checksummed_line(_HEAD), *lines]))
+        ended = checksummed_line({"run": 0, "ended": True})
+        write_atomic(journal, b"".join([checksummed_line(_HEAD), *lines, ended]))
     else:
         with explain_write_errors(journal):
             journal.unlink()

@@ -17,6 +17,7 @@ from distill.terminal.console import shown
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import explain_write_errors
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
+from pseudo_labels.moves import was_stopped
 from students.runtime import Row
 
 _SHOWN = 5
@@ -92,6 +93,12 @@ class Answers:
             raise PocketiqaError(
                 f"the path {shown(broken)} holds a line end, so a list of one path a line would be read wrongly: add "
                 "--null, and read the list with xargs -0 or the like"
+            )
+        counts = self.choice.top is not None or self.choice.bottom is not None
+        if counts and self.transfer is not None and self.transfer.kind == "move" and was_stopped(self.transfer.folder):
+            raise PocketiqaError(
+                f"an earlier run was stopped while it moved images to {self.transfer.folder}: --top and --bottom would "
+                f"now choose among the rest; `pocketiqa undo {self.transfer.folder}` first, then run the same command again"
             )
         for wanted in (self.transfer, self.sidecars, self.gallery):
             if wanted is not None:

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from distill.commands.inputs import ImageSource
 from pseudo_labels.errors import OutputConflictError, PocketiqaError, StorageFullError, shown, system_words
-from pseudo_labels.files import explain_write_errors
-from pseudo_labels.moves import JOURNAL, Journal, Move, journal_in, recorded, same_bytes
-from pseudo_labels.outputs import exclusively, new_file
+from pseudo_labels.files import explain_write_errors, private_file
+from pseudo_labels.moves import JOURNAL, Journal, Move, journal_in, place_new, recorded, same_bytes
+from pseudo_labels.outputs import exclusively
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import ImageError
 
@@ -179,15 +179,19 @@ def _absolute(path: Path) -> Path:
 
 def _copy(image: ImageSource, target: Path) -> None:
     content = image.content()
-    with new_file(target) as file:
+    # The folder is ours alone while we work in it, so a file needs no lock of its own.
+    with explain_write_errors(target), private_file(target) as (temporary, file):
         if isinstance(content, bytes):
             file.write(content)
-            return
-        with open(content, "rb") as original, explain_write_errors(target):
-            shutil.copyfileobj(original, file.file, _BLOCK)
-            file.file.flush()
-            status = os.fstat(original.fileno())
-            os.utime(file.file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        else:
+            with open(content, "rb") as original:
+                shutil.copyfileobj(original, file, _BLOCK)
+                file.flush()
+                status = os.fstat(original.fileno())
+                os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        file.flush()
+        os.fsync(file.fileno())
+        place_new(temporary, target)
 
 
 def _file_name(image: ImageSource) -> str:

@@ -27,7 +27,8 @@ from tests.helpers.encoders import picture
 from tests.helpers.killing import kill_and_resume
 
 # What differs between any two runs: seconds and memory, and the report, which prints them.
-MEASURED_FILES = ("timings.jsonl",)
+# And the journal of moves, which says how many runs there were.
+MEASURED_FILES = ("timings.jsonl", "pocketiqa-undo.jsonl")
 MEASURED_FOLDERS = ("report",)
 EARLIER = b"an earlier file that must be whole until it is replaced\n"
 _HALF_OF_LIVES = 2
@@ -44,6 +45,9 @@ class Case:
         file: name of the file that it writes, in a folder of its own; empty where it writes a folder.
         resumes: whether it uses what a killed run of its own left; the others begin anew.
         imports: modules that are imported before the first life; the commands themselves import late.
+        copied: what the command changes in its place, from where to where; copied before the unbroken life and again
+            before the first broken one. ``{work}`` is a folder of this case.
+        statuses: exit statuses that a life may end with.
     """
 
     name: str
@@ -51,6 +55,8 @@ class Case:
     imports: tuple[str, ...]
     file: str = ""
     resumes: bool = True
+    copied: tuple[str, str] = ("", "")
+    statuses: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,7 @@ fit:
 """
 _TEACHER = "tests.helpers.fitting"
 _SCORE = ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx")
+_BY = ("--model", "{in}/student.onnx")
 _LABEL = ("label", "{in}/synthetic", "--teacher", "reference", "--out", "{out}", "--device", "cpu")
 CASES = (
     Case("pool", ("pool", "{in}/photographs", "--out", "{out}"), ("pseudo_labels.pool",), resumes=False),
@@ -178,6 +185,30 @@ CASES = (
     Case("score --out --resume", (*_SCORE, "--resume"), ("distill.commands.scoring",), file="scores.csv"),
     Case("score --out", _SCORE, ("distill.commands.scoring", "pyarrow.parquet"), file="scores.parquet", resumes=False),
     Case(
+        "score --move-to",
+        ("score", "{work}/source", "--move-to", "{out}", "--model", "{in}/student.onnx"),
+        ("distill.commands.scoring",),
+        copied=("{in}/photographs", "{work}/source"),
+        statuses=(0, 1),  # 1 if a killed life had moved all of them
+    ),
+    Case("score --copy-to", ("score", "{in}/photographs", "--copy-to", "{out}", *_BY), ("distill.commands.scoring",)),
+    Case(
+        "score --gallery DIR", ("score", "{in}/photographs", "--gallery", "{out}", *_BY), ("distill.commands.scoring",)
+    ),
+    Case(
+        "score --gallery FILE",
+        ("score", "{in}/photographs", "--gallery", "{out}", *_BY),
+        ("distill.commands.scoring",),
+        file="page.html",
+        resumes=False,
+    ),
+    Case(
+        "score --xmp",
+        ("score", "{out}", "--xmp", *_BY),
+        ("distill.commands.scoring",),
+        copied=("{in}/photographs", "{out}"),
+    ),
+    Case(
         "evaluate --out",
         ("evaluate", "{in}/student.onnx", "--on", "csv:{in}/rated.csv", "--out", "{out}"),
         ("distill.stages.benchmark", "distill.terminal.summaries"),
@@ -188,14 +219,14 @@ CASES = (
 BY_NAME = {case.name: case for case in CASES}
 
 
-def pocketiqa(*words: object) -> None:
+def pocketiqa(*words: object, statuses: tuple[int, ...] = (0,)) -> None:
     """The command line.
 
     Raises:
-        RuntimeError: it did not end with 0.
+        RuntimeError: it ended with another status.
     """
     status = console.run_cli(app, [*map(str, words)])
-    if status:
+    if status not in statuses:
         raise RuntimeError(f"pocketiqa {' '.join(map(str, words))} ended with {status}")
 
 
@@ -243,10 +274,15 @@ def build_inputs(folder: Path, photographs: int = 48) -> None:
 def command_of(case: Case, inputs: Path, work: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     """One life of a command as JSON values, see ``live``."""
     out = work / "out" / case.file
-    words = [word.replace("{in}", str(inputs)).replace("{out}", str(out)) for word in case.words]
+
+    def filled(word: str) -> str:
+        return word.replace("{in}", str(inputs)).replace("{out}", str(out)).replace("{work}", str(work))
+
+    words = [filled(word) for word in case.words]
     for setting in settings:
         words += ["--set", setting]
-    return {"words": words, "work": str(work), "out": str(out), "is_file": bool(case.file), "resumes": case.resumes}
+    return {"words": words, "work": str(work), "out": str(out), "is_file": bool(case.file), "resumes": case.resumes,
+            "copied": [filled(word) for word in case.copied], "statuses": case.statuses}  # fmt: skip
 
 
 def live(life: dict[str, Any], unbroken: bool) -> None:
@@ -260,8 +296,13 @@ def live(life: dict[str, Any], unbroken: bool) -> None:
         log.write(b"%d\n" % os.getpid())
     aside = work / "unbroken"
     folder = out.parent if life["is_file"] else out
-    if not unbroken and not aside.exists():
+    begins = unbroken or not aside.exists()
+    if not unbroken and begins:
         os.rename(folder, aside)
+    source, copy = life["copied"]
+    if begins and source:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(source, copy)
     if not life["resumes"]:
         _forget(out, life["is_file"])
         if life["is_file"]:
@@ -270,7 +311,7 @@ def live(life: dict[str, Any], unbroken: bool) -> None:
                 out.parent.mkdir(exist_ok=True)
                 out.write_bytes(EARLIER)
             words += ["--overwrite"]
-    pocketiqa(*words)
+    pocketiqa(*words, statuses=tuple(life["statuses"]))
 
 
 def _forget(out: Path, is_file: bool) -> None:

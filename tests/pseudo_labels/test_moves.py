@@ -217,6 +217,20 @@ def test_killed_at_any_moment_every_file_is_there_once_undone(tmp_path: Path):
     assert list(target.iterdir()) == []
 
 
+def test_a_run_that_was_killed_is_known_until_it_is_undone_or_ended(folders: tuple[Path, Path]):
+    source, target = folders
+    move_all(source, target)
+    assert not moves.was_stopped(target)
+    lines = (target / JOURNAL).read_bytes().splitlines(keepends=True)
+    (target / JOURNAL).write_bytes(b"".join(lines[:-1]))
+    assert moves.was_stopped(target)
+    (target / "0.jpg").rename(source / "0.jpg")
+    move_all(source, target)
+    assert not moves.was_stopped(target)
+    undo(target)
+    assert not moves.was_stopped(target)
+
+
 def test_same_bytes(tmp_path: Path):
     for name, data in (("a", b"x" * 3_000_000), ("b", b"x" * 3_000_000), ("c", b"x" * 2_999_999 + b"y"), ("d", b"")):
         (tmp_path / name).write_bytes(data)

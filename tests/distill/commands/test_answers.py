@@ -91,6 +91,18 @@ def test_moved_by_score_and_back_by_undo(folder: Path, capsys: pytest.CaptureFix
     assert "no undo file at bad/pocketiqa-undo.jsonl" in capsys.readouterr().err
 
 
+def test_the_best_of_what_a_killed_run_left_are_not_the_best(folder: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["score", "in", "--model", "pocket-s", "--move-to", "out"]
+    assert pocketiqa(*words, "--top", 2) == 0
+    journal = Path("out/pocketiqa-undo.jsonl")
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+    assert pocketiqa(*words, "--top", 2) == 1
+    assert "an earlier run was stopped while it moved images to out" in capsys.readouterr().err
+    assert len(os.listdir(folder)) == 3
+    assert pocketiqa(*words, "--min-score", 0) == 0
+    assert os.listdir(folder) == []
+
+
 def test_without_a_score_nothing_is_moved(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "bad.png").write_bytes(b"no picture")
     assert pocketiqa("score", "in", "--model", "pocket-s", "--move-to", "out") == 1

@@ -14,7 +14,7 @@ from pseudo_labels.images import decode
 from students.runtime import Scorer
 from tests.helpers.containers import IMAGES, structs, write_files, write_parquet, write_tar
 from tests.helpers.rows import read_rows
-from tests.helpers.web import serving
+from tests.helpers.web import Answer, serving
 from tests.test_architecture import HEAVY, ROOT
 
 
@@ -154,7 +154,7 @@ def test_resume_knows_members_and_rescoring_follows_the_archive(here: Path, monk
 
 
 def test_the_web_is_asked_only_if_allowed(here: Path):
-    pages = {"/a.png": IMAGES[0], "/large.png": IMAGES[1] + bytes(5000)}
+    pages: dict[str, bytes | Answer] = {"/a.png": IMAGES[0], "/large.png": IMAGES[1] + bytes(5000)}
     with serving(pages) as server:
         with pytest.raises(PocketiqaError, match="nothing is fetched unasked: add --allow-remote"):
             score_paths([f"{server}/a.png"], "pocket-s", out=None)
