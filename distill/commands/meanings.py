@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from distill.commands.inputs import ImageSource, Reading, find_inputs
 from distill.commands.rated import (
     Rated,
     StoredScores,
@@ -28,7 +29,6 @@ from students.meaning.intervals import LEVELS, Intervals, fit_intervals, measure
 from students.meaning.own_scale import OwnScale, fit_own_scale
 from students.meaning.population import Population, Stars, quantiles_of, star_thresholds, stars_of_model
 from students.meaning.thresholds import measure_stars
-from students.paths import find_images
 from students.runtime import Scorer
 
 
@@ -61,14 +61,15 @@ def make_population(
         sets = [rated_set(text) for text in photographs] if all(is_rated) else []
         names = [set_name(*pair) for pair in zip(photographs, sets, strict=True)] if sets else []
         if sets:
-            paths = [row.path for rated in sets for row in rated.rows]
+            images = _images_of(sets)
         else:
-            paths = list(map(str, find_images(photographs, recursive=recursive, warn=console.warn)))
-        if not paths:
-            raise PocketiqaError(f"no images in {', '.join(photographs[:3])}: name images and folders, or --recursive")
+            inputs = find_inputs(photographs, Reading(recursive), console.warn)
+            images = inputs.images
+            if not images:
+                raise PocketiqaError("; ".join(inputs.empty))
         with console.progress(f"population ({scorer.contract.name})") as report:
             rows = score_files(
-                paths, scorer, out=out, limits=limits, workers=workers, overwrite=overwrite, progress=report
+                images, scorer, out=out, limits=limits, workers=workers, overwrite=overwrite, report=report
             )
             of_path, bad = scores_of(rows)
         warn_of(bad)
@@ -84,6 +85,10 @@ def make_population(
         made = Population(called, scorer.model, today, len(scores), quantiles_of(scores), about, stars)
         file.write(made.to_bytes())
     return made
+
+
+def _images_of(sets: Sequence[Benchmark]) -> list[ImageSource]:
+    return [ImageSource(row.path, Path(row.path)) for rated in sets for row in rated.rows]
 
 
 def _chosen_stars(source: str, rated: Rated) -> Stars:
@@ -184,11 +189,10 @@ class _Work:
             if rated.left_out:
                 console.warn(f"{rated.left_out} rated photographs have no score in {stored.path}")
             return rated
-        paths = [row.path for one in self.sets for row in one.rows]
         with console.progress(f"score ({self.scorer.contract.name})") as report:
             rows = score_files(
-                paths, self.scorer, out=self._out, limits=self._limits, workers=workers, overwrite=overwrite,
-                progress=report,
+                _images_of(self.sets), self.scorer, out=self._out, limits=self._limits, workers=workers,
+                overwrite=overwrite, report=report,
             )  # fmt: skip
             of_path, bad = scores_of(rows)
         warn_of(bad)

@@ -4,13 +4,12 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from distill.commands.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns
 from distill.commands.inputs import ImageSource, Reading, find_inputs
-from distill.commands.resuming import RowRecord, state_of
+from distill.commands.resuming import RowRecord, resumed_rows
 from distill.commands.row_files import Tally, check_format, choose_format, write_rows
 from distill.commands.scored_regions import Drawings, RegionScorer
 from distill.terminal import console
@@ -128,19 +127,8 @@ def score_paths(
 def _resumed(
     many: ScoreMany, images: Sequence[ImageSource], record: RowRecord, *, workers: int, report: Progress
 ) -> Iterator[Row]:
-    """Rows of all images in their order, those of the record without scoring them; each new one is recorded."""
-    # The state is taken before an image is read: one that changes later is scored again by the next run.
-    states = [None if image.file is None else state_of(image.file) for image in images]
-    known = [record.known(image, state) for image, state in zip(images, states, strict=True)]
-    unknown = [image for image, row in zip(images, known, strict=True) if row is None]
-    if len(unknown) < len(images):
-        console.warn(f"{len(images) - len(unknown)} of {len(images)} images were scored by an earlier run")
-    fresh = iter(many(unknown, workers=workers, progress=report))
-    for image, state, row in zip(images, states, known, strict=True):
-        if row is None:
-            row = next(fresh)
-            record.add(row, image, state)
-        yield replace(row, path=image.name)
+    """Rows of all images, and those of the record that were not named now."""
+    yield from resumed_rows(many, images, record, workers=workers, report=report, warn=console.warn)
     yield from record.others(images)
 
 
