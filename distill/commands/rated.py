@@ -215,13 +215,13 @@ def score_files(
         out: file that the command writes; the record of the rows lies beside it while the work lasts.
         limits: of decoding.
         workers: images scored at a time.
-        overwrite: do not look for rows of an earlier run.
+        overwrite: ``out`` may exist; it is then made anew from the start.
         report: called with images done and in total.
     """
     record, left = RowRecord(out, scorer.digest, limits), False
     many = partial(scorer.score_many, read=ImageSource.content)
     try:
-        record.start() if overwrite else record.resume()
+        record.start() if overwrite and out.exists() else record.resume()
         yield from resumed_rows(many, images, record, workers=workers, report=report, warn=console.warn)
     except KeyboardInterrupt:
         left = True

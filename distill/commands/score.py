@@ -9,6 +9,7 @@ from distill.commands.options import MaxPixels, app, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
 
+Level = Literal["80", "95"]
 Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
 
@@ -66,6 +67,24 @@ def score(
     excel_safe: Annotated[
         bool, typer.Option("--excel-safe", help="CSV: put ' before cells that a spreadsheet would take for a formula.")
     ] = False,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also percentile, stars (1 to 5) and verdict: biq2021, which comes along, or a file of `population`.",
+        ),
+    ] = None,
+    interval: Annotated[
+        Level | None,
+        typer.Option(help="Also score_low and score_high, which hold so many percent of people's ratings."),
+    ] = None,
+    interval_from: Annotated[
+        Path | None,
+        typer.Option(help="Record that `intervals` wrote.  [default: MODEL.intervals.json beside MODEL.onnx]"),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Also calibrated, the score on your own scale: a file of `calibrate`.")
+    ] = None,
     regions: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +115,7 @@ def score(
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
     from distill.commands.inputs import Reading
+    from distill.commands.meaning_columns import Meaning
     from distill.commands.regions import source_to_score
     from distill.commands.scored_regions import Drawings
     from distill.commands.scoring import score_paths
@@ -119,6 +139,7 @@ def score(
         excel_safe=excel_safe,
         regions=None if regions is None else source_to_score(regions, region_options or []),
         drawings=Drawings(picture, heat_map, overwrite),
+        meaning=Meaning(population, None if interval is None else int(interval), interval_from, calibration),
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")

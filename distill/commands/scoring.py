@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distill.commands.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns
 from distill.commands.inputs import ImageSource, Reading, find_inputs
+from distill.commands.meaning_columns import Meaning
 from distill.commands.resuming import RowRecord, resumed_rows
 from distill.commands.row_files import Tally, check_format, choose_format, write_rows
 from distill.commands.scored_regions import Drawings, RegionScorer
@@ -41,6 +42,7 @@ def score_paths(
     max_pixels: int = MAX_PIXELS,
     regions: RegionSource | None = None,
     drawings: Drawings | None = None,
+    meaning: Meaning | None = None,
 ) -> Tally:
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
@@ -58,6 +60,7 @@ def score_paths(
         max_pixels: see ``DecodeLimits``.
         regions: gives the regions of each image: each becomes a row below the image's.
         drawings: pictures and heat maps to draw.
+        meaning: columns that say what a score means.
 
     Returns:
         The number of rows, of scores, of regions, and of folders without images, each of which was named in a note.
@@ -91,6 +94,7 @@ def score_paths(
             *IMAGE_COLUMNS,
             *(REGION_COLUMNS if regions is not None else ()),
             *model_columns(name, scorer.digest),
+            *(() if meaning is None else meaning.columns(scorer.model, model)),
         ]
         write = partial(
             write_rows,

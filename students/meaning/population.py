@@ -149,6 +149,9 @@ class Population:
         """
         # Files come first; brackets and asterisks in a name are letters of it.
         shipped = [] if os.path.exists(name) else population_paths(glob.escape(os.fspath(name)))
+        if not shipped and not os.path.exists(name):
+            known = ", ".join(sorted({path.name.partition(".")[0] for path in population_paths()}))
+            raise PocketiqaError(f"no population at {name}: name a file, or one that comes along: {known}")
         read = [cls._read(path) for path in shipped] or [cls._read(Path(name))]
         # Of several models none may fit: the first one says so below.
         population = next((one for one in read if model is not None and one.model.sha256 == model.sha256), read[0])

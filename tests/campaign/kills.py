@@ -145,6 +145,8 @@ fit:
 """
 _TEACHER = "tests.helpers.fitting"
 _SCORE = ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx")
+_RATED = ("{in}/rated.csv", "--out", "{out}", "--model", "{in}/student.onnx")
+_MEANING = ("distill.commands.meanings",)
 _LABEL = ("label", "{in}/synthetic", "--teacher", "reference", "--out", "{out}", "--device", "cpu")
 CASES = (
     Case("pool", ("pool", "{in}/photographs", "--out", "{out}"), ("pseudo_labels.pool",), resumes=False),
@@ -177,6 +179,20 @@ CASES = (
     ),
     Case("score --out --resume", (*_SCORE, "--resume"), ("distill.commands.scoring",), file="scores.csv"),
     Case("score --out", _SCORE, ("distill.commands.scoring", "pyarrow.parquet"), file="scores.parquet", resumes=False),
+    Case(
+        "population",
+        ("population", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx"),
+        _MEANING,
+        file="mine.json",
+        resumes=False,
+    ),
+    Case("intervals", ("intervals", *_RATED, "--domain", "pictures"), _MEANING, file="intervals.json", resumes=False),
+    Case("calibrate", ("calibrate", *_RATED), _MEANING, file="calibration.json", resumes=False),
+    Case(
+        "curate",
+        ("curate", "{in}/synthetic", "--out", "{out}", "--model", "{in}/student.onnx"),
+        ("distill.data.curated",),
+    ),
     Case(
         "evaluate --out",
         ("evaluate", "{in}/student.onnx", "--on", "csv:{in}/rated.csv", "--out", "{out}"),
