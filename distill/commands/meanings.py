@@ -82,7 +82,10 @@ def make_population(
             about |= {"sources": names, "parts": dict(sorted(Counter(rated.parts).items()))}
             scores, stars = rated.scores.tolist(), _chosen_stars(called, rated)
         today = date.today().isoformat()
-        made = Population(called, scorer.model, today, len(scores), quantiles_of(scores), about, stars)
+        made = Population(
+            name=called, model=scorer.model, date=today, n=len(scores), quantiles=quantiles_of(scores), about=about,
+            stars=stars,
+        )  # fmt: skip
         file.write(made.to_bytes())
     return made
 
@@ -127,9 +130,15 @@ def make_intervals(
         pairs = rated.scores, rated.ratings, rated.groups
         spread, radius, n = fit_intervals(*pairs)
         made = Intervals(
-            work.scorer.model, domain.strip(), n, len(set(rated.groups)), spread, radius, date.today().isoformat(),
-            tuple(measure_intervals(*pairs, rated.parts)),
-        )  # fmt: skip
+            model=work.scorer.model,
+            domain=domain.strip(),
+            n=n,
+            scenes=len(set(rated.groups)),
+            spread=spread,
+            radius=radius,
+            date=date.today().isoformat(),
+            measured=tuple(measure_intervals(*pairs, rated.parts)),
+        )
         file.write(made.to_bytes())
     return made
 
