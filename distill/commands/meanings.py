@@ -78,6 +78,7 @@ def make_population(
         scores, stars = list(of_path.values()), stars_of_model(scorer.model)
         called = name or out.stem
         if sets:
+            warn_of_learned(scorer, sets)
             rated = with_scores(names, sets, of_path)
             about |= {"sources": names, "parts": dict(sorted(Counter(rated.parts).items()))}
             scores, stars = rated.scores.tolist(), _chosen_stars(called, rated)
@@ -126,7 +127,7 @@ def make_intervals(
         work = _Work(ratings, out, model=model, scale=scale, max_pixels=max_pixels)
         rated = work.rated(scores, workers=workers, overwrite=overwrite, any_model=folds)
         if not folds:
-            work.warn_of_learned()
+            warn_of_learned(work.scorer, work.sets)
         pairs = rated.scores, rated.ratings, rated.groups
         spread, radius, n = fit_intervals(*pairs)
         made = Intervals(
@@ -167,6 +168,7 @@ def make_calibration(
             words = ", ".join(sorted(one.describe() for one in scales))
             raise PocketiqaError(f"the ratings are on several scales ({words}): calibrate on those of one scale")
         rated = work.rated(scores, workers=workers, overwrite=overwrite)
+        warn_of_learned(work.scorer, work.sets)
         method, calibration, measured = fit_own_scale(rated.scores, rated.ratings, rated.groups)
         own = scales.pop()
         made = OwnScale(
@@ -175,6 +177,17 @@ def make_calibration(
         )  # fmt: skip
         file.write(made.to_bytes())
     return made
+
+
+def warn_of_learned(scorer: Scorer, sets: Sequence[Benchmark]) -> None:
+    """Say so if the model's contract names a data set that is called like one of these."""
+    # Sources of a recipe are numbered: 1-biq2021.
+    learned = {str(entry.get("name", "")).partition("-")[2] for entry in scorer.contract.data}
+    for name in sorted(learned & {one.name for one in sets}):
+        console.warn(
+            f"{scorer.contract.name} has learned from photographs of {name}: if these are among them, its errors here "
+            "are smaller than on any others"
+        )
 
 
 class _Work:
@@ -206,16 +219,6 @@ class _Work:
             of_path, bad = scores_of(rows)
         warn_of(bad)
         return with_scores(self._names, self.sets, of_path)
-
-    def warn_of_learned(self) -> None:
-        """Say so if the model's contract names a data set that is called like one of these."""
-        # Sources of a recipe are numbered: 1-biq2021.
-        learned = {str(entry.get("name", "")).partition("-")[2] for entry in self.scorer.contract.data}
-        for name in sorted(learned & {one.name for one in self.sets}):
-            console.warn(
-                f"{self.scorer.contract.name} has learned from photographs of {name}: if these are among them, the "
-                "intervals are too narrow for any others"
-            )
 
     def _stored(self, scores: Path | None) -> StoredScores | None:
         if scores is not None:
