@@ -4,7 +4,7 @@
     print(Scorer().score("photo.jpg").score)
 
 Each name is imported when it is first used, so that scoring never loads what only training needs. All but ``Scorer``,
-``Result``, ``RegionResult``, ``score`` and ``list_models`` need the extra ``train``.
+``Result``, ``RegionResult``, ``Population``, ``score`` and ``list_models`` need the extra ``train``.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what ``_NAMES`` says, for type checkers
     from distill.stages.benchmark import evaluate_on as evaluate
     from distill.training.student import train as distill
     from pseudo_labels.store import LabelStore
+    from students.meaning.population import Population
     from students.regions import RegionResult
     from students.runtime import Result, Scorer, score
     from students.shipped import list_models
@@ -27,6 +28,7 @@ _NAMES = {
     "Scorer": ("students.runtime", "Scorer"),
     "Result": ("students.runtime", "Result"),
     "RegionResult": ("students.regions", "RegionResult"),
+    "Population": ("students.meaning.population", "Population"),
     "score": ("students.runtime", "score"),
     "build_teacher": ("teachers.registry", "build_teacher"),
     "label": ("teachers.label", "label"),
@@ -38,8 +40,8 @@ _NAMES = {
 }
 
 __all__ = [
-    "__version__", "Scorer", "Result", "RegionResult", "score", "build_teacher", "label", "LabelStore", "distill",
-    "evaluate", "load_student", "list_models",
+    "__version__", "Scorer", "Result", "RegionResult", "Population", "score", "build_teacher", "label", "LabelStore",
+    "distill", "evaluate", "load_student", "list_models",
 ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class Calibration:
         knots = check_fields(record, ("knots",), "calibration")["knots"]
         try:
             return cls(tuple((float(raw), float(score)) for raw, score in knots))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise PocketiqaError(
                 f"the calibration has the knots {shown(knots)}: pairs of numbers are needed"
             ) from error

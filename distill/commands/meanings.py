@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from distill.commands.inputs import ImageSource, Reading, find_inputs
 from distill.commands.rated import (
     Rated,
     StoredScores,
@@ -28,7 +29,6 @@ from students.meaning.intervals import LEVELS, Intervals, fit_intervals, measure
 from students.meaning.own_scale import OwnScale, fit_own_scale
 from students.meaning.population import Population, Stars, quantiles_of, star_thresholds, stars_of_model
 from students.meaning.thresholds import measure_stars
-from students.paths import find_images
 from students.runtime import Scorer
 
 
@@ -61,14 +61,15 @@ def make_population(
         sets = [rated_set(text) for text in photographs] if all(is_rated) else []
         names = [set_name(*pair) for pair in zip(photographs, sets, strict=True)] if sets else []
         if sets:
-            paths = [row.path for rated in sets for row in rated.rows]
+            images = _images_of(sets)
         else:
-            paths = list(map(str, find_images(photographs, recursive=recursive, warn=console.warn)))
-        if not paths:
-            raise PocketiqaError(f"no images in {', '.join(photographs[:3])}: name images and folders, or --recursive")
+            inputs = find_inputs(photographs, Reading(recursive), console.warn)
+            images = inputs.images
+            if not images:
+                raise PocketiqaError("; ".join(inputs.empty))
         with console.progress(f"population ({scorer.contract.name})") as report:
             rows = score_files(
-                paths, scorer, out=out, limits=limits, workers=workers, overwrite=overwrite, progress=report
+                images, scorer, out=out, limits=limits, workers=workers, overwrite=overwrite, report=report
             )
             of_path, bad = scores_of(rows)
         warn_of(bad)
@@ -77,13 +78,21 @@ def make_population(
         scores, stars = list(of_path.values()), stars_of_model(scorer.model)
         called = name or out.stem
         if sets:
+            warn_of_learned(scorer, sets)
             rated = with_scores(names, sets, of_path)
             about |= {"sources": names, "parts": dict(sorted(Counter(rated.parts).items()))}
             scores, stars = rated.scores.tolist(), _chosen_stars(called, rated)
         today = date.today().isoformat()
-        made = Population(called, scorer.model, today, len(scores), quantiles_of(scores), about, stars)
+        made = Population(
+            name=called, model=scorer.model, date=today, n=len(scores), quantiles=quantiles_of(scores), about=about,
+            stars=stars,
+        )  # fmt: skip
         file.write(made.to_bytes())
     return made
+
+
+def _images_of(sets: Sequence[Benchmark]) -> list[ImageSource]:
+    return [ImageSource(row.path, Path(row.path)) for rated in sets for row in rated.rows]
 
 
 def _chosen_stars(source: str, rated: Rated) -> Stars:
@@ -118,13 +127,19 @@ def make_intervals(
         work = _Work(ratings, out, model=model, scale=scale, max_pixels=max_pixels)
         rated = work.rated(scores, workers=workers, overwrite=overwrite, any_model=folds)
         if not folds:
-            work.warn_of_learned()
+            warn_of_learned(work.scorer, work.sets)
         pairs = rated.scores, rated.ratings, rated.groups
         spread, radius, n = fit_intervals(*pairs)
         made = Intervals(
-            work.scorer.model, domain.strip(), n, len(set(rated.groups)), spread, radius, date.today().isoformat(),
-            tuple(measure_intervals(*pairs, rated.parts)),
-        )  # fmt: skip
+            model=work.scorer.model,
+            domain=domain.strip(),
+            n=n,
+            scenes=len(set(rated.groups)),
+            spread=spread,
+            radius=radius,
+            date=date.today().isoformat(),
+            measured=tuple(measure_intervals(*pairs, rated.parts)),
+        )
         file.write(made.to_bytes())
     return made
 
@@ -153,6 +168,7 @@ def make_calibration(
             words = ", ".join(sorted(one.describe() for one in scales))
             raise PocketiqaError(f"the ratings are on several scales ({words}): calibrate on those of one scale")
         rated = work.rated(scores, workers=workers, overwrite=overwrite)
+        warn_of_learned(work.scorer, work.sets)
         method, calibration, measured = fit_own_scale(rated.scores, rated.ratings, rated.groups)
         own = scales.pop()
         made = OwnScale(
@@ -161,6 +177,17 @@ def make_calibration(
         )  # fmt: skip
         file.write(made.to_bytes())
     return made
+
+
+def warn_of_learned(scorer: Scorer, sets: Sequence[Benchmark]) -> None:
+    """Say so if the model's contract names a data set that is called like one of these."""
+    # Sources of a recipe are numbered: 1-biq2021.
+    learned = {str(entry.get("name", "")).partition("-")[2] for entry in scorer.contract.data}
+    for name in sorted(learned & {one.name for one in sets}):
+        console.warn(
+            f"{scorer.contract.name} has learned from photographs of {name}: if these are among them, its errors here "
+            "are smaller than on any others"
+        )
 
 
 class _Work:
@@ -184,25 +211,14 @@ class _Work:
             if rated.left_out:
                 console.warn(f"{rated.left_out} rated photographs have no score in {stored.path}")
             return rated
-        paths = [row.path for one in self.sets for row in one.rows]
         with console.progress(f"score ({self.scorer.contract.name})") as report:
             rows = score_files(
-                paths, self.scorer, out=self._out, limits=self._limits, workers=workers, overwrite=overwrite,
-                progress=report,
+                _images_of(self.sets), self.scorer, out=self._out, limits=self._limits, workers=workers,
+                overwrite=overwrite, report=report,
             )  # fmt: skip
             of_path, bad = scores_of(rows)
         warn_of(bad)
         return with_scores(self._names, self.sets, of_path)
-
-    def warn_of_learned(self) -> None:
-        """Say so if the model's contract names a data set that is called like one of these."""
-        # Sources of a recipe are numbered: 1-biq2021.
-        learned = {str(entry.get("name", "")).partition("-")[2] for entry in self.scorer.contract.data}
-        for name in sorted(learned & {one.name for one in self.sets}):
-            console.warn(
-                f"{self.scorer.contract.name} has learned from photographs of {name}: if these are among them, the "
-                "intervals are too narrow for any others"
-            )
 
     def _stored(self, scores: Path | None) -> StoredScores | None:
         if scores is not None:

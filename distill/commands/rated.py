@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.commands.inputs import ImageSource
-from distill.commands.resuming import RowRecord, state_of
+from distill.commands.resuming import RowRecord, resumed_rows
 from distill.evaluation.benchmarks import Benchmark, load_benchmark, names_benchmark
 from distill.evaluation.benchmarks.tables import number, read_csv
 from distill.terminal import console
@@ -197,42 +198,31 @@ def _absolute(file: Path, path: str, beside: bool) -> str:
 
 
 def score_files(
-    paths: Sequence[str | Path],
+    images: Sequence[ImageSource],
     scorer: Scorer,
     *,
     out: Path,
     limits: DecodeLimits,
     workers: int,
     overwrite: bool,
-    progress: Progress | None = None,
+    report: Progress,
 ) -> Iterator[Row]:
-    """Score files, or take the rows that a killed run of the same command left; the caller holds ``out``.
+    """Score images, or take the rows that a killed run of the same command left; the caller holds ``out``.
 
     Args:
-        paths: image files.
+        images: images.
         scorer: model, with the same limits.
         out: file that the command writes; the record of the rows lies beside it while the work lasts.
         limits: of decoding.
         workers: images scored at a time.
-        overwrite: do not look for rows of an earlier run.
-        progress: called with images done and in total.
+        overwrite: ``out`` may exist; it is then made anew from the start.
+        report: called with images done and in total.
     """
-    files = list(map(Path, paths))
     record, left = RowRecord(out, scorer.digest, limits), False
+    many = partial(scorer.score_many, read=ImageSource.content)
     try:
-        record.start() if overwrite else record.resume()
-        states = [state_of(file) for file in files]
-        sources = [ImageSource(str(file), file) for file in files]
-        known = [record.known(source, state) for source, state in zip(sources, states, strict=True)]
-        unknown = [file for file, row in zip(files, known, strict=True) if row is None]
-        if len(unknown) < len(files):
-            console.warn(f"{len(files) - len(unknown)} of {len(files)} images were scored by an earlier run")
-        fresh = iter(scorer.score_many(unknown, workers=workers, progress=progress))
-        for source, state, row in zip(sources, states, known, strict=True):
-            if row is None:
-                row = next(fresh)
-                record.add(row, source, state)
-            yield replace(row, path=source.name)
+        record.start() if overwrite and out.exists() else record.resume()
+        yield from resumed_rows(many, images, record, workers=workers, report=report, warn=console.warn)
     except KeyboardInterrupt:
         left = True
         raise

@@ -9,9 +9,9 @@ the limits of decoding, then a row for each image that was scored, with the size
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,7 @@ from pseudo_labels.files import (
     sha256_file,
 )
 from pseudo_labels.images import DecodeLimits
+from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
 from students.regions import RegionResult
 from students.runtime import Row
@@ -175,6 +176,39 @@ class RowRecord:
             self._file = None
         if not keep:
             self.path.unlink(missing_ok=True)
+
+
+def resumed_rows(
+    many: Callable[..., Iterator[Row]],
+    images: Sequence[ImageSource],
+    record: RowRecord,
+    *,
+    workers: int,
+    report: Progress,
+    warn: Callable[[str], None],
+) -> Iterator[Row]:
+    """Rows of all images in their order, those of the record without scoring them; each new one is recorded.
+
+    Args:
+        many: as ``Scorer.score_many``.
+        images: images.
+        record: record that was started or resumed.
+        workers: images scored at a time.
+        report: called with images scored and to be scored.
+        warn: told how many rows are those of an earlier run.
+    """
+    # The state is taken before an image is read: one that changes later is scored again by the next run.
+    states = [None if image.file is None else state_of(image.file) for image in images]
+    known = [record.known(image, state) for image, state in zip(images, states, strict=True)]
+    unknown = [image for image, row in zip(images, known, strict=True) if row is None]
+    if len(unknown) < len(images):
+        warn(f"{len(images) - len(unknown)} of {len(images)} images were scored by an earlier run")
+    fresh = iter(many(unknown, workers=workers, progress=report))
+    for image, state, row in zip(images, states, known, strict=True):
+        if row is None:
+            row = next(fresh)
+            record.add(row, image, state)
+        yield replace(row, path=image.name)
 
 
 def _key(image: ImageSource) -> str:

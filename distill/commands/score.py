@@ -11,6 +11,7 @@ from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
 
 Existing = Literal["merge", "keep", "refuse"]
 Order = Literal["best", "worst", "name"]
+Level = Literal["80", "95"]
 Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
 
@@ -108,6 +109,24 @@ def score(
         bool,
         typer.Option("--dry-run", help="Say what would be copied, moved, linked or written beside; change nothing."),
     ] = False,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also percentile, stars (1 to 5) and verdict: biq2021, which comes along, or a file of `population`.",
+        ),
+    ] = None,
+    interval: Annotated[
+        Level | None,
+        typer.Option(help="Also score_low and score_high, which hold so many percent of people's ratings."),
+    ] = None,
+    interval_from: Annotated[
+        Path | None,
+        typer.Option(help="Record that `intervals` wrote.  [default: MODEL.intervals.json beside MODEL.onnx]"),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Also calibrated, the score on your own scale: a file of `calibrate`.")
+    ] = None,
     regions: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +160,7 @@ def score(
     from distill.commands.choosing import Choice
     from distill.commands.galleries import Gallery
     from distill.commands.inputs import Reading
+    from distill.commands.meaning_columns import Meaning
     from distill.commands.regions import source_to_score
     from distill.commands.scored_regions import Drawings
     from distill.commands.scoring import score_paths
@@ -184,6 +204,7 @@ def score(
             gallery=page,
             dry_run=dry_run,
         ),
+        meaning=Meaning(population, None if interval is None else int(interval), interval_from, calibration),
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +12,8 @@ from distill.commands.answers import About, Answers
 from distill.commands.choosing import Choice
 from distill.commands.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns
 from distill.commands.inputs import ImageSource, Reading, find_inputs
-from distill.commands.resuming import RowRecord, state_of
+from distill.commands.meaning_columns import Meaning
+from distill.commands.resuming import RowRecord, resumed_rows
 from distill.commands.row_files import Tally, check_format, choose_format, write_rows
 from distill.commands.scored_regions import Drawings, RegionScorer
 from distill.terminal import console
@@ -22,7 +22,6 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import explain_write_errors
 from pseudo_labels.images import DecodeLimits
 from pseudo_labels.outputs import NewFile, new_file
-from pseudo_labels.parallel import Progress
 from pseudo_labels.regions.sources import RegionSource
 from students.runtime import Row, Scorer
 
@@ -46,6 +45,7 @@ def score_paths(
     regions: RegionSource | None = None,
     drawings: Drawings | None = None,
     answers: Answers | None = None,
+    meaning: Meaning | None = None,
 ) -> Tally:
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
@@ -64,6 +64,7 @@ def score_paths(
         regions: gives the regions of each image: each becomes a row below the image's.
         drawings: pictures and heat maps to draw.
         answers: which rows are wanted, and what follows them.
+        meaning: columns that say what a score means.
 
     Returns:
         The number of rows, of scores, of regions, of chosen rows, and of folders without images, each of which was
@@ -102,6 +103,7 @@ def score_paths(
             *IMAGE_COLUMNS,
             *(REGION_COLUMNS if regions is not None else ()),
             *model_columns(name, scorer.digest),
+            *(() if meaning is None else meaning.columns(scorer.model, model)),
         ]
         write = partial(
             write_rows,
@@ -134,7 +136,7 @@ def score_paths(
             record_left = resume
             try:
                 record.resume() if resume and not overwrite else record.start()
-                rows = _resumed(many, images, record, workers=workers, report=report)
+                rows = resumed_rows(many, images, record, workers=workers, report=report, warn=console.warn)
                 # Of images that are not named now, none can be the best of those that are.
                 others = iter(()) if waits else record.others(images)
                 write(chosen(chain(rows, others)), out=file)
@@ -153,24 +155,6 @@ def score_paths(
 def _drain(rows: Iterator[Row]) -> None:
     for _ in rows:
         pass
-
-
-def _resumed(
-    many: ScoreMany, images: Sequence[ImageSource], record: RowRecord, *, workers: int, report: Progress
-) -> Iterator[Row]:
-    """Rows of all images in their order, those of the record without scoring them; each new one is recorded."""
-    # The state is taken before an image is read: one that changes later is scored again by the next run.
-    states = [None if image.file is None else state_of(image.file) for image in images]
-    known = [record.known(image, state) for image, state in zip(images, states, strict=True)]
-    unknown = [image for image, row in zip(images, known, strict=True) if row is None]
-    if len(unknown) < len(images):
-        console.warn(f"{len(images) - len(unknown)} of {len(images)} images were scored by an earlier run")
-    fresh = iter(many(unknown, workers=workers, progress=report))
-    for image, state, row in zip(images, states, known, strict=True):
-        if row is None:
-            row = next(fresh)
-            record.add(row, image, state)
-        yield replace(row, path=image.name)
 
 
 def _digest(file: NewFile) -> str:

@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from pseudo_labels.defaults import SEED
 from pseudo_labels.errors import PocketiqaError, shown
 from pseudo_labels.metrics.draws import Draws, folds_of, interval
-from students.fields import check_fields
-from students.meaning.model_record import ModelName, read_fields, record_bytes, rising_numbers
+from students.fields import check_fields, check_int
+from students.meaning.model_record import ModelName, checked, read_fields, record_bytes, rising_numbers
 
 FloatArray = NDArray[np.float64]
 KIND = "interval record"
@@ -124,20 +124,21 @@ class Intervals:
         record = read_fields(Path(path), KIND, names)
         spread = check_fields(record["spread"], ("scores", "errors"), "spread of the interval record")
         scores = rising_numbers(spread["scores"], "the scores of the spread", 0.0, 1.0)
-        errors = tuple(rising_numbers([one], "an error of the spread", 0.0, 1.0)[0] for one in spread["errors"])
+        errors = checked(spread["errors"], list, "the errors of the spread")
+        errors = tuple(rising_numbers([one], "an error of the spread", 0.0, 1.0)[0] for one in errors)
         radius = record["radius"]
         if len(errors) != len(scores) or not isinstance(radius, dict) or set(radius) != set(map(str, LEVELS)):
             raise PocketiqaError(f"the interval record at {path} has the radii {shown(radius)}: make it anew")
         radii = rising_numbers([radius[str(level)] for level in LEVELS], "radii of the interval record", 0.0, 1e9)
         return cls(
             model=ModelName.from_dict(record["model"]),
-            domain=str(record["domain"]),
-            n=int(record["n"]),
-            scenes=int(record["scenes"]),
+            domain=checked(record["domain"], str, "the domain of the intervals"),
+            n=check_int(record["n"], "n of the intervals", 1, 1 << 40),
+            scenes=check_int(record["scenes"], "scenes of the intervals", 1, 1 << 40),
             spread=Spread(scores, errors),
             radius=dict(zip(LEVELS, radii, strict=True)),
-            date=str(record["date"]),
-            measured=tuple(record["measured"]),
+            date=checked(record["date"], str, "the date of the intervals"),
+            measured=tuple(checked(record["measured"], list, "what was measured of the intervals")),
         )
 
 

@@ -102,3 +102,14 @@ def rising_numbers(values: Any, what: str, low: float, high: float, *, least: in
     if any(one > other for one, other in pairwise(numbers)):
         raise PocketiqaError(f"{what} is {shown(values)}: numbers that do not fall are needed")
     return tuple(map(float, numbers))
+
+
+def checked(value: Any, kind: type, what: str) -> Any:
+    """A JSON value of this kind.
+
+    Raises:
+        PocketiqaError: it is of another; ``what`` names it.
+    """
+    if not isinstance(value, kind):
+        raise PocketiqaError(f"{what} is {shown(value)}, but {kind.__name__} is needed: make the record anew")
+    return value

@@ -14,7 +14,7 @@ from pseudo_labels.metrics.draws import MIN_GROUPS, Draws, folds_of, interval
 from pseudo_labels.metrics.isotonic import centred_isotonic
 from students.contract import Calibration
 from students.fields import check_fields
-from students.meaning.model_record import ModelName, read_fields, record_bytes
+from students.meaning.model_record import ModelName, checked, read_fields, record_bytes, rising_numbers
 
 FloatArray = NDArray[np.float64]
 KIND = "calibration"
@@ -89,19 +89,18 @@ class OwnScale:
         names = ("model", "calibration", "scale", "method", "date", "measured")
         record = read_fields(Path(path), KIND, names)
         scale = check_fields(record["scale"], ("low", "high", "best"), "scale of the calibration")
-        ends = scale["low"], scale["high"]
-        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in ends)
-        if not numbers or not ends[0] < ends[1] or scale["best"] not in ("high", "low"):
+        low, high = rising_numbers([scale["low"], scale["high"]], "the scale of the calibration", -1e9, 1e9)
+        if low == high or scale["best"] not in ("high", "low"):
             raise PocketiqaError(f"the scale of the calibration is {shown(scale)}: low below high, and best are needed")
         return cls(
             model=ModelName.from_dict(record["model"]),
             calibration=Calibration.from_dict(record["calibration"]),
-            low=float(ends[0]),
-            high=float(ends[1]),
+            low=low,
+            high=high,
             best=scale["best"],
-            method=str(record["method"]),
-            date=str(record["date"]),
-            measured=dict(record["measured"]),
+            method=checked(record["method"], str, "the method of the calibration"),
+            date=checked(record["date"], str, "the date of the calibration"),
+            measured=checked(record["measured"], dict, "what was measured of the calibration"),
         )
 
 

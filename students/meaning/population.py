@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from pseudo_labels.errors import PocketiqaError, shown
 from students.fields import check_fields, check_int
-from students.meaning.model_record import ModelName, read_fields, record_bytes, rising_numbers
+from students.meaning.model_record import ModelName, checked, read_fields, record_bytes, rising_numbers
 from students.shipped import population_paths
 
 KIND = "population"
@@ -60,9 +60,10 @@ class Stars:
         """
         record = check_fields(record, ("thresholds", "source", "measured"), "stars of the population")
         thresholds = rising_numbers(record["thresholds"], "thresholds of the stars", 0.0, 1.0)
-        if len(thresholds) != len(BANDS) or not isinstance(record["measured"], list):
+        if len(thresholds) != len(BANDS):
             raise PocketiqaError(f"the stars of the population are {shown(record)}: 4 thresholds are needed")
-        return cls(thresholds, str(record["source"]), tuple(record["measured"]))
+        measured = checked(record["measured"], list, "what was measured of the stars")
+        return cls(thresholds, checked(record["source"], str, "the source of the stars"), tuple(measured))
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,9 @@ class Population:
         """
         # Files come first; brackets and asterisks in a name are letters of it.
         shipped = [] if os.path.exists(name) else population_paths(glob.escape(os.fspath(name)))
+        if not shipped and not os.path.exists(name):
+            known = ", ".join(sorted({path.name.partition(".")[0] for path in population_paths()}))
+            raise PocketiqaError(f"no population at {name}: name a file, or one that comes along: {known}")
         read = [cls._read(path) for path in shipped] or [cls._read(Path(name))]
         # Of several models none may fit: the first one says so below.
         population = next((one for one in read if model is not None and one.model.sha256 == model.sha256), read[0])
@@ -161,15 +165,15 @@ class Population:
         names = ("name", "model", "date", "n", "quantiles", "about", "stars")
         record = read_fields(path, KIND, names)
         quantiles = rising_numbers(record["quantiles"], "the quantiles of the population", 0.0, 1.0)
-        if len(quantiles) != len(_LEVELS) or not isinstance(record["about"], dict):
+        if len(quantiles) != len(_LEVELS):
             raise PocketiqaError(f"the population at {path} has {len(quantiles)} quantiles: {len(_LEVELS)} are needed")
         return cls(
-            name=str(record["name"]),
+            name=checked(record["name"], str, "the name of the population"),
             model=ModelName.from_dict(record["model"]),
-            date=str(record["date"]),
+            date=checked(record["date"], str, "the date of the population"),
             n=check_int(record["n"], "n of the population", 1, 1 << 40),
             quantiles=quantiles,
-            about=record["about"],
+            about=checked(record["about"], dict, "about of the population"),
             stars=None if record["stars"] is None else Stars.from_dict(record["stars"]),
         )
 

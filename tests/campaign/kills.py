@@ -152,6 +152,8 @@ fit:
 _TEACHER = "tests.helpers.fitting"
 _SCORE = ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx")
 _BY = ("--model", "{in}/student.onnx")
+_RATED = ("{in}/rated.csv", "--out", "{out}", "--model", "{in}/student.onnx")
+_MEANING = ("distill.commands.meanings",)
 _LABEL = ("label", "{in}/synthetic", "--teacher", "reference", "--out", "{out}", "--device", "cpu")
 CASES = (
     Case("pool", ("pool", "{in}/photographs", "--out", "{out}"), ("pseudo_labels.pool",), resumes=False),
@@ -207,6 +209,20 @@ CASES = (
         ("score", "{out}", "--xmp", *_BY),
         ("distill.commands.scoring",),
         copied=("{in}/photographs", "{out}"),
+    ),
+    Case(
+        "population",
+        ("population", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx"),
+        _MEANING,
+        file="mine.json",
+        resumes=False,
+    ),
+    Case("intervals", ("intervals", *_RATED, "--domain", "pictures"), _MEANING, file="intervals.json", resumes=False),
+    Case("calibrate", ("calibrate", *_RATED), _MEANING, file="calibration.json", resumes=False),
+    Case(
+        "curate",
+        ("curate", "{in}/synthetic", "--out", "{out}", "--model", "{in}/student.onnx"),
+        ("distill.data.curated",),
     ),
     Case(
         "evaluate --out",

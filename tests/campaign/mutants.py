@@ -356,6 +356,7 @@ def build_originals(folder: Path, formats: tuple[str, ...] = ()) -> list[Origina
         "fusion report": _fusions,
         "recipe": _recipes,
         "record of score": _records,
+        "record of meaning": _meanings,
     }
     originals = []
     for name, maker in {**dict.fromkeys(IMAGE_FORMATS, None), **makers}.items():
@@ -516,6 +517,25 @@ def _records(folder: Path) -> Iterator[Original]:
     record.written("0" * 64)
     record.close(keep=True)
     yield Original("record of score", "record of score", "", (record.path.name,), folder)
+
+
+def _meanings(folder: Path) -> Iterator[Original]:
+    from students.contract import Calibration
+    from students.meaning.intervals import Intervals, Spread
+    from students.meaning.model_record import ModelName
+    from students.meaning.own_scale import OwnScale
+    from students.shipped import population_paths
+
+    folder.mkdir()
+    model, measured = ModelName("tiny", "a" * 64), ({"part": "all", "coverage": [0.9, None, None]},)
+    shutil.copy2(population_paths()[0], folder / "population.json")
+    scale = OwnScale(model, Calibration(((0.0, 0.1), (0.5, 0.4), (1.0, 0.9))), 1.0, 5.0, measured={"n": 20})
+    (folder / "calibration.json").write_bytes(scale.to_bytes())
+    spread = Spread((0.2, 0.8), (0.2, 0.1))
+    intervals = Intervals(model, "of trees", 90, 80, spread, {80: 1.2, 95: 2.0}, measured=measured)
+    (folder / "intervals.json").write_bytes(intervals.to_bytes())
+    for name in ("population.json", "calibration.json", "intervals.json"):
+        yield Original("record of meaning", "record of meaning", name, (name,), folder)
 
 
 # -- mutants -----------------------------------------------------------------------------------------------------------

@@ -174,6 +174,24 @@ def _record(path: Path) -> str:
     return "ok"
 
 
+def _meaning(path: Path) -> str:
+    from students.meaning.intervals import LEVELS, Intervals
+    from students.meaning.own_scale import OwnScale
+    from students.meaning.population import Population
+
+    if path.name == "population.json":
+        population = Population.load(path)
+        numbers = [population.percentile(0.5) / 100, (population.stars_of(0.5) or 1) / 5]
+    elif path.name == "calibration.json":
+        scale = OwnScale.load(path)
+        numbers = [(scale(0.5) - scale.low) / (scale.high - scale.low)]
+    else:
+        numbers = [end for level in LEVELS for end in Intervals.load(path).bounds(0.5, level)]
+    if not all(0 <= number <= 1 for number in numbers):
+        raise ValueError(f"numbers of {numbers}")
+    return "ok"
+
+
 @dataclass(frozen=True)
 class Reader:
     """How a format is read.
@@ -200,6 +218,7 @@ READERS = {
     "fusion report": Reader(_fusion_report, ("pseudo_labels.fusion.report",)),
     "recipe": Reader(_recipe, ("distill.recipe.recipe",)),
     "record of score": Reader(_record),
+    "record of meaning": Reader(_meaning, ("students.meaning.intervals", "students.meaning.own_scale")),
 }
 
 

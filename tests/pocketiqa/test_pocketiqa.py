@@ -13,7 +13,8 @@ import pocketiqa
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
-    *("__version__", "Scorer", "Result", "RegionResult", "score", "build_teacher", "label", "LabelStore", "distill"),
+    *("__version__", "Scorer", "Result", "RegionResult", "Population", "score", "build_teacher", "label", "LabelStore"),
+    "distill",
     *("evaluate", "load_student", "list_models"),
 ]
 

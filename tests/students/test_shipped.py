@@ -9,6 +9,7 @@ import pytest
 
 from pseudo_labels.errors import PocketiqaError
 from students.export import MAX_HALF_DIFFERENCE
+from students.meaning.population import Population, stars_of_model
 from students.registry import PARAMETER_LIMITS, student_config
 from students.runtime import Scorer
 from students.session import OUTPUTS
@@ -105,3 +106,17 @@ def test_list_models_gives_each_name_with_the_first_paragraph_of_its_card():
         assert facts in card(name).splitlines()
         assert name in facts
         assert "SRCC" in facts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_its_population_with_stars(name: str):
+    """A student that was trained anew needs a new one: ``make populations``."""
+    population = Population.load("biq2021", Scorer(name).model)
+    assert population.n == sum(population.about["parts"].values()) == 5377
+    assert population.stars is not None
+    assert population.stars.source == "biq2021"
+    # Thresholds give the numbers of stars that people's ratings do: 308 of 5,377 were rated below 0.2.
+    assert population.percentile(population.stars.thresholds[0]) == pytest.approx(100 * 308 / 5377, abs=0.5)
+    parts = {record["part"]: record for record in population.stars.measured}
+    assert parts["biq2021_more ss03"]["n"] == 1256
+    assert stars_of_model(Scorer(name).model) == population.stars

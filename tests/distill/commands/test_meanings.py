@@ -1,5 +1,6 @@
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,11 +105,11 @@ def test_a_killed_run_is_resumed(tmp_path: Path, pictures: Path, tiny: Path, mon
     scored: list[str] = []
     row = Scorer.row
 
-    def counted(self: Scorer, path: Path, *more: object) -> object:
+    def counted(self: Scorer, path: Path, **more: Any) -> object:
         if len(scored) == 10:
             raise KeyboardInterrupt
         scored.append(str(path))
-        return row(self, path, *more)
+        return row(self, path, **more)
 
     out = tmp_path / "mine.json"
     monkeypatch.setattr(Scorer, "row", counted)

@@ -55,6 +55,23 @@ def test_a_scene_with_many_photographs_counts_once():
     assert conformal_radius(errors, [str(at) for at in range(999)], 0.95) == 0.9
 
 
+def test_photographs_of_new_scenes_are_covered_though_scenes_differ_in_size_and_difficulty():
+    """Scenes of ten photographs are easy, those of one are hard: counted singly, photographs would cover too little."""
+    generator, held = np.random.default_rng(2), {"scenes": 0, "photographs": 0}
+    for _ in range(1000):
+        easy = generator.random(81) < 0.5
+        sizes = np.where(easy, 10, 1)
+        groups = np.repeat(np.arange(81), sizes)
+        errors = np.abs(generator.normal(0, np.repeat(np.where(easy, 0.5, 1.0), sizes)))
+        new = errors[groups == 80][0]
+        known = errors[groups < 80]
+        names = [str(group) for group in groups[groups < 80]]
+        held["scenes"] += new <= conformal_radius(known, names, 0.8)
+        held["photographs"] += new <= conformal_radius(known, [str(at) for at in range(len(known))], 0.8)
+    assert held["scenes"] / 1000 == pytest.approx(0.8, abs=0.03)
+    assert held["photographs"] / 1000 < 0.75
+
+
 def test_too_few_scenes_are_refused_with_their_number():
     with pytest.raises(PocketiqaError, match=r"18 scenes are too few for an interval of 95%: at least 19 .* of 29"):
         conformal_radius(np.ones(18), [str(at) for at in range(18)], 0.95)
