@@ -11,7 +11,21 @@ from typer.core import TyperGroup
 
 # Commands in the order of the work.
 _ORDER = (
-    *("score", "run", "pool", "regions", "distort", "curate", "fit-teacher", "label", "label-regions", "fuse", "audit"),
+    *(
+        "score",
+        "compare-folders",
+        "frames",
+        "run",
+        "pool",
+        "regions",
+        "distort",
+        "curate",
+        "fit-teacher",
+        "label",
+        "label-regions",
+        "fuse",
+        "audit",
+    ),
     *("distill", "export", "evaluate"),
     *("population", "intervals", "calibrate"),
     *("overlap", "stress", "compare", "study", "doctor"),

@@ -25,6 +25,7 @@ from pseudo_labels.images import load
 from students.session import read_model, verify_checksum
 from tests.helpers.encoders import picture
 from tests.helpers.killing import kill_and_resume
+from tests.helpers.videos import write_video
 
 # What differs between any two runs: seconds and memory, and the report, which prints them.
 MEASURED_FILES = ("timings.jsonl",)
@@ -178,6 +179,18 @@ CASES = (
     Case("score --out --resume", (*_SCORE, "--resume"), ("distill.commands.scoring",), file="scores.csv"),
     Case("score --out", _SCORE, ("distill.commands.scoring", "pyarrow.parquet"), file="scores.parquet", resumes=False),
     Case(
+        "compare-folders --out",
+        ("compare-folders", "{in}/photographs", "{in}/changed", "--model", "{in}/student.onnx", "--out", "{out}"),
+        ("distill.commands.before_after",),
+        file="changes.json",
+        resumes=False,
+    ),
+    Case(
+        "frames",
+        ("frames", "{in}/clip.mkv", "--every", "1f", "--model", "{in}/student.onnx", "--out", "{out}"),
+        ("distill.commands.frames", "av"),
+    ),
+    Case(
         "evaluate --out",
         ("evaluate", "{in}/student.onnx", "--on", "csv:{in}/rated.csv", "--out", "{out}"),
         ("distill.stages.benchmark", "distill.terminal.summaries"),
@@ -227,7 +240,9 @@ def write_recipes(folder: Path) -> None:
 def build_inputs(folder: Path, photographs: int = 48) -> None:
     """All that the commands of ``CASES`` read, made by these very commands."""
     write_photographs(folder / "photographs", photographs)
+    write_photographs(folder / "changed", photographs, 88, 72)
     write_photographs(folder / "few", 6)
+    write_video(folder / "clip.mkv", frames=photographs)
     write_rated(folder / "photographs", folder / "rated.csv")
     pocketiqa("pool", folder / "few", "--out", folder / "pool")
     synthetic = folder / "synthetic"
