@@ -38,11 +38,33 @@ def regions(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
         return None
     where = _PARTS.get(about["part"], about["part"])
     body: list[object] = [soft(f"Regions of {where}, against their labels. {_GLOSSARY}")]
-    for name, source in about["sources"].items():
-        body += _source(content, name, source)
+    parts = _parts(about["sources"])
+    for name, own in parts.items():
+        body += _source(content, name, about["sources"][name])
+        # Parts of the same regions: for a closer look.
+        body += [
+            tag(
+                "details",
+                tag("summary", part.removeprefix(f"{name}, ")),
+                _source(content, part, about["sources"][part]),
+            )
+            for part in own
+        ]
     body += _examples(content, inputs)
     body += [_types(teacher, rows) for teacher, rows in about["types"].items()]
     return Section("regions", "Regions", body)
+
+
+def _parts(sources: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of the sources, each with those of its parts, such as ``copies, one distorted region`` of ``copies``."""
+    parts: dict[str, list[str]] = {}
+    for name in sorted(sources, key=len):
+        whole = next((other for other in parts if name.startswith(f"{other}, ")), None)
+        parts.setdefault(name if whole is None else whole, [])
+        if whole is not None:
+            parts[whole].append(name)
+    # In the order of the file.
+    return {name: [part for part in sources if part in parts[name]] for name in sources if name in parts}
 
 
 def region_results(content: Mapping[str, Any]) -> list[str]:
@@ -50,6 +72,7 @@ def region_results(content: Mapping[str, Any]) -> list[str]:
     about, points = content.get("regions"), []
     if about is None:
         return points
+    wholes = _parts(about["sources"])
     for name, source in about["sources"].items():
         for kind in KINDS:
             models = _ordered(source[kind].get("models", {}), _MODELS)
@@ -62,7 +85,7 @@ def region_results(content: Mapping[str, Any]) -> list[str]:
             beside = [
                 f"{_model(content, model)} {_in_words(source[kind]['models'][model]['within'])}"
                 for model in models[1:]
-                if "within" in source[kind]["models"][model]
+                if name in wholes and "within" in source[kind]["models"][model]
             ]
             if beside:
                 points.append(f"Beside it, {_METRICS['within']} of region {kind} on {name}: {'; '.join(beside)}.")

@@ -93,6 +93,20 @@ def test_the_model_card_has_the_student_s_figures_and_the_baselines(tmp_path: Pa
     assert region_results(build_content(sample_inputs(regions=None))) == []
 
 
+def test_parts_of_a_source_stand_below_it_for_a_closer_look(tmp_path: Path):
+    usual = regions()
+    source = usual.evaluation["sources"]["copies"]
+    sources = {"copies": source, "copies, one distorted region": source, "copies of others": source}
+    inputs = sample_inputs(regions=replace(usual, evaluation={"part": "test", "sources": sources}))
+    page = build_report(inputs, tmp_path).html.read_text("utf-8")
+    headings = re.findall(r"<h3>(On [^<]*)</h3>", page)
+    assert headings == ["On copies", "On copies, one distorted region", "On copies of others"]
+    assert "<details><summary>one distorted region</summary><h3>On copies, one distorted region</h3>" in page
+    points = region_results(build_content(inputs))
+    assert sum(point.startswith("Region quality") for point in points) == 3
+    assert sum(point.startswith("Beside it, SRCC within a picture of region quality") for point in points) == 2
+
+
 def test_files_have_their_names_by_the_alphabet_and_the_page_does_not(tmp_path: Path):
     usual = regions()
     stored = json.loads(json.dumps(usual.evaluation, sort_keys=True))
