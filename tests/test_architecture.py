@@ -29,6 +29,7 @@ FOLDERS = (
 
 BORDER = {
     "pocketiqa/__init__.py",  # the public face imports what a name needs when it is asked for
+    "distill/commands/changes.py",
     "distill/commands/comparisons.py",  # commands import what they need when they are called,
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
@@ -204,6 +205,7 @@ BASE_INSTALL = [
     *("students.meaning.thresholds", "students.meaning.own_scale", "students.meaning.intervals"),
     "distill.commands.meanings",
     *("pseudo_labels.regions.readers", "distill.cli", "distill.commands.scoring", "distill.commands.scored_regions"),
+    *("distill.commands.before_after", "distill.commands.frames"),
 ]
 
 

@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 
 # Commands in the order of the work.
 _ORDER = (
-    *("score", "undo", "run", "pool", "regions", "distort", "curate", "fit-teacher", "label", "label-regions", "fuse"),
-    *("audit", "distill", "export", "evaluate"),
+    *("score", "undo", "compare-folders", "frames", "run", "pool", "regions", "distort", "curate", "fit-teacher"),
+    *("label", "label-regions", "fuse", "audit", "distill", "export", "evaluate"),
     *("population", "intervals", "calibrate"),
     *("overlap", "stress", "compare", "study", "doctor"),
 )

@@ -10,7 +10,9 @@ from distill.report.inputs import RegionExample, ReportInputs
 
 KINDS = ("quality", "importance")
 _METRICS = {"srcc": "SRCC", "plcc": "PLCC", "within": "SRCC within a picture", "pointing": "pointing"}
+_STUDENT = "student"
 _MODELS = {
+    _STUDENT: "the student",
     "before": "the student before it learned",
     "crop": "the student's score of the region's crop",
     "whole": "the student's score of the whole picture",
@@ -36,11 +38,33 @@ def regions(content: Mapping[str, Any], inputs: ReportInputs) -> Section | None:
         return None
     where = _PARTS.get(about["part"], about["part"])
     body: list[object] = [soft(f"Regions of {where}, against their labels. {_GLOSSARY}")]
-    for name, source in about["sources"].items():
-        body += _source(content, name, source)
+    parts = _parts(about["sources"])
+    for name, own in parts.items():
+        body += _source(content, name, about["sources"][name])
+        # Parts of the same regions: for a closer look.
+        body += [
+            tag(
+                "details",
+                tag("summary", part.removeprefix(f"{name}, ")),
+                _source(content, part, about["sources"][part]),
+            )
+            for part in own
+        ]
     body += _examples(content, inputs)
     body += [_types(teacher, rows) for teacher, rows in about["types"].items()]
     return Section("regions", "Regions", body)
+
+
+def _parts(sources: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of the sources, each with those of its parts, such as ``copies, one distorted region`` of ``copies``."""
+    parts: dict[str, list[str]] = {}
+    for name in sorted(sources, key=len):
+        whole = next((other for other in parts if name.startswith(f"{other}, ")), None)
+        parts.setdefault(name if whole is None else whole, [])
+        if whole is not None:
+            parts[whole].append(name)
+    # In the order of the file.
+    return {name: [part for part in sources if part in parts[name]] for name in sources if name in parts}
 
 
 def region_results(content: Mapping[str, Any]) -> list[str]:
@@ -48,16 +72,30 @@ def region_results(content: Mapping[str, Any]) -> list[str]:
     about, points = content.get("regions"), []
     if about is None:
         return points
+    wholes = _parts(about["sources"])
     for name, source in about["sources"].items():
         for kind in KINDS:
-            models = source[kind].get("models", {})
-            for model, metrics in models.items():
-                written = [f"{_metric(metric)} {_in_words(figure)}" for metric, figure in metrics.items()]
-                points.append(
-                    f"Region {kind} on {name} ({about['part']} part, {source['regions']} regions of "
-                    f"{source['pictures']} pictures), {_model(content, model)}: {'; '.join(written)}."
-                )
+            models = _ordered(source[kind].get("models", {}), _MODELS)
+            where = f"{about['part']} part, {source['regions']} regions of {source['pictures']} pictures"
+            for model in models[:1]:
+                figures = source[kind]["models"][model]
+                own = [f"{_metric(metric)} {_in_words(figures[metric])}" for metric in _ordered(figures, _METRICS)]
+                points.append(f"Region {kind} on {name} ({where}), {_model(content, model)}: {'; '.join(own)}.")
+            # Of the baselines the one figure that whole pictures cannot give.
+            beside = [
+                f"{_model(content, model)} {_in_words(source[kind]['models'][model]['within'])}"
+                for model in models[1:]
+                if name in wholes and "within" in source[kind]["models"][model]
+            ]
+            if beside:
+                points.append(f"Beside it, {_METRICS['within']} of region {kind} on {name}: {'; '.join(beside)}.")
     return points
+
+
+def _ordered(names: Mapping[str, Any], known: Mapping[str, str]) -> list[str]:
+    """Known names in their order, then all others: JSON has them by the alphabet."""
+    places = {name: place for place, name in enumerate(known)}
+    return sorted(names, key=lambda name: places.get(name, len(places)))
 
 
 def _in_words(figure: Mapping[str, Any]) -> str:
@@ -72,7 +110,7 @@ def _metric(name: str) -> str:
 
 
 def _model(content: Mapping[str, Any], name: str) -> str:
-    return content["model"] if name == "student" else _MODELS.get(name, name.replace("_", " "))
+    return content["model"] if name == _STUDENT else _MODELS.get(name, name.replace("_", " "))
 
 
 def _source(content: Mapping[str, Any], name: str, source: Mapping[str, Any]) -> list[object]:
@@ -87,11 +125,12 @@ def _source(content: Mapping[str, Any], name: str, source: Mapping[str, Any]) ->
 def _kind(content: Mapping[str, Any], kind: str, figures: Mapping[str, Any]) -> list[object]:
     """Table of one kind of label, a row a model, and how far the student is ahead of each baseline."""
     models, gains = figures["models"], figures.get("gain", {})
-    metrics = list(dict.fromkeys(metric for own in models.values() for metric in own))
+    metrics = _ordered({metric: None for own in models.values() for metric in own}, _METRICS)
     # The gain is in the order within a picture: what a score of the whole picture cannot give.
     header = [f"{kind} by", *map(_metric, metrics), *(["student's gain within a picture"] if gains else [])]
     rows = []
-    for name, own in models.items():
+    for name in _ordered(models, _MODELS):
+        own = models[name]
         cells = [_figure(own[metric]) if metric in own else data(None, decimals) for metric in metrics]
         gain = [_figure(gains[name], difference=True) if name in gains else ""] if gains else []
         rows.append([_named(content, name), *cells, *gain])
@@ -106,7 +145,7 @@ def _kind(content: Mapping[str, Any], kind: str, figures: Mapping[str, Any]) -> 
 
 
 def _named(content: Mapping[str, Any], name: str) -> Html:
-    css = content["kind"] if name == "student" else "other"
+    css = content["kind"] if name == _STUDENT else "other"
     return tag("span", tag("i", class_=f"key {css}"), _model(content, name))
 
 

@@ -16,6 +16,7 @@ import csv
 import inspect
 import json
 import math
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -367,10 +368,19 @@ def records_of(path: Path, where: str = "", image_field: str = "image") -> Itera
     except (ijson.JSONError, RecursionError, UnicodeDecodeError, ValueError, csv.Error, OSError) as error:
         if isinstance(error, PocketiqaError):
             raise
-        raise PocketiqaError(
-            f"{path} is corrupt behind its first {done} records ({str(error).strip().splitlines()[0][:160]}): "
-            "fetch or make the file again"
-        ) from error
+        where_to = f"behind its first {done} record{'s' if done > 1 else ''}" if done else "from its beginning"
+        raise PocketiqaError(f"{path} is corrupt {where_to} ({_fault(error)}): fetch or make the file again") from error
+
+
+def _fault(error: Exception) -> str:
+    """What a reader says of a fault, on one line; of JSON with the text around it."""
+    said, *around = str(error).strip().splitlines() or [type(error).__name__]
+    near = around[0].strip() if around and isinstance(error, ijson.JSONError) else ""
+    if not near:
+        return said[:160]
+    # Python and others write these, though JSON does not have them.
+    hint = "; JSON has no NaN and no Infinity, write null" if re.search("NaN|Infinity", near) else ""
+    return f"{said[:160]} near {near[-120:]!r}{hint}"
 
 
 def _records(path: Path, where: str, image_field: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -25,6 +25,7 @@ from pseudo_labels.images import load
 from students.session import read_model, verify_checksum
 from tests.helpers.encoders import picture
 from tests.helpers.killing import kill_and_resume
+from tests.helpers.videos import write_video
 
 # What differs between any two runs: seconds and memory, and the report, which prints them.
 # And the journal of moves, which says how many runs there were.
@@ -225,6 +226,18 @@ CASES = (
         ("distill.data.curated",),
     ),
     Case(
+        "compare-folders --out",
+        ("compare-folders", "{in}/photographs", "{in}/changed", "--model", "{in}/student.onnx", "--out", "{out}"),
+        ("distill.commands.before_after",),
+        file="changes.json",
+        resumes=False,
+    ),
+    Case(
+        "frames",
+        ("frames", "{in}/clip.mkv", "--every", "1f", "--model", "{in}/student.onnx", "--out", "{out}"),
+        ("distill.commands.frames", "av"),
+    ),
+    Case(
         "evaluate --out",
         ("evaluate", "{in}/student.onnx", "--on", "csv:{in}/rated.csv", "--out", "{out}"),
         ("distill.stages.benchmark", "distill.terminal.summaries"),
@@ -274,7 +287,9 @@ def write_recipes(folder: Path) -> None:
 def build_inputs(folder: Path, photographs: int = 48) -> None:
     """All that the commands of ``CASES`` read, made by these very commands."""
     write_photographs(folder / "photographs", photographs)
+    write_photographs(folder / "changed", photographs, 88, 72)
     write_photographs(folder / "few", 6)
+    write_video(folder / "clip.mkv", frames=photographs)
     write_rated(folder / "photographs", folder / "rated.csv")
     pocketiqa("pool", folder / "few", "--out", folder / "pool")
     synthetic = folder / "synthetic"

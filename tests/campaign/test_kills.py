@@ -32,8 +32,10 @@ from tests.campaign.kills import (
 )
 from tests.helpers.campaign import WHOLE, kills
 from tests.helpers.tiny_students import export_tiny, tiny_student
+from tests.helpers.videos import write_video
 
 HERE = "tests.campaign.test_kills"
+_LONG = ["export", "compare-folders --out"] if WHOLE else []
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs, ratings, a student and a recipe, as ``build_inputs`` makes them, without training anything."""
     folder = tmp_path_factory.mktemp("inputs")
     write_photographs(folder / "photographs", 12)
+    write_photographs(folder / "changed", 12, 88, 72)
     write_photographs(folder / "few", 3)
+    write_video(folder / "clip.mkv", frames=24)
     write_rated(folder / "photographs", folder / "rated.csv")
     student = tiny_student()
     save_student(student, folder / "student", about={"name": "tiny"})
@@ -50,7 +54,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["pool", "score --out --resume", "evaluate --out", *(["export"] if WHOLE else [])])
+@pytest.mark.parametrize("name", ["pool", "score --out --resume", "evaluate --out", "frames", *_LONG])
 def test_kills_leave_the_bytes_of_an_unbroken_run_and_nothing_else(name: str, inputs: Path, tmp_path: Path):
     wanted = kills(30, short=2)
     outcome = kill(BY_NAME[name], inputs, tmp_path, kills=wanted, seed=1)

@@ -194,7 +194,7 @@ def test_the_drawing_shows_where_the_picture_is_bad(folder: Path, tmp_path: Path
         (["--regions", "nothing.json"], "--regions nothing.json: no such file or folder, and no source of regions"),
         (["--regions", "in/0.png"], "is none of .csv, .json"),
         (["--regions", "grid:0x2"], "columns is 0"),
-        (["--regions", "cut.json"], "corrupt behind its first 1 records"),
+        (["--regions", "cut.json"], "corrupt behind its first 1 record"),
         (["--region-option", "a=1"], "name it with --regions"),
         (["--regions", "grid:2x2", "--region-option", "a=1"], "its options are: columns, rows"),
         (["--map", "m", "--resume"], "--resume skips images: leave one out"),

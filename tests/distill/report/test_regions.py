@@ -1,6 +1,7 @@
 """The section on regions: figures with intervals and baselines, pictures, types, and the same in the model card."""
 
 import html
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -80,15 +81,41 @@ def test_types_stand_in_one_order_in_rows_and_columns(section: str):
     assert "--part:75%" in section
 
 
-def test_the_model_card_has_a_sentence_for_each_model(tmp_path: Path):
+def test_the_model_card_has_the_student_s_figures_and_the_baselines(tmp_path: Path):
     content = build_content(sample_inputs())
     points = region_results(content)
-    assert len(points) == 6
+    assert len(points) == 4
     assert points[0].startswith(f"Region quality on copies (test part, 48 regions of 12 pictures), {STUDENT}: SRCC 0.")
-    assert "SRCC does not exist" in points[3]
+    assert points[1].startswith("Beside it, SRCC within a picture of region quality on copies: the student before it ")
+    assert "the student's score of the whole picture 0.000 (0.000 to 0.000), n = 12" in points[1]
     card = build_report(sample_inputs(), tmp_path).model_card.read_text("utf-8")
     assert "- Region importance on copies" in card
     assert region_results(build_content(sample_inputs(regions=None))) == []
+
+
+def test_parts_of_a_source_stand_below_it_for_a_closer_look(tmp_path: Path):
+    usual = regions()
+    source = usual.evaluation["sources"]["copies"]
+    sources = {"copies": source, "copies, one distorted region": source, "copies of others": source}
+    inputs = sample_inputs(regions=replace(usual, evaluation={"part": "test", "sources": sources}))
+    page = build_report(inputs, tmp_path).html.read_text("utf-8")
+    headings = re.findall(r"<h3>(On [^<]*)</h3>", page)
+    assert headings == ["On copies", "On copies, one distorted region", "On copies of others"]
+    assert "<details><summary>one distorted region</summary><h3>On copies, one distorted region</h3>" in page
+    points = region_results(build_content(inputs))
+    assert sum(point.startswith("Region quality") for point in points) == 3
+    assert sum(point.startswith("Beside it, SRCC within a picture of region quality") for point in points) == 2
+
+
+def test_files_have_their_names_by_the_alphabet_and_the_page_does_not(tmp_path: Path):
+    usual = regions()
+    stored = json.loads(json.dumps(usual.evaluation, sort_keys=True))
+    files = [
+        build_report(sample_inputs(regions=replace(usual, evaluation=one)), tmp_path / str(number))
+        for number, one in enumerate((usual.evaluation, stored))
+    ]
+    assert files[0].html.read_bytes() == files[1].html.read_bytes()
+    assert files[0].model_card.read_bytes() == files[1].model_card.read_bytes()
 
 
 def test_figures_that_this_version_does_not_know_are_shown_by_their_names(tmp_path: Path):

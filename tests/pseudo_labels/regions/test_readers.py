@@ -190,6 +190,15 @@ def test_a_corrupt_file_is_an_error_that_counts_its_records(pool: Pool, tmp_path
         list(records_of(tmp_path / "a.jsonl"))
 
 
+def test_a_fault_of_json_is_named_with_the_text_around_it(tmp_path: Path):
+    (tmp_path / "a.json").write_text("[[1, 2, 3, 4], [NaN, 0, 1, 1]]")
+    with pytest.raises(PocketiqaError, match=r"behind its first 1 record \(.*near '.*NaN.*write null\)"):
+        list(records_of(tmp_path / "a.json"))
+    (tmp_path / "a.json").write_text("[[1, 2, 3, 4], [5,")
+    with pytest.raises(PocketiqaError, match=r"\(parse error: premature EOF\): fetch"):
+        list(records_of(tmp_path / "a.json"))
+
+
 def test_files_that_are_missing_or_of_another_kind_are_refused(tmp_path: Path):
     with pytest.raises(PocketiqaError, match="does not exist"):
         TableSource(tmp_path / "a.json")
@@ -257,7 +266,7 @@ def test_run_lengths_may_be_bytes(pool: Pool, tmp_path: Path):
 def test_what_is_nested_without_end_is_refused(tmp_path: Path, suffix: str):
     record = '{"image": "a", "rle": ' + "[" * 200_000 + "]" * 200_000 + "}"
     (tmp_path / f"a.{suffix}").write_text(f"[{record}]" if suffix == "json" else record)
-    with pytest.raises(PocketiqaError, match=r"deep|corrupt behind its first 0 records"):
+    with pytest.raises(PocketiqaError, match=r"deep|corrupt from its beginning"):
         list(records_of(tmp_path / f"a.{suffix}"))
 
 
