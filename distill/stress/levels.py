@@ -7,8 +7,8 @@ from statistics import fmean
 from distill.stress.ordering import LEVELS, Ladder
 from distill.stress.verdict import Verdict, mean_interval
 from pseudo_labels.distort import CATALOGUE, effects
-from pseudo_labels.metrics.draws import Interval
 from pseudo_labels.metrics.correlation import falling_srcc
+from pseudo_labels.metrics.draws import Interval
 
 # Slight changes of brightness, contrast, colour and sharpness are a matter of taste; strong ones are not.
 STRONG_LEVELS = (3, 4, 5)
