@@ -261,7 +261,7 @@ def _level_rows(source: Source, lists: LevelLists, first: int) -> Iterator[tuple
     refs = {row: source.pool[row] for row in lists.rows}
     for number, one in enumerate(lists, start=first):
         for row, level in one.places:
-            levels = (float(number), level, *one.drop)
+            levels = (float(number), level, one.drop.least, one.drop.most)
             yield _Label(row, Status.OK, 0.0, 0.0, FULL, sha256=refs[row].sha256, levels=levels), refs[row]
 
 
