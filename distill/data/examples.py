@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.levels import NO_LIMIT, LevelLists
 from distill.data.pixel_cache import PixelCache
 from distill.data.regions import RegionTable
 from distill.data.split import Part, Split
@@ -21,7 +22,7 @@ Numbers = Sequence[float] | np.ndarray
 # ``box`` stays float64, as the labelling had it: rounded to float32, its edges in pixels could move by one.
 _TYPES = {
     "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
-    "box": np.float64, "shard": np.int32, "shard_row": np.int32,
+    "box": np.float64, "shard": np.int32, "shard_row": np.int32, "levels": np.float32,
 }  # fmt: skip
 
 
@@ -81,6 +82,8 @@ class Source:
         only: ids of the images that are learned from; None for all that have a label.
         regions: labels of regions of the images, learned beside the labels of images. An image whose label has no
             confidence is learned from by its regions alone.
+        levels: lists of copies of a photograph whose order is learned, and nothing else of this source: its labels only
+            name the images. ``weight`` is then how often each list is drawn.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Source:
     features: LabelStore | None = None
     only: frozenset[str] | None = None
     regions: RegionTable | None = None
+    levels: LevelLists | None = None
 
     @property
     def feature_store(self) -> LabelStore | None:
@@ -109,6 +113,7 @@ class Source:
         beside = {} if self.features is None else {"features": self.features.digest}
         beside |= {} if self.only is None else {"only": digest_of(sorted(self.only))}
         beside |= {} if self.regions is None else {"regions": self.regions.digest}
+        beside |= {} if self.levels is None else {"levels": self.levels.digest}
         return {
             "name": self.name,
             "pool": self.pool.digest,
@@ -139,6 +144,8 @@ class Examples:
         box: [N, 4], top, left, height and width of the part that the label is of, as fractions of the image.
         shard: where cached features are, -1 where there are none.
         shard_row: position within the shard.
+        levels: [N, 4], number of the list, level of distortion, least and most drop of the score for each level, for
+            ``losses.level_ranking_loss``; number -1 for a picture of no list. Pictures of a list follow each other.
     """
 
     source: np.ndarray
@@ -149,6 +156,7 @@ class Examples:
     box: np.ndarray
     shard: np.ndarray
     shard_row: np.ndarray
+    levels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row)
@@ -160,8 +168,10 @@ class Examples:
     def with_mean_weight_one(self) -> "Examples":
         """The same rows, their weights scaled: losses divide by the number of rows, not by the sum of weights."""
         columns = {column.name: getattr(self, column.name) for column in fields(self)}
-        # Images that are learned from by their regions alone have weight 0; there may be no others.
-        mean = self.weight.mean() or 1.0
+        # Pictures of lists have no labels: counted in, they would make those of the others weigh the more, the more
+        # lists there are. Images that are learned from by their regions alone have weight 0; there may be no others.
+        labelled = self.weight[self.levels[:, 0] < 0]
+        mean = (labelled.mean() if len(labelled) else 0.0) or 1.0
         return Examples(**(columns | {"weight": (self.weight / mean).astype(np.float32)}))
 
 
@@ -198,15 +208,18 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
     """
     _check(sources, feature)
     kept: dict[str, list[Any]] = {name: [] for name in _TYPES}
+    lists = 0
     refs: list[ImageRef] = []
     skipped: Counter[str] = Counter()
     for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
-        for label, ref in _labels(source, feature):
+        labels = _labels(source, feature) if source.levels is None else _level_rows(source, source.levels, lists)
+        lists += 0 if source.levels is None else len(source.levels)
+        for label, ref in labels:
             # Not counted as skipped: the recipe wanted these images alone.
             if source.only is not None and ref.id not in source.only:
                 continue
             regions = None if source.regions is None else source.regions.at(label.row)
-            reason = _unusable(label, ref, cache, has_regions=regions is not None)
+            reason = _unusable(label, ref, cache, needs_no_score=regions is not None or source.levels is not None)
             if reason:
                 skipped[f"{source.name}: {reason}"] += 1
                 continue
@@ -220,6 +233,7 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
                 _crop(label, ref),
                 label.shard,
                 label.shard_row,
+                label.levels,
             )
             for column, value in zip(kept.values(), values, strict=True):
                 column.append(value)
@@ -239,6 +253,16 @@ class _Label:
     sha256: str
     shard: int = -1
     shard_row: int = -1
+    levels: tuple[float, float, float, float] = (-1.0, 0.0, 0.0, NO_LIMIT)
+
+
+def _level_rows(source: Source, lists: LevelLists, first: int) -> Iterator[tuple[_Label, ImageRef]]:
+    """The pictures of lists, which are numbered from ``first``; a clean picture comes once for each of its lists."""
+    refs = {row: source.pool[row] for row in lists.rows}
+    for number, one in enumerate(lists, start=first):
+        for row, level in one.places:
+            levels = (float(number), level, one.drop.least, one.drop.most)
+            yield _Label(row, Status.OK, 0.0, 0.0, FULL, sha256=refs[row].sha256, levels=levels), refs[row]
 
 
 def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
@@ -291,7 +315,7 @@ def _feature_places(store: LabelStore | None, feature: str | None) -> dict[str, 
     }
 
 
-def _unusable(label: _Label, ref: ImageRef, cache: PixelCache, *, has_regions: bool) -> str:
+def _unusable(label: _Label, ref: ImageRef, cache: PixelCache, *, needs_no_score: bool) -> str:
     """Why a row is not learned from; empty if it is."""
     if label.status != Status.OK:
         return f"label {label.status}"
@@ -303,8 +327,8 @@ def _unusable(label: _Label, ref: ImageRef, cache: PixelCache, *, has_regions: b
     # Good when the pool was made, and unreadable by the time it was decoded for training.
     if label.row in cache.statuses:
         return f"image {cache.statuses[label.row][0].value}"
-    # A row of weight 0 would only take a place in a batch, unless its regions are learned.
-    return "" if label.confidence > 0 or has_regions else "no confidence"
+    # A row of weight 0 would only take a place in a batch, unless its regions or its place in a list are learned.
+    return "" if label.confidence > 0 or needs_no_score else "no confidence"
 
 
 def _crop(label: _Label, ref: ImageRef) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill.data.examples import LabelTable, Source
+from distill.data.levels import LevelLists
 from distill.data.rating_pool import benchmark_pool, rated_rows
 from distill.data.regions import RegionTable
 from distill.evaluation.benchmarks import Benchmark, BenchmarkRow, load_benchmark
@@ -69,6 +70,8 @@ def open_sources(
 def _open(
     number: int, section: SourceSection, folder: Path, seed: int, progress: Progress | None, overwrite: bool
 ) -> Source:
+    if section.drops is not None:
+        return _ordered(number, section, Pool.open(Path(expanded(str(section.pool)))))
     if section.ratings is None:
         return _with_regions(_stored(number, section, None), section)
     rated = _rated(
@@ -78,6 +81,14 @@ def _open(
     if section.labels is None or not isinstance(rated.labels, LabelTable):
         return rated
     return _with_regions(_stored(number, section, frozenset(rated.labels.ids)), section)
+
+
+def _ordered(number: int, section: SourceSection, pool: Pool) -> Source:
+    """A pool of which the order of levels is learned; it has no scores."""
+    lists = LevelLists.open(pool, section.drops or ())
+    ids = list(dict.fromkeys(pool[row].id for row in lists.rows))
+    labels = LabelTable(ids, np.zeros(len(ids)), np.zeros(len(ids)))
+    return Source(f"{number}-levels", pool, labels, section.weight, selects=False, levels=lists)
 
 
 def _with_regions(source: Source, section: SourceSection) -> Source:

@@ -23,6 +23,7 @@ from distill.recipe.stages import (
     DistortSection,
     FuseSection,
     LabelSection,
+    LevelSection,
     PoolSection,
     RegionSection,
     ScoreSection,
@@ -54,6 +55,7 @@ class Recipe(Settings):
         pool: photographs to start from.
         distort: synthetic distortions of the pool.
         label: teacher that labels the (distorted) pool.
+        levels: further distorted copies of the pool, of which the student learns the order of levels alone.
         regions: regions of the pool, copies that are distorted in one region, and labels of regions, which the student
             learns beside its other sources (``losses.region_quality``) and is evaluated on.
         fuse: makes one store of the labels of several teachers, and drops the doubtful ones.
@@ -76,6 +78,7 @@ class Recipe(Settings):
     pool: PoolSection | None = None
     distort: DistortSection | None = None
     label: LabelSection | None = None
+    levels: LevelSection | None = None
     regions: RegionSection | None = None
     fuse: FuseSection | None = None
     sources: tuple[SourceSection, ...] = ()
@@ -163,6 +166,8 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
         ("distort", recipe.distort, "pool", recipe.pool),
         ("label", recipe.label, "pool", recipe.pool),
         ("fuse", recipe.fuse, "label", recipe.label),
+        ("levels", recipe.levels, "pool", recipe.pool),
+        ("levels", recipe.levels, "distill", recipe.distill),
         ("regions", recipe.regions, "pool", recipe.pool),
         ("regions", recipe.regions, "distill", recipe.distill),
         ("regions", recipe.regions, "label", recipe.label),

@@ -155,6 +155,45 @@ class RegionSection(Settings):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+class DropSettings(Settings):
+    """How far the score must fall with the level of some distortions, where the order of levels alone is known.
+
+    Attributes:
+        distortions: names of distortions, or groups as ``distort.names``.
+        least: smallest fall for each level, in units of the score.
+        most: largest fall for each level, for distortions that would be punished too much; null for no limit.
+    """
+
+    distortions: Annotated[tuple[str, ...], Field(min_length=1)]
+    least: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    most: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _some_room(self) -> Self:
+        if self.most is not None and self.most < self.least:
+            raise ValueError(f"most {self.most} is below least {self.least}: the score cannot fall by both")
+        return self
+
+
+class LevelSection(Settings):
+    """Copies of the pool of which the order alone is learned (``losses.level_ranking``): no teacher labels them.
+
+    Attributes:
+        names: as ``distort.names``.
+        per_image: copies of each clean image; of each distortion that many over the number of distortions, in rising
+            levels (155 are five of each of 31).
+        max_side: as ``distort.max_side``.
+        drops: what is asked, by distortion; a later entry replaces an earlier one.
+        weight: how often the copies of a clean image under one distortion are drawn in a pass through the data.
+    """
+
+    names: Annotated[list[str], Field(min_length=1)] = ["all"]
+    per_image: Annotated[int, Field(ge=2)] = 155
+    max_side: Annotated[int, Field(ge=64)] | None = None
+    drops: Annotated[tuple[DropSettings, ...], Field(min_length=1)] = (DropSettings(distortions=("all",)),)
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class CropSection(Settings):
     """Random crops, one of each image, in place of whole images (``pseudo_labels.crops.RandomCrops``).
 
@@ -293,8 +332,10 @@ class SourceSection(Settings):
         regions: folder of regions of the pool's images (or of their clean originals), beside ``pool``; without
             ``labels``, the images are learned from by their regions alone.
         region_labels: folder of labels of these regions, made by ``pocketiqa label-regions``.
+        drops: beside ``pool`` alone, a pool that ``pocketiqa distort`` made: of its copies the order of levels is
+            learned, by distortion (``losses.level_ranking``); a later entry replaces an earlier one.
         weight: how often each of its images is drawn in a pass through the data: 1 once, 2.5 two or three times, 0.5 in
-            every other pass.
+            every other pass. With ``drops``: each photograph with its copies under one distortion.
     """
 
     RENAMED = {"opinions": "ratings"}
@@ -309,10 +350,17 @@ class SourceSection(Settings):
     features: Path | None = None
     regions: Path | None = None
     region_labels: Path | None = None
+    drops: Annotated[tuple[DropSettings, ...], Field(min_length=1)] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
+        if self.drops is not None:
+            if self.pool is None or self.model_fields_set - {"pool", "drops", "weight"}:
+                raise ValueError(
+                    "the order of levels needs no labels: give 'pool' and 'drops', with 'weight' if wanted"
+                )
+            return self
         by_region = {self.regions is not None, self.region_labels is not None}
         if len(by_region) > 1 or (True in by_region and self.pool is None):
             raise ValueError("labels of regions are 'pool', 'regions' and 'region_labels': give all three")

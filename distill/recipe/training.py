@@ -173,9 +173,12 @@ class LossSettings(ScoreLossSettings):
             inside the mask. Only of images whose regions differ in importance.
         region_ranking: weight of the margin ranking of the regions of one image, by quality and by importance.
         region_margin: largest difference that this ranking asks for, in [0, 1].
+        level_ranking: weight of the order of levels of a distortion within a photograph, of sources with ``drops``.
     """
 
-    STORED_IF_SET = frozenset({"region_quality", "region_importance", "region_ranking", "region_margin"})
+    STORED_IF_SET = frozenset(
+        {"region_quality", "region_importance", "region_ranking", "region_margin", "level_ranking"}
+    )
 
     feature: float = Field(default=0.0, ge=0)
     relational: float = Field(default=0.0, ge=0)
@@ -184,6 +187,7 @@ class LossSettings(ScoreLossSettings):
     region_importance: float = Field(default=0.0, ge=0)
     region_ranking: float = Field(default=0.0, ge=0)
     region_margin: float = Field(default=0.2, gt=0, le=1)
+    level_ranking: float = Field(default=0.0, ge=0)
 
     @property
     def needs_regions(self) -> bool:
@@ -200,7 +204,7 @@ class LossSettings(ScoreLossSettings):
         """Sum of all weights."""
         # The check of the base class asks for it: a student may learn features alone.
         regions = self.region_quality + self.region_importance + self.region_ranking
-        return super().total_weight + self.feature + self.relational + regions
+        return super().total_weight + self.feature + self.relational + regions + self.level_ranking
 
     @model_validator(mode="after")
     def _feature_is_named(self) -> Self:
@@ -401,3 +405,10 @@ class FitSection(FitConfig):
     """
 
     sources: tuple[SourceSection, ...] = Field(min_length=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _scores_are_learned(cls, sources: tuple[SourceSection, ...]) -> tuple[SourceSection, ...]:
+        if any(source.drops is not None for source in sources):
+            raise ValueError("a teacher learns scores, not the order of levels: leave out the source with 'drops'")
+        return sources

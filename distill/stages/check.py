@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distill.data.levels import LevelLists, drops_by_name
 from distill.data.ratings import choose_rated
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
 from distill.recipe.recipe import first_weights, recipe_that_makes
@@ -19,7 +20,7 @@ from distill.stages.fusing import calibration_part
 from distill.training.adapters import TrainedStudent
 from distill.training.environment import check_machine
 from distill.training.optim import build_optimizer
-from distill.training.student import check_crop, configured_student
+from distill.training.student import check_crop, check_levels, configured_student
 from pseudo_labels.distort.catalogue import groups, select
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
@@ -151,7 +152,19 @@ class _Check:
         """Ratings and labels are there; returns each section's store with features, None where that is not known."""
         return [self._source(f"{key}[{number}]", section) for number, section in enumerate(sections)]
 
+    def _ordered(self, key: str, section: SourceSection) -> None:
+        """The order of levels: distortions are known, and the pool holds copies under them."""
+        drops = section.drops or ()
+        if self._try(f"{key}.drops", drops_by_name, drops) is None or section.pool is None:
+            return
+        pool = self._folder(f"{key}.pool", section.pool, Pool.open)
+        if pool is not None:
+            self._try(f"{key}.pool", LevelLists.open, pool, drops)
+
     def _source(self, key: str, section: SourceSection) -> LabelStore | None:
+        if section.drops is not None:
+            self._ordered(key, section)
+            return None
         if section.ratings is not None:
             spec = self._try(key, expanded, section.ratings)
             if spec is not None:
@@ -188,6 +201,18 @@ class _Check:
             self._pool_source(f"pool.sources[{number}]", source)
         if recipe.distort is not None:
             self._try("distort.names", select, recipe.distort.names)
+        if recipe.levels is not None:
+            names = self._try("levels.names", select, recipe.levels.names)
+            asked = self._try("levels.drops", drops_by_name, recipe.levels.drops)
+            if names is not None and asked is not None and not set(names) & set(asked):
+                self._fault("levels.drops", f"none of the distortions {', '.join(names)} is named: add one")
+            # Dealt evenly: with fewer, each photograph has some distortions once, and others not at all.
+            if names is not None and recipe.levels.per_image < 2 * len(names):
+                self._fault(
+                    "levels.per_image",
+                    f"{recipe.levels.per_image} copies of each photograph are fewer than two of each of "
+                    f"{len(names)} distortions, which have no order: raise it to {2 * len(names)} or more",
+                )
         if recipe.label is not None:
             self._labels()
         if recipe.regions is not None:
@@ -253,6 +278,8 @@ class _Check:
         if config.live is not None and config.live.teacher is not None:
             self._teacher("distill.live", config.live.teacher, config.live.options)
         self._features(config, stores)
+        has_lists = recipe.levels is not None or any(source.drops is not None for source in recipe.sources)
+        self._try("distill", check_levels, config, has_lists)
         if not is_complete(self._run.training):  # else all of this was tried before
             self._architecture(config)
 

@@ -77,6 +77,11 @@ class Run:
         """The distorted pool."""
         return self.out / "synthetic"
 
+    @property
+    def levels(self) -> Path:
+        """The distorted pool of which the order of levels is learned."""
+        return self.out / "levels"
+
     def labels_of(self, name: str) -> Path:
         """The label store of one of ``recipe.fits``; without a name that of the only teacher, fitted or not."""
         # Without a fusion there is one labeller, and its store is the one that the student learns from.

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
-from distill.recipe.stages import DistortSection, LabelSection, PoolSection, RegionSection, expanded
+from distill.recipe.stages import DistortSection, LabelSection, LevelSection, PoolSection, RegionSection, expanded
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
 from distill.terminal.console import warn
@@ -27,12 +27,14 @@ Folders = tuple[Path, Path]
 
 
 def data_stages(run: Run) -> list[Stage]:
-    """The stages pool, distort, label, those of regions, and fuse, as far as the recipe has them."""
+    """The stages pool, distort, label, levels, those of regions, and fuse, as far as the recipe has them."""
     recipe, stages = run.recipe, []
     if recipe.pool is not None:
         stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool)))
     if recipe.distort is not None:
-        stages.append(Stage("distort", run.synthetic, partial(_distort, run, recipe.distort)))
+        stages.append(Stage("distort", run.synthetic, partial(_distort, run, recipe.distort, run.synthetic)))
+    if recipe.levels is not None:
+        stages.append(Stage("levels", run.levels, partial(_distort, run, recipe.levels, run.levels)))
     if recipe.label is not None:
         stages += [
             Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
@@ -146,10 +148,10 @@ def _files(run: Run, source: str) -> list[str]:
     return [row.path for row in load_benchmark(expanded(source)).usual("train").rows]
 
 
-def _distort(run: Run, section: DistortSection, overwrite: bool, report: Progress) -> str:
+def _distort(run: Run, section: DistortSection | LevelSection, out: Path, overwrite: bool, report: Progress) -> str:
     made = build_synthetic_pool(
         Pool.open(run.pool),
-        run.synthetic,
+        out,
         per_image=section.per_image,
         names=section.names,
         seed=run.recipe.seed,

@@ -153,9 +153,7 @@ def _of_student(run: Run, out: HeldOut, sources: list[Source], report: Progress)
         quality_maps=_maps(run, scorer, demonstration),
         distorted=_distorted_copies(run, demonstration),
         regions=region_figures(run, scorer, sources, report),
-        # The recipe's own labels come first, so its further sources are the last ones; ``sources[-n:]`` would be all
-        # of them for n = 0.
-        pools=[*_own_pools(run), *_rated_pools(sources[len(sources) - len(run.recipe.sources) :])],
+        pools=[*_own_pools(run), *_rated_pools(_named_sources(run, sources))],
         contract={**scorer.contract.as_dict(), "digest": scorer.digest},
         licence="Apache-2.0 for the weights, as far as the licences of photographs and teachers allow",
     )
@@ -259,6 +257,12 @@ def _distorted_copies(run: Run, photographs: list[Photograph]) -> list[Distorted
     return copies
 
 
+def _named_sources(run: Run, sources: Sequence[Source]) -> Sequence[Source]:
+    """Those that the recipe names: behind its own labels, before its own levels."""
+    end = len(sources) - (run.recipe.levels is not None)
+    return sources[end - len(run.recipe.sources) : end]
+
+
 def _own_pools(run: Run) -> list[dict[str, Any]]:
     """The photographs of the recipe, and their distorted copies."""
     if run.recipe.pool is None:
@@ -267,6 +271,7 @@ def _own_pools(run: Run) -> list[dict[str, Any]]:
     if run.recipe.pool.sources == [BUNDLED]:
         licence = "; ".join(f"{name}: {words}" for name, words in photograph_licences().items())
     pools = {"photographs": run.pool} | ({"synthetic": run.synthetic} if run.recipe.distort else {})
+    pools |= {"levels": run.levels} if run.recipe.levels else {}
     return [_pool_facts(name, Pool.open(folder), licence) for name, folder in pools.items()]
 
 

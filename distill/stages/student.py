@@ -26,7 +26,7 @@ RATINGS = "opinions"
 
 
 def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | None = None) -> list[Source]:
-    """The sources of the student: the recipe's own labels first, then those that existed before.
+    """The sources of the student: the recipe's own labels first, then those that existed before, then its own levels.
 
     Args:
         run: the run; its pools of rated images are made if they are not there yet.
@@ -34,17 +34,28 @@ def label_sources(run: Run, *, overwrite: bool = False, progress: Progress | Non
         progress: called with images measured and in total, for each new pool.
 
     Raises:
-        PocketiqaError: the first source, on which the student is evaluated, holds labels of crops.
+        PocketiqaError: the first source, on which the student is evaluated, holds labels of crops, or none.
     """
     # Own labels first: the student is evaluated on its first source, and ``reporting`` counts on this order.
-    sections = [*_own_sections(run), *run.recipe.sources]
+    sections = [*_own_sections(run), *run.recipe.sources, *_own_levels(run)]
     sources = open_sources(sections, run.out / RATINGS, run.recipe.seed, progress, overwrite=overwrite)
     if sources and sources[0].of_crops:
         raise PocketiqaError(
             f"the student is evaluated on its first source, but {sources[0].name!r} holds labels of crops, not "
             "of whole images: name another source first, or add 'label'"
         )
+    if sources and sources[0].levels is not None:
+        raise PocketiqaError(
+            f"the student is evaluated on its first source, but {sources[0].name!r} has an order of levels and no "
+            "scores: name a source with labels or ratings first"
+        )
     return sources
+
+
+def _own_levels(run: Run) -> list[SourceSection]:
+    """The copies of the recipe's own pool of which the order alone is learned."""
+    section = run.recipe.levels
+    return [] if section is None else [SourceSection(pool=run.levels, drops=section.drops, weight=section.weight)]
 
 
 def _own_sections(run: Run) -> list[SourceSection]:
@@ -135,6 +146,8 @@ def _check_earlier_stages(run: Run) -> None:
     for section in _own_sections(run):
         if section.regions is not None and section.region_labels is not None:
             needed |= {"regions": section.regions, f"labels of {section.region_labels.name}": section.region_labels}
+    if recipe.levels is not None:
+        needed |= {"pool": run.pool, "levels": run.levels}
     if recipe.weight_average is not None:
         needed["weight_average"] = run.averaged_teacher
     missing = {stage: folder for stage, folder in needed.items() if not is_complete(folder)}

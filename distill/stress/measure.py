@@ -2,27 +2,24 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-from rich.table import Table
-from rich.text import Text
-
 from distill.stress.formats import FormatDifferences, Formats, Sizes, SizeScores, at_sizes, formats, in_formats, sizes
+from distill.stress.levels import LevelTable, level_table, level_verdicts
 from distill.stress.odd_images import OddImages, odd_images
-from distill.stress.ordering import Ladder, Ordering, ladders, ordering
+from distill.stress.ordering import DISTORTIONS, Ladder, Ordering, ladders, ordering
 from distill.stress.photograph import Photograph
 from distill.stress.pointing import Pointed, Pointing, pointed, pointing
-from distill.terminal.console import shown
+from distill.stress.verdict import Verdict, mean_interval
+from pseudo_labels.distort import CATALOGUE
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.metrics.draws import MIN_GROUPS, Draws, Interval, interval
+from pseudo_labels.metrics.draws import Interval
 from pseudo_labels.parallel import Progress
 from students.runtime import Scorer
 
-_COLUMNS = ("check", "n", "figure", "95 % interval", "limit", "passed")
 # Scripts read these files: the keys stay as they were first written, whatever the fields are called.
 _ON_DISK = {
     "fraction": "share",
@@ -45,6 +42,7 @@ class StressResult:
         formats: differences of the score between file formats of one picture.
         odd_images: outputs for pictures that are no photographs.
         pointing: fractions of distorted quarters that the quality map points at.
+        levels: the order of levels of all distortions; None if only those of ``ordering`` were measured.
         intervals: 95 % intervals over photographs of ``ordered``, ``spread`` and ``pointed``, and of ``ordered`` and
             ``pointed`` by distortion, such as ``ordered jpeg``.
     """
@@ -57,6 +55,7 @@ class StressResult:
     formats: Formats
     odd_images: OddImages
     pointing: Pointing
+    levels: LevelTable | None = None
     intervals: Mapping[str, Interval] = field(default_factory=dict, compare=False)
 
     @property
@@ -71,22 +70,26 @@ class StressResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, with the verdicts; a figure that is no number is None."""
-        described = [
-            {**asdict(verdict), "limit": verdict.limit_words, "passed": verdict.passed, "failed": verdict.failed}
-            for verdict in verdicts(self)
-        ]
-        for verdict in described:
-            # ``limit_words`` and ``failed`` say it already.
-            del verdict["at_least"], verdict["of_photographs"]
         fields = asdict(self)
         del fields["intervals"]  # those of the verdicts stand there
-        return _plain({"passed": self.passed, "failed": self.failed, "verdicts": described, **fields})
+        if self.levels is not None:
+            fields["levels"]["verdicts"] = {name: _told(one) for name, one in level_verdicts(self.levels).items()}
+        told = [_told(verdict) for verdict in verdicts(self)]
+        return _plain({"passed": self.passed, "failed": self.failed, "verdicts": told, **fields})
+
+
+def _told(verdict: Verdict) -> dict[str, Any]:
+    fields = asdict(verdict) | {"limit": verdict.limit_words, "passed": verdict.passed, "failed": verdict.failed}
+    # ``limit_words`` and ``failed`` say it already.
+    del fields["at_least"], fields["of_photographs"]
+    return fields
 
 
 def stress(
     models: Sequence[str | os.PathLike[str] | None],
     photographs: Sequence[str | os.PathLike[str]],
     *,
+    short: bool = False,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[StressResult, ...]:
@@ -95,6 +98,7 @@ def stress(
     Args:
         models: model files or names, as for ``Scorer``.
         photographs: image files that are sharp and without visible distortion: what a distortion changes is measured.
+        short: of the catalogue, only the distortions of ``ordering``, which takes a quarter of the time.
         progress: called with (done, total) after each photograph.
         warn: called with the reason for each photograph that cannot be used, and is left out; without it, it is raised.
 
@@ -117,21 +121,31 @@ def stress(
                 raise
             warn(str(error))
         else:
-            for run in runs:
-                run.measure(photograph)
+            _measure(runs, photograph, tuple(CATALOGUE) if not short else DISTORTIONS)
         if progress is not None:
             progress(done, len(photographs))
-    return tuple(run.result() for run in runs)
+    return tuple(run.result(short=short) for run in runs)
+
+
+def _measure(runs: "Sequence[_Run]", photograph: Photograph, distortions: Sequence[str]) -> None:
+    for run in runs:
+        run.measure(photograph)
+    walks = [ladders(run.scorer, photograph, distortions) for run in runs]
+    # All models a distortion, then its copies are dropped.
+    for distortion, *own in zip(distortions, *walks, strict=True):
+        for run, ladder in zip(runs, own, strict=True):
+            run.ladders.append(ladder)
+        photograph.forget(distortion)
 
 
 class _Run:
     """One student on its way through the photographs."""
 
     def __init__(self, model: str | os.PathLike[str] | None):
-        self._scorer = Scorer(model)
+        self.scorer = Scorer(model)
+        self.ladders: list[Ladder] = []
         # A second session of the same file: one that repeats itself may still hold state that another does not.
-        self._odd = odd_images(self._scorer, Scorer(model))
-        self._ladders: list[list[Ladder]] = []
+        self._odd = odd_images(self.scorer, Scorer(model))
         self._sizes: list[SizeScores] = []
         self._formats: list[FormatDifferences] = []
         self._pointed: list[list[Pointed]] = []
@@ -142,28 +156,33 @@ class _Run:
         return len(self._sizes)
 
     def measure(self, photograph: Photograph) -> None:
-        self._ladders.append(ladders(self._scorer, photograph))
-        self._sizes.append(at_sizes(self._scorer, photograph))
-        self._formats.append(in_formats(self._scorer, photograph))
-        self._pointed.append(pointed(self._scorer, photograph))
+        """All checks but the levels of distortions, which all models walk together."""
+        self._sizes.append(at_sizes(self.scorer, photograph))
+        self._formats.append(in_formats(self.scorer, photograph))
+        self._pointed.append(pointed(self.scorer, photograph))
 
-    def result(self) -> StressResult:
+    def result(self, *, short: bool) -> StressResult:
         return StressResult(
-            model=self._scorer.contract.name,
-            digest=self._scorer.digest,
+            model=self.scorer.contract.name,
+            digest=self.scorer.digest,
             photographs=self.photographs,
-            ordering=ordering([ladder for own in self._ladders for ladder in own]),
+            ordering=ordering(self.ladders),
             sizes=sizes(self._sizes),
             formats=formats(self._formats),
             odd_images=self._odd,
             pointing=pointing([case for own in self._pointed for case in own]),
+            levels=None if short else level_table(self.ladders),
             intervals=self._intervals(),
         )
 
     def _intervals(self) -> dict[str, Interval]:
-        spread = _interval(one.spread for one in self._sizes)
+        spread = mean_interval(one.spread for one in self._sizes)
+        # By photograph: the ladders of one follow each other.
+        each = len(self.ladders) // self.photographs
+        walks = [self.ladders[start : start + each] for start in range(0, len(self.ladders), each)]
         ordered = [
-            [(ladder.distortion, right) for ladder in own for right in ladder.steps_right] for own in self._ladders
+            [(one.distortion, right) for one in own if one.distortion in DISTORTIONS for right in one.steps_right]
+            for own in walks
         ]
         pointed = [[(case.distortion, case.right) for case in own] for own in self._pointed]
         return {"spread": spread, **_fraction_intervals("ordered", ordered), **_fraction_intervals("pointed", pointed)}
@@ -172,18 +191,11 @@ class _Run:
 def _fraction_intervals(name: str, photographs: Sequence[Sequence[tuple[str, bool]]]) -> dict[str, Interval]:
     """Intervals of the fraction of right cases, of all and of each distortion; cases a photograph."""
     distortions = dict.fromkeys(distortion for own in photographs for distortion, _ in own)
-    intervals = {name: _interval(fmean(right for _, right in own) for own in photographs)}
+    intervals = {name: mean_interval(fmean(right for _, right in own) for own in photographs)}
     for distortion in distortions:
         values = (fmean(right for one, right in own if one == distortion) for own in photographs)
-        intervals[f"{name} {distortion}"] = _interval(values)
+        intervals[f"{name} {distortion}"] = mean_interval(values)
     return intervals
-
-
-def _interval(values: Iterable[float]) -> Interval:
-    """95 % interval of a mean over photographs, which are drawn with replacement."""
-    column = np.array(list(values), np.float64)
-    draws = Draws.of(len(column))
-    return interval(np.concatenate([counts @ column / len(column) for counts in draws.counts()]), len(column))
 
 
 def _plain(value: Any) -> Any:
@@ -224,62 +236,6 @@ class Limits:
 LIMITS = Limits()
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One figure against its limit.
-
-    Attributes:
-        check: name of what was measured, in words.
-        figure: measured value; NaN passes no limit.
-        limit: limit on the scale of the figure.
-        at_least: whether the figure may not be below the limit; else it may not be above.
-        n: number of pictures that were measured.
-        low: lower bound of the figure's 95 % interval; NaN if there is none.
-        high: upper bound of that interval.
-        of_photographs: whether it depends on which photographs were chosen.
-    """
-
-    check: str
-    figure: float
-    limit: float
-    at_least: bool = False
-    n: int = 0
-    low: float = math.nan
-    high: float = math.nan
-    of_photographs: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether the limit is kept."""
-        # Both comparisons are false for NaN, so a figure that could not be measured never passes.
-        return self.figure >= self.limit if self.at_least else self.figure <= self.limit
-
-    @property
-    def failed(self) -> bool:
-        """Whether the limit is missed by more than the choice of photographs explains.
-
-        Of few photographs a miss proves nothing, nor does one where the interval holds the limit.
-        """
-        if self.passed or not self.of_photographs or math.isnan(self.figure):
-            return not self.passed
-        if self.n < MIN_GROUPS:
-            return False
-        return not (self.high >= self.limit if self.at_least else self.low <= self.limit)
-
-    @property
-    def outcome(self) -> str:
-        """``yes``, ``no``, or ``undecided`` where the limit is missed and that proves nothing."""
-        return "yes" if self.passed else "no" if self.failed else "undecided"
-
-    @property
-    def limit_words(self) -> str:
-        """The limit for a person, such as ``at least 0.95``."""
-        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}"
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.figure:.4g}, {self.limit_words}"
-
-
 def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
     """Every limit with the figure that it is for, in the order in which they are told."""
     formats, odd = result.formats, result.odd_images
@@ -314,36 +270,3 @@ def verdicts(result: "StressResult", limits: Limits = LIMITS) -> list[Verdict]:
 
 def _bounds(interval: Interval | None) -> dict[str, Any]:
     return {} if interval is None else {"low": interval.low, "high": interval.high}
-
-
-def stress_table(result: StressResult) -> Table:
-    """A row for each limit: check, n, figure, interval, limit, passed; then both fractions by distortion."""
-    title = f"{shown(result.model)} ({result.digest[:12]}) on {result.photographs} photographs"
-    table = Table(*_COLUMNS, title=title, title_justify="left")
-    colours = {"yes": "green", "no": "red", "undecided": "yellow"}
-    for verdict in verdicts(result):
-        passed = Text(verdict.outcome, colours[verdict.outcome])
-        measured = (str(verdict.n), f"{verdict.figure:.4g}", _interval_words(verdict.low, verdict.high))
-        table.add_row(verdict.check, *measured, verdict.limit_words, passed)
-    table.add_section()
-    _add_fractions(table, "ordered", "ordered rightly", result.ordering.fraction_by_distortion, result)
-    _add_fractions(table, "pointed", "pointed at", result.pointing.fraction_by_distortion, result)
-    if any(verdict.outcome == "undecided" for verdict in verdicts(result)):
-        table.caption = (
-            f"undecided: missed, but by no more than the choice of photographs explains (or there are fewer than "
-            f"{MIN_GROUPS}): name more photographs"
-        )
-    return table
-
-
-def _interval_words(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
-
-
-def _add_fractions(table: Table, name: str, words: str, fractions: Mapping[str, float], result: StressResult) -> None:
-    for distortion, fraction in fractions.items():
-        bounds = result.intervals.get(f"{name} {distortion}")
-        interval_words = "" if bounds is None else _interval_words(bounds.low, bounds.high)
-        # No limit: these rows say which distortion makes the figures above.
-        measured = (str(result.photographs), f"{fraction:.4g}", interval_words)
-        table.add_row(f"{distortion}, {words}", *measured, "", "")

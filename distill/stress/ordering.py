@@ -1,6 +1,6 @@
 """Does the score fall as distortion grows? Clean photographs against copies of five rising strengths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -60,22 +60,21 @@ class Ordering:
     worst: tuple[Ladder, ...]
 
 
-def ladders(scorer: Scorer, photograph: Photograph) -> list[Ladder]:
-    """Score a photograph and its distorted copies; one ladder a distortion.
+def ladders(scorer: Scorer, photograph: Photograph, distortions: Sequence[str] = DISTORTIONS) -> Iterator[Ladder]:
+    """Score a photograph and its distorted copies; one ladder a distortion, each made when it is asked for.
 
     Raises:
         ImageError: the model gives no finite score.
     """
     clean = scorer.score(photograph.rgb).score
-    scored = []
-    for distortion in DISTORTIONS:
+    for distortion in distortions:
         copies = (scorer.score(photograph.distorted(distortion, level)).score for level in LEVELS)
-        scored.append(Ladder(photograph.name, distortion, (clean, *copies)))
-    return scored
+        yield Ladder(photograph.name, distortion, (clean, *copies))
 
 
-def ordering(scored: Sequence[Ladder]) -> Ordering:
-    """Summarise ladders, at least one of each distortion that occurs."""
+def ordering(scored: Iterable[Ladder]) -> Ordering:
+    """Summarise ladders of ``DISTORTIONS``, at least one; those of other distortions are left aside."""
+    scored = [ladder for ladder in scored if ladder.distortion in DISTORTIONS]
     steps: dict[str, list[tuple[bool, ...]]] = {}
     for ladder in scored:
         steps.setdefault(ladder.distortion, []).append(ladder.steps_right)

@@ -60,6 +60,10 @@ class Photograph:
             self._copies[key] = distort(self.rgb, distortion, level, seed=_SEED, image_id=self.name)
         return self._copies[key]
 
+    def forget(self, distortion: str) -> None:
+        """Free the copies of a distortion: those of all distortions at once would take hundreds of megabytes."""
+        self._copies = {key: copy for key, copy in self._copies.items() if key[0] != distortion}
+
 
 def resized(rgb: np.ndarray, longer_px: int) -> np.ndarray:
     """A picture with another longer side, resized by Lanczos; uint8 HxWx3 to uint8 HxWx3."""

@@ -1,5 +1,6 @@
 """Training batches: order, crops and flips are functions of the seed and the number of images seen, nothing else."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -25,6 +26,7 @@ _STATISTICS_ROWS = 256
 # Of the size of a channel's values: what rounding leaves of the deviation of one that is constant in the sample.
 _NO_DEVIATION = 1e-6
 _ORDER, _CROP = 1, 2  # streams of randomness that must not meet
+_MOST_WAITING = 64
 Size = tuple[int, int]
 LazyBatch = tuple[np.ndarray, Callable[[], Any]]
 """Indices into examples, and a function that reads what belongs to them."""
@@ -111,6 +113,7 @@ class Batch:
         feature_weight: float32 [B], ``weight`` or 0 for rows without a feature.
         items: the same crops as input of a live teacher, if there is one.
         regions: labelled regions of the crops, if training compares with them.
+        levels: float32 [B, 4] as ``Examples.levels``, if there are lists of levels.
     """
 
     pixels: Tensor
@@ -121,6 +124,7 @@ class Batch:
     feature_weight: Tensor | None = None
     items: Sequence[Item] | None = None
     regions: RegionBatch | None = None
+    levels: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on ``device``; items go there when the teacher scores them."""
@@ -132,21 +136,37 @@ class Batch:
 
 
 class Sampler:
-    """An endless sequence of examples: each pass is a permutation, and source weights say how often each occurs."""
+    """An endless sequence of examples: each pass is a permutation, and source weights say how often each occurs.
 
-    def __init__(self, examples: Examples, source_weights: Sequence[float], seed: int):
-        self._members = [np.flatnonzero(examples.source == number) for number in range(len(source_weights))]
-        # Rounded once for the source: each pass has the same length, and position p lies in pass p // length.
+    Pictures of a list of levels follow each other, and come into one batch where that is possible.
+
+    Args:
+        examples: the training part.
+        source_weights: how often each example of a source, or each of its lists, is drawn in a pass.
+        seed: seed of the order.
+        batch: images of one micro-batch over all processes; it matters where there are lists.
+    """
+
+    def __init__(self, examples: Examples, source_weights: Sequence[float], seed: int, *, batch: int = 1):
+        # Of a list the first picture stands for all.
+        listed = examples.levels[:, 0]
+        first = np.flatnonzero((listed < 0) | (np.diff(listed, prepend=-1.0) != 0))
+        self._lengths = np.zeros(len(examples), np.int64)
+        self._lengths[first] = np.diff(first, append=len(examples))
+        self._members = [first[examples.source[first] == number] for number in range(len(source_weights))]
+        # Rounded once for the source, so that each pass holds as many.
         self._counts = [round(len(rows) * weight) for rows, weight in zip(self._members, source_weights, strict=True)]
-        self._seed = seed
-        self._length = sum(self._counts)
-        if self._length == 0:
+        self._seed, self._batch = seed, batch
+        if not sum(self._counts):
             raise PocketiqaError(f"source weights {list(source_weights)} leave no image in a pass: raise them")
+        # Where each pass begins. Lists differ in length, so passes do; without lists all are of one length.
+        self._starts = [0]
         # Two, as a batch may begin in one pass and end in the next.
         self._pass = lru_cache(maxsize=2)(self._permuted)
 
-    def _permuted(self, number: int) -> np.ndarray:
-        # A generator for each pass: a resumed run draws the pass it is in, and none of those before.
+    def _drawn(self, number: int) -> tuple[np.random.Generator, np.ndarray]:
+        """The examples of a pass, of each list the first, before they are mixed; and the generator of the pass."""
+        # A generator for each pass: a resumed run needs no order of the passes before, only their lengths.
         generator = np.random.default_rng([self._seed, _ORDER, number])
         drawn = []
         for rows, count in zip(self._members, self._counts, strict=True):
@@ -154,12 +174,73 @@ class Sampler:
             # preferred in the long run. A source without rows has count 0: nothing to divide.
             whole, rest = divmod(count, max(len(rows), 1))
             drawn += [rows] * whole + [generator.permutation(rows)[:rest]]
-        return generator.permutation(np.concatenate(drawn))
+        return generator, np.concatenate(drawn)
+
+    def _permuted(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Examples of a pass in order, and for each the position in the pass of the first picture of its list."""
+        generator, drawn = self._drawn(number)
+        units = generator.permutation(drawn)
+        lengths = self._lengths[units]
+        if (lengths > 1).any():
+            order = packed(lengths.tolist(), self._starts[number], self._batch)
+            units, lengths = units[order], lengths[order]
+        start = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return np.repeat(units, lengths) + np.arange(len(start)) - start, start
+
+    def _pass_of(self, position: int) -> int:
+        """Number of the pass that a position lies in."""
+        while self._starts[-1] <= position:
+            length = self._lengths[self._drawn(len(self._starts) - 1)[1]].sum()
+            self._starts.append(self._starts[-1] + int(length))
+        return bisect_right(self._starts, position) - 1
 
     def at(self, first: int, count: int) -> np.ndarray:
         """Examples number ``first`` to ``first + count - 1`` of the sequence."""
-        positions = np.arange(first, first + count)
-        return np.array([self._pass(int(p // self._length))[p % self._length] for p in positions], dtype=np.int64)
+        return self.places(first, count)[0]
+
+    def places(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and for each the number in the sequence of the first picture of its list, or its own number."""
+        examples, starts = np.empty(count, np.int64), np.empty(count, np.int64)
+        for at in range(count):
+            number = self._pass_of(first + at)
+            begin = self._starts[number]
+            own, start = self._pass(number)
+            examples[at], starts[at] = own[first + at - begin], begin + start[first + at - begin]
+        return examples, starts
+
+
+def packed(lengths: Sequence[int], first: int, batch: int) -> list[int]:
+    """An order of units in which few are torn apart by the border of a batch.
+
+    A unit that does not fit into the rest of a batch waits for the next one, and those behind it come first; when
+    ``_MOST_WAITING`` wait, or none is left to fill the rest, the longest-waiting one is torn.
+
+    Args:
+        lengths: number of images of each unit, at least 1.
+        first: number of images before these units.
+        batch: images of a batch.
+
+    Returns:
+        Positions in ``lengths``, each once.
+    """
+    order: list[int] = []
+    waiting: list[int] = []
+    following = iter(range(len(lengths)))
+    room = batch - first % batch
+    while len(order) < len(lengths):
+        chosen = next((unit for unit in waiting if lengths[unit] <= room), None)
+        if chosen is None:
+            chosen = next(following, None) if len(waiting) < _MOST_WAITING else None
+            if chosen is not None and lengths[chosen] > room:
+                waiting.append(chosen)
+                continue
+            if chosen is None:
+                chosen = waiting[0]
+        if chosen in waiting:
+            waiting.remove(chosen)
+        order.append(chosen)
+        room = batch - (batch - room + lengths[chosen]) % batch
+    return order
 
 
 @dataclass(frozen=True)
@@ -233,11 +314,12 @@ class CropSampler:
 
     def at(self, first: int, count: int) -> list[ExampleCrop]:
         """Crops number ``first`` to ``first + count - 1`` of the run, over all processes."""
-        chosen = self._order.at(first, count)
+        chosen, numbers = self._order.places(first, count)
         return [
-            # A generator for each number: a crop depends neither on the batch size nor on the crops before it.
-            self._drawn(int(index), np.random.default_rng([self._seed, _CROP, first + number]))
-            for number, index in enumerate(chosen)
+            # A generator for each number: a crop depends neither on the batch size nor on the crops before it. Pictures
+            # of a list have one number, so they show the same crop: elsewhere the lower level could look worse.
+            self._drawn(int(index), np.random.default_rng([self._seed, _CROP, number]))
+            for index, number in zip(chosen, numbers.tolist(), strict=True)
         ]
 
     def _drawn(self, index: int, generator: np.random.Generator) -> ExampleCrop:
@@ -276,6 +358,7 @@ class BatchMaker:
     ):  # fmt: skip
         self._examples, self._caches, self._regions = examples.with_mean_weight_one(), caches, regions
         self._features, self._prepare = features, prepare
+        self._has_lists = bool((examples.levels[:, 0] >= 0).any())
         side = images.crop_size
         # One size for the whole run: how far an image is filled up does not depend on the others in its batch.
         self._canvas = (side, side) if side else _largest(examples, caches)
@@ -314,7 +397,8 @@ class BatchMaker:
             tensors.append(np.where(self._examples.shard[chosen] >= 0, tensors[2], np.float32(0)))
         items = None if self._prepare is None else [self._prepare(crop) for crop in shown]
         regions = None if self._regions is None else self._regions.of(self._examples, self._caches, crops, self._canvas)
-        return Batch(*(torch.from_numpy(array) for array in tensors), items=items, regions=regions)
+        levels = torch.from_numpy(self._examples.levels[chosen]) if self._has_lists else None
+        return Batch(*(torch.from_numpy(array) for array in tensors), items=items, regions=regions, levels=levels)
 
 
 @dataclass(frozen=True)

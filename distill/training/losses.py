@@ -38,6 +38,7 @@ class LossInputs:
         student_embedding: [B, D] pooled student features.
         teacher_embedding: [B, E] pooled teacher features.
         regions: errors of the regions of each image, from ``region_errors``.
+        levels: [B, 4] as ``Examples.levels``.
     """
 
     prediction: Tensor
@@ -48,6 +49,7 @@ class LossInputs:
     student_embedding: Tensor | None = None
     teacher_embedding: Tensor | None = None
     regions: "RegionErrors | None" = None
+    levels: Tensor | None = None
 
 
 class RegionBatch(NamedTuple):
@@ -188,6 +190,30 @@ def _ranking_by_image(
     return _by_image((pair_weight * cost).sum(1), image, images) / total.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
+def level_ranking_loss(prediction: Tensor, levels: Tensor) -> Tensor:
+    """Order of the levels of a distortion, over all pairs of pictures of one list: a hinge on either side.
+
+    A pair costs max(0, d least - (p_i - p_j)) + max(0, (p_i - p_j) - d most), where picture j is d levels worse than i:
+    the score must fall by at least ``least`` for each level, and by at most ``most``.
+
+    Args:
+        prediction: [B] scores.
+        levels: [B, 4], see ``data.examples.Examples``.
+
+    Returns:
+        The mean over pairs; 0 where there is none.
+    """
+    listed, level, least, most = levels.unbind(1)
+    together = (listed[:, None] == listed[None, :]) & (listed[:, None] >= 0)
+    # The pairs are picked, not masked: no limit is infinite, and infinity times 0 is not a number.
+    better, worse = torch.nonzero(together & (level[:, None] < level[None, :]), as_tuple=True)
+    further = level[worse] - level[better]
+    drop = prediction[better] - prediction[worse]
+    cost = functional.relu(further * least[better] - drop) + functional.relu(drop - further * most[better])
+    # Not 0.0 alone: backward() needs a result that depends on the predictions.
+    return cost.mean() if len(cost) else prediction.sum() * 0.0
+
+
 def feature_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of each row: [B, ...] and [B, ...] -> [B] (Romero et al. 2015, FitNets, equation 3)."""
     return (student - teacher).square().flatten(1).mean(1)
@@ -238,7 +264,7 @@ def score_loss_of(batch: LossInputs, options: ScoreLossSettings) -> tuple[Tensor
 
 
 def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]:
-    """Weighted sum of the losses on scores, on features and on regions with a weight above 0.
+    """Weighted sum of the losses on scores, features, regions and levels with a weight above 0.
 
     Args:
         batch: what the losses compare, over all processes.
@@ -248,7 +274,7 @@ def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]
         The total, and each computed term before its weight.
 
     Raises:
-        ValueError: a loss on features or regions has a weight, but the batch brings none.
+        ValueError: a loss on features, regions or levels has a weight, but the batch brings none.
     """
     features: _Recipe = {
         "feature": (options.feature, lambda: _feature_term(batch)),
@@ -259,7 +285,8 @@ def total_loss(batch: LossInputs, options: LossSettings) -> tuple[Tensor, Terms]
         "region_importance": (options.region_importance, lambda: _region_errors(batch).importance.mean()),
         "region_ranking": (options.region_ranking, lambda: _region_errors(batch).ranking.mean()),
     }
-    return _weighted_sum(batch, {**_score_terms(batch, options), **features, **regions})
+    levels: _Recipe = {"level_ranking": (options.level_ranking, lambda: _level_term(batch))}
+    return _weighted_sum(batch, {**_score_terms(batch, options), **features, **regions, **levels})
 
 
 def _weighted_sum(batch: LossInputs, recipe: _Recipe) -> tuple[Tensor, Terms]:
@@ -290,6 +317,12 @@ def _region_errors(batch: LossInputs) -> RegionErrors:
     if batch.regions is None:
         raise ValueError("a loss on regions has a weight, but the batch has no regions")
     return batch.regions
+
+
+def _level_term(batch: LossInputs) -> Tensor:
+    if batch.levels is None:
+        raise ValueError("the loss on levels has a weight, but the batch has no levels")
+    return level_ranking_loss(batch.prediction, batch.levels)
 
 
 def _feature_term(batch: LossInputs) -> Tensor:

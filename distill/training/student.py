@@ -146,6 +146,7 @@ def _over_all_processes(batch: Batch, score: Tensor, error: Tensor | None, embed
         feature_weight=gathered(batch.feature_weight),
         student_embedding=gathered(embedding),
         teacher_embedding=gathered(feature),
+        levels=gathered(batch.levels),
     )
 
 
@@ -238,6 +239,7 @@ class _StudentRun(TrainingRun):
         self._cached_feature = feature if live is None else None
         super().__init__(config, sources, out, accelerator, cache)
         check_crop(config, self._student)
+        check_levels(config, any(source.levels is not None for source in sources))
 
     def _determining(self) -> dict[str, Any]:
         init = self._config.student.init
@@ -272,7 +274,10 @@ class _StudentRun(TrainingRun):
     def _learner(self, collected: Collected, split: Split, caches: Sequence[PixelCache]) -> StudentLearner:
         config, live = self._config, self._live
         examples, held_out = collected.of(split, Part.TRAIN), collected.of(split, Part.VALIDATION)
-        order = Sampler(examples, [source.weight for source in self._sources], config.seed)
+        order = Sampler(
+            examples, [source.weight for source in self._sources], config.seed,
+            batch=config.batch_size // config.accumulation_steps,
+        )  # fmt: skip
         if live is not None:
             live.to(self._accelerator.device)
         features = self._feature_reader(examples)
@@ -351,6 +356,33 @@ def map_size(config: StudentConfig, size: Size) -> Size:
         student = new_student(config)
         maps = student(torch.zeros(1, *size, 3, dtype=torch.uint8)).quality_map
     return int(maps.shape[1]), int(maps.shape[2])
+
+
+def check_levels(config: TrainConfig, has_lists: bool) -> None:
+    """Refuse an order of levels that no loss looks at, and a loss that has none.
+
+    Args:
+        config: settings of the run.
+        has_lists: whether a source has ``drops``.
+
+    Raises:
+        PocketiqaError: names what to add.
+    """
+    weight = config.losses.level_ranking
+    if has_lists and not weight:
+        raise PocketiqaError(
+            "there is an order of levels, but no loss looks at it: give losses.level_ranking a weight, such as 1"
+        )
+    if weight and not has_lists:
+        raise PocketiqaError(
+            f"losses.level_ranking is {weight}, but no source has an order of levels: add the section 'levels', or a "
+            "source with pool and drops"
+        )
+    if has_lists and config.live is not None:
+        raise PocketiqaError(
+            "a live teacher would score the copies whose order alone is learned: leave out live, or the sources with "
+            "drops"
+        )
 
 
 def check_crop(config: TrainConfig, student: StudentConfig) -> None:

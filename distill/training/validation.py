@@ -11,13 +11,33 @@ from distill.data.examples import Examples, Source
 from distill.training.batches import LazyBatch
 from distill.training.distributed import world_size
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.metrics.correlation import METRICS
+from pseudo_labels.metrics.correlation import METRICS, falling_srcc
 
 
 def correlations(predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
     """SRCC, PLCC and RMSE in float64, with n; a correlation that is undefined, as of two images, is None."""
     values = {name: METRICS[name](predictions, targets) for name in ("srcc", "plcc", "rmse")}
     return {"n": len(predictions)} | {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+def level_figures(predictions: np.ndarray, levels: np.ndarray) -> dict[str, Any]:
+    """How well scores follow the levels of distortions.
+
+    Args:
+        predictions: float [N] scores of pictures of lists.
+        levels: float [N, 4], see ``data.examples.Examples``.
+
+    Returns:
+        ``n``: number of lists of at least three pictures; ``srcc``: mean over these of the SRCC between level and
+        falling score, None where there is none; ``above``: fraction of all lists of which the last picture scores above
+        the first one; ``plcc`` and ``rmse``: None, as there are no scores to compare with.
+    """
+    starts = np.flatnonzero(np.diff(levels[:, 0], prepend=-1.0))
+    lists = list(zip(np.split(predictions, starts)[1:], np.split(levels[:, 1], starts)[1:], strict=True))
+    orders = [falling_srcc(scores, own) for scores, own in lists if len(scores) > 2]
+    above = [bool(scores[-1] > scores[0]) for scores, _ in lists]
+    mean = float(np.mean(orders)) if orders else None
+    return {"n": len(orders), "srcc": mean, "plcc": None, "rmse": None, "above": float(np.mean(above))}
 
 
 class Validator:
@@ -74,13 +94,17 @@ class Validator:
 
         Returns:
             ``score`` in [-1, 1] (a source whose images all get the same score counts 0), and for each of ``sources``
-            ``n``, ``srcc``, ``plcc``, ``rmse``.
+            ``n``, ``srcc``, ``plcc``, ``rmse``; of one whose order of levels is learned, see ``level_figures``.
         """
         predictions = self._predict(score)
         metrics = {}
         for number, source in enumerate(self._sources):
             mine = self._mine(number)
-            if mine.any():
+            if source.levels is not None:
+                mine = self._examples.source == number
+                if mine.any():
+                    metrics[source.name] = level_figures(predictions[mine], self._examples.levels[mine])
+            elif mine.any():
                 metrics[source.name] = correlations(predictions[mine], self._examples.target[mine])
         # None counts 0: a model that scores all images of a source alike must not gain by it.
         mean = float(np.mean([metrics[name]["srcc"] or 0.0 for name in self._selecting]))

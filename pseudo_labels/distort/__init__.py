@@ -1,6 +1,6 @@
 """Synthetic distortion: the 25 distortions of KADID-10k and the six camera-like ones of SEAGULL-100w."""
 
-from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, distort, families, groups, select
+from pseudo_labels.distort.catalogue import CATALOGUE, Distortion, distort, effects, families, groups, select
 from pseudo_labels.distort.preview import contact_sheet, write_contact_sheet
 from pseudo_labels.distort.synth import build_synthetic_pool
 
@@ -10,6 +10,7 @@ __all__ = [
     "build_synthetic_pool",
     "contact_sheet",
     "distort",
+    "effects",
     "families",
     "groups",
     "select",

@@ -28,6 +28,8 @@ class Distortion:
     Attributes:
         name: as in the catalogue, in pools and in file names.
         family: blur, colour, compression, noise, brightness, spatial, sharpness or camera.
+        effect: what a person sees, one of ``EFFECTS``: the family, but for contrast, which is one of its own, and for
+            those of a camera, each of which is among its like.
         source: the dataset that defines it, such as ``KADID-10k #7``.
         apply: (HxWx3 uint8, severity in (0, 1], generator) to HxWx3 uint8 of its own; level l is severity l / 5. With a
             generator in the same state, distortion grows with severity.
@@ -35,6 +37,7 @@ class Distortion:
 
     name: str
     family: str
+    effect: str
     source: str
     apply: Operator
 
@@ -72,24 +75,32 @@ _KADID: tuple[tuple[str, Operator], ...] = (
     ("sharpness", colour.high_sharpen),
     ("sharpness", colour.contrast_change),
 )
-_CAMERA: tuple[Operator, ...] = (
-    camera.camera_blur,
-    camera.camera_sharpness,
-    camera.camera_exposure,
-    camera.camera_contrast,
-    camera.camera_colorfulness,
-    camera.camera_compression,
+_CAMERA: tuple[tuple[str, Operator], ...] = (
+    ("blur", camera.camera_blur),
+    ("sharpness", camera.camera_sharpness),
+    ("brightness", camera.camera_exposure),
+    ("contrast", camera.camera_contrast),
+    ("colour", camera.camera_colorfulness),
+    ("compression", camera.camera_compression),
 )
+EFFECTS = ("blur", "noise", "compression", "spatial", "brightness", "contrast", "colour", "sharpness")
 
 
 def _build() -> dict[str, Distortion]:
     kadid = [
         # The function's name is the name in pools and file names: another name is another distortion to them.
-        Distortion(operator.__name__, family, f"KADID-10k #{number}", operator)
+        Distortion(operator.__name__, family, _effect(operator, family), f"KADID-10k #{number}", operator)
         for number, (family, operator) in enumerate(_KADID, start=1)
     ]
-    cameras = [Distortion(operator.__name__, "camera", "SEAGULL-100w", operator) for operator in _CAMERA]
+    cameras = [
+        Distortion(operator.__name__, "camera", effect, "SEAGULL-100w", operator) for effect, operator in _CAMERA
+    ]
     return {distortion.name: distortion for distortion in kadid + cameras}
+
+
+def _effect(operator: Operator, family: str) -> str:
+    # KADID-10k counts contrast to sharpness.
+    return "contrast" if operator is colour.contrast_change else family
 
 
 CATALOGUE: dict[str, Distortion] = _build()
@@ -101,6 +112,11 @@ def families() -> dict[str, list[Distortion]]:
     for distortion in CATALOGUE.values():
         grouped.setdefault(distortion.family, []).append(distortion)
     return grouped
+
+
+def effects() -> dict[str, tuple[str, ...]]:
+    """Names of the catalogue by effect, in the order of ``EFFECTS``."""
+    return {effect: tuple(name for name, one in CATALOGUE.items() if one.effect == effect) for effect in EFFECTS}
 
 
 def groups() -> dict[str, tuple[str, ...]]:

@@ -77,6 +77,16 @@ def undefined(prediction: ArrayLike, target: ArrayLike) -> str:
     return ""
 
 
+def falling_srcc(scores: ArrayLike, levels: ArrayLike) -> float:
+    """SRCC between levels of distortion and falling scores, in [-1, 1]; 0 where all scores are equal: no order.
+
+    Raises:
+        PocketiqaError: see ``paired_arrays``.
+    """
+    measured = srcc(-np.asarray(scores, np.float64), levels)
+    return 0.0 if np.isnan(measured) else measured
+
+
 def plcc(prediction: ArrayLike, target: ArrayLike) -> float:
     """Pearson's linear correlation of the raw values, in [-1, 1]; NaN where ``undefined``."""
     first, second = paired_arrays(prediction, target)

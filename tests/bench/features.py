@@ -137,9 +137,11 @@ def _examples(store: LabelStore, pool: Pool) -> Examples:
     zeros, ones = np.zeros(len(pool), np.int32), np.ones(len(pool), np.float32)
     scores = store.labels()["score"].to_numpy()
     whole = np.tile(astuple(WHOLE), (len(pool), 1))
+    no_list = np.tile(np.array([-1.0, 0.0, 0.0, np.inf], np.float32), (len(pool), 1))
     return Examples(
-        zeros, rows, target=scores, weight=ones, flipped=zeros.astype(bool), box=whole, shard=zeros, shard_row=rows
-    )
+        zeros, rows, target=scores, weight=ones, flipped=zeros.astype(bool), box=whole, shard=zeros, shard_row=rows,
+        levels=no_list,
+    )  # fmt: skip
 
 
 def _break_even(label_s: float, read_s: float, live_s: float) -> str:

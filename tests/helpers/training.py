@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from distill.data.examples import Source
+from distill.data.examples import LabelTable, Source
+from distill.data.levels import LevelLists
+from distill.recipe.stages import DropSettings
 from distill.recipe.training import TrainConfig
 from distill.training.student import TrainResult, train
 from pseudo_labels import outputs
@@ -66,6 +68,16 @@ def texture_pool(
     return write_pool(
         folder / "pool", refs, spec={"scenes": scenes, "versions": versions, "sizes": list(map(list, sizes))}
     )
+
+
+def level_source(folder: Path, pool: Pool, *, least: float = 0.02, weight: float = 1.0) -> Source:
+    """The order of the levels of a texture pool, whose noise is called ``white_noise``: a pool in ``folder``."""
+    refs = [replace(ref, distortion="white_noise" if ref.distortion else "") for ref in pool]
+    named = write_pool(folder, refs, spec={"renamed": pool.digest})
+    lists = LevelLists.open(named, [DropSettings(distortions=("noise",), least=least)])
+    ids = [named[row].id for row in lists.rows]
+    labels = LabelTable(ids, np.zeros(len(ids)), np.zeros(len(ids)))
+    return Source("levels", named, labels, weight, selects=False, levels=lists)
 
 
 def score_of(ref: ImageRef) -> float:

@@ -9,8 +9,10 @@ from distill.recipe.stages import (
     BenchmarkSection,
     CropSection,
     DistortSection,
+    DropSettings,
     FuseSection,
     LabelSection,
+    LevelSection,
     PoolSection,
     ScoreSection,
     SourceSection,
@@ -48,12 +50,32 @@ def test_defaults_are_those_of_the_functions():
         (BenchmarkSection, {"ratings": "x", "split": "tset"}, "split"),
         (SourceSection, {"ratings": "x", "without_fold": "0/5"}, "without_fold"),
         (SourceSection, {"ratings": "x", "weight": 0}, "weight"),
+        (SourceSection, {"pool": "x", "drops": []}, "drops"),
+        (DropSettings, {"distortions": []}, "distortions"),
+        (DropSettings, {"distortions": ["all"], "least": 0}, "least"),
+        (LevelSection, {"per_image": 1}, "per_image"),
     ],
 )
 def test_a_value_out_of_range_names_its_key(section: type, values: dict[str, object], key: str):
     with pytest.raises(ValidationError) as caught:
         section.model_validate(values)
     assert caught.value.errors()[0]["loc"][0] == key
+
+
+@pytest.mark.parametrize("other", [{"labels": "y"}, {"ratings": "x"}, {"features": "y"}, {"split": "train"}])
+def test_an_order_of_levels_stands_beside_no_labels(other: dict[str, str]):
+    drops = [{"distortions": ["all"]}]
+    assert SourceSection.model_validate({"pool": "x", "drops": drops, "weight": 2}).weight == 2
+    with pytest.raises(ValidationError, match="the order of levels needs no labels: give 'pool' and 'drops'"):
+        SourceSection.model_validate({"pool": "x", "drops": drops} | other)
+    with pytest.raises(ValidationError, match="the order of levels needs no labels"):
+        SourceSection.model_validate({"drops": drops})
+
+
+def test_the_score_cannot_fall_by_at_least_more_than_at_most():
+    with pytest.raises(ValidationError, match=r"most 0\.01 is below least 0\.02"):
+        DropSettings(distortions=("all",), least=0.02, most=0.01)
+    assert LevelSection().drops == (DropSettings(distortions=("all",)),)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """From labels to the exported student: sources, settings, refusals."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from distill.stages.context import Run, open_run
+from distill.stages.pipeline import run_recipe
 from distill.stages.student import distill_recipe, label_sources, student_stages
+from distill.training.history import read_history
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.store import LabelStore
 from students.runtime import Scorer
 from teachers.label import label
+from tests.distill.conftest import SETTINGS
+from tests.helpers.pools import write_photographs
 
 
 def test_training_and_export_are_the_stages_of_a_student(tiny_run: Run):
@@ -30,6 +35,38 @@ def test_a_first_source_of_crops_is_refused(tiny_run: Run, tmp_path: Path):
     source = f"{{pool: {tiny_run.pool}, labels: {crops.folder}}}"
     settings = [f"sources=[{source}]", "label=null", "pool=null", "distort=null", "score=null"]
     with pytest.raises(PocketiqaError, match="holds labels of crops, not of whole images: name another source first"):
+        label_sources(open_run("tiny", tmp_path / "run", settings))
+
+
+LEVELS = (
+    "levels={names: [white_noise, gaussian_blur], per_image: 4, drops: [{distortions: [noise], least: 0.03}]}",
+    "distill.losses={level_ranking: 1.0}", "label.options={metrics: gmsd}", "score=null",
+)  # fmt: skip
+
+
+def test_a_recipe_makes_copies_and_learns_their_order(tmp_path: Path):
+    write_photographs(tmp_path / "photographs", images=5, max_side=96)
+    settings = [*SETTINGS, *LEVELS, f'pool.sources=["{tmp_path / "photographs"}"]']
+    run_recipe("tiny", out=tmp_path / "run", settings=settings)
+    run = open_run("tiny", tmp_path / "run", settings)
+    own, ordered = label_sources(run)
+    assert (own.pool.folder, ordered.pool.folder) == (run.synthetic, run.levels)
+    assert ordered.levels is not None
+    assert {len(one.places) for one in ordered.levels} == {3}  # a clean picture and two levels of noise
+    assert {one.distortion for one in ordered.levels} == {"white_noise"}
+    history = read_history(run.training / "history.jsonl")
+    assert "level_ranking" in history[0]
+    validated = next(record for record in history if record["kind"] == "validation")
+    assert validated["sources"][ordered.name]["n"] == 1
+    # The pool of levels stands in the report among the recipe's own, and is no source that it names.
+    pools = [one["name"] for one in json.loads((run.report / "report.json").read_text())["pools"]]
+    assert pools == ["photographs", "synthetic", "levels"]
+
+
+def test_an_order_of_levels_as_first_source_is_refused(tiny_run: Run, tmp_path: Path):
+    source = f"{{pool: {tiny_run.synthetic}, drops: [{{distortions: [all]}}]}}"
+    settings = [f"sources=[{source}]", "label=null", "pool=null", "distort=null", "score=null"]
+    with pytest.raises(PocketiqaError, match="has an order of levels and no scores: name a source with labels"):
         label_sources(open_run("tiny", tmp_path / "run", settings))
 
 

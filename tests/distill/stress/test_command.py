@@ -28,12 +28,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_that_keeps_the_limits_is_told_so(folder: Path, capsys: pytest.CaptureFixture[str]):
-    assert pocketiqa("stress", folder / "photographs", "--model", folder / "knowing.onnx") == 0
+    assert pocketiqa("stress", folder / "photographs", "--short", "--model", folder / "knowing.onnx") == 0
     printed = capsys.readouterr().out
     assert "knowing" in printed
     assert "at least 0.95" in printed
     assert printed.count("│ yes") == 10
     assert "│ no" not in printed
+    assert "levels of all distortions" not in printed
 
 
 def test_one_of_two_that_fails_is_exit_status_1(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -43,11 +44,13 @@ def test_one_of_two_that_fails_is_exit_status_1(folder: Path, tmp_path: Path, ca
     printed = capsys.readouterr().out
     assert "95 % interval" in printed
     assert "│ no" in printed
+    assert printed.count("levels of all distortions, 5 photographs") == 2
+    assert "camera_colorfulness" in printed
 
 
 def test_a_single_photograph_proves_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "stress.json"
-    words = ("stress", folder / "photographs" / "astronaut.png", "--out", out)
+    words = ("stress", folder / "photographs" / "astronaut.png", "--short", "--out", out)
     models = ("--model", folder / "knowing.onnx", "--model", folder / "tiny.onnx")
     assert pocketiqa(*words, *models) == 0
     written = json.loads(out.read_text())["models"]

@@ -17,6 +17,16 @@ def test_damage_is_made_once_and_is_that_of_the_catalogue():
     assert not np.array_equal(Photograph("b", taken.original).distorted("white_noise", 3), copy)
 
 
+def test_forgotten_copies_are_made_again_alike():
+    taken = Photograph("a", photograph("coffee", 128))
+    noisy, blurred = taken.distorted("white_noise", 3), taken.distorted("gaussian_blur", 3)
+    taken.forget("white_noise")
+    assert taken.distorted("gaussian_blur", 3) is blurred
+    again = taken.distorted("white_noise", 3)
+    assert again is not noisy
+    assert np.array_equal(again, noisy)
+
+
 @pytest.mark.parametrize(("size", "expected"), [((900, 1800), (512, 1024)), ((80, 1024), (80, 1024)), ((64, 90), None)])
 def test_only_large_photographs_are_reduced(size: tuple[int, int], expected: tuple[int, int] | None):
     original = np.zeros((*size, 3), np.uint8)

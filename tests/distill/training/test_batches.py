@@ -18,6 +18,7 @@ from distill.training.batches import (
     RegionShower,
     Sampler,
     Standard,
+    packed,
     whole_image_batches,
 )
 from pseudo_labels.crops import RandomCrops
@@ -28,7 +29,7 @@ from pseudo_labels.regions.readers import TableSource
 from pseudo_labels.store import LabelStore
 from students.preprocess import Preprocess
 from teachers.regions import label_regions
-from tests.helpers.training import texture_store
+from tests.helpers.training import level_source, texture_store
 
 CROPS = ImageSettings(crop_size=64)
 WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
@@ -37,7 +38,7 @@ WHOLE = ImageSettings(crop_size=None, horizontal_flip=False)
 def maker(measured: Collected, caches: list[PixelCache], images: ImageSettings = CROPS, **options: Any) -> BatchMaker:
     defaults: dict[str, Any] = {"per_process": 4, "rank": 0, "world": 1, "seed": 7}
     weights = options.pop("weights", [1.0] * len(caches))
-    order = Sampler(measured.examples, weights, options.get("seed", 7))
+    order = Sampler(measured.examples, weights, options.get("seed", 7), batch=options.pop("batch", 1))
     return BatchMaker(measured.examples, caches, order, images, **{**defaults, **options})
 
 
@@ -152,6 +153,84 @@ def test_source_weights_say_how_often_an_image_is_drawn(source: Source, pool: Po
         assert sorted(drawn[index] for index in range(24, 28)) == [2, 2, 2, 3]
     assert set(order.at(0, 2100).tolist()) == set(range(28))
     assert set(Sampler(examples.examples, [0.0, 1.0], 3).at(0, 100).tolist()) == set(range(24, 28))
+
+
+def test_without_lists_the_order_is_that_of_plain_permutations(source: Source, cache: PixelCache):
+    """As every version before drew it: a run that began then goes on with the same images."""
+    examples = collect([source], [cache])
+    order = Sampler(examples.examples, [1.25], 3, batch=5)
+    for number in range(3):
+        generator = np.random.default_rng([3, 1, number])
+        drawn = np.concatenate([np.arange(24), generator.permutation(np.arange(24))[:6]])
+        np.testing.assert_array_equal(order.at(30 * number, 30), generator.permutation(drawn))
+
+
+def test_pictures_of_a_list_come_together_in_one_batch(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    ordered = level_source(tmp_path / "levels", pool)
+    caches = [cache, build_pixels(ordered.pool, Preprocess(max_side=96), tmp_path / "cache")]
+    examples = collect([source, ordered], caches).examples
+    assert len(examples) == 24 + 24  # six lists of a clean picture and three copies
+    order = Sampler(examples, [1.0, 1.5], 3, batch=7)
+    batches = order.at(0, 7 * 200).reshape(200, 7)
+    whole = 0
+    for batch in batches:
+        lists = Counter(examples.levels[batch, 0].tolist())
+        lists.pop(-1.0, None)
+        whole += sum(count == 4 for count in lists.values())
+    # 1.5 times six lists in a pass of 24 + 36 images. Where a list may begin anywhere, 4 of 7 are whole; here it is all
+    # but those at the end of a pass, when no single image is left to fill a batch.
+    assert whole >= 0.8 * 9 * 1400 / 60
+    # Every list of the source once or twice a pass, all its pictures alike.
+    drawn = Counter(order.at(0, 60).tolist())
+    assert sorted(drawn[index] for index in range(24)) == [1] * 24
+    assert sorted(drawn[index] for index in range(24, 48)) == [1] * 12 + [2] * 12
+    # A later batch is the same whatever was drawn before it.
+    again = Sampler(examples, [1.0, 1.5], 3, batch=7)
+    np.testing.assert_array_equal(again.at(7 * 150, 7), batches[150])
+
+
+def test_a_list_shows_one_crop_in_rising_levels(source: Source, pool: Pool, cache: PixelCache, tmp_path: Path):
+    ordered = level_source(tmp_path / "levels", pool)
+    caches = [cache, build_pixels(ordered.pool, Preprocess(max_side=96), tmp_path / "cache")]
+    measured = collect([source, ordered], caches)
+    made = maker(measured, caches, weights=[1.0, 1.0], per_process=8, batch=8)
+    batch = made.make(0)
+    assert batch.levels is not None
+    flips, whole = set[bool](), 0
+    for number in range(12):
+        crops = made._crops.draw(number)
+        places = measured.examples.levels[[crop.index for crop in crops]]
+        np.testing.assert_array_equal(made.make(number).levels, places)
+        for own in set(places[:, 0].tolist()) - {-1.0}:
+            rows = np.flatnonzero(places[:, 0] == own)
+            whole += len(rows) == 4
+            assert (np.diff(places[rows, 1]) > 0).all()
+            assert len({(crops[row].top, crops[row].left, crops[row].flip) for row in rows}) == 1
+            flips.add(crops[rows[0]].flip)
+    assert flips == {True, False}
+    assert whole > 5
+    # Labels weigh as they would without the lists, whose pictures have none.
+    weights = measured.examples.with_mean_weight_one().weight
+    assert set(weights[:24]) == {1.0}
+    assert set(weights[24:]) == {0.0}
+    without = collect([source], [cache])
+    assert maker(without, [cache]).make(0).levels is None
+
+
+def test_packing_tears_only_what_cannot_stay_whole():
+    generator = np.random.default_rng(0)
+    lengths = generator.choice([1, 1, 1, 4, 6], 500).tolist()
+    order = packed(lengths, 5, 16)
+    assert sorted(order) == list(range(500))
+    ends = np.cumsum([lengths[unit] for unit in order]) + 5
+    starts = ends - [lengths[unit] for unit in order]
+    assert ((starts // 16) != ((ends - 1) // 16)).sum() <= 2
+    # Nothing waits for ever: each comes near its turn.
+    assert max(abs(place - unit) for place, unit in enumerate(order)) < 64
+    assert packed([1] * 9, 3, 4) == list(range(9))
+    # No single images fill the rest of a batch of 8 behind a list of 6: lists are torn, and all come.
+    assert sorted(packed([6] * 200, 0, 8)) == list(range(200))
+    assert sorted(packed([9, 1, 9], 0, 4)) == [0, 1, 2]
 
 
 def test_a_weight_that_leaves_nothing_is_refused(source: Source, cache: PixelCache):

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -227,6 +228,52 @@ def test_region_errors_agree_with_a_loop_over_images(kind: str):
             cost = sum(w[i] * w[j] * max(0.0, min(t[i] - t[j], 0.15) - (p[i] - p[j])) for i, j in pairs)
             ranking += cost / total if total else 0.0
         assert errors.ranking[image].item() == pytest.approx(ranking)
+
+
+def levels_of(lists: list[int], levels: list[float], least: float, most: float = float("inf")) -> torch.Tensor:
+    columns = (lists, levels, [least] * len(lists), [most] * len(lists))
+    return torch.tensor(list(zip(*columns, strict=True)), dtype=torch.float64)
+
+
+def test_levels_cost_what_the_score_falls_too_little_or_too_much():
+    generator = np.random.default_rng(3)
+    lists, level = [0, 1, 0, -1, 1, 0, -1, 1], [0.0, 0.0, 1.5, 0.0, 5.0, 4.0, 3.0, 2.0]
+    score = generator.random(8)
+    costs = []
+    for i, j in itertools.product(range(8), repeat=2):
+        if lists[i] == lists[j] >= 0 and level[j] > level[i]:
+            further, drop = level[j] - level[i], score[i] - score[j]
+            costs.append(max(0.0, 0.1 * further - drop) + max(0.0, drop - 0.15 * further))
+    assert len(costs) == 6
+    measured = losses.level_ranking_loss(torch.from_numpy(score), levels_of(lists, level, 0.1, 0.15))
+    assert measured.item() == pytest.approx(np.mean(costs))
+
+
+def test_levels_without_an_upper_limit_pull_the_wrong_order_apart_and_nothing_else():
+    score = torch.tensor([0.5, 0.6, 0.1, 0.9], requires_grad=True)
+    levels = levels_of([7, 7, 8, 9], [0.0, 2.0, 3.0, 0.0], 0.05).float()
+    cost = losses.level_ranking_loss(score, levels)
+    assert cost.item() == pytest.approx(0.2)
+    cost.backward()
+    assert score.grad is not None
+    assert score.grad.tolist() == [-1, 1, 0, 0]
+    right = torch.tensor([0.8, 0.6, 0.1, 0.9], requires_grad=True)
+    kept = losses.level_ranking_loss(right, levels)
+    kept.backward()
+    assert (kept.item(), right.grad.tolist()) == (0, [0, 0, 0, 0])  # type: ignore[union-attr]
+    alone = losses.level_ranking_loss(right, levels_of([-1, -1, 3, 4], [0.0, 1.0, 2.0, 3.0], 0.05).float())
+    alone.backward()
+    assert alone.item() == 0
+
+
+def test_the_loss_on_levels_is_added_by_its_weight_and_needs_lists():
+    score = torch.tensor([0.5, 0.6])
+    options = LossSettings(score=0, plcc=0, level_ranking=3.0)
+    total, terms = total_loss(LossInputs(score, score, score, levels=levels_of([0, 0], [0, 1], 0.1).float()), options)
+    assert list(terms) == ["level_ranking"]
+    assert total.item() == pytest.approx(0.6)
+    with pytest.raises(ValueError, match="the batch has no levels"):
+        total_loss(LossInputs(score, score, score), options)
 
 
 def test_losses_of_regions_are_means_over_images_and_pull_the_maps():

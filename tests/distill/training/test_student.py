@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,15 @@ from students.registry import build_student
 from students.storage import load_student
 from tests.helpers.regions import noisy_quarters
 from tests.helpers.tmpfs import small_disk
-from tests.helpers.training import score_of, stop_at, texture_pool, texture_store, tiny_config, train_folder
+from tests.helpers.training import (
+    level_source,
+    score_of,
+    stop_at,
+    texture_pool,
+    texture_store,
+    tiny_config,
+    train_folder,
+)
 
 
 @pytest.fixture(scope="module")
@@ -418,6 +427,50 @@ def test_a_validation_part_that_cannot_choose_is_refused(source: Source, tmp_pat
 
 def test_the_default_recipe_is_valid():
     assert TrainConfig().student.name == "pocket-m"
+
+
+def test_the_order_of_levels_is_learned_where_nothing_has_a_label(source: Source, tmp_path: Path):
+    ordered = level_source(tmp_path / "levels", source.pool)
+    # The labels of the other source are the same for all levels: they say nothing of noise.
+    ids = [ref.id for ref in source.pool]
+    scenes = [0.4 + 0.02 * int(ref.group.removeprefix("scene")) for ref in source.pool]
+    result = train(
+        tiny_config(
+            steps=40, batch_size=16, losses__level_ranking=5.0, optimizer__learning_rate=1e-2, keep="last",
+            validate_every_steps=40, checkpoint_every_steps=40, images__crop_size=None,
+        ),
+        [replace(source, labels=LabelTable(ids, scenes)), ordered], tmp_path / "run",
+    )  # fmt: skip
+    figures = result.validation["sources"]["levels"]
+    assert figures["n"] == 2  # a quarter of eight scenes, a list each
+    assert figures["srcc"] > 0.9
+    assert figures["above"] == 0
+    # It chooses no checkpoint: the score is that of the labels alone.
+    assert result.validation["score"] == (result.validation["sources"]["textures"]["srcc"] or 0.0)
+
+
+def test_a_run_with_levels_resumes_to_the_same_bytes(source: Source, tmp_path: Path):
+    sources = [source, level_source(tmp_path / "levels", source.pool, weight=1.5)]
+    changes = {"losses__level_ranking": 1.0, "steps": 8, "accumulation_steps": 2, "batch_size": 12}
+    train(tiny_config(**changes), sources, tmp_path / "whole")
+    with pytest.raises(PocketiqaError):
+        train(tiny_config(**changes), sources, tmp_path / "broken", progress=stop_at(5))
+    train(tiny_config(**changes), sources, tmp_path / "broken")
+    assert files(tmp_path / "whole") == files(tmp_path / "broken")
+    other = [source, level_source(tmp_path / "levels", source.pool, weight=1.5, least=0.05)]
+    with pytest.raises(OutputConflictError):  # another margin is another run
+        train(tiny_config(**changes), other, tmp_path / "whole")
+
+
+def test_levels_need_a_loss_and_the_loss_needs_levels(source: Source, tmp_path: Path):
+    ordered = level_source(tmp_path / "levels", source.pool)
+    with pytest.raises(PocketiqaError, match=r"no loss looks at it: give losses\.level_ranking a weight"):
+        train(tiny_config(), [source, ordered], tmp_path / "run")
+    with pytest.raises(PocketiqaError, match=r"losses\.level_ranking is 1\.0, but no source has an order of levels"):
+        train(tiny_config(losses__level_ranking=1.0), [source], tmp_path / "run")
+    live = {"live__teacher": "tests.helpers.own_teacher:build", "losses__level_ranking": 1.0}
+    with pytest.raises(PocketiqaError, match="a live teacher would score the copies"):
+        train(tiny_config(**live), [source, ordered], tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from distill.data.examples import Examples, LabelTable, Source
-from distill.training.validation import Validator, correlations
+from distill.training.validation import Validator, correlations, level_figures
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 
@@ -49,7 +49,7 @@ def validator(
         source=np.array(source_of, np.int16), row=np.arange(n, dtype=np.int32), target=np.array(targets, np.float32),
         weight=np.array(weight or [1.0] * n, np.float32), flipped=zeros.astype(bool),
         box=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
-        shard=zeros - 1, shard_row=zeros,
+        shard=zeros - 1, shard_row=zeros, levels=np.tile([-1.0, 0.0, 0.0, np.inf], (n, 1)),
     )  # fmt: skip
     table = LabelTable([], [])
     sources = [Source(f"s{number}", cast(Pool, None), table, selects=chosen) for number, chosen in enumerate(selects)]
@@ -73,6 +73,23 @@ def test_a_student_that_gives_one_score_to_all_counts_nothing():
     result = validator([0.0, 0.5, 1.0], [0, 0, 0], [True]).validate(lambda indices: torch.full((len(indices),), 0.5))
     assert result["score"] == 0.0
     assert result["sources"]["s0"]["srcc"] is None
+
+
+def test_of_levels_the_order_within_each_list_is_measured():
+    columns = [(4, 0), (4, 2), (4, 5), (9, 0), (9, 1), (9, 2), (9, 3), (12, 0), (12, 4)]
+    levels = np.array([(*pair, 0.01, np.inf) for pair in columns])
+    scores = np.array([0.9, 0.5, 0.1, 0.3, 0.4, 0.5, 0.6, 0.2, 0.1])
+    figures = level_figures(scores, levels)
+    assert figures == {
+        "n": 2,
+        "srcc": pytest.approx(0.0, abs=1e-12),
+        "plcc": None,
+        "rmse": None,
+        "above": pytest.approx(1 / 3),
+    }
+    assert level_figures(scores[7:], levels[7:]) | {"above": 0} == {
+        "n": 0, "srcc": None, "plcc": None, "rmse": None, "above": 0,
+    }  # fmt: skip
 
 
 def test_a_validation_part_that_can_choose_nothing_is_refused():

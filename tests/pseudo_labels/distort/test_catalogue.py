@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pseudo_labels.crops import generator
-from pseudo_labels.distort import CATALOGUE, distort, families, groups, select
+from pseudo_labels.distort import CATALOGUE, distort, effects, families, groups, select
 from pseudo_labels.errors import PocketiqaError
 
 
@@ -36,6 +36,16 @@ def test_families_partition_the_catalogue() -> None:
     }
     assert [one.name for members in families().values() for one in members] == list(CATALOGUE)
     assert all(one.summary.endswith((".", ":")) for members in families().values() for one in members)
+
+
+def test_effects_put_those_of_a_camera_to_their_like_and_contrast_by_itself() -> None:
+    by_effect = effects()
+    assert sorted(name for names in by_effect.values() for name in names) == sorted(CATALOGUE)
+    assert by_effect["contrast"] == ("contrast_change", "camera_contrast")
+    assert by_effect["sharpness"] == ("high_sharpen", "camera_sharpness")
+    assert by_effect["brightness"] == ("brighten", "darken", "mean_shift", "camera_exposure")
+    plain = {name: one for name, one in CATALOGUE.items() if one.family != "camera" and name != "contrast_change"}
+    assert all(one.effect == one.family for one in plain.values())
 
 
 def test_select_expands_groups_once_and_in_order() -> None:

@@ -7,6 +7,7 @@ from pseudo_labels.metrics import correlation
 from pseudo_labels.metrics.correlation import (
     METRICS,
     NEEDS_MAPPING,
+    falling_srcc,
     krcc,
     measure,
     paired_arrays,
@@ -32,6 +33,14 @@ def pair(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
     target = generator.normal(size=200)
     prediction = 0.6 * target + generator.normal(size=200)
     return (prediction.round(0), target.round(1)) if request.param == 2 else (prediction, target)
+
+
+def test_falling_scores_follow_the_levels_and_equal_ones_have_no_order():
+    assert falling_srcc([0.9, 0.5, 0.1], [1, 3, 5]) == pytest.approx(1)
+    assert falling_srcc([0.1, 0.5, 0.9], [1, 3, 5]) == pytest.approx(-1)
+    assert falling_srcc([0.5, 0.5, 0.5], [1, 3, 5]) == 0
+    scores = np.random.default_rng(0).random(9)
+    assert falling_srcc(scores, range(9)) == pytest.approx(stats.spearmanr(-scores, range(9))[0], abs=1e-12)
 
 
 def test_correlations_are_those_of_scipy(pair: tuple[np.ndarray, np.ndarray]) -> None:
