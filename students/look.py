@@ -127,8 +127,12 @@ class SecondLook:
             raise PocketiqaError("look.default must be true or false, and look.fitted an object; export the model anew")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the picture that crops are cut from."""
-        return size_within(height, width, self.pixels)
+        """Height and width of the picture that crops are cut from; no side is below what the network takes."""
+        size = size_within(height, width, self.pixels)
+        if min(size) >= SMALLEST_SIDE:
+            return size
+        scale = SMALLEST_SIDE / min(height, width)
+        return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
 
     def filtered(
         self, image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
