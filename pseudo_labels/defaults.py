@@ -72,3 +72,6 @@ DOWNLOAD_MB = 100
 
 DOWNLOAD_S = 30.0
 """Seconds for fetching one image."""
+
+MIN_FIT_PIXELS = 2_500_000
+"""Photographs with fewer pixels do not teach a second look: a display of 2 megapixels shows nearly all of them."""

@@ -12,11 +12,14 @@ import numpy as np
 from pseudo_labels.errors import PocketiqaError, shown
 from pseudo_labels.files import parse_json
 from students.fields import check_fields
+from students.look import SecondLook
 from students.preprocess import Preprocess
 
 CONTRACT_KEY = "pocketiqa.contract"
 """Key of the contract among the model file's metadata."""
 FORMAT = 1
+LOOK_FORMAT = 3
+"""Format of students whose file asks for a second look; all others keep their format. 2 is that of region heads."""
 SCORE_MEANING = "perceived quality, 0 worst, 1 best"
 # JSON types of the fields that are stored without conversion.
 _PLAIN: dict[str, type | tuple[type, ...]] = {
@@ -106,6 +109,7 @@ class StudentContract:
             before the export.
         conversion: of a file that was made from a float one (``students.formats``): ``format``, ``source`` (digest of
             that file) and how closely its scores follow. None, and not written, for the float file.
+        look: how large pictures are looked at a second time, closely; None where they are not.
     """
 
     name: str
@@ -122,6 +126,7 @@ class StudentContract:
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] | None = None
     conversion: dict[str, Any] | None = None
+    look: SecondLook | None = None
 
     @property
     def backbone(self) -> str:
@@ -132,7 +137,8 @@ class StudentContract:
         """JSON form, with the format version."""
         plain = {name: getattr(self, name) for name in _PLAIN}
         return {
-            "format": FORMAT,
+            "format": FORMAT if self.look is None else LOOK_FORMAT,
+            **({} if self.look is None else {"look": self.look.as_dict()}),
             **plain,
             **({} if self.conversion is None else {"conversion": self.conversion}),
             "preprocess": self.preprocess.as_dict(),
@@ -155,7 +161,8 @@ class StudentContract:
         """
         # First: other versions may have other fields, and "upgrade" helps more than "unknown field".
         _check_format(record)
-        names = {item.name for item in fields(cls)} - {"conversion"} | {"format", "score_range"}
+        own = {"look"} if record["format"] == LOOK_FORMAT else set()
+        names = {item.name for item in fields(cls)} - {"conversion", "look"} | {"format", "score_range"} | own
         record = check_fields(record, names, "student contract", optional=("conversion",))
         for name, kind in _PLAIN.items():
             _check_type(record[name], kind, name)
@@ -177,6 +184,7 @@ class StudentContract:
             teachers=tuple(record["teachers"]),
             data=tuple(record["data"]),
             conversion=record.get("conversion"),
+            look=SecondLook.from_dict(record["look"]) if own else None,
         )
 
     @classmethod
@@ -195,10 +203,11 @@ class StudentContract:
 
 def _check_format(record: Any) -> None:
     version = record.get("format") if isinstance(record, Mapping) else None
-    if version != FORMAT:
+    # A bool equals 1.
+    if version not in (FORMAT, LOOK_FORMAT) or isinstance(version, bool):
         raise PocketiqaError(
-            f"the student contract has format version {shown(version)}, but this pocketiqa reads {FORMAT}: "
-            "upgrade pocketiqa or export the model anew"
+            f"the student contract has format version {shown(version)}, but this pocketiqa reads {FORMAT} and "
+            f"{LOOK_FORMAT}: upgrade pocketiqa or export the model anew"
         )
 
 

@@ -24,9 +24,10 @@ from students.base import Student
 from students.complexity import measure_complexity
 from students.config import DP_IQA_B7, StudentConfig
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
+from students.look import SecondLook
 from students.preprocess import Preprocess
 from students.registry import new_student
-from students.session import INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
+from students.session import CHECKSUM_BYTES, INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
 
 # Older runtimes do not read newer ones, and the network needs no operator of a newer one.
 OPSET = 17
@@ -247,6 +248,29 @@ def _with_contract(graph: onnx.ModelProto, contract: StudentContract) -> onnx.Mo
     # Full: the shapes of all nodes are inferred and compared too.
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def with_look(data: bytes, look: SecondLook | None, name: str) -> bytes:
+    """An exported file that asks for another second look, or for none; its graph stays as it is.
+
+    Args:
+        data: content of the exported file.
+        look: see ``students.look``.
+        name: name of the file in an error.
+
+    Raises:
+        IntegrityError: the file was altered.
+        PocketiqaError: it holds no student.
+    """
+    verify_checksum(data, name)
+    graph = onnx.load_from_string(data[:-CHECKSUM_BYTES])
+    texts = [entry.value for entry in graph.metadata_props if entry.key == CONTRACT_KEY]
+    if not texts:
+        raise PocketiqaError(f"{name} holds no student contract: export it with `pocketiqa export`")
+    contract = replace(StudentContract.from_json(texts[-1]), look=look)
+    changed = with_checksum(_with_contract(graph, contract).SerializeToString())
+    start_session(changed, 1, name)
+    return changed
 
 
 def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -66,7 +66,7 @@ class Preprocess:
         size = self.size(height, width)
         if size == (height, width):
             return np.ascontiguousarray(rgb)
-        return np.array(self.filtered(Image.fromarray(np.ascontiguousarray(rgb)), size))
+        return shrink(rgb, size)
 
     def filtered(
         self, image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
@@ -78,10 +78,7 @@ class Preprocess:
             size: height and width of the result.
             box: the part of the image that is the picture, if not all of it: left, upper, right, lower.
         """
-        grows = size[0] > image.height or size[1] > image.width
-        # Hamming is made for reduction: enlarging with it shows steps.
-        resample = Image.Resampling.BICUBIC if grows else Image.Resampling.HAMMING
-        return image.resize((size[1], size[0]), resample, box, reducing_gap=_REDUCING_GAP)
+        return filtered(image, size, box)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -100,6 +97,22 @@ class Preprocess:
 def _scaled(side: int, scale: float) -> int:
     # A very slender image would round to a side of 0 pixels.
     return max(1, round(side * scale))
+
+
+def filtered(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> Image.Image:
+    """The filter of every resize before a student; arguments as for ``Preprocess.filtered``."""
+    grows = size[0] > image.height or size[1] > image.width
+    # Hamming is made for reduction: enlarging with it shows steps.
+    resample = Image.Resampling.BICUBIC if grows else Image.Resampling.HAMMING
+    return image.resize((size[1], size[0]), resample, box, reducing_gap=_REDUCING_GAP)
+
+
+def shrink(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 HxWx3 to a height and width by ``filtered``; C-contiguous, of the right size already: itself."""
+    rgb = np.ascontiguousarray(rgb)
+    return rgb if rgb.shape[:2] == tuple(size) else np.array(filtered(Image.fromarray(rgb), size))
 
 
 def check_rgb(rgb: np.ndarray) -> None:

@@ -17,12 +17,14 @@ from PIL import Image
 
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, WriteError
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, decode_pil, load
+from pseudo_labels.limits import Resizer
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
 from students.fields import check_int
+from students.look import SecondLook, choose_look
 from students.meaning.model_record import ModelName
-from students.preprocess import Preprocess, check_rgb
+from students.preprocess import check_rgb
 from students.regions import MaskInput, RegionResult, cells_across, cells_of, score_regions
 from students.session import INPUT, OUTPUTS, open_model
 from students.shipped import model_path
@@ -45,7 +47,8 @@ class Result:
     """A student's score of one image, with the maps it was made from.
 
     Attributes:
-        score: quality in [0, 1], 1 best, on the scale named in the contract.
+        score: quality in [0, 1], 1 best, on the scale named in the contract. Of a large picture that was looked at
+            closely it is not the mean of the map, which is that of the whole picture in either look.
         quality_map: float32 [h, w] in [0, 1], on the same scale: which parts look good or bad. One cell is a square of
             ``student.map_stride`` pixels of the resized image.
         weight_map: float32 [h, w], positive: how much each cell counts. Only ratios within one image mean something.
@@ -93,10 +96,16 @@ class Scorer:
     Attributes:
         contract: preprocessing, scale, teachers, data and metrics of the model, as its file states them.
         digest: hex SHA-256 of the model.
+        look: ``quick``, one view of each picture, or ``close``.
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | None = None, *, threads: int = 1, limits: DecodeLimits = DEFAULT_LIMITS
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 1,
+        limits: DecodeLimits = DEFAULT_LIMITS,
+        look: str | None = None,
     ):
         """Load a model file.
 
@@ -105,15 +114,18 @@ class Scorer:
                 default one (see ``students.shipped``).
             threads: number of threads for one image; for many images, ``score_many(workers=...)`` is faster.
             limits: largest and smallest image accepted, and the background of transparent pixels.
+            look: ``quick`` or ``close`` (see ``students.look``); None is that of the file, mostly quick.
 
         Raises:
-            PocketiqaError: the file is missing, was altered, or is not an exported student.
+            PocketiqaError: the file is missing, was altered, is not an exported student, or has no second look and is
+                asked for one.
         """
-        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits)
+        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits, look)
 
-    def _open(self, path: Path, threads: int, limits: DecodeLimits) -> None:
+    def _open(self, path: Path, threads: int, limits: DecodeLimits, look: str | None) -> None:
         opened = open_model(path, threads)
         self.contract: StudentContract = opened.contract
+        self.look = choose_look(look, opened.contract.look, opened.contract.name)
         self.digest = opened.digest
         self._session = opened.session
         self._limits = limits
@@ -123,10 +135,16 @@ class Scorer:
 
     def __getstate__(self) -> dict[str, Any]:
         # ONNX Runtime's session cannot travel; it is made anew from the file.
-        return {"path": self._path, "digest": self.digest, "threads": self._threads, "limits": self._limits}
+        return {
+            "path": self._path,
+            "digest": self.digest,
+            "threads": self._threads,
+            "limits": self._limits,
+            "look": self.look,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._open(state["path"], state["threads"], state["limits"])
+        self._open(state["path"], state["threads"], state["limits"], state["look"])
         if self.digest != state["digest"]:
             raise IntegrityError(
                 f"{state['path']} was replaced: the scorer was made from model {state['digest'][:12]}..., the file now "
@@ -151,12 +169,12 @@ class Scorer:
 
     def _score(self, image: ImageInput, notes: list[str] | None, regions: Iterable[MaskInput] | None = None) -> Result:
         # Regions are in pixels of the whole picture: then it is not reduced while it is decoded.
-        pixels = self._pixels(image, notes, self.contract.preprocess if regions is None else None)
+        pixels = self._pixels(image, notes, self._second_look or self.contract.preprocess if regions is None else None)
         rgb = self.contract.preprocess.resize(pixels)
         score, quality, weight = self.infer(rgb[None])
         if not np.isfinite(score[0]):
             raise ImageError(Status.FAILED, "the model gave no finite score")
-        result = Result(float(score[0]), quality[0], weight[0])
+        result = Result(self._closer(pixels, float(score[0])), quality[0], weight[0])
         if regions is None:
             return result
         cells = cells_of(pixels.shape, quality[0].shape, rgb.shape, self.map_stride)
@@ -166,6 +184,20 @@ class Scorer:
     def model(self) -> ModelName:
         """Name and digest, by which records of this model are known (``students.meaning``)."""
         return ModelName(self.contract.name, self.digest)
+
+    @property
+    def _second_look(self) -> SecondLook | None:
+        return self.contract.look if self.look == "close" else None
+
+    def _closer(self, pixels: np.ndarray, whole: float) -> float:
+        """The score of a picture whose whole has the score ``whole``, after a second look if it is asked for."""
+        look = self._second_look
+        if look is None or look.weight(*pixels.shape[:2]) == 0:
+            return whole
+        crops, _, _ = self.infer(look.crops(pixels))
+        if not np.isfinite(crops).all():
+            raise ImageError(Status.FAILED, "the model gave no finite score of a crop")
+        return look.join(pixels.shape, whole, crops)
 
     @property
     def map_stride(self) -> int:
@@ -182,7 +214,7 @@ class Scorer:
         """
         return cells_across(quality_map, self.contract.preprocess.size(*image[:2]), self.map_stride)
 
-    def _pixels(self, image: ImageInput, notes: list[str] | None, resizer: Preprocess | None) -> np.ndarray:
+    def _pixels(self, image: ImageInput, notes: list[str] | None, resizer: Resizer | None) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
         if isinstance(image, Image.Image):
@@ -314,14 +346,16 @@ def score(
     *,
     limits: DecodeLimits = DEFAULT_LIMITS,
     regions: Iterable[MaskInput] | None = None,
+    look: str | None = None,
 ) -> Result:
-    """Score one image: ``Scorer(model, limits=limits).score(image)``, but the model stays loaded for the next call.
+    """Score one image: ``Scorer(model, limits=limits, look=look).score(image)``; the model stays loaded.
 
     Args:
         image: one image, as for ``Scorer.score``.
         model: path or name of a model, as for ``Scorer``.
         limits: limits of decoding, as for ``Scorer``.
         regions: masks or boxes, as for ``Scorer.score``.
+        look: as for ``Scorer``.
 
     Raises:
         ImageError: the file cannot be used; ``status`` and ``reason`` say why.
@@ -331,16 +365,17 @@ def score(
     try:
         file = path.stat()
     except OSError:
-        return Scorer(path, limits=limits).score(image, regions=regions)  # which says what is wrong with the file
+        # Which says what is wrong with the file.
+        return Scorer(path, limits=limits, look=look).score(image, regions=regions)
     # Device and inode tell a file that was renamed into this place, even if size and time are those of the old one.
-    scorer = _scorer(path, limits, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns))
+    scorer = _scorer(path, limits, look, (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns))
     return scorer.score(image, regions=regions)
 
 
 @lru_cache(maxsize=2)
-def _scorer(path: Path, limits: DecodeLimits, state: tuple[int, ...]) -> Scorer:
+def _scorer(path: Path, limits: DecodeLimits, look: str | None, state: tuple[int, ...]) -> Scorer:
     del state  # only part of the key: a file that was written anew is opened anew
-    return Scorer(path, limits=limits)
+    return Scorer(path, limits=limits, look=look)
 
 
 def _check_many(paths: object) -> None:

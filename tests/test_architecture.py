@@ -34,6 +34,7 @@ BORDER = {
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
     "distill/commands/inputs.py",  # tables need pyarrow
+    "distill/commands/looks.py",
     "distill/commands/meaning.py",
     "distill/commands/models.py",
     "distill/commands/options.py",  # what a shell completes

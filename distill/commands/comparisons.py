@@ -110,6 +110,14 @@ def stress(
     short: Annotated[
         bool, typer.Option("--short", help="Four distortions of 31, no table of all: a quarter of the time.")
     ] = False,
+    large: Annotated[
+        bool,
+        typer.Option(
+            "--large",
+            help="Photographs of 8 megapixels and more, damaged at their own size: does the score follow what a "
+            "display of 2 megapixels shows? In each look that the model's file has; about a minute each.",
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write figures and worst cases as JSON.")] = None,
     overwrite: OverwriteFile = False,
 ) -> None:
@@ -129,6 +137,19 @@ def stress(
         images = find_images(photographs, recursive=recursive, warn=console.warn)
         for words in empty_folders(photographs, images, recursive=recursive):
             console.warn(words)
+        if large:
+            from distill.stress.large import stress_large
+            from distill.stress.large_reference import reference_of
+            from distill.stress.large_table import large_table
+
+            with console.progress("stress --large") as report:
+                sized = stress_large(models or [None], images, reference_of(), progress=report, warn=console.warn)
+            file.write(checksummed_json({"large": [result.as_dict() for result in sized]}))
+            for result in sized:
+                console.out.print(large_table(result))
+            if any(result.failed for result in sized):
+                raise typer.Exit(1)
+            return
         with console.progress("stress") as report:
             results = measure(models or [None], images, short=short, progress=report, warn=console.warn)
         file.write(checksummed_json({"models": [result.as_dict() for result in results]}))

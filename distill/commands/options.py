@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 # Commands in the order of the work.
 _ORDER = (
     *("score", "undo", "compare-folders", "frames", "run", "pool", "regions", "distort", "curate", "fit-teacher"),
-    *("label", "label-regions", "fuse", "audit", "distill", "export", "evaluate"),
+    *("label", "label-regions", "fuse", "audit", "distill", "export", "fit-look", "evaluate"),
     *("population", "intervals", "calibrate"),
     *("overlap", "stress", "compare", "study", "doctor"),
 )

@@ -62,9 +62,18 @@ class RowRecord:
         model: SHA-256 of the model that scores.
         limits: what is decoded: rows that were made under other limits are not used again.
         regions: what determines the regions of a row, as JSON values; None where there are none.
+        look: see ``Scorer``.
     """
 
-    def __init__(self, out: Path, model: str, limits: DecodeLimits, regions: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        out: Path,
+        model: str,
+        limits: DecodeLimits,
+        regions: Mapping[str, Any] | None = None,
+        *,
+        look: str = "quick",
+    ):
         self.path = out.with_name(private_name(out.name, ".rows"))
         self._out = out
         # A list, as it is read back: the head is compared with what a file holds.
@@ -72,6 +81,8 @@ class RowRecord:
         self._head = {
             "format": FORMAT, "kind": "scored rows", "model": model, "limits": decoded, "version": _version(),
         }  # fmt: skip
+        if look != "quick":
+            self._head["look"] = look
         if regions is not None:
             self._head["regions"] = json.loads(json.dumps(regions))
         # By absolute path or address: the row, and which file was in which state.
@@ -114,6 +125,8 @@ class RowRecord:
             return "its rows are of another model"
         if lines[0].get("limits") != self._head["limits"]:
             return "its rows were made with other limits (--max-pixels)"
+        if lines[0].get("look") != self._head.get("look"):
+            return "its rows were made with another look (--look)"
         if lines[0].get("regions") != self._head.get("regions"):
             return "its rows were made with other regions (--regions)"
         return "it was made by another version" if lines[0] != self._head else "it was changed since"

@@ -46,6 +46,13 @@ def score(
     download_time: Annotated[
         float, typer.Option(metavar="SECONDS", help="Most seconds for fetching one image.")
     ] = DOWNLOAD_S,
+    look: Annotated[
+        Literal["quick", "close"] | None,
+        typer.Option(
+            help="quick: one view of each picture; close: also crops of large ones, where the model's file has a "
+            "second look.  [default: that of the file]"
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
     file_format: Annotated[
@@ -188,6 +195,7 @@ def score(
         reading=Reading(recursive, null, downloads),
         workers=workers,
         max_pixels=max_pixels,
+        look=look,
         file_format=file_format,
         out=out,
         overwrite=overwrite,

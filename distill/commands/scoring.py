@@ -42,6 +42,7 @@ def score_paths(
     resume: bool = False,
     excel_safe: bool = False,
     max_pixels: int = MAX_PIXELS,
+    look: str | None = None,
     regions: RegionSource | None = None,
     drawings: Drawings | None = None,
     answers: Answers | None = None,
@@ -61,6 +62,7 @@ def score_paths(
         resume: keep rows of an earlier run of the same model and limits whose image files have the same size and time.
         excel_safe: write CSV in which no cell is a formula for a spreadsheet.
         max_pixels: see ``DecodeLimits``.
+        look: see ``Scorer``.
         regions: gives the regions of each image: each becomes a row below the image's.
         drawings: pictures and heat maps to draw.
         answers: which rows are wanted, and what follows them.
@@ -88,7 +90,7 @@ def score_paths(
         raise PocketiqaError("--resume continues a file: name it with --out FILE")
     with ExitStack() as stack:
         file = None if out is None else stack.enter_context(new_file(out, overwrite=overwrite or resume))
-        scorer = Scorer(model, limits=limits)
+        scorer = Scorer(model, limits=limits, look=look)
         inputs = find_inputs(paths, reading or Reading(recursive), console.warn)
         images, empty = inputs.images, inputs.empty
         if not images:
@@ -96,7 +98,8 @@ def score_paths(
         answers.check(images)
         for words in empty:
             console.warn(words)
-        name = scorer.contract.name
+        # Scores of two looks are not one scale, whatever reads the rows later.
+        name = scorer.contract.name + ("" if scorer.look == "quick" else f" ({scorer.look} look)")
         spec = None if regions is None else {"source": regions.name, **regions.spec()}
         # New columns come last, so that readers by name or position of earlier files go on.
         columns = [
@@ -132,7 +135,7 @@ def score_paths(
             rows = chosen(many(images, workers=workers, progress=report))
             _drain(rows) if answers.listing else write(rows, out=None)
         else:
-            record = RowRecord(out, scorer.digest, limits, spec)
+            record = RowRecord(out, scorer.digest, limits, spec, look=scorer.look)
             record_left = resume
             try:
                 record.resume() if resume and not overwrite else record.start()

@@ -15,11 +15,16 @@ JPEG2000_RATIO = (2.0, 16.0, 32.0, 45.0, 120.0, 400.0)
 _JPEG2000_LEAST_BYTES = 400
 
 
-def recode_jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
-    """Pixels after one JPEG pass with 4:2:0 chroma, as cameras and sharing services write it."""
+def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """A JPEG file with 4:2:0 chroma, as cameras and sharing services write it."""
     data = io.BytesIO()
     Image.fromarray(rgb).save(data, "JPEG", quality=quality, subsampling="4:2:0")
-    return np.array(Image.open(data))
+    return data.getvalue()
+
+
+def recode_jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
+    """Pixels after one pass of ``encode_jpeg``."""
+    return np.array(Image.open(io.BytesIO(encode_jpeg(rgb, quality))))
 
 
 def jpeg(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:

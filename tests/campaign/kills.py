@@ -183,6 +183,13 @@ CASES = (
         resumes=False,
     ),
     Case(
+        "fit-look",
+        ("fit-look", "{in}/few", "--model", "{in}/student.onnx", "--out", "{out}", "--min-pixels", "5000"),
+        ("distill.stages.second_look", "teachers.reference", "onnx"),
+        file="looking.onnx",
+        resumes=False,
+    ),
+    Case(
         "run", ("run", "{in}/recipe.yaml", "--out", "{out}"), ("distill.stages.pipeline", "teachers.reference", "timm")
     ),
     Case("score --out --resume", (*_SCORE, "--resume"), ("distill.commands.scoring",), file="scores.csv"),

@@ -51,7 +51,10 @@ def test_each_missing_field_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format version 2, but this pocketiqa reads 1"),
+        ({"format": 9}, "format version 9, but this pocketiqa reads 1"),
+        ({"format": True}, "format version True"),
+        ({"format": 3}, "lacks .look."),
+        ({"look": None}, "unknown field .look."),
         ({"colour": "RGB"}, "unknown field 'colour'"),
         ({"score_range": [0, 100]}, r"score_range \[0, 100\]"),
         ({"parameters": "many"}, "str as parameters"),
