@@ -20,6 +20,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decod
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
+from students.engines import ONNX_RUNTIME
 from students.fields import check_int
 from students.meaning.model_record import ModelName
 from students.preprocess import Preprocess, check_rgb
@@ -93,10 +94,16 @@ class Scorer:
     Attributes:
         contract: preprocessing, scale, teachers, data and metrics of the model, as its file states them.
         digest: hex SHA-256 of the model.
+        engine: what computes it, see ``students.engines``.
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | None = None, *, threads: int = 1, limits: DecodeLimits = DEFAULT_LIMITS
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 1,
+        limits: DecodeLimits = DEFAULT_LIMITS,
+        engine: str = ONNX_RUNTIME,
     ):
         """Load a model file.
 
@@ -105,14 +112,16 @@ class Scorer:
                 default one (see ``students.shipped``).
             threads: number of threads for one image; for many images, ``score_many(workers=...)`` is faster.
             limits: largest and smallest image accepted, and the background of transparent pixels.
+            engine: ``onnxruntime``, or ``openvino`` (extra ``openvino``), whose scores are the same to 1e-4.
 
         Raises:
-            PocketiqaError: the file is missing, was altered, or is not an exported student.
+            PocketiqaError: the file is missing, was altered, or is not an exported student; or the engine is missing.
         """
-        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits)
+        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits, engine)
 
-    def _open(self, path: Path, threads: int, limits: DecodeLimits) -> None:
-        opened = open_model(path, threads)
+    def _open(self, path: Path, threads: int, limits: DecodeLimits, engine: str) -> None:
+        opened = open_model(path, threads, engine)
+        self.engine = engine
         self.contract: StudentContract = opened.contract
         self.digest = opened.digest
         self._session = opened.session
@@ -122,11 +131,17 @@ class Scorer:
         self._path = path.absolute()
 
     def __getstate__(self) -> dict[str, Any]:
-        # ONNX Runtime's session cannot travel; it is made anew from the file.
-        return {"path": self._path, "digest": self.digest, "threads": self._threads, "limits": self._limits}
+        # A session cannot travel; it is made anew from the file.
+        return {
+            "path": self._path,
+            "digest": self.digest,
+            "threads": self._threads,
+            "limits": self._limits,
+            "engine": self.engine,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._open(state["path"], state["threads"], state["limits"])
+        self._open(state["path"], state["threads"], state["limits"], state["engine"])
         if self.digest != state["digest"]:
             raise IntegrityError(
                 f"{state['path']} was replaced: the scorer was made from model {state['digest'][:12]}..., the file now "

@@ -21,6 +21,7 @@ from pseudo_labels.images import DecodeLimits
 from pseudo_labels.outputs import NewFile, new_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.regions.sources import RegionSource
+from students.engines import ONNX_RUNTIME
 from students.runtime import Row, Scorer
 
 ScoreMany = Callable[..., Iterator[Row]]
@@ -40,6 +41,7 @@ def score_paths(
     resume: bool = False,
     excel_safe: bool = False,
     max_pixels: int = MAX_PIXELS,
+    engine: str = ONNX_RUNTIME,
     regions: RegionSource | None = None,
     drawings: Drawings | None = None,
 ) -> Tally:
@@ -57,6 +59,7 @@ def score_paths(
         resume: keep rows of an earlier run of the same model and limits whose image files have the same size and time.
         excel_safe: write CSV in which no cell is a formula for a spreadsheet.
         max_pixels: see ``DecodeLimits``.
+        engine: what computes the model, see ``students.engines``.
         regions: gives the regions of each image: each becomes a row below the image's.
         drawings: pictures and heat maps to draw.
 
@@ -78,7 +81,7 @@ def score_paths(
         raise PocketiqaError("--resume continues a file: name it with --out FILE")
     with ExitStack() as stack:
         file = None if out is None else stack.enter_context(new_file(out, overwrite=overwrite or resume))
-        scorer = Scorer(model, limits=limits)
+        scorer = Scorer(model, limits=limits, engine=engine)
         inputs = find_inputs(paths, reading or Reading(recursive), console.warn)
         images, empty = inputs.images, inputs.empty
         if not images:
