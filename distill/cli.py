@@ -2,11 +2,11 @@
 
 import sys
 
-from distill.commands import changes, comparisons, data, looks, meaning, models, regions, score
+from distill.commands import changes, comparisons, data, formats, looks, meaning, models, regions, score
 from distill.commands.options import app
 from distill.terminal import console
 
-__all__ = ["app", "changes", "comparisons", "data", "looks", "main", "meaning", "models", "regions", "score"]
+__all__ = ["app", "changes", "comparisons", "data", "formats", "looks", "main", "meaning", "models", "regions", "score"]
 
 
 def main() -> None:

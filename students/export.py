@@ -24,10 +24,11 @@ from students.base import Student
 from students.complexity import measure_complexity
 from students.config import DP_IQA_B7, StudentConfig
 from students.contract import CONTRACT_KEY, Calibration, StudentContract
+from students.formats.sealing import seal
 from students.look import SecondLook
 from students.preprocess import Preprocess
 from students.registry import new_student
-from students.session import CHECKSUM_BYTES, INPUT, OUTPUTS, start_session, verify_checksum, with_checksum
+from students.session import CHECKSUM_BYTES, INPUT, OUTPUTS, start_session, verify_checksum
 
 # Older runtimes do not read newer ones, and the network needs no operator of a newer one.
 OPSET = 17
@@ -181,11 +182,8 @@ def export_onnx(
             graph = halve_weights(graph)
             parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
     contract = replace(contract, parity=asdict(parity))
-    data = with_checksum(_with_contract(graph, contract).SerializeToString())
     path = Path(out.path or "") if isinstance(out, NewFile) else Path(out)
-    digest = verify_checksum(data, str(path))
-    # The bytes that will be written, with metadata and checksum, must be what the runtime accepts.
-    start_session(data, 1, str(path))
+    data, digest = seal(graph, contract, str(path))
     write_file(out, data)
     return ExportReport(path, len(data), digest, contract, parity)
 
@@ -240,16 +238,6 @@ def _trace(student: Student) -> onnx.ModelProto:
         return onnx.load(f"{folder}/student.onnx")
 
 
-def _with_contract(graph: onnx.ModelProto, contract: StudentContract) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    model.CopyFrom(graph)
-    model.producer_name, model.producer_version = "pocketiqa", contract.code_version
-    onnx.helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
-    # Full: the shapes of all nodes are inferred and compared too.
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
 def with_look(data: bytes, look: SecondLook | None, name: str) -> bytes:
     """An exported file that asks for another second look, or for none; its graph stays as it is.
 
@@ -268,9 +256,7 @@ def with_look(data: bytes, look: SecondLook | None, name: str) -> bytes:
     if not texts:
         raise PocketiqaError(f"{name} holds no student contract: export it with `pocketiqa export`")
     contract = replace(StudentContract.from_json(texts[-1]), look=look)
-    changed = with_checksum(_with_contract(graph, contract).SerializeToString())
-    start_session(changed, 1, name)
-    return changed
+    return seal(graph, contract, name)[0]
 
 
 def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndarray]:

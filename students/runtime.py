@@ -21,6 +21,7 @@ from pseudo_labels.limits import Resizer
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
+from students.engines import ONNX_RUNTIME
 from students.fields import check_int
 from students.look import SecondLook, choose_look
 from students.meaning.model_record import ModelName
@@ -97,6 +98,7 @@ class Scorer:
         contract: preprocessing, scale, teachers, data and metrics of the model, as its file states them.
         digest: hex SHA-256 of the model.
         look: ``quick``, one view of each picture, or ``close``.
+        engine: what computes it, see ``students.engines``.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Scorer:
         threads: int = 1,
         limits: DecodeLimits = DEFAULT_LIMITS,
         look: str | None = None,
+        engine: str = ONNX_RUNTIME,
     ):
         """Load a model file.
 
@@ -115,15 +118,17 @@ class Scorer:
             threads: number of threads for one image; for many images, ``score_many(workers=...)`` is faster.
             limits: largest and smallest image accepted, and the background of transparent pixels.
             look: ``quick`` or ``close`` (see ``students.look``); None is that of the file, mostly quick.
+            engine: ``onnxruntime``, or ``openvino`` (extra ``openvino``), whose scores are the same to 1e-4.
 
         Raises:
             PocketiqaError: the file is missing, was altered, is not an exported student, or has no second look and is
-                asked for one.
+                asked for one; or the engine is missing.
         """
-        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits, look)
+        self._open(model_path(model), check_int(threads, "threads", 1, MAX_WORKERS), limits, look=look, engine=engine)
 
-    def _open(self, path: Path, threads: int, limits: DecodeLimits, look: str | None) -> None:
-        opened = open_model(path, threads)
+    def _open(self, path: Path, threads: int, limits: DecodeLimits, *, look: str | None, engine: str) -> None:
+        opened = open_model(path, threads, engine)
+        self.engine = engine
         self.contract: StudentContract = opened.contract
         self.look = choose_look(look, opened.contract.look, opened.contract.name)
         self.digest = opened.digest
@@ -134,17 +139,18 @@ class Scorer:
         self._path = path.absolute()
 
     def __getstate__(self) -> dict[str, Any]:
-        # ONNX Runtime's session cannot travel; it is made anew from the file.
+        # A session cannot travel; it is made anew from the file.
         return {
             "path": self._path,
             "digest": self.digest,
             "threads": self._threads,
             "limits": self._limits,
             "look": self.look,
+            "engine": self.engine,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._open(state["path"], state["threads"], state["limits"], state["look"])
+        self._open(state["path"], state["threads"], state["limits"], look=state["look"], engine=state["engine"])
         if self.digest != state["digest"]:
             raise IntegrityError(
                 f"{state['path']} was replaced: the scorer was made from model {state['digest'][:12]}..., the file now "

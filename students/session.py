@@ -19,7 +19,8 @@ import onnxruntime
 from pseudo_labels.errors import IntegrityError, PocketiqaError, system_words
 from pseudo_labels.files import sha256_bytes
 from students.contract import CONTRACT_KEY, StudentContract
-from students.shipped import NAMES
+from students.engines import ONNX_RUNTIME, Session, check_engine, start_engine
+from students.shipped import ALL_NAMES
 
 INPUT = "rgb"
 OUTPUTS = ("score", "quality_map", "weight_map")
@@ -43,26 +44,29 @@ class OpenedModel:
     """A model ready to run.
 
     Attributes:
-        session: ONNX Runtime's session; thread-safe.
+        session: what runs it (``students.engines``); thread-safe.
         contract: preprocessing, scale, teachers, data and metrics of the model.
         digest: hex SHA-256 of the model, its verified checksum.
     """
 
-    session: onnxruntime.InferenceSession
+    session: Session
     contract: StudentContract
     digest: str
 
 
-def open_model(path: str | Path, threads: int = 1) -> OpenedModel:
+def open_model(path: str | Path, threads: int = 1, engine: str = ONNX_RUNTIME) -> OpenedModel:
     """Verify the checksum, then load the model from the verified bytes.
 
     Args:
         path: model file.
         threads: number of threads for one image.
+        engine: what runs it, see ``students.engines``.
 
     Raises:
-        PocketiqaError: the file is missing, altered (``IntegrityError``), no model, or has no contract of this version.
+        PocketiqaError: the file is missing, altered (``IntegrityError``), no model, or has no contract of this version;
+            or the engine is not installed.
     """
+    check_engine(engine)
     # Read once: the file may be replaced between a check and a second reading.
     data = read_model(path)
     digest = verify_checksum(data, str(path))
@@ -70,7 +74,10 @@ def open_model(path: str | Path, threads: int = 1) -> OpenedModel:
     text = session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
     if text is None:
         raise PocketiqaError(f"{path} holds no student contract: export it with `pocketiqa export`")
-    return OpenedModel(session, StudentContract.from_json(text), digest)
+    contract = StudentContract.from_json(text)
+    if engine != ONNX_RUNTIME:
+        return OpenedModel(start_engine(engine, data, threads, str(path)), contract, digest)
+    return OpenedModel(session, contract, digest)
 
 
 def read_model(path: str | Path) -> bytes:
@@ -88,7 +95,7 @@ def read_model(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise PocketiqaError(
-            f"no model at {path}: check the path, take a model of the package ({', '.join(NAMES)}), or make one with "
+            f"no model at {path}: check the path, take one of the package ({', '.join(ALL_NAMES)}), or make one with "
             "`pocketiqa export`"
         ) from error
     except OSError as error:

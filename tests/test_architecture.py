@@ -33,6 +33,7 @@ BORDER = {
     "distill/commands/comparisons.py",  # commands import what they need when they are called,
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
+    "distill/commands/formats.py",
     "distill/commands/inputs.py",  # tables need pyarrow
     "distill/commands/looks.py",
     "distill/commands/meaning.py",

@@ -1,4 +1,4 @@
-"""What this machine can do: versions, devices, and which teachers can run."""
+"""What this machine can do: versions, devices, which teachers can run, and which formats students can have."""
 
 import importlib
 import platform
@@ -16,7 +16,7 @@ _PACKAGES = (
     *("numpy", "pillow", "pillow-heif", "onnxruntime", "typer", "rich"),
     *("torch", "torchvision", "timm", "accelerate", "datasets", "fsspec", "pyarrow", "safetensors", "scipy"),
     *("scikit-image", "scikit-learn", "imagehash", "pydantic", "pyyaml", "onnx", "matplotlib", "tensorboard"),
-    *("piq",),
+    *("piq", "openvino"),
 )
 
 
@@ -79,8 +79,34 @@ def teacher_states() -> list[TeacherState]:
     ]
 
 
+@dataclass(frozen=True)
+class FormatState:
+    """Whether a student can be written in a format, or run by an engine, on this machine.
+
+    Attributes:
+        name: format or engine.
+        summary: what it is for.
+        missing: distributions that are not installed.
+    """
+
+    name: str
+    summary: str
+    missing: list[str]
+
+
+def format_states() -> list[FormatState]:
+    """Every format of students and what it misses here, then every engine that runs them."""
+    from students.engines import ENGINES, missing_of
+    from students.formats.registry import FORMATS, missing_packages
+
+    formats = [FormatState(name, entry.summary, missing_packages(name)) for name, entry in FORMATS.items()]
+    return formats + [
+        FormatState(f"engine {name}", "runs students: score --engine", missing_of(name)) for name in ENGINES
+    ]
+
+
 def doctor_tables() -> list[Table]:
-    """Machine, versions, and teachers."""
+    """Machine, versions, teachers, and formats of students."""
     here = Table("this machine", "", box=None, header_style="bold", pad_edge=False)
     for name, value in machine().items():
         here.add_row(name, str(value))
@@ -93,4 +119,8 @@ def doctor_tables() -> list[Table]:
         if state.missing:
             verdict = Text(f"no: install {', '.join(state.missing)}", "yellow")
         teachers.add_row(state.name, verdict, state.summary)
-    return [here, versions, teachers]
+    formats = Table("format", "can be used here", "what it is", box=None, header_style="bold", pad_edge=False)
+    for state in format_states():
+        verdict = Text(f"no: install {', '.join(state.missing)}", "yellow") if state.missing else "yes"
+        formats.add_row(state.name, verdict, state.summary)
+    return [here, versions, teachers, formats]

@@ -131,31 +131,6 @@ def evaluate(
 
 
 @app.command()
-def export(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            help="A training folder, its student folder, or DP-IQA's published student (.pth, .safetensors)."
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
-    images: Annotated[
-        list[Path] | None, typer.Option("--images", help="Real images for the parity check.  [default: bundled]")
-    ] = None,
-    half: Annotated[
-        bool, typer.Option("--half", help="Store weights in float16: half the file; computed in float32 as ever.")
-    ] = False,
-    overwrite: OverwriteFile = False,
-) -> None:
-    """Export a student to ONNX with its contract inside; refused unless it scores as the original does."""
-    from distill.stages.export import export_checkpoint
-    from distill.terminal.summaries import export_summary
-
-    report = export_checkpoint(checkpoint, out, images=images or [], half=half, overwrite=overwrite)
-    console.out.print(export_summary(report), markup=False)
-
-
-@app.command()
 def run(
     recipe: Annotated[
         str,

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 # Commands in the order of the work.
 _ORDER = (
     *("score", "undo", "compare-folders", "frames", "run", "pool", "regions", "distort", "curate", "fit-teacher"),
-    *("label", "label-regions", "fuse", "audit", "distill", "export", "fit-look", "evaluate"),
+    *("label", "label-regions", "fuse", "audit", "distill", "export", "fit-look", "formats", "evaluate"),
     *("population", "intervals", "calibrate"),
     *("overlap", "stress", "compare", "study", "doctor"),
 )
@@ -76,14 +76,28 @@ def complete_teacher(incomplete: str) -> list[str]:
 
 def complete_student(incomplete: str) -> list[str]:
     """Names of the exported students that come with pocketiqa."""
-    from students.shipped import NAMES
+    from students.shipped import ALL_NAMES
 
-    return _beginning(NAMES, incomplete)
+    return _beginning(ALL_NAMES, incomplete)
 
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of models that can be evaluated: exported students and teachers."""
     return [*complete_student(incomplete), *complete_teacher(incomplete)]
+
+
+def complete_engine(incomplete: str) -> list[str]:
+    """Names of what can compute a student."""
+    from students.engines import ENGINES
+
+    return _beginning(ENGINES, incomplete)
+
+
+def complete_format(incomplete: str) -> list[str]:
+    """Names of the formats in which a student can be written."""
+    from students.formats.registry import FORMATS
+
+    return _beginning(FORMATS, incomplete)
 
 
 def complete_distortion(incomplete: str) -> list[str]:

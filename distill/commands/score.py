@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import MaxPixels, app, complete_student
+from distill.commands.options import MaxPixels, app, complete_engine, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
+from students.engines import ONNX_RUNTIME
 
 Existing = Literal["merge", "keep", "refuse"]
 Order = Literal["best", "worst", "name"]
@@ -28,10 +29,18 @@ def score(
     model: Annotated[
         str | None,
         typer.Option(
-            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]",
+            help="An exported .onnx student, or pocket-m, pocket-s, pocket-m-int8 or pocket-s-int8, which come along.  "
+            "[default: pocket-m]",
             autocompletion=complete_student,
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime, or openvino where it is installed: the same scores to 0.0001.",
+            autocompletion=complete_engine,
+        ),
+    ] = ONNX_RUNTIME,
     recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
     null: Annotated[
         bool,
@@ -192,6 +201,7 @@ def score(
     tally = score_paths(
         paths,
         model,
+        engine=engine,
         reading=Reading(recursive, null, downloads),
         workers=workers,
         max_pixels=max_pixels,

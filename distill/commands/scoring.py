@@ -23,6 +23,7 @@ from pseudo_labels.files import explain_write_errors
 from pseudo_labels.images import DecodeLimits
 from pseudo_labels.outputs import NewFile, new_file
 from pseudo_labels.regions.sources import RegionSource
+from students.engines import ONNX_RUNTIME
 from students.runtime import Row, Scorer
 
 ScoreMany = Callable[..., Iterator[Row]]
@@ -43,6 +44,7 @@ def score_paths(
     excel_safe: bool = False,
     max_pixels: int = MAX_PIXELS,
     look: str | None = None,
+    engine: str = ONNX_RUNTIME,
     regions: RegionSource | None = None,
     drawings: Drawings | None = None,
     answers: Answers | None = None,
@@ -63,6 +65,7 @@ def score_paths(
         excel_safe: write CSV in which no cell is a formula for a spreadsheet.
         max_pixels: see ``DecodeLimits``.
         look: see ``Scorer``.
+        engine: what computes the model, see ``students.engines``.
         regions: gives the regions of each image: each becomes a row below the image's.
         drawings: pictures and heat maps to draw.
         answers: which rows are wanted, and what follows them.
@@ -90,7 +93,7 @@ def score_paths(
         raise PocketiqaError("--resume continues a file: name it with --out FILE")
     with ExitStack() as stack:
         file = None if out is None else stack.enter_context(new_file(out, overwrite=overwrite or resume))
-        scorer = Scorer(model, limits=limits, look=look)
+        scorer = Scorer(model, limits=limits, look=look, engine=engine)
         inputs = find_inputs(paths, reading or Reading(recursive), console.warn)
         images, empty = inputs.images, inputs.empty
         if not images:

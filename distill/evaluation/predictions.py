@@ -21,7 +21,7 @@ from pseudo_labels.outputs import MANIFEST, read_manifest
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.paths import CHECKPOINT_SUFFIXES, find_student
-from students.shipped import NAMES, model_path
+from students.shipped import ALL_NAMES, model_path
 
 FloatArray = NDArray[np.float64]
 Pixels = tuple[np.ndarray, np.ndarray | None]
@@ -146,7 +146,7 @@ def kind_of(model: str | Path) -> str:
     if str(model) in TEACHERS or is_fitted_folder(str(model)) or (":" in str(model) and not path.exists()):
         return "teacher"
     raise PocketiqaError(
-        f"{str(model)!r} is no model: give an exported .onnx file, a student that comes along ({', '.join(NAMES)}), a "
+        f"{str(model)!r} is no model: give an exported .onnx file, one that comes along ({', '.join(ALL_NAMES)}), a "
         f"student or training folder, the checkpoint of DP-IQA's published student "
         f"({', '.join(CHECKPOINT_SUFFIXES)}), a label store, the folder of a fitted teacher, or a teacher "
         f"({', '.join(TEACHERS)}, or your own as package.module:function)"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the words for a pool need no torch
     from pseudo_labels.regions.store import RegionLabelStore, RegionSet
     from pseudo_labels.store import LabelStore
     from students.export import ExportReport
+    from students.formats.convert import ConversionReport
 
 _METRICS = {"srcc": "SRCC", "plcc": "PLCC", "plcc_logistic4": "PLCC logistic", "krcc": "KRCC", "rmse": "RMSE"}
 
@@ -157,6 +158,21 @@ def export_summary(report: "ExportReport") -> str:
         f"{contract.macs / 1e9:.2f} GMACs at {contract.preprocess.max_side} pixels\n"
         f"  scores as torch does to {parity.score:.1e} (limit {parity.limit:.0e}) on {parity.images} images"
     )
+
+
+def conversion_summary(report: "ConversionReport") -> str:
+    """A conversion to 8 bits in a few lines: size, how the scores follow, ratings of people."""
+    agreement, rated = report.agreement, report.rated
+    lines = [
+        f"{report.path}: {report.size_bytes / 1e6:.2f} MB, {report.size_bytes / report.source_bytes:.2f} of the float",
+        f"  scores as the float student: SRCC {agreement.srcc:.4f}, mean difference {agreement.mean:.4f} (bias "
+        f"{agreement.bias:+.4f}, largest {agreement.largest:.3f}) on {agreement.images} images",
+    ]
+    if rated is not None:
+        lines.append(
+            f"  SRCC with {rated.images} ratings of {rated.name}: {rated.srcc:.4f} (float {rated.srcc_float:.4f})"
+        )
+    return "\n".join(lines)
 
 
 def audit_summary(report: "AuditReport") -> str:

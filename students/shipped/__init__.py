@@ -8,27 +8,32 @@ from pseudo_labels.errors import PocketiqaError
 FOLDER = Path(__file__).parent
 POPULATIONS = FOLDER / "populations"
 NAMES = ("pocket-m", "pocket-s")
+"""The float students, default first."""
 DEFAULT = NAMES[0]
+QUANTISED = tuple(f"{name}-int8" for name in NAMES)
+"""The same in 8 bits, made by ``make int8``."""
+ALL_NAMES = (*NAMES, *QUANTISED)
 
 
 def model_path(model: str | os.PathLike[str] | None = None) -> Path:
     """The file of a model.
 
     Any other name is taken for a path; if there is no such file, the error of ``students.session.read_model`` lists
-    ``NAMES``.
+    ``ALL_NAMES``.
 
     Args:
-        model: a path; one of ``NAMES``, unless there is a file of that name; or None for ``DEFAULT``.
+        model: a path; one of ``ALL_NAMES``, unless there is a file of that name; or None for ``DEFAULT``.
 
     Raises:
         PocketiqaError: ``model`` is neither str nor Path.
     """
     if model is not None and not isinstance(model, str | os.PathLike):
         raise PocketiqaError(
-            f"a model is {type(model).__name__}, but the path of an ONNX file or one of {', '.join(NAMES)} is needed"
+            f"a model is {type(model).__name__}, but the path of an ONNX file or one of {', '.join(ALL_NAMES)} is "
+            "needed"
         )
     name = os.fspath(DEFAULT if model is None else model)
-    is_name = name in NAMES and (model is None or not os.path.exists(name))
+    is_name = name in ALL_NAMES and (model is None or not os.path.exists(name))
     return FOLDER / f"{name}.onnx" if is_name else Path(name)
 
 
@@ -48,7 +53,7 @@ def population_paths(name: str = "*") -> list[Path]:
 
 def list_models() -> dict[str, str]:
     """The students that come with the package: each name with one line on its accuracy and cost, from its card."""
-    return {name: _first_paragraph(FOLDER / f"{name}.md") for name in NAMES}
+    return {name: _first_paragraph(FOLDER / f"{name}.md") for name in ALL_NAMES}
 
 
 def _first_paragraph(card: Path) -> str:

@@ -20,7 +20,14 @@ DOT = data_address(
 def shown(count: int) -> list[Shown]:
     return [
         Shown(
-            f"p{number}.jpg", (number * 7919 % count + 0.5) / count, "ok", "", f"/d/p{number}.jpg", "", DOT, [("stars", "4")]
+            f"p{number}.jpg",
+            (number * 7919 % count + 0.5) / count,
+            "ok",
+            "",
+            f"/d/p{number}.jpg",
+            "",
+            DOT,
+            [("stars", "4")],
         )
         for number in range(count)
     ]

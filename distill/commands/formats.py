@@ -1,0 +1,116 @@
+"""``pocketiqa export`` and ``pocketiqa formats``: students as files for other places, and what each is worth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill.commands.options import OverwriteFile, app, complete_benchmark, complete_format, complete_student
+from distill.terminal import console
+
+FormatImages = Annotated[
+    list[Path] | None, typer.Option("--images", help="Real images to compare scores on.  [default: bundled]")
+]
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|MODEL",
+            help="A training folder, its student folder, or DP-IQA's published student (.pth, .safetensors); for other "
+            "formats than onnx also an exported .onnx student, or pocket-m or pocket-s.",
+            autocompletion=complete_student,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="onnx, onnx-int8 or onnx-w8.", autocompletion=complete_format)
+    ] = "onnx",
+    images: FormatImages = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store weights in float16: half the file; computed in float32 as ever.")
+    ] = False,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHOTOS",
+            help="onnx-int8: photographs that show the ranges of values: a folder, or NAME:FOLDER of a benchmark (its "
+            "train part).  [default: bundled]",
+            autocompletion=complete_benchmark,
+        ),
+    ] = None,
+    rated: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BENCHMARK",
+            help="8 bits: NAME:FOLDER or csv:FILE; refused if the SRCC with its ratings (train part) falls by over "
+            "0.003.",
+            autocompletion=complete_benchmark,
+        ),
+    ] = None,
+    card: Annotated[bool, typer.Option("--card", help="8 bits: also write a model card beside the file.")] = False,
+    overwrite: OverwriteFile = False,
+) -> None:
+    """Export a student with its contract inside; refused unless it scores as the original does.
+
+    In 8 bits: SRCC to the original at least 0.998 and a mean difference of at most 0.005, on photographs of many sizes.
+    """
+    from distill.stages.converting import FLOAT_FORMAT, check_options, export_converted
+    from distill.stages.export import export_checkpoint
+    from distill.terminal.summaries import conversion_summary, export_summary
+
+    check_options(kind, half=half, calibrate=calibrate, rated=rated, card=card)
+    if kind == FLOAT_FORMAT:
+        report = export_checkpoint(Path(source), out, images=images or [], half=half, overwrite=overwrite)
+        console.out.print(export_summary(report), markup=False)
+        return
+    with console.progress("calibrate and compare") as progress:
+        converted = export_converted(
+            source,
+            kind,
+            out,
+            calibrate=calibrate,
+            rated=rated,
+            images=images or [],
+            card=card,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    console.out.print(conversion_summary(converted), markup=False)
+
+
+@app.command()
+def formats(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="pocket-m or pocket-s, an exported .onnx student, or a student or training folder.",
+            autocompletion=complete_student,
+        ),
+    ],
+    images: FormatImages = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(metavar="PHOTOS", help="As for pocketiqa export.", autocompletion=complete_benchmark),
+    ] = None,
+    page: Annotated[Path | None, typer.Option("--page", help="Also write the tables as a page in Markdown.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that --page names.")] = False,
+) -> None:
+    """Make every form of a student that this machine can, and show size, agreement and processor time of each."""
+    from distill.stages.formats import measure_formats
+    from distill.terminal.format_tables import format_notes, format_page, format_table
+    from pseudo_labels.outputs import new_file
+
+    results = []
+    with new_file(page, overwrite=overwrite) as file:
+        for model in models:
+            with console.progress(f"formats of {model}") as progress:
+                results.append(measure_formats(model, images=images or [], calibrate=calibrate, progress=progress))
+        file.write(format_page(results, f"pocketiqa formats {' '.join(models)} --page").encode())
+    for measured in results:
+        console.out.print(format_table(measured))
+        for note in format_notes(measured):
+            console.out.print(note, markup=False)
