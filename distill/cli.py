@@ -2,11 +2,11 @@
 
 import sys
 
-from distill.commands import comparisons, data, meaning, models, regions, score
+from distill.commands import comparisons, data, meaning, models, regions, score, serve
 from distill.commands.options import app
 from distill.terminal import console
 
-__all__ = ["app", "comparisons", "data", "main", "meaning", "models", "regions", "score"]
+__all__ = ["app", "comparisons", "data", "main", "meaning", "models", "regions", "score", "serve"]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ _ORDER = (
     *("score", "run", "pool", "regions", "distort", "curate", "fit-teacher", "label", "label-regions", "fuse", "audit"),
     *("distill", "export", "evaluate"),
     *("population", "intervals", "calibrate"),
-    *("overlap", "stress", "compare", "study", "doctor"),
+    *("overlap", "stress", "compare", "study", "serve", "doctor"),
 )
 
 
