@@ -2,11 +2,13 @@
 
 import sys
 
-from distill.commands import changes, comparisons, data, formats, looks, meaning, models, regions, score
+from distill.commands import changes, comparisons, data, formats, looks, meaning, models, regions, score, serve
 from distill.commands.options import app
 from distill.terminal import console
 
-__all__ = ["app", "changes", "comparisons", "data", "formats", "looks", "main", "meaning", "models", "regions", "score"]
+# Imported for the commands that they add.
+_COMMANDS = (changes, comparisons, data, formats, looks, meaning, models, regions, score, serve)
+__all__ = ["app", "main"]
 
 
 def main() -> None:

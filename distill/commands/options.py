@@ -14,7 +14,7 @@ _ORDER = (
     *("score", "undo", "compare-folders", "frames", "run", "pool", "regions", "distort", "curate", "fit-teacher"),
     *("label", "label-regions", "fuse", "audit", "distill", "export", "fit-look", "formats", "evaluate"),
     *("population", "intervals", "calibrate"),
-    *("overlap", "stress", "compare", "study", "doctor"),
+    *("overlap", "stress", "compare", "study", "serve", "doctor"),
 )
 
 
