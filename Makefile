@@ -11,7 +11,7 @@ RECIPE := quickstart
 DATA ?= ../shared/data
 STUDENTS := pocket-m pocket-s
 
-.PHONY: setup quickstart test lint types docs populations wheel-check check int8 bench bench-teachers campaign clean
+.PHONY: setup quickstart test lint types docs populations wheel-check check int8 bench bench-teachers bench-serving campaign clean
 
 quickstart: $(READY)
 	$(BIN)/pocketiqa run $(RECIPE) $(if $(PHOTOS),--set 'pool.sources=["$(PHOTOS)"]' --out 'runs/$(RECIPE)-photos',)
@@ -67,6 +67,10 @@ bench: $(READY)
 # Stable Diffusion and SAM in full size with random weights: some minutes, about 6 GB of memory; more on a GPU.
 bench-teachers: $(READY)
 	$(BIN)/python -m tests.bench teachers
+
+# 20,000 requests to the server at twice what it can carry: some minutes.
+bench-serving: $(READY)
+	$(BIN)/python -m tests.bench serving
 
 # 110 random kills over all commands that write, 500 mutants of all formats that are read: some six minutes.
 # What was done is not done again; exit status 1 if anything is not as promised (docs/reliability.md).

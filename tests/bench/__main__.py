@@ -11,7 +11,7 @@ from distill.commands.doctor import installed_versions, machine
 from students.latency import machine_name
 
 BENCHES = ("labelling", "scoring", "brisque", "loader", "features")
-LONG = ("teachers",)  # make bench-teachers
+LONG = ("teachers", "serving")  # make bench-teachers, make bench-serving
 
 
 def main() -> None:
