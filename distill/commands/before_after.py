@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ _NAMED = 5
 
 PAIR_COLUMNS = (
     Column("name", Kind.PATH, lambda row: row.path, heading="photograph"),
-    Column("before", Kind.NUMBER, lambda row: row.before, heading="before"),
-    Column("after", Kind.NUMBER, lambda row: row.after, heading="after"),
+    Column("before", Kind.NUMBER, attrgetter("before"), heading="before"),
+    Column("after", Kind.NUMBER, attrgetter("after"), heading="after"),
     Column("change", Kind.NUMBER, lambda row: row.score, heading="change"),
     Column("status", Kind.TEXT, lambda row: str(row.status), heading="status", last=True),
     Column("reason", Kind.TEXT, lambda row: row.reason, heading="reason", last=True),
-    Column("before_path", Kind.PATH, lambda row: row.files[0] or None),
-    Column("after_path", Kind.PATH, lambda row: row.files[1] or None),
-    Column("group", Kind.TEXT, lambda row: row.group),
+    Column("before_path", Kind.PATH, attrgetter("before_path")),
+    Column("after_path", Kind.PATH, attrgetter("after_path")),
+    Column("group", Kind.TEXT, attrgetter("group")),
 )
 
 

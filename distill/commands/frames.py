@@ -8,6 +8,7 @@ import heapq
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,13 +52,13 @@ class FrameRow(Row):
 
 
 FRAME_COLUMNS = (
-    Column("frame", Kind.WHOLE, lambda row: row.frame, heading="frame"),
-    Column("time_s", Kind.NUMBER, lambda row: row.time_s, heading="time (s)"),
+    Column("frame", Kind.WHOLE, attrgetter("frame"), heading="frame"),
+    Column("time_s", Kind.NUMBER, attrgetter("time_s"), heading="time (s)"),
     Column("score", Kind.NUMBER, lambda row: row.score, heading="score"),
-    Column("sharpness", Kind.NUMBER, lambda row: row.sharpness, heading="sharpness"),
+    Column("sharpness", Kind.NUMBER, attrgetter("sharpness"), heading="sharpness"),
     Column("status", Kind.TEXT, lambda row: str(row.status)),
     Column("reason", Kind.TEXT, lambda row: row.reason),
-    Column("file", Kind.TEXT, lambda row: row.file, heading="file", last=True),
+    Column("file", Kind.TEXT, attrgetter("file"), heading="file", last=True),
     Column("path", Kind.PATH, lambda row: row.path),
 )
 

@@ -49,6 +49,16 @@ class PairRow(Row):
     files: tuple[str, str] = ("", "")
     group: str = ""
 
+    @property
+    def before_path(self) -> str | None:
+        """Of the photograph before; None if there is none."""
+        return self.files[0] or None
+
+    @property
+    def after_path(self) -> str | None:
+        """Of the photograph after; None if there is none."""
+        return self.files[1] or None
+
 
 def pairs_by_name(before: Path, after: Path, *, recursive: bool, warn: Callable[[str], None]) -> list[Pair]:
     """Images of two folders that have one name: with the same suffix, else with another one.

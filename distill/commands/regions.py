@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pseudo_labels.regions.sources import RegionSource
 
 
+_LARGE_BYTES = 200_000_000
+
+
 @app.command()
 def regions(
     pool: Annotated[Path, typer.Argument(help="Folder of a pool.")],
@@ -86,11 +89,16 @@ def regions(
 def source_of(by: str, file: Path | None, options: dict[str, Any]) -> "RegionSource":
     """The source that ``--by`` names; SAM's brings torch along."""
     from pseudo_labels.errors import PocketiqaError
-    from pseudo_labels.regions.readers import called, source_named
+    from pseudo_labels.regions.readers import called, source_named, table_files
 
     name, _, value = by.partition(":")
     if name != "sam":
-        return source_named(by, file, options)
+        source = source_named(by, file, options)
+        size = sum(path.stat().st_size for path in table_files(source))
+        if size > _LARGE_BYTES:
+            # Read before the first image, where no bar moves yet.
+            console.warn(f"the regions are read first: {size / 1e9:.1f} GB, at half a minute to three minutes a GB")
+        return source
     if value and file is not None:
         raise PocketiqaError(f"two checkpoints, {value} and {file}: name one")
     from teachers.sam_iqa.masks import SamSource

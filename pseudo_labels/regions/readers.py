@@ -263,6 +263,13 @@ class TableSource:
         return from_box(box, ref.height, ref.width)
 
 
+def table_files(source: RegionSource) -> list[Path]:
+    """The files that a source reads whole when it is opened; none of sources that read as they are asked."""
+    if not isinstance(source, TableSource):
+        return []
+    return [path for path in (source.file, source.scores) if path is not None]
+
+
 def _plain(value: Any) -> str:
     """What JSON does not know but Parquet holds: bytes (run lengths, mostly), times, decimals."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

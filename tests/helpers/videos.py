@@ -1,5 +1,6 @@
 """Small videos whose frames tell their number."""
 
+import wave
 from pathlib import Path
 
 import av
@@ -38,3 +39,12 @@ def write_video(path: Path, *, frames: int, size: tuple[int, int] = (64, 96), ro
         for packet in stream.encode():
             container.mux(packet)
     return path
+
+
+def write_sound(path: Path) -> None:
+    """A tenth of a second of silence, without pictures."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(1600))

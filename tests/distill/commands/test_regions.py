@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill.cli import app
+from distill.commands.regions import source_of
 from distill.terminal.console import run_cli
 from pseudo_labels.defaults import MAX_REGION_AREA, MAX_REGION_OVERLAP, MAX_REGIONS, MIN_REGION_AREA
 from pseudo_labels.pool import Pool
@@ -86,3 +87,13 @@ def test_mistakes_are_one_line(
     assert message in " ".join(capsys.readouterr().err.split())
     assert pocketiqa("regions", pool) == 2  # about the command line itself
     assert "--out" in capsys.readouterr().err
+
+
+def test_of_a_large_file_it_is_said_that_reading_takes_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for size, words in ((400_000_000, "0.4 GB"), (1000, "")):
+        with open(tmp_path / "boxes.json", "wb") as file:
+            file.truncate(size)  # without a byte on the disk; nothing of it is read here
+        source_of("boxes", tmp_path / "boxes.json", {})
+        said = capsys.readouterr().err
+        assert words in said
+        assert bool(words) == ("read first" in said)

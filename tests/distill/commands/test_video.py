@@ -10,7 +10,7 @@ from PIL import Image
 
 from distill.commands.video import Ending, Frame, Interval, check_video, frames_of, interval_of
 from pseudo_labels.errors import PocketiqaError
-from tests.helpers.videos import RATE, shade, write_video
+from tests.helpers.videos import RATE, shade, write_sound, write_video
 
 
 def read(path: Path, interval: Interval) -> tuple[list[Frame], Ending]:
@@ -84,6 +84,7 @@ def test_pictures_of_a_turned_phone_are_upright(tmp_path: Path):
 
 def test_what_is_no_video_is_refused(tmp_path: Path):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    write_sound(tmp_path / "sound.wav")
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video " * 99)
     for name, message in (
@@ -91,6 +92,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path):
         ("empty.mp4", "cannot be read as a video"),
         ("text.mp4", "cannot be read as a video"),
         ("nothing.mp4", "does not exist"),
+        ("sound.wav", "holds no video"),
         (".", "is a folder"),
     ):
         with pytest.raises(PocketiqaError, match=message):
