@@ -31,7 +31,7 @@ _NAMED = 5
 
 
 PAIR_COLUMNS = (
-    Column("name", Kind.PATH, lambda row: row.path, heading="photograph"),
+    Column("name", Kind.TEXT, lambda row: row.path, heading="photograph"),
     Column("before", Kind.NUMBER, attrgetter("before"), heading="before"),
     Column("after", Kind.NUMBER, attrgetter("after"), heading="after"),
     Column("change", Kind.NUMBER, lambda row: row.score, heading="change"),

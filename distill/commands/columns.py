@@ -154,7 +154,9 @@ class Layout:
                 cell = " ".join(map(str, value))
             else:
                 cell = "" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)
-            yield f"'{cell}" if self.excel_safe and cell.startswith(_FORMULA) else cell
+            # A number below 0 is no formula.
+            unsafe = isinstance(value, str) and cell.startswith(_FORMULA)
+            yield f"'{cell}" if self.excel_safe and unsafe else cell
 
     @property
     def shown_columns(self) -> list[Column]:

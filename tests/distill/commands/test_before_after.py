@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,19 @@ def test_pairs_of_a_table_may_name_a_file_twice(folders: tuple[Path, Path], tmp_
     assert record["rows"][2]["status"] == "missing"
     assert record["summary"]["scenes"] == 1
     assert "1 groups" in record["summary"]["interval_reason"]
+
+
+def test_changes_below_0_are_numbers_for_a_spreadsheet_and_names_are_no_formulas(tmp_path: Path):
+    for folder, number in (("before", 0), ("after", 1)):
+        (tmp_path / folder).mkdir()
+        image = Image.fromarray(photographs()[2]).filter(ImageFilter.GaussianBlur(4 * number))
+        image.save(tmp_path / folder / "=1+2.png")
+        image.save(tmp_path / folder / os.fsdecode(b"bad\xff.png"))
+    out = tmp_path / "a.csv"
+    assert pocketiqa(tmp_path / "before", tmp_path / "after", "--out", out, "--excel-safe") == 0
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert {row["name"] for row in rows} == {"'=1+2.png", "bad\\udcff.png"}
+    assert all(float(row["change"]) < 0 for row in rows)
 
 
 def test_of_two_faults_the_status_is_the_first_photograph_s():
