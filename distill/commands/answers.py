@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill.commands.choosing import Choice
 from distill.commands.columns import Column
-from distill.commands.galleries import Gallery, Made
+from distill.commands.galleries import Gallery, Made, spec_of
 from distill.commands.inputs import ImageSource
 from distill.commands.sidecars import Sidecars
 from distill.commands.transfers import PAST, Planned, Transfer
@@ -77,8 +77,12 @@ class Answers:
         """Whether something follows the rows."""
         return self.listing or any(one is not None for one in (self.transfer, self.sidecars, self.gallery))
 
-    def check(self, images: Sequence[ImageSource]) -> None:
+    def check(self, images: Sequence[ImageSource], digest: str) -> None:
         """Refuse before anything is scored.
+
+        Args:
+            images: that will be scored.
+            digest: of the model.
 
         Raises:
             PocketiqaError: something cannot be done with these images.
@@ -96,13 +100,16 @@ class Answers:
             )
         counts = self.choice.top is not None or self.choice.bottom is not None
         if counts and self.transfer is not None and self.transfer.kind == "move" and was_stopped(self.transfer.folder):
+            folder = self.transfer.folder
             raise PocketiqaError(
-                f"an earlier run was stopped while it moved images to {self.transfer.folder}: --top and --bottom would "
-                f"now choose among the rest; `pocketiqa undo {self.transfer.folder}` first, then run the same command again"
+                f"an earlier run was stopped while it moved images to {folder}: --top and --bottom would now choose "
+                f"among the rest; `pocketiqa undo {folder}` first, then run the same command again"
             )
-        for wanted in (self.transfer, self.sidecars, self.gallery):
+        for wanted in (self.transfer, self.sidecars):
             if wanted is not None:
                 wanted.check(images)
+        if self.gallery is not None:
+            self.gallery.check(spec_of(images, self.choice, digest))
 
     def give(self, rows: Sequence[Row], images: Mapping[str, ImageSource], about: About) -> bool:
         """Do all of it.
@@ -140,6 +147,7 @@ class Answers:
                     scored=about.scored,
                     limits=about.limits,
                     workers=about.workers,
+                    spec=spec_of(list(images.values()), self.choice, about.digest),
                 )
                 page = self.gallery.write(made, report)
             console.err.print(f"gallery: {shown(str(page))}")

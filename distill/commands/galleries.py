@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -12,12 +12,13 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from distill.commands.choosing import Choice
 from distill.commands.columns import Column, seen
 from distill.commands.inputs import ImageSource
 from distill.commands.resuming import state_of
 from distill.html.gallery import Shown, data_address, gallery_page
 from pseudo_labels.errors import OutputConflictError
-from pseudo_labels.files import utf8_path, write_atomic
+from pseudo_labels.files import remove_leftovers, utf8_path, write_atomic
 from pseudo_labels.images import DecodeLimits, decode, load
 from pseudo_labels.outputs import MANIFEST, Claim, claim, exclusively, finish, new_file, read_manifest, refuse_existing
 from pseudo_labels.parallel import Progress, in_order
@@ -51,14 +52,16 @@ class Gallery:
         """Whether everything is in one file."""
         return self.out.suffix.lower() in _ENDINGS
 
-    def check(self, images: Sequence[ImageSource]) -> None:
+    def check(self, spec: Mapping[str, object]) -> None:
         """Refuse before anything is scored.
+
+        Args:
+            spec: of the page, see ``spec_of``.
 
         Raises:
             OutputConflictError: it exists, or something else has its name.
             WriteError: something that is no regular file has its name.
         """
-        del images
         if self.is_file:
             refuse_existing(self.out, overwrite=self.overwrite)
         elif self.out.exists() and not self.out.is_dir():
@@ -66,9 +69,10 @@ class Gallery:
                 f"--gallery {self.out} is a file: name a page that ends in .html, or a folder for page and thumbnails"
             )
         elif (self.out / MANIFEST).exists():
-            if read_manifest(self.out, KIND).complete and not self.overwrite:
+            if read_manifest(self.out, KIND).spec != spec and not self.overwrite:
                 raise OutputConflictError(
-                    f"{self.out} holds a gallery already: choose another name, or add --overwrite to replace it"
+                    f"{self.out} holds a gallery of other photographs, another choice or another model: choose another "
+                    "name, or add --overwrite to replace it"
                 )
         elif self.out.is_dir() and any(not name.startswith(".") for name in os.listdir(self.out)):
             raise OutputConflictError(f"{self.out} is not empty and is no gallery: choose another folder")
@@ -90,8 +94,9 @@ class Gallery:
                 file.write(made.page(self.out.parent, None, progress))
             return self.out
         with exclusively(self.out):
-            if claim(self.out, KIND, made.spec, overwrite=self.overwrite) is not Claim.DONE:
+            if claim(self.out, KIND, dict(made.spec), overwrite=self.overwrite) is not Claim.DONE:
                 (self.out / _THUMBS).mkdir(exist_ok=True)
+                remove_leftovers(self.out / _THUMBS)
                 write_atomic(self.out / PAGE, made.page(self.out, self.out / _THUMBS, progress))
                 finish(self.out, {"photographs": len(made.rows)})
         return self.out / PAGE
@@ -110,6 +115,7 @@ class Made:
         scored: how many images were scored.
         limits: of decoding.
         workers: photographs that are decoded at a time.
+        spec: what determines the page, see ``spec_of``.
     """
 
     rows: Sequence[Row]
@@ -120,12 +126,7 @@ class Made:
     scored: int
     limits: DecodeLimits
     workers: int = 1
-
-    @property
-    def spec(self) -> dict[str, object]:
-        """What determines the page."""
-        rows = [[utf8_path(row.path), row.score, str(row.status)] for row in self.rows]
-        return {"rows": hashlib.sha256(repr(rows).encode()).hexdigest(), "model": self.model[1], "side_px": _SIDE_PX}
+    spec: Mapping[str, object] = field(default_factory=dict)
 
     def page(self, folder: Path, thumbs: Path | None, progress: Progress | None) -> bytes:
         """The page.
@@ -180,6 +181,20 @@ class Made:
             return data_address(jpeg)
         write_atomic(thumbs / name, jpeg)
         return f"{_THUMBS}/{name}"
+
+
+def spec_of(images: Sequence[ImageSource], choice: Choice, digest: str) -> dict[str, object]:
+    """What determines a page, known before anything is scored: photographs and their files, choice and model.
+
+    Args:
+        images: all that are scored.
+        choice: of them.
+        digest: of the model.
+    """
+    total = hashlib.sha256()
+    for image in images:
+        total.update(f"{utf8_path(image.place)} {None if image.file is None else state_of(image.file)}\0".encode())
+    return {"photographs": total.hexdigest(), "choice": asdict(choice), "model": digest, "side_px": _SIDE_PX}
 
 
 def small_jpeg(image: ImageSource, limits: DecodeLimits) -> bytes:

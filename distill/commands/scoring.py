@@ -98,7 +98,7 @@ def score_paths(
         images, empty = inputs.images, inputs.empty
         if not images:
             raise PocketiqaError("; ".join(empty) or "no images were named: name files and folders")
-        answers.check(images)
+        answers.check(images, scorer.digest)
         for words in empty:
             console.warn(words)
         # Scores of two looks are not one scale, whatever reads the rows later.

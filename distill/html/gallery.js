@@ -61,7 +61,7 @@
     const width = space.clientWidth, wanted = width < 520 ? 108 : 172, gap = width < 520 ? 8 : 14;
     columns = Math.max(1, Math.floor((width + gap) / (wanted + gap)));
     const tile = Math.floor((width - gap * (columns - 1)) / columns);
-    cell = { width: tile, step: tile + gap, height: Math.round(tile * 0.75) + 46 + gap, gap };
+    cell = { across: width, width: tile, step: tile + gap, height: Math.round(tile * 0.75) + 46 + gap, gap };
     space.style.height = Math.ceil(shown.length / columns) * cell.height + "px";
     for (const tileElement of tiles.values()) tileElement.remove();
     tiles = new Map();
@@ -119,6 +119,7 @@
     if (!shown.length) return;
     opened = true;
     viewer.showModal();
+    viewer.focus();  // not a button, which Enter would press
     show();
   }
   function show() {
@@ -241,7 +242,8 @@
   addEventListener("scroll", () => {
     if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; draw(); }); }
   }, { passive: true });
-  new ResizeObserver(() => layout()).observe(grid);
+  // The height follows from the width, and is none of its causes.
+  new ResizeObserver(() => { if (space.clientWidth !== cell.across) layout(); }).observe(grid);
   histogram();
   strip("worst", "worst");
   strip("best", "best");

@@ -67,6 +67,7 @@ dialog {
   border: 0; padding: 0; margin: auto; width: min(1180px, 96vw); max-height: 96vh; background: var(--card);
   color: var(--ink); border-radius: 14px; overflow: auto;
 }
+dialog:focus { outline: none; }
 dialog::backdrop { background: rgb(0 0 0 / .75); }
 dialog .picture { background: #000; display: grid; place-items: center; min-height: 200px; }
 dialog img { max-height: 74vh; max-width: 100%; border-radius: 0; background: none; object-fit: contain; }
@@ -81,6 +82,7 @@ dialog a { text-decoration: none; }
 @media (max-width: 700px) {
   .strips { grid-template-columns: 1fr; gap: 0; } #info { margin-left: 0; width: 100%; } #text { flex-basis: 100%; }
   #controls { position: static; } .keys { display: none; } .tile .name { font-size: .7rem; }
+  .scale-card .ends span:nth-child(2) { display: none; }
   .small, .small img { width: 92px; } .small img { height: 69px; }
 }
 @media print { #controls, .keys, .strips button b { position: static; } }
@@ -227,6 +229,7 @@ def _viewer() -> Html:
             class_="words",
         ),
         id="viewer",
+        tabindex="-1",
         aria_labelledby="title",
     )
 

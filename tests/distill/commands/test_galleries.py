@@ -114,10 +114,10 @@ def test_an_earlier_gallery_or_anything_else_is_not_replaced_unasked(
     for target, message in (
         ("page.html", "page.html exists already"),
         ("mine", "mine is not empty and is no gallery"),
-        ("gal", "gal holds a gallery already: choose another name, or add --overwrite"),
+        ("gal", "gal holds a gallery of other photographs, another choice or another model"),
         ("in/0.png", "is a file: name a page that ends in .html"),
     ):
-        assert pocketiqa("in", "--gallery", target) == 1
+        assert pocketiqa("in", "--gallery", target, "--sort", "best") == 1
         captured = capsys.readouterr()
         assert message in captured.err
         assert captured.out == ""  # before anything was scored
