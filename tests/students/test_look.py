@@ -55,6 +55,11 @@ def test_a_close_look_joins_the_whole_and_its_crops_by_the_head(looking: Path, s
     assert abs(close.score - whole) > 1e-3
     assert score(image, looking, look="close").score == close.score
     assert score(image, looking).score == whole
+    # Records of what quick scores mean are not those of close ones.
+    quick = Scorer(looking).model
+    assert (quick.name, quick.sha256) == ("tiny", Scorer(looking).digest)
+    assert Scorer(looking, look="close").model.name == "tiny (close look)"
+    assert Scorer(looking, look="close").model.sha256 != quick.sha256
     assert pickle.loads(pickle.dumps(Scorer(looking, look="close"))).score(image).score == close.score
 
 
