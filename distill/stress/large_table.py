@@ -22,9 +22,10 @@ def large_table(result: LargeResult) -> Table:
         outcome = "" if math.isnan(verdict.figure) else verdict.outcome
         figure = "no photograph" if math.isnan(verdict.figure) else f"{verdict.figure:.4g}"
         passed = Text(outcome, _COLOURS.get(outcome, ""))
-        table.add_row(verdict.check, str(verdict.n), figure, interval, verdict.limit_words, passed)
+        measured = (str(verdict.n), figure, interval)
+        table.add_row(verdict.check, *measured, verdict.limit_words, passed)
     table.add_section()
     for kind in LADDERS:
         fraction, pairs = result.fraction(kind)
-        table.add_row(f"{kind}, visible pairs ordered", str(pairs), f"{fraction:.4g}", "", "", "")
+        table.add_row(f"{kind}, visible pairs ordered", str(pairs), f"{fraction:.4g}")
     return table
