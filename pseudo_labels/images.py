@@ -230,7 +230,8 @@ def decode(
         limits: see ``DecodeLimits``.
         notes: sentences about what was ignored are appended, such as a broken colour profile.
         resizer: what the caller is going to do with the picture. A picture of more than ``limits.REDUCE_ABOVE`` pixels,
-            or one that would exceed the bound of memory, then comes back in the size that it makes.
+            or one that would exceed the bound of memory, then comes back in the size that it makes, as does an upright
+            JPEG (to the bit as the resizer would make it of the whole, unless it is an eager one).
 
     Returns:
         uint8 HxWx3 RGB, C-contiguous and writable, upright.
@@ -273,7 +274,7 @@ def _decode(
             header = Header(name, image.mode, image.size, in_memory, len(data))
             plan = make_plan(header, structure, limits.max_pixels, resizer)
             context = _Context(limits, data, notes)
-            if resizer is None or plan.whole:
+            if resizer is None or (plan.whole and not _is_plain(image)):
                 return _upright_rgb(image, context)
             return _resized_rgb(image, context, plan, resizer)
 
@@ -292,6 +293,13 @@ def _opened(
     return plugin(file), structure
 
 
+def _is_plain(image: ImageFile.ImageFile) -> bool:
+    """Whether the samples of a picture that is not loaded yet are those of an upright RGB JPEG."""
+    return (
+        isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode == "RGB" and _orientation(image) not in _UPRIGHT
+    )
+
+
 def _resized_rgb(image: ImageFile.ImageFile, context: _Context, plan: Plan, resizer: Resizer) -> np.ndarray:
     """What the resizer makes of a picture, which is reduced while it is decoded."""
     width, height = image.size
@@ -301,7 +309,16 @@ def _resized_rgb(image: ImageFile.ImageFile, context: _Context, plan: Plan, resi
         image.reduce = plan.scale.bit_length() - 1
     meaning = _loaded(image, context)
     turn = _UPRIGHT.get(_orientation(image))
-    small = Image.fromarray(_in_strips(image, meaning, None, plan))
+    if (
+        plan.columns == plan.rows == 1
+        and image.mode == "RGB"
+        and isinstance(image, JpegImagePlugin.JpegImageFile)
+        and meaning.colour is None
+    ):
+        # As it lies in memory: an array of 12 megapixels, and an image of that, take a tenth of the time of decoding.
+        small = image
+    else:
+        small = Image.fromarray(_in_strips(image, meaning, None, plan))
     # The last averaged column and row may stand for fewer pixels than the others.
     box = (0, 0, width / plan.scale / plan.columns, height / plan.scale / plan.rows)
     rgb = resizer.filtered(small, resizer.size(height, width), box)

@@ -11,7 +11,7 @@ Needs numpy and Pillow only.
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ _MOST_PIXELS = 100_000_000
 _SKIP = 2
 # Windows for texture begin at multiples of this fraction of a crop's side.
 _WINDOW_STEP = 4
+_NEARLY = 0.998
 # Scores of exactly 0 or 1 have no finite logit.
 _LEAST = 1e-3
 # Irrational steps spread any number of points evenly (Roberts' R2 sequence: powers of the plastic number).
@@ -91,7 +92,8 @@ def parts(whole: float, crops: np.ndarray) -> np.ndarray:
 class SecondLook:
     """How large pictures are looked at closely, as the file of a student asks for it.
 
-    As a ``Resizer`` of ``pseudo_labels.limits`` it lets a picture be decoded once for both looks.
+    As a ``Resizer`` of ``pseudo_labels.limits`` it lets a picture be decoded once for both looks: a JPEG of 8 to 31
+    megapixels at half its scale, which is what the crops need.
 
     Attributes:
         head: joins the scores.
@@ -104,6 +106,8 @@ class SecondLook:
         default: whether ``Scorer`` looks closely unless it is told otherwise.
         fitted: what the head was fitted on; JSON values.
     """
+
+    eager: ClassVar[bool] = True
 
     head: Head
     crop_side: int = 288
@@ -122,7 +126,7 @@ class SecondLook:
         check_int(self.spread, "look.spread", 0, MAX_CROPS)
         check_int(self.texture + self.centre + self.spread, "look: number of crops", 1, MAX_CROPS)
         check_int(self.from_pixels, "look.from_pixels", self.crop_side**2, _MOST_PIXELS)
-        check_int(self.pixels, "look.pixels", self.from_pixels + 1, _MOST_PIXELS)
+        check_int(self.pixels, "look.pixels", 2 * self.from_pixels, _MOST_PIXELS)
         if not isinstance(self.default, bool) or not isinstance(self.fitted, dict):
             raise PocketiqaError("look.default must be true or false, and look.fitted an object; export the model anew")
 
@@ -142,7 +146,9 @@ class SecondLook:
 
     def weight(self, height: int, width: int) -> float:
         """How much a picture of this size is scored by the head and not by the whole alone, in [0, 1]."""
-        above = math.log(height * width / self.from_pixels) / math.log(self.pixels / self.from_pixels)
+        # A picture that was reduced to ``pixels`` may have a few less, as its sides are whole numbers.
+        full = _NEARLY * self.pixels
+        above = math.log(height * width / self.from_pixels) / math.log(full / self.from_pixels)
         return min(1.0, max(0.0, above))
 
     def crops(self, rgb: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ blur and noise survive it better; ``reducing_gap`` halves the time from four-fol
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,8 @@ class Preprocess:
         max_side: largest length of the longer side in pixels.
         min_side: smallest length of the shorter side in pixels.
     """
+
+    eager: ClassVar[bool] = False  # the pixels of a JPEG are those of the whole, to the bit
 
     max_side: int = 384
     min_side: int = SMALLEST_SIDE

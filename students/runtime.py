@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, WriteError
+from pseudo_labels.files import sha256_bytes
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, decode_pil, load
 from pseudo_labels.limits import Resizer
 from pseudo_labels.parallel import Progress, in_order
@@ -188,8 +189,15 @@ class Scorer:
 
     @property
     def model(self) -> ModelName:
-        """Name and digest, by which records of this model are known (``students.meaning``)."""
-        return ModelName(self.contract.name, self.digest)
+        """Name and digest, by which records of this model are known (``students.meaning``).
+
+        Close scores have a scale of their own: records of quick ones do not fit them, so they have another digest.
+        """
+        if self.look == "quick":
+            return ModelName(self.contract.name, self.digest)
+        return ModelName(
+            f"{self.contract.name} ({self.look} look)", sha256_bytes(f"{self.digest} {self.look}".encode())
+        )
 
     @property
     def _second_look(self) -> SecondLook | None:

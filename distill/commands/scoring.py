@@ -101,8 +101,7 @@ def score_paths(
         answers.check(images, scorer.digest)
         for words in empty:
             console.warn(words)
-        # Scores of two looks are not one scale, whatever reads the rows later.
-        name = scorer.contract.name + ("" if scorer.look == "quick" else f" ({scorer.look} look)")
+        name = scorer.model.name
         spec = None if regions is None else {"source": regions.name, **regions.spec()}
         # New columns come last, so that readers by name or position of earlier files go on.
         columns = [

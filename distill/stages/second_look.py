@@ -152,7 +152,7 @@ def _observed(scorer: Scorer, look: SecondLook, copies: Iterable[LargeCopy], num
         whole = scorer.score(copy.rgb).score
         quick = quick if rows else whole
         seen = parts(whole, scorer.infer(look.crops(copy.rgb))[0])
-        rows.append(Observed(number, copy.kind, copy.strength, seen, copy.reference, quick))
+        rows.append(Observed(number, copy.kind, copy.strength, parts=seen, reference=copy.reference, quick=quick))
     return rows
 
 

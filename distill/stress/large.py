@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.stress.large_copies import CLEAN, LADDERS, SCALED, Reference, large_copies
+from distill.stress.large_copies import CLEAN, LADDERS, SCALED, Reference, large_copies, scaled
 from distill.stress.verdict import Verdict, mean_interval
 from pseudo_labels.distort.compression import encode_jpeg
 from pseudo_labels.errors import PocketiqaError
@@ -34,7 +34,7 @@ LEAST_SHOWN = 0.02
 """Difference of the reference teacher from which on a display shows two strengths differently: a tenth of the step
 between two of KADID-10k's five levels."""
 _WORST_BLUR = max(LADDERS["blur"])
-_TIMED_QUALITY, _TIMES = 90, 3
+_TIMED_PIXELS, _TIMED_QUALITY, _TIMES = 12_000_000, 90, 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class LargeScores:
         ladders: by kind, scores of the photograph and of its copies of rising strength.
         references: by kind, what the reference teacher says of the same.
         moves: differences of the scores of its scaled copies from its own.
-        time: processor time from JPEG (quality 90) to score, as a multiple of decoding it.
+        time: processor time from JPEG to score, as a multiple of decoding it to an array, of the photograph in 12
+            megapixels and quality 90.
     """
 
     photograph: str
@@ -135,7 +136,7 @@ class LargeResult:
             ),
             Verdict("moved by half the size, mean", fmean(moved), limits.most_move, **several, **_bounds(moved)),
             Verdict(
-                "JPEG to score / decoding, median", median(scores.time for scores in self.photographs),
+                "JPEG of 12 Mpixel to score / decoding, median", median(scores.time for scores in self.photographs),
                 limits.most_time[self.look], **several,
             ),
         ]  # fmt: skip
@@ -255,7 +256,7 @@ def _measured(scorers: Sequence[Scorer], name: str, rgb: np.ndarray, reference: 
             references[copy.kind].append(copy.reference)
         for own, scorer in zip(scores, scorers, strict=True):
             own[copy.kind].append(scorer.score(copy.rgb).score)
-    data = encode_jpeg(rgb, _TIMED_QUALITY)
+    data = encode_jpeg(scaled(rgb, math.sqrt(_TIMED_PIXELS / (rgb.shape[0] * rgb.shape[1]))), _TIMED_QUALITY)
     decoding = _seconds(lambda: decode(data))
     for first, own, scorer in zip(clean, scores, scorers, strict=True):
         yield LargeScores(

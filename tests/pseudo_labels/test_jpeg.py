@@ -175,6 +175,8 @@ def test_load_leaves_an_image_as_pillow_would() -> None:
 class _ToAnEighth:
     """A resizer, see ``limits.Resizer``."""
 
+    eager = False
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         return height // 8, width // 8
 

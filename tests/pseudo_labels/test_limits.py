@@ -17,6 +17,7 @@ from pseudo_labels.images import DecodeLimits, ImageError, decode, load
 from pseudo_labels.limits import FileSlices, Header, Plan, PnmImageFile, make_plan, metered, patch
 from pseudo_labels.records import Status
 from pseudo_labels.structure import Structure
+from students.look import Head, SecondLook
 from students.preprocess import Preprocess
 from tests.helpers import campaign, profiles
 from tests.helpers.encoders import encode, exif_turn, picture, png, png_chunk, save, tiff_file, tiff_tags
@@ -184,6 +185,14 @@ def test_the_decoder_takes_the_part_of_the_reduction_that_comes_close() -> None:
     assert plan_of("JPEG 2000", structure=Structure(halvings=1), resizer=TO_288) == Plan(2, 10, 10)
 
 
+def test_an_eager_resizer_has_jpegs_reduced_by_their_decoder_to_no_less_than_it_needs() -> None:
+    look = SecondLook(Head())
+    halves = {(3264, 2448): 2, (4000, 3000): 2, (6000, 4000): 2, (3000, 2000): 1, (8000, 6000): 4}
+    for size, scale in halves.items():
+        assert make_plan(Header("JPEG", "RGB", size, 0, 0), Structure(), 100_000_000, look) == Plan(scale)
+        assert make_plan(Header("PNG", "RGB", size, 0, 0), Structure(), 100_000_000, look) == Plan()
+
+
 def test_memory_and_time_are_bounded_from_the_header() -> None:
     with pytest.raises(WorkExceededError, match=r"would take \d+ MB of memory, above the bound of 1049 MB"):
         plan_of("WebP", structure=Structure(buffers=12 * 12_000 * 8_300))
@@ -199,6 +208,7 @@ def test_memory_and_time_are_bounded_from_the_header() -> None:
 MEASURE = """
 import sys
 from pseudo_labels.images import load
+from students.look import Head, SecondLook
 from students.preprocess import Preprocess
 def peak():
     return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) >> 10

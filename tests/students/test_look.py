@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.images import load
 from students.export import with_look
 from students.look import Head, SecondLook, choose_look, most_texture, parts, size_within
+from students.preprocess import shrink
 from students.runtime import Scorer, score
 from students.session import CHECKSUM_BYTES
 from tests.helpers.tiny_students import photographs
@@ -53,6 +55,11 @@ def test_a_close_look_joins_the_whole_and_its_crops_by_the_head(looking: Path, s
     assert abs(close.score - whole) > 1e-3
     assert score(image, looking, look="close").score == close.score
     assert score(image, looking).score == whole
+    # Records of what quick scores mean are not those of close ones.
+    quick = Scorer(looking).model
+    assert (quick.name, quick.sha256) == ("tiny", Scorer(looking).digest)
+    assert Scorer(looking, look="close").model.name == "tiny (close look)"
+    assert Scorer(looking, look="close").model.sha256 != quick.sha256
     assert pickle.loads(pickle.dumps(Scorer(looking, look="close"))).score(image).score == close.score
 
 
@@ -65,11 +72,20 @@ def test_the_second_look_gains_weight_with_the_size(looking: Path, scorer: Score
 
 
 def test_a_file_is_decoded_once_and_scored_like_its_pixels(
-    looking: Path, photo_files: list[Path], monkeypatch: pytest.MonkeyPatch
+    looking: Path, photo_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close = Scorer(looking, look="close")
-    whole = close.score(np.asarray(Image.open(photo_files[0]))).score
-    assert close.score(photo_files[0]).score == whole
+    close, quick = Scorer(looking, look="close"), Scorer(looking)
+    rgb = np.asarray(Image.open(photo_files[0]))
+    # Of a file only the picture that crops are cut from is left.
+    whole = close.score(shrink(rgb, LOOK.size(*rgb.shape[:2]))).score
+    assert close.score(photo_files[0]).score == pytest.approx(whole, abs=1e-6)
+    # A JPEG of four times the pixels is decoded at half its scale.
+    double = tmp_path / "double.jpg"
+    Image.fromarray(rgb).resize((2 * rgb.shape[1], 2 * rgb.shape[0])).save(double, quality=95)
+    assert load(double, resizer=LOOK).shape[:2] == LOOK.size(*load(double).shape[:2])
+    assert close.score(double).score == pytest.approx(close.score(load(double)).score, abs=0.02)
+    # The quick look has the pixels of the whole file, to the bit.
+    assert quick.score(double).score == quick.score(load(double)).score
     # As for pictures of more than 64 megapixels, which are reduced to what crops are cut from while they are decoded.
     monkeypatch.setattr("pseudo_labels.limits.REDUCE_ABOVE", 1000)
     assert close.score(photo_files[0]).score == pytest.approx(whole, abs=0.01)
@@ -126,7 +142,7 @@ def test_a_file_without_a_second_look_refuses_a_close_one_with_the_next_step(tin
         ({"crop_side": 8}, "look.crop_side is 8"),
         ({"texture": 0, "centre": 0, "spread": 0}, "number of crops is 0"),
         ({"texture": 64}, "number of crops is 67"),
-        ({"pixels": 20_000}, "look.pixels is 20000"),
+        ({"pixels": 20_000}, "look.pixels is 20000, but an integer from 40000"),
         ({"head": {"bias": 0, "whole": -1, "mean": 0, "best": 0}}, "look.head.whole is -1"),
         ({"head": {"bias": "0", "whole": 1, "mean": 0, "best": 0}}, "look.head.bias is '0'"),
         ({"head": 3}, "head of looks is int"),
