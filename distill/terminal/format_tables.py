@@ -27,9 +27,13 @@ def format_table(measured: Measured) -> Table:
 
 def format_notes(measured: Measured) -> list[str]:
     """What could not run here, and on which machine the rest did."""
-    missing = {f"{row.name} by {row.engine}: {row.missing}" for row in measured.rows if row.missing}
+    missing: dict[str, list[str]] = {}
+    for row in measured.rows:
+        if row.missing:
+            missing.setdefault(row.missing, []).append(f"{row.name} by {row.engine}")
     busy = " (busy machine: trust ratios, not milliseconds)" if measured.load > _BUSY else ""
-    return [*sorted(missing), f"{measured.machine}; {measured.load:.1f} processes a core{busy}"]
+    absent = [f"not measured: {', '.join(names)}: {reason}" for reason, names in missing.items()]
+    return [*absent, f"{measured.machine}; {measured.load:.1f} processes a core{busy}"]
 
 
 def _cells(row: Row) -> list[str]:
