@@ -101,7 +101,7 @@ def _channel_means(source: onnx.ModelProto, batches: Sequence[np.ndarray]) -> di
     session = _start(model)
     runs = [session.run(outputs, {INPUT: batch}) for batch in batches]
     return {
-        node.name: np.mean([run[number] for run in runs], axis=0, dtype=np.float64)
+        node.name: np.asarray(np.mean([run[number] for run in runs], axis=0, dtype=np.float64))
         for number, node in enumerate(convolutions)
     }
 

@@ -42,7 +42,7 @@ def test_a_model_of_the_package_in_eight_bits_scores_by_its_name(photo: Path, ca
     [
         (("--format", "tflite"), "format 'tflite' is not known: choose one of onnx, onnx-int8, onnx-w8"),
         (("--format", "onnx-w8", "--half"), "--half is for --format onnx, not for onnx-w8"),
-        (("--rated", "csv:x"), "--calibrate, --rated and --card are for 8 bits"),
+        (("--rated", "csv:x"), "pocket-s is exported already: copy it, or choose another form"),
         (("--format", "onnx-int8", "--calibrate", "nowhere"), "no photographs at nowhere"),
     ],
 )
