@@ -6,6 +6,7 @@ any case, to read the contract.
 
 import threading
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -64,7 +65,7 @@ class OpenVinoSession:
             IntegrityError: OpenVINO does not accept it.
         """
         # Imported where it is asked for: it is an extra.
-        import openvino
+        openvino = import_module(OPENVINO)
 
         self.version: str = openvino.__version__
         self._options = {
