@@ -19,7 +19,7 @@ import onnxruntime
 from pseudo_labels.errors import IntegrityError, PocketiqaError, system_words
 from pseudo_labels.files import sha256_bytes
 from students.contract import CONTRACT_KEY, StudentContract
-from students.engines import ONNX_RUNTIME, Session, check_engine, start_engine
+from students.engines import ONNX_RUNTIME, Session, check_engine, check_scores, start_engine
 from students.shipped import ALL_NAMES
 
 INPUT = "rgb"
@@ -28,6 +28,10 @@ OUTPUTS = ("score", "quality_map", "weight_map")
 _FATAL_ONLY = 4
 MAX_MODEL_BYTES = 1 << 30
 """Larger model files are refused unread; the largest student, an EfficientNet-B7, has 0.26 GB."""
+MAX_ENGINE_DIFFERENCE = 1e-4
+"""Largest accepted difference of a score by another engine, tried when a model is opened."""
+# Engines round numbers of 8 bits in another order; what is computed wrongly differs by far more.
+_MAX_CONVERTED_DIFFERENCE = 0.03
 MAX_NODES = 20_000
 MAX_ELEMENTS = 1 << 26
 """Elements of a tensor whose shape the file states without storing it."""
@@ -76,7 +80,10 @@ def open_model(path: str | Path, threads: int = 1, engine: str = ONNX_RUNTIME) -
         raise PocketiqaError(f"{path} holds no student contract: export it with `pocketiqa export`")
     contract = StudentContract.from_json(text)
     if engine != ONNX_RUNTIME:
-        return OpenedModel(start_engine(engine, data, threads, str(path)), contract, digest)
+        other = start_engine(engine, data, threads, str(path))
+        limit = MAX_ENGINE_DIFFERENCE if contract.conversion is None else _MAX_CONVERTED_DIFFERENCE
+        check_scores(engine, other, session, feed=INPUT, output=OUTPUTS[0], limit=limit)
+        return OpenedModel(other, contract, digest)
     return OpenedModel(session, contract, digest)
 
 

@@ -61,7 +61,7 @@ def export(
     from distill.stages.export import export_checkpoint
     from distill.terminal.summaries import conversion_summary, export_summary
 
-    check_options(kind, half=half, calibrate=calibrate, rated=rated, card=card)
+    check_options(source, kind, half=half, calibrate=calibrate, rated=rated, card=card)
     if kind == FLOAT_FORMAT:
         report = export_checkpoint(Path(source), out, images=images or [], half=half, overwrite=overwrite)
         console.out.print(export_summary(report), markup=False)

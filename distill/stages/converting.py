@@ -15,7 +15,7 @@ from students.formats.convert import INT8, W8, ConversionReport, FloatStudent, c
 from students.formats.photographs import Photographs, RatedPhotographs, evenly
 from students.formats.registry import check_installed
 from students.paths import find_images
-from students.shipped import model_path
+from students.shipped import NAMES, model_path
 
 FLOAT_FORMAT = "onnx"
 BUNDLED = "bundled photographs"
@@ -24,13 +24,17 @@ _MOST_CALIBRATED, _MOST_COMPARED, _MOST_RATED = 64, 24, 1500
 _TRAIN = "train"
 
 
-def check_options(kind: str, *, half: bool, calibrate: str | None, rated: str | None, card: bool) -> None:
+def check_options(source: str, kind: str, *, half: bool, calibrate: str | None, rated: str | None, card: bool) -> None:
     """Refuse a format that is unknown or cannot be written here, and options that it does not have.
 
     Raises:
         PocketiqaError: naming the format or the option.
     """
     check_installed(kind)
+    if kind == FLOAT_FORMAT and model_path(source).suffix == ".onnx":
+        raise PocketiqaError(
+            f"{source} is exported already: copy it, or choose another form of it with --format {INT8}"
+        )
     if half and kind != FLOAT_FORMAT:
         raise PocketiqaError(f"--half is for --format {FLOAT_FORMAT}, not for {kind}: leave it out")
     if kind == FLOAT_FORMAT and (calibrate is not None or rated is not None or card):
@@ -100,6 +104,11 @@ def float_student(source: str) -> FloatStudent:
     path = model_path(source)
     if path.suffix == ".onnx":
         return read_float(path)
+    if not path.exists():
+        raise PocketiqaError(
+            f"no student at {source}: give a training or student folder, an exported .onnx file, or one of "
+            f"{', '.join(NAMES)}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         report = export_checkpoint(path, Path(folder) / f"{path.name}.onnx")
         return open_float(report.path.read_bytes(), source)

@@ -3,7 +3,7 @@
 import io
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from students.formats.timing import processor_flags, processor_times
 from students.latency import machine_name
 from students.paths import find_images
 from students.runtime import Scorer
-from students.shipped import ALL_NAMES, model_path
+from students.shipped import FOLDER, model_path
 
 FLOAT = "onnx"
 # Side of the JPEG that is timed from its bytes to its score, as in the tables of docs/performance.md.
@@ -50,7 +50,8 @@ def measure_formats(
         PocketiqaError: no student there, or no usable photograph.
     """
     source = float_student(model)
-    files = evenly(find_images(images), _MOST_IMAGES) if images else photographs_of(None).paths[:_MOST_IMAGES]
+    files = [Path(path) for path in (find_images(images) if images else photographs_of(None).paths)]
+    files = evenly(files, _MOST_IMAGES)
     photographs = [load(path) for path in files]
     if not photographs:
         raise PocketiqaError("no photographs to compare on: name files or folders with --images")
@@ -64,15 +65,14 @@ def measure_formats(
             progress(done, total)
 
     with tempfile.TemporaryDirectory() as folder:
-        made: dict[str, tuple[Path | None, str]] = {}
-        for kind in kinds:
-            made[kind] = _file(
-                kind, model, Path(folder), lambda: seal(source.graph, source.contract, model)[0], calibrate
-            )
+        float_path = Path(folder) / f"{FLOAT}.onnx"
+        # Sealed anew: a checkpoint was exported for the moment alone.
+        write_atomic(float_path, seal(source.graph, source.contract, model)[0])
+        made: dict[str, tuple[Path | None, str]] = {FLOAT: (float_path, "")}
+        step()
+        for kind in kinds[1:]:
+            made[kind] = _converted(kind, model, Path(folder), calibrate, files if images else ())
             step()
-        float_path = made[FLOAT][0]
-        if float_path is None:
-            raise PocketiqaError(f"{model} cannot be measured: {made[FLOAT][1]}")
         reference = Scorer(float_path)
         inputs = inputs_of_several_sizes(photographs, source.contract.preprocess)
         scorers, rows = dict[tuple[str, str], Scorer](), []
@@ -90,19 +90,16 @@ def measure_formats(
     return Measured(source.contract.name, source.digest, tuple(rows), machine, os.getloadavg()[0] / usable_cores())
 
 
-def _file(
-    kind: str, model: str, folder: Path, data: Callable[[], bytes], calibrate: str | None
+def _converted(
+    kind: str, model: str, folder: Path, calibrate: str | None, images: Sequence[Path]
 ) -> tuple[Path | None, str]:
     """The file of a format and an empty text, or the reason why there is none."""
-    beside = f"{model}{'-int8' if kind == INT8 else ''}"
-    if calibrate is None and beside in ALL_NAMES and kind in (FLOAT, INT8):
-        return model_path(beside), ""
+    beside = model_path(f"{model}-int8")
+    if kind == INT8 and calibrate is None and beside.parent == FOLDER and model_path(model).parent == FOLDER:
+        return beside, ""
     path = folder / f"{kind}.onnx"
-    if kind == FLOAT:
-        write_atomic(path, data())
-        return path, ""
     try:
-        export_converted(model, kind, path, calibrate=calibrate if kind == INT8 else None)
+        export_converted(model, kind, path, calibrate=calibrate if kind == INT8 else None, images=images)
     except PocketiqaError as error:
         return None, str(error)
     return path, ""

@@ -15,6 +15,24 @@ _COLUMNS = (
 _BUSY = 1.2
 """Processes a core from which on times are said to be those of a busy machine."""
 
+_USE = """
+## Use
+
+- `pocketiqa score PHOTOS --model pocket-m-int8` (or `pocket-s-int8`, or a file), `Scorer("pocket-m-int8")`. Made for
+  processors that multiply 8 bits without saturating: x86 with VNNI (`avx512_vnni`, `avx_vnni`), ARM with dot
+  products; on others it may be slower, and scores may differ by more.
+- `pocketiqa score PHOTOS --engine openvino`, `Scorer(model, engine="openvino")`: the same file in OpenVINO (`pip
+  install 'pocketiqa[openvino]'`). A test picture is scored by both engines when a model is opened, and a model that
+  OpenVINO computes wrongly is refused.
+- `pocketiqa export MODEL --format onnx-int8 --calibrate FOLDER --rated csv:RATINGS --out FILE`: a file of your own,
+  from a checkpoint or an exported student. The first block and the last convolutions stay in float; biases, and
+  stretch and shift of the quality logits, are fitted so that scores stay where they were. Photographs of a test part
+  are refused.
+- Do not mix scores of the float file and of one in 8 bits in one ranking; populations, intervals and calibrations
+  belong to the file that they were made with.
+- `make int8` makes the files in 8 bits of the package anew, with their cards, after a new float student.
+"""
+
 
 def format_table(measured: Measured) -> Table:
     """One student, a row a format and engine; what could not run here is said below the table (``format_notes``)."""
@@ -27,9 +45,13 @@ def format_table(measured: Measured) -> Table:
 
 def format_notes(measured: Measured) -> list[str]:
     """What could not run here, and on which machine the rest did."""
-    missing = {f"{row.name} by {row.engine}: {row.missing}" for row in measured.rows if row.missing}
+    missing: dict[str, list[str]] = {}
+    for row in measured.rows:
+        if row.missing:
+            missing.setdefault(row.missing, []).append(f"{row.name} by {row.engine}")
     busy = " (busy machine: trust ratios, not milliseconds)" if measured.load > _BUSY else ""
-    return [*sorted(missing), f"{measured.machine}; {measured.load:.1f} processes a core{busy}"]
+    absent = [f"not measured: {', '.join(names)}: {reason}" for reason, names in missing.items()]
+    return [*absent, f"{measured.machine}; {measured.load:.1f} processes a core{busy}"]
 
 
 def _cells(row: Row) -> list[str]:
@@ -92,4 +114,4 @@ def format_page(results: Sequence[Measured], command: str) -> str:
             "",
             *[f"- {note}" for note in format_notes(measured)],
         ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, _USE])

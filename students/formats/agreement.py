@@ -119,7 +119,8 @@ def inputs_of_several_sizes(images: Iterable[np.ndarray], preprocess: Preprocess
     for image in damaged(map(preprocess.resize, images)):
         for scale in _SCALES:
             smaller = Image.fromarray(image)
-            smaller.thumbnail(tuple(max(preprocess.min_side, round(side * scale)) for side in smaller.size))
+            width, height = (max(preprocess.min_side, round(side * scale)) for side in smaller.size)
+            smaller.thumbnail((width, height))
             inputs.append(preprocess.resize(np.asarray(smaller))[None])
     return inputs
 

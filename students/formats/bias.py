@@ -35,7 +35,7 @@ def correct_biases(quantised: onnx.ModelProto, source: onnx.ModelProto, batches:
     for nodes, kept, needed in _pieces(quantised.graph):
         made = {name for node in nodes for name in node.output}
         given = {name for node in nodes for name in node.input if name and name not in tensors} - made
-        session = _start(_piece(quantised, nodes, {name: values[0][name] for name in sorted(given)}, kept))
+        session = start_unchecked(_piece(quantised, nodes, {name: values[0][name] for name in sorted(given)}, kept))
         for value in values:
             outputs = session.run(kept, {name: value[name] for name in given})
             value.update(zip(kept, map(np.asarray, outputs), strict=True))
@@ -82,7 +82,8 @@ def _piece(
     return helper.make_model(graph, opset_imports=whole.opset_import, ir_version=whole.ir_version)
 
 
-def _start(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def start_unchecked(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A session of a graph of our own making, which may be a part of a student, or have further outputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
@@ -98,10 +99,10 @@ def _channel_means(source: onnx.ModelProto, batches: Sequence[np.ndarray]) -> di
     for node, output in zip(convolutions, outputs, strict=True):
         model.graph.node.append(helper.make_node("ReduceMean", [node.output[0]], [output], axes=[0, 2, 3], keepdims=0))
         model.graph.output.append(onnx.ValueInfoProto(name=output))
-    session = _start(model)
-    runs = [session.run(outputs, {INPUT: batch}) for batch in batches]
+    session = start_unchecked(model)
+    runs = [list(map(np.asarray, session.run(outputs, {INPUT: batch}))) for batch in batches]
     return {
-        node.name: np.mean([run[number] for run in runs], axis=0, dtype=np.float64)
+        node.name: np.asarray(np.mean([run[number] for run in runs], axis=0, dtype=np.float64))
         for number, node in enumerate(convolutions)
     }
 

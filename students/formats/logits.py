@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from students.session import INPUT, OUTPUTS, start_session
+from students.formats.bias import start_unchecked
+from students.session import INPUT, OUTPUTS
 
 _SCORE, _QUALITY, _WEIGHT = OUTPUTS
 _STEPS = 8
@@ -37,8 +38,8 @@ def correct_logits(quantised: onnx.ModelProto, source: onnx.ModelProto, batches:
     position = next((number for number, node in enumerate(nodes) if _QUALITY in node.output), None)
     if position is None or nodes[position].op_type != "Sigmoid":
         return False
-    ours = start_session(source.SerializeToString(), 1, "the float graph")
-    theirs = start_session(quantised.SerializeToString(), 1, "the graph in 8 bits")
+    ours = start_unchecked(source)
+    theirs = start_unchecked(quantised)
     wanted = np.array([float(np.asarray(ours.run([_SCORE], {INPUT: batch})[0])[0]) for batch in batches])
     maps = []
     for batch in batches:

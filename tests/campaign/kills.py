@@ -182,6 +182,14 @@ CASES = (
         file="student.onnx",
         resumes=False,
     ),
+    # ``formats --page`` has no entry: its page holds times, so that no two runs give the same bytes.
+    Case(
+        "export --format",
+        ("export", "pocket-s", "--format", "onnx-w8", "--card", "--out", "{out}"),
+        ("distill.stages.converting", "onnx"),
+        file="small.onnx",
+        resumes=False,
+    ),
     Case(
         "fit-look",
         ("fit-look", "{in}/few", "--model", "{in}/student.onnx", "--out", "{out}", "--min-pixels", "5000"),

@@ -1,16 +1,21 @@
 import pickle
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from students import engines
-from students.engines import ENGINES, OPENVINO, OpenVinoSession, check_engine
+from students.engines import ENGINES, OPENVINO, OpenVinoSession, check_engine, check_scores
+from students.formats.convert import read_float
+from students.formats.sealing import seal
+from students.formats.weights8 import store_in_eight_bits
 from students.runtime import Scorer
 from students.session import OUTPUTS, start_session
-from students.shipped import ALL_NAMES
+from students.shipped import ALL_NAMES, model_path
 
 
 def test_engines_that_are_unknown_or_missing_are_refused(monkeypatch: pytest.MonkeyPatch):
@@ -25,6 +30,37 @@ def test_engines_that_are_unknown_or_missing_are_refused(monkeypatch: pytest.Mon
 @pytest.fixture(scope="module")
 def openvino_installed() -> None:
     pytest.importorskip("openvino", reason="OpenVINO is an extra: pip install 'pocketiqa[openvino]'")
+
+
+class Shifted:
+    """An engine whose scores are off."""
+
+    def __init__(self, by: float):
+        self.by = by
+
+    def run(self, output_names: Sequence[str], input_feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        assert output_names == ["score"]
+        return [input_feed["rgb"].mean((1, 2, 3), dtype=np.float64) / 255 + self.by]
+
+
+def test_an_engine_that_computes_a_model_wrongly_is_refused():
+    settings: dict[str, Any] = {"feed": "rgb", "output": "score", "limit": 1e-4}
+    check_scores("other", Shifted(5e-5), Shifted(0), **settings)
+    for by in (0.35, -0.35, float("nan")):
+        with pytest.raises(PocketiqaError, match=r"other computes this model wrongly: .* take the engine onnxruntime"):
+            check_scores("other", Shifted(by), Shifted(0), **settings)
+
+
+@pytest.mark.usefixtures("openvino_installed")
+def test_weights_in_eight_bits_are_computed_rightly_by_openvino_in_several_threads(
+    tmp_path: Path, photo_files: list[Path]
+):
+    """With two streams of OpenVINO 2026.4.1, scores of such files were 0.35 too high."""
+    path, source = tmp_path / "w8.onnx", read_float(model_path("pocket-s"))
+    path.write_bytes(seal(store_in_eight_bits(source.graph), source.contract, "w8")[0])
+    ours = [row.score for row in Scorer(path).score_many(photo_files)]
+    theirs = [row.score for row in Scorer(path, engine=OPENVINO).score_many(photo_files, workers=3)]
+    np.testing.assert_allclose(np.array(theirs, float), np.array(ours, float), atol=1e-4)
 
 
 @pytest.mark.usefixtures("openvino_installed")

@@ -4,8 +4,10 @@ from importlib.metadata import version
 
 import numpy as np
 
-from distill.commands.doctor import doctor_tables, installed_versions, machine, teacher_states
+from distill.commands.doctor import doctor_tables, format_states, installed_versions, machine, teacher_states
 from pseudo_labels.parallel import usable_cores
+from students import engines
+from students.formats.registry import FORMATS
 from teachers.registry import TEACHERS
 
 
@@ -33,5 +35,13 @@ def test_every_teacher_is_listed_and_those_with_files_say_which():
     assert "Stable Diffusion" in states["dp_iqa"].files
 
 
-def test_there_are_three_tables():
-    assert [table.row_count for table in doctor_tables()][2] == len(TEACHERS)
+def test_every_format_and_engine_is_listed_with_what_it_lacks(monkeypatch):
+    states = {state.name: state for state in format_states()}
+    assert {*FORMATS, "engine onnxruntime", "engine openvino"} == set(states)
+    assert states["onnx-int8"].missing == states["engine onnxruntime"].missing == []
+    monkeypatch.setattr(engines, "find_spec", lambda module: None)
+    assert {state.name: state for state in format_states()}["engine openvino"].missing == ["openvino"]
+
+
+def test_there_are_four_tables():
+    assert [table.row_count for table in doctor_tables()][2:] == [len(TEACHERS), len(FORMATS) + 2]

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -43,7 +44,7 @@ def test_a_shipped_student_becomes_a_small_file_by_its_name(tmp_path: Path, phot
     assert (report.rated.name, report.rated.images) == ("biq2021 (mine), train part", 12)
     assert Scorer(out).contract.name == "pocket-s-w8"
     assert (tmp_path / "small.md").read_text().startswith("# pocket-s-w8\n")
-    with pytest.raises(OutputConflictError, match="small.onnx exists already"):
+    with pytest.raises(OutputConflictError, match="exists already: choose another --out"):
         export_converted("pocket-s", W8, out, images=[photos])
 
 
@@ -64,7 +65,8 @@ def test_a_student_that_does_not_bear_it_leaves_no_file(tmp_path: Path):
 
 def test_nothing_is_calibrated_on_a_test_part(tmp_path: Path):
     rated = rated_set(tmp_path / "mine", "test")
-    for options in ({"calibrate": f"biq2021:{rated}"}, {"rated": f"biq2021:{rated}"}):
+    forbidden: list[dict[str, Any]] = [{"calibrate": f"biq2021:{rated}"}, {"rated": f"biq2021:{rated}"}]
+    for options in forbidden:
         with pytest.raises(PocketiqaError, match="has no train part, and nothing may be calibrated on test"):
             export_converted("pocket-s", INT8, tmp_path / "out.onnx", **options)
 
@@ -91,4 +93,12 @@ def test_photographs_come_from_the_package_a_folder_or_a_train_part(tmp_path: Pa
 def test_options_that_a_format_does_not_have_are_refused(kind: str, options: dict, message: str):
     given = {"half": False, "calibrate": None, "rated": None, "card": False} | options
     with pytest.raises(PocketiqaError, match=message):
-        check_options(kind, **given)
+        check_options("a folder", kind, **given)
+
+
+def test_what_is_exported_already_or_not_there_is_named(tmp_path: Path):
+    with pytest.raises(PocketiqaError, match="pocket-s is exported already: copy it, or choose another form"):
+        check_options("pocket-s", "onnx", half=False, calibrate=None, rated=None, card=False)
+    with pytest.raises(PocketiqaError, match=r"no student at pocket-x: give .* or one of pocket-m, pocket-s"):
+        export_converted("pocket-x", W8, tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []

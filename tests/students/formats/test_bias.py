@@ -11,9 +11,9 @@ WEIGHTS = [RNG.normal(size=(4, 3, 3, 3)).astype(np.float32), RNG.normal(size=(2,
 BATCHES = [RNG.integers(0, 256, (1, 12, 9 + index, 3), dtype=np.uint8) for index in range(3)]
 
 
-def network(first: np.ndarray, second: np.ndarray, biases: list[np.ndarray]) -> onnx.ModelProto:
+def network(weights: list[np.ndarray], biases: list[np.ndarray]) -> onnx.ModelProto:
     """Two convolutions in float with a rectifier between them, on pixels that are transposed and scaled."""
-    tensors = {"w0": first, "w1": second, "b0": biases[0], "b1": biases[1], "scale": np.float32(1 / 255)}
+    tensors = {"w0": weights[0], "w1": weights[1], "b0": biases[0], "b1": biases[1], "scale": np.float32(1 / 255)}
     nodes = [
         helper.make_node("Transpose", ["rgb"], ["planes"], "transpose", perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["floats"], "cast", to=1),
@@ -34,10 +34,10 @@ def network(first: np.ndarray, second: np.ndarray, biases: list[np.ndarray]) -> 
 
 def test_means_behind_each_convolution_are_those_of_the_float_network():
     zeros = [np.zeros(4, np.float32), np.zeros(2, np.float32)]
-    source = network(*WEIGHTS, zeros)
+    source = network(WEIGHTS, zeros)
     # Weights that are wrong by up to a tenth, as if rounded to very few bits.
     wrong = [weight + RNG.uniform(-0.1, 0.1, weight.shape).astype(np.float32) for weight in WEIGHTS]
-    other = network(*wrong, zeros)
+    other = network(wrong, zeros)
     correct_biases(other, source, BATCHES)
 
     def means(model: onnx.ModelProto) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_means_behind_each_convolution_are_those_of_the_float_network():
         return np.mean(runs, axis=0)
 
     np.testing.assert_allclose(means(other), means(source), atol=1e-5)
-    assert np.abs(means(network(*wrong, zeros)) - means(source)).max() > 1e-2
+    assert np.abs(means(network(wrong, zeros)) - means(source)).max() > 1e-2
     biases = {one.name: numpy_helper.to_array(one) for one in other.graph.initializer}
     # The first is corrected for its own weights alone: by the closed form, (W - W') times the mean of its inputs.
     expected = np.zeros(4)
@@ -61,8 +61,8 @@ def test_means_behind_each_convolution_are_those_of_the_float_network():
 
 def test_the_source_stays_as_it_is():
     zeros = [np.zeros(4, np.float32), np.zeros(2, np.float32)]
-    source = network(*WEIGHTS, zeros)
+    source = network(WEIGHTS, zeros)
     before = source.SerializeToString()
-    correct_biases(network(*WEIGHTS, zeros), source, BATCHES)
+    correct_biases(network(WEIGHTS, zeros), source, BATCHES)
     assert source.SerializeToString() == before
     assert pytest.approx(0) == float(np.abs(numpy_helper.to_array(source.graph.initializer[2])).max())

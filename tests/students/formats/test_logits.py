@@ -26,7 +26,7 @@ def moved(tiny_float: FloatStudent) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(tiny_float.graph)
     bias = next(one for one in model.graph.initializer if one.name.endswith("heads.bias"))
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32([0.5, 0]), bias.name))
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.array([0.5, 0], np.float32), bias.name))
     return model
 
 

@@ -32,7 +32,7 @@ def test_the_graph_is_one_that_students_have_and_runs_at_any_size(tiny_float: Fl
     batch = np.random.default_rng(0).integers(0, 256, (2, 97, 65, 3), dtype=np.uint8)
     rounded = start_session(data, 1, "w8")
     for ours, theirs in zip(source.run(None, {"rgb": batch}), rounded.run(None, {"rgb": batch}), strict=True):
-        assert np.shape(ours) == np.shape(theirs)
+        assert np.asarray(ours).shape == np.asarray(theirs).shape
         assert 0 < np.abs(np.asarray(ours) - np.asarray(theirs)).mean() < 0.05  # of noise, by weights of chance
 
 
