@@ -115,8 +115,7 @@ class ImageRef:
             return tuple(RegionDistortion(region, self.distortion, self.level) for region in regions)
         done = (one.rpartition(_LEVEL) for one in self.distortion.split(_JOIN))
         return tuple(
-            RegionDistortion(region, name, float(level))
-            for region, (name, _, level) in zip(regions, done, strict=True)
+            RegionDistortion(region, name, float(level)) for region, (name, _, level) in zip(regions, done, strict=True)
         )
 
 

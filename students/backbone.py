@@ -23,7 +23,7 @@ _HINT = "choose a convolutional backbone, such as mobilenetv4_conv_small (`timm.
 
 
 def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Module:
-    """A module [B, 3, H, W] -> list of [B, C, H / stride, W / stride], one for each of ``config.levels``.
+    """A module [B, 3, H, W] -> list of [B, C, H / stride, W / stride], one for each of ``config.feature_levels``.
 
     Raises:
         PocketiqaError: the name is unknown, the model is no convolutional pyramid that takes any size, or lacks one of
@@ -31,13 +31,13 @@ def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Mod
     """
     check_name(config.backbone)
     index_of = _index_of_strides(_create(config).feature_info)
-    missing = sorted(set(config.levels) - set(index_of))
+    missing = sorted(set(config.feature_levels) - set(index_of))
     if missing:
         raise PocketiqaError(
             f"{config.backbone} has feature maps of the strides {sorted(index_of)}, but levels asks for {missing}: "
             f"change levels, or {_HINT}"
         )
-    indices = [index_of[stride] for stride in config.levels]
+    indices = [index_of[stride] for stride in config.feature_levels]
     backbone = _create_pretrained(config, indices) if pretrained else _create(config, out_indices=indices)
     _cut_unused_blocks(backbone)
     use_even_same(backbone)
@@ -139,7 +139,7 @@ def _accept_any_size(backbone: Any, config: StudentConfig) -> None:
     images padded from then on.
     """
     maps = _probed(backbone, config, _PROBE)
-    for level, channels, feature_map in zip(config.levels, channel_counts(backbone), maps, strict=True):
+    for level, channels, feature_map in zip(config.feature_levels, channel_counts(backbone), maps, strict=True):
         expected = (1, channels, _PROBE[0] // level, _PROBE[1] // level)
         if tuple(feature_map.shape) != expected:
             reason = f"stride {level} has the shape {tuple(feature_map.shape)}, not {expected}"

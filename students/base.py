@@ -20,12 +20,23 @@ class StudentOutput(NamedTuple):
         quality_map: float32 [B, h, w] in [0, 1].
         weight_map: float32 [B, h, w], positive; only ratios within one image mean something.
         features: [B, head_width, h, w], the fused map, for feature distillation.
+        region_quality_map: float32 [B, h', w'] in [0, 1], of a student with a region head (``config.regions``).
+        region_weight_map: float32 [B, h', w'], positive, of the same.
     """
 
     score: Tensor
     quality_map: Tensor
     weight_map: Tensor
     features: Tensor
+    region_quality_map: Tensor | None = None
+    region_weight_map: Tensor | None = None
+
+    @property
+    def region_maps(self) -> tuple[Tensor, Tensor]:
+        """Quality and weight map that regions are read from: those of the region head, if there is one."""
+        if self.region_quality_map is None or self.region_weight_map is None:
+            return self.quality_map, self.weight_map
+        return self.region_quality_map, self.region_weight_map
 
 
 class Student(nn.Module, ABC):
@@ -151,5 +162,7 @@ def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: 
 @torch.inference_mode()
 def _score_batch(student: Student, images: Sequence[np.ndarray]) -> list[StudentOutput]:
     batch = torch.from_numpy(np.stack(images)).to(student.normalise.scale.device)
-    output = StudentOutput(*(value.cpu() for value in student(batch)))
-    return [StudentOutput(*(value[index] for value in output)) for index in range(len(images))]
+    output = StudentOutput(*(None if value is None else value.cpu() for value in student(batch)))
+    return [
+        StudentOutput(*(None if value is None else value[index] for value in output)) for index in range(len(images))
+    ]

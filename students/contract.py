@@ -18,8 +18,11 @@ from students.preprocess import Preprocess
 CONTRACT_KEY = "pocketiqa.contract"
 """Key of the contract among the model file's metadata."""
 FORMAT = 1
+REGION_FORMAT = 2
+"""Format of students with a region head, whose files have two more outputs; all others keep the first format."""
 LOOK_FORMAT = 3
-"""Format of students whose file asks for a second look; all others keep their format. 2 is that of region heads."""
+"""Format of students whose file asks for a second look, with or without a region head."""
+UNKNOWN_SCALE = "unknown"
 SCORE_MEANING = "perceived quality, 0 worst, 1 best"
 # JSON types of the fields that are stored without conversion.
 _PLAIN: dict[str, type | tuple[type, ...]] = {
@@ -32,6 +35,13 @@ _PLAIN: dict[str, type | tuple[type, ...]] = {
     "code_version": str,
     "metrics": dict,
     "parity": (dict, type(None)),
+}
+_REGION_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "scale": str,
+    "map_stride": int,
+    "parameters": int,
+    "macs": int,
+    "metrics": dict,
 }
 
 
@@ -101,8 +111,8 @@ class StudentContract:
         calibration: raw score -> score, or None if the raw score is the score.
         teachers: ``TeacherStamp.as_dict()`` of each.
         data: data sets it was trained on, each with ``name``, ``digest`` and ``licence``.
-        parameters: number of trained values.
-        macs: multiply-accumulates of one square image of ``preprocess.max_side``.
+        parameters: number of trained values, with those of a region head.
+        macs: multiply-accumulates of one square image of ``preprocess.max_side``, for its score.
         code_version: version of pocketiqa that exported it.
         metrics: results of the evaluation, JSON values.
         parity: differences between the exported file and the torch model (``students.export.Parity`` as a dict); None
@@ -110,6 +120,9 @@ class StudentContract:
         conversion: of a file that was made from a float one (``students.formats``): ``format``, ``source`` (digest of
             that file) and how closely its scores follow. None, and not written, for the float file.
         look: how large pictures are looked at a second time, closely; None where they are not.
+        regions: of a student with maps of their own for regions: ``scale`` of their quality, ``map_stride`` in pixels
+            of the resized image, ``parameters`` and ``macs`` of the region head, ``metrics`` of its evaluation. None
+            where regions are read from the maps of the score.
     """
 
     name: str
@@ -127,6 +140,19 @@ class StudentContract:
     parity: dict[str, Any] | None = None
     conversion: dict[str, Any] | None = None
     look: SecondLook | None = None
+    regions: dict[str, Any] | None = None
+
+    @property
+    def _format(self) -> int:
+        if self.look is not None:
+            return LOOK_FORMAT
+        return FORMAT if self.regions is None else REGION_FORMAT
+
+    @property
+    def region_stride(self) -> int:
+        """Side of a cell of the maps that regions are read from, in pixels of the resized image; 0 if not stated."""
+        stride = self.student.get("grid") if self.regions is None else self.regions["map_stride"]
+        return stride if isinstance(stride, int) else 0
 
     @property
     def backbone(self) -> str:
@@ -137,8 +163,9 @@ class StudentContract:
         """JSON form, with the format version."""
         plain = {name: getattr(self, name) for name in _PLAIN}
         return {
-            "format": FORMAT if self.look is None else LOOK_FORMAT,
+            "format": self._format,
             **({} if self.look is None else {"look": self.look.as_dict()}),
+            **({} if self.regions is None else {"regions": self.regions}),
             **plain,
             **({} if self.conversion is None else {"conversion": self.conversion}),
             "preprocess": self.preprocess.as_dict(),
@@ -161,9 +188,10 @@ class StudentContract:
         """
         # First: other versions may have other fields, and "upgrade" helps more than "unknown field".
         _check_format(record)
-        own = {"look"} if record["format"] == LOOK_FORMAT else set()
-        names = {item.name for item in fields(cls)} - {"conversion", "look"} | {"format", "score_range"} | own
-        record = check_fields(record, names, "student contract", optional=("conversion",))
+        needed = {LOOK_FORMAT: {"look"}, REGION_FORMAT: {"regions"}}.get(record["format"], set())
+        optional = {"conversion"} | ({"regions"} if record["format"] == LOOK_FORMAT else set())
+        names = {item.name for item in fields(cls)} - {"conversion", "look", "regions"} | {"format", "score_range"}
+        record = check_fields(record, names | needed, "student contract", optional=optional)
         for name, kind in _PLAIN.items():
             _check_type(record[name], kind, name)
         if "conversion" in record:
@@ -177,6 +205,10 @@ class StudentContract:
                 f"the student contract has the score_range {shown(record['score_range'])}: [0, 1] is needed"
             )
         calibration = record["calibration"]
+        if "regions" in record:
+            regions = check_fields(record["regions"], _REGION_FIELDS, "part of the student contract on regions")
+            for name, kind in _REGION_FIELDS.items():
+                _check_type(regions[name], kind, f"regions.{name}")
         return cls(
             **{name: record[name] for name in _PLAIN},
             preprocess=Preprocess.from_dict(record["preprocess"]),
@@ -184,7 +216,8 @@ class StudentContract:
             teachers=tuple(record["teachers"]),
             data=tuple(record["data"]),
             conversion=record.get("conversion"),
-            look=SecondLook.from_dict(record["look"]) if own else None,
+            look=SecondLook.from_dict(record["look"]) if "look" in record else None,
+            regions=record.get("regions"),
         )
 
     @classmethod
@@ -204,9 +237,9 @@ class StudentContract:
 def _check_format(record: Any) -> None:
     version = record.get("format") if isinstance(record, Mapping) else None
     # A bool equals 1.
-    if version not in (FORMAT, LOOK_FORMAT) or isinstance(version, bool):
+    if version not in (FORMAT, REGION_FORMAT, LOOK_FORMAT) or isinstance(version, bool):
         raise PocketiqaError(
-            f"the student contract has format version {shown(version)}, but this pocketiqa reads {FORMAT} and "
+            f"the student contract has format version {shown(version)}, but this pocketiqa reads {FORMAT} to "
             f"{LOOK_FORMAT}: upgrade pocketiqa or export the model anew"
         )
 

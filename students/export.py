@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import NewFile, write_file
-from students.base import Student
-from students.complexity import measure_complexity
+from students.base import Student, StudentOutput
+from students.complexity import count_parameters, measure_complexity
 from students.config import DP_IQA_B7, StudentConfig
-from students.contract import CONTRACT_KEY, Calibration, StudentContract
+from students.contract import CONTRACT_KEY, UNKNOWN_SCALE, Calibration, StudentContract
 from students.formats.sealing import seal
 from students.look import SecondLook
 from students.preprocess import Preprocess
 from students.registry import new_student
-from students.session import CHECKSUM_BYTES, INPUT, OUTPUTS, start_session, verify_checksum
+from students.session import CHECKSUM_BYTES, INPUT, OUTPUTS, REGION_OUTPUTS, start_session, verify_checksum
 
 # Older runtimes do not read newer ones, and the network needs no operator of a newer one.
 OPSET = 17
@@ -64,6 +64,8 @@ class Parity:
         images: number of images in these batches.
         sizes: height and width in pixels of the images compared, each once.
         versions: versions of torch, onnx and onnxruntime, by package.
+        region_quality_map: as ``quality_map``, of the region head; None where there is none.
+        region_weight_map: likewise.
     """
 
     score: float
@@ -74,11 +76,24 @@ class Parity:
     images: int
     sizes: tuple[tuple[int, int], ...]
     versions: dict[str, str]
+    region_quality_map: float | None = None
+    region_weight_map: float | None = None
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """Largest absolute difference of each output."""
+        values = {name: getattr(self, name) for name in OUTPUTS + REGION_OUTPUTS}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def worst(self) -> float:
-        """The largest of the three; NaN if any output was not finite."""
-        return float(np.max([self.score, self.quality_map, self.weight_map]))
+        """The largest of these; NaN if any output was not finite."""
+        return float(np.max(list(self.differences.values())))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, without outputs that the student does not have."""
+        record = asdict(self)
+        return {name: value for name, value in record.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,8 @@ def draft_contract(
     teachers: Sequence[Mapping[str, Any]] = (),
     data: Sequence[Mapping[str, Any]] = (),
     metrics: Mapping[str, Any] | None = None,
+    region_scale: str = UNKNOWN_SCALE,
+    region_metrics: Mapping[str, Any] | None = None,
 ) -> StudentContract:
     """The contract of a student before its export; architecture and costs are read from the student.
 
@@ -120,21 +137,40 @@ def draft_contract(
         teachers: ``TeacherStamp.as_dict()`` of each teacher.
         data: data sets it was trained on, each with ``name``, ``digest`` and ``licence``.
         metrics: results of the evaluation, JSON values.
+        region_scale: scale of the quality of regions, of a student with a region head.
+        region_metrics: results on regions, likewise.
     """
     complexity = measure_complexity(student)
+    regions = _region_contract(student, region_scale, region_metrics or {})
     return StudentContract(
         name=name,
         student=student.config.as_dict(),
         preprocess=student.config.preprocess,
         scale=scale,
         parameters=complexity.parameters,
-        macs=complexity.macs,
+        macs=complexity.macs - (0 if regions is None else regions["macs"]),
+        regions=regions,
         code_version=_code_version(),
         calibration=calibration,
         teachers=tuple(dict(stamp) for stamp in teachers),
         data=tuple(dict(entry) for entry in data),
         metrics=dict(metrics or {}),
     )
+
+
+def _region_contract(student: Student, scale: str, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    if student.config.regions is None:
+        return None
+    # The same network without the head: what is asked of it where no region is wanted.
+    plain = copy.deepcopy(student)
+    plain.regions = None
+    return {
+        "scale": scale,
+        "map_stride": student.config.regions.map_stride,
+        "parameters": count_parameters(student) - count_parameters(plain),
+        "macs": measure_complexity(student).macs - measure_complexity(plain).macs,
+        "metrics": dict(metrics),
+    }
 
 
 def _code_version() -> str:
@@ -156,7 +192,8 @@ def export_onnx(
     """Write a student as ONNX; nothing is written unless ONNX Runtime repeats torch's outputs.
 
     The file maps ``rgb`` (uint8 [N, H, W, 3], any size from 64 pixels) to ``score`` [N], ``quality_map`` and
-    ``weight_map`` [N, h, w], all raw: calibration and resize are the runtime's, as the contract says.
+    ``weight_map`` [N, h, w], all raw: calibration and resize are the runtime's, as the contract says; and, of a student
+    with a region head, to ``region_quality_map`` and ``region_weight_map``.
 
     Args:
         student: student on any device, in any mode; it is left as it is.
@@ -181,7 +218,7 @@ def export_onnx(
             # Compared twice, so that an error of the exporter cannot hide behind the wider limit of rounding.
             graph = halve_weights(graph)
             parity = compare(frozen, graph.SerializeToString(), cases, MAX_HALF_DIFFERENCE, advice=_HALF_ADVICE)
-    contract = replace(contract, parity=asdict(parity))
+    contract = replace(contract, parity=parity.as_dict())
     path = Path(out.path or "") if isinstance(out, NewFile) else Path(out)
     data, digest = seal(graph, contract, str(path))
     write_file(out, data)
@@ -209,9 +246,16 @@ class _Outputs(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output = self.student(rgb)
-        return output.score, output.quality_map, output.weight_map
+    def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
+        return _exported(self.student(rgb), self.student)
+
+
+def _output_names(student: Student) -> tuple[str, ...]:
+    return OUTPUTS if student.config.regions is None else OUTPUTS + REGION_OUTPUTS
+
+
+def _exported(output: StudentOutput, student: Student) -> tuple[Tensor, ...]:
+    return tuple(getattr(output, name) for name in _output_names(student))
 
 
 def _trace(student: Student) -> onnx.ModelProto:
@@ -220,7 +264,10 @@ def _trace(student: Student) -> onnx.ModelProto:
     By torch's older exporter: it takes a second, and "same" padding makes the newer one run for minutes.
     """
     maps = {0: "batch", 1: "map_height", 2: "map_width"}
+    region_maps = {0: "batch", 1: "region_map_height", 2: "region_map_width"}
     axes = {INPUT: {0: "batch", 1: "height", 2: "width"}, OUTPUTS[0]: {0: "batch"}, OUTPUTS[1]: maps, OUTPUTS[2]: maps}
+    names = _output_names(student)
+    axes |= dict.fromkeys(names[len(OUTPUTS) :], region_maps)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         # It announces its deprecation, and that traced constants are constants.
         warnings.simplefilter("ignore")
@@ -230,7 +277,7 @@ def _trace(student: Student) -> onnx.ModelProto:
             (torch.zeros(1, *_TRACED_SIZE, 3, dtype=torch.uint8),),
             f"{folder}/student.onnx",
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=list(names),
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
@@ -306,15 +353,16 @@ def compare(
         PocketiqaError: a difference above ``limit``, or a number that is not finite.
     """
     session = start_session(model, 1, "the exported graph")
-    worst = np.zeros(len(OUTPUTS))
+    names = _output_names(student)
+    worst = np.zeros(len(names))
     for batch in cases:
         with torch.inference_mode():
-            expected = student(torch.from_numpy(batch))[: len(OUTPUTS)]
-        outputs = [np.asarray(value) for value in session.run(list(OUTPUTS), {INPUT: batch})]
+            expected = _exported(student(torch.from_numpy(batch)), student)
+        outputs = [np.asarray(value) for value in session.run(list(names), {INPUT: batch})]
         # np.maximum hands NaN on, where max may pass over it.
         worst = np.maximum(worst, [_difference(a.numpy(), b) for a, b in zip(expected, outputs, strict=True)])
     parity = Parity(
-        *map(float, worst),
+        **dict(zip(names, map(float, worst), strict=True)),
         limit=limit,
         cases=len(cases),
         images=sum(len(batch) for batch in cases),
@@ -326,10 +374,13 @@ def compare(
     if not parity.worst <= limit:
         raise PocketiqaError(
             f"the export was refused: ONNX Runtime differs from torch by {parity.worst:.2g} of the score range, the "
-            f"limit is {limit:g} (score {parity.score:.2g}, quality map {parity.quality_map:.2g}, weight map "
-            f"{parity.weight_map:.2g}); {advice}"
+            f"limit is {limit:g} ({_listed(parity.differences)}); {advice}"
         )
     return parity
+
+
+def _listed(differences: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in differences.items())
 
 
 def _difference(expected: np.ndarray, output: np.ndarray) -> float:
@@ -408,14 +459,15 @@ def _try_architecture(config: StudentConfig) -> None:
             for height, width in _TRIAL_SIZES:
                 batch = pixels.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
                 output = student.train()(torch.from_numpy(batch))
-                (output.score.sum() + output.features.square().mean()).backward()
+                maps = sum(one.sum() for one in output.region_maps)
+                (output.score.sum() + output.features.square().mean() + maps).backward()
         except Exception as error:  # backbones of timm raise whatever their authors raised
             raise PocketiqaError(
                 f"{config.backbone} cannot be trained on images of any size ({_reason(error)}): {_OTHER_BACKBONE}"
             ) from error
         # The maps of new heads hardly vary from cell to cell: these let a wrong export show.
         for name, parameter in student.named_parameters():
-            if name == "heads.weight":
+            if name in ("heads.weight", "regions.maps.weight"):
                 nn.init.normal_(parameter, std=_TRIAL_HEAD_STD)
     cases = [pixels.integers(0, 256, (2, *size, 3), dtype=np.uint8) for size in _ODD_SIZES]
     try:

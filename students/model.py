@@ -1,6 +1,6 @@
 """The student: pyramid of a backbone -> one fused map -> quality map and weight map -> their mean, the score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from pseudo_labels.errors import PocketiqaError
 from students.backbone import build_backbone, channel_counts, stated_colours
 from students.base import Normalise, Student, StudentOutput, check_batch
 from students.config import StudentConfig
-from students.session import read_model, verify_checksum
+from students.region_head import RegionHead, conv_bn_relu
+from students.session import OUTPUTS, read_model, verify_checksum
 
 EXPORTED = ".onnx"
 """Suffix of exported students."""
@@ -41,12 +42,15 @@ class PocketStudent(Student):
         mean, std = stated_colours(config.backbone)
         self.config = replace(config, mean=config.mean or mean, std=config.std or std)
         self.normalise = Normalise(self.config.mean or mean, self.config.std or std)
-        self.neck = _Neck(channel_counts(self.backbone), config)
+        channels = dict(zip(config.feature_levels, channel_counts(self.backbone), strict=True))
+        self.neck = _Neck([channels[level] for level in config.levels], config)
         self.heads = nn.Conv2d(config.head_width, 2, 1)
         # A new student scores about 0.5 everywhere, and gives all cells about the same weight.
         nn.init.normal_(self.heads.weight, std=_HEAD_STD)
         if self.heads.bias is not None:
             nn.init.zeros_(self.heads.bias)
+        # Last: all other weights of a seed are those of the student without it.
+        self.regions = None if config.regions is None else RegionHead(channels, config.regions, self.config.std or std)
 
     def forward(self, rgb: Tensor) -> StudentOutput:
         """Score a batch of images of one size.
@@ -58,22 +62,21 @@ class PocketStudent(Student):
             PocketiqaError: another type or number of dimensions, such as an image that was normalised already.
         """
         check_batch(rgb)
-        features = self.neck(self.backbone(self.normalise(rgb)))
-        # float32 from here on, also under autocast: in bfloat16, scores near 1 would move in steps of 0.004.
-        logits = self.heads(features).float()
-        quality = logits[:, 0].sigmoid()
-        weight = logits[:, 1].sigmoid() + _LEAST_WEIGHT
+        pixels = self.normalise(rgb)
+        maps = dict(zip(self.config.feature_levels, self.backbone(pixels), strict=True))
+        features = self.neck([maps[level] for level in self.config.levels])
+        quality, weight = quality_and_weight(self.heads(features))
         # A mean, not a sum: the number of cells, and with it the size of the image, does not change the scale.
         score = (quality * weight).sum((1, 2)) / weight.sum((1, 2))
-        return StudentOutput(score, quality, weight, features)
+        regions = () if self.regions is None else quality_and_weight(self.regions(maps, pixels))
+        return StudentOutput(score, quality, weight, features, *regions)
 
 
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+def quality_and_weight(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, 2, h, w] of any sign -> [B, h, w] in [0, 1], and [B, h, w] positive."""
+    # float32 from here on, also under autocast: in bfloat16, scores near 1 would move in steps of 0.004.
+    logits = logits.float()
+    return logits[:, 0].sigmoid(), logits[:, 1].sigmoid() + _LEAST_WEIGHT
 
 
 class _Neck(nn.Module):
@@ -86,11 +89,11 @@ class _Neck(nn.Module):
     def __init__(self, channels: Sequence[int], config: StudentConfig):
         super().__init__()
         self.levels, self.map_stride, width = config.levels, config.map_stride, config.head_width
-        self.reduce = nn.ModuleList(_conv_bn_relu(count, width) for count in channels)
+        self.reduce = nn.ModuleList(conv_bn_relu(count, width) for count in channels)
         self.fuse = nn.Sequential(
-            _conv_bn_relu(width * len(channels), width),
-            _conv_bn_relu(width, width, kernel=3, groups=width),
-            _conv_bn_relu(width, width),
+            conv_bn_relu(width * len(channels), width),
+            conv_bn_relu(width, width, kernel=3, groups=width),
+            conv_bn_relu(width, width),
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -115,7 +118,7 @@ def load_exported_weights(student: PocketStudent, path: Path) -> None:
 
     Args:
         student: student of the same architecture.
-        path: file that ``pocketiqa export`` wrote.
+        path: file that ``pocketiqa export`` wrote; where it has no region head, that of the student stays as it is.
 
     Raises:
         PocketiqaError: no such file, or a student of another architecture.
@@ -129,11 +132,20 @@ def load_exported_weights(student: PocketStudent, path: Path) -> None:
     verify_checksum(data, str(path))
     graph = onnx.load_from_string(data).graph
     arrays = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    given = [[arrays.get(name) for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
+    # Equal tensors, such as biases that were not trained yet, are stored once.
+    arrays |= {node.output[0]: arrays[node.input[0]] for node in graph.node if _repeats(node, arrays)}
+    given = [_weight_and_bias(node, arrays) for node in graph.node if node.op_type == "Conv"]
     own = _convolutions(student)
+    of_regions = set() if student.regions is None else set(student.regions.modules())
+    of_score = [pair for pair in own if pair[0] not in of_regions]
+    # Those of a region head are computed last, there and here.
+    if len(graph.output) == len(OUTPUTS):
+        own = of_score
+    elif not of_regions:
+        given = given[: len(own)]
     if len(given) != len(own) or any(
-        len(pair) != 2 or pair[0] is None or pair[1] is None or pair[0].shape != tuple(conv.weight.shape)
-        for pair, (conv, _) in zip(given, own, strict=False)
+        weight is None or weight.shape != tuple(conv.weight.shape) or (bias is None) != (conv.bias is norm is None)
+        for (weight, bias), (conv, norm) in zip(given, own, strict=False)
     ):
         raise PocketiqaError(
             f"{path} has {len(given)} convolutions, which are not the {len(own)} of this student: it is another "
@@ -142,13 +154,33 @@ def load_exported_weights(student: PocketStudent, path: Path) -> None:
     with torch.no_grad():
         for (weight, bias), (conv, norm) in zip(given, own, strict=True):
             conv.weight.copy_(torch.tensor(weight))
+            if bias is None:
+                continue
             if norm is None:
                 conv.bias.copy_(torch.tensor(bias))
                 continue
             norm.bias.copy_(torch.tensor(bias))
             norm.weight.fill_(1.0)
             norm.running_mean.zero_()
-            norm.running_var.fill_(1.0 - norm.eps)
+            norm.running_var.fill_(_variance_of_one(norm.eps))
+
+
+def _weight_and_bias(node: Any, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
+    names = [*node.input[1:3], ""]
+    return arrays.get(names[0]), arrays.get(names[1])
+
+
+def _repeats(node: Any, arrays: Mapping[str, Any]) -> bool:
+    return node.op_type == "Identity" and node.input[0] in arrays
+
+
+def _variance_of_one(eps: float) -> float:
+    """The variance that ``eps`` makes exactly 1 in float32: 1 - eps may miss it by a rounding, which moves scores."""
+    variance = torch.tensor(1.0 - eps)
+    for candidate in (variance, torch.nextafter(variance, torch.tensor(2.0)), torch.nextafter(variance, -variance)):
+        if candidate + eps == 1.0:
+            return float(candidate)
+    return float(variance)
 
 
 def _convolutions(student: PocketStudent) -> list[tuple[Any, Any]]:

@@ -81,7 +81,10 @@ def cells_of(image: tuple[int, ...], shape: tuple[int, ...], resized: tuple[int,
         resized: see there.
         stride: see there.
     """
-    if cells_across(shape, resized, stride) is None:
+    # Layers round a side that their stride does not divide up or down, depending on their padding.
+    if stride < 1 or any(
+        rows not in (side // stride, -(-side // stride)) for rows, side in zip(shape, resized[:2], strict=True)
+    ):
         return Cells(image[:2], shape)
     return Cells(image[:2], shape, resized=(resized[0], resized[1]), stride=stride)
 

@@ -28,7 +28,7 @@ from students.look import SecondLook, choose_look
 from students.meaning.model_record import ModelName
 from students.preprocess import check_rgb
 from students.regions import MaskInput, RegionResult, cells_across, cells_of, score_regions
-from students.session import INPUT, OUTPUTS, open_model
+from students.session import INPUT, OUTPUTS, REGION_OUTPUTS, open_model
 from students.shipped import model_path
 
 MAX_WORKERS = 256
@@ -55,12 +55,23 @@ class Result:
             ``student.map_stride`` pixels of the resized image.
         weight_map: float32 [h, w], positive: how much each cell counts. Only ratios within one image mean something.
         regions: a result for each region that was asked for, in their order.
+        region_quality_map: float32 [h', w'] in [0, 1], that regions were read from; a cell is a square of
+            ``contract.region_stride`` pixels of the resized image. None unless regions were asked for.
+        region_weight_map: float32 [h', w'], positive, likewise. Both are the two maps above in a model that has no
+            others for regions.
     """
 
     score: float
     quality_map: np.ndarray
     weight_map: np.ndarray
     regions: tuple[RegionResult, ...] = ()
+    region_quality_map: np.ndarray | None = None
+    region_weight_map: np.ndarray | None = None
+
+    @property
+    def shown_map(self) -> np.ndarray:
+        """The quality map that drawings show: the one that regions were read from, if any were asked for."""
+        return self.quality_map if self.region_quality_map is None else self.region_quality_map
 
     def __repr__(self) -> str:
         # One line also in a notebook: the maps hold hundreds of numbers.
@@ -133,7 +144,7 @@ class Scorer:
         self.contract: StudentContract = opened.contract
         self.look = choose_look(look, opened.contract.look, opened.contract.name)
         self.digest = opened.digest
-        self._session = opened.session
+        self._opened = opened
         self._limits = limits
         self._threads = threads
         # Absolute, for a process that is started later may have another current folder.
@@ -178,14 +189,18 @@ class Scorer:
         # Regions are in pixels of the whole picture: then it is not reduced while it is decoded.
         pixels = self._pixels(image, notes, self._second_look or self.contract.preprocess if regions is None else None)
         rgb = self.contract.preprocess.resize(pixels)
-        score, quality, weight = self.infer(rgb[None])
+        # Maps of regions cost time, and are computed where regions are wanted alone.
+        outputs = OUTPUTS if regions is None else self._outputs
+        score, quality, weight, *maps = self._infer(rgb[None], outputs)
         if not np.isfinite(score[0]):
             raise ImageError(Status.FAILED, "the model gave no finite score")
         result = Result(self._closer(pixels, float(score[0])), quality[0], weight[0])
         if regions is None:
             return result
-        cells = cells_of(pixels.shape, quality[0].shape, rgb.shape, self.map_stride)
-        return replace(result, regions=score_regions(quality[0], weight[0], cells, regions))
+        own_quality, own_weight = (values[0] for values in (maps or (quality, weight)))
+        cells = cells_of(pixels.shape, own_quality.shape, rgb.shape, self.contract.region_stride)
+        scored = score_regions(own_quality, own_weight, cells, regions)
+        return replace(result, regions=scored, region_quality_map=own_quality, region_weight_map=own_weight)
 
     @property
     def model(self) -> ModelName:
@@ -224,9 +239,14 @@ class Scorer:
 
         Args:
             image: height and width of the image before it is resized.
-            quality_map: rows and columns of its maps.
+            quality_map: rows and columns of its maps, of the score or of regions.
         """
-        return cells_across(quality_map, self.contract.preprocess.size(*image[:2]), self.map_stride)
+        resized = self.contract.preprocess.size(*image[:2])
+        # Maps of different strides have different sizes.
+        extents = (
+            cells_across(quality_map, resized, stride) for stride in (self.map_stride, self.contract.region_stride)
+        )
+        return next((extent for extent in extents if extent is not None), None)
 
     def _pixels(self, image: ImageInput, notes: list[str] | None, resizer: Resizer | None) -> np.ndarray:
         if isinstance(image, np.ndarray):
@@ -256,17 +276,26 @@ class Scorer:
             PocketiqaError: an array of another type or shape, or a side below ``preprocess.min_side``.
             IntegrityError: ONNX Runtime cannot run the model on it: its graph is not what pocketiqa exports.
         """
+        score, quality, weight = self._infer(batch, OUTPUTS)
+        return score, quality, weight
+
+    @property
+    def _outputs(self) -> tuple[str, ...]:
+        return OUTPUTS if self.contract.regions is None else OUTPUTS + REGION_OUTPUTS
+
+    def _infer(self, batch: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         _check_batch(batch, self.contract.preprocess.min_side)
-        score, quality, weight = self._run(batch)
+        score, quality, *others = self._run(batch, outputs)
         # In float32 a weighted mean of numbers up to 1 may round to just above 1.
         score = np.clip(score, 0.0, 1.0)
         if self.contract.calibration is not None:
             score, quality = self.contract.calibration(score), self.contract.calibration(quality)
-        return score, quality, weight
+        return [score, quality, *others]
 
-    def _run(self, batch: np.ndarray) -> list[np.ndarray]:
+    def _run(self, batch: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         try:
-            return [np.asarray(value) for value in self._session.run(list(OUTPUTS), {INPUT: batch})]
+            session = self._opened.session if outputs == OUTPUTS else self._opened.region_session
+            return [np.asarray(value) for value in session.run(list(outputs), {INPUT: batch})]
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             reason = " ".join(str(error).split())
             if "alloc" in reason:  # of memory, which is not the model's fault

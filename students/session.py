@@ -9,8 +9,8 @@ control flow, tensors as large as their bytes, the inputs and outputs of a stude
 
 import math
 import os
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from students.shipped import ALL_NAMES
 
 INPUT = "rgb"
 OUTPUTS = ("score", "quality_map", "weight_map")
+REGION_OUTPUTS = ("region_quality_map", "region_weight_map")
+"""Further outputs of a student with a region head (``students.region_head``)."""
 # Lowest severity that ONNX Runtime prints. Its errors are raised as well, and told in our words.
 _FATAL_ONLY = 4
 MAX_MODEL_BYTES = 1 << 30
@@ -43,7 +45,6 @@ _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 _LENGTH_DELIMITED = 2
 
 
-@dataclass(frozen=True)
 class OpenedModel:
     """A model ready to run.
 
@@ -53,9 +54,44 @@ class OpenedModel:
         digest: hex SHA-256 of the model, its verified checksum.
     """
 
-    session: Session
-    contract: StudentContract
-    digest: str
+    def __init__(self, model: bytes, threads: int, name: str, engine: str):
+        self._threads, self._name, self._engine = threads, name, engine
+        self.digest = verify_checksum(model, name)
+        check_graph(model, name)
+        # An engine computes all nodes whatever is asked for: where no region is wanted, the region head is cut off.
+        score_part = score_graph(model)
+        session = start_session(score_part or model, threads, name)
+        text = session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
+        if text is None:
+            raise PocketiqaError(f"{name} holds no student contract: export it with `pocketiqa export`")
+        self.contract = StudentContract.from_json(text)
+        if (self.contract.regions is not None) != (score_part is not None):
+            raise PocketiqaError(
+                f"{name} has maps of regions that its contract does not state, or lacks those that it states: export "
+                "it with `pocketiqa export`"
+            )
+        self.session: Session = session
+        if engine != ONNX_RUNTIME:
+            self.session = self._started(score_part or model)
+            limit = MAX_ENGINE_DIFFERENCE if self.contract.conversion is None else _MAX_CONVERTED_DIFFERENCE
+            check_scores(engine, self.session, session, feed=INPUT, output=OUTPUTS[0], limit=limit)
+        self._model = None if score_part is None else model
+        self._regions: Session | None = None if self._model else self.session
+        self._lock = threading.Lock()
+
+    def _started(self, model: bytes) -> Session:
+        if self._engine == ONNX_RUNTIME:
+            return start_session(model, self._threads, self._name)
+        return start_engine(self._engine, model, self._threads, self._name)
+
+    @property
+    def region_session(self) -> Session:
+        """What gives the maps of a region head too; the same where there is none."""
+        with self._lock:
+            if self._regions is None:
+                assert self._model is not None, "set where the region head was cut off"
+                self._regions, self._model = self._started(self._model), None
+            return self._regions
 
 
 def open_model(path: str | Path, threads: int = 1, engine: str = ONNX_RUNTIME) -> OpenedModel:
@@ -68,23 +104,11 @@ def open_model(path: str | Path, threads: int = 1, engine: str = ONNX_RUNTIME) -
 
     Raises:
         PocketiqaError: the file is missing, altered (``IntegrityError``), no model, or has no contract of this version;
-            or the engine is not installed.
+            or the engine is not installed, or does not score as ONNX Runtime does.
     """
     check_engine(engine)
     # Read once: the file may be replaced between a check and a second reading.
-    data = read_model(path)
-    digest = verify_checksum(data, str(path))
-    session = start_session(data, threads, str(path))
-    text = session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
-    if text is None:
-        raise PocketiqaError(f"{path} holds no student contract: export it with `pocketiqa export`")
-    contract = StudentContract.from_json(text)
-    if engine != ONNX_RUNTIME:
-        other = start_engine(engine, data, threads, str(path))
-        limit = MAX_ENGINE_DIFFERENCE if contract.conversion is None else _MAX_CONVERTED_DIFFERENCE
-        check_scores(engine, other, session, feed=INPUT, output=OUTPUTS[0], limit=limit)
-        return OpenedModel(other, contract, digest)
-    return OpenedModel(session, contract, digest)
+    return OpenedModel(read_model(path), threads, str(path), engine)
 
 
 def read_model(path: str | Path) -> bytes:
@@ -180,10 +204,12 @@ _ATTRIBUTE_SPARSE = (22, 23)
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
 _TENSOR_TYPED = (4, 5, 7, 10, 11)
 _INT64 = 7
+_GRAPH_VALUE_INFO = 13
+_GRAPH_PARTS = (_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO)
 # Bytes of an element, by type; those that are missing here (strings, 4 bits, complex) no export writes.
 _ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 # Type and number of dimensions of the input and of each output: float32 is 1, uint8 is 2.
-_INPUT_TYPE, _OUTPUT_TYPES = (2, 4), ((1, 1), (1, 3), (1, 3))
+_INPUT_TYPE, _OUTPUT_TYPES = (2, 4), ((1, 1), (1, 3), (1, 3), (1, 3), (1, 3))
 
 
 def check_graph(model: bytes, name: str) -> None:
@@ -209,16 +235,51 @@ def check_graph(model: bytes, name: str) -> None:
         raise IntegrityError(f"{name} is not a model that ONNX Runtime can load: it is no ONNX graph") from error
     if refused:
         raise PocketiqaError(f"{name} was not written by `pocketiqa export`: {refused}; fetch or export it again")
-    if list(inputs) != [INPUT] or list(outputs) != list(OUTPUTS):
+    if list(inputs) != [INPUT] or tuple(outputs) not in (OUTPUTS, OUTPUTS + REGION_OUTPUTS):
         raise PocketiqaError(
             f"{name} maps {_listed(inputs)} to {_listed(outputs)}, but a student maps {[INPUT]} to {list(OUTPUTS)}: "
             "export it with `pocketiqa export`"
         )
-    if inputs[INPUT] != _INPUT_TYPE or tuple(outputs.values()) != _OUTPUT_TYPES:
+    if inputs[INPUT] != _INPUT_TYPE or tuple(outputs.values()) != _OUTPUT_TYPES[: len(outputs)]:
         raise PocketiqaError(
             f"{name} has inputs or outputs of other types or dimensions than a student: export it with "
             "`pocketiqa export`"
         )
+
+
+def score_graph(model: bytes) -> bytes | None:
+    """The model without its outputs of regions and what they alone need; None of a model that has no such outputs.
+
+    Args:
+        model: serialised ONNX model that ``check_graph`` accepts.
+    """
+    fields = list(_protobuf(memoryview(model)))
+    at, graph = next((at, value) for at, (number, value) in enumerate(fields) if number == _MODEL_GRAPH)
+    parts = [
+        (number, value, _message(_view(value)) if number in _GRAPH_PARTS else {})
+        for number, value in _protobuf(_view(graph))
+    ]
+    outputs = [_text(part.get(1, [b""])[-1]) for number, _, part in parts if number == _GRAPH_OUTPUT]
+    if len(outputs) == len(OUTPUTS):
+        return None
+    needed, left_out = set(OUTPUTS), set(REGION_OUTPUTS)
+    # Nodes are stored in an order in which each comes after those that it depends on.
+    for number, _, part in reversed(parts):
+        if number == _GRAPH_NODE and not needed.isdisjoint(map(_text, part.get(_NODE_OUTPUT, []))):
+            needed |= set(map(_text, part.get(_NODE_INPUT, [])))
+        elif number == _GRAPH_NODE:
+            left_out |= set(map(_text, part.get(_NODE_OUTPUT, [])))
+
+    def stays(number: int, part: dict[int, list]) -> bool:
+        if number not in _GRAPH_PARTS:
+            return True
+        if number == _GRAPH_NODE:
+            return left_out.isdisjoint(map(_text, part[_NODE_OUTPUT]))
+        name = _text(part.get(_TENSOR_NAME if number == _GRAPH_INITIALIZER else 1, [b""])[-1])
+        return name in needed if number == _GRAPH_INITIALIZER else name not in left_out
+
+    cut = b"".join(_written(number, value) for number, value, part in parts if stays(number, part))
+    return b"".join(_written(number, cut if place == at else value) for place, (number, value) in enumerate(fields))
 
 
 def _listed(names: dict[str, tuple[int, int]]) -> str:
@@ -363,9 +424,28 @@ def _numbers(values: list) -> list[int]:
     return numbers
 
 
-def _field(number: int, content: bytes) -> bytes:
-    """One length-delimited protobuf field; both numbers here are below 128, so each takes one byte."""
-    return bytes([number << 3 | _LENGTH_DELIMITED, len(content)]) + content
+def _field(number: int, content: bytes | memoryview) -> bytes:
+    """One length-delimited protobuf field."""
+    return _as_varint(number << 3 | _LENGTH_DELIMITED) + _as_varint(len(content)) + bytes(content)
+
+
+def _written(number: int, value: int | bytes | memoryview) -> bytes:
+    """A field that ``_protobuf`` read; of the models that are accepted, none at the top has a fixed length."""
+    return _as_varint(number << 3) + _as_varint(value) if isinstance(value, int) else _field(number, value)
+
+
+def _as_varint(value: int) -> bytes:
+    digits = []
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def _view(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number where a message is needed")
+    return value
 
 
 def _entry(digest: str) -> bytes:

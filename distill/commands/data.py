@@ -98,8 +98,8 @@ def distort(
     regions_per_copy: Annotated[
         list[int] | None,
         typer.Option(
-            help="With --regions: how many regions of a copy are distorted, each by a distortion of its own; repeatable, "
-            "and copies take turns.  [default: 1]"
+            help="With --regions: how many regions of a copy are distorted, each by a distortion of its own; "
+            "repeatable, and copies take turns.  [default: 1]"
         ),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,

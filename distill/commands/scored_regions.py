@@ -166,7 +166,8 @@ class RegionScorer:
         opened = decode if isinstance(content, bytes) else load
         rgb = opened(content, self._limits, notes)  # type: ignore[arg-type]
         if self._source is None:
-            result, proposals = self._scorer.score(rgb), []
+            # No region is wanted, but the maps that regions are read from, if these are drawn.
+            result, proposals = self._scorer.score(rgb, regions=() if self._files else None), []
         else:
             proposals = self._proposals(replace(self._refs[image.name], height=rgb.shape[0], width=rgb.shape[1]), rgb)
             good = [proposal.counts for proposal in proposals if proposal.status == Status.OK]
@@ -198,16 +199,17 @@ class RegionScorer:
     def _draw(self, image: ImageSource, rgb: np.ndarray, result: Result, proposals: Sequence[Proposal]) -> None:
         picture, heat = self._files[image.name]
         height, width = rgb.shape[:2]
-        across = self._scorer.map_extent(rgb.shape, result.quality_map.shape)
+        quality_map = result.shown_map
+        across = self._scorer.map_extent(rgb.shape, quality_map.shape)
         if picture is not None:
             good = sum(region.status == Status.OK for region in result.regions)
             heading = f"{shown(image.place.name)}: score {result.score:.3f} by {self._scorer.contract.name}"
             heading += f", {good} regions" if proposals else ""
             regions = _outlined(proposals, result.regions, height, width)
-            data = regions_figure(rgb, result.quality_map, regions, heading=heading, across=across)
+            data = regions_figure(rgb, quality_map, regions, heading=heading, across=across)
             self._write(picture, data)
         if heat is not None:
-            self._write(heat, heat_map(result.quality_map, (width, height), across))
+            self._write(heat, heat_map(quality_map, (width, height), across))
 
     def _write(self, path: Path, data: bytes) -> None:
         with new_file(path, overwrite=self._drawings.overwrite) as file:

@@ -101,7 +101,7 @@ def _with_regions(source: Source, section: SourceSection) -> Source:
         return replace(source, regions=table)
     ids = [source.pool[row].id for row in table.rows]
     labels = LabelTable(ids, np.zeros(len(ids)), np.zeros(len(ids)))
-    return replace(source, labels=labels, regions=table, selects=False)
+    return replace(source, labels=labels, regions=table)
 
 
 def _stored(number: int, section: SourceSection, only: frozenset[str] | None) -> Source:

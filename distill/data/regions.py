@@ -29,7 +29,7 @@ class ImageRegions:
         quality: float32 [R] in [0, 1], 1 best.
         importance: float32 [R] in [0, 1]; NaN where the teacher gives none.
         confidence: float32 [R] in (0, 1].
-        distorted: id of the region that alone is distorted; empty where the whole image is, or none.
+        distorted: id of the region that alone is distorted; empty where the whole image is, several are, or none.
         types: distortion that the teacher names in each; empty where it names none.
     """
 
@@ -107,7 +107,8 @@ class RegionTable:
         quality, importance, confidence = (np.array(values, np.float32) for values in columns)
         return ImageRegions(
             tuple(one.region for one in good), tuple(masks[one.region].counts for one in good), ref.height, ref.width,
-            quality=quality, importance=importance, confidence=confidence, distorted=ref.region,
+            quality=quality, importance=importance, confidence=confidence,
+            distorted=ref.region if len(ref.distorted_regions) == 1 else "",
             types=tuple(one.type for one in good),
         )  # fmt: skip
 
@@ -205,6 +206,10 @@ class RegionReader:
         table = self._tables[source]
         return None if table is None else table.at(row)
 
+    def has_regions(self, source: int, row: int) -> bool:
+        """Whether an image has labelled regions: ``row`` is its position in the pool of the source."""
+        return self._at(source, row) is not None
+
     def _pooled(self, source: int, row: int, shown: Shown) -> np.ndarray:
         regions = self._at(source, row)
         assert regions is not None, "asked for images with regions alone"
@@ -272,4 +277,16 @@ def region_targets(table: RegionTable, pool: Pool, rows: Sequence[int]) -> Regio
         quality=np.concatenate([regions.quality for _, regions in labelled]).astype(np.float64),
         importance=np.concatenate([regions.importance for _, regions in labelled]).astype(np.float64),
         distorted=np.array([name == regions.distorted for _, regions in labelled for name in regions.names], np.bool_),
+        # Of images that are distorted as a whole, nothing is known of one region that is not true of all.
+        distortion=[
+            distortion_in(ref, name)[0] if ref.region else "" for ref, regions in labelled for name in regions.names
+        ],
     )
+
+
+def distortion_in(ref: ImageRef, region: str) -> tuple[str, float]:
+    """Name and level of what the pool says was done to a region of an image; an empty name and 0 for nothing."""
+    if not ref.region:
+        return ref.distortion, ref.level
+    done = {one.region: (one.distortion, one.level) for one in ref.distorted_regions}
+    return done.get(region, ("", 0.0))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from pseudo_labels.distort.catalogue import CATALOGUE
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics.bootstrap import bootstrap_metrics
 from pseudo_labels.metrics.correlation import METRICS, MIN_IMAGES, srcc, undefined
@@ -36,6 +37,7 @@ class RegionTargets:
         quality: [R] in [0, 1], 1 best.
         importance: [R] in [0, 1]; NaN where there is none.
         distorted: [R] whether it is the only distorted region of its picture.
+        distortion: [R] what was done to it; empty for nothing. Empty as a whole where that is not known.
     """
 
     picture: Sequence[str]
@@ -43,6 +45,7 @@ class RegionTargets:
     quality: FloatArray
     importance: FloatArray
     distorted: BoolArray
+    distortion: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, name)) for name in ("picture", "scene", "quality", "importance", "distorted")}
@@ -52,9 +55,57 @@ class RegionTargets:
     @property
     def pictures(self) -> list[NDArray[np.int64]]:
         """Positions of the regions of each picture."""
-        number = np.unique(np.asarray(self.picture, object), return_inverse=True)[1]
-        order = np.argsort(number, kind="stable")
-        return np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+        return _by_picture(np.asarray(self.picture, object))
+
+    def take(self, which: BoolArray) -> "RegionTargets":
+        """Some of the regions."""
+        return RegionTargets(
+            [name for name, taken in zip(self.picture, which, strict=True) if taken],
+            [name for name, taken in zip(self.scene, which, strict=True) if taken],
+            **{name: getattr(self, name)[which] for name in ("quality", "importance", "distorted")},
+            distortion=[name for name, taken in zip(self.distortion, which, strict=False) if taken],
+        )
+
+    def selections(self) -> dict[str, BoolArray]:
+        """Parts of the regions by what was done to them, each with words for what it holds; empty if that is unknown.
+
+        Copies with several distorted regions have an order that is rich, those with one a region to point at. *Visible*
+        leaves out regions with a change of ``tones``.
+        """
+        done = np.array([bool(name) for name in self.distortion])
+        if not done.any():
+            return {}
+        hidden, number = tones(), np.zeros(len(done), int)
+        for own in self.pictures:
+            number[own] = done[own].sum()
+        seen = np.array([name not in hidden for name in self.distortion])
+        # Of a picture whose only distorted region cannot be seen, all that is left is equal.
+        points = np.zeros(len(done), bool)
+        for own in self.pictures:
+            points[own] = (done & seen)[own].any()
+        parts = {
+            "several distorted regions, visible": (number > 1) & seen,
+            "several distorted regions": number > 1,
+            "one distorted region, visible": (number == 1) & seen & points,
+            "one distorted region": number == 1,
+        }
+        kept: dict[str, BoolArray] = {}
+        for name, part in sorted(parts.items(), key=lambda item: len(item[0])):
+            # Where all can be seen, the two are one.
+            if part.any() and not part.all() and not any(np.array_equal(part, other) for other in kept.values()):
+                kept[name] = part
+        return {name: kept[name] for name in parts if name in kept}
+
+
+def tones() -> frozenset[str]:
+    """Distortions that change tones or colours of all pixels alike: a region may have been so from the start.
+
+    No score without the clean picture can know them; blur, noise, compression and the like can be seen.
+    """
+    of_family = {name for name, one in CATALOGUE.items() if one.family in ("brightness", "colour")}
+    others = {"contrast_change", "camera_exposure", "camera_contrast", "camera_colorfulness"}
+    # These leave steps and fringes, which can be seen.
+    return frozenset((of_family | others) - {"color_quantization", "color_diffusion", "color_shift"})
 
 
 def evaluate_regions(
@@ -146,6 +197,25 @@ class _Evaluation:
 
 def _figure(value: float, drawn: FloatArray, groups: int, number: int) -> dict[str, Any]:
     return {"value": value if np.isfinite(value) else None, "n": number} | interval(drawn, groups).as_dict()
+
+
+def within_pictures(values: FloatArray, target: FloatArray, picture: NDArray[Any]) -> float | None:
+    """Mean over pictures of their own SRCC; None where no picture has an order to know.
+
+    Args:
+        values: [R] of a model.
+        target: [R] labels.
+        picture: [R] number or name of the picture of each region.
+    """
+    each = _within(values, target, _by_picture(picture))
+    return float(np.nanmean(each)) if np.isfinite(each).any() else None
+
+
+def _by_picture(picture: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Positions of the regions of each picture."""
+    number = np.unique(picture, return_inverse=True)[1]
+    order = np.argsort(number, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
 
 
 def _within(values: FloatArray, target: FloatArray, pictures: Sequence[NDArray[np.int64]]) -> FloatArray:

@@ -4,7 +4,7 @@ import difflib
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from distill.recipe.stages import (
     FuseSection,
     LabelSection,
     LevelSection,
+    MoreRegionsSection,
     PoolSection,
     RegionSection,
     ScoreSection,
@@ -38,6 +39,8 @@ from students.shipped import NAMES, model_path
 from teachers.embedded import FOLDER as EMBEDDED_FOLDER
 from teachers.embedded import NAME as EMBEDDED
 from teachers.fitted_folder import is_fitted_folder, read_fitted_folder
+
+Regions = TypeVar("Regions", bound=RegionSection)
 
 
 class Recipe(Settings):
@@ -58,6 +61,7 @@ class Recipe(Settings):
         levels: further distorted copies of the pool, of which the student learns the order of levels alone.
         regions: regions of the pool, copies that are distorted in one region, and labels of regions, which the student
             learns beside its other sources (``losses.region_quality``) and is evaluated on.
+        more_regions: regions of other photographs, to learn from or to evaluate on.
         fuse: makes one store of the labels of several teachers, and drops the doubtful ones.
         sources: labels that exist already, or ratings of people, to learn from beside the recipe's own labels.
         distill: the student and its training; without it the recipe ends with the fitted teacher, and its labels.
@@ -80,6 +84,7 @@ class Recipe(Settings):
     label: LabelSection | None = None
     levels: LevelSection | None = None
     regions: RegionSection | None = None
+    more_regions: tuple[MoreRegionsSection, ...] = ()
     fuse: FuseSection | None = None
     sources: tuple[SourceSection, ...] = ()
     distill: TrainConfig | None = None
@@ -171,6 +176,7 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
         ("regions", recipe.regions, "pool", recipe.pool),
         ("regions", recipe.regions, "distill", recipe.distill),
         ("regions", recipe.regions, "label", recipe.label),
+        ("more_regions", recipe.more_regions or None, "regions", recipe.regions),
         ("score", recipe.score, "distill", recipe.distill),
     )
     for stage, present, needed, there in needs:
@@ -181,6 +187,9 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
             f"{path}: distort.max_side would not fit the masks of 'regions': leave it out, and make the pool of "
             "smaller images"
         )
+    names = [section.name for section in recipe.more_regions]
+    if len(set(names)) < len(names):
+        raise PocketiqaError(f"{path}: more_regions has the names {names}: give each a name of its own")
     if recipe.regions is not None and recipe.distort is None and not recipe.regions.per_image:
         raise PocketiqaError(f"{path}: 'regions' has nothing distorted: add 'distort', or raise regions.per_image")
     unknown = [] if recipe.weight_average is None else sorted(set(recipe.weight_average.names) - set(recipe.teachers))
@@ -227,15 +236,19 @@ def with_paths_expanded(recipe: Recipe) -> Recipe:
         named = {"teacher": teacher and expanded(teacher), "options": with_variables(recipe.label.options)}
         changes["label"] = recipe.label.model_copy(update=named)
     if recipe.regions is not None:
-        section = recipe.regions
-        named = {"by": expanded(section.by), "options": with_variables(section.options)}
-        named["teacher_options"] = with_variables(section.teacher_options)
-        changes["regions"] = section.model_copy(update=named)
+        changes["regions"] = _regions_expanded(recipe.regions)
+    changes["more_regions"] = tuple(map(_regions_expanded, recipe.more_regions))
     if recipe.distill is not None and recipe.distill.student.init is not None:
         student = recipe.distill.student
         student = student.model_copy(update={"init": Path(expanded(str(student.init)))})
         changes["distill"] = recipe.distill.model_copy(update={"student": student})
     return recipe.model_copy(update=changes)
+
+
+def _regions_expanded(section: Regions) -> Regions:
+    named: dict[str, Any] = {"by": expanded(section.by), "options": with_variables(section.options)}
+    named["teacher_options"] = with_variables(section.teacher_options)
+    return section.model_copy(update=named)
 
 
 def first_weights(init: str) -> Path:

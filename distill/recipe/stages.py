@@ -194,6 +194,25 @@ class LevelSection(Settings):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+class MoreRegionsSection(RegionSection):
+    """Regions of other photographs than those of ``pool``, with copies and labels of their own.
+
+    Attributes:
+        name: for tables and folders.
+        sources: photographs, as ``pool.sources``.
+        images: number of photographs to take, drawn by the recipe's seed; a smaller number is always part of a larger
+            one. Null takes all.
+        test: whether the student is evaluated on them and never learns from them; else it learns, and a part of their
+            scenes validates and tests as that of ``pool`` does.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    sources: Annotated[list[str], Field(min_length=1)]
+    images: Annotated[int, Field(ge=1)] | None = None
+    per_image: Annotated[int, Field(ge=1)] = 5
+    test: bool = False
+
+
 class CropSection(Settings):
     """Random crops, one of each image, in place of whole images (``pseudo_labels.crops.RandomCrops``).
 

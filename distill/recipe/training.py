@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from distill.recipe.settings import Settings
 from distill.recipe.stages import SourceSection
 from pseudo_labels.defaults import SEED, VALIDATION_FRACTION
+from students.config import RegionHeadConfig
 from students.preprocess import LARGEST_SIDE
 
 ScoreKind = Literal["mse", "huber"]
@@ -213,6 +214,21 @@ class LossSettings(ScoreLossSettings):
         return self
 
 
+class RegionHeadSettings(Settings):
+    """Maps of their own for regions (``students.config.RegionHeadConfig``).
+
+    Attributes:
+        levels: strides of the feature maps that they are computed from, 1 for statistics of the pixels; null takes 1
+            and 4 to 32, as far as the student's own levels go.
+        map_stride: stride of the maps, in pixels of the input.
+        width: channels of the fused map.
+    """
+
+    levels: tuple[int, ...] | None = None
+    map_stride: int = RegionHeadConfig.map_stride
+    width: int = RegionHeadConfig.width
+
+
 class StudentSettings(Settings):
     """The student that is trained; null values are those of the preset or the backbone (``students.config``).
 
@@ -232,9 +248,12 @@ class StudentSettings(Settings):
         mean: mean of RGB in [0, 1] that is subtracted.
         std: standard deviation of RGB in [0, 1] that divides.
         pad_type: "same" padding for weights that come from TensorFlow.
+        regions: maps of their own for regions, beside those of the score; ``{}`` has the usual ones, null has none.
+            With ``freeze: [backbone, neck, heads]`` they alone are trained, and no score changes.
     """
 
     RENAMED = {"grid": "map_stride"}
+    STORED_IF_SET = frozenset({"regions"})
 
     name: str = "pocket-m"
     init: Path | None = None
@@ -247,6 +266,7 @@ class StudentSettings(Settings):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     pad_type: str | None = None
+    regions: RegionHeadSettings | None = None
 
 
 class ImageSettings(Settings):
@@ -317,6 +337,15 @@ class TrainConfig(LoopSettings):
             raise ValueError(
                 "the importance of a region is for the whole image: with losses.region_importance set images.crop_size "
                 "to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _region_maps_learn(self) -> Self:
+        if self.student.regions is not None and not self.losses.needs_regions:
+            raise ValueError(
+                "student.regions has maps that no loss trains: give losses.region_quality, region_importance or "
+                "region_ranking a weight"
             )
         return self
 

@@ -216,7 +216,11 @@ class _Check:
         if recipe.label is not None:
             self._labels()
         if recipe.regions is not None:
-            self._regions(recipe.regions)
+            self._regions("regions", recipe.regions)
+        for place, section in enumerate(recipe.more_regions):
+            self._regions(f"more_regions[{place}]", section)
+            for number, source in enumerate(section.sources):
+                self._pool_source(f"more_regions[{place}].sources[{number}]", source)
         if recipe.weight_average is not None:
             for number, crops in enumerate(recipe.weight_average.crops):
                 self._try(f"weight_average.crops[{number}]", lambda crops=crops: crops.crops)
@@ -227,13 +231,13 @@ class _Check:
                 ratings = fuse.ratings
                 self._try("fuse.ratings", lambda: calibration_part(load_benchmark(expanded(ratings)), fuse.split))
 
-    def _regions(self, section: RegionSection) -> None:
+    def _regions(self, key: str, section: RegionSection) -> None:
         limits = section.min_area, section.max_area, section.max_overlap, section.max_regions
-        self._try("regions", lambda: Limits(*limits))
-        self._try("regions.by", source_named, section.by, options=section.options)
-        self._try("regions.names", select, section.names)
+        self._try(key, lambda: Limits(*limits))
+        self._try(f"{key}.by", source_named, section.by, options=section.options)
+        self._try(f"{key}.names", select, section.names)
         if section.teacher != ANNOTATED:
-            self._teacher("regions", section.teacher.removeprefix(CROP), section.teacher_options)
+            self._teacher(key, section.teacher.removeprefix(CROP), section.teacher_options)
 
     def _pool_source(self, key: str, source: str) -> None:
         if source == BUNDLED:

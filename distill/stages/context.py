@@ -114,6 +114,10 @@ class Run:
         """Labels of the regions of ``region_copies``."""
         return self.out / "region-copy-labels"
 
+    def more_regions(self, name: str, part: str) -> Path:
+        """Pool, regions, copies or labels of one of ``recipe.more_regions``."""
+        return self.out / "more-regions" / name / part
+
     @property
     def region_evaluation(self) -> Path:
         """How well the student knows the regions of held-out scenes."""

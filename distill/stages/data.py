@@ -4,13 +4,22 @@ from functools import partial
 from pathlib import Path
 
 from distill.evaluation.benchmarks import load_benchmark, names_benchmark
-from distill.recipe.stages import DistortSection, LabelSection, LevelSection, PoolSection, RegionSection, expanded
+from distill.recipe.stages import (
+    DistortSection,
+    LabelSection,
+    LevelSection,
+    MoreRegionsSection,
+    PoolSection,
+    RegionSection,
+    expanded,
+)
 from distill.stages.context import Run, Stage
 from distill.stages.fusing import fusing_stages
 from distill.terminal.console import warn
 from distill.terminal.summaries import pool_line, store_line
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.distort import build_synthetic_pool
+from pseudo_labels.files import digest_of
 from pseudo_labels.parallel import Progress, usable_cores
 from pseudo_labels.photos import export_photographs
 from pseudo_labels.pool import Pool, build_pool
@@ -18,6 +27,7 @@ from pseudo_labels.regions.make import Limits, build_regions
 from pseudo_labels.regions.readers import source_named
 from pseudo_labels.regions.store import RegionSet
 from pseudo_labels.store import LabelStore
+from students.paths import find_images
 from teachers.label import label
 from teachers.regions import label_regions
 
@@ -30,7 +40,7 @@ def data_stages(run: Run) -> list[Stage]:
     """The stages pool, distort, label, levels, those of regions, and fuse, as far as the recipe has them."""
     recipe, stages = run.recipe, []
     if recipe.pool is not None:
-        stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool)))
+        stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool, run.pool)))
     if recipe.distort is not None:
         stages.append(Stage("distort", run.synthetic, partial(_distort, run, recipe.distort, run.synthetic)))
     if recipe.levels is not None:
@@ -48,23 +58,40 @@ def data_stages(run: Run) -> list[Stage]:
 
 
 def _region_stages(run: Run, section: RegionSection) -> list[Stage]:
-    stages = [Stage("regions", run.regions, partial(_regions, run, section))]
+    clean, regions = run.pool, run.regions
+    stages = [Stage("regions", regions, partial(_regions, section, clean, regions))]
     if run.recipe.distort is not None:
         # Without distorted copies all regions of the pool are clean, and none is better than another.
         folders = run.labelled_pool, run.region_labels
-        stages.append(Stage("label-regions", folders[1], partial(_label_regions, run, section, folders)))
+        stages.append(Stage("label-regions", folders[1], partial(_label_regions, section, regions, folders)))
     if section.per_image:
-        folders = run.region_copies, run.region_copy_labels
-        stages.append(Stage("distort-regions", folders[0], partial(_region_copies, run, section)))
-        stages.append(Stage("label-copies", folders[1], partial(_label_regions, run, section, folders)))
+        copies, labels = run.region_copies, run.region_copy_labels
+        made = partial(_region_copies, section, (clean, regions, copies), run.recipe.seed)
+        stages.append(Stage("distort-regions", copies, made))
+        stages.append(Stage("label-copies", labels, partial(_label_regions, section, regions, (copies, labels))))
+    for more in run.recipe.more_regions:
+        stages += _more_region_stages(run, more)
     return stages
 
 
-def _regions(run: Run, section: RegionSection, overwrite: bool, report: Progress) -> str:
+def _more_region_stages(run: Run, section: MoreRegionsSection) -> list[Stage]:
+    pool, regions, copies, labels = (
+        run.more_regions(section.name, part) for part in ("pool", "regions", "copies", "labels")
+    )
+    works = (
+        ("pool", pool, partial(_pool, run, PoolSection(sources=section.sources), pool, images=section.images)),
+        ("regions", regions, partial(_regions, section, pool, regions)),
+        ("distort", copies, partial(_region_copies, section, (pool, regions, copies), run.recipe.seed)),
+        ("label", labels, partial(_label_regions, section, regions, (copies, labels))),
+    )
+    return [Stage(f"{section.name}-{what}", folder, work) for what, folder, work in works]
+
+
+def _regions(section: RegionSection, pool: Path, out: Path, overwrite: bool, report: Progress) -> str:
     made = build_regions(
-        Pool.open(run.pool),
+        Pool.open(pool),
         source_named(section.by, options=section.options),
-        run.regions,
+        out,
         limits=Limits(section.min_area, section.max_area, section.max_overlap, section.max_regions),
         workers=usable_cores(),
         overwrite=overwrite,
@@ -74,14 +101,17 @@ def _regions(run: Run, section: RegionSection, overwrite: bool, report: Progress
     return f"{made.manifest.content['regions']} regions of {made.manifest.content['images']} images"
 
 
-def _region_copies(run: Run, section: RegionSection, overwrite: bool, report: Progress) -> str:
+def _region_copies(
+    section: RegionSection, folders: tuple[Path, Path, Path], seed: int, overwrite: bool, report: Progress
+) -> str:
+    pool, regions, out = folders
     made = build_synthetic_pool(
-        Pool.open(run.pool),
-        run.region_copies,
+        Pool.open(pool),
+        out,
         per_image=section.per_image,
         names=section.names,
-        seed=run.recipe.seed,
-        regions=RegionSet.open(run.regions),
+        seed=seed,
+        regions=RegionSet.open(regions),
         regions_per_copy=section.regions_per_copy,
         feather_px=section.feather_px,
         workers=usable_cores(),
@@ -91,11 +121,11 @@ def _region_copies(run: Run, section: RegionSection, overwrite: bool, report: Pr
     return pool_line(made)
 
 
-def _label_regions(run: Run, section: RegionSection, folders: Folders, overwrite: bool, report: Progress) -> str:
+def _label_regions(section: RegionSection, regions: Path, folders: Folders, overwrite: bool, report: Progress) -> str:
     pool, out = folders
     store = label_regions(
         pool,
-        run.regions,
+        regions,
         section.teacher,
         out,
         options=section.teacher_options,
@@ -121,13 +151,15 @@ def _averaged_stages(run: Run, section: LabelSection) -> list[Stage]:
     ]
 
 
-def _pool(run: Run, section: PoolSection, overwrite: bool, report: Progress) -> str:
+def _pool(
+    run: Run, section: PoolSection, out: Path, overwrite: bool, report: Progress, images: int | None = None
+) -> str:
     if BUNDLED in section.sources:
         # Copies in the run's folder: a pool refers to files by path, and an update of their package could change them.
         export_photographs(run.photographs)
     made = build_pool(
-        [file for source in section.sources for file in _files(run, source)],
-        run.pool,
+        _drawn([file for source in section.sources for file in _files(run, source)], images, run.recipe.seed),
+        out,
         near_duplicate_distance=section.near_duplicate_distance,
         max_bad_fraction=section.max_bad_fraction,
         workers=usable_cores(),
@@ -136,6 +168,15 @@ def _pool(run: Run, section: PoolSection, overwrite: bool, report: Progress) -> 
         warn=warn,
     )
     return pool_line(made)
+
+
+def _drawn(files: list[str], images: int | None, seed: int) -> list[str]:
+    """Some of the photographs, by seed and name: those of a smaller number are part of those of a larger one."""
+    if images is None:
+        return files
+    photographs = [file for one in files for file in (find_images([Path(one)]) if Path(one).is_dir() else [Path(one)])]
+    order = sorted(photographs, key=lambda file: digest_of([seed, file.name]))
+    return sorted(map(str, order[:images]))
 
 
 def _files(run: Run, source: str) -> list[str]:

@@ -1,7 +1,7 @@
 """How good a student or teacher is: on held-out scenes against its targets, on benchmarks against people."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 
 from distill.data.examples import Source
 from distill.data.ratings import targets_of
-from distill.data.regions import ImageRegions, region_targets
+from distill.data.regions import ImageRegions, RegionTable, region_targets
 from distill.data.split import Part, Split, read_split
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.hash_overlap import find_overlap, pool_prints
@@ -19,7 +19,7 @@ from distill.evaluation.regions import evaluate_regions
 from distill.evaluation.samples import pool_samples
 from distill.evaluation.targets import Targets
 from distill.leakage.record import facts, read_overlap
-from distill.recipe.stages import expanded
+from distill.recipe.stages import MoreRegionsSection, expanded
 from distill.stages.benchmark import evaluate_on
 from distill.stages.context import Run, Stage, make_once
 from distill.stages.fitting import all_fit_sources, fit_sources
@@ -128,40 +128,61 @@ def evaluation_stages(run: Run) -> list[Stage]:
 
 
 def _evaluate_regions(run: Run, overwrite: bool, report: Progress) -> str:
-    sources = [source for source in label_sources(run) if source.regions is not None]
+    split = read_split(run.training)
+    part = Part.TEST if split.count(Part.TEST) else Part.VALIDATION
+    tests = [
+        _RegionTest(source.name, source.pool, source.regions, rows_of(source, split, part))
+        for source in label_sources(run)
+        if source.regions is not None
+    ]
+    tests += [_other_test(run, section) for section in run.recipe.more_regions if section.test]
     spec = {
         "training": read_manifest(run.training).digest,
-        "regions": [source.regions.digest for source in sources if source.regions is not None],
+        "regions": [test.table.digest for test in tests],
         "seed": run.recipe.seed,
     }
-    make_once(
-        run.region_evaluation, REGION_KIND, spec, partial(_predict_regions, run, sources, report), overwrite=overwrite
-    )
+    make = partial(_predict_regions, run, tests, part, report)
+    make_once(run.region_evaluation, REGION_KIND, spec, make, overwrite=overwrite)
     return region_line(read_region_results(run))
 
 
-def _predict_regions(run: Run, sources: Sequence[Source], report: Progress, folder: Path) -> dict[str, Any]:
+class _RegionTest(NamedTuple):
+    """Rows of a pool with labelled regions, on which a student is evaluated."""
+
+    name: str
+    pool: Pool
+    table: RegionTable
+    rows: list[int]
+
+
+def _other_test(run: Run, section: MoreRegionsSection) -> _RegionTest:
+    """All copies of photographs that nothing was learned from."""
+    copies, regions, labels = (run.more_regions(section.name, part) for part in ("copies", "regions", "labels"))
+    pool = Pool.open(copies)
+    table = RegionTable.open(pool, regions, labels)
+    return _RegionTest(section.name, pool, table, [row for row in table.rows if pool[row].ref_id])
+
+
+def _predict_regions(
+    run: Run, tests: Sequence[_RegionTest], held_out_part: Part, report: Progress, folder: Path
+) -> dict[str, Any]:
     """Regions of held-out scenes, by the student, the student before it learned, crops and whole pictures."""
     config = student_settings(run)
     after = load_student(run.training / STUDENT)
+    # Regions were read from the maps of the score then.
     before = build_student(
-        configured_student(config.student), init=config.student.init, pretrained=config.student.pretrained,
-        seed=config.seed,
+        replace(configured_student(config.student), regions=None),
+        init=config.student.init, pretrained=config.student.pretrained, seed=config.seed,
     )  # fmt: skip
-    split = read_split(run.training)
-    part = Part.TEST if split.count(Part.TEST) else Part.VALIDATION
-    parts = [(source, rows_of(source, split, part)) for source in sources]
-    total, done, results = sum(len(rows) for _, rows in parts), 0, {}
-    for source, rows in parts:
-        table = source.regions
-        assert table is not None, "sources without regions were left out"
+    total, done, results = sum(len(test.rows) for test in tests), 0, {}
+    for name_of_test, pool, table, rows in tests:
         quality: dict[str, list[np.ndarray]] = {name: [] for name in ("student", "before", "crop", "whole")}
         importance: dict[str, list[np.ndarray]] = {name: [] for name in ("student", "before", "area")}
         read = []
         for row in rows:
-            regions, ref = table.at(row), source.pool[row]
+            regions, ref = table.at(row), pool[row]
             try:
-                image = None if regions is None else source.pool.load(ref)
+                image = None if regions is None else pool.load(ref)
             except ImageError:
                 image = None  # as in training: an image that can no longer be read is left out
             done += 1
@@ -178,9 +199,14 @@ def _predict_regions(run: Run, sources: Sequence[Source], report: Progress, fold
             quality["crop"].append(_crop_scores(after, image, regions))
             importance["area"].append(np.array([mask.mean() for mask in regions.masks()]))
         joined = [{name: np.concatenate(values) for name, values in one.items()} for one in (quality, importance)]
-        targets = region_targets(table, source.pool, read)
-        results[source.name] = evaluate_regions(targets, *joined, seed=run.recipe.seed)
-    record = {"part": part.value, "sources": results}
+        targets = region_targets(table, pool, read)
+        results[name_of_test] = evaluate_regions(targets, *joined, seed=run.recipe.seed)
+        for name, part_of in targets.selections().items():
+            quality_of, importance_of = ({key: values[part_of] for key, values in one.items()} for one in joined)
+            results[f"{name_of_test}, {name}"] = evaluate_regions(
+                targets.take(part_of), quality_of, importance_of, seed=run.recipe.seed
+            )
+    record = {"part": held_out_part.value, "sources": results}
     write_atomic(folder / REGION_RESULTS, checksummed_json(record))
     return {REGION_RESULTS: sha256_file(folder / REGION_RESULTS)}
 
@@ -202,8 +228,8 @@ def score_regions(student: Student, image: np.ndarray, regions: ImageRegions) ->
     """Score the regions of an image from the maps of the whole image, as the student is used."""
     output = score_images(student, [image])[0]
     resized = student.config.preprocess.resize(image).shape
-    cells = cells_of(image.shape, tuple(output.quality_map.shape), resized, student.config.map_stride)
-    maps = output.quality_map.numpy(), output.weight_map.numpy()
+    maps = [one.numpy() for one in output.region_maps]
+    cells = cells_of(image.shape, maps[0].shape, resized, student.config.region_stride)
     pooled = [(one.quality, one.importance) for one in pool_maps(*maps, cells, regions.masks())]
     quality, importance = np.array(pooled, np.float64).T
     return RegionScores(float(output.score), quality, importance)

@@ -1,12 +1,15 @@
 """``pocketiqa export``: a training folder, a student or a published checkpoint becomes one ONNX file."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pseudo_labels.images import load
 from pseudo_labels.outputs import new_file
 from pseudo_labels.photos import bundled_photographs
+from students.contract import UNKNOWN_SCALE, StudentContract
 from students.export import ExportReport, draft_contract, export_onnx
 from students.paths import find_images
 from students.storage import open_student
@@ -50,7 +53,10 @@ def export_checkpoint(
             teachers=about.get("teachers", []),
             data=_data_entries(about),
             metrics={"validation": about.get("validation", {})},
+            region_scale=_region_scale(about),
+            region_metrics={"validation": about.get("validation", {}).get("regions", {})},
         )
+        contract = _with_scores_of(contract, about, name)
         photographs = [load(path) for path in _parity_images(images)]
         return export_onnx(opened.student, contract, file, images=photographs, half=half)
 
@@ -61,6 +67,30 @@ def _scale(about: dict[str, Any]) -> str:
     rated = [(source["name"], source.get("about", {})) for source in about.get("data", [])]
     ratings = [f"ratings of {name}, {facts['scale']}, mapped to 0 to 1" for name, facts in rated if "scale" in facts]
     return "; ".join(taught or ratings) or "unknown"
+
+
+def _with_scores_of(contract: StudentContract, about: dict[str, Any], name: str | None) -> StudentContract:
+    """The contract of a student that gained a region head: what it says of scores stays true, and regions join it."""
+    if "scores_of" not in about:
+        return contract
+    earlier = StudentContract.from_dict(about["scores_of"]["contract"])
+    return replace(
+        earlier,
+        name=name or earlier.name,
+        student=contract.student,
+        parameters=contract.parameters,
+        macs=contract.macs,
+        code_version=contract.code_version,
+        teachers=(*earlier.teachers, *(one for one in contract.teachers if one not in earlier.teachers)),
+        data=(*earlier.data, *contract.data),
+        regions=contract.regions,
+    )
+
+
+def _region_scale(about: dict[str, Any]) -> str:
+    """The scale of the quality of regions: that of the teachers whose labels of regions were learned."""
+    stamps = {json.dumps(stamp, sort_keys=True): stamp for stamp in about.get("region_teachers", [])}
+    return "; ".join(f"{stamp['name']}: {stamp['scale']}" for stamp in stamps.values()) or UNKNOWN_SCALE
 
 
 def _data_entries(about: dict[str, Any]) -> list[dict[str, Any]]:

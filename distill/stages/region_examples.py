@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from distill.data.examples import Source
-from distill.data.regions import ImageRegions
+from distill.data.regions import ImageRegions, distortion_in
 from distill.data.split import Part, read_split
 from distill.html.figures import OutlinedRegion, region_panels
 from distill.report import RegionExample, Regions
@@ -122,19 +122,19 @@ def _example(scorer: Scorer, one: _Scored) -> RegionExample | None:
     box, inner = decode_inner(regions.counts[one.number], regions.height, regions.width)
     quality, importance = one.result.quality, one.result.importance
     known = float(regions.importance[one.number])
-    done = _known(one.ref, regions, one.number)
+    done, level = _known(one.ref, regions, one.number), distortion_in(one.ref, regions.names[one.number])[1]
     panels = region_panels(
         rgb,
-        result.quality_map,
+        result.shown_map,
         [OutlinedRegion(None, box, inner, quality)],
-        across=scorer.map_extent(rgb.shape, result.quality_map.shape),
+        across=scorer.map_extent(rgb.shape, result.shown_map.shape),
         most_px=_PANEL_PX,
     )
     original = one.source.pool.by_id(one.ref.ref_id) if one.ref.ref_id else one.ref
     return RegionExample(
         original.uri.rpartition("/")[2],
         one.source.name,
-        "" if done is None else "not distorted" if done == CLEAN else f"{done.replace('_', ' ')}, {one.ref.level:g}",
+        "" if done is None else "not distorted" if done == CLEAN else f"{done.replace('_', ' ')}, {level:g}",
         quality=quality,
         importance=importance,
         quality_label=one.label,
@@ -147,9 +147,7 @@ def _known(ref: ImageRef, regions: ImageRegions, number: int) -> str | None:
     """The distortion that the pool says was done to a region; None where the pool does not say."""
     if not ref.distortion:
         return None
-    if regions.distorted and regions.names[number] != regions.distorted:
-        return CLEAN
-    return ref.distortion
+    return distortion_in(ref, regions.names[number])[0] or CLEAN
 
 
 def _types(held: Sequence[tuple[Source, int]]) -> dict[str, dict[str, dict[str, int]]]:

@@ -72,7 +72,15 @@ def _own_sections(run: Run) -> list[SourceSection]:
     copies = SourceSection(
         pool=run.region_copies, regions=run.regions, region_labels=run.region_copy_labels, weight=regions.weight
     )
-    return [own, copies] if regions.per_image else [own]
+    more = [
+        SourceSection(
+            pool=run.more_regions(section.name, "copies"), regions=run.more_regions(section.name, "regions"),
+            region_labels=run.more_regions(section.name, "labels"), weight=section.weight,
+        )
+        for section in recipe.more_regions
+        if not section.test
+    ]  # fmt: skip
+    return [own, *([copies] if regions.per_image else []), *more]
 
 
 def student_stages(run: Run) -> list[Stage]:

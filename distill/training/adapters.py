@@ -97,7 +97,7 @@ class TrainedStudent(nn.Module):
             error = feature_error(self.adapter(features, valid).float(), feature)
         if self._embeds:
             embedding = resample(features, valid, (_VECTOR_GRID, _VECTOR_GRID)).mean((2, 3))
-        pooled = None if regions is None else pool_regions(output.quality_map, output.weight_map, regions)
+        pooled = None if regions is None else pool_regions(*output.region_maps, regions)
         return output.score, error, embedding, pooled
 
 

@@ -245,7 +245,8 @@ class TrainingRun(ABC):
         step = checkpoint.progress.step
         # The step of a checkpoint that is kept was validated: it is the best one, or the last.
         records = (r for r in read_history(self._out / HISTORY) if r["kind"] == "validation" and r["step"] == step)
-        validation = next({"score": record["score"], "sources": record["sources"]} for record in records)
+        kinds = ("score", "sources", "regions")
+        validation = next({kind: record[kind] for kind in kinds if kind in record} for record in records)
         kept = self._keep(learner, checkpoint, self._about(step, validation))
         # Last: a run that is killed before is finished again from the same checkpoint, to the same files.
         outputs.finish(self._out, {"step": step, "validation": validation, "skipped": skipped, **kept})
@@ -254,8 +255,10 @@ class TrainingRun(ABC):
     def _about(self, step: int, validation: dict[str, Any]) -> dict[str, Any]:
         """What is kept with the result: teachers, data and how it did."""
         tables = [source.labels if isinstance(source.labels, LabelTable) else None for source in self._sources]
+        of_regions = [source.regions.teacher.as_dict() for source in self._sources if source.regions is not None]
         return {
             "teachers": [stamp.as_dict() for stamp in self._teachers()],
+            **({"region_teachers": of_regions} if of_regions else {}),
             "data": [
                 {**source.describe(), "about": table.about if table else {}}
                 for source, table in zip(self._sources, tables, strict=True)

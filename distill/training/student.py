@@ -35,6 +35,7 @@ from distill.training.live_teacher import LiveTeacher
 from distill.training.loop import Warn
 from distill.training.losses import LossInputs, RegionErrors, Terms, region_errors, total_loss
 from distill.training.optim import Ema, build_optimizer
+from distill.training.region_validation import RegionValidation
 from distill.training.run import TRACKERS, TrainingRun
 from distill.training.validation import Validator
 from pseudo_labels import outputs
@@ -43,10 +44,12 @@ from pseudo_labels.files import sha256_file
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
 from students.base import Student, freeze_parts
-from students.config import StudentConfig
+from students.config import PIXELS, RegionHeadConfig, StudentConfig
 from students.export import check_trainable
+from students.model import EXPORTED
 from students.preprocess import Preprocess
 from students.registry import build_student, check_start, new_student, student_config
+from students.session import open_model
 from students.storage import WEIGHTS, save_student
 from teachers.fitting import evaluate_frozen
 
@@ -54,6 +57,9 @@ KIND = "run"
 STUDENT = "student"
 # Crops from which mean and deviation of a live teacher's features are taken: it computes them before the first step.
 _SCALE_CROPS = 128
+# Finer ones cost most of the time; coarser ones than the student has would cost a deeper backbone.
+_REGION_LEVELS = (PIXELS, 4, 8, 16, 32)
+_SCORE_PARTS = ("backbone", "neck", "heads")
 
 
 class StudentLearner:
@@ -112,7 +118,10 @@ class StudentLearner:
 
     def validate(self) -> dict[str, Any]:
         """Evaluate the averaged student; see ``Validator.validate``."""
-        return self._validator.validate(lambda pixels: self.ema.model(pixels.to(self._device)).score)
+        return self._validator.validate(
+            lambda pixels: self.ema.model(pixels.to(self._device)).score,
+            lambda pixels: self.ema.model(pixels.to(self._device)).region_maps,
+        )
 
     def state(self) -> dict[str, Tensors]:
         """Student, average and adapter."""
@@ -282,16 +291,19 @@ class _StudentRun(TrainingRun):
             live.to(self._accelerator.device)
         features = self._feature_reader(examples)
         prepare = None if live is None else live.prepare
+        shower = self._region_shower(examples)
         batches = BatchMaker(
-            examples, caches, order, config.images, features=features, prepare=prepare,
-            regions=self._region_shower(examples), **self._fraction,
-        )  # fmt: skip
+            examples, caches, order, config.images, features=features, prepare=prepare, regions=shower, **self._fraction
+        )
         shape = None if features is None else features.shape
         if live is not None and config.losses.needs_features:
             shape = live.learn_scale(batches.sample_items(_SCALE_CROPS), self._per_process)
         trained, ema = self._models(shape)
-        whole = whole_image_batches(held_out, caches, self._per_process)
-        validator = Validator(held_out, self._sources, whole, self._accelerator.device)
+        # Images that are learned from by their regions alone have no score.
+        scored = held_out.take(held_out.weight > 0)
+        whole = whole_image_batches(scored, caches, self._per_process)
+        regions = None if shower is None else RegionValidation(held_out, caches, shower, self._per_process)
+        validator = Validator(scored, self._sources, whole, self._accelerator.device, regions)
         return StudentLearner(
             trained, ema, batches=batches, validator=validator, config=config, accelerator=self._accelerator, live=live
         )
@@ -301,7 +313,7 @@ class _StudentRun(TrainingRun):
             return None
         rows = list(zip(examples.source.tolist(), examples.row.tolist(), strict=True))
         reader = RegionReader([source.regions for source in self._sources], rows)
-        return RegionShower(reader, self._student.map_stride, partial(map_size, self._student))
+        return RegionShower(reader, self._student.region_stride, partial(region_map_size, self._student))
 
     def _feature_reader(self, examples: Examples) -> FeatureReader | None:
         name = self._cached_feature
@@ -330,8 +342,23 @@ class _StudentRun(TrainingRun):
         student = learner.ema.model
         # The checkpoint that is kept may be an earlier one than what the model holds now.
         load_tensors(student, checkpoint.tensors["ema"])
+        about |= scores_of(self._config.student, self._student)
         save_student(student, self._out / STUDENT, about=about)
         return {"student": sha256_file(self._out / STUDENT / WEIGHTS)}
+
+
+def scores_of(settings: StudentSettings, config: StudentConfig) -> dict[str, Any]:
+    """``scores_of``: contract and digest of the exported student whose scores this one still gives; else nothing.
+
+    That is so where training went on from the file, and trained nothing that makes the score.
+    """
+    if settings.init is None or settings.init.suffix != EXPORTED or not set(_SCORE_PARTS) <= set(settings.freeze):
+        return {}
+    opened = open_model(settings.init)
+    architecture = {name: value for name, value in opened.contract.student.items() if name != "regions"}
+    if architecture != replace(config, regions=None).as_dict():
+        return {}
+    return {"scores_of": {"contract": opened.contract.as_dict(), "digest": opened.digest}}
 
 
 def configured_student(settings: StudentSettings) -> StudentConfig:
@@ -345,16 +372,21 @@ def configured_student(settings: StudentSettings) -> StudentConfig:
     changes = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     if settings.max_side is not None:
         changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)
-    return replace(config, **changes)
+    config = replace(config, **changes)
+    head = settings.regions
+    if head is None:
+        return config
+    levels = head.levels or tuple(level for level in _REGION_LEVELS if level <= max(config.levels))
+    return replace(config, regions=RegionHeadConfig(levels, head.map_stride, head.width))
 
 
 @lru_cache
-def map_size(config: StudentConfig, size: Size) -> Size:
-    """Rows and columns of a student's maps of an image of some height and width."""
+def region_map_size(config: StudentConfig, size: Size) -> Size:
+    """Rows and columns of the maps that regions are read from, of an image of some height and width."""
     # Asked of the network, without arithmetic: how odd sizes are rounded depends on the backbone.
     with torch.device("meta"):
         student = new_student(config)
-        maps = student(torch.zeros(1, *size, 3, dtype=torch.uint8)).quality_map
+        maps = student(torch.zeros(1, *size, 3, dtype=torch.uint8)).region_maps[0]
     return int(maps.shape[1]), int(maps.shape[2])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 from distill.data.examples import Examples, Source
 from distill.training.batches import LazyBatch
 from distill.training.distributed import world_size
+from distill.training.region_validation import MapsOf, RegionValidation
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics.correlation import METRICS, falling_srcc
 
@@ -48,22 +49,29 @@ class Validator:
         sources: sources of the examples.
         batches: indices into ``examples``, and a function that reads the model's input; each example is in one batch.
         device: device of the model.
+        regions: regions of validation images, if they are learned.
 
     Raises:
-        PocketiqaError: no selecting source has two validation images with different labels.
+        PocketiqaError: no selecting source has two validation images with different labels, or regions.
     """
 
     def __init__(
-        self, examples: Examples, sources: Sequence[Source], batches: Sequence[LazyBatch], device: torch.device
-    ):
+        self, examples: Examples, sources: Sequence[Source], batches: Sequence[LazyBatch], device: torch.device,
+        regions: RegionValidation | None = None,
+    ):  # fmt: skip
         self._examples, self._sources, self._batches, self._device = examples, sources, batches, device
+        self._regions = regions
         names = [source.name for source in sources if source.selects]
         # A source with equal labels has no correlation: it would count 0 in every validation and choose nothing.
         varied = (len(set(examples.target[self._mine(number)].tolist())) > 1 for number in range(len(sources)))
         self._selecting = [
             source.name for source, varies in zip(sources, varied, strict=True) if source.selects and varies
         ]
-        if not self._selecting:
+        by_region = set() if regions is None else regions.sources
+        self._selecting_regions = [
+            source.name for number, source in enumerate(sources) if source.selects and number in by_region
+        ]
+        if not self._selecting and not self._selecting_regions:
             raise PocketiqaError(
                 f"the validation part has {len(examples)} images, too few with different labels in {names} to choose "
                 "a checkpoint by: raise split.validation or add scenes"
@@ -86,17 +94,21 @@ class Validator:
             distributed.all_reduce(predictions)
         return predictions.cpu().numpy()
 
-    def validate(self, score: Callable[[Any], Tensor]) -> dict[str, Any]:
-        """Metrics of each source, and the score that chooses: the mean SRCC of the sources that select.
+    def validate(self, score: Callable[[Any], Tensor], maps: MapsOf | None = None) -> dict[str, Any]:
+        """Metrics of each source, and the score that chooses: the mean over the sources that select.
 
         Args:
             score: input of a batch -> scores [B], with the model in evaluation mode.
+            maps: images uint8 [B, H, W, 3] -> quality and weight map [B, h, w] that regions are read from; needed with
+                regions.
 
         Returns:
-            ``score`` in [-1, 1] (a source whose images all get the same score counts 0), and for each of ``sources``
-            ``n``, ``srcc``, ``plcc``, ``rmse``; of one whose order of levels is learned, see ``level_figures``.
+            ``score`` in [-1, 1]: the mean of the SRCC of each selecting source with scores (0 where its images all get
+            the same score), and of ``score`` of each with regions; for each of ``sources`` ``n``, ``srcc``, ``plcc``,
+            ``rmse``, or, of one whose order of levels is learned, see ``level_figures``; and with regions, for each of
+            the sources that have them, ``regions``: see ``RegionValidation.validate``.
         """
-        predictions = self._predict(score)
+        predictions = self._predict(score) if len(self._examples) else np.zeros(0)
         metrics = {}
         for number, source in enumerate(self._sources):
             mine = self._mine(number)
@@ -107,5 +119,10 @@ class Validator:
             elif mine.any():
                 metrics[source.name] = correlations(predictions[mine], self._examples.target[mine])
         # None counts 0: a model that scores all images of a source alike must not gain by it.
-        mean = float(np.mean([metrics[name]["srcc"] or 0.0 for name in self._selecting]))
-        return {"score": mean, "sources": metrics}
+        chosen = [metrics[name]["srcc"] or 0.0 for name in self._selecting]
+        if self._regions is None or maps is None:
+            return {"score": float(np.mean(chosen)), "sources": metrics}
+        of_regions = self._regions.validate(maps, self._device)
+        regions = {self._sources[number].name: values for number, values in of_regions.items()}
+        chosen += [regions[name]["score"] for name in self._selecting_regions]
+        return {"score": float(np.mean(chosen)), "sources": metrics, "regions": regions}

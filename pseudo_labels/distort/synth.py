@@ -126,9 +126,7 @@ def _check_regions_per_copy(counts: Sequence[int], regions: RegionSet | None) ->
             f"regions_per_copy is {list(counts)[:8]!r}, but whole numbers from 1 to {_MOST_REGIONS} are needed"
         )
     if regions is None and tuple(counts) != ONE_REGION:
-        raise PocketiqaError(
-            f"regions_per_copy is {list(counts)}, but there are no regions: name them with --regions"
-        )
+        raise PocketiqaError(f"regions_per_copy is {list(counts)}, but there are no regions: name them with --regions")
     return tuple(counts)
 
 

@@ -358,6 +358,9 @@ _ROWS_AT_ONCE = 256
 class Cells:
     """The cells of a map over an image, as in ``cell_overlap``, for many masks of one image.
 
+    Of a map that ends before the image, as where each layer drops a row that its stride does not divide, the last cells
+    take in the rest.
+
     Args:
         image: height and width of image and masks.
         shape: rows and columns of the map.
@@ -443,9 +446,11 @@ def _fractions(pixels: int, cells: int, units: tuple[int, int], span: tuple[int,
     pixel_length, cell_length = units
     start, end = span or (0, pixels * pixel_length)
     pixel, cell = np.arange(pixels) * pixel_length, start + np.arange(cells)[:, None] * cell_length
+    length = np.full((cells, 1), cell_length)
+    length[-1] = max(cell_length, end - cell[-1, 0])
     # What is shown of each pixel is all of it, but for those at the edges of a crop.
-    covered = np.minimum(np.minimum(pixel + pixel_length, end), cell + cell_length) - np.maximum(pixel, cell)
-    return np.maximum(covered, 0) / cell_length
+    covered = np.minimum(np.minimum(pixel + pixel_length, end), cell + length) - np.maximum(pixel, cell)
+    return np.maximum(covered, 0) / length
 
 
 def outline(mask: np.ndarray) -> np.ndarray:

@@ -39,6 +39,24 @@ def test_a_conversion_is_optional_and_not_written_for_a_float_file() -> None:
         StudentContract.from_dict({**CONTRACT.as_dict(), "conversion": []})
 
 
+def test_a_region_head_makes_the_second_format() -> None:
+    regions = {"scale": "reference", "map_stride": 8, "parameters": 1, "macs": 2, "metrics": {}}
+    headed = replace(CONTRACT, regions=regions)
+    assert StudentContract.from_json(headed.to_json()) == headed
+    assert (CONTRACT.as_dict()["format"], headed.as_dict()["format"]) == (1, 2)
+    assert (
+        replace(headed, student={"grid": 16}).region_stride,
+        replace(CONTRACT, student={"grid": 16}).region_stride,
+    ) == (8, 16)
+    for record, message in (
+        ({**headed.as_dict(), "format": 1}, "unknown field 'regions'"),
+        ({**headed.as_dict(), "regions": {**regions, "colour": 1}}, "unknown field 'colour'"),
+        ({**headed.as_dict(), "regions": {**regions, "map_stride": "8"}}, r"str as regions\.map_stride"),
+    ):
+        with pytest.raises(PocketiqaError, match=message):
+            StudentContract.from_dict(record)
+
+
 def test_each_missing_field_is_named() -> None:
     for name in CONTRACT.as_dict():
         record = CONTRACT.as_dict()
@@ -51,8 +69,9 @@ def test_each_missing_field_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 9}, "format version 9, but this pocketiqa reads 1"),
+        ({"format": 9}, "format version 9, but this pocketiqa reads 1 to 3"),
         ({"format": True}, "format version True"),
+        ({"format": 2}, "lacks 'regions'"),
         ({"format": 3}, "lacks .look."),
         ({"look": None}, "unknown field .look."),
         ({"colour": "RGB"}, "unknown field 'colour'"),

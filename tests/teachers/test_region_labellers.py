@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pseudo_labels.distort import build_synthetic_pool
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status, confidence
@@ -45,6 +46,27 @@ def test_only_the_distorted_region_costs_quality_and_importance(folder: Path, co
             assert (distorted.type, distorted.severity) == (ref.distortion, pytest.approx(ref.level / 5))
             assert {row.severity for row in own.values()} == {0.0}
     assert max(row.importance for row in rows) == 1.0
+
+
+def test_each_of_several_distorted_regions_has_its_own_label(folder: Path, tmp_path: Path):
+    regions = RegionSet.open(folder / "regions")
+    build_synthetic_pool(
+        Pool.open(folder / "clean"), tmp_path / "several", per_image=1, names=["white_noise", "jpeg"], regions=regions,
+        regions_per_copy=(3,),
+    )  # fmt: skip
+    store = label_regions(tmp_path / "several", folder / "regions", "reference", tmp_path / "labels", options=METRICS)
+    pool, rows = Pool.open(tmp_path / "several"), list(store.rows())
+    for ref in pool:
+        done = {one.region: one for one in ref.distorted_regions}
+        assert len(done) == (3 if ref.ref_id else 0)
+        for row in rows:
+            if row.image == ref.id and row.region in done:
+                known = done[row.region]
+                assert (row.type, row.severity) == (known.distortion, pytest.approx(known.level / 5))
+                assert row.quality < 1
+            elif row.image == ref.id:
+                # Masked patches: a distorted neighbour costs nothing.
+                assert (row.quality, row.type) == (1.0, "")
 
 
 def test_labels_by_comparison_are_those_of_the_metric(folder: Path, compared: RegionLabelStore):

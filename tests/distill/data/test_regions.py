@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.data.regions import RegionReader, RegionTable, Shown, region_targets
+from distill.data.regions import RegionReader, RegionTable, Shown, distortion_in, region_targets
+from distill.training.student import region_map_size
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
-from pseudo_labels.regions.masks import Cells, cell_overlap
+from pseudo_labels.regions.masks import Cells, cell_overlap, inner_of
 from pseudo_labels.regions.store import RegionLabelStore, RegionSet
+from students.regions import cells_of
 from teachers.regions import label_regions
 from tests.helpers.regions import METRICS, region_folder
+from tests.helpers.tiny_students import TINY
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +146,35 @@ def test_targets_for_the_evaluation(table: RegionTable, pool: Pool):
     assert targets.quality[targets.distorted] < 1
     with pytest.raises(PocketiqaError, match="nothing to evaluate on"):
         region_targets(table, pool, [])
+
+
+@pytest.mark.parametrize("pad_type", ["", "same"])
+@pytest.mark.parametrize("size", [(96, 128), (72, 104), (65, 99)])
+def test_training_and_runtime_agree_on_sides_that_the_stride_does_not_divide(pad_type: str, size: tuple[int, int]):
+    config = replace(TINY, pad_type=pad_type)
+    shape = region_map_size(config, size)
+    assert shape[0] in (size[0] // 16, -(-size[0] // 16))
+    shown = Shown(shape, 16, resized=size, crop=(0, 0, size[1], size[0]))
+    cells = cells_of((40, 60), shape, size, 16)
+    generator = np.random.default_rng(2)
+    tiles = generator.integers(0, 3, (40, 60))
+    pooled = [shown.pooled(tiles == number) for number in range(3)]
+    for number, ours in enumerate(pooled):
+        assert cells.fractions(*inner_of(tiles == number)) == pytest.approx(ours, abs=1e-6)
+    # Every cell shows some of the image, and all of it lies in one of the regions: also what is left over at the ends.
+    assert sum(pooled) == pytest.approx(np.ones(shape), abs=1e-5)
+    edge = np.zeros((40, 60), bool)
+    edge[-1, -1] = True
+    assert shown.pooled(edge)[-1, -1] > 0
+
+
+def test_of_several_distorted_regions_none_is_pointed_at(pool: Pool, table: RegionTable):
+    row = next(row for row in table.rows if pool[row].ref_id)
+    regions = table.at(row)
+    assert regions is not None
+    assert distortion_in(pool[row], regions.distorted) == (pool[row].distortion, pool[row].level)
+    assert distortion_in(pool[row], "other") == ("", 0.0)
+    several = replace(pool[row], region="a+b", distortion="jpeg:1.50+darken:2.00", level=2.0)
+    assert [distortion_in(several, name) for name in ("a", "b", "c")] == [("jpeg", 1.5), ("darken", 2.0), ("", 0.0)]
+    whole = replace(pool[row], region="", distortion="jpeg", level=3.0)
+    assert distortion_in(whole, "any") == ("jpeg", 3.0)

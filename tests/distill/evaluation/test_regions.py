@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from distill.evaluation.regions import RegionTargets, evaluate_regions
+from distill.evaluation.regions import RegionTargets, evaluate_regions, tones
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics.correlation import srcc
 
@@ -80,3 +82,26 @@ def test_predictions_that_lack_a_region_are_refused():
         evaluate_regions(labels, {"nan": np.where(labels.distorted, np.nan, 1.0)}, {})
     with pytest.raises(PocketiqaError, match="give one of each"):
         RegionTargets([], [], np.zeros(0), np.zeros(0), np.zeros(0, bool))
+
+
+def test_selections_tell_apart_what_can_be_seen():
+    picture = [name for name in "abc" for _ in range(3)]
+    done = ["jpeg", "darken", "", "white_noise", "", "", "brighten", "", ""]
+    targets = RegionTargets(
+        picture, picture, np.linspace(0, 1, 9), np.linspace(0, 1, 9),
+        distorted=np.array([False] * 3 + [True, False, False] * 2), distortion=done,
+    )  # fmt: skip
+    parts = {name: np.flatnonzero(part).tolist() for name, part in targets.selections().items()}
+    assert parts == {
+        "several distorted regions, visible": [0, 2],
+        "several distorted regions": [0, 1, 2],
+        # What is left of the third picture would all be equal.
+        "one distorted region, visible": [3, 4, 5],
+        "one distorted region": [3, 4, 5, 6, 7, 8],
+    }
+    some = targets.take(np.array([True, False, True] + [False] * 6))
+    assert (some.picture, some.distortion, some.quality.tolist()) == (["a", "a"], ["jpeg", ""], [0.0, 0.25])
+    assert "gaussian_blur" not in tones()
+    assert {"darken", "camera_exposure", "color_saturation_hsv"} <= tones()
+    assert replace(targets, distortion=()).selections() == {}
+    assert replace(targets, distortion=[""] * 9).selections() == {}

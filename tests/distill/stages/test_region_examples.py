@@ -25,7 +25,8 @@ def test_the_report_of_a_run_has_the_figures_and_the_examples(region_run: Run, t
     results = read_region_results(region_run)
     assert (twin["part"], twin["sources"]) == (results["part"], results["sources"])
     examples = twin["examples"]
-    assert examples["pictures"] == sum(source["pictures"] for source in results["sources"].values())
+    whole = {one.name for one in label_sources(region_run)}
+    assert examples["pictures"] == sum(results["sources"][name]["pictures"] for name in whole)
     assert examples["regions"] == 6 * examples["pictures"]
     page = (region_run.report / "report.html").read_text("utf-8")
     assert page.count('class="pair whole"') == sum(len(examples[name]) for name in ("worst", "best", "farthest"))

@@ -20,19 +20,23 @@ from scipy import stats
 from distill.data.examples import LabelTable, Source
 from distill.data.split import Part, Split
 from distill.recipe.training import TrainConfig
+from distill.stages.export import export_checkpoint
 from distill.training.environment import interruption
 from distill.training.history import read_history
 from distill.training.loop import InterruptedRunError, NonFiniteError
-from distill.training.student import TrainResult, configured_student, map_size, train
+from distill.training.student import TrainResult, configured_student, region_map_size, train
 from distill.training.validation import correlations
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, StorageFullError
 from pseudo_labels.pool import Pool
 from pseudo_labels.regions.masks import cell_overlap
 from pseudo_labels.store import LabelStore
 from students.base import score_images
+from students.config import RegionHeadConfig
 from students.registry import build_student
+from students.runtime import Scorer
 from students.storage import load_student
 from tests.helpers.regions import noisy_quarters
+from tests.helpers.tiny_students import TINY, export_tiny, photographs, settle
 from tests.helpers.tmpfs import small_disk
 from tests.helpers.training import (
     level_source,
@@ -485,9 +489,9 @@ def maps_of_quarters(student_folder: Path, source: Source) -> tuple[np.ndarray, 
         regions = source.regions.at(row) if source.regions else None
         assert regions is not None
         output = score_images(student, [source.pool.load(ref)])[0]
-        quality, weight = output.quality_map.numpy(), output.weight_map.numpy()
+        quality, weight = (one.numpy() for one in output.region_maps)
         for mask in regions.masks():
-            cells = cell_overlap(mask, *quality.shape, resized=mask.shape, stride=student.config.map_stride) * weight
+            cells = cell_overlap(mask, *quality.shape, resized=mask.shape, stride=student.config.region_stride) * weight
             measured.append(((quality * cells).sum() / cells.sum(), cells.sum() / weight.sum()))
     quality, importance = np.array(measured).T.reshape(2, -1, 4)
     return quality, importance
@@ -522,6 +526,60 @@ def test_a_run_with_regions_resumes_to_the_same_bytes(source: Source, region_sou
     assert files(tmp_path / "whole") == files(tmp_path / "broken")
 
 
+COLOURS = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+def test_a_region_head_alone_is_trained_and_no_score_moves(region_source: Source, tmp_path: Path):
+    region_source = replace(region_source, selects=True)
+    start = export_tiny(
+        tmp_path / "start.onnx", settle(build_student(replace(TINY, **COLOURS), seed=1)), metrics={"a": 1}
+    )
+    changes = {
+        "steps": 60, "images__crop_size": None, "losses__score": 0.0, "losses__plcc": 0.0,
+        "losses__region_ranking": 5.0, "losses__region_quality": 1.0, "losses__region_importance": 1.0,
+        "optimizer__learning_rate": 1e-2, "validate_every_steps": 30, "checkpoint_every_steps": 30,
+        "student": {
+            "name": TINY.backbone, "head_width": TINY.head_width, "max_side": 128, "init": start.path, **COLOURS,
+            "freeze": ["backbone", "neck", "heads"], "regions": {"levels": (4, 8, 16), "width": 16},
+        },
+        "split__validation": 0.2,
+    }  # fmt: skip
+    result = train(tiny_config(**changes), [region_source], tmp_path / "run")
+    # No source has scores: the checkpoint is chosen by regions.
+    chosen = result.validation["regions"][region_source.name]
+    assert result.validation["sources"] == {}
+    assert result.validation["score"] == pytest.approx((chosen["within"] + chosen["importance"]) / 2)
+    assert chosen["n"] == 4 * 2
+    quality, importance = maps_of_quarters(result.student_folder, region_source)
+    bad = np.array([np.argmin(region_source.regions.at(row).quality) for row in range(12)])  # type: ignore[union-attr]
+    assert (quality.argmin(1) == bad).mean() >= 0.9
+    assert (importance.argmax(1) == bad).mean() >= 0.9
+    # What scores was not trained: the same bits, in torch and in the file.
+    student, first = (
+        load_student(result.student_folder),
+        build_student(replace(TINY, **COLOURS), init=start.path).eval(),
+    )
+    trained = student.state_dict()
+    assert all(torch.equal(trained[name], value) for name, value in first.state_dict().items())
+    exported = export_checkpoint(result.folder, tmp_path / "headed.onnx")
+    before, after = Scorer(start.path), Scorer(exported.path)
+    for image in photographs():
+        assert before.score(image).score == after.score(image).score
+    # What the contract said of scores still stands; what was learned of regions joins it.
+    assert after.contract.metrics == {"a": 1}
+    assert after.contract.scale == before.contract.scale
+    assert after.contract.regions is not None
+    assert after.contract.regions["metrics"]["validation"] == result.validation["regions"]
+    assert [entry["name"] for entry in after.contract.data] == [region_source.name]
+    resumed = train(tiny_config(**changes), [region_source], tmp_path / "run")
+    assert resumed.step == result.step
+
+
+def test_maps_of_regions_that_nothing_trains_are_refused():
+    with pytest.raises(ValidationError, match=r"student\.regions has maps that no loss trains"):
+        tiny_config(student={"name": TINY.backbone, "regions": {}})
+
+
 def test_losses_of_regions_need_regions_and_importance_the_whole_image(source: Source, tmp_path: Path):
     with pytest.raises(PocketiqaError, match="no training image has a labelled region"):
         run(source, tmp_path / "run", losses__region_quality=1.0)
@@ -534,4 +592,8 @@ def test_the_size_of_the_map_is_that_of_the_network(pad_type: str):
     student = configured_student(tiny_config(student__pad_type=pad_type).student)
     for size in ((64, 64), (65, 97), (127, 71)):
         maps = build_student(student).eval()(torch.zeros(1, *size, 3, dtype=torch.uint8)).quality_map
-        assert map_size(student, size) == tuple(maps.shape[1:])
+        assert region_map_size(student, size) == tuple(maps.shape[1:])
+        headed = replace(student, regions=RegionHeadConfig((8, 16), 8, 4))
+        rows, columns = region_map_size(headed, size)
+        assert rows in (size[0] // 8, -(-size[0] // 8))
+        assert columns in (size[1] // 8, -(-size[1] // 8))
