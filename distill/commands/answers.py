@@ -10,7 +10,7 @@ from distill.commands.choosing import Choice
 from distill.commands.columns import Column
 from distill.commands.galleries import Gallery, Made, spec_of
 from distill.commands.inputs import ImageSource
-from distill.commands.sidecars import Sidecars
+from distill.commands.sidecars import Sidecars, plain_stars
 from distill.commands.transfers import PAST, Planned, Transfer
 from distill.terminal import console
 from distill.terminal.console import shown
@@ -18,6 +18,8 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import explain_write_errors
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.moves import was_stopped
+from students.meaning.model_record import ModelName
+from students.meaning.population import stars_of_model
 from students.runtime import Row
 
 _SHOWN = 5
@@ -44,10 +46,16 @@ class About:
     workers: int = 1
 
     @property
-    def stars(self) -> Callable[[Row], int] | None:
-        """Stars of a row, 1 to 5, if the rows have any."""
+    def stars(self) -> Callable[[Row], int]:
+        """Stars of a row, 1 to 5: of its column, else those that come with the model, else ``plain_stars``."""
         column = next((one for one in self.columns if one.name == "stars"), None)
-        return None if column is None else column.of_image
+        of_score = stars_of_model(ModelName(self.name, self.digest)) or plain_stars
+
+        def stars(row: Row) -> int:
+            value = None if column is None else column.of_image(row)
+            return of_score(row.score or 0.0) if value is None else value
+
+        return stars
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,14 @@ def check_regions(commands: Path, photograph: Path, empty: Path) -> None:
             sys.exit(f"the installed wheel did not score the regions of {source}: {lines}")
 
 
+def check_gallery(commands: Path, photograph: Path, empty: Path) -> None:
+    """The page needs its script, which is a file of the package."""
+    page = photograph.with_name("page.html")
+    run(commands / "pocketiqa", "score", photograph, "--gallery", page, "--list", cwd=empty)
+    if "getElementById" not in page.read_text(encoding="utf-8"):
+        sys.exit("the installed wheel wrote a gallery without its script")
+
+
 def check_no_torch(commands: Path, empty: Path) -> None:
     """The base install must not bring torch along."""
     spec = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
@@ -103,6 +111,7 @@ def main() -> None:
         score, seconds = check_score(commands, photograph, folder / "empty")
         check_import(commands, photograph, folder / "empty", score)
         check_regions(commands, photograph, folder / "empty")
+        check_gallery(commands, photograph, folder / "empty")
         run(commands / "pocketiqa", "--help", cwd=folder / "empty")
         run(commands / "pocketiqa", "doctor", cwd=folder / "empty")
     print(f"wheel check passed; cold start of score, median of 5: {sorted(seconds)[2]:.2f} s")

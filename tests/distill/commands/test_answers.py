@@ -9,8 +9,14 @@ import pytest
 from PIL import Image
 
 from distill.cli import app
+from distill.commands.answers import About
+from distill.commands.columns import IMAGE_COLUMNS, Column, Kind
+from distill.commands.sidecars import plain_stars
 from distill.terminal.console import run_cli
-from students.runtime import Scorer
+from pseudo_labels.records import Status
+from students.meaning.model_record import ModelName
+from students.meaning.population import stars_of_model
+from students.runtime import Row, Scorer
 from tests.helpers.rows import read_rows
 from tests.helpers.training import texture
 from tests.test_architecture import ROOT
@@ -101,6 +107,20 @@ def test_the_best_of_what_a_killed_run_left_are_not_the_best(folder: Path, capsy
     assert len(os.listdir(folder)) == 3
     assert pocketiqa(*words, "--min-score", 0) == 0
     assert os.listdir(folder) == []
+
+
+def test_stars_of_sidecars_are_those_of_the_model_or_of_the_rows():
+    digest = Scorer("pocket-s").digest
+    rows = [Row("a", score / 100, Status.OK, "") for score in range(101)]
+    of_model = stars_of_model(ModelName("pocket-s", digest))
+    assert of_model is not None
+    own = About("pocket-s", digest, IMAGE_COLUMNS).stars
+    assert [own(row) for row in rows] == [of_model(row.score or 0.0) for row in rows]
+    unknown = About("mine", "ab" * 32, IMAGE_COLUMNS).stars
+    assert [unknown(row) for row in rows] == [plain_stars(row.score or 0.0) for row in rows]
+    column = Column("stars", Kind.WHOLE, lambda row: 3 if (row.score or 0) > 0.5 else None)
+    given = About("mine", "ab" * 32, [*IMAGE_COLUMNS, column]).stars
+    assert (given(rows[90]), given(rows[10])) == (3, 1)
 
 
 def test_without_a_score_nothing_is_moved(folder: Path, capsys: pytest.CaptureFixture[str]):
