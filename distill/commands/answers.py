@@ -18,6 +18,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import explain_write_errors
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.moves import was_stopped
+from pseudo_labels.outputs import exclusively
 from students.meaning.model_record import ModelName
 from students.meaning.population import stars_of_model
 from students.runtime import Row
@@ -94,7 +95,8 @@ class Answers:
 
         Raises:
             PocketiqaError: something cannot be done with these images.
-            OutputConflictError: something that would be written exists.
+            OutputConflictError: something that would be written exists, or another process works in the folder.
+            WriteError: the folder cannot be made.
         """
         if self.dry_run and self.transfer is None and self.sidecars is None:
             raise PocketiqaError(
@@ -116,6 +118,10 @@ class Answers:
         for wanted in (self.transfer, self.sidecars):
             if wanted is not None:
                 wanted.check(images)
+        if self.transfer is not None and not self.dry_run:
+            # Tried now, and not after hours of scoring.
+            with exclusively(self.transfer.folder):
+                pass
         if self.gallery is not None:
             self.gallery.check(spec_of(images, self.choice, digest))
 

@@ -188,6 +188,8 @@ def score(
     if region_options and regions is None:
         raise PocketiqaError("--region-option is for a source of regions: name it with --regions")
 
+    if not allow_remote and (max_download, download_time) != (DOWNLOAD_MB, DOWNLOAD_S):
+        raise PocketiqaError("--max-download and --download-time bound what is fetched: add --allow-remote")
     goals: dict[Kind, Path | None] = {"copy": copy_to, "move": move_to, "link": link_to}
     transfers = [Transfer(kind, folder) for kind, folder in goals.items() if folder is not None]
     if len(transfers) > 1:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distill.terminal import console
 from distill.terminal.console import shown
-from pseudo_labels.moves import undo
+from pseudo_labels.moves import journal_of, undo
 
 _SHOWN = 5
 
@@ -23,6 +23,7 @@ def undo_moves(where: Path, *, last: bool = False, dry_run: bool = False) -> boo
     Raises:
         PocketiqaError: there is no journal.
     """
+    journal_of(where)  # before a bar is shown
     with console.progress("undo", visible=not dry_run) as report:
         result = undo(where, last=last, dry_run=dry_run, progress=report)
     for one in result.back if dry_run else ():

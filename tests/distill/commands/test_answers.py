@@ -135,6 +135,8 @@ def test_without_a_score_nothing_is_moved(folder: Path, capsys: pytest.CaptureFi
         (["--dry-run"], "--dry-run shows what --copy-to, --move-to"),
         (["--copy-to", "x", "--move-to", "y"], "one of them at a time"),
         (["--copy-to", "in/0.png"], "is a file, but a folder is needed"),
+        (["--move-to", "/proc/none"], "/proc/none cannot be written"),
+        (["--max-download", "5"], "add --allow-remote"),
         (["--list", "--format", "csv"], "--list prints paths and no csv"),
         (["--top", "0"], "--top 0: a number of images"),
         (["--sort", "size"], "'size' is not one of 'best', 'worst', 'name'"),
