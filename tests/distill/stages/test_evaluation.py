@@ -24,14 +24,18 @@ from distill.stages.evaluation import (
     read_results,
     score_regions,
 )
+from distill.stages.pipeline import run_recipe
 from distill.stages.student import label_sources
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import read_record
 from pseudo_labels.outputs import read_manifest
+from pseudo_labels.pool import Pool
 from pseudo_labels.regions.store import RegionSet
 from pseudo_labels.store import LabelStore
 from students.runtime import Scorer
 from students.storage import load_student
+from tests.distill.conftest import REGIONS, SETTINGS
+from tests.helpers.pools import write_photographs
 from tests.helpers.records import alter
 
 FIT = "{teacher: qfm_iqm, sources: [{ratings: 'csv:x.csv'}]}"
@@ -198,3 +202,38 @@ def test_faults_of_the_section_are_noted_before_the_first_stage(tmp_path: Path):
     with pytest.raises(PocketiqaError) as refused:
         check_run(open_run("tiny", tmp_path, settings))
     assert all(key in str(refused.value) for key in ("regions.by", "regions.names", "min_area 0.9"))
+
+
+def test_regions_of_other_photographs_are_learned_from_or_only_test(tmp_path: Path):
+    write_photographs(tmp_path / "photographs", images=4, max_side=96)
+    write_photographs(tmp_path / "others", images=6, max_side=112)
+    section = f"sources: ['{tmp_path / 'others'}'], by: 'grid:2x2', names: [jpeg], teacher_options: {{metrics: gmsd}}"
+    settings = [
+        *SETTINGS, *REGIONS, f'pool.sources=["{tmp_path / "photographs"}"]', "distill.student.regions={}",
+        f"more_regions=[{{name: learned, images: 4, per_image: 2, regions_per_copy: [1, 3], {section}}}, "
+        f"{{name: seen_never, images: 2, per_image: 1, test: true, {section}}}]",
+    ]  # fmt: skip
+    run_recipe("tiny", out=tmp_path / "run", settings=settings)
+    run = open_run("tiny", tmp_path / "run", settings)
+    learned, test = (Pool.open(run.more_regions(name, "pool")) for name in ("learned", "seen_never"))
+    # A smaller number of photographs is part of a larger one.
+    assert (len(learned), len(test)) == (4, 2)
+    assert {ref.id for ref in test} < {ref.id for ref in learned}
+    assert [source.pool.folder for source in label_sources(run)][2] == run.more_regions("learned", "copies")
+    sources = read_region_results(run)["sources"]
+    assert "seen_never" in sources
+    assert sources["seen_never"]["regions"] == 2 * 4
+    assert not any(name.startswith("learned") for name in sources)
+    scorer = Scorer(run.model)
+    assert scorer.contract.regions is not None
+    assert "reference" in scorer.contract.regions["scale"]
+    validation = scorer.contract.regions["metrics"]["validation"]
+    assert len(validation) == 3
+
+
+def test_names_of_more_regions_differ(tmp_path: Path):
+    section = "{name: one, sources: [a], by: 'grid:2x2'}"
+    with pytest.raises(PocketiqaError, match=r"more_regions has the names \['one', 'one'\]"):
+        open_run("tiny", tmp_path, [*REGIONS, f"more_regions=[{section}, {section}]"])
+    with pytest.raises(PocketiqaError, match="'more_regions' needs the section 'regions'"):
+        open_run("tiny", tmp_path, [f"more_regions=[{section}]"])
