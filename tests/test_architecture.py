@@ -45,6 +45,8 @@ BORDER = {
     "distill/evaluation/targets.py",
     "distill/leakage/extractor.py",
     "distill/leakage/extractors.py",  # as are features without a network
+    "distill/stages/evaluation.py",  # what teachers of regions need is imported for them alone
+    "distill/stages/fitting.py",
     "distill/terminal/summaries.py",
     "students/registry.py",  # torchvision is imported for the published student alone
     "students/storage.py",

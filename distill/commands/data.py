@@ -1,5 +1,6 @@
 """Commands that make pools and labels."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -343,21 +344,30 @@ def fuse(
 
 @app.command()
 def audit(
-    labels: Annotated[Path, typer.Argument(help="Folder of a label store.")],
+    labels: Annotated[
+        Path, typer.Argument(help="Folder of a label store, of regions, or of a store of region labels.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Also write the audit as one HTML page.")] = None,
     overwrite: OverwriteFile = False,
 ) -> None:
-    """Check a label store: altered or missing shards, coverage, scores, spread. Exit status 1 on a fault."""
-    from distill.terminal.summaries import audit_summary
+    """Check a store: altered or missing shards, coverage, scores, spread. Exit status 1 on a fault."""
+    from distill.terminal.summaries import audit_summary, region_audit_summary
     from pseudo_labels.audit.page import write_audit_page
+    from pseudo_labels.audit.region_page import write_region_page
+    from pseudo_labels.audit.regions import KINDS, audit_regions
     from pseudo_labels.audit.store import audit_store
-    from pseudo_labels.outputs import new_file
+    from pseudo_labels.outputs import new_file, read_manifest
 
     with new_file(out, overwrite=overwrite) as file:
-        report = audit_store(labels)
+        if read_manifest(labels).kind in KINDS:
+            report = audit_regions(labels)
+            words, write = region_audit_summary(report), partial(write_region_page, report)
+        else:
+            report = audit_store(labels)
+            words, write = audit_summary(report), partial(write_audit_page, report)
         if out is not None:
-            write_audit_page(report, file)
-    console.out.print(audit_summary(report), markup=False)
+            write(file)
+    console.out.print(words, markup=False)
     if out is not None:
         console.out.print(f"page: {out}", markup=False)
     if not report.ok:

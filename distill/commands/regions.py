@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.commands.options import DecodeWorkers, Device, OutFolder, Overwrite, TeacherThreads, app
+from distill.commands.options import DecodeWorkers, Device, MaxPixels, OutFolder, Overwrite, TeacherThreads, app
 from distill.terminal import console
 from pseudo_labels.defaults import (
     DECODE_WORKERS,
     LABEL_BATCH_SIZE,
     LABEL_THREADS,
     MAX_FAILED_FRACTION,
+    MAX_PIXELS,
     MAX_REGION_AREA,
     MAX_REGION_OVERLAP,
     MAX_REGIONS,
@@ -149,8 +150,8 @@ def label_regions(
     teacher: Annotated[
         str,
         typer.Option(
-            help="reference (compares with clean images), crop:TEACHER (any teacher, on crops), seagull, annotated "
-            "(what the source of the regions states), or your own as package.module:function."
+            help="reference (compares with clean images), crop:TEACHER (any teacher, on crops), seagull or the folder "
+            "of a fitted one, annotated (what the source of the regions states), or your own as module:function."
         ),
     ],
     out: OutFolder,
@@ -172,6 +173,7 @@ def label_regions(
     device: Device = "auto",
     threads: TeacherThreads = LABEL_THREADS,
     decode_workers: DecodeWorkers = DECODE_WORKERS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished above this fraction of regions without a label.")
     ] = MAX_FAILED_FRACTION,
@@ -180,6 +182,7 @@ def label_regions(
     """Label regions: quality, importance, type and severity of each. The same command resumes where it stopped."""
     from distill.recipe.load import parse_settings
     from distill.terminal.summaries import region_labels_summary
+    from pseudo_labels.images import DecodeLimits
     from teachers.regions import label_regions as label
 
     visible = console.is_main_process()
@@ -196,6 +199,7 @@ def label_regions(
             device=device,
             threads=threads,
             decode_workers=decode_workers,
+            limits=DecodeLimits(max_pixels=max_pixels),
             max_failed_fraction=max_failed_fraction,
             overwrite=overwrite,
             progress=report,

@@ -29,8 +29,9 @@ class ImageRegions:
         quality: float32 [R] in [0, 1], 1 best.
         importance: float32 [R] in [0, 1]; NaN where the teacher gives none.
         confidence: float32 [R] in (0, 1].
+        severity: float32 [R] of the distortion, in [0, 1]; 0 of an untouched region, NaN where it is not known.
         distorted: id of the region that alone is distorted; empty where the whole image is, several are, or none.
-        types: distortion that the teacher names in each; empty where it names none.
+        types: distortion that the teacher names in each; empty where it names none, or there is none.
     """
 
     names: tuple[str, ...]
@@ -40,6 +41,7 @@ class ImageRegions:
     quality: np.ndarray
     importance: np.ndarray
     confidence: np.ndarray
+    severity: np.ndarray
     distorted: str = ""
     types: tuple[str, ...] = ()
 
@@ -103,13 +105,12 @@ class RegionTable:
         ]
         if not good:
             return None
-        columns = ([getattr(one, name) for one in good] for name in ("quality", "importance", "confidence"))
-        quality, importance, confidence = (np.array(values, np.float32) for values in columns)
+        names = ("quality", "importance", "confidence", "severity")
+        columns = {name: np.array([getattr(one, name) for one in good], np.float32) for name in names}
         return ImageRegions(
             tuple(one.region for one in good), tuple(masks[one.region].counts for one in good), ref.height, ref.width,
-            quality=quality, importance=importance, confidence=confidence,
             distorted=ref.region if len(ref.distorted_regions) == 1 else "",
-            types=tuple(one.type for one in good),
+            types=tuple(one.type for one in good), **columns,
         )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Recipe(Settings):
         name: name of the student; the exported file has it too.
         out: folder of the run; each stage has a subfolder.
         seed: seed of everything random in every stage.
-        fit: teacher that is fitted to ratings; it labels the pool unless ``label`` names another.
+        fit: teacher that is fitted to ratings, or to regions; it labels the pool unless ``label`` names another.
         teachers: in place of ``fit``, several that are fitted, by names of the recipe's own; all of them label the
             pool, and ``fuse`` joins their labels.
         weight_average: makes one small teacher of some of ``teachers``, the mean of their weights (a "model soup"),
@@ -60,7 +60,8 @@ class Recipe(Settings):
         label: teacher that labels the (distorted) pool.
         levels: further distorted copies of the pool, of which the student learns the order of levels alone.
         regions: regions of the pool, copies that are distorted in one region, and labels of regions, which the student
-            learns beside its other sources (``losses.region_quality``) and is evaluated on.
+            learns beside its other sources (``losses.region_quality``) and is evaluated on; a teacher of regions that
+            is fitted without ``sources`` learns them too.
         more_regions: regions of other photographs, to learn from or to evaluate on.
         fuse: makes one store of the labels of several teachers, and drops the doubtful ones.
         sources: labels that exist already, or ratings of people, to learn from beside the recipe's own labels.
@@ -95,6 +96,11 @@ class Recipe(Settings):
     def fits(self) -> dict[str, FitSection]:
         """All teachers that are fitted, by name; the only one of ``fit`` has none."""
         return self.teachers if self.fit is None else {"": self.fit}
+
+    @property
+    def fits_own_regions(self) -> bool:
+        """Whether a teacher learns from the regions that the recipe makes, which must then be there before."""
+        return any(section.of_own_regions for section in self.fits.values())
 
     @property
     def labellers(self) -> list[str]:
@@ -174,8 +180,8 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
         ("levels", recipe.levels, "pool", recipe.pool),
         ("levels", recipe.levels, "distill", recipe.distill),
         ("regions", recipe.regions, "pool", recipe.pool),
-        ("regions", recipe.regions, "distill", recipe.distill),
-        ("regions", recipe.regions, "label", recipe.label),
+        ("regions", recipe.regions, "distill", recipe.distill or recipe.fits_own_regions or None),
+        ("regions", recipe.regions, "label", recipe.label or recipe.distill is None or None),
         ("more_regions", recipe.more_regions or None, "regions", recipe.regions),
         ("score", recipe.score, "distill", recipe.distill),
     )
@@ -192,6 +198,7 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
         raise PocketiqaError(f"{path}: more_regions has the names {names}: give each a name of its own")
     if recipe.regions is not None and recipe.distort is None and not recipe.regions.per_image:
         raise PocketiqaError(f"{path}: 'regions' has nothing distorted: add 'distort', or raise regions.per_image")
+    _check_region_fits(recipe, path)
     unknown = [] if recipe.weight_average is None else sorted(set(recipe.weight_average.names) - set(recipe.teachers))
     if unknown:
         raise PocketiqaError(
@@ -206,6 +213,39 @@ def _check_chain(recipe: Recipe, path: Path) -> None:
     if recipe.distill is not None and recipe.label is None and not recipe.sources:
         raise PocketiqaError(
             f"{path}: nothing to learn from: add 'label' (with 'pool'), or 'sources' with ready labels or ratings"
+        )
+
+
+def _check_region_fits(recipe: Recipe, path: Path) -> None:
+    for name, section in recipe.fits.items():
+        key = f"teachers.{name}" if name else "fit"
+        if section.of_own_regions and recipe.regions is None:
+            raise PocketiqaError(
+                f"{path}: {key!r} has nothing to learn from: give it 'sources', or the recipe a section 'regions' "
+                "(with 'pool'), which a teacher of regions learns from"
+            )
+        own = [part for part in ("exports", "judgements") if part in section.model_fields_set]
+        if own and not section.of_regions:
+            raise PocketiqaError(f"{path}: {key}.{own[0]} is of teachers that learn from regions: leave it out")
+        if not section.of_regions and any(source.regions is not None for source in section.sources):
+            raise PocketiqaError(
+                f"{path}: {key}.sources mixes regions with labels of whole images: fit to one of them, and give the "
+                "fitted folder as the teacher of a second fitting"
+            )
+        if section.of_regions and any(source.weight != 1 for source in section.sources):
+            raise PocketiqaError(
+                f"{path}: {key}.sources has a weight, but each label of a region is learned once in a pass: leave it "
+                "out"
+            )
+        unused = [part for part in ("losses", "images") if part in section.model_fields_set]
+        if section.of_regions and unused:
+            raise PocketiqaError(
+                f"{path}: {key}.{unused[0]} is of ratings, but {key} learns the answers on regions: leave it out"
+            )
+    if recipe.evaluate and recipe.distill is None and any(section.of_regions for section in recipe.fits.values()):
+        raise PocketiqaError(
+            f"{path}: 'evaluate' is of models of whole images, but 'fit' learns from regions: leave it out, and give "
+            "the fitted folder to 'pocketiqa evaluate' afterwards"
         )
 
 

@@ -405,15 +405,20 @@ class FitConfig(LoopSettings):
             in the papers, averages nothing and costs no memory.
         losses: weights of the losses.
         images: crops and flips.
+        judgements: of a teacher of regions: whether it also learns to say yes or no to statements on quality and type,
+            two each, as in the paper. A small model learns the levels sooner without.
         scale: meaning of 0 and 1, written into the fitted file; null names the sources.
         licence: licence of weights and ratings, written into the fitted file; null names the sources.
     """
+
+    STORED_IF_SET = frozenset({"judgements"})
 
     teacher: str
     options: dict[str, Any] = Field(default_factory=dict)
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     losses: ScoreLossSettings = ScoreLossSettings()
     images: ViewSettings = ViewSettings()
+    judgements: bool = True
     scale: str | None = None
     licence: str | None = None
 
@@ -423,17 +428,23 @@ class FitConfig(LoopSettings):
         The teacher's options and the sources name files of this machine; the stamp of the teacher that the options give
         and what the sources hold must be added.
         """
-        return self.stored(exclude={"device", "threads", "tracker", "options", "sources"})
+        return self.stored(exclude={"device", "threads", "tracker", "options", "sources", "exports"})
 
 
 class FitSection(FitConfig):
     """The section ``fit`` of a recipe.
 
     Attributes:
-        sources: ratings to fit to: ``ratings: NAME:FOLDER``, or a pool with its labels.
+        sources: ratings to fit to: ``ratings: NAME:FOLDER``, or a pool with its labels. ``seagull`` also learns from
+            regions: ``pool``, ``regions`` and ``region_labels``; without any source, from those of the section
+            ``regions`` of the recipe, which are then made before the fitting.
+        exports: further forms of a fitted ``seagull``, in the folder ``fit-export``: ``adapters``, as peft reads them,
+            with extractor and projector beside them; ``merged``, the whole model in the layout of the published
+            checkpoint (14 GB in its size), for the option ``weights`` of the teacher.
     """
 
-    sources: tuple[SourceSection, ...] = Field(min_length=1)
+    sources: tuple[SourceSection, ...] = ()
+    exports: tuple[Literal["adapters", "merged"], ...] = ()
 
     @field_validator("sources")
     @classmethod
@@ -441,3 +452,13 @@ class FitSection(FitConfig):
         if any(source.drops is not None for source in sources):
             raise ValueError("a teacher learns scores, not the order of levels: leave out the source with 'drops'")
         return sources
+
+    @property
+    def of_regions(self) -> bool:
+        """Whether the teacher learns from regions, those of the sources or of the recipe."""
+        return all(section.labels is None and section.regions is not None for section in self.sources)
+
+    @property
+    def of_own_regions(self) -> bool:
+        """Whether the teacher learns from the regions that the recipe itself makes and labels."""
+        return not self.sources

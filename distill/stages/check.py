@@ -31,7 +31,7 @@ from pseudo_labels.store import LabelStore
 from students.base import freeze_parts
 from students.export import check_trainable
 from students.registry import check_start, new_student
-from teachers.fitted_folder import read_seen
+from teachers.fitted_folder import is_fitted_folder, read_fitted_folder, read_seen
 from teachers.region_labellers import ANNOTATED, CROP
 from teachers.registry import check_teacher_options
 
@@ -119,10 +119,27 @@ class _Check:
         made = self._teacher(key, section.teacher, section.options)
         if made is not None and not hasattr(made, "save_trained") and hasattr(made, "needs_reference"):
             self._fault(
-                f"{key}.teacher", f"teacher {section.teacher!r} cannot be fitted: choose dp_iqa, sam_iqa, qfm_iqm"
+                f"{key}.teacher",
+                f"teacher {section.teacher!r} cannot be fitted: choose dp_iqa, sam_iqa, qfm_iqm, seagull",
             )
+        elif made is not None and section.of_regions:
+            self._region_fit(key, section, made)
         self._sources(f"{key}.sources", section.sources)
         self._machine(key, section)
+
+    def _region_fit(self, key: str, section: FitSection, made: type) -> None:
+        if not hasattr(made, "score_regions"):
+            self._fault(
+                f"{key}.teacher",
+                f"teacher {section.teacher!r} does not learn from regions: fit seagull, or give it ratings or labels "
+                "of whole images",
+            )
+            return
+        kept = read_fitted_folder(section.teacher)[1] if is_fitted_folder(section.teacher) else {}
+        if not {**kept, **section.options}.get("lora_rank"):
+            self._fault(
+                f"{key}.options.lora_rank", "0, by which nothing learns: give the rank of the adapters, such as 128"
+            )
 
     def _machine(self, key: str, config: LoopSettings) -> None:
         self._try(key, check_machine, config)
@@ -174,8 +191,9 @@ class _Check:
                     seed=self._recipe.seed,
                 )  # fmt: skip
         store = None
-        if section.pool is not None and section.labels is not None:
+        if section.pool is not None:
             self._folder(f"{key}.pool", section.pool, Pool.open)
+        if section.labels is not None:
             store = self._folder(f"{key}.labels", section.labels, LabelStore.open)
         if section.regions is not None and section.region_labels is not None:
             self._folder(f"{key}.regions", section.regions, RegionSet.open)

@@ -13,6 +13,9 @@ from pseudo_labels.errors import OutputConflictError
 from pseudo_labels.outputs import MANIFEST, Claim, Manifest, claim, exclusively, finish, read_manifest
 from pseudo_labels.parallel import Progress
 
+REGION_RESULTS = "regions.json"
+"""File in ``Run.region_evaluation``."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -35,6 +38,10 @@ class Run:
     def teacher_of(self, name: str) -> Path:
         """Folder of one fitted teacher."""
         return self.fitting_of(name) / "teacher"
+
+    def exports_of(self, name: str) -> Path:
+        """Further forms of one fitted teacher."""
+        return self.out / f"{self.fitting_of(name).name}-export"
 
     @property
     def fitting(self) -> Path:

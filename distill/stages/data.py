@@ -11,6 +11,7 @@ from distill.recipe.stages import (
     MoreRegionsSection,
     PoolSection,
     RegionSection,
+    SourceSection,
     expanded,
 )
 from distill.stages.context import Run, Stage
@@ -38,6 +39,11 @@ Folders = tuple[Path, Path]
 
 def data_stages(run: Run) -> list[Stage]:
     """The stages pool, distort, label, levels, those of regions, and fuse, as far as the recipe has them."""
+    return [*pool_stages(run), *label_stages(run), *region_stages(run), *fusing_stages(run)]
+
+
+def pool_stages(run: Run) -> list[Stage]:
+    """The stages pool, distort and levels, as far as the recipe has them."""
     recipe, stages = run.recipe, []
     if recipe.pool is not None:
         stages.append(Stage("pool", run.pool, partial(_pool, run, recipe.pool, run.pool)))
@@ -45,19 +51,27 @@ def data_stages(run: Run) -> list[Stage]:
         stages.append(Stage("distort", run.synthetic, partial(_distort, run, recipe.distort, run.synthetic)))
     if recipe.levels is not None:
         stages.append(Stage("levels", run.levels, partial(_distort, run, recipe.levels, run.levels)))
-    if recipe.label is not None:
-        stages += [
-            Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
-            for name in recipe.labellers
-        ]
-        # Their stores are beside the labels that are fused, not among them: students name them as sources of their own.
-        stages += _averaged_stages(run, recipe.label)
-    if recipe.regions is not None:
-        stages += _region_stages(run, recipe.regions)
-    return [*stages, *fusing_stages(run)]
+    return stages
 
 
-def _region_stages(run: Run, section: RegionSection) -> list[Stage]:
+def label_stages(run: Run) -> list[Stage]:
+    """Labels of the pool by the recipe's teachers and their average; none if the recipe labels nothing."""
+    recipe = run.recipe
+    if recipe.label is None:
+        return []
+    stages = [
+        Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
+        for name in recipe.labellers
+    ]
+    # Their stores are beside the labels that are fused, not among them: students name them as sources of their own.
+    return [*stages, *_averaged_stages(run, recipe.label)]
+
+
+def region_stages(run: Run) -> list[Stage]:
+    """Regions of the pool, distorted copies of them and their labels; none if the recipe has no regions."""
+    section = run.recipe.regions
+    if section is None:
+        return []
     clean, regions = run.pool, run.regions
     stages = [Stage("regions", regions, partial(_regions, section, clean, regions))]
     if run.recipe.distort is not None:
@@ -85,6 +99,32 @@ def _more_region_stages(run: Run, section: MoreRegionsSection) -> list[Stage]:
         ("label", labels, partial(_label_regions, section, regions, (copies, labels))),
     )
     return [Stage(f"{section.name}-{what}", folder, work) for what, folder, work in works]
+
+
+def region_sources(run: Run) -> list[SourceSection]:
+    """Sources of the regions that the recipe makes and labels."""
+    recipe, sources = run.recipe, []
+    if recipe.regions is None:
+        return []
+    # Without distorted copies, nothing is known of the regions of the pool.
+    if recipe.distort is not None:
+        sources.append(SourceSection(pool=run.labelled_pool, regions=run.regions, region_labels=run.region_labels))
+    if recipe.regions.per_image:
+        sources.append(
+            SourceSection(
+                pool=run.region_copies, regions=run.regions, region_labels=run.region_copy_labels,
+                weight=recipe.regions.weight,
+            )
+        )  # fmt: skip
+    more = (section for section in recipe.more_regions if not section.test)
+    sources += [
+        SourceSection(
+            pool=run.more_regions(section.name, "copies"), regions=run.more_regions(section.name, "regions"),
+            region_labels=run.more_regions(section.name, "labels"), weight=section.weight,
+        )
+        for section in more
+    ]  # fmt: skip
+    return sources
 
 
 def _regions(section: RegionSection, pool: Path, out: Path, overwrite: bool, report: Progress) -> str:

@@ -21,7 +21,7 @@ from distill.evaluation.targets import Targets
 from distill.leakage.record import facts, read_overlap
 from distill.recipe.stages import MoreRegionsSection, expanded
 from distill.stages.benchmark import evaluate_on
-from distill.stages.context import Run, Stage, make_once
+from distill.stages.context import REGION_RESULTS, Run, Stage, make_once
 from distill.stages.fitting import all_fit_sources, fit_sources
 from distill.stages.leakage import (
     Comparison,
@@ -50,7 +50,6 @@ from students.registry import build_student
 from students.storage import load_student
 
 KIND, REGION_KIND = "evaluation", "region-evaluation"
-REGION_RESULTS = "regions.json"
 RESULTS, PREDICTIONS = "evaluation.json", "predictions.json"
 
 
@@ -121,10 +120,26 @@ def labels_are_unseen(run: Run) -> bool:
 
 def evaluation_stages(run: Run) -> list[Stage]:
     """The exported student, or the fitted teacher of a recipe without student; and the regions, if there are any."""
+    if fits_regions_alone(run):
+        # Its targets are regions: there is no whole image to score.
+        return [Stage("evaluate-regions", run.region_evaluation, partial(_evaluate_teacher_regions, run))]
     stages = [Stage("evaluate", run.evaluation, partial(_evaluate, run))]
-    if run.recipe.regions is not None:
+    if run.recipe.regions is not None and run.recipe.distill is not None:
         stages.append(Stage("evaluate-regions", run.region_evaluation, partial(_evaluate_regions, run)))
     return stages
+
+
+def fits_regions_alone(run: Run) -> bool:
+    """Whether all that the recipe makes is teachers of regions."""
+    return run.recipe.distill is None and all(section.of_regions for section in run.recipe.fits.values())
+
+
+def _evaluate_teacher_regions(run: Run, overwrite: bool, report: Progress) -> str:
+    # Late, because it needs packages that only teachers of regions need.
+    from distill.stages.region_fitting import evaluate_teacher
+
+    sources = fit_sources(run, next(iter(run.recipe.fits)))
+    return region_line(evaluate_teacher(run, sources, overwrite=overwrite, report=report))
 
 
 def _evaluate_regions(run: Run, overwrite: bool, report: Progress) -> str:

@@ -1,6 +1,6 @@
-"""Ratings to teacher: fitting, and the weight average of several fittings."""
+"""Ratings or labelled regions to teacher: fitting, its further forms, and the weight average of several fittings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ from distill.data.examples import Source
 from distill.data.ratings import left_out, open_sources
 from distill.recipe.stages import WeightAverageSection
 from distill.stages.check import check_fits
-from distill.stages.context import Run, Stage, make_once, open_run, walk
+from distill.stages.context import Run, Stage, is_complete, make_once, open_run, walk
+from distill.stages.data import region_sources
 from distill.terminal import console
-from distill.training.teacher import fit_teacher
+from distill.training.teacher import FitResult, fit_teacher
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
@@ -23,11 +24,14 @@ AVERAGE_KIND = "merged"
 
 
 def fitting_stages(run: Run) -> list[Stage]:
-    """One for each teacher that the recipe fits."""
-    return [
-        Stage(f"fit-{name}" if name else "fit", run.fitting_of(name), partial(_fit, run, name))
-        for name in run.recipe.fits
-    ]
+    """One for each teacher that the recipe fits, and one for the further forms of it that are wanted."""
+    stages = []
+    for name, section in run.recipe.fits.items():
+        stages.append(Stage(f"fit-{name}" if name else "fit", run.fitting_of(name), partial(_fit, run, name)))
+        if section.exports:
+            folder = run.exports_of(name)
+            stages.append(Stage(folder.name, folder, partial(_export, run, name)))
+    return stages
 
 
 def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Progress | None = None) -> list[Source]:
@@ -39,10 +43,11 @@ def fit_sources(run: Run, name: str, *, overwrite: bool = False, progress: Progr
         overwrite: make pools of rated images anew whose images or settings changed.
         progress: called with images measured and in total, for each new pool.
     """
-    fitting = run.fitting_of(name)
+    fitting, section = run.fitting_of(name), run.recipe.fits[name]
     # Beside the fitting, not inside: its folder must be empty when the training claims it.
     folder = fitting.with_name(f"{fitting.name}-{RATINGS}")
-    return open_sources(run.recipe.fits[name].sources, folder, run.recipe.seed, progress, overwrite=overwrite)
+    sections = section.sources or region_sources(run)
+    return open_sources(sections, folder, run.recipe.seed, progress, overwrite=overwrite)
 
 
 def all_fit_sources(run: Run) -> list[Source]:
@@ -54,13 +59,22 @@ def _fit(run: Run, name: str, overwrite: bool, report: Progress) -> str:
     section, sources = run.recipe.fits[name], fit_sources(run, name, overwrite=overwrite, progress=report)
     for note in left_out(sources):
         console.warn(note)
-    result = fit_teacher(
-        section, sources, run.fitting_of(name), overwrite=overwrite, progress=report, warn=console.warn
-    )
+    fit: Callable[..., FitResult] = fit_teacher
+    if section.of_regions:
+        # Late, because it needs packages that only teachers of regions need.
+        from distill.stages.region_fitting import fit_sources_regions as fit
+
+    result = fit(section, sources, run.fitting_of(name), overwrite=overwrite, progress=report, warn=console.warn)
     for note in result.notes:
         console.warn(note)
-    srcc = result.validation["score"]
-    return f"{section.teacher}, weights of step {result.step}, SRCC {srcc:.3f} on validation"
+    srcc, what = result.validation["score"], " of region quality" if section.of_regions else ""
+    return f"{section.teacher}, weights of step {result.step}, SRCC{what} {srcc:.3f} on validation"
+
+
+def _export(run: Run, name: str, overwrite: bool, report: Progress) -> str:
+    from distill.stages.region_fitting import export_teacher
+
+    return export_teacher(run, name, overwrite=overwrite, report=report)
 
 
 def averaging_stages(run: Run) -> list[Stage]:
@@ -97,11 +111,30 @@ def fit_recipe(name: str, *, out: Path | None = None, settings: Sequence[str] = 
             f"recipe {name!r} has no section 'fit': choose one that fits a teacher, or add the section"
         )
     check_fits(run)
+    _check_own_regions(run)
     for stage in fitting_stages(run):
         walk(stage, overwrite=overwrite)
     if console.is_main_process():
-        for teacher in map(run.teacher_of, run.recipe.fits):
+        for name, section in run.recipe.fits.items():
+            teacher = run.teacher_of(name)
+            use = "label-regions POOL --regions REGIONS" if section.of_regions else "label POOL"
             console.out.print(
-                f"teacher: {teacher}\nlabel a pool with it: pocketiqa label POOL --teacher {teacher} --out DIR",
-                markup=False,
+                f"teacher: {teacher}\nlabel a pool with it: pocketiqa {use} --teacher {teacher} --out DIR", markup=False
             )
+
+
+def _check_own_regions(run: Run) -> None:
+    """Name the command to run where the recipe's own regions are not made yet.
+
+    Raises:
+        PocketiqaError: a stage before the fitting has not run, or was interrupted.
+    """
+    if not run.recipe.fits_own_regions:
+        return
+    folders = [folder for one in region_sources(run) for folder in (one.pool, one.regions, one.region_labels) if folder]
+    missing = [str(folder) for folder in dict.fromkeys(folders) if not is_complete(folder)]
+    if missing:
+        raise PocketiqaError(
+            f"the teacher of {run.recipe.name!r} learns from regions that are not made yet ({', '.join(missing)}): run "
+            f"`{run.command.replace('fit-teacher', 'run', 1)}`, which makes them and fits the teacher"
+        )

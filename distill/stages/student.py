@@ -12,6 +12,7 @@ from distill.recipe.stages import SourceSection
 from distill.recipe.training import LiveSettings, TrainConfig
 from distill.stages.check import check_student
 from distill.stages.context import Run, Stage, is_complete, make_once, open_run, walk
+from distill.stages.data import region_sources
 from distill.stages.export import export_checkpoint
 from distill.terminal import console
 from distill.training.student import train
@@ -60,27 +61,15 @@ def _own_levels(run: Run) -> list[SourceSection]:
 
 def _own_sections(run: Run) -> list[SourceSection]:
     """What the recipe itself labels: its pool, with regions if it has any, and the copies distorted in one region."""
-    recipe, regions = run.recipe, run.recipe.regions
+    recipe = run.recipe
     if recipe.label is None:
         return []
     own = SourceSection(pool=run.labelled_pool, labels=run.labels)
-    if regions is None:
-        return [own]
-    # Without distorted copies, nothing is known of the regions of the pool.
-    if recipe.distort is not None:
-        own = own.model_copy(update={"regions": run.regions, "region_labels": run.region_labels})
-    copies = SourceSection(
-        pool=run.region_copies, regions=run.regions, region_labels=run.region_copy_labels, weight=regions.weight
-    )
-    more = [
-        SourceSection(
-            pool=run.more_regions(section.name, "copies"), regions=run.more_regions(section.name, "regions"),
-            region_labels=run.more_regions(section.name, "labels"), weight=section.weight,
-        )
-        for section in recipe.more_regions
-        if not section.test
-    ]  # fmt: skip
-    return [own, *([copies] if regions.per_image else []), *more]
+    by_region = region_sources(run)
+    if recipe.regions is None or recipe.distort is None:
+        return [own, *by_region]
+    # The distorted pool has labels of whole images and of regions: one source.
+    return [by_region[0].model_copy(update={"labels": run.labels}), *by_region[1:]]
 
 
 def student_stages(run: Run) -> list[Stage]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from distill.terminal.console import shown
 
 if TYPE_CHECKING:  # the words for a pool need no torch
+    from pseudo_labels.audit.regions import RegionAudit
     from pseudo_labels.audit.store import AuditReport
     from pseudo_labels.pool import Pool
     from pseudo_labels.regions.store import RegionLabelStore, RegionSet
@@ -64,20 +65,22 @@ def regions_summary(regions: "RegionSet") -> str:
 
 
 def region_line(results: Mapping[str, Any]) -> str:
-    """How well a student knows regions, in one line: by source, quality within pictures, pointing and importance."""
+    """How well a student or teacher knows regions, in one line: by source, quality, pointing and importance."""
     parts = []
     for name, one in results["sources"].items():
         quality = one["quality"]["models"]
-        others = [model["within"]["value"] for key, model in quality.items() if key != "student"]
-        best = max((value for value in others if value is not None), default=None)
+        own = next(name for name in ("student", "teacher") if name in quality)
+        within = [model["within"]["value"] for name, model in quality.items() if name != own]
+        best = max((value for value in within if value is not None), default=None)
+        agreed = _number(quality[own]["srcc"]["value"]), _number(quality[own]["within"]["value"])
         words = [
-            f"quality within pictures {_number(quality['student']['within']['value'])} (others at most "
-            f"{_number(best)}, ceiling {_number(one['quality']['ceiling']['value'])})"
+            f"quality {agreed[0]}, within pictures {agreed[1]} (others at most {_number(best)}, ceiling "
+            f"{_number(one['quality']['ceiling']['value'])})"
         ]
-        if quality["student"].get("pointing", {}).get("n"):
-            words.append(f"pointing {_number(quality['student']['pointing']['value'])}")
+        if quality[own].get("pointing", {}).get("n"):
+            words.append(f"pointing {_number(quality[own]['pointing']['value'])}")
         if one["importance"]:
-            words.append(f"importance {_number(one['importance']['models']['student']['srcc']['value'])}")
+            words.append(f"importance {_number(one['importance']['models'][own]['srcc']['value'])}")
         parts.append(f"{name}: {', '.join(words)}")
     return "; ".join(parts)
 
@@ -177,17 +180,8 @@ def conversion_summary(report: "ConversionReport") -> str:
 
 def audit_summary(report: "AuditReport") -> str:
     """An audit, one line for each fact."""
-    state = "without fault" if report.ok else "NOT in order"
-    lines = [f"{report.folder}: {report.rows} rows in {report.shards} shards, {state}"]
-    for fault in report.faults:
-        lines.append(f"  shard {fault.index} cannot be trusted: {fault.reason}")
-    if report.missing:
-        lines.append(f"  {len(report.missing)} shards are missing")
-    if not report.ok:
-        lines.append("  run the same label command again: it labels missing and corrupt shards anew")
-    for status, rows in report.coverage.items():
-        example = rows["reasons"][0]["reason"] if rows.get("reasons") else ""
-        lines.append(f"  {rows['count']} {status}" + (f", such as: {shown(example)}" if example else ""))
+    lines = [f"{report.folder}: {report.rows} rows in {report.shards} shards, {_state(report)}"]
+    lines += _shards_and_statuses(report, "run the same label command again: it labels missing and corrupt shards anew")
     if report.scores.get("n"):
         lines.append("  scores: " + ", ".join(f"{name} {value:.4g}" for name, value in report.scores.items()))
     if report.fusion:
@@ -196,6 +190,41 @@ def audit_summary(report: "AuditReport") -> str:
         means = ", ".join(f"{level}: {mean:.3f}" for level, mean in report.levels.items())
         lines.append(f"  mean score by severity: {means}")
     return "\n".join(lines + [f"  look at this: {warning}" for warning in report.warnings])
+
+
+def region_audit_summary(report: "RegionAudit") -> str:
+    """An audit of regions or of their labels, one line for each fact."""
+    of = report.made_by["teacher"]["name"] if "teacher" in report.made_by else report.made_by.get("source")
+    made = f"labels of {report.regions} regions by {of}" if "teacher" in report.made_by else (
+        f"{report.regions} regions from {of}"
+    )  # fmt: skip
+    lines = [f"{report.folder}: {made} in {report.shards} shards, {_state(report)}"]
+    lines += _shards_and_statuses(report, "run the same command again: it makes missing and corrupt shards anew")
+    own = report.per_image
+    if own["n"]:
+        lines.append(
+            f"  {own['n']} of {report.images} images, each {own['min']} to {own['max']} regions, mean {own['mean']:.3g}"
+        )
+    for name, values in report.numbers.items():
+        lines.append(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
+    for name, counts in report.names.items():
+        if counts:
+            lines.append(f"  {name}: " + ", ".join(f"{number} {shown(word)}" for word, number in counts.items()))
+    return "\n".join(lines + [f"  look at this: {warning}" for warning in report.warnings])
+
+
+def _state(report: "AuditReport | RegionAudit") -> str:
+    return "without fault" if report.ok else "NOT in order"
+
+
+def _shards_and_statuses(report: "AuditReport | RegionAudit", mend: str) -> list[str]:
+    lines = [f"  shard {fault.index} cannot be trusted: {fault.reason}" for fault in report.faults]
+    lines += [f"  {len(report.missing)} shards are missing"] if report.missing else []
+    lines += [] if report.ok else [f"  {mend}"]
+    for status, rows in report.coverage.items():
+        example = rows["reasons"][0]["reason"] if rows.get("reasons") else ""
+        lines.append(f"  {rows['count']} {status}" + (f", such as: {shown(example)}" if example else ""))
+    return lines
 
 
 def _fusion_lines(fusion: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ of the frozen vision tower's feature maps, 12 MB a picture in the published size
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from distill.data.labelled_regions import RegionExamples
 from distill.data.split import Part, Split
 from distill.recipe.training import FitConfig
 from distill.training.environment import training_environment
@@ -32,51 +32,13 @@ from pseudo_labels.parallel import Progress
 from teachers.checksummed import read_checksummed, tensor_digest, write_checksummed
 from teachers.seagull.language import IMPORTANCE, LEVEL_WORDS, QUALITY
 from teachers.seagull.model import preprocess
-from teachers.seagull.teacher import SeagullTeacher, region_input
-from teachers.seagull.tuning import AnswerLoss, Instruction, RegionBatch, RegionLabels, instructions
+from teachers.seagull.teacher import RegionInput, SeagullTeacher, region_input
+from teachers.seagull.tuning import AnswerLoss, Instruction, RegionBatch, instructions
 
 _KIND = "feature maps of a picture"
 _MAPS = "features"
 _ORDER = 17  # keeps the random numbers of the order apart from all others of a seed
-
-
-@dataclass(frozen=True)
-class LabelledRegion:
-    """A region to learn from.
-
-    Attributes:
-        image: id of its picture; regions of a picture have the same.
-        group: scene of the picture; scenes are never in two parts of the split.
-        mask: gives the mask, bool [H, W].
-        labels: what is known of it.
-        name: identifies mask and labels in the record of the run, such as the id of the region.
-    """
-
-    image: str
-    group: str
-    mask: Callable[[], np.ndarray]
-    labels: RegionLabels
-    name: str
-
-
-@dataclass(frozen=True)
-class RegionExamples:
-    """Labelled regions, with the pixels of their pictures.
-
-    Attributes:
-        regions: all of them, of all parts.
-        pixels: id of a picture -> uint8 RGB [H, W, 3].
-        about: what they are, as JSON values, for the record of the run.
-    """
-
-    regions: Sequence[LabelledRegion]
-    pixels: Callable[[str], np.ndarray]
-    about: Mapping[str, Any]
-
-    @property
-    def digest(self) -> str:
-        """Of all that is learned but the pixels."""
-        return digest_of([[region.image, region.group, region.name, str(region.labels)] for region in self.regions])
+_BYTES_KEPT = 256 << 20  # of prepared regions: a small set need not be decoded again in each pass
 
 
 class FeatureCache:
@@ -131,17 +93,25 @@ class RegionBatchMaker:
         teacher: prepares masks and crops.
         examples: of the training part.
         cache: feature maps of their pictures.
+        judgements: see ``FitConfig``.
         fraction: ``per_process``, ``rank``, ``world`` and ``seed``.
     """
 
-    def __init__(self, teacher: SeagullTeacher, examples: RegionExamples, cache: FeatureCache, **fraction: int):
+    def __init__(
+        self, teacher: SeagullTeacher, examples: RegionExamples, cache: FeatureCache, *, judgements: bool = True,
+        **fraction: int,
+    ):  # fmt: skip
         self._teacher, self._examples, self._cache, self._fraction = teacher, examples, cache, fraction
+        asked = teacher.asking.questions
         self._pairs = [
             (number, pair)
             for number, region in enumerate(examples.regions)
-            for pair in instructions(region.labels, draw=number)
+            for pair in instructions(region.labels, questions=asked, judgements=judgements, draw=number)
         ]
         self._pass = lru_cache(maxsize=2)(self._permuted)
+        side = teacher.side_px
+        # Of each region a mask in bytes, and a crop of three channels in float32.
+        self._input = lru_cache(maxsize=max(1, _BYTES_KEPT // (13 * side * side)))(self._read)
 
     def _permuted(self, number: int) -> np.ndarray:
         return np.random.default_rng([self._fraction["seed"], _ORDER, number]).permutation(len(self._pairs))
@@ -153,12 +123,15 @@ class RegionBatchMaker:
         places = (divmod(place, len(self._pairs)) for place in range(first, first + size))
         return self.of([self._pairs[self._pass(number)[place]] for number, place in places])
 
+    def _read(self, number: int) -> RegionInput:
+        region = self._examples.regions[number]
+        return region_input(self._examples.pixels(region.image), region.mask(), self._teacher.side_px)
+
     def of(self, rows: Sequence[tuple[int, Instruction]]) -> RegionBatch:
         """A batch of regions, by their numbers, with a pair each."""
         regions = [self._examples.regions[number] for number, _ in rows]
         images = sorted({region.image for region in regions})
-        pixels = {image: self._examples.pixels(image) for image in images}
-        inputs = [region_input(pixels[region.image], region.mask(), self._teacher.side_px) for region in regions]
+        inputs = [self._input(number) for number, _ in rows]
         return RegionBatch(
             [self._cache.maps(image) for image in images],
             [images.index(region.image) for region in regions],
@@ -307,7 +280,9 @@ class _RegionRun(TeacherRun):
 
     def _region_learner(self, split: Split, cache: FeatureCache) -> RegionLearner:
         train, held_out = (self._part(split, part) for part in (Part.TRAIN, Part.VALIDATION))
-        batches = RegionBatchMaker(self._seagull, train, cache, **self._fraction)
+        batches = RegionBatchMaker(
+            self._seagull, train, cache, judgements=self._config.judgements, **self._fraction
+        )  # fmt: skip
         validator = RegionValidator(self._seagull, held_out, cache)
         return RegionLearner(self._seagull, batches, validator, self._config, self._accelerator)
 
@@ -317,10 +292,11 @@ class _RegionRun(TeacherRun):
         Raises:
             PocketiqaError: there is none.
         """
+        asked = self._seagull.asking.questions
         regions = [
             region
             for region in self._examples.regions
-            if split.parts[region.image] == part and instructions(region.labels)
+            if split.parts[region.image] == part and instructions(region.labels, questions=asked)
         ]
         if not regions:
             raise PocketiqaError(f"the {part} part has no region with a label: add labelled regions or scenes")

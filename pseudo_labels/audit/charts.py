@@ -120,15 +120,26 @@ def charts(report: AuditReport) -> str:
 
 
 def _histogram(name: str, histogram: Mapping[str, Any]) -> str:
-    title, label = _HISTOGRAMS[name]
+    return histogram_of(*_HISTOGRAMS[name], histogram, "images")
+
+
+def histogram_of(title: str, label: str, histogram: Mapping[str, Any], what: str) -> str:
+    """A histogram of ``counts`` in equal bins of [0, ``high``].
+
+    Args:
+        title: above it.
+        label: under its axis.
+        histogram: as in ``AuditReport.histograms``.
+        what: what is counted, such as ``images``.
+    """
     counts, high = histogram["counts"], histogram["high"]
     width = high / len(counts)
 
     def draw(axes: Axes) -> None:
         axes.bar(np.arange(len(counts)) * width, counts, width, align="edge", color=_BLUE, edgecolor="white")
-        axes.set(title=title, xlabel=label, ylabel="images", xlim=(0, high))
+        axes.set(title=title, xlabel=label, ylabel=what, xlim=(0, high))
 
-    return _image(draw, f"{title}: histogram of {sum(counts)} images")
+    return _image(draw, f"{title}: histogram of {sum(counts)} {what}")
 
 
 def _levels(report: AuditReport) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,15 @@ def write_audit_page(report: AuditReport, out: NewFile | Path | str) -> None:
     pool = _pool(report)
     fusion = "" if report.fusion is None else fusion_section(report.fusion, pool)
     body = "".join([
-        f"<h1>{escape(title)}</h1>", _findings(report), _facts(report), _coverage(report), charts(report), fusion,
+        f"<h1>{escape(title)}</h1>", findings(report.warnings), _facts(report),
+        coverage_table(report.coverage), charts(report), fusion,
         _distortions(report), _pictures(report, pool),
     ])  # fmt: skip
+    write_page(out, title, body)
+
+
+def write_page(out: Path | str | NewFile, title: str, body: str) -> None:
+    """Write the body of a page (HTML) with its head and style; exceptions are those of ``write_audit_page``."""
     page = '<!doctype html><html lang="en"><meta charset="utf-8">'
     page += f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     text = f"{page}<style>{STYLE}</style><body>{body}</body></html>\n"
@@ -151,10 +157,11 @@ def write_audit_page(report: AuditReport, out: NewFile | Path | str) -> None:
     write_file(out, text.encode("utf-8", "backslashreplace"))
 
 
-def _findings(report: AuditReport) -> str:
-    if not report.warnings:
+def findings(warnings: Sequence[str]) -> str:
+    """Warnings, or that there are none (HTML)."""
+    if not warnings:
         return '<p class="good">Every shard is as it was written, and nothing stands out.</p>'
-    return "".join(f'<p class="warning">{escape(warning)}</p>' for warning in report.warnings)
+    return "".join(f'<p class="warning">{escape(warning)}</p>' for warning in warnings)
 
 
 def _facts(report: AuditReport) -> str:
@@ -163,7 +170,7 @@ def _facts(report: AuditReport) -> str:
     rows: list[list[Any]] = [
         ["Store", report.folder],
         ["Teacher", f"{stamp['name']}, version {stamp['version']}, weights {stamp['weights'][:12]}"],
-        ["Options", _options(report)],
+        ["Options", options_in_words(_own_options(report))],
         ["Scale", stamp["scale"]],
         ["Licence", stamp["licence"]],
         ["Rows", f"{report.rows:,} in {report.shards:,} shards ({distortion})"],
@@ -177,16 +184,21 @@ def _facts(report: AuditReport) -> str:
     return table(["", ""], rows)
 
 
-def _options(report: AuditReport) -> str:
+def _own_options(report: AuditReport) -> dict[str, Any]:
     described = _TOLD_BELOW if report.fusion is not None else ()
-    options = {name: value for name, value in report.teacher["options"].items() if name not in described}
+    return {name: value for name, value in report.teacher["options"].items() if name not in described}
+
+
+def options_in_words(options: Mapping[str, Any]) -> str:
+    """Options as ``name = value``, digests cut short."""
     shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
     return _DIGEST.sub(r"\1…", ", ".join(f"{name} = {value}" for name, value in shown.items())) or "none"
 
 
-def _coverage(report: AuditReport) -> str:
+def coverage_table(coverage: Mapping[str, Any]) -> str:
+    """Rows by status and reason, as in ``AuditReport.coverage`` (HTML)."""
     rows = []
-    for status, counted in report.coverage.items():
+    for status, counted in coverage.items():
         rows.append([status, counted["count"], "", ""])
         rows += [["", one["count"], one["reason"], Path(one["example"]).name] for one in counted["reasons"]]
     return "<h2>Coverage</h2>" + table(["Status", "Rows", "Reason, of an example", "Example"], rows)

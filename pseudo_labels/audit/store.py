@@ -5,7 +5,7 @@ Only shards whose bytes verify are looked at; ``audit.page.write_audit_page`` tu
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,47 +129,64 @@ def find_warnings(report: AuditReport, scores: np.ndarray) -> list[str]:
         report: the report of ``audit_store``, without its warnings.
         scores: scores of the ``ok`` rows.
     """
-    return [*_corruption(report), *_degenerate(report, scores), *_trends(report), *_drift(report)]
+    corrupt = corruption(report.faults, report.missing, report.shards, finished=report.finished)
+    return [*corrupt, *_degenerate(report, scores), *_trends(report), *_drift(report)]
 
 
-def _corruption(report: AuditReport) -> list[str]:
+def corruption(
+    faults: Sequence[ShardFault], missing: Sequence[int], shards: int, *, finished: bool, command: str = "label"
+) -> list[str]:
+    """Warnings of shards that are not as they were written.
+
+    Args:
+        faults: shards that cannot be trusted, and why.
+        missing: shards that are not committed.
+        shards: number of shards of the whole store.
+        finished: whether the store was finished.
+        command: command that makes the store.
+    """
     warnings = []
-    if report.faults:
-        shown = "; ".join(f"shard {fault.index}: {fault.reason}" for fault in report.faults[:3])
-        more = "; ..." if len(report.faults) > 3 else ""
+    if faults:
+        shown = "; ".join(f"shard {fault.index}: {fault.reason}" for fault in faults[:3])
+        more = "; ..." if len(faults) > 3 else ""
+        relabels = "relabels them" if command == "label" else "makes them anew"
         warnings.append(
-            f"{len(report.faults)} of {report.shards} shards are corrupt ({shown}{more}): "
-            "run the same label command again, it relabels them"
+            f"{len(faults)} of {shards} shards are corrupt ({shown}{more}): run the same {command} command again, it "
+            f"{relabels}"
         )
-    if report.missing:
+    if missing:
         warnings.append(
-            f"{len(report.missing)} of {report.shards} shards are missing: "
-            "run the same label command again, it resumes where it stopped"
+            f"{len(missing)} of {shards} shards are missing: run the same {command} command again, it resumes where it "
+            "stopped"
         )
-    elif not report.finished:
-        warnings.append("the store is not finished: run the same label command again")
+    elif not finished:
+        warnings.append(f"the store is not finished: run the same {command} command again")
     return warnings
 
 
 def _degenerate(report: AuditReport, scores: np.ndarray) -> list[str]:
     if not len(scores):
         return ["no image has a score"]
-    warnings = []
-    if report.scores["std"] < _CONSTANT_STD:
-        warnings.append(
-            f"the teacher is constant: {len(scores)} scores with a standard deviation of {scores.std():.2g}"
-        )
-    elif report.scores["std"] < _NARROW_STD:
-        warnings.append(
-            "the teacher gives nearly all images the same score: its scores have a standard deviation of "
-            f"{scores.std():.2g}"
-        )
-    else:
+    warnings = narrow(scores)
+    if not warnings:
         values, counts = np.unique(scores, return_counts=True)
         if len(scores) > 1 and counts.max() > _SAME_SCORE_FRACTION * len(scores):
             fraction = counts.max() / len(scores)
             warnings.append(f"{fraction:.0%} of the images have the same score, {values[counts.argmax()]:.4g}")
     return warnings
+
+
+def narrow(scores: np.ndarray, *, what: str = "images") -> list[str]:
+    """A warning of scores that hardly differ, at most one; ``what`` is scored."""
+    deviation = float(scores.std())
+    if deviation < _CONSTANT_STD:
+        return [f"the teacher is constant: {len(scores)} scores with a standard deviation of {deviation:.2g}"]
+    if deviation < _NARROW_STD:
+        return [
+            f"the teacher gives nearly all {what} the same score: its scores have a standard deviation of "
+            f"{deviation:.2g}"
+        ]
+    return []
 
 
 def _trends(report: AuditReport) -> list[str]:
@@ -240,8 +257,8 @@ def audit_store(folder: Path | str, *, progress: Progress | None = None) -> Audi
         shards=store.spec.shards,
         missing=missing,
         faults=faults,
-        coverage=_coverage(rows),
-        scores=_summary(scores),
+        coverage=coverage(rows.uri, rows.status, rows.reason),
+        scores=summary(scores),
         histograms=_histograms(scores, spreads, rows.confidence[scored]),
         spread=_spread(spreads[np.isfinite(spreads)]),
         levels=by_level,
@@ -282,10 +299,11 @@ def _fusion(store: LabelStore, rows: _Rows) -> tuple[dict[str, Any] | None, str]
     return find_fusion(store, labels, Counter(rows.status), whole=len(labels) == store.spec.rows)
 
 
-def _coverage(rows: _Rows) -> dict[str, Any]:
+def coverage(uris: Sequence[str], statuses: Sequence[str], reasons_given: Sequence[str]) -> dict[str, Any]:
+    """Rows by status and reason, as ``AuditReport.coverage``; arguments are columns, one entry a row."""
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     example: dict[tuple[str, str], tuple[str, str]] = {}
-    for uri, status, reason in zip(rows.uri, rows.status, rows.reason, strict=True):
+    for uri, status, reason in zip(uris, statuses, reasons_given, strict=True):
         # Sizes and counts differ from image to image: without them, a reason of many counts once.
         kind = _NUMBER.sub("#", reason)
         reasons[status][kind] += 1
@@ -303,7 +321,8 @@ def _coverage(rows: _Rows) -> dict[str, Any]:
     }
 
 
-def _summary(scores: np.ndarray) -> dict[str, Any]:
+def summary(scores: np.ndarray) -> dict[str, Any]:
+    """``n``, ``distinct``, ``mean``, ``std``, ``min``, ``max`` and ``median`` of finite values; ``n`` alone of none."""
     if not len(scores):
         return {"n": 0}
     values = {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}
@@ -319,10 +338,13 @@ def _histograms(scores: np.ndarray, spreads: np.ndarray, confidences: np.ndarray
     reach = max(_LEAST_REACH, float(np.ceil(known.max(initial=0) * 20) / 20))
     wanted = {"score": (scores, 1.0), "score_std": (known, reach), "confidence": (confidences, 1.0)}
     return {
-        name: {"high": high, "counts": np.histogram(values, _HISTOGRAM_BINS, (0, high))[0].tolist()}
-        for name, (values, high) in wanted.items()
-        if len(values) or name != "score_std"
+        name: histogram(values, high) for name, (values, high) in wanted.items() if len(values) or name != "score_std"
     }
+
+
+def histogram(values: np.ndarray, high: float = 1.0) -> dict[str, Any]:
+    """``counts`` of values in 20 equal bins of [0, ``high``]."""
+    return {"high": high, "counts": np.histogram(values, _HISTOGRAM_BINS, (0, high))[0].tolist()}
 
 
 def _spread(spreads: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pseudo_labels.tensor_files import misfits, read_tensors
 from teachers.checksummed import tensor_digest
 from teachers.fitting import head_file
 from teachers.launch import PRECISIONS, check_precision
+from teachers.seagull.first_weights import standardise, strengthen
 from teachers.seagull.language import PUBLISHED_QUESTIONS, RegionTokenizer, train_tokenizer
 from teachers.seagull.model import Seagull, Sizes, build, language_config, variant_named
 from teachers.seagull.official import DeviceOf, Target, load_official
@@ -28,7 +29,6 @@ _REPOSITORY = "SEAGULL"
 _LICENCE = "SEAGULL weights: Apache-2.0; language model Vicuna/LLaMA (Llama licence), CLIP tower trained on LAION-2B"
 _RANDOM_LICENCE = "random weights"
 _BITS = (16, 8, 4)
-_HEAD_SCALE = 4.0
 _RANDOM = ("tiny", "small")
 _LAYER = "LlamaDecoderLayer"
 
@@ -198,9 +198,10 @@ def _random(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(sizes, language_config(sizes.language)).requires_grad_(False)
-        _strengthen(model)
+        strengthen(model)
     if tower_weights is not None:
         _load_tower(model, Path(tower_weights).expanduser())
+    standardise(model, seed)
     digest = tensor_digest(model.state_dict())
     nn.Module.to(model.language, memory.types["language"])
     model.tower.to(memory.types["tower"])
@@ -218,22 +219,6 @@ def _load_tower(model: Seagull, path: Path) -> None:
     if said:
         raise PocketiqaError(f"{path} does not fit the vision tower {model.sizes.tower}: {said}; give weights of that")
     model.tower.load_state_dict({name: given[name].to(value.dtype) for name, value in own.items()})
-
-
-@torch.no_grad()
-def _strengthen(model: Seagull) -> None:
-    """Let random weights pass on what differs between regions, and let adapters make one word likely.
-
-    The first weights that torch gives a linear layer shrink its input to a third of its variance and add a constant:
-    after several layers, embeddings of all regions are nearly alike. The last layer's rows point anywhere and stay
-    frozen: only if they are long can one of them win, as in a trained model.
-    """
-    for part in (model.extractor, model.projector):
-        for layer in part.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-                nn.init.zeros_(layer.bias)
-    model.language.lm_head.weight.mul_(_HEAD_SCALE)
 
 
 def _empty_quantized(model: Seagull, bits: int, compute: torch.dtype) -> None:

@@ -29,7 +29,7 @@ from teachers.seagull.language import (
     RegionTokenizer,
 )
 from teachers.seagull.model import Picture, Seagull, nearest_mask, preprocess
-from teachers.seagull.tuning import RatingFit
+from teachers.seagull.tuning import Adapters, RatingFit
 
 _SCALE = "expectation over bad, poor, fair, good, excellent as 0, 0.25, 0.5, 0.75, 1"
 
@@ -236,6 +236,11 @@ class SeagullTeacher(FittableBase[Seagull]):
         column = ((score.quality, score.quality_std) for score in scores)
         quality, std = (torch.tensor(values) for values in zip(*column, strict=True))
         return TeacherOutput(quality, std.nan_to_num(0.0))
+
+    @property
+    def adapters(self) -> Adapters:
+        """Settings of the language model's adapters."""
+        return Adapters(**{name: value for name, value in self.fitted_with.items() if name.startswith("lora_")})
 
     @property
     def side_px(self) -> int:

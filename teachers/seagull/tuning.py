@@ -7,7 +7,7 @@ frozen. Ours: where a label lies between two level words, the word's token is le
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -166,11 +166,15 @@ class Instruction:
     value: float = math.nan
 
 
-def instructions(labels: RegionLabels, *, draw: int = 0) -> list[Instruction]:
+def instructions(
+    labels: RegionLabels, *, questions: Collection[str] = tuple(QUESTIONS), judgements: bool = True, draw: int = 0
+) -> list[Instruction]:
     """A region's labels as instruction pairs.
 
     Args:
         labels: what is known.
+        questions: keys of ``language.QUESTIONS``; of others no pair is made.
+        judgements: whether yes-or-no questions are asked as well.
         draw: which untrue statement the yes-or-no questions ask about; any number, such as that of the region.
 
     Returns:
@@ -179,16 +183,16 @@ def instructions(labels: RegionLabels, *, draw: int = 0) -> list[Instruction]:
     pairs = []
     for name, words in LEVEL_WORDS.items():
         value = getattr(labels, name)
-        if not math.isnan(value):
+        if not math.isnan(value) and name in questions:
             word = words[level_of(value)]
             pairs.append(Instruction(QUESTIONS[name], answer_text(name, word), name, value))
-            if name == QUALITY:
+            if name == QUALITY and judgements:
                 pairs += _judgements(f"Is the quality of this region {{}}? {_YES_OR_NO}", word, words, draw)
-    if labels.type:
+    if labels.type and TYPE in questions:
         pairs.append(Instruction(QUESTIONS[TYPE], answer_text(TYPE, labels.type)))
-        pairs += _judgements(
-            f"Is the distortion of this region {{}}? {_YES_OR_NO}", labels.type, (*DISTORTIONS, UNDISTORTED), draw
-        )
+        if judgements:
+            known = (*DISTORTIONS, UNDISTORTED)
+            pairs += _judgements(f"Is the distortion of this region {{}}? {_YES_OR_NO}", labels.type, known, draw)
     return pairs
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distill.training.region_teacher import LabelledRegion, RegionExamples
+from distill.data.labelled_regions import LabelledRegion, RegionExamples
 from teachers.seagull.tuning import RegionLabels
 
 SIDE = 96

@@ -8,6 +8,7 @@ from PIL import Image
 
 from distill.cli import app
 from distill.terminal.console import run_cli
+from pseudo_labels.regions.store import RegionLabelStore
 from pseudo_labels.store import LabelStore
 from tests.helpers.encoders import picture
 
@@ -67,3 +68,14 @@ def test_pool_and_label(photographs: Path, tmp_path: Path, capsys: pytest.Captur
     assert pocketiqa(*words, "--out", tmp_path / "less", "--max-pixels", 39_999) == 0
     statuses = LabelStore.open(tmp_path / "less").labels()["status"].to_pylist()
     assert sorted(statuses) == ["ok", "too_large"]
+
+
+def test_regions_of_large_photographs_have_no_label(photographs: Path, tmp_path: Path):
+    assert pocketiqa("pool", photographs, "--out", tmp_path / "pool") == 0
+    words = ("regions", tmp_path / "pool", "--by", "grid:2x1", "--preview", 0, "--shards", 1)
+    assert pocketiqa(*words, "--out", tmp_path / "regions") == 0
+    words = ("label-regions", tmp_path / "pool", "--regions", tmp_path / "regions", "--shards", 1)
+    words += ("--teacher", "crop:embedded", "--max-failed-fraction", 1)
+    assert pocketiqa(*words, "--out", tmp_path / "less", "--max-pixels", 39_999) == 0
+    rows = list(RegionLabelStore.open(tmp_path / "less").rows())
+    assert sorted(row.status for row in rows) == ["ok", "ok", "too_large", "too_large"]

@@ -121,7 +121,7 @@ def test_a_bare_no_is_a_precision_and_not_a_truth_value():
         (["label.teacher=null"], r"'label' names no teacher: add label.teacher, or a section 'fit'"),
         (["distill=null"], r"'score' needs the section 'distill'"),
         (["distill=null", "score=null"], r"nothing learns: add 'distill' for a student, or 'fit' for a teacher"),
-        (["fit.sources=[]", "fit.teacher=x"], r"fit.sources = \[\]"),
+        (["fit.sources=[]", "fit.teacher=x"], r"'fit' has nothing to learn from: give it 'sources'"),
         (
             ["fit.sourcez=[]", "fit.teacher=x", "fit.sources=[{ratings: a}]"],
             r"unknown key 'fit.sourcez'; did you mean 'sources'",

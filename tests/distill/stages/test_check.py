@@ -126,6 +126,36 @@ def test_a_teacher_that_cannot_be_fitted_is_noticed(ratings: str, tmp_path: Path
     assert faults(check_student, tmp_path, good, "label.teacher=referense") == ""
 
 
+SEAGULL = "variant: tiny, pretrained: false, precision: fp32, head: new"
+
+
+@pytest.mark.parametrize(
+    ("fit", "words"),
+    [
+        ("{teacher: seagull, options: {%s, lora_rank: 4}, sources: S}", "fit.sources[0].pool: "),
+        ("{teacher: seagull, options: {%s}, sources: S}", "fit.options.lora_rank: 0, by which nothing learns"),
+        ("{teacher: qfm_iqm, options: {backbone: test_efficientnet, pretrained: false}, sources: S}",
+         "fit.teacher: teacher 'qfm_iqm' does not learn from regions: fit seagull"),
+        ("{teacher: seagull, options: {%s, lora_rnk: 4}, sources: S}", "'lora_rnk'; its options are: variant"),
+        ("{teacher: seagull, options: {%s, lora_rank: 4}}", "'fit' has nothing to learn from: give it 'sources', or"),
+        ("{teacher: seagull, sources: S, losses: {plcc: 0}}", "fit.losses is of ratings"),
+        ("{teacher: seagull, sources: [{pool: /p, labels: /l, regions: /r, region_labels: /rl}]}", "mixes regions"),
+        ("{teacher: seagull, sources: [{pool: /p, regions: /r, region_labels: /rl, weight: 2}]}", "has a weight"),
+        ("{teacher: qfm_iqm, sources: [{pool: /p, labels: /l}], exports: [merged]}", "fit.exports is of teachers that"),
+    ],
+)  # fmt: skip
+def test_a_fitting_to_regions_is_checked(fit: str, words: str, tmp_path: Path):
+    source = "[{pool: /no/pool, regions: /no/regions, region_labels: /no/labels}]"
+    fit = "fit=" + fit.replace("%s", SEAGULL).replace("sources: S", f"sources: {source}")
+    less = ("pool=null", "distort=null", "label=null", "distill=null", "score=null")
+    try:
+        said = faults(check_run, tmp_path, fit, *less)
+    except PocketiqaError as error:  # of the recipe itself
+        said = str(error)
+    assert words in said
+    assert "\n" not in said
+
+
 def test_what_the_run_itself_makes_need_not_be_there(tmp_path: Path):
     own = f"sources=[{{pool: {tmp_path}/run/pool, labels: {tmp_path}/run/merged-labels}}]"
     assert faults(check_run, tmp_path, own, f"distill.student.init={tmp_path}/run/merged") == ""

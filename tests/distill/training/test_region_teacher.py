@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 
+from distill.data.labelled_regions import RegionExamples
 from distill.recipe.training import FitConfig
 from distill.training.loop import InterruptedRunError
 from distill.training.region_teacher import (
     FeatureCache,
     RegionBatchMaker,
-    RegionExamples,
     RegionValidator,
     fit_regions,
 )
@@ -148,21 +148,24 @@ def test_feature_maps_are_computed_once_and_mended(teacher: SeagullTeacher, exam
 def test_each_pass_shows_every_pair_once(teacher: SeagullTeacher, examples: RegionExamples, tmp_path: Path):
     cache = FeatureCache(tmp_path / "maps", teacher, examples.pixels)
     cache.fill([f"picture-{number}" for number in range(4)])
-    pairs = sum(len(instructions(region.labels)) for region in examples.regions)
-    assert pairs == 16 * 7
+    asked = teacher.asking.questions
+    pairs = sum(len(instructions(region.labels, questions=asked)) for region in examples.regions)
+    assert pairs == 16 * 3  # what is asked: the quality, and a true and an untrue statement on it
     whole = RegionBatchMaker(teacher, examples, cache, per_process=16, rank=0, world=1, seed=3)
-    shown = [pair for number in range(7) for pair in whole.make(number).pairs]
+    shown = [pair for number in range(3) for pair in whole.make(number).pairs]
     assert sorted(pair.question for pair in shown) == sorted(
         pair.question
         for number, region in enumerate(examples.regions)
-        for pair in instructions(region.labels, draw=number)
+        for pair in instructions(region.labels, questions=asked, draw=number)
     )
+    alone = RegionBatchMaker(teacher, examples, cache, judgements=False, per_process=16, rank=0, world=1, seed=3)
+    assert {pair.grade for pair in alone.make(0).pairs} == {"quality"}
     # Two processes show the same, in halves.
     halves = [
         RegionBatchMaker(teacher, examples, cache, per_process=8, rank=rank, world=2, seed=3).make(1) for rank in (0, 1)
     ]
     assert [*halves[0].pairs, *halves[1].pairs] == whole.make(1).pairs
-    assert whole.make(7).pairs != whole.make(0).pairs
+    assert whole.make(3).pairs != whole.make(0).pairs
 
 
 def test_the_tiny_model_learns_thirty_two_regions(teacher: SeagullTeacher, tmp_path: Path):

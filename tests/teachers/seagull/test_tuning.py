@@ -99,6 +99,13 @@ def test_what_is_not_known_is_not_asked():
     assert [pair.answer for pair in instructions(RegionLabels(importance=1.0))] == ["Importance: essential."]
 
 
+def test_only_what_is_wanted_becomes_pairs():
+    labels = RegionLabels(quality=0.65, importance=0.1, severity=1.0, type="noise")
+    pairs = instructions(labels, questions=("quality", "type"), judgements=False)
+    assert [pair.answer for pair in pairs] == ["Quality: good.", "Type: noise."]
+    assert len(instructions(labels, questions=("quality", "type"))) == 6
+
+
 def test_untrue_statements_vary_and_are_never_true():
     for draw in range(12):
         untrue = instructions(RegionLabels(type="blur"), draw=draw)[2]
