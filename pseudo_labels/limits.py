@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -217,13 +217,11 @@ class Header:
 class Resizer(Protocol):
     """What a caller is going to do with a picture, so that it need not lie in memory whole."""
 
-    @property
-    def eager(self) -> bool:
-        """Whether a JPEG is decoded to half, a quarter or an eighth of its sides wherever that leaves the size needed.
+    eager: ClassVar[bool]
+    """Whether a JPEG is decoded to half, a quarter or an eighth of its sides wherever that leaves the size needed.
 
-        It takes about two thirds of the time.
-        """
-        ...
+    It takes about two thirds of the time.
+    """
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize."""

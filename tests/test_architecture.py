@@ -21,7 +21,16 @@ def imported(file: Path) -> Iterator[str]:
 
 
 FOLDERS = (
-    *("distill", "distill/commands", "distill/study", "distill/comparison", "distill/stages", "distill/report"),
+    *(
+        "distill",
+        "distill/commands",
+        "distill/serving",
+        "distill/scoring",
+        "distill/study",
+        "distill/comparison",
+        "distill/stages",
+        "distill/report",
+    ),
     *("distill/stress", "distill/leakage", "distill/training", "distill/data", "distill/evaluation"),
     *("distill/recipe", "distill/html", "distill/terminal"),
 )
@@ -34,13 +43,14 @@ BORDER = {
     "distill/commands/data.py",  # so that --help and score start without torch
     "distill/commands/doctor.py",
     "distill/commands/formats.py",
-    "distill/commands/inputs.py",  # tables need pyarrow
     "distill/commands/looks.py",
     "distill/commands/meaning.py",
     "distill/commands/models.py",
     "distill/commands/options.py",  # what a shell completes
     "distill/commands/regions.py",
     "distill/commands/score.py",
+    "distill/commands/serve.py",
+    "distill/scoring/inputs.py",  # tables need pyarrow
     "distill/evaluation/predictions.py",  # an exported student is evaluated without torch
     "distill/evaluation/targets.py",
     "distill/leakage/extractor.py",
@@ -155,7 +165,7 @@ def test_no_pickle_is_read_or_written():
 WRITERS = {
     "pseudo_labels/files.py",
     "pseudo_labels/outputs.py",
-    "distill/commands/resuming.py",  # appends, under the lock of the output
+    "distill/scoring/resuming.py",  # appends, under the lock of the output
     "pseudo_labels/moves.py",  # appends, under the lock of the folder; and moves files of users
     "distill/training/history.py",  # appends
     "distill/study/cells.py",  # in a temporary folder
@@ -207,9 +217,9 @@ HEAVY = ("torch", "torchvision", "timm", "accelerate", "datasets", "scipy", "pya
 BASE_INSTALL = [
     *("students.runtime", "students.regions", "pseudo_labels.images", "pseudo_labels.regions.masks", "pocketiqa"),
     *("students.meaning.thresholds", "students.meaning.own_scale", "students.meaning.intervals"),
-    "distill.commands.meanings",
-    *("pseudo_labels.regions.readers", "distill.cli", "distill.commands.scoring", "distill.commands.scored_regions"),
-    *("distill.commands.before_after", "distill.commands.frames"),
+    "distill.scoring.meaning_records",
+    *("pseudo_labels.regions.readers", "distill.cli", "distill.scoring.score_paths", "distill.scoring.scored_regions"),
+    *("distill.scoring.before_after", "distill.scoring.frames"),
 ]
 
 

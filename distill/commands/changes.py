@@ -59,8 +59,8 @@ def compare_folders(
 
     Exit status 1 if any pair has no change or any file no partner.
     """
-    from distill.commands.before_after import compare_folders as compare
-    from distill.commands.before_after import summary_lines
+    from distill.scoring.before_after import compare_folders as compare
+    from distill.scoring.before_after import summary_lines
 
     comparison = compare(
         before,
@@ -103,7 +103,7 @@ def frames(
 
     Exit status 1 if the video was not read to its end, or a frame has no score.
     """
-    from distill.commands.frames import score_frames
+    from distill.scoring.frames import score_frames
 
     made = score_frames(video, model, every=every, top=top, by=by, out=out, overwrite=overwrite)
     for one in made["best"]:

@@ -126,7 +126,7 @@ def stress(
     Exit status 1 if a limit is missed by more than the choice of photographs explains; five are needed for that. The
     table of all distortions says pass or miss for itself: it has no influence on the exit status.
     """
-    from distill.commands.inputs import empty_folders
+    from distill.scoring.inputs import empty_folders
     from distill.stress import stress as measure
     from distill.stress.tables import level_rows, stress_table
     from pseudo_labels.files import checksummed_json

@@ -46,7 +46,7 @@ def population(
 
     Without ratings, stars and verdicts are those that come with the model. If it is killed, the same command resumes.
     """
-    from distill.commands.meanings import make_population, population_summary
+    from distill.scoring.meaning_records import make_population, population_summary
 
     made = make_population(
         photographs, out, name=name, model=model, recursive=recursive, workers=workers, max_pixels=max_pixels,
@@ -85,7 +85,7 @@ def intervals(
 
     Split-conformal: 80 and 95 % of further photographs of the same kind have their rating inside; of other kinds not.
     """
-    from distill.commands.meanings import interval_summary, make_intervals
+    from distill.scoring.meaning_records import interval_summary, make_intervals
 
     made = make_intervals(
         ratings, out, domain=domain, model=model, scale=scale, scores=scores, folds=folds, workers=workers,
@@ -110,7 +110,7 @@ def calibrate(
 
     A column score in RATINGS is taken as it is. Scenes (column group) are never divided between fit and judgement.
     """
-    from distill.commands.meanings import calibration_summary, make_calibration
+    from distill.scoring.meaning_records import calibration_summary, make_calibration
 
     made = make_calibration(
         ratings, out, model=model, scale=scale, scores=scores, workers=workers, max_pixels=max_pixels,

@@ -172,16 +172,16 @@ def score(
     ] = False,
 ) -> None:
     """Score photographs from 0 (worst) to 1 (best) on the CPU. Exit status 1 if any has no score, or there are none."""
-    from distill.commands.answers import Answers
-    from distill.commands.choosing import Choice
-    from distill.commands.galleries import Gallery
-    from distill.commands.inputs import Reading
-    from distill.commands.meaning_columns import Meaning
     from distill.commands.regions import source_to_score
-    from distill.commands.scored_regions import Drawings
-    from distill.commands.scoring import score_paths
-    from distill.commands.sidecars import Sidecars
-    from distill.commands.transfers import Kind, Transfer
+    from distill.scoring.answers import Answers
+    from distill.scoring.choosing import Choice
+    from distill.scoring.galleries import Gallery
+    from distill.scoring.inputs import Reading
+    from distill.scoring.meaning_columns import Meaning
+    from distill.scoring.score_paths import score_paths
+    from distill.scoring.scored_regions import Drawings
+    from distill.scoring.sidecars import Sidecars
+    from distill.scoring.transfers import Kind, Transfer
     from pseudo_labels.downloads import Downloads
     from pseudo_labels.errors import PocketiqaError
 
@@ -248,7 +248,7 @@ def undo(
     ] = False,
 ) -> None:
     """Move images back that score --move-to moved. Nothing is replaced. Exit status 1 if any cannot be moved back."""
-    from distill.commands.undoing import undo_moves
+    from distill.scoring.undoing import undo_moves
 
     if not undo_moves(where, last=last, dry_run=dry_run):
         raise typer.Exit(1)

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from distill.commands.columns import IMAGE_COLUMNS, Layout, model_columns
 from distill.html.figures import heat_map
+from distill.scoring.columns import IMAGE_COLUMNS, Layout, model_columns
 from distill.serving.bodies import below, is_json, read_body, read_fields, too_large
 from distill.serving.metrics import CONTENT_TYPE, Metrics
 from distill.serving.page import description_page

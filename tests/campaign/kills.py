@@ -154,7 +154,7 @@ _TEACHER = "tests.helpers.fitting"
 _SCORE = ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx")
 _BY = ("--model", "{in}/student.onnx")
 _RATED = ("{in}/rated.csv", "--out", "{out}", "--model", "{in}/student.onnx")
-_MEANING = ("distill.commands.meanings",)
+_MEANING = ("distill.scoring.meaning_records",)
 _LABEL = ("label", "{in}/synthetic", "--teacher", "reference", "--out", "{out}", "--device", "cpu")
 CASES = (
     Case("pool", ("pool", "{in}/photographs", "--out", "{out}"), ("pseudo_labels.pool",), resumes=False),
@@ -200,30 +200,36 @@ CASES = (
     Case(
         "run", ("run", "{in}/recipe.yaml", "--out", "{out}"), ("distill.stages.pipeline", "teachers.reference", "timm")
     ),
-    Case("score --out --resume", (*_SCORE, "--resume"), ("distill.commands.scoring",), file="scores.csv"),
-    Case("score --out", _SCORE, ("distill.commands.scoring", "pyarrow.parquet"), file="scores.parquet", resumes=False),
+    Case("score --out --resume", (*_SCORE, "--resume"), ("distill.scoring.score_paths",), file="scores.csv"),
+    Case(
+        "score --out", _SCORE, ("distill.scoring.score_paths", "pyarrow.parquet"), file="scores.parquet", resumes=False
+    ),
     Case(
         "score --move-to",
         ("score", "{work}/source", "--move-to", "{out}", "--model", "{in}/student.onnx"),
-        ("distill.commands.scoring",),
+        ("distill.scoring.score_paths",),
         copied=("{in}/photographs", "{work}/source"),
         statuses=(0, 1),  # 1 if a killed life had moved all of them
     ),
-    Case("score --copy-to", ("score", "{in}/photographs", "--copy-to", "{out}", *_BY), ("distill.commands.scoring",)),
     Case(
-        "score --gallery DIR", ("score", "{in}/photographs", "--gallery", "{out}", *_BY), ("distill.commands.scoring",)
+        "score --copy-to", ("score", "{in}/photographs", "--copy-to", "{out}", *_BY), ("distill.scoring.score_paths",)
+    ),
+    Case(
+        "score --gallery DIR",
+        ("score", "{in}/photographs", "--gallery", "{out}", *_BY),
+        ("distill.scoring.score_paths",),
     ),
     Case(
         "score --gallery FILE",
         ("score", "{in}/photographs", "--gallery", "{out}", *_BY),
-        ("distill.commands.scoring",),
+        ("distill.scoring.score_paths",),
         file="page.html",
         resumes=False,
     ),
     Case(
         "score --xmp",
         ("score", "{out}", "--xmp", *_BY),
-        ("distill.commands.scoring",),
+        ("distill.scoring.score_paths",),
         copied=("{in}/photographs", "{out}"),
     ),
     Case(
@@ -243,14 +249,14 @@ CASES = (
     Case(
         "compare-folders --out",
         ("compare-folders", "{in}/photographs", "{in}/changed", "--model", "{in}/student.onnx", "--out", "{out}"),
-        ("distill.commands.before_after",),
+        ("distill.scoring.before_after",),
         file="changes.json",
         resumes=False,
     ),
     Case(
         "frames",
         ("frames", "{in}/clip.mkv", "--every", "1f", "--model", "{in}/student.onnx", "--out", "{out}"),
-        ("distill.commands.frames", "av"),
+        ("distill.scoring.frames", "av"),
     ),
     Case(
         "evaluate --out",

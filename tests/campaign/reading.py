@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from distill.commands.resuming import RowRecord
+from distill.scoring.resuming import RowRecord
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS, ImageError, load
 from pseudo_labels.records import Status
