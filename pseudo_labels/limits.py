@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -215,15 +215,14 @@ class Header:
 
 
 class Resizer(Protocol):
-    """What a caller is going to do with a picture, so that it need not lie in memory whole."""
+    """What a caller is going to do with a picture, so that it need not lie in memory whole.
 
-    @property
-    def eager(self) -> bool:
-        """Whether a JPEG is decoded to half, a quarter or an eighth of its sides wherever that leaves the size needed.
+    Attributes:
+        eager: whether a JPEG is decoded to half, a quarter or an eighth of its sides wherever that leaves the size that
+            is needed; that takes less time.
+    """
 
-        It takes about two thirds of the time.
-        """
-        ...
+    eager: ClassVar[bool]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize."""
