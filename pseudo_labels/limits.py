@@ -215,13 +215,14 @@ class Header:
 
 
 class Resizer(Protocol):
-    """What a caller is going to do with a picture, so that it need not lie in memory whole."""
+    """What a caller is going to do with a picture, so that it need not lie in memory whole.
+
+    Attributes:
+        eager: whether a JPEG is decoded to half, a quarter or an eighth of its sides wherever that leaves the size that
+            is needed; that takes less time.
+    """
 
     eager: ClassVar[bool]
-    """Whether a JPEG is decoded to half, a quarter or an eighth of its sides wherever that leaves the size needed.
-
-    It takes about two thirds of the time.
-    """
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize."""

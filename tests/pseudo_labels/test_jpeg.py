@@ -5,6 +5,7 @@ import itertools
 import struct
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -175,7 +176,7 @@ def test_load_leaves_an_image_as_pillow_would() -> None:
 class _ToAnEighth:
     """A resizer, see ``limits.Resizer``."""
 
-    eager = False
+    eager: ClassVar[bool] = False
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         return height // 8, width // 8
