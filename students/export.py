@@ -163,7 +163,7 @@ def _region_contract(student: Student, scale: str, metrics: Mapping[str, Any]) -
         return None
     # The same network without the head: what is asked of it where no region is wanted.
     plain = copy.deepcopy(student)
-    plain.regions = None
+    setattr(plain, "regions", None)  # noqa: B010 - torch's modules accept tensors and modules alone by their types
     return {
         "scale": scale,
         "map_stride": student.config.regions.map_stride,

@@ -245,7 +245,7 @@ def score_regions(student: Student, image: np.ndarray, regions: ImageRegions) ->
     resized = student.config.preprocess.resize(image).shape
     maps = [one.numpy() for one in output.region_maps]
     cells = cells_of(image.shape, maps[0].shape, resized, student.config.region_stride)
-    pooled = [(one.quality, one.importance) for one in pool_maps(*maps, cells, regions.masks())]
+    pooled = [(one.quality, one.importance) for one in pool_maps(maps[0], maps[1], cells, regions.masks())]
     quality, importance = np.array(pooled, np.float64).T
     return RegionScores(float(output.score), quality, importance)
 
