@@ -152,6 +152,7 @@ fit:
 """
 _TEACHER = "tests.helpers.fitting"
 _SCORE = ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx")
+_ROWS = "distill.scoring.score_paths"
 _BY = ("--model", "{in}/student.onnx")
 _RATED = ("{in}/rated.csv", "--out", "{out}", "--model", "{in}/student.onnx")
 _MEANING = ("distill.scoring.meaning_records",)
@@ -200,36 +201,32 @@ CASES = (
     Case(
         "run", ("run", "{in}/recipe.yaml", "--out", "{out}"), ("distill.stages.pipeline", "teachers.reference", "timm")
     ),
-    Case("score --out --resume", (*_SCORE, "--resume"), ("distill.scoring.score_paths",), file="scores.csv"),
-    Case(
-        "score --out", _SCORE, ("distill.scoring.score_paths", "pyarrow.parquet"), file="scores.parquet", resumes=False
-    ),
+    Case("score --out --resume", (*_SCORE, "--resume"), (_ROWS,), file="scores.csv"),
+    Case("score --out", _SCORE, (_ROWS, "pyarrow.parquet"), file="scores.parquet", resumes=False),
     Case(
         "score --move-to",
         ("score", "{work}/source", "--move-to", "{out}", "--model", "{in}/student.onnx"),
-        ("distill.scoring.score_paths",),
+        (_ROWS,),
         copied=("{in}/photographs", "{work}/source"),
         statuses=(0, 1),  # 1 if a killed life had moved all of them
     ),
-    Case(
-        "score --copy-to", ("score", "{in}/photographs", "--copy-to", "{out}", *_BY), ("distill.scoring.score_paths",)
-    ),
+    Case("score --copy-to", ("score", "{in}/photographs", "--copy-to", "{out}", *_BY), (_ROWS,)),
     Case(
         "score --gallery DIR",
         ("score", "{in}/photographs", "--gallery", "{out}", *_BY),
-        ("distill.scoring.score_paths",),
+        (_ROWS,),
     ),
     Case(
         "score --gallery FILE",
         ("score", "{in}/photographs", "--gallery", "{out}", *_BY),
-        ("distill.scoring.score_paths",),
+        (_ROWS,),
         file="page.html",
         resumes=False,
     ),
     Case(
         "score --xmp",
         ("score", "{out}", "--xmp", *_BY),
-        ("distill.scoring.score_paths",),
+        (_ROWS,),
         copied=("{in}/photographs", "{out}"),
     ),
     Case(

@@ -25,7 +25,7 @@ def completed(*words: str) -> list[str]:
 
 
 def test_a_shell_completes_commands_choices_and_names():
-    assert completed("pocketiqa", "fi") == ["fit-teacher"]
+    assert completed("pocketiqa", "fit") == ["fit-teacher", "fit-look"]
     assert completed("pocketiqa", "score", "--format", "") == ["table", "csv", "jsonl", "json", "parquet"]
     assert "dp_iqa" in completed("pocketiqa", "label", "pool", "--teacher", "d")
 
