@@ -299,8 +299,8 @@ class _StudentRun(TrainingRun):
         if live is not None and config.losses.needs_features:
             shape = live.learn_scale(batches.sample_items(_SCALE_CROPS), self._per_process)
         trained, ema = self._models(shape)
-        # Images that are learned from by their regions alone have no score.
-        scored = held_out.take(held_out.weight > 0)
+        # Images that are learned from by their regions alone have no score; of others the order of levels is known.
+        scored = held_out.take((held_out.weight > 0) | (held_out.levels[:, 0] >= 0))
         whole = whole_image_batches(scored, caches, self._per_process)
         regions = None if shower is None else RegionValidation(held_out, caches, shower, self._per_process)
         validator = Validator(scored, self._sources, whole, self._accelerator.device, regions)

@@ -30,7 +30,7 @@ def examples_of(source: Source) -> Examples:
     return Examples(
         source=zeros.astype(np.int16), row=np.arange(n, dtype=np.int32), target=zeros.astype(np.float32),
         weight=zeros.astype(np.float32), flipped=zeros.astype(bool), box=np.tile([0.0, 0.0, 1.0, 1.0], (n, 1)),
-        shard=zeros - 1, shard_row=zeros,
+        shard=zeros - 1, shard_row=zeros, levels=np.tile([-1.0, 0.0, 0.0, np.inf], (n, 1)),
     )  # fmt: skip
 
 
