@@ -168,7 +168,7 @@ def test_names_of_a_file_that_fit_no_image_are_noted(pool: Pool, tmp_path: Path)
 
 def test_a_table_that_is_corrupt_leaves_no_region_out_in_silence(pool: Pool, tmp_path: Path):
     (tmp_path / "boxes.json").write_text('[{"image": "0-astronaut.png", "box": [0, 0, 30, 30]}, {"ima')
-    with pytest.raises(PocketiqaError, match="behind its first 1 records"):
+    with pytest.raises(PocketiqaError, match=r"behind its first 1 record \("):
         build_regions(pool, source_named("boxes", tmp_path / "boxes.json"), tmp_path / "out")
     assert not RegionSet.open(tmp_path / "out").is_complete
 
