@@ -1,8 +1,9 @@
 """The interface of every student, for training, storage, scoring and export, and the code of all students."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ class StudentOutput(NamedTuple):
     features: Tensor
     region_quality_map: Tensor | None = None
     region_weight_map: Tensor | None = None
+
+    def of_each(self, function: Callable[[Tensor], Tensor]) -> "StudentOutput":
+        """The same of every part; what is None stays so."""
+        parts: dict[str, Any] = {
+            name: None if value is None else function(value) for name, value in self._asdict().items()
+        }
+        return StudentOutput(**parts)
 
     @property
     def region_maps(self) -> tuple[Tensor, Tensor]:
@@ -162,7 +170,5 @@ def score_images(student: Student, images: Sequence[np.ndarray], *, batch_size: 
 @torch.inference_mode()
 def _score_batch(student: Student, images: Sequence[np.ndarray]) -> list[StudentOutput]:
     batch = torch.from_numpy(np.stack(images)).to(student.normalise.scale.device)
-    output = StudentOutput(*(None if value is None else value.cpu() for value in student(batch)))
-    return [
-        StudentOutput(*(None if value is None else value[index] for value in output)) for index in range(len(images))
-    ]
+    output = student(batch).of_each(Tensor.cpu)
+    return [output.of_each(itemgetter(index)) for index in range(len(images))]

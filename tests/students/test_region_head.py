@@ -121,15 +121,18 @@ def test_regions_are_read_from_their_own_maps_as_torch_computes_them(grown_onnx:
     mask[40:90, 30:200] = True
     result = scorer.score(image, regions=[mask])
     expected = score_images(grown(tiny_onnx), [image])[0]
-    assert result.region_quality_map == pytest.approx(expected.region_maps[0].numpy(), abs=1e-4)
-    assert result.region_weight_map == pytest.approx(expected.region_maps[1].numpy(), abs=1e-4)
     quality, weight = result.region_quality_map, result.region_weight_map
     assert quality is not None
     assert weight is not None
+    assert expected.region_quality_map is not None
+    assert expected.region_weight_map is not None
+    assert quality == pytest.approx(expected.region_quality_map.numpy(), abs=1e-4)
+    assert weight == pytest.approx(expected.region_weight_map.numpy(), abs=1e-4)
     # One cell for 8 pixels of the resized image: counted pixel by pixel, of an image that keeps its size.
     resized = scorer.contract.preprocess.resize(image)
-    rows = np.minimum(np.arange(mask.shape[0]) * resized.shape[0] // mask.shape[0] // 8, quality.shape[0] - 1)
-    columns = np.minimum(np.arange(mask.shape[1]) * resized.shape[1] // mask.shape[1] // 8, quality.shape[1] - 1)
+    height, width = image.shape[:2]
+    rows = np.minimum(np.arange(height) * resized.shape[0] // height // 8, quality.shape[0] - 1)
+    columns = np.minimum(np.arange(width) * resized.shape[1] // width // 8, quality.shape[1] - 1)
     of_pixel = np.ix_(rows, columns)
     inside = weight[of_pixel][mask]
     assert result.regions[0].quality == pytest.approx(np.average(quality[of_pixel][mask], weights=inside), abs=0.01)

@@ -1,4 +1,4 @@
-"""The section on overlap: what hashes found, what features found, and what was not compared."""
+"""The section on overlap: pictures by hash, scenes by features, and what was not compared."""
 
 from typing import Any
 

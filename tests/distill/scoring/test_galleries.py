@@ -66,17 +66,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_one_file_holds_every_photograph_and_leads_to_its_file(folder: Path):
     assert pocketiqa("in", "--gallery", "out/page.html", "--out", "x.csv") == 1
     assert [path.name for path in (folder / "out").iterdir()] == ["page.html"]
-    found = {os.path.basename(unquote(row[5], errors="surrogateescape")): row for row in rows(folder / "out/page.html")}
-    assert set(found) == set(os.listdir(folder / "in"))
-    for name, row in found.items():
+    by_name = {
+        os.path.basename(unquote(row[5], errors="surrogateescape")): row for row in rows(folder / "out/page.html")
+    }
+    assert set(by_name) == set(os.listdir(folder / "in"))
+    for name, row in by_name.items():
         target = os.path.normpath(folder / "out" / unquote(row[5], errors="surrogateescape"))
         assert target == str(folder / "in" / name)
         assert row[5].startswith("../in/")
         if name != "bad.png":
             assert 0 < row[1] < 1
             assert size(base64.b64decode(row[6].removeprefix("data:image/jpeg;base64,"))) == (256, 160)
-    assert found["bad.png"][1:4:2] == [None, rows(folder / "out/page.html")[-1][3] or found["bad.png"][3]]
-    assert found["bad.png"][6] == ""
+    assert by_name["bad.png"][1:4:2] == [None, rows(folder / "out/page.html")[-1][3] or by_name["bad.png"][3]]
+    assert by_name["bad.png"][6] == ""
 
 
 def test_nothing_in_a_name_becomes_markup_and_nothing_is_loaded_from_elsewhere(folder: Path):
@@ -92,10 +94,10 @@ def test_nothing_in_a_name_becomes_markup_and_nothing_is_loaded_from_elsewhere(f
 def test_a_folder_holds_thumbnails_as_files_and_resumes(folder: Path):
     assert pocketiqa("in", "--top", 2, "--gallery", "gal") == 1
     assert sorted(os.listdir("gal")) == ["index.html", "manifest.json", "thumbs"]
-    found = rows(folder / "gal/index.html")
-    assert len(found) == 2
-    assert sorted(row[6] for row in found) == sorted(f"thumbs/{name}" for name in os.listdir("gal/thumbs"))
-    assert {size((folder / "gal" / row[6]).read_bytes()) for row in found} == {(256, 160)}
+    shown = rows(folder / "gal/index.html")
+    assert len(shown) == 2
+    assert sorted(row[6] for row in shown) == sorted(f"thumbs/{name}" for name in os.listdir("gal/thumbs"))
+    assert {size((folder / "gal" / row[6]).read_bytes()) for row in shown} == {(256, 160)}
     assert "chosen from 4" in (folder / "gal/index.html").read_text()
     # As a killed run leaves it: not complete, no page. The thumbnails that are there are not made again.
     manifest = (folder / "gal/manifest.json").read_text()

@@ -112,10 +112,8 @@ def test_several_regions_of_a_copy_are_distorted_each_by_its_own(pool: Pool, reg
         assert ref.level == max(done.level for done in ref.distorted_regions)
     assert made.manifest.spec["regions_per_copy"] == [1, 3]
     # One region each is what it was before this could be chosen.
-    plain, named = (
-        build_synthetic_pool(pool, tmp_path / name, **options, **more)
-        for name, more in (("plain", {}), ("named", {"regions_per_copy": (1,)}))
-    )
+    plain = build_synthetic_pool(pool, tmp_path / "plain", **options)
+    named = build_synthetic_pool(pool, tmp_path / "named", regions_per_copy=(1,), **options)
     assert plain.digest == named.digest
     assert "regions_per_copy" not in plain.manifest.spec
 
