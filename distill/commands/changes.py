@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import MaxPixels, Overwrite, app, complete_student
+from distill.commands.options import Format, MaxPixels, Overwrite, RowsFile, app, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import MAX_PIXELS
 
-Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -38,12 +37,7 @@ def compare_folders(
         Format | None,
         typer.Option("--format", help="How each pair is written.  [default: by the ending of --out, else table]"),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="File to write: .txt (table), .csv, .jsonl, .json or .parquet.  [default: standard output]"
-        ),
-    ] = None,
+    out: RowsFile = None,
     gallery: Annotated[
         Path | None, typer.Option(help="Page to write (.html): figures, plots, the worst changes as pictures.")
     ] = None,

@@ -54,6 +54,13 @@ Overwrite = Annotated[
 ]
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file that --out names.")]
 MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels than this.")]
+Format = Literal["table", "csv", "jsonl", "json", "parquet"]
+RowsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="File to write: .txt (table), .csv, .jsonl, .json or .parquet.  [default: standard output]"
+    ),
+]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write; the same command again resumes it.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import MaxPixels, app, complete_engine, complete_student
+from distill.commands.options import Format, MaxPixels, RowsFile, app, complete_engine, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
 from students.engines import ONNX_RUNTIME
@@ -13,7 +13,6 @@ from students.engines import ONNX_RUNTIME
 Existing = Literal["merge", "keep", "refuse"]
 Order = Literal["best", "worst", "name"]
 Level = Literal["80", "95"]
-Format = Literal["table", "csv", "jsonl", "json", "parquet"]
 
 
 @app.command()
@@ -68,12 +67,7 @@ def score(
         Format | None,
         typer.Option("--format", help="How each image is written.  [default: by the ending of --out, else table]"),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="File to write: .txt (table), .csv, .jsonl, .json or .parquet.  [default: standard output]"
-        ),
-    ] = None,
+    out: RowsFile = None,
     resume: Annotated[
         bool,
         typer.Option(
