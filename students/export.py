@@ -23,12 +23,12 @@ from pseudo_labels.outputs import NewFile, write_file
 from students.base import Student, StudentOutput
 from students.complexity import count_parameters, measure_complexity
 from students.config import DP_IQA_B7, StudentConfig
-from students.contract import CONTRACT_KEY, UNKNOWN_SCALE, Calibration, StudentContract
-from students.formats.sealing import seal
+from students.contract import UNKNOWN_SCALE, Calibration, StudentContract
+from students.formats.sealing import seal, unsealed
 from students.look import SecondLook
 from students.preprocess import Preprocess
 from students.registry import new_student
-from students.session import CHECKSUM_BYTES, INPUT, OUTPUTS, REGION_OUTPUTS, start_session, verify_checksum
+from students.session import INPUT, OUTPUTS, REGION_OUTPUTS, start_session
 
 # Older runtimes do not read newer ones, and the network needs no operator of a newer one.
 OPSET = 17
@@ -297,13 +297,8 @@ def with_look(data: bytes, look: SecondLook | None, name: str) -> bytes:
         IntegrityError: the file was altered.
         PocketiqaError: it holds no student.
     """
-    verify_checksum(data, name)
-    graph = onnx.load_from_string(data[:-CHECKSUM_BYTES])
-    texts = [entry.value for entry in graph.metadata_props if entry.key == CONTRACT_KEY]
-    if not texts:
-        raise PocketiqaError(f"{name} holds no student contract: export it with `pocketiqa export`")
-    contract = replace(StudentContract.from_json(texts[-1]), look=look)
-    return seal(graph, contract, name)[0]
+    graph, contract, _ = unsealed(data, name)
+    return seal(graph, replace(contract, look=look), name)[0]
 
 
 def parity_cases(student: Student, images: Sequence[np.ndarray]) -> list[np.ndarray]:

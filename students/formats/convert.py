@@ -11,7 +11,7 @@ import onnxruntime
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import NewFile, write_file
 from pseudo_labels.parallel import Progress
-from students.contract import CONTRACT_KEY, StudentContract
+from students.contract import StudentContract
 from students.formats.agreement import (
     Agreement,
     EightBitLimits,
@@ -26,9 +26,9 @@ from students.formats.agreement import (
 from students.formats.int8 import quantise
 from students.formats.photographs import Photographs, RatedPhotographs, evenly
 from students.formats.registry import format_named
-from students.formats.sealing import seal
+from students.formats.sealing import seal, unsealed
 from students.formats.weights8 import store_in_eight_bits
-from students.session import INPUT, OUTPUTS, read_model, start_session, verify_checksum
+from students.session import INPUT, OUTPUTS, read_model, start_session
 
 INT8, W8 = "onnx-int8", "onnx-w8"
 _ADVICE = {
@@ -87,18 +87,12 @@ def open_float(data: bytes, name: str) -> FloatStudent:
     Raises:
         PocketiqaError: it is no student (``IntegrityError``: altered), or has been converted already.
     """
-    digest = verify_checksum(data, name)
-    text = start_session(data, 1, name).get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
-    if text is None:
-        raise PocketiqaError(f"{name} holds no student contract: export it with `pocketiqa export`")
-    contract = StudentContract.from_json(text)
+    graph, contract, digest = unsealed(data, name)
     if contract.conversion is not None:
         raise PocketiqaError(
             f"{name} is {contract.conversion.get('format')!r} already, without what a conversion starts from: give the "
             "float student"
         )
-    graph = onnx.load_from_string(data)
-    del graph.metadata_props[:]
     return FloatStudent(graph, contract, digest)
 
 

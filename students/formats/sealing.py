@@ -1,7 +1,8 @@
-"""An ONNX graph -> the bytes of a student's file: its contract inside, its checksum at the end."""
+"""An ONNX graph -> the bytes of a student's file, its contract inside, its checksum at the end; and back."""
 
 import onnx
 
+from pseudo_labels.errors import PocketiqaError
 from students.contract import CONTRACT_KEY, StudentContract
 from students.session import start_session, verify_checksum, with_checksum
 
@@ -31,3 +32,25 @@ def seal(graph: onnx.ModelProto, contract: StudentContract, name: str) -> tuple[
     # The bytes that will be written, with metadata and checksum, must be what the runtime accepts.
     start_session(data, 1, name)
     return data, digest
+
+
+def unsealed(data: bytes, name: str) -> tuple[onnx.ModelProto, StudentContract, str]:
+    """Inverse of ``seal``.
+
+    Args:
+        data: content of the file.
+        name: name of the file in an error.
+
+    Returns:
+        The graph without metadata, the contract, and the hex SHA-256 of the model.
+
+    Raises:
+        PocketiqaError: it is no student (``IntegrityError``: altered).
+    """
+    digest = verify_checksum(data, name)
+    text = start_session(data, 1, name).get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
+    if text is None:
+        raise PocketiqaError(f"{name} holds no student contract: export it with `pocketiqa export`")
+    graph = onnx.load_from_string(data)
+    del graph.metadata_props[:]
+    return graph, StudentContract.from_json(text), digest
