@@ -20,17 +20,31 @@ def export(
         typer.Argument(
             metavar="CHECKPOINT|MODEL",
             help="A training folder, its student folder, or DP-IQA's published student (.pth, .safetensors); for other "
-            "formats than onnx also an exported .onnx student, or pocket-m or pocket-s.",
+            "formats than onnx also an exported .onnx student, or pocket-m, -s or -l.",
             autocompletion=complete_student,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The .onnx file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="The .onnx file to write; a folder for formats other than onnx. Or an address such as s3://bucket/name.",
+        ),
+    ],
     kind: Annotated[
-        str, typer.Option("--format", help="onnx, onnx-int8 or onnx-w8.", autocompletion=complete_format)
+        str,
+        typer.Option(
+            "--format",
+            help="onnx, onnx-int8, onnx-w8, openvino, ncnn, coreml, executorch or litert.",
+            autocompletion=complete_format,
+        ),
     ] = "onnx",
     images: FormatImages = None,
     half: Annotated[
-        bool, typer.Option("--half", help="Store weights in float16: half the file; computed in float32 as ever.")
+        bool,
+        typer.Option(
+            "--half", help="Store weights in float16: half the file; computed in float32 as ever (coreml: in float16)."
+        ),
     ] = False,
     calibrate: Annotated[
         str | None,
@@ -50,21 +64,45 @@ def export(
             autocompletion=complete_benchmark,
         ),
     ] = None,
+    environment: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="litert: environment of its converter, which needs an older PyTorch; made there if it is missing "
+            "(about 7 GB).  [default: ~/.cache/pocketiqa/environments/litert, if it is there]",
+        ),
+    ] = None,
     card: Annotated[bool, typer.Option("--card", help="8 bits: also write a model card beside the file.")] = False,
     overwrite: OverwriteFile = False,
 ) -> None:
     """Export a student with its contract inside; refused unless it scores as the original does.
 
     In 8 bits: SRCC to the original at least 0.998 and a mean difference of at most 0.005, on photographs of many sizes.
+    Formats other than onnx are folders with contract.json beside the model; every score is that of the ONNX file to
+    1e-4, in float16 to 3e-3.
     """
-    from distill.stages.converting import FLOAT_FORMAT, check_options, export_converted
+    from distill.stages.converting import (
+        FLOAT_FORMAT,
+        check_options,
+        export_converted,
+        export_package,
+        prepare_environment,
+    )
     from distill.stages.export import export_checkpoint
-    from distill.terminal.summaries import conversion_summary, export_summary
+    from distill.terminal.summaries import conversion_summary, export_summary, package_summary
+    from students.formats.registry import format_named
 
-    check_options(source, kind, half=half, calibrate=calibrate, rated=rated, card=card)
+    check_options(source, kind, half=half, calibrate=calibrate, rated=rated, card=card, environment=environment)
     if kind == FLOAT_FORMAT:
         report = export_checkpoint(Path(source), out, images=images or [], half=half, overwrite=overwrite)
         console.out.print(export_summary(report), markup=False)
+        return
+    if format_named(kind).is_folder:
+        prepare_environment(kind, environment, lambda text: console.err.print(text, markup=False))
+        package = export_package(
+            source, kind, out, images=images or [], half=half, environment=environment, overwrite=overwrite
+        )
+        console.out.print(package_summary(package), markup=False)
         return
     with console.progress("calibrate and compare") as progress:
         converted = export_converted(
@@ -87,7 +125,7 @@ def formats(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="pocket-m or pocket-s, an exported .onnx student, or a student or training folder.",
+            help="pocket-m, -s or -l, an exported .onnx student, or a student or training folder.",
             autocompletion=complete_student,
         ),
     ],

@@ -1,7 +1,7 @@
 """``pocketiqa export --format``: a float student in another form, measured against it on photographs and ratings."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill.evaluation.benchmarks.registry import load_benchmark, names_benchmark
@@ -12,8 +12,9 @@ from pseudo_labels.parallel import Progress
 from pseudo_labels.photos import bundled_photographs
 from students.formats.card import converted_card
 from students.formats.convert import INT8, W8, ConversionReport, FloatStudent, convert, open_float, read_float
+from students.formats.packages import PackageReport, write_package
 from students.formats.photographs import Photographs, RatedPhotographs, evenly
-from students.formats.registry import check_installed
+from students.formats.registry import FORMATS, check_installed, format_named
 from students.paths import find_images
 from students.shipped import NAMES, model_path
 
@@ -24,7 +25,16 @@ _MOST_CALIBRATED, _MOST_COMPARED, _MOST_RATED = 64, 24, 1500
 _TRAIN = "train"
 
 
-def check_options(source: str, kind: str, *, half: bool, calibrate: str | None, rated: str | None, card: bool) -> None:
+def check_options(
+    source: str,
+    kind: str,
+    *,
+    half: bool,
+    calibrate: str | None,
+    rated: str | None,
+    card: bool,
+    environment: Path | None = None,
+) -> None:
     """Refuse a format that is unknown or cannot be written here, and options that it does not have.
 
     Raises:
@@ -35,9 +45,16 @@ def check_options(source: str, kind: str, *, half: bool, calibrate: str | None, 
         raise PocketiqaError(
             f"{source} is exported already: copy it, or choose another form of it with --format {INT8}"
         )
-    if half and kind != FLOAT_FORMAT:
-        raise PocketiqaError(f"--half is for --format {FLOAT_FORMAT}, not for {kind}: leave it out")
-    if kind == FLOAT_FORMAT and (calibrate is not None or rated is not None or card):
+    if half and not format_named(kind).halves:
+        takers = ", ".join(name for name, entry in FORMATS.items() if entry.halves)
+        raise PocketiqaError(f"--half is for --format {takers}, not for {kind}: leave it out")
+    converter = format_named(kind).environment
+    if environment is not None and converter is None:
+        takers = ", ".join(name for name, entry in FORMATS.items() if entry.environment)
+        raise PocketiqaError(f"--environment is for --format {takers}, not for {kind}: leave it out")
+    if environment is None and converter is not None and not converter.is_ready():
+        raise PocketiqaError(converter.missing())
+    if kind not in (INT8, W8) and (calibrate is not None or rated is not None or card):
         raise PocketiqaError(f"--calibrate, --rated and --card are for 8 bits: add --format {INT8} or {W8}")
     if kind == W8 and calibrate is not None:
         raise PocketiqaError(f"--calibrate is for --format {INT8}: {W8} rounds weights, which needs no photographs")
@@ -55,12 +72,12 @@ def export_converted(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
-    """Write a student in another format.
+    """Write a student in 8 bits.
 
     Args:
         source: a training folder or student folder; a file that ``pocketiqa export`` wrote; or a model of the package.
         kind: name of the format.
-        out: file to write.
+        out: file to write, or its address.
         calibrate: folder or file of photographs, or ``NAME:FOLDER`` of a benchmark, whose train part is taken; None is
             the bundled photographs.
         rated: benchmark whose train part decides whether the rank correlation with people stays; None leaves that out.
@@ -75,24 +92,81 @@ def export_converted(
     """
     card_path = out.with_suffix(".md") if card else None
     # First, before the seconds that opening and quantising take.
-    with new_file(out, overwrite=overwrite) as file, new_file(card_path, overwrite=overwrite) as card_file:
+    with (
+        new_file(out, overwrite=overwrite, objects=True) as file,
+        new_file(card_path, overwrite=overwrite, objects=True) as card_file,
+    ):
         calibration = photographs_of(calibrate)
         ratings = None if rated is None else _rated(rated)
-        compared = photographs_of(None)
-        if images:
-            files = find_images(images, recursive=False)
-            compared = Photographs(f"{len(files)} given images", evenly(files, _MOST_COMPARED))
         report = convert(
             float_student(source),
             kind,
             file,
             calibration=calibration,
-            compared=compared,
+            compared=_compared(images),
             rated=ratings,
             progress=progress,
         )
         card_file.write(converted_card(report).encode())
         return report
+
+
+def prepare_environment(kind: str, folder: Path | None, tell: Callable[[str], None]) -> None:
+    """Make the environment of a format's converter where the user asked for it; nothing is done if it is there.
+
+    Args:
+        kind: name of the format.
+        folder: where; None asks for nothing.
+        tell: called with what is going to happen, before minutes and gigabytes are spent.
+
+    Raises:
+        PocketiqaError: see ``Environment.make``.
+    """
+    converter = format_named(kind).environment
+    if converter is None or folder is None or converter.is_ready(folder):
+        return
+    tell(
+        f"making the environment of the converter of {kind} at {folder}: {', '.join(converter.packages)} "
+        f"and what they need, about {converter.gigabytes:g} GB, once"
+    )
+    converter.make(folder)
+
+
+def export_package(
+    source: str,
+    kind: str,
+    out: Path,
+    *,
+    images: Sequence[Path] = (),
+    half: bool = False,
+    environment: Path | None = None,
+    overwrite: bool = False,
+) -> PackageReport:
+    """Write a student in a format that is a folder (``students.formats.packages``).
+
+    Args:
+        source: as for ``export_converted``.
+        kind: name of the format.
+        out: folder to write, or its address.
+        images: photographs that scores are compared on; the bundled ones if empty.
+        half: weights in float16.
+        environment: as for ``write_package``.
+        overwrite: replace an earlier export.
+
+    Raises:
+        PocketiqaError: no student there, or scores that differ.
+        OutputConflictError: ``out`` holds something else.
+    """
+    compared = _compared(images)
+    student = float_student(source)
+    return write_package(student, kind, out, compared=compared, half=half, environment=environment, overwrite=overwrite)
+
+
+def _compared(images: Sequence[Path]) -> Photographs:
+    if not images:
+        return photographs_of(None)
+    files = find_images(images, recursive=False)
+    return Photographs(f"{len(files)} given images", evenly(files, _MOST_COMPARED))
 
 
 def float_student(source: str) -> FloatStudent:

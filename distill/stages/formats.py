@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from distill.stages.converting import INT8, W8, export_converted, float_student, photographs_of
+from distill.stages.converting import INT8, W8, export_converted, export_package, float_student, photographs_of
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import write_atomic
 from pseudo_labels.images import load
 from pseudo_labels.parallel import Progress, usable_cores
-from students.engines import ENGINES, ONNX_RUNTIME, check_engine
+from students.engines import ENGINES, check_engine
 from students.formats.agreement import inputs_of_several_sizes, measure_agreement
 from students.formats.measured import Measured, Row
+from students.formats.packages import FORMS, Package
 from students.formats.photographs import evenly
+from students.formats.registry import check_installed, format_named
 from students.formats.sealing import seal
 from students.formats.timing import processor_flags, processor_times
 from students.latency import machine_name
@@ -56,7 +58,7 @@ def measure_formats(
     if not photographs:
         raise PocketiqaError("no photographs to compare on: name files or folders with --images")
     kinds = (FLOAT, INT8, W8)
-    done, total = 0, len(kinds) + len(kinds) * len(ENGINES) + 1
+    done, total = 0, len(kinds) + len(kinds) * len(ENGINES) + len(FORMS) + 1
 
     def step() -> None:
         nonlocal done
@@ -75,7 +77,7 @@ def measure_formats(
             step()
         reference = Scorer(float_path)
         inputs = inputs_of_several_sizes(photographs, source.contract.preprocess)
-        scorers, rows = dict[tuple[str, str], Scorer](), []
+        scorers, rows = dict[tuple[str, str], Scorer | Package](), []
         for engine in ENGINES:
             for kind, (path, missing) in made.items():
                 row, scorer = _row(kind, engine, path, missing)
@@ -84,6 +86,13 @@ def measure_formats(
                     row = replace(row, agreement=measure_agreement(reference.infer, scorer.infer, inputs))
                 rows.append(row)
                 step()
+        for kind in FORMS:
+            row, package = _packaged(kind, float_path, Path(folder), files)
+            # What is only evaluated here has no time of its own.
+            if package is not None and not format_named(kind).only_on:
+                scorers[kind, row.engine] = package
+            rows.append(row)
+            step()
         rows = _timed(rows, scorers, photographs[0])
         step()
     machine = ", ".join([machine_name(), *processor_flags()])
@@ -115,15 +124,28 @@ def _row(kind: str, engine: str, path: Path | None, missing: str) -> tuple[Row, 
         return Row(kind, engine, path.stat().st_size, missing=str(error)), None
 
 
-def _timed(rows: list[Row], scorers: dict[tuple[str, str], Scorer], photograph: np.ndarray) -> list[Row]:
-    side = scorers[FLOAT, ONNX_RUNTIME].contract.preprocess.max_side
-    batch = np.ascontiguousarray(np.asarray(Image.fromarray(photograph).resize((side, side))))[None]
+def _packaged(kind: str, source: Path, folder: Path, images: Sequence[Path]) -> tuple[Row, Package | None]:
+    """A format that is a folder; its agreement is the one that its contract states."""
+    engine = format_named(kind).engine
+    try:
+        check_installed(kind)
+        report = export_package(str(source), kind, folder / kind, images=images)
+        return Row(kind, engine, report.size_bytes, report.agreement), Package(report.path)
+    except PocketiqaError as error:
+        return Row(kind, engine, missing=str(error)), None
+
+
+def _timed(rows: list[Row], scorers: dict[tuple[str, str], Scorer | Package], photograph: np.ndarray) -> list[Row]:
+    def square(scorer: Scorer | Package) -> np.ndarray:
+        side = scorer.contract.preprocess.largest
+        return np.ascontiguousarray(np.asarray(Image.fromarray(photograph).resize((side, side))))[None]
+
     stored = io.BytesIO()
     Image.fromarray(photograph).resize((_SIDE, _SIDE)).save(stored, "JPEG", quality=_QUALITY)
     jpeg = stored.getvalue()
     # A mapping keeps its order: the float file in ONNX Runtime is first, and all others are compared with it.
     names = {f"{kind} {engine}": scorer for (kind, engine), scorer in scorers.items()}
-    network = processor_times({name: partial(scorer.infer, batch) for name, scorer in names.items()})
+    network = processor_times({name: partial(scorer.infer, square(scorer)) for name, scorer in names.items()})
     whole = processor_times({name: partial(scorer.score, jpeg) for name, scorer in names.items()})
     return [
         replace(row, network=network.get(f"{row.name} {row.engine}"), whole=whole.get(f"{row.name} {row.engine}"))

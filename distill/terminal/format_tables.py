@@ -7,6 +7,7 @@ from rich.table import Table
 
 from students.formats.measured import Measured, Row
 from students.formats.registry import FORMATS
+from students.formats.timing import Timed
 
 _COLUMNS = (
     *("format", "run by", "file", "SRCC to float", "mean difference (bias)", "largest"),
@@ -30,6 +31,35 @@ _USE = """
   are refused.
 - Do not mix scores of the float file and of one in 8 bits in one ranking; populations, intervals and calibrations
   belong to the file that they were made with.
+- `pocketiqa export MODEL --format openvino|ncnn|coreml|executorch|litert --out FOLDER` (`--half`: in float16, but for
+  executorch and litert): the model's files, and `contract.json` with all that a program must know: `preprocess` (the
+  resize, [preprocess.md](preprocess.md)),
+  `conversion.input` and `conversion.outputs` (names in order), `calibration`, which the program applies to score and
+  quality map, and how closely scores follow (`conversion.agreement`). The resize is the program's in every format;
+  normalisation and the weighted mean are in the graph. Names of input and outputs are `rgb`, `score`, `quality_map`,
+  `weight_map`, `embedding` (but for OpenVINO, its first numbers: the mean of the fused map; heads that read more are
+  left out of the contract); one image at a time, but for OpenVINO.
+
+  | format | files | input | sides |
+  |---|---|---|---|
+  | openvino | `model.xml`, `model.bin` | uint8 [N, H, W, 3] | any |
+  | ncnn | `model.param`, `model.bin` | `Mat::from_pixels(rgb, Mat::PIXEL_RGB, w, h)` | multiples |
+  | coreml | `model.mlpackage` | an RGB image, not scaled by Vision | multiples |
+  | executorch | `model.pte` (XNNPACK) | uint8 [1, H, W, 3] | multiples |
+  | litert | `model.tflite` | uint8 [1, H, W, 3] | those of `preprocess.sizes` |
+
+- "Multiples" are those of the student's largest stride (`preprocess.multiple`: 32 for pocket-m, 16 for pocket-s): each
+  side is rounded to the nearest one, which changes the aspect a little and moves scores. `conversion.rounding` says by
+  how much; the scores of such a file and of the ONNX file are not for one ranking.
+- A LiteRT file has one signature for each of its few sizes, named `HEIGHTxWIDTH` (`conversion.signatures`), all with
+  the same weights: those that photographs of 1:1, 4:3, 3:2 and 16:9 become, upright and turned. Every image is resized
+  to the one of nearest aspect (`preprocess.sizes`), small ones are enlarged.
+- LiteRT's converter needs an older PyTorch than pocketiqa, so it works in an environment of its own: `--environment
+  FOLDER` makes it there, once (7 GB on Linux with x86-64, some minutes, by `venv` or `uv`, versions pinned in
+  `students/formats/litert.txt`). Without the option it is looked for in `~/.cache/pocketiqa/environments/litert`, or
+  below `$POCKETIQA_ENVIRONMENTS`. Running a file takes LiteRT alone (`pip install ai-edge-litert`).
+- In Python, `students.formats.packages.Package(FOLDER).score(data)` verifies and runs such a folder, to try it.
+- `make formats-check` installs these runtimes and runs their tests; `LONG=1` makes LiteRT's converter too and converts.
 - `make int8` makes the files in 8 bits of the package anew, with their cards, after a new float student.
 """
 
@@ -55,8 +85,8 @@ def format_notes(measured: Measured) -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    agreement, network, whole = row.agreement, row.network, row.whole
-    if agreement is None or network is None or whole is None:
+    agreement = row.agreement
+    if agreement is None:
         return [row.name, row.engine]
     return [
         row.name,
@@ -65,11 +95,13 @@ def _cells(row: Row) -> list[str]:
         f"{agreement.srcc:.4f}",
         f"{agreement.mean:.1e} ({agreement.bias:+.1e})" if agreement.mean < 1e-4 else _thousandths(row),
         f"{agreement.largest:.1e}" if agreement.largest < 1e-3 else f"{agreement.largest:.3f}",
-        f"{network.median_ms:.1f} ms",
-        f"{network.ratio:.2f}",
-        f"{whole.median_ms:.1f} ms",
-        f"{whole.ratio:.2f}",
+        *_time(row.network),
+        *_time(row.whole),
     ]
+
+
+def _time(timed: Timed | None) -> list[str]:
+    return ["-", "-"] if timed is None else [f"{timed.median_ms:.1f} ms", f"{timed.ratio:.2f}"]
 
 
 def _thousandths(row: Row) -> str:
@@ -92,13 +124,8 @@ def format_page(results: Sequence[Measured], command: str) -> str:
         "| format | what for | installed by | must keep |",
         "|---|---|---|---|",
     ]
-    rules = {
-        "float": "as torch: every score and map to 1e-4 (--half: 1e-2)",
-        "int8": "SRCC to the float scores at least 0.998, mean difference at most 0.005, SRCC with ratings "
-        "of people at most 0.003 lower; figures in the contract (`conversion`)",
-    }
     lines += [
-        f"| {name} | {entry.summary} | `pocketiqa[{entry.extra}]` | {rules[entry.precision]} |"
+        f"| {name} | {entry.summary} | `pocketiqa[{entry.extra}]` | {entry.must_keep} |"
         for name, entry in FORMATS.items()
     ]
     for measured in results:

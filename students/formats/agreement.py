@@ -3,8 +3,9 @@
 Both forms run on the same bytes, so that only the network differs, not the decoding or the resize.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from pseudo_labels.distort import distort
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics.correlation import srcc
 from students.contract import Calibration
-from students.preprocess import Preprocess
+from students.formats.photographs import Photographs
+from students.preprocess import Preprocess, shrink
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 """A batch, uint8 [N, H, W, 3] -> raw scores [N], quality maps [N, h, w] and weight maps [N, h, w], each float32."""
 
 MAX_FLOAT_DIFFERENCE = 1e-4
 """Largest accepted difference of a score where all arithmetic is in float32."""
+MAX_HALF_DIFFERENCE = 3e-3
+"""Largest accepted difference of a score where weights, or arithmetic too, are in float16."""
 # One of each kind of damage, at a level that everybody sees: a student in use meets all of them, and the scores of
 # undamaged photographs alone would hardly differ in rank.
 _DAMAGE = ("white_noise", "gaussian_blur", "jpeg", "darken")
@@ -71,6 +75,11 @@ class Agreement:
         """JSON form."""
         return {**asdict(self), "sizes": [list(size) for size in self.sizes]}
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Agreement":
+        """Read the JSON form."""
+        return cls(**{**record, "sizes": tuple((height, width) for height, width in record["sizes"])})
+
 
 @dataclass(frozen=True)
 class RatedAgreement:
@@ -106,7 +115,7 @@ def damaged(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def inputs_of_several_sizes(images: Iterable[np.ndarray], preprocess: Preprocess) -> list[np.ndarray]:
-    """Inputs to compare on: each photograph in three sizes, whole and damaged.
+    """Inputs to compare on: each photograph in three sizes, whole and damaged; fixed sizes take turns.
 
     Args:
         images: real photographs, uint8 HxWx3.
@@ -116,7 +125,11 @@ def inputs_of_several_sizes(images: Iterable[np.ndarray], preprocess: Preprocess
         uint8 [1, H, W, 3] each.
     """
     inputs = []
+    turns = cycle(preprocess.sizes)
     for image in damaged(map(preprocess.resize, images)):
+        if preprocess.sizes:
+            inputs += [shrink(image, next(turns))[None] for _ in _SCALES]
+            continue
         for scale in _SCALES:
             smaller = Image.fromarray(image)
             width, height = (max(preprocess.min_side, round(side * scale)) for side in smaller.size)
@@ -227,14 +240,51 @@ def check_eight_bits(agreement: Agreement, rated: RatedAgreement | None, limits:
         raise PocketiqaError(f"the export was refused: {'; '.join(faults)}; {advice}")
 
 
-def check_float(agreement: Agreement, runtime: str) -> None:
-    """Refuse a form in float32 that does not repeat the scores.
+def check_float(agreement: Agreement, runtime: str, *, half: bool = False) -> None:
+    """Refuse a form in float32 or float16 that does not repeat the scores.
+
+    Args:
+        agreement: what was measured.
+        runtime: what ran the form, for the error.
+        half: whether it is in float16.
 
     Raises:
-        PocketiqaError: a score differs by more than ``MAX_FLOAT_DIFFERENCE``.
+        PocketiqaError: a score differs by more than ``MAX_FLOAT_DIFFERENCE`` or ``MAX_HALF_DIFFERENCE``.
     """
-    if not agreement.largest <= MAX_FLOAT_DIFFERENCE:
+    limit = MAX_HALF_DIFFERENCE if half else MAX_FLOAT_DIFFERENCE
+    if not agreement.largest <= limit:
+        advice = "leave --half out" if half else "try another version of it, or stay with ONNX"
         raise PocketiqaError(
             f"the export was refused: {runtime} differs from ONNX Runtime by {agreement.largest:.2g} of the score "
-            f"range, the limit is {MAX_FLOAT_DIFFERENCE:g}; try another version of it, or stay with ONNX"
+            f"range, the limit is {limit:g}; {advice}"
         )
+
+
+def measure_rounding(
+    source: Run, photographs: Photographs, own: Preprocess, rounded: Preprocess, calibration: Calibration | None = None
+) -> dict[str, float]:
+    """What it costs that sides are rounded: how far scores of the same photographs are apart, on the same student.
+
+    Args:
+        source: the float form.
+        photographs: whole ones.
+        own: resize of the student.
+        rounded: the same with sides rounded to multiples.
+        calibration: raw score -> score.
+
+    Returns:
+        ``images`` compared, ``mean``, ``bias`` (rounded minus own) and ``largest`` difference of a score.
+
+    Raises:
+        PocketiqaError: no usable photograph.
+    """
+    shown = calibration or (lambda raw: raw)
+    pairs = zip(photographs.resized(own, least=1), photographs.resized(rounded, least=1), strict=True)
+    scores = np.array([[float(shown(np.asarray(source(image[None])[0]))[0]) for image in pair] for pair in pairs])
+    change = scores[:, 1] - scores[:, 0]
+    return {
+        "images": len(change),
+        "mean": float(np.abs(change).mean()),
+        "bias": float(change.mean()),
+        "largest": float(np.abs(change).max()),
+    }

@@ -24,9 +24,10 @@ from onnxruntime.quantization import (
 
 from pseudo_labels.parallel import Progress
 from students.formats.bias import correct_biases
+from students.formats.embedding import add_embedding, without_embedding
 from students.formats.logits import correct_logits
 from students.formats.photographs import evenly
-from students.session import INPUT
+from students.session import EMBEDDING, INPUT
 
 # Activation functions are among them so that the tool folds them into the ranges of what comes before.
 _QUANTISED = ["Conv", "Add", "Clip", "Relu"]
@@ -46,8 +47,8 @@ def quantise(
         batches: inputs to calibrate on, uint8 [1, H, W, 3] each, photographs as in use.
         progress: called with (done, total) images.
     """
-    source = onnx.ModelProto()
-    source.CopyFrom(graph)
+    # The tool does not see the embedding: the network in 8 bits is the same with and without it.
+    source = without_embedding(graph)
     # The tool would copy contract and checksum, which are not those of the result.
     del source.metadata_props[:]
     for number, node in enumerate(source.graph.node):
@@ -74,7 +75,7 @@ def quantise(
     _drop_unused(quantised)
     correct_biases(quantised, source, evenly(batches, _MOST_CORRECTED))
     correct_logits(quantised, source, batches)
-    return quantised
+    return add_embedding(quantised) if any(one.name == EMBEDDING for one in graph.graph.output) else quantised
 
 
 def nodes_in_float(graph: onnx.ModelProto) -> list[str]:

@@ -8,6 +8,7 @@ from PIL import Image
 from distill.cli import app
 from distill.terminal.console import run_cli
 from students.runtime import Scorer
+from tests.helpers.formats import require
 from tests.helpers.tiny_students import export_tiny, photographs
 
 
@@ -26,7 +27,7 @@ def test_a_small_file_is_exported_by_name_and_scores(tmp_path: Path, photo: Path
     out = tmp_path / "small.onnx"
     assert pocketiqa("export", "pocket-s", "--format", "onnx-w8", "--images", photo, "--out", out) == 0
     printed = capsys.readouterr().out
-    assert "0.66 MB, 0.30 of the float" in printed
+    assert "0.97 MB, 0.34 of the float" in printed
     assert "scores as the float student: SRCC " in printed
     assert pocketiqa("score", photo, "--model", out) == 0
     assert Scorer(out).contract.conversion is not None
@@ -37,11 +38,25 @@ def test_a_model_of_the_package_in_eight_bits_scores_by_its_name(photo: Path, ca
     assert "pocket-s-int8" in capsys.readouterr().out
 
 
+def test_a_folder_of_another_runtime_is_exported_by_name(
+    tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+):
+    require("openvino")
+    words = ("export", "pocket-s", "--format", "openvino", "--images", photo, "--out", tmp_path / "out")
+    assert pocketiqa(*words) == 0
+    assert "scores as the ONNX file does to" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("contract.json", "manifest.json", "model.bin", "model.xml")
+    ]
+    assert pocketiqa(*words) == 0
+    assert "there already, unchanged" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--format", "tflite"), "format 'tflite' is not known: choose one of onnx, onnx-int8, onnx-w8"),
-        (("--format", "onnx-w8", "--half"), "--half is for --format onnx, not for onnx-w8"),
+        (("--format", "onnx-w8", "--half"), "not for onnx-w8: leave it out"),
         (("--rated", "csv:x"), "pocket-s is exported already: copy it, or choose another form"),
         (("--format", "onnx-int8", "--calibrate", "nowhere"), "no photographs at nowhere"),
     ],

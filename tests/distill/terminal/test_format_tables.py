@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from distill.terminal.format_tables import format_notes, format_page, format_table
 from students.formats.agreement import Agreement
 from students.formats.measured import Measured, Row
@@ -31,3 +33,10 @@ def test_the_page_has_every_format_and_the_numbers_of_every_row():
     assert f"| onnx-int8 | onnxruntime {expected}" in page
     assert "Float model abcdef012345" in page
     assert "scores of 30 images" in page
+
+
+def test_what_is_evaluated_and_not_run_has_no_times():
+    measured = replace(MEASURED, rows=(*ROWS, Row("coreml", "evaluation of the program", 2_100_000, EQUAL)))
+    assert format_table(measured).row_count == 3
+    assert "| coreml | evaluation of the program | 2.10 MB | 1.0000 |" in (page := format_page([measured], "x"))
+    assert "| - | - | - | - |" in page

@@ -1,17 +1,25 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from pseudo_labels.errors import PocketiqaError
 from students.contract import Calibration
 from students.formats.agreement import (
     MAX_FLOAT_DIFFERENCE,
+    Agreement,
     EightBitLimits,
     check_eight_bits,
     check_float,
     inputs_of_several_sizes,
     measure_agreement,
     measure_rated,
+    measure_rounding,
 )
+from students.formats.photographs import Photographs
 from students.preprocess import Preprocess
 from tests.helpers.tiny_students import photographs
 
@@ -103,3 +111,35 @@ def test_inputs_are_photographs_in_three_sizes_whole_and_damaged():
     again = inputs_of_several_sizes(photographs()[:2], preprocess)
     assert all(np.array_equal(first, second) for first, second in zip(inputs, again, strict=True))
     assert MAX_FLOAT_DIFFERENCE == 1e-4
+
+
+def test_half_precision_may_differ_by_more():
+    same = measure_agreement(brightness, brightness, INPUTS)
+    check_float(replace(same, largest=0.0029), "ncnn", half=True)
+    with pytest.raises(PocketiqaError, match=r"ncnn differs .* by 0\.0031 .* the limit is 0\.003; leave --half out"):
+        check_float(replace(same, largest=0.0031), "ncnn", half=True)
+    for half in (False, True):
+        with pytest.raises(PocketiqaError, match="differs from ONNX Runtime by nan"):
+            check_float(replace(same, largest=float("nan")), "ncnn", half=half)
+
+
+def test_an_agreement_is_read_back_as_it_was_written():
+    same = measure_agreement(brightness, brightness, INPUTS)
+    assert Agreement.from_dict(json.loads(json.dumps(same.as_dict()))) == same
+
+
+def test_rounding_of_sides_is_measured_on_whole_photographs(tmp_path: Path):
+    """With a form whose score is the width: 200 and 120 pixels become 192 and 128."""
+    for side in (200, 120):
+        Image.new("RGB", (side, 100)).save(tmp_path / f"{side}.png")
+
+    def width(batch: np.ndarray) -> list[np.ndarray]:
+        return [np.array([batch.shape[2] / 1000], np.float32)]
+
+    photographs = Photographs("two", [tmp_path / "200.png", tmp_path / "120.png"])
+    own = Preprocess(max_side=256)
+    measured = measure_rounding(width, photographs, own, replace(own, multiple=32))
+    assert measured == pytest.approx({"images": 2, "mean": 0.008, "bias": 0.0, "largest": 0.008}, abs=1e-6)
+    # As a calibration that is steep there shows them.
+    steep = Calibration(((0.0, 0.0), (0.15, 0.1), (0.25, 0.9), (1.0, 1.0)))
+    assert measure_rounding(width, photographs, own, replace(own, multiple=32), steep)["largest"] > 0.03

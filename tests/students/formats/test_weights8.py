@@ -9,7 +9,7 @@ from students.session import check_graph, start_session
 
 def test_weights_are_rounded_to_half_a_step_of_their_channel(tiny_float: FloatStudent):
     before = tiny_float.graph.SerializeToString()
-    model = store_in_eight_bits(tiny_float.graph)
+    model = store_in_eight_bits(tiny_float.graph, few=0)
     assert tiny_float.graph.SerializeToString() == before
     stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     weights = {one.name: numpy_helper.to_array(one) for one in tiny_float.graph.graph.initializer}
@@ -26,7 +26,7 @@ def test_weights_are_rounded_to_half_a_step_of_their_channel(tiny_float: FloatSt
 
 
 def test_the_graph_is_one_that_students_have_and_runs_at_any_size(tiny_float: FloatStudent):
-    data = store_in_eight_bits(tiny_float.graph).SerializeToString()
+    data = store_in_eight_bits(tiny_float.graph, few=0).SerializeToString()
     check_graph(data, "w8")
     source = start_session(tiny_float.graph.SerializeToString(), 1, "float")
     batch = np.random.default_rng(0).integers(0, 256, (2, 97, 65, 3), dtype=np.uint8)
@@ -50,7 +50,7 @@ def test_matrices_are_rounded_by_column_and_by_row_as_their_operator_reads_them(
     tensors = [numpy_helper.from_array(weight, name) for name, weight in weights.items()]
     graph = helper.make_graph(nodes, "g", [value("x", 1, [1, 16])], [value("y", 1, [1, 16])], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    rounded = store_in_eight_bits(model)
+    rounded = store_in_eight_bits(model, few=0)
     scales = {one.name: one.dims for one in rounded.graph.initializer if one.name.endswith("scale")}
     assert {name: list(shape) for name, shape in scales.items()} == {
         "m.scale": [1, 16],
@@ -70,5 +70,18 @@ def test_a_channel_of_zeros_stays_zero():
     weight[1] = 3
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     model = helper.make_model(helper.make_graph([node], "g", [], [], [numpy_helper.from_array(weight, "w")]))
-    stored = {one.name: numpy_helper.to_array(one) for one in store_in_eight_bits(model).graph.initializer}
+    stored = {one.name: numpy_helper.to_array(one) for one in store_in_eight_bits(model, few=0).graph.initializer}
     np.testing.assert_allclose(stored["w.int8"] * stored["w.scale"], weight)
+
+
+def test_weights_of_few_values_are_stored_in_sixteen_bits(tiny_float: FloatStudent):
+    model = store_in_eight_bits(tiny_float.graph, few=2000)
+    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    weights = {one.name: numpy_helper.to_array(one) for one in tiny_float.graph.graph.initializer}
+    halved = [name for name in weights if f"{name}.float16" in stored]
+    assert halved
+    assert any(f"{name}.int8" in stored for name in weights)
+    for name in halved:
+        assert weights[name].size < 2000
+        np.testing.assert_allclose(stored[f"{name}.float16"], weights[name], rtol=1e-3, atol=1e-6)
+    check_graph(model.SerializeToString(), "w8")
