@@ -13,14 +13,16 @@ ARCHIVE, FILE and FOLDER are addresses of files themselves (FOLDER a local one).
 
 import os
 from pathlib import Path
+from typing import Any
 
-from fsspec.core import url_to_fs
-
+from pseudo_labels import remote
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import local_path as local_path
 from pseudo_labels.files import name_of as name_of
 from pseudo_labels.files import utf8_path
 from pseudo_labels.images import ImageError, read_bytes, refuse_large
 from pseudo_labels.records import Status
+from pseudo_labels.remote import Address
 from pseudo_labels.rows import read_dataset, read_parquet, translated_errors
 from pseudo_labels.tars import of_member as of_member
 from pseudo_labels.tars import place_of, read_member, whole_member
@@ -41,7 +43,7 @@ def read(address: str, base: Path | None = None) -> bytes:
 
     Args:
         address: see the module.
-        base: folder that relative addresses start from.
+        base: folder or address that relative addresses start from.
 
     Raises:
         ImageError: MISSING, UNREADABLE, EMPTY or TOO_LARGE.
@@ -49,6 +51,7 @@ def read(address: str, base: Path | None = None) -> bytes:
     path = local_path(address, base)
     if path is not None:
         return read_bytes(path)
+    address = absolute(address, base)
     scheme, _, rest = address.partition("://")
     if scheme == "tar":
         data = _read_member(address)
@@ -66,6 +69,21 @@ def read(address: str, base: Path | None = None) -> bytes:
     return data
 
 
+def absolute(address: str, base: Path | None) -> str:
+    """An address, from the folder with an address that it starts from."""
+    return f"{base}/{address}" if isinstance(base, Address) and "://" not in address else address
+
+
+def is_remote(address: str, base: Path | None = None) -> bool:
+    """Whether reading it asks another machine."""
+    scheme, _, rest = absolute(address, base).partition("://")
+    if local_path(address, base) is not None or scheme == "dataset":
+        return False
+    if scheme in ("tar", "parquet"):
+        return local_path(place_of(address)[0] if scheme == "tar" else rest.rpartition("#")[0]) is None
+    return True
+
+
 def _read_member(address: str) -> bytes:
     archive, offset, size = place_of(address)
     if local_path(archive) is not None:
@@ -75,8 +93,15 @@ def _read_member(address: str) -> bytes:
 
 
 def _read_remote(address: str, start: int | None = None, end: int | None = None) -> bytes:
-    with translated_errors():
-        system, name = url_to_fs(address)
+    def cat(system: Any, name: str) -> bytes:
         if start is None:
             refuse_large(system.size(name) or 0)
         return bytes(system.cat_file(name, start=start, end=end))
+
+    with translated_errors():
+        try:
+            return remote.retried(address, cat)
+        except ImageError:
+            raise
+        except PocketiqaError as error:
+            raise ImageError(Status.UNREADABLE, str(error)) from error

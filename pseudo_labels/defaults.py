@@ -67,6 +67,9 @@ VALIDATION_FRACTION = 0.15
 SEED = 0
 """Seed of everything random, unless another is given."""
 
+MOMENT_SECONDS = 10.0
+"""Longest time between one photograph of a moment and the next."""
+
 DOWNLOAD_MB = 100
 """Largest image in megabytes that is fetched from an address."""
 
@@ -75,3 +78,6 @@ DOWNLOAD_S = 30.0
 
 MIN_FIT_PIXELS = 2_500_000
 """Photographs with fewer pixels do not teach a second look: a display of 2 megapixels shows nearly all of them."""
+
+OBJECT_CACHE_GB = 20
+"""Gigabytes of shards and images of object stores that are kept on this machine."""

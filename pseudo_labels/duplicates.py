@@ -1,49 +1,22 @@
-"""Images of one scene: exact copies by sha256, near ones by difference hash.
+"""Images of one scene: exact copies by sha256, near ones by difference hash (``fingerprints``)."""
 
-The hash is dHash (N. Krawetz, "Kind of Like That", 2013) with 64 bits: each bit says whether a pixel of a 9x8 gray
-thumbnail is darker than its right neighbour. It survives resizing, compression and small colour changes, not mirroring.
-
-Flat pictures (sky, night, a wall, a smooth gradient) have no such structure: their bits are all alike or only noise,
-and unrelated ones would be glued together. A picture is flat, and grouped with nothing, if its thumbnail spans fewer
-than ``FLAT_SPAN`` gray levels or if fewer than ``FLAT_BITS`` bits differ from the majority.
-"""
-
+import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import combinations, pairwise
 
-import imagehash
 import numpy as np
-from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pseudo_labels.defaults import MAX_NEAR_DUPLICATE_DISTANCE as MAX_DISTANCE
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.fingerprints import HASH_BITS, Fingerprint, count_bits
 
-HASH_BITS = 64
-# Both limits tell the flat pictures from the photographs of ``tests/pseudo_labels/test_duplicates.py``.
-FLAT_SPAN = 12
-FLAT_BITS = 6
-_PAIRS_AT_ONCE = 1 << 20  # 8 MB of compared hashes
-_BITS_OF_16 = np.array([value.bit_count() for value in range(1 << 16)], dtype=np.uint8)
-
-
-class Fingerprint(NamedTuple):
-    """What near duplicates are recognised by: 16 hex digits, and whether the picture is too flat for these."""
-
-    dhash: str
-    is_flat: bool
-
-
-def fingerprint(rgb: np.ndarray) -> Fingerprint:
-    """Difference hash of a uint8 HxWx3 image."""
-    # The size that imagehash would make; it takes the thumbnail as it is.
-    thumbnail = Image.fromarray(rgb).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
-    bits = imagehash.dhash(thumbnail).hash
-    ones = int(bits.sum())
-    is_flat = int(np.ptp(np.asarray(thumbnail))) < FLAT_SPAN or min(ones, HASH_BITS - ones) < FLAT_BITS
-    return Fingerprint(f"{int.from_bytes(np.packbits(bits).tobytes(), 'big'):016x}", is_flat)
+_PAIRS_AT_ONCE = 1 << 20  # 16 MB of positions
+# With how many others each hash is compared, at random and for each key, before longer keys are taken: then ten more
+# orders cost less than those comparisons.
+_COMPARED_WITH = 32
+_MOST_AGREEING = 3  # bands of a key: 15 and 35 keys at four bits in place of 5, for up to 2^32 hashes
 
 
 def group_near_duplicates(fingerprints: Sequence[Fingerprint | None], near_duplicate_distance: int) -> np.ndarray:
@@ -59,16 +32,33 @@ def group_near_duplicates(fingerprints: Sequence[Fingerprint | None], near_dupli
     Raises:
         PocketiqaError: ``near_duplicate_distance`` is out of range.
     """
+    hashes = np.array([int(print_.dhash, 16) if print_ else 0 for print_ in fingerprints], dtype=np.uint64)
+    telling = np.array([print_ is not None and not print_.is_flat for print_ in fingerprints], dtype=bool)
+    return group_hashes(hashes, telling, near_duplicate_distance)
+
+
+def group_hashes(hashes: np.ndarray, telling: np.ndarray, near_duplicate_distance: int) -> np.ndarray:
+    """The same of difference hashes as numbers.
+
+    Args:
+        hashes: uint64 [n].
+        telling: bool [n], false for pictures that are grouped with nothing: bad ones and flat ones.
+        near_duplicate_distance: 0 to ``MAX_DISTANCE`` bits of 64.
+
+    Returns:
+        int64 [n], as ``group_near_duplicates``.
+
+    Raises:
+        PocketiqaError: ``near_duplicate_distance`` is out of range.
+    """
     if not 0 <= near_duplicate_distance <= MAX_DISTANCE:
         raise PocketiqaError(
             f"near_duplicate_distance is {near_duplicate_distance}, but must be 0 to {MAX_DISTANCE} "
             f"(of {HASH_BITS} bits)"
         )
-    first = np.arange(len(fingerprints))
-    at = np.array([index for index, print_ in enumerate(fingerprints) if print_ and not print_.is_flat], dtype=np.int64)
-    hashes = np.array([int(fingerprints[index].dhash, 16) for index in at], dtype=np.uint64)
+    first, at = np.arange(len(hashes)), np.flatnonzero(telling)
     # Equal hashes are joined without comparing them, so that many copies of one picture cost nothing.
-    values, which = np.unique(hashes, return_inverse=True)
+    values, which = np.unique(hashes[at], return_inverse=True)
     labels = np.arange(len(values))
     # Merged batch by batch: all pairs of a large pool need not fit into memory.
     for left, right in near_duplicate_pairs(values, near_duplicate_distance):
@@ -85,7 +75,9 @@ def near_duplicate_pairs(values: np.ndarray, distance: int) -> Iterator[tuple[np
     """All pairs of hashes within ``distance`` bits, in batches; a pair may come more than once.
 
     Hashes that differ in at most d bits agree in at least one of d + 1 bands, so only those that share a band are
-    compared (multi-index hashing: Norouzi, Punjani and Fleet, CVPR 2012).
+    compared (multi-index hashing: Norouzi, Punjani and Fleet, CVPR 2012). They agree in at least k of d + k bands as
+    well, and bits of k bands are a longer key (Manku, Jain and Das Sarma, WWW 2007): with many hashes, else each would
+    be compared with a fixed fraction of all.
 
     Args:
         values: uint64 [n], each once.
@@ -94,33 +86,41 @@ def near_duplicate_pairs(values: np.ndarray, distance: int) -> Iterator[tuple[np
     Yields:
         Positions of the partners of some pairs.
     """
-    edges = np.linspace(0, HASH_BITS, distance + 2).astype(int)
-    for low, high in pairwise(edges.tolist()):
-        band = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        buckets = np.split(order, np.flatnonzero(np.diff(band[order])) + 1)
-        yield from _batched(pair for bucket in buckets for pair in _pairs_within(values, bucket, distance))
+    yield from _batched(pair for mask in lookup_keys(len(values), distance) for pair in _pairs(values, mask, distance))
 
 
-def _pairs_within(values: np.ndarray, bucket: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of one bucket, compared all with all in blocks of rows."""
-    if len(bucket) < 2:
-        return
-    rows = max(1, _PAIRS_AT_ONCE // len(bucket))
-    for start in range(0, len(bucket), rows):
-        block, rest = bucket[start : start + rows], bucket[start:]
-        left, right = np.nonzero(_bits(values[block, None] ^ values[rest]) <= distance)
-        # Both are counted from ``start``: no picture is paired with itself, and no pair comes twice out of one bucket.
-        once = left < right
-        if once.any():
-            yield block[left[once]], rest[right[once]]
+def lookup_keys(count: int, distance: int) -> list[np.uint64]:
+    """Bits of 64 for each look-up: two hashes within ``distance`` agree in all bits of at least one of them.
+
+    Args:
+        count: number of hashes; the more, the longer and the more keys.
+        distance: at most ``MAX_DISTANCE``.
+    """
+    agreeing, wanted = 1, math.log2(max(1, count) / _COMPARED_WITH)
+    while agreeing < _MOST_AGREEING and HASH_BITS * agreeing / (distance + agreeing) < wanted:
+        agreeing += 1
+    edges = np.linspace(0, HASH_BITS, distance + agreeing + 1).astype(int).tolist()
+    bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+    return [np.uint64(sum(chosen)) for chosen in combinations(bands, agreeing)]
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
-    """Number of set bits of each uint64."""
-    if hasattr(np, "bitwise_count"):  # since numpy 2.0, several times faster
-        return np.bitwise_count(values)
-    return _BITS_OF_16[values.view(np.uint16)].reshape(*values.shape, 4).sum(axis=-1)
+def _pairs(values: np.ndarray, mask: np.uint64, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs that agree in the bits of ``mask``: in their order each is compared with the next, then the one after."""
+    keys = values & mask
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    at, step = np.arange(len(keys)), 0
+    while len(at):
+        step += 1
+        at = at[: np.searchsorted(at, len(keys) - step)]
+        # Those whose bucket has ended have no partner farther on, either.
+        at = at[keys[at] == keys[at + step]]
+        for start in range(0, len(at), _PAIRS_AT_ONCE):
+            left = order[at[start : start + _PAIRS_AT_ONCE]]
+            right = order[at[start : start + _PAIRS_AT_ONCE] + step]
+            near = count_bits(values[left] ^ values[right]) <= distance
+            if near.any():
+                yield left[near], right[near]
 
 
 def _batched(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

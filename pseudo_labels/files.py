@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
+from pseudo_labels import claims, remote
 from pseudo_labels.errors import (
     EXHAUSTED,
     IntegrityError,
@@ -26,6 +27,7 @@ from pseudo_labels.errors import (
     WriteError,
     system_words,
 )
+from pseudo_labels.remote import Address
 
 CHECKSUM = "checksum"
 """Key of a JSON record that holds the SHA-256 of the rest of it."""
@@ -206,6 +208,8 @@ def local_path(address: str, base: Path | None = None) -> Path | None:
         return Path(from_utf8_path(address))
     if "://" in address and not address.startswith("/"):
         return None
+    if isinstance(base, Address):
+        return Path(address) if address.startswith("/") else None
     return Path(address) if base is None else base / address
 
 
@@ -339,10 +343,13 @@ def _create_private(final: Path, end: str) -> tuple[Path, int]:
         path = final.with_name(private_name(final.name, f".{os.getpid()}-{secrets.token_hex(4)}{end}"))
         if end == ".staged":
             path.mkdir()
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # taken for a leftover, as below
         else:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        # In the moment before the lock, another process may have taken it for a leftover.
+        # In the moment before the lock, another process or thread may have taken it for a leftover.
         if _lock(descriptor) is not False and _is_at(descriptor, path):
             return path, descriptor
         os.close(descriptor)
@@ -363,6 +370,44 @@ def private_file(final: Path) -> Iterator[tuple[Path, IO[bytes]]]:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def private_folder(final: Path) -> Iterator[Path]:
+    """A new folder beside ``final`` that nobody else writes or removes; it is gone afterwards unless it was renamed."""
+    path, descriptor = _create_private(final, ".staged")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def in_use(folder: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Keep a folder from those who ask for it alone, as long as the block runs.
+
+    Args:
+        folder: any folder.
+        alone: ask for it alone; not given while another process or thread uses it.
+
+    Yields:
+        Whether it is there and was given.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        except OSError:
+            yield False
+        else:
+            yield _is_at(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
 def fsync(path: Path) -> None:
     """Make sure that a file's content, or a folder's list of names, survives a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -381,6 +426,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         StorageFullError: the disk is full; the old file is untouched.
         WriteError: it cannot be written for another reason, or is a device or something else that is no file.
     """
+    if isinstance(path, Address):
+        remote.write(path, data)
+        return
     with explain_write_errors(path):
         refuse_irregular(path)
         with private_file(path) as (temporary, file):
@@ -453,13 +501,22 @@ def staged_folder(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(path: Path, *, what: str) -> Iterator[None]:
+def exclusive(path: Path, *, what: str, wait: bool = True) -> Iterator[None]:
     """Hold the lock file ``path``; it is removed afterwards, and means nothing once its holder is gone.
 
+    Args:
+        path: lock file, or the address of a claim, see ``claims``.
+        what: names the thing in messages.
+        wait: of a claim alone: see ``claims.held``.
+
     Raises:
-        OutputConflictError: another living process holds it; ``what`` names the thing in the message.
+        OutputConflictError: another living process holds it.
         WriteError: the (empty) lock file cannot be written.
     """
+    if isinstance(path, Address):
+        with claims.held(path, what=what, wait=wait):
+            yield
+        return
     descriptor = _acquire(path, what)
     try:
         yield

@@ -8,9 +8,9 @@ in it, it holds the lock ``.lock`` too. A single file that a user names is writt
 import errno
 import json
 import os
-import re
 import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
+from pseudo_labels import remote
 from pseudo_labels.errors import IntegrityError, OutputConflictError, PocketiqaError, WriteError
 from pseudo_labels.files import (
     canonical_json,
@@ -36,6 +37,7 @@ from pseudo_labels.files import (
     verified,
     write_atomic,
 )
+from pseudo_labels.remote import Address, location
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -95,6 +97,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         PocketiqaError: there is none, it is of another kind, or of a newer format.
         IntegrityError: it cannot be parsed, or was altered.
     """
+    folder = location(folder)
     record = read_json(folder / MANIFEST, what=f"{kind or 'pocketiqa'} manifest")
     if not isinstance(record, dict) or "kind" not in record:
         raise PocketiqaError(f"{folder / MANIFEST} was not written by pocketiqa")
@@ -145,7 +148,7 @@ def claim(
     if overwrite:
         start_over(folder)
     spec = json.loads(canonical_json(spec))  # as it will be read back: tuples become lists
-    if not _entries(folder):
+    if _is_empty(folder):
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         write_manifest(folder, Manifest(kind, spec, notes=notes or {}))
@@ -181,22 +184,32 @@ def _entries(folder: Path) -> list[Path]:
     return [entry for entry in entries if entry.name != LOCK and not is_leftover(entry)]
 
 
-# The beginning of an address, such as ``s3:`` of s3://bucket/labels: a path folds the two slashes into one.
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+def _is_empty(folder: Path) -> bool:
+    # A store of millions of objects is not listed to know that it is there.
+    return not (isinstance(folder, Address) and (folder / MANIFEST).is_file()) and not _entries(folder)
 
 
-def _refuse_address(path: Path) -> None:
-    """Refuse an address, of which a local folder ``s3:`` would be made; a file or folder that is there is a path."""
-    scheme = path.parts[0] if path.parts else ""
-    if _SCHEME.fullmatch(scheme) and not Path(scheme).exists():
+def refuse_address(path: Path) -> None:
+    """Refuse an address where only a local path can be written: of it a local folder ``s3:`` would be made.
+
+    A file or folder of such a name that is there is a path.
+
+    Raises:
+        WriteError: it is an address.
+    """
+    address = location(path)
+    if isinstance(address, Address):
         raise WriteError(
-            f"{scheme}//{'/'.join(path.parts[1:])} is an address, and only local paths can be written: name one "
-            "and copy it there; whoever means a folder of this name gives its absolute path"
+            f"{address} is an address, and only local paths can be written here: name one and copy it there; whoever "
+            "means a folder of this name gives its absolute path"
         )
 
 
 def _refuse_file(folder: Path) -> None:
-    _refuse_address(folder)
+    if isinstance(folder, Address):
+        remote.refuse_unwritable(folder)
+        return
+    refuse_address(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputConflictError(f"{folder} is a file, but a folder is needed here: choose another --out")
 
@@ -213,15 +226,17 @@ def exclusively(folder: Path) -> Iterator[None]:
         WriteError: it cannot be written. A finished output that is only read, as on a read-only disk, needs no lock.
     """
     _refuse_file(folder)
-    key = (os.getpid(), threading.get_ident(), os.path.realpath(folder))
+    at = str(folder) if isinstance(folder, Address) else os.path.realpath(folder)
+    key = (os.getpid(), threading.get_ident(), at)
     if key in _HELD:
         yield
         return
     with ExitStack() as stack:
         try:
-            with explain_write_errors(folder):
-                made = _make_folders(folder)
-            stack.callback(_remove_empty, made)
+            if not isinstance(folder, Address):
+                with explain_write_errors(folder):
+                    made = _make_folders(folder)
+                stack.callback(_remove_empty, made)
             stack.enter_context(exclusive(folder / LOCK, what=str(folder)))
         except WriteError as error:
             refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in _READ_ONLY
@@ -230,13 +245,28 @@ def exclusively(folder: Path) -> Iterator[None]:
         else:
             _HELD.add(key)
             stack.callback(_HELD.discard, key)
-            remove_leftovers(folder)
+            if not isinstance(folder, Address):
+                remove_leftovers(folder)
         yield
 
 
 # Process, thread and real path of the folders whose locks are held; a forked child inherits the set, not the right.
 _HELD: set[tuple[int, int, str]] = set()
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def refuse_shared(folder: Path) -> None:
+    """Refuse to let several processes write a store that cannot keep them apart.
+
+    Raises:
+        PocketiqaError: it has an address, and the object store there has no conditional put.
+    """
+    if isinstance(folder, Address) and not remote.has_conditional_put(folder):
+        raise PocketiqaError(
+            f"{folder} is in a store that takes a second object of the same name (it has no conditional put), so one "
+            "process alone may write it: run the command without --shard, --claim, --engine and launchers, or choose "
+            "another store"
+        )
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -259,7 +289,7 @@ def refuse_existing(file: Path, *, overwrite: bool) -> None:
         OutputConflictError: ``file`` exists and ``overwrite`` was not given.
         WriteError: ``file`` is a folder, link, device or something else that is no regular file, or an address.
     """
-    _refuse_address(file)
+    refuse_address(file)
     with explain_write_errors(file):
         there = refuse_irregular(file, links=False)
     if there is not None and not overwrite:
@@ -271,7 +301,7 @@ class NewFile:
     """A file in work, see ``new_file``.
 
     Attributes:
-        path: final name; None if nothing is to be written.
+        path: final name or address; None if nothing is to be written.
         file: where to write it, binary; under a private name until the work is done.
     """
 
@@ -290,7 +320,7 @@ class NewFile:
 
 
 @contextmanager
-def new_file(path: Path | None, *, overwrite: bool = False) -> Iterator[NewFile]:
+def new_file(path: Path | None, *, overwrite: bool = False, objects: bool = False) -> Iterator[NewFile]:
     """Claim the file that a command was asked to write, before its work; it appears whole when the block ends.
 
     The bytes go to a private file in the same folder, which is flushed to the disk and renamed. If the block fails,
@@ -299,6 +329,8 @@ def new_file(path: Path | None, *, overwrite: bool = False) -> Iterator[NewFile]
     Args:
         path: final name; its folder is made if needed. None takes the bytes and writes nothing.
         overwrite: whether an earlier regular file may be replaced.
+        objects: whether ``path`` may be an address. The object is put when the block ends; without ``overwrite`` never
+            over one that appeared meanwhile, if the store has conditional puts.
 
     Raises:
         OutputConflictError: the file exists, another process is writing it, or it appeared or changed meanwhile.
@@ -308,6 +340,10 @@ def new_file(path: Path | None, *, overwrite: bool = False) -> Iterator[NewFile]
     if path is None:
         with open(os.devnull, "wb") as nowhere:
             yield NewFile(None, nowhere)
+        return
+    if objects and isinstance(address := location(path), Address):
+        with _new_object(address, overwrite=overwrite) as new:
+            yield new
         return
     refuse_existing(path, overwrite=overwrite)
     with ExitStack() as stack:
@@ -326,6 +362,27 @@ def new_file(path: Path | None, *, overwrite: bool = False) -> Iterator[NewFile]
             os.fsync(file.fileno())
             _publish(temporary, path, before, overwrite)
             fsync(path.parent)
+
+
+@contextmanager
+def _new_object(address: Address, *, overwrite: bool) -> Iterator[NewFile]:
+    remote.refuse_unwritable(address)
+    if address.is_dir() or (address.is_file() and not overwrite):
+        raise OutputConflictError(
+            f"{address} exists already: choose another --out"
+            + (", or add --overwrite to replace it" if address.is_file() else ", there are objects below it")
+        )
+    with tempfile.TemporaryFile() as file:
+        yield NewFile(address, file)
+        file.seek(0)
+        data = file.read()
+    if overwrite:
+        remote.write(address, data)
+    elif not remote.create(address, data):
+        raise OutputConflictError(
+            f"{address} appeared while this command was working, so it is left as it is: choose another --out, or add "
+            "--overwrite to replace it"
+        )
 
 
 def write_file(out: NewFile | Path | str, data: bytes) -> None:
@@ -379,10 +436,14 @@ def start_over(folder: Path) -> None:
         OutputConflictError: the folder holds files but no manifest of ours.
     """
     _refuse_file(folder)
-    if not _entries(folder):
+    if _is_empty(folder):
         return
     if not (folder / MANIFEST).exists():
         raise OutputConflictError(f"{folder} was not written by pocketiqa, so --overwrite will not remove it")
+    if isinstance(folder, Address):
+        remote.remove_all(folder, [name for name in remote.names_below(folder) if name not in (MANIFEST, LOCK)])
+        (folder / MANIFEST).unlink(missing_ok=True)
+        return
     # The manifest goes last: a removal that is interrupted can be repeated.
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():

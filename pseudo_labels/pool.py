@@ -8,101 +8,32 @@ build leaves a folder without the mark of completeness, and the same command mak
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from functools import cache, cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pseudo_labels import addresses, outputs
+from pseudo_labels import object_cache, outputs
 from pseudo_labels.defaults import MAX_BAD_FRACTION, NEAR_DUPLICATE_DISTANCE
-from pseudo_labels.duplicates import MAX_DISTANCE, Fingerprint, fingerprint, group_near_duplicates
+from pseudo_labels.duplicates import MAX_DISTANCE
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import remove_leftovers, sha256_bytes, write_atomic
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode
-from pseudo_labels.parallel import Progress, in_order
-from pseudo_labels.records import ImageRef, Status, id_of
-from pseudo_labels.sources import Entry, Listing, list_sources
-
-
-class _Measured(NamedTuple):
-    ref: ImageRef
-    fingerprint: Fingerprint | None
-
-
-def measure_all(
-    entries: Sequence[Entry],
-    limits: DecodeLimits,
-    near_duplicate_distance: int,
-    workers: int,
-    progress: Progress | None = None,
-) -> list[ImageRef]:
-    """One row for each entry, in order, whatever the number of threads.
-
-    Args:
-        entries: as listed.
-        limits: images outside become bad rows.
-        near_duplicate_distance: see ``duplicates.group_near_duplicates``.
-        workers: threads that read and decode.
-        progress: called with images done and in total.
-    """
-    measured: list[_Measured] = []
-    for one in in_order(lambda entry: _measure(entry, limits), entries, workers):
-        measured.append(one)
-        if progress:
-            progress(len(measured), len(entries))
-    return _grouped(_without_duplicates(measured), near_duplicate_distance)
-
-
-def _measure(entry: Entry, limits: DecodeLimits) -> _Measured:
-    """Read and decode one image; never raises for what a file holds."""
-    bare = ImageRef(id=id_of(sha256_bytes(entry.address.encode())), uri=entry.address)
-    try:
-        if entry.problem:
-            raise ImageError(*entry.problem)
-        data = addresses.read(entry.address)
-        digest = sha256_bytes(data)
-        bare = replace(bare, id=id_of(digest), sha256=digest, bytes=len(data))
-        notes: list[str] = []
-        rgb = decode(data, limits, notes)
-        bare = replace(bare, reason="; ".join(notes))
-    except ImageError as error:
-        return _Measured(replace(bare, status=error.status, reason=error.reason), None)
-    print_ = fingerprint(rgb)
-    return _Measured(replace(bare, dhash=print_.dhash, width=rgb.shape[1], height=rgb.shape[0]), print_)
-
-
-def _without_duplicates(measured: Sequence[_Measured]) -> Iterator[_Measured]:
-    """Good images with the bytes of an earlier one become ``duplicate`` rows."""
-    first: dict[str, str] = {}
-    for ref, print_ in measured:
-        earlier = first.setdefault(ref.sha256, ref.uri) if ref.status == Status.OK else ref.uri
-        if earlier == ref.uri:
-            yield _Measured(ref, print_)
-        else:
-            yield _Measured(replace(ref, status=Status.DUPLICATE, reason=f"the same bytes as {earlier}"), print_)
-
-
-def _grouped(measured: Iterator[_Measured], near_duplicate_distance: int) -> list[ImageRef]:
-    """Name each group by the id of its first image; a bad image is a group of its own."""
-    rows = list(measured)
-    first = group_near_duplicates([print_ for _, print_ in rows], near_duplicate_distance)
-    return [replace(ref, group=rows[leader].ref.id) for (ref, _), leader in zip(rows, first.tolist(), strict=True)]
-
+from pseudo_labels.measuring import measure_all
+from pseudo_labels.parallel import Progress
+from pseudo_labels.records import ImageRef, Status
+from pseudo_labels.ref_tables import PLAIN_SCHEMA, REGION, ROWS_AT_ONCE, SCHEMA, refs_of, table_of
+from pseudo_labels.remote import Address, location
+from pseudo_labels.sources import Listing, list_sources
 
 KIND = "pool"
 TABLE = "pool.parquet"
-_ROWS_AT_ONCE = 10_000
-_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), Status: pa.string()}
-_SCHEMA = pa.schema([(field.name, _TYPES[field.type]) for field in fields(ImageRef)])
-# Only in pools with distorted regions: all others keep the columns, the bytes and the digest that they always had.
-_REGION = "region"
-_PLAIN_SCHEMA = pa.schema([field for field in _SCHEMA if field.name != _REGION])
 # What makes two pools the same to everything downstream: not where the images lie.
 _IDENTITY = ("id", "group", "ref_id", "distortion", "level", "status")
 
@@ -116,14 +47,14 @@ class Pool:
         self._table = table
 
     @classmethod
-    def open(cls, folder: Path) -> "Pool":
+    def open(cls, folder: Path | str) -> "Pool":
         """Open a pool that ``build_pool`` or ``write_pool`` finished.
 
         Raises:
             PocketiqaError: there is no pool, or an unfinished one.
             IntegrityError: the table is not the one that was written.
         """
-        folder = Path(folder)
+        folder = location(folder)
         manifest = outputs.read_manifest(folder, KIND)
         if not manifest.complete:
             raise PocketiqaError(f"the pool in {folder} is unfinished: run the command that makes it again")
@@ -154,10 +85,35 @@ class Pool:
     def __getitem__(self, index: int) -> ImageRef:
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of a pool of {len(self)} rows")
-        return next(_rows(self._table.slice(index % len(self), 1)))
+        return next(refs_of(self._table.slice(index % len(self), 1)))
 
     def __iter__(self) -> Iterator[ImageRef]:
-        return _rows(self._table)
+        return refs_of(self._table)
+
+    def rows(self, span: range) -> Iterator[ImageRef]:
+        """The rows at positions that follow each other; one by one, each would be looked for in the whole pool."""
+        return refs_of(self._table.slice(span.start, len(span)))
+
+    def take(self, rows: np.ndarray) -> Iterator[ImageRef]:
+        """Some rows by their positions [n], in that order."""
+        if len(rows):
+            # Cut out first: pyarrow joins all blocks of a column to take a few of its rows.
+            least = int(rows.min())
+            yield from refs_of(self._table.slice(least, int(rows.max()) + 1 - least).take(rows - least))
+
+    def columns(self, *names: str) -> pa.Table:
+        """Some fields of ``ImageRef`` of all rows, for what many rows are asked at once; ``status`` as its words."""
+        return self._table.select(names)
+
+    @cached_property
+    def reference_ids(self) -> frozenset[str]:
+        """Ids of the clean images that others of the pool were made of; empty where there are no distorted ones."""
+        return frozenset(self._table["ref_id"].unique().to_pylist()) - {""}
+
+    @property
+    def good(self) -> np.ndarray:
+        """Which rows have status ``ok``, bool [rows]."""
+        return np.array([status == Status.OK for status in self._table["status"].to_pylist()], dtype=bool)
 
     def ok(self) -> list[ImageRef]:
         """The rows with status ``ok``, in order."""
@@ -179,8 +135,7 @@ class Pool:
     def _by_id(self) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers sorted by id, ``ok`` rows first among equal ids, and those ids."""
         ids = np.array(self._table.column("id").to_pylist(), dtype=bytes)
-        bad = np.array([status != Status.OK for status in self._table.column("status").to_pylist()], dtype=bool)
-        order = np.lexsort((bad, ids))
+        order = np.lexsort((~self.good, ids))
         return order, ids[order]
 
     def read(self, ref: ImageRef) -> bytes:
@@ -189,7 +144,7 @@ class Pool:
         Raises:
             ImageError: it cannot be read, or is CHANGED since the pool was made.
         """
-        data = addresses.read(ref.uri, self.folder)
+        data = object_cache.read_image(ref.uri, self.folder, ref.sha256)
         if ref.sha256 and sha256_bytes(data) != ref.sha256:
             raise ImageError(Status.CHANGED, "the content is not the one that entered the pool: build the pool again")
         return data
@@ -241,7 +196,7 @@ def write_pool(
         OutputConflictError: ``out`` holds something else.
         StorageFullError: the disk is full.
     """
-    out = Path(out)
+    out = location(out)
     with outputs.exclusively(out):
         if outputs.claim(out, KIND, spec, overwrite=overwrite, notes=notes) != outputs.Claim.DONE:
             outputs.finish(out, _write_table(out, refs, regions=regions))
@@ -284,27 +239,26 @@ def build_pool(
         StorageFullError: the disk is full.
     """
     _check_arguments(near_duplicate_distance, max_bad_fraction, workers)
-    out, listing = Path(out), list_sources(sources)
+    out, listing = location(out), list_sources(sources)
     if warn is not None:
         for note in listing.notes:
             warn(note)
     spec = _spec(listing, limits, near_duplicate_distance)
-
-    @cache
-    def measure() -> list[ImageRef]:
-        return list(measure_all(listing.entries, limits, near_duplicate_distance, workers, progress))
-
+    measure = cache(
+        partial(measure_all, listing.entries, limits, near_duplicate_distance, workers=workers, progress=progress)
+    )
     with outputs.exclusively(out):
         done = keep_touched(out, spec, measure)
         if not done and outputs.claim(out, KIND, spec, overwrite=overwrite) != outputs.Claim.DONE:
-            refs = measure()
-            content = _write_table(out, refs)
-            _refuse_bad(refs, max_bad_fraction, out)
+            content = _write_table(out, measure())
+            _refuse_bad(measure(), max_bad_fraction, out)
             outputs.finish(out, content)
+    # The list of files and the rows as measured would take more than the pool that is opened.
+    del listing, measure
     return Pool.open(out)
 
 
-def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Sequence[ImageRef]]) -> bool:
+def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Collection[ImageRef]]) -> bool:
     """Keep a finished pool whose files have other times, but the content that they had: days of work may rest on it.
 
     Args:
@@ -322,7 +276,10 @@ def keep_touched(folder: Path, spec: Mapping[str, Any], measure: Callable[[], Se
         return False
     manifest = pool.manifest
     changed = {name for name in {*manifest.spec, *spec} if manifest.spec.get(name) != spec.get(name)}
-    if changed != {"files_digest"} or list(pool) != list(measure()):
+    if changed != {"files_digest"}:
+        return False
+    rows = measure()
+    if len(pool) != len(rows) or any(own != row for own, row in zip(pool, rows, strict=True)):
         return False
     outputs.write_manifest(folder, replace(manifest, spec=dict(spec)))
     return True
@@ -347,38 +304,42 @@ def _spec(listing: Listing, limits: DecodeLimits, near_duplicate_distance: int) 
     }
 
 
-def _refuse_bad(refs: Sequence[ImageRef], max_bad_fraction: float, out: Path) -> None:
+def _refuse_bad(refs: Collection[ImageRef], max_bad_fraction: float, out: Path) -> None:
     """Fail loudly when too little is left."""
-    bad = [ref for ref in refs if ref.status not in (Status.OK, Status.DUPLICATE)]
-    if len(bad) < len(refs) and len(bad) <= max_bad_fraction * len(refs):
+    counts, examples = Counter[Status](), dict[Status, str]()
+    for ref in refs:
+        if ref.status not in (Status.OK, Status.DUPLICATE):
+            counts[ref.status] += 1
+            examples.setdefault(ref.status, ref.reason)
+    bad = counts.total()
+    if bad < len(refs) and bad <= max_bad_fraction * len(refs):
         return
-    common = Counter(ref.status for ref in bad).most_common(3)
-    examples = {ref.status: ref.reason for ref in reversed(bad)}
+    common = counts.most_common(3)
     shown = "; ".join(f"{count} {status} (such as: {examples[status]})" for status, count in common)
     raise PocketiqaError(
-        f"{len(bad)} of {len(refs)} images are bad, above the limit of {max_bad_fraction:.0%}: {shown}. Every row with "
+        f"{bad} of {len(refs)} images are bad, above the limit of {max_bad_fraction:.0%}: {shown}. Every row with "
         f"its reason is in {out / TABLE}: mend the sources and run again with --overwrite, or raise --max-bad-fraction"
     )
 
 
 def _write_table(out: Path, refs: Iterable[ImageRef], *, regions: bool = False) -> dict[str, Any]:
     """Write the rows; returns what the manifest says of them."""
-    schema = _SCHEMA if regions else _PLAIN_SCHEMA
-    names = (*_IDENTITY, _REGION) if regions else _IDENTITY
+    schema = SCHEMA if regions else PLAIN_SCHEMA
+    names = (*_IDENTITY, REGION) if regions else _IDENTITY
     identity, statuses, groups = hashlib.sha256(), Counter[str](), set[str]()
     source, sink = iter(refs), pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema) as writer:
-        while block := list(islice(source, _ROWS_AT_ONCE)):
+        while block := list(islice(source, ROWS_AT_ONCE)):
             for ref in block:
                 identity.update(json.dumps([getattr(ref, name) for name in names]).encode())
                 statuses[ref.status] += 1
                 # A bad image is a group of its own, but shows no scene that anybody could use.
                 if ref.status in (Status.OK, Status.DUPLICATE):
                     groups.add(ref.group)
-            columns = {name: [getattr(ref, name) for ref in block] for name in schema.names}
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(table_of(block, schema))
     data = sink.getvalue().to_pybytes()
-    remove_leftovers(out)
+    if not isinstance(out, Address):
+        remove_leftovers(out)
     write_atomic(out / TABLE, data)
     return {
         "digest": identity.hexdigest(),
@@ -395,12 +356,4 @@ def _parsed(data: bytes) -> pa.Table:
     Not by ``pq.read_table``: its threads may let go of ``data`` while Python is ending, which aborts the process.
     """
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    return table.cast(_SCHEMA if _REGION in table.column_names else _PLAIN_SCHEMA)
-
-
-def _rows(table: pa.Table) -> Iterator[ImageRef]:
-    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
-        columns = [batch.column(name).to_pylist() for name in batch.schema.names]
-        for values in zip(*columns, strict=True):
-            row = dict(zip(batch.schema.names, values, strict=True))
-            yield ImageRef(**{**row, "status": Status(row["status"])})
+    return table.cast(SCHEMA if REGION in table.column_names else PLAIN_SCHEMA)

@@ -61,12 +61,12 @@ class ImageError(PocketiqaError):
 
 
 # 96 bits: that any two of a billion images have one id has a chance below 1e-11.
-_ID_DIGITS = 24
+ID_DIGITS = 24
 
 
 def id_of(sha256: str) -> str:
     """Id of an image in every pool: the first digits of the SHA-256 of its bytes."""
-    return sha256[:_ID_DIGITS]
+    return sha256[:ID_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +194,8 @@ class PseudoLabel:
         score: in [0, 1], 1 best; NaN unless ``ok``.
         score_std: the teacher's own spread, in units of the score, at least 0; NaN if it gives none.
         confidence: weight in distillation, in [0, 1].
+        batch: number of images that the teacher scored together with this one, itself included, 1 and more; 0 where it
+            has no score, and in stores that do not say (``StoreSpec.batch_size``).
     """
 
     id: str
@@ -205,3 +207,4 @@ class PseudoLabel:
     score: float = float("nan")
     score_std: float = float("nan")
     confidence: float = 1.0
+    batch: int = 0

@@ -30,6 +30,8 @@ SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "uri", "sha256", "view", "status", "reason")]
     + [(name, pa.float32()) for name in ("score", "score_std", "confidence")]
 )
+# The last digit of a score depends on how many images were scored together; stores of earlier versions do not say.
+SCHEMA_WITH_BATCH = SCHEMA.append(pa.field("batch", pa.int32()))
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,25 @@ def shard_rows(rows: int, shards: int, index: int) -> range:
     return range(rows * index // shards, rows * (index + 1) // shards)
 
 
-def labels_table(labels: Sequence[PseudoLabel]) -> pa.Table:
+def shard_of(rows: int, shards: int, row: int) -> int:
+    """The shard that a row of the pool lies in, as ``shard_rows`` cuts them."""
+    return ((row + 1) * shards - 1) // rows
+
+
+def labels_table(labels: Sequence[PseudoLabel], schema: pa.Schema = SCHEMA) -> pa.Table:
     """Rows as an Arrow table; a name that is no valid Unicode is kept readable with backslash escapes.
+
+    Args:
+        labels: the rows.
+        schema: ``SCHEMA`` or ``SCHEMA_WITH_BATCH``.
 
     Raises:
         PocketiqaError: a score, spread or confidence is out of range, or missing where the status is ``ok``.
     """
     for label in labels:
         _check_label(label)
-    columns = {field.name: [_plain(getattr(label, field.name)) for label in labels] for field in SCHEMA}
-    return pa.table(columns, schema=SCHEMA)
+    columns = {field.name: [_plain(getattr(label, field.name)) for label in labels] for field in schema}
+    return pa.table(columns, schema=schema)
 
 
 def _plain(value: Any) -> Any:
@@ -97,7 +108,12 @@ def shard_stats(table: pa.Table) -> dict[str, Any]:
 
 
 def shard_files(
-    labels: Sequence[PseudoLabel], features: Mapping[str, np.ndarray], *, index: int, spec_digest: str
+    labels: Sequence[PseudoLabel],
+    features: Mapping[str, np.ndarray],
+    *,
+    index: int,
+    spec_digest: str,
+    schema: pa.Schema = SCHEMA,
 ) -> dict[str, bytes]:
     """Every file of a shard, the marker included.
 
@@ -106,11 +122,12 @@ def shard_files(
         features: arrays whose first axis is the row; stored as fp16. Rows that are not ``ok`` hold zeros.
         index: index of the shard.
         spec_digest: digest of the store's spec, so that a shard of another store is known.
+        schema: see ``labels_table``.
 
     Raises:
         PocketiqaError: a label or a feature cannot be stored.
     """
-    table = labels_table(labels)
+    table = labels_table(labels, schema)
     files = {LABELS: parquet_bytes(table), STATS: canonical_json(shard_stats(table))}
     if features:
         scored = np.array([label.status == Status.OK for label in labels], dtype=bool)
@@ -182,9 +199,9 @@ def find_fault(folder: Path, *, index: int, spec_digest: str, rows: int, files: 
     return ""
 
 
-def read_table(folder: Path) -> pa.Table:
-    """The labels of a shard without fault."""
-    return pq.read_table(folder / LABELS, schema=SCHEMA, use_threads=False)
+def read_table(folder: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The labels of a shard without fault, with the columns of ``schema``."""
+    return pq.read_table(folder / LABELS, schema=schema, use_threads=False)
 
 
 def read_features(folder: Path) -> dict[str, np.ndarray]:

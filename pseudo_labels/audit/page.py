@@ -16,6 +16,7 @@ from pseudo_labels.fusion.calibrate import Calibration
 from pseudo_labels.fusion.keep import Drop
 from pseudo_labels.outputs import NewFile, write_file
 from pseudo_labels.pool import Pool
+from pseudo_labels.remote import location
 from pseudo_labels.store import LabelStore
 
 _UNFITTED = {"quantile": "aligned by quantiles, without ratings", "none": "scores as they are"}
@@ -231,7 +232,7 @@ def _pictures(report: AuditReport, pool: Pool | None) -> str:
 
 def _pool(report: AuditReport) -> Pool | None:
     try:
-        store = LabelStore.open(Path(report.folder))
+        store = LabelStore.open(location(report.folder))
         pool = Pool.open(store.pool_path)
     except PocketiqaError:
         return None

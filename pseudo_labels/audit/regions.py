@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pseudo_labels.audit.store import corruption, coverage, histogram, narrow, summary
+from pseudo_labels.audit.store import Coverage, corruption, histogram, narrow, summary
 from pseudo_labels.outputs import read_manifest
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
 from pseudo_labels.regions.store import RegionLabelStore, RegionSet
+from pseudo_labels.remote import location
 from pseudo_labels.shards import ShardFault
 
 _LEAST_FRACTION = 0.5  # of usable regions with a label
@@ -92,10 +93,10 @@ def audit_regions(folder: Path | str, *, progress: Progress | None = None) -> Re
     Raises:
         PocketiqaError: there is no such store, or its manifest cannot be read.
     """
-    folder = Path(folder)
+    folder = location(folder)
     kind = read_manifest(folder).kind
     store = RegionLabelStore.open(folder) if kind == RegionLabelStore.kind else RegionSet.open(folder)
-    missing, faults, columns = _read(store, progress)
+    missing, faults, columns, coverage = _read(store, progress)
     good = np.array([status == Status.OK for status in columns["status"]], dtype=bool)
     values = {name: _finite(columns[name], good) for name in _NUMBERS[store.kind]}
     values = {name: own for name, own in values.items() if len(own)}
@@ -109,7 +110,7 @@ def audit_regions(folder: Path | str, *, progress: Progress | None = None) -> Re
         shards=store.shard_count,
         missing=missing,
         faults=faults,
-        coverage=coverage(columns["image"], columns["status"], columns["reason"]),
+        coverage=coverage.as_dict(),
         regions=int(good.sum()),
         per_image=_per_image(list(counts.values())),
         numbers={name: summary(own) for name, own in values.items()},
@@ -125,10 +126,10 @@ def audit_regions(folder: Path | str, *, progress: Progress | None = None) -> Re
 
 
 def _read(store: RegionSet | RegionLabelStore, progress: Progress | None) -> tuple[
-    list[int], list[ShardFault], dict[str, list[Any]]
+    list[int], list[ShardFault], dict[str, list[Any]], Coverage
 ]:  # fmt: skip
-    missing, faults = store.missing(), []
-    wanted = ("image", "status", "reason", *_NUMBERS[store.kind], *_NAMES[store.kind])
+    missing, faults, coverage = store.missing(), list[ShardFault](), Coverage()
+    wanted = ("image", "status", *_NUMBERS[store.kind], *_NAMES[store.kind])
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     for index in range(store.shard_count):
         if index not in missing:
@@ -139,9 +140,10 @@ def _read(store: RegionSet | RegionLabelStore, progress: Progress | None) -> tup
                 table = store.shard_table(index)
                 for name in wanted:
                     columns[name].extend(table[name].to_pylist())
+                coverage.add(table["image"], table["status"].to_pylist(), table["reason"].to_pylist())
         if progress:
             progress(index + 1, store.shard_count)
-    return missing, faults, columns
+    return missing, faults, columns, coverage
 
 
 def _finite(column: list[Any], good: np.ndarray) -> np.ndarray:

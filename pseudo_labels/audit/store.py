@@ -5,12 +5,13 @@ Only shards whose bytes verify are looked at; ``audit.page.write_audit_page`` tu
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.report import is_fused, read_fusion
@@ -18,7 +19,8 @@ from pseudo_labels.metrics.correlation import srcc
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
-from pseudo_labels.shards import ShardFault
+from pseudo_labels.remote import location
+from pseudo_labels.shards import ShardFault, shard_of
 from pseudo_labels.store import LabelStore
 
 # Below these a teacher tells images apart hardly or not at all.
@@ -34,15 +36,19 @@ _EXAMPLES = 8
 _REASONS = 5
 
 
+Texts = Callable[[int], tuple[str, str]]
+"""Gives address and reason of a row; both empty where it cannot be read."""
+
+
 def find_fusion(
-    store: LabelStore, labels: dict[int, tuple[str, str]], counts: dict[str, int], *, whole: bool
+    store: LabelStore, texts: Texts, counts: Mapping[str, int], *, whole: bool
 ) -> tuple[dict[str, Any] | None, str]:
     """The fusion of a store, and a warning if it cannot be trusted.
 
     Args:
         store: a store of any kind.
-        labels: row to address and reason, for the rows that can be read.
-        counts: status to rows, of those rows.
+        texts: address and reason of a row.
+        counts: status to rows, of the rows that can be read.
         whole: whether these are all rows.
 
     Returns:
@@ -62,7 +68,7 @@ def find_fusion(
             f"{counts.get('ok', 0)}; run the same fuse command again"
         )
     examples = {
-        name: [own | dict(zip(("uri", "reason"), labels.get(own["row"], ("", "")), strict=True)) for own in chosen]
+        name: [own | dict(zip(("uri", "reason"), texts(own["row"]), strict=True)) for own in chosen]
         for name, chosen in report.examples.items()
     }
     return report.as_dict() | {"examples": examples}, ""
@@ -217,20 +223,61 @@ def _drift(report: AuditReport) -> list[str]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Columns of the rows that can be trusted, with their positions in the pool."""
+    """Numbers of the rows that can be trusted, as columns; texts of all rows are never held at once.
+
+    Attributes:
+        position: in the pool.
+        shard: index of the shard.
+        scored: whether the status is ``ok``.
+        score: float32; NaN unless scored.
+        score_std: float32; NaN where there is none.
+        confidence: float32.
+    """
 
     position: np.ndarray
     shard: np.ndarray
-    uri: list[str]
-    status: list[str]
-    reason: list[str]
+    scored: np.ndarray
     score: np.ndarray
     score_std: np.ndarray
     confidence: np.ndarray
 
+
+class Coverage:
+    """Counts rows by status and reason, shard by shard."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, Counter[str]] = defaultdict(Counter)
+        self._example: dict[tuple[str, str], tuple[str, str]] = {}
+
     @property
-    def scored(self) -> np.ndarray:
-        return np.array([status == Status.OK for status in self.status], dtype=bool)
+    def counts(self) -> dict[str, int]:
+        """Status to rows."""
+        return {status: kinds.total() for status, kinds in self._reasons.items()}
+
+    def add(self, uris: pa.ChunkedArray, statuses: Sequence[str], reasons: Sequence[str]) -> None:
+        """Count some rows; arguments are columns, one entry a row."""
+        pairs = list(zip(statuses, reasons, strict=True))
+        for (status, reason), count in Counter(pairs).items():
+            # Sizes and counts differ from image to image: without them, a reason of many counts once.
+            kind = _NUMBER.sub("#", reason)
+            self._reasons[status][kind] += count
+            if (status, kind) not in self._example:
+                row = pairs.index((status, reason))
+                self._example[status, kind] = reason, uris[row].as_py()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``AuditReport.coverage``."""
+        return {
+            status: {
+                "count": kinds.total(),
+                "reasons": [
+                    dict(zip(("reason", "example"), self._example[status, kind], strict=True)) | {"count": count}
+                    for kind, count in kinds.most_common(_REASONS)
+                    if status != Status.OK
+                ],
+            }
+            for status, kinds in sorted(self._reasons.items())
+        }
 
 
 def audit_store(folder: Path | str, *, progress: Progress | None = None) -> AuditReport:
@@ -243,28 +290,29 @@ def audit_store(folder: Path | str, *, progress: Progress | None = None) -> Audi
     Raises:
         PocketiqaError: there is no store, or its manifest cannot be read.
     """
-    store = LabelStore.open(Path(folder))
-    missing, faults, rows = _read(store, progress)
-    scored = rows.scored
-    scores, spreads = rows.score[scored], rows.score_std[scored]
+    store = LabelStore.open(location(folder))
+    missing, faults, rows, coverage = _read(store, progress)
+    scores, spreads = (own[rows.scored].astype(np.float64) for own in (rows.score, rows.score_std))
+    texts = _texts(store, {*missing, *(fault.index for fault in faults)})
     by_level, distortions, pool_warning = _levels(store, rows)
-    fusion, fusion_warning = _fusion(store, rows)
+    whole = len(rows.position) == store.spec.rows
+    fusion, fusion_warning = find_fusion(store, texts, coverage.counts, whole=whole)
     report = AuditReport(
-        folder=str(folder),
+        folder=str(store.folder),
         teacher=store.spec.stamp.as_dict(),
         finished=store.manifest.complete,
         rows=store.spec.rows,
         shards=store.spec.shards,
         missing=missing,
         faults=faults,
-        coverage=coverage(rows.uri, rows.status, rows.reason),
+        coverage=coverage.as_dict(),
         scores=summary(scores),
-        histograms=_histograms(scores, spreads, rows.confidence[scored]),
+        histograms=_histograms(scores, spreads, rows.confidence[rows.scored].astype(np.float64)),
         spread=_spread(spreads[np.isfinite(spreads)]),
         levels=by_level,
         distortions=distortions,
-        by_shard=_by_shard(rows.shard[scored], scores),
-        examples=_examples(rows),
+        by_shard=_by_shard(rows.shard[rows.scored], scores),
+        examples=_examples(rows, texts),
         fusion=fusion,
     )
     report.warnings.extend(find_warnings(report, scores))
@@ -272,53 +320,48 @@ def audit_store(folder: Path | str, *, progress: Progress | None = None) -> Audi
     return report
 
 
-def _read(store: LabelStore, progress: Progress | None) -> tuple[list[int], list[ShardFault], _Rows]:
-    missing, faults = store.missing(), []
-    columns: dict[str, list[Any]] = defaultdict(list)
+def _read(store: LabelStore, progress: Progress | None) -> tuple[list[int], list[ShardFault], _Rows, Coverage]:
+    missing, faults, coverage = store.missing(), list[ShardFault](), Coverage()
+    absent, blocks = set(missing), list[_Rows]()
     for index in range(store.spec.shards):
-        if index not in missing:
+        if index not in absent:
             reason = store.fault(index)
             if reason:
                 faults.append(ShardFault(index, reason))
             else:
-                table = store.shard_labels(index)
-                for name in ("uri", "status", "reason", "score", "score_std", "confidence"):
-                    columns[name].extend(table[name].to_pylist())
-                columns["position"].extend(store.shard_rows(index))
-                columns["shard"].extend([index] * table.num_rows)
+                table, own = store.shard_labels(index), store.shard_rows(index)
+                status = table["status"].to_pylist()
+                coverage.add(table["uri"], status, table["reason"].to_pylist())
+                blocks.append(
+                    _Rows(
+                        np.arange(own.start, own.stop),
+                        np.full(len(own), index),
+                        np.array([one == Status.OK for one in status], bool),
+                        *(table[name].to_numpy() for name in ("score", "score_std", "confidence")),
+                    )
+                )
         if progress:
             progress(index + 1, store.spec.shards)
-    position, shard = (np.array(columns[name], dtype=np.int64) for name in ("position", "shard"))
-    numbers = [np.array(columns[name], dtype=np.float64) for name in ("score", "score_std", "confidence")]
-    texts = (columns["uri"], columns["status"], columns["reason"])
-    return missing, faults, _Rows(position, shard, *texts, *numbers)
+    types = (np.int64, np.int64, bool, np.float32, np.float32, np.float32)
+    names = [column.name for column in fields(_Rows)]
+    columns = (
+        np.concatenate([np.empty(0, kind), *(getattr(block, name) for block in blocks)])
+        for name, kind in zip(names, types, strict=True)
+    )
+    return missing, faults, _Rows(*columns), coverage
 
 
-def _fusion(store: LabelStore, rows: _Rows) -> tuple[dict[str, Any] | None, str]:
-    labels = dict(zip(rows.position.tolist(), zip(rows.uri, rows.reason, strict=True), strict=True))
-    return find_fusion(store, labels, Counter(rows.status), whole=len(labels) == store.spec.rows)
+def _texts(store: LabelStore, unreadable: Container[int]) -> Texts:
+    """Reads the few rows that a report shows from their shards again."""
 
+    def of_row(row: int) -> tuple[str, str]:
+        index = shard_of(store.spec.rows, store.spec.shards, row)
+        if index in unreadable:
+            return "", ""
+        table, at = store.shard_labels(index), row - store.shard_rows(index).start
+        return table["uri"][at].as_py(), table["reason"][at].as_py()
 
-def coverage(uris: Sequence[str], statuses: Sequence[str], reasons_given: Sequence[str]) -> dict[str, Any]:
-    """Rows by status and reason, as ``AuditReport.coverage``; arguments are columns, one entry a row."""
-    reasons: dict[str, Counter[str]] = defaultdict(Counter)
-    example: dict[tuple[str, str], tuple[str, str]] = {}
-    for uri, status, reason in zip(uris, statuses, reasons_given, strict=True):
-        # Sizes and counts differ from image to image: without them, a reason of many counts once.
-        kind = _NUMBER.sub("#", reason)
-        reasons[status][kind] += 1
-        example.setdefault((status, kind), (reason, uri))
-    return {
-        status: {
-            "count": kinds.total(),
-            "reasons": [
-                dict(zip(("reason", "example"), example[status, kind], strict=True)) | {"count": count}
-                for kind, count in kinds.most_common(_REASONS)
-                if status != Status.OK
-            ],
-        }
-        for status, kinds in sorted(reasons.items())
-    }
+    return of_row
 
 
 def summary(scores: np.ndarray) -> dict[str, Any]:
@@ -366,57 +409,56 @@ def _levels(store: LabelStore, rows: _Rows) -> tuple[dict[str, float], dict[str,
             {},
             f"the pool in {store.pool_path} is not the one that was labelled: levels and pictures are left out",
         )
-    score_at = dict(zip(rows.position[rows.scored].tolist(), rows.score[rows.scored].tolist(), strict=True))
-    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for position, ref in enumerate(pool):
-        if position in score_at:
-            pairs[ref.distortion].append((ref.level, score_at[position]))
+    made = pool.columns("distortion", "level").take(rows.position[rows.scored])
+    scores, levels = rows.score[rows.scored].astype(np.float64), made["level"].to_numpy()
+    named = made["distortion"].combine_chunks().dictionary_encode()
+    which, names = named.indices.to_numpy(), named.dictionary.to_pylist()
     # Originals alone: a pool of photographs has no levels.
-    if set(pairs) <= {""}:
+    if set(names) <= {""}:
         return {}, {}, ""
     distortions = {}
-    for name, own in sorted(pairs.items()):
+    for number, name in sorted(enumerate(names), key=lambda pair: pair[1]):
         if name:
-            mean = float(np.mean([score for _, score in own]))
-            distortions[name] = {"n": len(own), "mean": mean, "levels": _by_level(own), "srcc": _srcc(own)}
-    return _by_level(pair for own in pairs.values() for pair in own), distortions, ""
+            own = which == number
+            value = srcc(levels[own], scores[own])
+            distortions[name] = {
+                "n": int(own.sum()),
+                "mean": float(scores[own].mean()),
+                "levels": _by_level(levels[own], scores[own]),
+                "srcc": None if np.isnan(value) else value,
+            }
+    return _by_level(levels, scores), distortions, ""
 
 
-def _by_level(pairs: Iterable[tuple[float, float]]) -> dict[str, float]:
-    by_level: dict[int, list[float]] = defaultdict(list)
-    for level, score in pairs:
-        by_level[round(level)].append(score)
-    return {str(level): float(np.mean(scores)) for level, scores in sorted(by_level.items())}
-
-
-def _srcc(pairs: list[tuple[float, float]]) -> float | None:
-    levels, scores = zip(*pairs, strict=True)
-    value = srcc(levels, scores)
-    return None if np.isnan(value) else value
+def _by_level(levels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    nearest = np.rint(levels).astype(np.int64)
+    return {str(level): float(scores[nearest == level].mean()) for level in np.unique(nearest).tolist()}
 
 
 def _by_shard(shard: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    # Rows of a shard follow each other: looked for among all, they would cost the square of the number of shards.
+    starts = np.flatnonzero(np.diff(shard, prepend=-1))
+    blocks = np.split(scores, starts)[1:]
     return [
-        {"index": int(index), "n": len(own), "mean": float(own.mean()), "std": float(own.std())}
-        for index in np.unique(shard)
-        for own in (scores[shard == index],)
+        {"index": int(shard[at]), "n": len(own), "mean": float(own.mean()), "std": float(own.std())}
+        for at, own in zip(starts, blocks, strict=True)
     ]
 
 
-def _examples(rows: _Rows) -> dict[str, list[dict[str, Any]]]:
+def _examples(rows: _Rows, texts: Texts) -> dict[str, list[dict[str, Any]]]:
     scored = np.flatnonzero(rows.scored)
     order = scored[np.argsort(rows.score[scored], kind="stable")]
     doubted = scored[np.isfinite(rows.score_std[scored])]
     doubted = doubted[np.argsort(-rows.score_std[doubted], kind="stable")]
     chosen = {"lowest": order[:_EXAMPLES], "highest": order[::-1][:_EXAMPLES], "uncertain": doubted[:_EXAMPLES]}
-    return {name: [_example(rows, int(at)) for at in positions] for name, positions in chosen.items()}
+    return {name: [_example(rows, int(at), texts) for at in positions] for name, positions in chosen.items()}
 
 
-def _example(rows: _Rows, at: int) -> dict[str, Any]:
-    spread = float(rows.score_std[at])
+def _example(rows: _Rows, at: int, texts: Texts) -> dict[str, Any]:
+    spread, row = float(rows.score_std[at]), int(rows.position[at])
     return {
-        "row": int(rows.position[at]),
-        "uri": rows.uri[at],
+        "row": row,
+        "uri": texts(row)[0],
         "score": float(rows.score[at]),
         "score_std": spread if np.isfinite(spread) else None,
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from pseudo_labels.crops import generator
 from pseudo_labels.defaults import DISTORTION_NAMES
-from pseudo_labels.distort import blur, camera, colour, compression, noise, spatial
+from pseudo_labels.distort import blur, camera, colour, compression, noise, spatial, waterloo
 from pseudo_labels.distort.scale import LEVELS
 from pseudo_labels.errors import PocketiqaError
 
@@ -27,9 +27,9 @@ class Distortion:
 
     Attributes:
         name: as in the catalogue, in pools and in file names.
-        family: blur, colour, compression, noise, brightness, spatial, sharpness or camera.
+        family: blur, colour, compression, noise, brightness, spatial, sharpness, camera or waterloo.
         effect: what a person sees, one of ``EFFECTS``: the family, but for contrast, which is one of its own, and for
-            those of a camera, each of which is among its like.
+            those of camera and waterloo, each of which is among its like.
         source: the dataset that defines it, such as ``KADID-10k #7``.
         apply: (HxWx3 uint8, severity in (0, 1], generator) to HxWx3 uint8 of its own; level l is severity l / 5. With a
             generator in the same state, distortion grows with severity.
@@ -83,6 +83,12 @@ _CAMERA: tuple[tuple[str, Operator], ...] = (
     ("colour", camera.camera_colorfulness),
     ("compression", camera.camera_compression),
 )
+_WATERLOO: tuple[tuple[str, Operator], ...] = (
+    ("compression", waterloo.waterloo_jpeg),
+    ("compression", waterloo.waterloo_jpeg2000),
+    ("noise", waterloo.waterloo_white_noise),
+    ("blur", waterloo.waterloo_gaussian_blur),
+)
 EFFECTS = ("blur", "noise", "compression", "spatial", "brightness", "contrast", "colour", "sharpness")
 
 
@@ -104,6 +110,14 @@ def _effect(operator: Operator, family: str) -> str:
 
 
 CATALOGUE: dict[str, Distortion] = _build()
+"""What ``all`` means: as strong as people still rate."""
+WATERLOO: dict[str, Distortion] = {
+    operator.__name__: Distortion(operator.__name__, "waterloo", effect, "Waterloo exploration", operator)
+    for effect, operator in _WATERLOO
+}
+"""Far beyond the catalogue, and no part of ``all``: of such damage the order is known, but no rating."""
+DISTORTIONS: dict[str, Distortion] = CATALOGUE | WATERLOO
+"""All that can be named."""
 
 
 def families() -> dict[str, list[Distortion]]:
@@ -120,10 +134,10 @@ def effects() -> dict[str, tuple[str, ...]]:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Names that stand for several distortions: ``all``, ``kadid`` and the families, ``camera`` being one of them."""
+    """Names that stand for several distortions: ``all``, ``kadid``, ``waterloo`` and the families, as ``camera``."""
     kadid = tuple(name for name, distortion in CATALOGUE.items() if distortion.family != "camera")
     members = {family: tuple(one.name for one in own) for family, own in families().items()}
-    return {"all": tuple(CATALOGUE), "kadid": kadid} | members
+    return {"all": tuple(CATALOGUE), "kadid": kadid} | members | {"waterloo": tuple(WATERLOO)}
 
 
 def select(names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -137,13 +151,13 @@ def select(names: Sequence[str] | None = None) -> tuple[str, ...]:
     for name in DISTORTION_NAMES if names is None else names:
         if name in known:
             wanted.update(known[name])
-        elif name in CATALOGUE:
+        elif name in DISTORTIONS:
             wanted.add(name)
         else:
-            raise PocketiqaError(_unknown(name, [*known, *CATALOGUE]))
+            raise PocketiqaError(_unknown(name, [*known, *DISTORTIONS]))
     if not wanted:
         raise PocketiqaError("no distortion was named: give names, or a group such as kadid, camera or all")
-    return tuple(name for name in CATALOGUE if name in wanted)
+    return tuple(name for name in DISTORTIONS if name in wanted)
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
@@ -173,8 +187,9 @@ def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: st
 
     Args:
         rgb: uint8 HxWx3, sides of at least 64 pixels; never changed.
-        name: name of the catalogue.
-        level: above 0, at most 5; 1 to 5 are KADID-10k's levels, values between them are interpolated.
+        name: one of ``DISTORTIONS``.
+        level: above 0, at most 5; 1 to 5 are the levels of KADID-10k or of the Waterloo set, values between them are
+            interpolated.
         seed: seed of the whole pool.
         image_id: id of the clean image.
 
@@ -184,10 +199,10 @@ def distort(rgb: np.ndarray, name: str, level: float, *, seed: int, image_id: st
     Raises:
         PocketiqaError: unknown name, level out of range, or an unsuitable array.
     """
-    if name not in CATALOGUE:
-        raise PocketiqaError(_unknown(name, CATALOGUE))
+    if name not in DISTORTIONS:
+        raise PocketiqaError(_unknown(name, DISTORTIONS))
     if not (math.isfinite(level) and 0 < level <= LEVELS):
         raise PocketiqaError(f"level {level!r} of {name} is out of range: it must be above 0 and at most {LEVELS}")
     # As a float, because the digest of 3 is not that of 3.0: one level must have one chance.
     rng = generator(int(seed), image_id, name, float(level))
-    return np.ascontiguousarray(CATALOGUE[name].apply(check_image(rgb), float(level) / LEVELS, rng))
+    return np.ascontiguousarray(DISTORTIONS[name].apply(check_image(rgb), float(level) / LEVELS, rng))

@@ -34,7 +34,12 @@ def jpeg(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarr
 
 def jpeg2000(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Irreversible JPEG 2000 with one layer at a compression ratio against 24 bits a pixel."""
-    ratio = min(at(JPEG2000_RATIO, severity), rgb.size / _JPEG2000_LEAST_BYTES)
+    return recode_jpeg2000(rgb, at(JPEG2000_RATIO, severity))
+
+
+def recode_jpeg2000(rgb: np.ndarray, ratio: float) -> np.ndarray:
+    """Pixels after irreversible JPEG 2000 with one layer, at a compression ratio against 24 bits a pixel."""
+    ratio = min(ratio, rgb.size / _JPEG2000_LEAST_BYTES)
     data = io.BytesIO()
     image = Image.fromarray(rgb)
     image.save(data, "JPEG2000", quality_mode="rates", quality_layers=[ratio], irreversible=True, no_jp2=True)

@@ -20,8 +20,8 @@ from pseudo_labels import addresses
 from pseudo_labels.crops import generator
 from pseudo_labels.distort.catalogue import MIN_SIDE_PX, distort
 from pseudo_labels.distort.scale import LEVELS
-from pseudo_labels.duplicates import fingerprint
 from pseudo_labels.files import digest_of, sha256_bytes, staged_folder
+from pseudo_labels.fingerprints import fingerprint
 from pseudo_labels.images import ImageError, decode, read_bytes
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, RegionDistortion, Status, id_of, joined_distortions

@@ -20,18 +20,19 @@ DENOISED_VARIANCE = (0.0, 0.01, 0.03, 0.05, 0.1, 0.15)
 _WAVELET, _WAVELET_TAPS, _MAX_DEPTH = "sym4", 8, 5
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], variance: float) -> np.ndarray:
+def normal(rng: np.random.Generator, shape: tuple[int, ...], variance: float) -> np.ndarray:
+    """Gaussian noise in grey levels, float32, of a variance that is given for images scaled to [0, 1]."""
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(255 * math.sqrt(variance))
 
 
 def white_noise(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise, independent in every pixel and channel."""
-    return to_uint8(rgb + _normal(rng, rgb.shape, at(WHITE_VARIANCE, severity)))
+    return to_uint8(rgb + normal(rng, rgb.shape, at(WHITE_VARIANCE, severity)))
 
 
 def white_noise_color(rgb: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise in Y, Cb and Cr (BT.601, full range); the conversion being linear, only the noise is converted."""
-    y, cb, cr = np.moveaxis(_normal(rng, rgb.shape, at(COMPONENT_VARIANCE, severity)), -1, 0)
+    y, cb, cr = np.moveaxis(normal(rng, rgb.shape, at(COMPONENT_VARIANCE, severity)), -1, 0)
     noise = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
     return to_uint8(rgb + noise)
 

@@ -29,6 +29,7 @@ from pseudo_labels.metrics.correlation import srcc
 from pseudo_labels.outputs import exclusively
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import TeacherStamp
+from pseudo_labels.remote import location
 from pseudo_labels.shards import shard_rows
 from pseudo_labels.store import LabelStore, StoreSpec
 
@@ -159,9 +160,10 @@ def fuse(
         outlier = measure_outliers(parts[at], name, columns.scored[at], spans, steps.within(len(spans)))
     # Nothing is written before this: the spec holds digests of what was fitted, and most errors come while fitting.
     fused = plan.fuse(outlier)
-    with exclusively(Path(out)):
+    out = location(out)
+    with exclusively(out):
         store = LabelStore.create(
-            Path(out), plan.spec(fused, shards), pool_path=parts[0].store.pool_path, overwrite=overwrite
+            out, plan.spec(fused, shards), pool_path=parts[0].store.pool_path, overwrite=overwrite
         )
         _write(store, parts, fused, carried, steps.within(steps.total - len(spans)))
         # Before the store is finished: a finished one always has its report.
@@ -236,6 +238,9 @@ class _Plan:
         # The ensemble is what weights are to other teachers.
         stamp = TeacherStamp(NAME, VERSION, self._ensemble.digest, options, scale=scale, licence=licence)
         preprocessing = {part.name: part.store.spec.preprocessing for part in self._parts}
+        if specs[0].of_crops:
+            # All parts show the same crops: their rows were compared. Fused, they still are no labels of whole images.
+            preprocessing["crops"] = specs[0].preprocessing["crops"]
         features = () if self._carried is None else (self._carried[1],)
         return StoreSpec(
             stamp, specs[0].pool_digest, specs[0].rows, shards, preprocessing=preprocessing, features=features

@@ -15,7 +15,8 @@ from pseudo_labels.files import digest_of
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import Status
-from pseudo_labels.shards import shard_rows
+from pseudo_labels.remote import location
+from pseudo_labels.shards import shard_of, shard_rows
 from pseudo_labels.store import LabelStore
 
 FloatArray = NDArray[np.float64]
@@ -51,12 +52,12 @@ class Part:
 
     def _pieces(self, span: range) -> list[tuple[int, int, int]]:
         """Shard, first row in it and number of rows, for each shard that ``span`` touches."""
-        spec, pieces = self.store.spec, []
-        for index in range(spec.shards):
-            own = shard_rows(spec.rows, spec.shards, index)
+        rows, shards, pieces = self.store.spec.rows, self.store.spec.shards, []
+        # Only those: looked for among all, they would cost the square of the number of shards.
+        for index in range(shard_of(rows, shards, span.start), shard_of(rows, shards, span.stop - 1) + 1):
+            own = shard_rows(rows, shards, index)
             start, stop = max(own.start, span.start), min(own.stop, span.stop)
-            if start < stop:
-                pieces.append((index, start - own.start, stop - start))
+            pieces.append((index, start - own.start, stop - start))
         return pieces
 
     def _table(self, index: int) -> pa.Table:
@@ -96,7 +97,7 @@ def open_parts(folders: Sequence[Path | str]) -> list[Part]:
     Raises:
         PocketiqaError: a store is unfinished, given twice, or of another pool.
     """
-    stores = [LabelStore.open(Path(folder)) for folder in folders]
+    stores = [LabelStore.open(location(folder)) for folder in folders]
     for store in stores[1:]:
         _check_same_pool(stores[0], store)
     # Their order decides the order of sums, and so the last bits of a fused score.

@@ -8,6 +8,7 @@ from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import checksummed_json, read_record, write_atomic
 from pseudo_labels.fusion.ensemble import Ensemble
 from pseudo_labels.fusion.keep import KeepRule
+from pseudo_labels.remote import location
 from pseudo_labels.store import LabelStore
 
 NAME = "fused"
@@ -70,7 +71,7 @@ def read_fusion_report(folder: Path | str) -> FusionReport:
         PocketiqaError: the folder holds none, or one of another format.
         IntegrityError: it cannot be parsed, or was altered.
     """
-    path = Path(folder) / REPORT
+    path = location(folder) / REPORT
     record = read_record(path, what="fusion report", remedy="run the same fuse command again, it writes it anew")
     try:
         if record["format"] != FORMAT:

@@ -37,6 +37,7 @@ from pseudo_labels.regions.masks import (
 )
 from pseudo_labels.regions.sources import Proposal, RegionSource
 from pseudo_labels.regions.store import Region, RegionSet, region_id
+from pseudo_labels.remote import Address, location
 from pseudo_labels.store import shard_count
 
 Warn = Callable[[str], None]
@@ -152,7 +153,7 @@ class _Accepted:
 def build_regions(
     pool: Pool,
     source: RegionSource,
-    out: Path,
+    out: Path | str,
     *,
     limits: Limits | None = None,
     shards: int | None = None,
@@ -171,7 +172,7 @@ def build_regions(
     Args:
         pool: pool of the images.
         source: gives the regions.
-        out: folder of the manifest.
+        out: folder of the manifest, or its address.
         limits: which proposals become regions; None takes the defaults.
         shards: how many; None means about 256 images each but at least 8, or those of the manifest in ``out``.
         decode_limits: limits of decoding, for sources that need pixels.
@@ -188,7 +189,7 @@ def build_regions(
     """
     if not len(pool):
         raise PocketiqaError(f"the pool {pool.folder} has no rows: there are no images with regions")
-    limits, warn = limits or Limits(), warn or (lambda _text: None)
+    out, limits, warn = location(out), limits or Limits(), warn or (lambda _text: None)
     count = shard_count(out, RegionSet.kind, len(pool), overwrite=overwrite) if shards is None else shards
     if not 1 <= count <= len(pool):
         raise PocketiqaError(f"{count} shards for a pool of {len(pool)} images: choose from 1 to {len(pool)}")
@@ -214,7 +215,7 @@ def build_regions(
         if pending:
             stack.enter_context(source.opened(pool.ok(), _scratch(out, stack)))
         work = _Proposer(pool, source, limits, decode_limits)
-        refs = (pool[row] for index in pending for row in store.shard_rows(index))
+        refs = (ref for index in pending for ref in pool.rows(store.shard_rows(index)))
         # One stream for all shards: between two shards the threads go on.
         per_image = in_order(
             work.prepare, refs, workers, size=lambda ref: ref.width * ref.height, size_ahead=64_000_000
@@ -251,7 +252,12 @@ def _pending(store: RegionSet, warn: Warn) -> list[int]:
 
 
 def _scratch(out: Path, stack: ExitStack) -> Path:
-    """A temporary folder inside ``out``, where there is room for what becomes ``out``; those of killed runs go."""
+    """A temporary folder inside ``out``, where there is room for what becomes ``out``; those of killed runs go.
+
+    Of an address, a folder where this machine keeps temporary files.
+    """
+    if isinstance(out, Address):
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pocketiqa-regions-")))
     for leftover in out.glob(f"{_SCRATCH}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out)))

@@ -105,6 +105,8 @@ class RegionLabel:
         severity: of the distortion, in [0, 1], 1 worst; NaN where it is not known.
         severity_std: spread of it.
         confidence: weight in distillation, in [0, 1], by ``records.confidence`` of ``quality_std``.
+        batch: number of crops that the teacher scored together with that of the region, itself included (where a region
+            has two, the smaller number); 0 where it has no score, and in stores that do not say.
     """
 
     image: str
@@ -119,14 +121,17 @@ class RegionLabel:
     severity: float = NAN
     severity_std: float = NAN
     confidence: float = 1.0
+    batch: int = 0
 
 
 _TYPES = {str: pa.string(), Status: pa.string(), int: pa.int32(), float: pa.float32()}
+_BATCH = "batch"  # a column of stores whose spec says a batch size
 Row = TypeVar("Row", Region, RegionLabel)
 
 
-def _schema(kind: type[Any]) -> pa.Schema:
-    return pa.schema([(field.name, _TYPES[field.type]) for field in fields(kind)])
+def _schema(kind: type[Any], *, batches: bool) -> pa.Schema:
+    columns = [field for field in fields(kind) if batches or field.name != _BATCH]
+    return pa.schema([(field.name, _TYPES[field.type]) for field in columns])
 
 
 def _plain(value: Any) -> Any:
@@ -149,17 +154,21 @@ class _RowStore(ShardStore, Generic[Row]):
         """Commit a shard: all rows of its images, in the pool's order.
 
         Raises:
-            PocketiqaError: a value is out of range, or the shard is there already.
-            OutputConflictError: another process writes it, or has started the store over.
+            PocketiqaError: a value is out of range.
+            OutputConflictError: see ``commit``.
             StorageFullError: the disk is full; nothing of this shard is left.
         """
         for row in rows:
             _check_row(row)
-        schema = _schema(self.row_type)
+        schema = self._schema
         # In the order of the fields, which is that of the columns.
         table = pa.table({name: [_plain(getattr(row, name)) for row in rows] for name in schema.names}, schema=schema)
         files = {self.file: shards.parquet_bytes(table), shards.STATS: canonical_json(self._stats(table))}
         self.commit(index, self.marked(index, files))
+
+    @property
+    def _schema(self) -> pa.Schema:
+        return _schema(self.row_type, batches="batch_size" in self.manifest.spec)
 
     def _stats(self, table: pa.Table) -> dict[str, Any]:
         statuses = Counter(table["status"].to_pylist())
@@ -174,7 +183,8 @@ class _RowStore(ShardStore, Generic[Row]):
 
     def shard_table(self, index: int) -> pa.Table:
         """Rows of one committed shard, verified, as they were written."""
-        return pq.read_table(self._trust(index) / self.file, schema=_schema(self.row_type), use_threads=False)
+        with self.opened(index) as folder:
+            return pq.read_table(folder / self.file, schema=self._schema, use_threads=False)
 
     def shard_rows_of(self, index: int) -> list[Row]:
         """The same as objects."""

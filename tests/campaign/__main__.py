@@ -6,7 +6,6 @@ has changed since. Files that were read wrongly lie in ``mutants/faults``.
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -14,10 +13,10 @@ from pathlib import Path
 
 from distill.commands.doctor import machine
 from students.latency import machine_name
+from tests.campaign.folders import code_digest, start
 from tests.campaign.kills import CASES, Outcome, as_record, build_inputs, kill
 from tests.campaign.reading import Reading, read_mutants
 from tests.campaign.summary import as_markdown, summarised
-from tests.helpers.imports import FILES
 
 
 def main() -> int:
@@ -34,9 +33,9 @@ def main() -> int:
     if unknown:
         sys.exit(f"nothing named {', '.join(unknown)}: choose from {', '.join(names)}")
     wanted = given.only or names
-    settings = {"seed": given.seed, "kills": given.kills, "mutants": given.mutants, "code": _code()}
+    settings = {"seed": given.seed, "kills": given.kills, "mutants": given.mutants, "code": code_digest()}
     folder: Path = given.out.resolve()
-    _start(folder, settings)
+    start(folder, settings)
     outcomes = _kill_all(folder, [name for name in wanted if name != "mutants"], given.kills, given.seed)
     readings: list[Reading] = []
     if "mutants" in wanted and given.mutants:
@@ -50,27 +49,6 @@ def main() -> int:
         print(f"mutant {one['number']} ({one['format']}; {', '.join(one['kinds'])}): {one['status']}: {one['words']}")
     print(f"{'as promised' if summary['as_promised'] else 'NOT as promised'}: {folder / 'summary.json'}")
     return 0 if summary["as_promised"] else 1
-
-
-def _code() -> str:
-    """Digest of the packages: figures of other code are not continued."""
-    total = hashlib.sha256()
-    for file in sorted([*FILES, *Path(__file__).parent.glob("*.py")]):
-        total.update(file.read_bytes())
-    return total.hexdigest()[:16]
-
-
-def _start(folder: Path, settings: dict[str, object]) -> None:
-    """An empty folder, or one of the same settings, to go on with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    head = folder / "settings.json"
-    if head.exists() and json.loads(head.read_text()) == settings:
-        return
-    if any(folder.iterdir()) and not head.exists():
-        sys.exit(f"{folder} is not empty and not of a campaign: name another --out")
-    for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    head.write_text(json.dumps(settings))
 
 
 def _kill_all(folder: Path, names: list[str], kills: int, seed: int) -> list[Outcome]:

@@ -152,6 +152,7 @@ fit:
 """
 _TEACHER = "tests.helpers.fitting"
 _SCORE = ("score", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx")
+_BEST = ("best", *_SCORE[1:])
 _ROWS = "distill.scoring.score_paths"
 _BY = ("--model", "{in}/student.onnx")
 _RATED = ("{in}/rated.csv", "--out", "{out}", "--model", "{in}/student.onnx")
@@ -183,7 +184,8 @@ CASES = (
         file="student.onnx",
         resumes=False,
     ),
-    # ``formats --page`` has no entry: its page holds times, so that no two runs give the same bytes.
+    # ``formats --page`` has no entry: its page holds times, so that no two runs give the same bytes. Nor has ``web``:
+    # it needs what npm brings, and writes as ``score --gallery DIR`` does.
     Case(
         "export --format",
         ("export", "pocket-s", "--format", "onnx-w8", "--card", "--out", "{out}"),
@@ -196,6 +198,13 @@ CASES = (
         ("fit-look", "{in}/few", "--model", "{in}/student.onnx", "--out", "{out}", "--min-pixels", "5000"),
         ("distill.stages.second_look", "teachers.reference", "onnx"),
         file="looking.onnx",
+        resumes=False,
+    ),
+    Case(
+        "fit-pairs",
+        ("fit-pairs", "{in}/few", "--ratings", "csv:{in}/scenes.csv", "--model", "{in}/student.onnx", "--out", "{out}"),
+        ("distill.stages.pair_fitting", "onnx"),
+        file="paired.onnx",
         resumes=False,
     ),
     Case(
@@ -229,6 +238,14 @@ CASES = (
         (_ROWS,),
         copied=("{in}/photographs", "{out}"),
     ),
+    Case("best --out", _BEST, ("distill.scoring.best",), file="groups.json", resumes=False),
+    Case(
+        "best --page",
+        ("best", "{in}/photographs", "--page", "{out}", "--model", "{in}/student.onnx"),
+        ("distill.scoring.best",),
+        file="page.html",
+        resumes=False,
+    ),
     Case(
         "population",
         ("population", "{in}/photographs", "--out", "{out}", "--model", "{in}/student.onnx"),
@@ -249,6 +266,13 @@ CASES = (
         ("distill.scoring.before_after",),
         file="changes.json",
         resumes=False,
+    ),
+    Case(
+        "trust",
+        ("trust", *_BY[1:], "--on", "{in}/few", "--test", "views", "--scores", "{work}/scores", "--out", "{out}"),
+        ("distill.trust.run",),
+        file="page.html",
+        resumes=False,  # its scores are used again, but its files begin anew
     ),
     Case(
         "frames",
@@ -293,6 +317,13 @@ def write_rated(photographs: Path, file: Path) -> None:
     file.write_text("image,mos\n" + "".join(rows))
 
 
+def write_scenes(rated: Path, file: Path) -> None:
+    """The same ratings, two neighbours being one scene."""
+    head, *rows = rated.read_text().splitlines()
+    lines = [f"{head},group", *(f"{row},{number // 2}" for number, row in enumerate(rows))]
+    file.write_text("\n".join(lines) + "\n")
+
+
 def write_recipes(folder: Path) -> None:
     """Recipes that walk all stages over the photographs in ``folder/few``, fit a teacher, and train a student."""
     write_rated(folder / "few", folder / "rated-few.csv")
@@ -309,6 +340,7 @@ def build_inputs(folder: Path, photographs: int = 48) -> None:
     write_photographs(folder / "few", 6)
     write_video(folder / "clip.mkv", frames=photographs)
     write_rated(folder / "photographs", folder / "rated.csv")
+    write_scenes(folder / "rated.csv", folder / "scenes.csv")
     pocketiqa("pool", folder / "few", "--out", folder / "pool")
     synthetic = folder / "synthetic"
     pocketiqa("distort", folder / "pool", "--out", synthetic, "--per-image", "3", "--workers", 1, *_DISTORTIONS)

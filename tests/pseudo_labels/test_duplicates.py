@@ -1,21 +1,16 @@
-"""Near duplicates against a naive search, and the rule for flat pictures."""
+"""Near duplicates against a naive search."""
 
 from itertools import combinations
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from pseudo_labels.duplicates import MAX_DISTANCE, Fingerprint, fingerprint, group_near_duplicates, near_duplicate_pairs
+from pseudo_labels import duplicates
+from pseudo_labels.duplicates import MAX_DISTANCE, group_near_duplicates, near_duplicate_pairs
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.images import decode, load
-from pseudo_labels.photos import bundled_photographs
-from tests.helpers.encoders import encode, picture
+from pseudo_labels.fingerprints import Fingerprint, fingerprint
+from pseudo_labels.images import load
 from tests.helpers.shared import shared_data
-
-
-def bits_apart(one: str, other: str) -> int:
-    return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
 def clustered(count: int, seed: int, flips: int) -> list[int]:
@@ -52,21 +47,32 @@ def test_groups_equal_a_naive_search(distance: int) -> None:
 
 
 @pytest.mark.parametrize("bitwise_count", [True, False])
-@pytest.mark.parametrize("at_once", [1, 37, 1 << 20])
+@pytest.mark.parametrize(("at_once", "compared_with", "keys"), [(1, 32, 5), (37, 2**-8, 15), (1 << 20, 2**-16, 35)])
 def test_pairs_are_complete_however_they_are_cut(
-    monkeypatch: pytest.MonkeyPatch, at_once: int, bitwise_count: bool
+    monkeypatch: pytest.MonkeyPatch, at_once: int, compared_with: float, keys: int, bitwise_count: bool
 ) -> None:
     values = sorted({*clustered(400, seed=1, flips=5)})
     numbered = combinations(enumerate(values), 2)
     expected = {(one, other) for (one, a), (other, b) in numbered if (a ^ b).bit_count() <= 4}
     assert expected
     monkeypatch.setattr("pseudo_labels.duplicates._PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr("pseudo_labels.duplicates._COMPARED_WITH", compared_with)
+    assert len(duplicates.lookup_keys(len(values), 4)) == keys
     if not bitwise_count:
         monkeypatch.delattr(np, "bitwise_count", raising=False)  # as in numpy 1.26
     measured = set[tuple[int, ...]]()
     for left, right in near_duplicate_pairs(np.array(values, dtype=np.uint64), 4):
         measured |= {tuple(sorted(pair)) for pair in zip(left.tolist(), right.tolist(), strict=True)}
     assert measured == expected
+
+
+def test_comparisons_grow_with_the_hashes_and_not_with_their_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    count_bits = duplicates.count_bits
+    monkeypatch.setattr(duplicates, "count_bits", lambda values: compared.append(len(values)) or count_bits(values))
+    values = np.unique(np.random.default_rng(0).integers(0, 1 << 63, 300_000).astype(np.uint64))
+    assert list(near_duplicate_pairs(values, 4)) == []
+    assert sum(compared) < 10 * len(values)
 
 
 def test_absent_and_flat_pictures_stay_alone() -> None:
@@ -81,44 +87,6 @@ def test_absent_and_flat_pictures_stay_alone() -> None:
 def test_distance_out_of_range_is_named(distance: int) -> None:
     with pytest.raises(PocketiqaError, match=f"{distance}, but must be 0 to {MAX_DISTANCE}"):
         group_near_duplicates([], distance)
-
-
-def test_hash_says_where_it_gets_brighter() -> None:
-    # Nine strips, each brighter or darker than the one before it as the bits of 0xB4 say.
-    levels = np.cumsum([100, *(24 if 0xB4 >> bit & 1 else -24 for bit in range(7, -1, -1))])
-    strips = levels.repeat(32).astype(np.uint8)[None, :, None].repeat(256, axis=0).repeat(3, axis=2)
-    assert fingerprint(strips) == Fingerprint("b4" * 8, False)
-
-
-@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "china", "rocket", "camera", "motorcycle"])
-def test_hash_survives_what_does_not_change_the_scene(name: str) -> None:
-    rgb = load(bundled_photographs()[name])
-    image = Image.fromarray(rgb)
-    original = fingerprint(rgb).dhash
-    smaller = fingerprint(np.asarray(image.resize((image.width // 2, image.height // 2)))).dhash
-    jpeg = fingerprint(decode(encode(rgb, "JPEG", quality=30))).dhash
-    darker = fingerprint((rgb * 0.8).astype(np.uint8)).dhash
-    assert max(bits_apart(original, changed) for changed in (smaller, jpeg, darker)) <= 4
-
-
-def test_flat_pictures_are_told_from_scenes() -> None:
-    generator = np.random.default_rng(0)
-    across, down = np.meshgrid(np.linspace(-1, 1, 128), np.linspace(-1, 1, 96))
-    flat = {
-        "black": 0 * across,
-        "white": 0 * across + 255,
-        "noise": 128 + generator.normal(0, 8, across.shape),
-        "sky": 200 + 5 * down + generator.normal(0, 2, across.shape),
-        "ramp": 127 + 127 * across,
-        "mirrored ramp": 127 - 127 * across,
-        "vertical ramp": 127 + 127 * down,
-        "vignetted wall": 40 - 6 * np.hypot(across, down),
-    }
-    described = {
-        name: fingerprint(gray.astype(np.uint8)[..., None].repeat(3, axis=2)).is_flat for name, gray in flat.items()
-    }
-    assert described == dict.fromkeys(flat, True)
-    assert not any(fingerprint(picture(seed)).is_flat for seed in range(50))
 
 
 def test_real_scenes_are_neither_flat_nor_near() -> None:

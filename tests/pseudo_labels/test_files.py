@@ -18,6 +18,7 @@ from pseudo_labels.files import (
     digest_of,
     explain_write_errors,
     parse_json,
+    private_folder,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -159,6 +160,27 @@ def test_staged_folder_that_fails_changes_nothing(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "source", folder / "half")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["final", "source"]
     assert [path.name for path in (tmp_path / "final").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_private_folder_that_another_one_removes_before_its_lock_is_made_again(
+    locked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, taken = os.open, list[str]()
+
+    def open_late(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = opened(path, flags, mode) if locked else -1
+        if not taken:  # what remove_leftovers of another process does, before this one opens it or just after
+            taken.append(str(path))
+            os.rmdir(path)
+        return descriptor if locked else opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_late)
+    with private_folder(tmp_path / "final") as folder:
+        monkeypatch.undo()
+        assert folder.is_dir()
+        assert [str(folder)] != taken
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:

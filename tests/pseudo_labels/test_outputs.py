@@ -5,8 +5,10 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pseudo_labels import outputs
@@ -23,6 +25,7 @@ from pseudo_labels.outputs import (
     start_over,
     write_manifest,
 )
+from pseudo_labels.remote import location
 from tests.helpers.records import alter
 from tests.helpers.tmpfs import small_disk
 
@@ -358,3 +361,31 @@ def test_a_message_does_not_repeat_a_value_without_end(name: str, tmp_path: Path
         with pytest.raises(PocketiqaError, match=r"'x+\.\.\.") as caught:
             read()
         assert len(str(caught.value)) < 1000
+
+
+def test_an_object_is_put_whole_when_the_work_is_done_and_never_over_another() -> None:
+    out, store = location("memory://bucket/exports/student.onnx"), fsspec.filesystem("memory")
+
+    def write(path: Path, *parts: bytes, meanwhile: Callable[[], object] = lambda: None, **options: bool) -> None:
+        with new_file(path, objects=True, **options) as file:
+            for part in parts:
+                file.write(part)
+            assert not path.exists() or options
+            meanwhile()
+
+    with pytest.raises(ZeroDivisionError):
+        write(out, b"half", meanwhile=lambda: 1 // 0)
+    assert not out.exists()
+    write(out, b"who", b"le")
+    assert out.read_bytes() == b"whole"
+    with pytest.raises(OutputConflictError, match="exists already"):
+        write(out, b"another")
+    write(out, b"another", overwrite=True)
+    assert out.read_bytes() == b"another"
+    with pytest.raises(OutputConflictError, match="objects below it"):
+        write(out.parent, b"file")
+    late = out.with_name("late.onnx")
+    with pytest.raises(OutputConflictError, match="appeared"):
+        write(late, b"mine", meanwhile=lambda: store.pipe_file("/bucket/exports/late.onnx", b"theirs"))
+    assert late.read_bytes() == b"theirs"
+    store.rm("/bucket/exports", recursive=True)

@@ -1,5 +1,6 @@
 """Pools: rows for good and bad images, identity, refusal to mix, and reading what was listed."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -162,6 +163,21 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "photos"), str(tmp_path / "pool")]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown < 60  # MB, of 194 MB decoded
+
+
+def test_few_rows_exist_as_objects_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("measuring", "pool", "ref_tables"):
+        monkeypatch.setattr(f"pseudo_labels.{module}.ROWS_AT_ONCE", 10)
+    living: list[int] = []
+
+    def note(done: int, total: int) -> None:
+        living.append(sum(type(one) is ImageRef for one in gc.get_objects()) if done == total else 0)
+
+    pool = build_pool([str(photographs(tmp_path / "photos", 100))], tmp_path / "pool", progress=note)
+    assert living[-1] <= 20  # a block, and what the worker is ahead
+    assert [ref.uri for ref in pool.rows(range(15, 37))] == [ref.uri for ref in pool][15:37]
+    assert [ref.uri for ref in pool.take(np.array([60, 2, 60]))] == [pool[row].uri for row in (60, 2, 60)]
+    assert list(pool.take(np.array([], int))) == []
 
 
 # --- again, differently, interrupted

@@ -20,6 +20,7 @@ from pseudo_labels.shards import (
     read_table,
     shard_files,
     shard_name,
+    shard_of,
     shard_rows,
     shard_stats,
 )
@@ -137,3 +138,4 @@ def test_blocks_cover_the_rows_once_and_evenly(rows: int, shards: int):
     blocks = [shard_rows(rows, shards, index) for index in range(shards)]
     assert [row for block in blocks for row in block] == list(range(rows))
     assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+    assert all(shard_of(rows, shards, row) == index for index, block in enumerate(blocks) for row in block)

@@ -270,9 +270,19 @@ def test_rows_and_features_must_be_those_of_the_shard(tmp_path: Path):
         store.write_shard(0, labels_of(rows), {"map": np.full((3, 4), 1e6)})
     with pytest.raises(PocketiqaError, match=r"shard 3 of .* shards 0 to 2"):
         store.write_shard(3, labels_of(rows))
+
+
+def test_who_writes_a_shard_late_changes_nothing_and_other_rows_are_refused(tmp_path: Path):
+    store = LabelStore.create(tmp_path / "labels", WITH_FEATURES, pool_path=tmp_path)
     write(store, 0)
-    with pytest.raises(PocketiqaError, match="committed already"):
-        write(store, 0)
+    before = {path: path.stat().st_mtime_ns for path in store.shard_folder(0).iterdir()}
+    write(LabelStore.open(store.folder), 0)
+    labels = [replace(label, confidence=0.5) for label in labels_of(store.shard_rows(0))]
+    with pytest.raises(OutputConflictError, match=r"shard 0 of .* is committed already, with other content"):
+        store.write_shard(0, labels, features_of(store.shard_rows(0)))
+    assert {path: path.stat().st_mtime_ns for path in store.shard_folder(0).iterdir()} == before
+    assert store.has(0)
+    assert (store.missing(), store.missing([0, 2])) == ([1, 2], [2])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from pseudo_labels.audit.page import write_audit_page
 from pseudo_labels.audit.store import audit_store
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.fusion.report import read_fusion_report
-from pseudo_labels.pool import Pool
-from pseudo_labels.records import PseudoLabel
+from pseudo_labels.pool import Pool, write_pool
+from pseudo_labels.records import ImageRef, PseudoLabel
 from pseudo_labels.store import LabelStore, StoreSpec
 from tests.helpers.pools import clean_pool
 from tests.pseudo_labels.audit.stores import SHARDS, STAMP, honest, store_of
@@ -54,6 +55,23 @@ def test_examples_are_the_extremes(pool: Pool, tmp_path: Path):
     assert [example["row"] for example in report.examples["lowest"]] == order[:8].tolist()
     assert report.examples["highest"][0]["score"] == pytest.approx(max(scores))
     assert report.examples["uncertain"][0]["row"] == order[0]
+
+
+def test_texts_of_all_rows_are_never_held_at_once(tmp_path: Path):
+    rows, shards, long = 4000, 20, "x" * 500
+    refs = [ImageRef(f"{row:024}", f"/{row}{long}.png", f"{row:064}") for row in range(rows)]
+    pool = write_pool(tmp_path / "pool", refs, spec={})
+    store = LabelStore.create(tmp_path / "labels", StoreSpec(STAMP, pool.digest, rows, shards), pool_path=pool.folder)
+    for index in range(shards):
+        own = store.shard_rows(index)
+        store.write_shard(index, [PseudoLabel(refs[row].id, refs[row].uri, score=row / rows) for row in own])
+    store.finish()
+    tracemalloc.start()
+    report = audit_store(store.folder)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (report.ok, report.examples["lowest"][1]["uri"]) == (True, refs[1].uri)
+    assert peak_bytes < rows * len(long) / 2
 
 
 def test_failed_rows_are_covered_with_their_reason_and_an_example(pool: Pool, tmp_path: Path):

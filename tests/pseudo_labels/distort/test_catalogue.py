@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pseudo_labels.crops import generator
-from pseudo_labels.distort import CATALOGUE, distort, effects, families, groups, select
+from pseudo_labels.distort import CATALOGUE, DISTORTIONS, WATERLOO, distort, effects, families, groups, select
 from pseudo_labels.errors import PocketiqaError
 
 
@@ -53,7 +53,18 @@ def test_select_expands_groups_once_and_in_order() -> None:
     assert select(["camera"]) == tuple(CATALOGUE)[25:]
     assert select(["all"]) == select(["camera", "kadid"]) == tuple(CATALOGUE)
     assert select(["jpeg", "blur", "jpeg", "lens_blur"]) == ("gaussian_blur", "lens_blur", "motion_blur", "jpeg")
-    assert not set(groups()) & set(CATALOGUE)
+    assert not set(groups()) & set(DISTORTIONS)
+
+
+def test_the_strengths_of_the_waterloo_set_are_apart() -> None:
+    names = ("waterloo_jpeg", "waterloo_jpeg2000", "waterloo_white_noise", "waterloo_gaussian_blur")
+    assert tuple(WATERLOO) == groups()["waterloo"] == select(["waterloo"]) == names
+    assert not set(select(["all"])) & set(names)
+    assert not any(set(names) & set(own) for own in effects().values())
+    assert select(["waterloo_jpeg", "all"]) == (*CATALOGUE, "waterloo_jpeg")
+    assert {one.family for one in WATERLOO.values()} == {"waterloo"}
+    assert [one.effect for one in WATERLOO.values()] == ["compression", "compression", "noise", "blur"]
+    assert all(one.summary.endswith(".") for one in WATERLOO.values())
 
 
 def test_select_refuses_what_it_does_not_know() -> None:

@@ -172,7 +172,7 @@ def test_any_number_of_workers_gives_the_same(pool: Pool, tmp_path: Path) -> Non
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(pool: Pool, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     arguments, unbroken = ([str(pool.folder), str(out)] for out in (broken, whole))
-    wanted = kills(12, short=6)
+    wanted = kills(12, short=3)
     hits = kill_and_resume(rebuild, arguments, unbroken_args=unbroken, kills=wanted, seed=1)
     assert hits == wanted
     assert _content(broken) == _content(whole)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.fusion import parts
 from pseudo_labels.fusion.parts import Columns, Part, find_feature, find_ratings, open_parts, read_columns
 from pseudo_labels.pool import Pool
 from tests.helpers.fusing import BAD, ROWS, invented_pool, seen, teacher_store
@@ -36,6 +37,16 @@ def test_parts_of_another_pool_are_refused(pool: Pool, tmp_path: Path):
     other = teacher_store(tmp_path / "other", other_pool, seen(0.1, 1), name="other").folder
     with pytest.raises(PocketiqaError, match=r"labels in .*other are of another pool than those in .*own"):
         open_parts([own, other])
+
+
+def test_blocks_are_found_without_looking_at_all_shards(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stores = [teacher_store(tmp_path / name, pool, seen(0.1, 1), name=name, shards=20) for name in ("a", "b")]
+    looked: list[int] = []
+    whole = parts.shard_rows
+    monkeypatch.setattr(parts, "shard_rows", lambda *of: looked.append(of[2]) or whole(*of))
+    spans = [whole(ROWS, 15, index) for index in range(15)]
+    read_columns([Part(store.spec.stamp.name, store) for store in stores], spans)
+    assert len(looked) < 3 * (20 + 15)
 
 
 def test_columns_hold_the_scores_and_only_spreads_that_have_one(pool: Pool, tmp_path: Path):
