@@ -137,11 +137,11 @@ class _Collected:
             elif unusable:
                 self.fail(position, f"feature {unusable[0]!r} is not finite in fp16 (largest magnitude 65504)")
             else:
-                self._accept(position, score, spread)
+                self._accept(position, score, spread, batch=len(positions))
                 for name, half in halves.items():
                     self._array(name, half)[position] = half[row]
 
-    def _accept(self, position: int, score: float, spread: float) -> None:
+    def _accept(self, position: int, score: float, spread: float, *, batch: int) -> None:
         spread = spread if np.isfinite(spread) else float("nan")
         self.labels[position] = replace(
             self.labels[position],
@@ -150,6 +150,7 @@ class _Collected:
             score=score,
             score_std=spread,
             confidence=confidence(spread),
+            batch=batch,
         )
 
     def _array(self, name: str, half: np.ndarray) -> np.ndarray:

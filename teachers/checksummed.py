@@ -17,6 +17,9 @@ from pseudo_labels.errors import IntegrityError, PocketiqaError
 from pseudo_labels.files import canonical_json, digest_of, parse_json, write_atomic
 
 FORMAT = 1
+HALVES_FORMAT = 2
+"""Of files in which tensors are stored in fewer bits than they have; others keep the format of earlier versions."""
+_WORTH_HALVING = 4096  # values of a tensor; small ones save nothing
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -35,6 +38,8 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 def write_checksummed(path: Path, kind: str, head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a file in one step; equal content gives equal bytes.
 
+    Large float32 tensors whose values float16 holds exactly (those of an average that was rounded) are stored in it.
+
     Args:
         path: path of the file; its folder exists.
         kind: what the file is, in words.
@@ -44,10 +49,20 @@ def write_checksummed(path: Path, kind: str, head: Mapping[str, Any], tensors: M
     Raises:
         StorageFullError: the disk is full; an earlier file is untouched.
     """
-    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    record = {"format": FORMAT, "head": dict(head), "digest": _digest(kind, head, stored)}
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    record: dict[str, Any] = {"format": FORMAT, "head": dict(head), "digest": _digest(kind, head, own)}
+    halves = {name: value.half() for name, value in own.items() if _is_half(value)}
+    if halves:
+        record |= {"format": HALVES_FORMAT, "halves": sorted(halves)}
     # One entry only: safetensors does not keep the order of several.
-    write_atomic(path, save(stored, {_key(kind): canonical_json(record).decode()}))
+    write_atomic(path, save(own | halves, {_key(kind): canonical_json(record).decode()}))
+
+
+def _is_half(value: Tensor) -> bool:
+    """Whether a float32 tensor has nothing that float16 would lose."""
+    if value.dtype != torch.float32 or value.numel() < _WORTH_HALVING:
+        return False
+    return torch.equal(value.half().float(), value)
 
 
 def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -73,7 +88,9 @@ def read_checksummed(path: Path, kind: str, *, mend: str) -> tuple[dict[str, Any
     if _key(kind) not in metadata:
         raise PocketiqaError(f"{path} is no {kind}: {mend}")
     record = _record(metadata[_key(kind)], path, mend)
-    head = record.get("head")
+    head, halves = record.get("head"), record.get("halves")
+    # Before the digest, which is that of the tensors as they were given.
+    tensors |= {name: value.float() for name, value in tensors.items() if isinstance(halves, list) and name in halves}
     # The digest covers kind and head as well, so that a scale or licence that was edited by hand is noticed.
     if not isinstance(head, dict) or _digest(kind, head, tensors) != record.get("digest"):
         raise IntegrityError(f"{path} was altered, it is not what was written as a {kind}: {mend}")
@@ -87,8 +104,10 @@ def _record(text: str, path: Path, mend: str) -> dict[str, Any]:
         raise IntegrityError(f"{path} was altered, its head is not JSON ({error}): {mend}") from error
     version = record.get("format") if isinstance(record, dict) else None
     # Before the digest is compared: another format may compute it in another way, and would count as corrupt.
-    if version != FORMAT:
-        raise PocketiqaError(f"{path} has format {version!r}, but this pocketiqa reads {FORMAT}: upgrade pocketiqa")
+    if version not in (FORMAT, HALVES_FORMAT):
+        raise PocketiqaError(
+            f"{path} has format {version!r}, but this pocketiqa reads {FORMAT} and {HALVES_FORMAT}: upgrade pocketiqa"
+        )
     return record
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -147,6 +148,32 @@ class FittableTeacher(Teacher, Protocol):
         ...
 
 
+@runtime_checkable
+class SolvableTeacher(Protocol):
+    """A fittable teacher that is solved at once, from one summary of each image, in place of being trained in steps."""
+
+    def summarise(self, batch: list[Any]) -> np.ndarray:
+        """Summaries float32 [B, D] of items of ``preprocess``."""
+        ...
+
+    def solve(
+        self, summaries: np.ndarray, target: np.ndarray, weight: np.ndarray, groups: Sequence[str], seed: int
+    ) -> np.ndarray:
+        """Fit to N rated images, in place.
+
+        Args:
+            summaries: of all images, [N, D].
+            target: ratings in [0, 1], [N].
+            weight: weights above 0, [N].
+            groups: scene of each image; whole scenes are held out where settings are chosen.
+            seed: seed of the folds of scenes.
+
+        Returns:
+            Scores [N] in [0, 1] of the same images by fits that did not see their scenes.
+        """
+        ...
+
+
 def check_fittable(teacher: Any, name: str) -> FittableTeacher:
     """The same object, if it can be fitted.
 
@@ -271,6 +298,10 @@ class FittableBase(Generic[Network]):
         if self._digest is None or self._digest[0] != changes:
             self._digest = (changes, tensor_digest(state))
         return digest_of({"base": self.base, "trained": self._digest[1]})
+
+    def forget_digest(self) -> None:
+        """To be called where tensors of the model were replaced, which torch does not count as a change of them."""
+        self._digest = None
 
     def to(self, device: torch.device | str) -> Self:
         """Compute on this device from now on."""

@@ -1,82 +1,35 @@
 """Label a pool: a shard is a task, decoded ahead, scored in batches and committed whole.
 
-Rank r of ``world`` processes owns the shards r, r + world, ... and nothing is exchanged while labelling. Batches never
+Which process labels which shard is decided in ``sharing``, and nothing is exchanged while labelling. Batches never
 cross the border of a shard and the number of CPU threads is fixed, so that the bytes do not depend on how many
 processes there are or how often they were killed. What was committed is verified first, and done again if corrupt.
 """
 
-import json
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pseudo_labels import outputs
+import torch
+
 from pseudo_labels.crops import RandomCrops
 from pseudo_labels.defaults import DECODE_WORKERS, LABEL_BATCH_SIZE, LABEL_THREADS, MAX_FAILED_FRACTION
 from pseudo_labels.errors import PocketiqaError
-from pseudo_labels.files import canonical_json
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool
-from pseudo_labels.records import ImageRef, Status
-from pseudo_labels.store import KIND, LabelStore, ShardStore, StoreSpec, shard_count
+from pseudo_labels.remote import location
+from pseudo_labels.store import KIND, LabelStore, StoreSpec, batch_sizes, shard_count
 from teachers.base import Teacher
 from teachers.batched import Predictor, Warn
 from teachers.fitted_folder import read_seen
-from teachers.launch import Launch, current_launch, torch_threads
+from teachers.launch import torch_threads
 from teachers.reading import Preparer, read_ahead
 from teachers.registry import build_teacher
+from teachers.sharing import FailureLimit, Ranks, ShardQueue, Share, Work
 
-Store = TypeVar("Store", bound=ShardStore)
-
-
-class FailureLimit:
-    """Good images that got no label though one was wanted: how many are too many, and which shards to try again."""
-
-    what = "images"
-
-    def __init__(self, pool: Pool, limit: float):
-        self._good = [status == Status.OK for status in (ref.status for ref in pool)]
-        self._limit = limit
-
-    def failures(self, store: Any, index: int) -> tuple[int, list[str]]:
-        """Number of good images in a shard of a label store, and status and reason of those without label."""
-        table = store.shard_labels(index)
-        rows = zip(store.shard_rows(index), table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
-        # Rows of ``unseen`` are left out on request: neither a failure nor an image that wanted a label.
-        good = [(status, reason) for row, status, reason in rows if self._good[row] and status != Status.SEEN]
-        return len(good), [f"{status}: {reason}" for status, reason in good if status != Status.OK]
-
-    def of_shard(self, store: ShardStore, index: int) -> str:
-        """Why a valid shard of an unfinished store is to be tried again.
-
-        If too many images of the pool failed, then too many of at least one shard did: those are worth another try,
-        once the user has mended the cause.
-        """
-        # It passed ``check`` with the limit of that time. A lower limit today does not undo finished work.
-        if store.manifest.complete:
-            return ""
-        good, failures = self.failures(store, index)
-        return f"{len(failures)} of its {good} {self.what} had failed" if len(failures) > self._limit * good else ""
-
-    def check(self, store: ShardStore) -> None:
-        """Refuse to finish a store in which too many failed."""
-        good, failures = 0, Counter[str]()
-        for index in range(store.shard_count):
-            more, reasons = self.failures(store, index)
-            good += more
-            failures.update(reasons)
-        if failures.total() > self._limit * good:
-            worst = failures.most_common(1)[0][0]
-            raise PocketiqaError(
-                f"{failures.total()} of {good} {self.what} got no label, more than the limit of {self._limit:.0%} "
-                f"(most often: {worst}); the others are kept: mend the cause and run the same command again, "
-                "or raise the limit"
-            )
+_ALONE = Ranks()
 
 
 def label(
@@ -89,134 +42,185 @@ def label(
     options: Mapping[str, Any] | None = None,
     unseen: bool = False,
     crops: RandomCrops | None = None,
-    batch_size: int = LABEL_BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     threads: int = LABEL_THREADS,
     decode_workers: int = DECODE_WORKERS,
     limits: DecodeLimits = DEFAULT_LIMITS,
     max_failed_fraction: float = MAX_FAILED_FRACTION,
     overwrite: bool = False,
+    share: Share = _ALONE,
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> LabelStore:
     """Label a pool with a teacher, or finish what an earlier call began; under a launcher, call it in every process.
 
     Args:
-        pool_folder: folder of a finished pool.
+        pool_folder: folder of a finished pool, or its address.
         teacher_name: see ``registry.build_teacher``.
-        out: folder of the store.
+        out: folder of the store, or an address such as ``s3://bucket/labels``.
         shards: how many; None means about 256 images each but at least 8 shards, or those of the store in ``out``.
         features: also store the teacher's feature maps.
         options: options of the teacher.
         unseen: whether images that a fitted teacher has learned from are left out: it may reproduce their ratings.
         crops: random crop of each image that is labelled in place of the whole image; students learn such labels from
             the same crop.
-        batch_size: most images in one call of the teacher; halved when memory runs out.
+        batch_size: most images in one call of the teacher, halved when memory runs out; part of the store's spec, and
+            each row says in how large a batch it was scored (``store.batch_sizes``). None is that of the store in
+            ``out``, else the default.
         device: see ``launch.current_launch``.
         threads: CPU threads of the teacher; part of the store's spec, as another number adds up in another order.
         decode_workers: threads that decode ahead.
         limits: limits of decoding.
         max_failed_fraction: fraction of the pool's good images; if more got no label, the store is not finished.
         overwrite: start over, even if ``out`` holds a store that was made differently.
+        share: how shards are divided among processes, see ``sharing``.
         progress: called with rows done and rows in all, of this process.
         warn: called with a sentence on corrupt shards and on memory that ran out.
 
     Returns:
-        The finished store.
+        The store; finished, unless other parts of it (``sharing.Part``) are not done.
 
     Raises:
         PocketiqaError: see above and the parts called; whatever was committed stays valid.
     """
-    pool, out = Pool.open(Path(pool_folder)), Path(out)
-    teacher = build_teacher(teacher_name, **(options or {}))
-    _check(pool, teacher, batch_size=batch_size, decode_workers=decode_workers, features=features)
-    spec = StoreSpec(
-        teacher.stamp,
-        pool.digest,
-        rows=len(pool),
-        shards=shard_count(out, KIND, len(pool), overwrite=overwrite) if shards is None else shards,
-        preprocessing=_preprocessing(limits, unseen, crops),
-        features=tuple(teacher.feature_names) if features else (),
-        threads=threads,
-    )
-    launch = current_launch(device)
-    teacher.to(launch.device)
-    failed = FailureLimit(pool, max_failed_fraction)
-    with store_of_all_ranks(
-        LabelStore, out, spec.as_dict(), launch, pool_path=pool.folder, overwrite=overwrite, check=failed.check
-    ) as store:
-        seen = read_seen(teacher_name) if unseen else frozenset[str]()
-        label_pool(
-            pool, teacher, store, batch_size=batch_size, rank=launch.rank, world=launch.world,
-            decode_workers=decode_workers, limits=limits, seen=seen, crops=crops, retry=failed.of_shard,
-            progress=progress, warn=warn,
+    order = LabelOrder(
+        pool_folder=location(pool_folder), teacher_name=teacher_name, out=location(out), shards=shards,
+        features=features, options=dict(options or {}), unseen=unseen, crops=crops, batch_size=batch_size,
+        device=device, threads=threads, decode_workers=decode_workers, limits=limits,
+        max_failed_fraction=max_failed_fraction, overwrite=overwrite,
+    )  # fmt: skip
+    share.label(order, progress=progress, warn=warn or _silent)
+    return LabelStore.open(order.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOrder:
+    """What ``label`` was asked for, see there."""
+
+    pool_folder: Path
+    teacher_name: str
+    out: Path
+    shards: int | None = None
+    features: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    unseen: bool = False
+    crops: RandomCrops | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    threads: int = LABEL_THREADS
+    decode_workers: int = DECODE_WORKERS
+    limits: DecodeLimits = DEFAULT_LIMITS
+    max_failed_fraction: float = MAX_FAILED_FRACTION
+    overwrite: bool = False
+
+    def work(self, warn: Warn) -> "LabelWork":
+        """See ``sharing.Order``."""
+        pool, out = Pool.open(self.pool_folder), self.out
+        teacher = build_teacher(self.teacher_name, **self.options)
+        _check(pool, teacher, batch_size=self.batch_size, decode_workers=self.decode_workers, features=self.features)
+        rows = len(pool)
+        begun, batch_size = batch_sizes(out, KIND, rows, self.batch_size, overwrite=self.overwrite, warn=warn)
+        spec = StoreSpec(
+            teacher.stamp,
+            pool.digest,
+            rows=rows,
+            shards=shard_count(out, KIND, rows, overwrite=self.overwrite) if self.shards is None else self.shards,
+            preprocessing=_preprocessing(self.limits, self.unseen, self.crops),
+            features=tuple(teacher.feature_names) if self.features else (),
+            threads=self.threads,
+            batch_size=begun,
+        )
+        labeller = PoolLabeller(
+            pool, teacher, spec.features, batch_size=batch_size, decode_workers=self.decode_workers,
+            limits=self.limits, seen=read_seen(self.teacher_name) if self.unseen else frozenset[str](),
+            crops=self.crops, warn=warn,
         )  # fmt: skip
-    return LabelStore.open(out)
+        failed = FailureLimit(pool, self.max_failed_fraction)
+        return LabelWork(LabelStore, out, spec.as_dict(), pool.folder, failed, labeller=labeller)
 
 
-def label_pool(
-    pool: Pool,
-    teacher: Teacher,
-    store: LabelStore,
-    *,
-    batch_size: int = LABEL_BATCH_SIZE,
-    rank: int = 0,
-    world: int = 1,
-    decode_workers: int = DECODE_WORKERS,
-    limits: DecodeLimits = DEFAULT_LIMITS,
-    seen: Container[str] = (),
-    crops: RandomCrops | None = None,
-    retry: Callable[[LabelStore, int], str] | None = None,
-    progress: Progress | None = None,
-    warn: Warn | None = None,
-) -> None:
-    """Label the shards of one rank that are missing or corrupt; no collectives, and the store is not finished here.
+@dataclass
+class LabelWork(Work[LabelStore]):
+    """Images of a pool, by a teacher of whole images.
+
+    Attributes:
+        labeller: the teacher, and how the pool is read.
+    """
+
+    labeller: "PoolLabeller"
+
+    def to(self, device: torch.device) -> None:
+        """See ``sharing.Work``."""
+        self.labeller.teacher.to(device)
+
+    def label(self, store: LabelStore, queue: ShardQueue) -> None:
+        """See ``sharing.Work``."""
+        self.labeller.label(store, queue)
+
+
+class PoolLabeller:
+    """A teacher that labels shards of a store of one pool; its batch size stays halved once memory ran out.
 
     Args:
-        pool: the pool that the store was made for.
-        teacher: the teacher, on its device.
-        store: see ``LabelStore.create``.
+        pool: the pool.
+        teacher: the teacher; moved to its device before the first shard.
+        features: names of the feature maps that are stored.
         batch_size: most images in one call of the teacher.
-        rank: rank of this process.
-        world: number of processes.
         decode_workers: threads that decode ahead.
         limits: limits of decoding.
         seen: ids of images that are left out.
         crops: random crops in place of whole images.
-        retry: gives the reason why a committed and valid shard is done again; empty if it is good.
-        progress: called with rows done and rows in all, of this rank.
-        warn: called with a sentence on shards that are done again, and on memory that ran out.
-
-    Raises:
-        PocketiqaError: the pool is another one.
-        OutputConflictError: another process works on a shard of this rank.
-        StorageFullError: the disk is full; what was committed is valid.
+        warn: called with a sentence on memory that ran out; None keeps silent.
     """
-    if pool.digest != store.spec.pool_digest:
-        raise PocketiqaError(
-            f"the pool {pool.folder} is not the one that {store.folder} was made for: choose another --out"
-        )
-    mine = range(rank, store.spec.shards, world)
-    pending = pending_shards(store, mine, retry or (lambda _store, _index: ""), warn or _silent)
-    count = row_count(store, mine, pending, progress)
-    predictor = Predictor(teacher, batch_size=batch_size, features=store.spec.features, warn=warn or _silent)
-    refs = (ref for index in pending for ref in _refs(pool, store, index))
-    # One stream for all shards: between two shards the decoding threads go on.
-    rows = read_ahead(refs, Preparer(pool, teacher, limits, seen, crops), workers=decode_workers, batch_size=batch_size)
-    with torch_threads(store.spec.threads):
-        try:
-            for index in pending:
-                # Locked while it is scored, not only while it is written: a second run of the same command is refused
-                # before it has scored the same shard.
-                with store.writing(index):
+
+    def __init__(
+        self,
+        pool: Pool,
+        teacher: Teacher,
+        features: tuple[str, ...],
+        *,
+        batch_size: int = LABEL_BATCH_SIZE,
+        decode_workers: int = DECODE_WORKERS,
+        limits: DecodeLimits = DEFAULT_LIMITS,
+        seen: Container[str] = (),
+        crops: RandomCrops | None = None,
+        warn: Warn | None = None,
+    ):
+        self.teacher = teacher
+        self._pool, self._batch_size, self._decode_workers = pool, batch_size, decode_workers
+        self._preparer = Preparer(pool, teacher, limits, seen, crops)
+        self._predictor = Predictor(teacher, batch_size=batch_size, features=features, warn=warn or _silent)
+
+    def label(self, store: LabelStore, queue: ShardQueue) -> None:
+        """Label and commit the shards of a queue.
+
+        Raises:
+            PocketiqaError: the pool is another one.
+            OutputConflictError: another process works on one of the shards.
+            StorageFullError: the disk is full; what was committed is valid.
+        """
+        if self._pool.digest != store.spec.pool_digest:
+            raise PocketiqaError(
+                f"the pool {self._pool.folder} is not the one that {store.folder} was made for: choose another --out"
+            )
+        ahead, work = queue.twice()
+        refs = (ref for index in ahead for ref in self._pool.rows(store.shard_rows(index)))
+        # One stream for all shards: between two shards the decoding threads go on.
+        rows = read_ahead(refs, self._preparer, workers=self._decode_workers, batch_size=self._batch_size)
+        with torch_threads(store.spec.threads):
+            try:
+                for index in work:
                     size = len(store.shard_rows(index))
-                    store.write_shard(index, *predictor.shard(islice(rows, size), size, step=count.step))
-        finally:
-            # Also after an error: waits for the decoding threads, so that none works on once the caller goes on.
-            rows.close()
+                    store.write_shard(index, *self._predictor.shard(islice(rows, size), size, step=queue.step))
+                    queue.give_back(index)
+            finally:
+                # Also after an error: waits for the decoding threads, so that none works on once the caller goes on.
+                rows.close()
+                queue.close()
 
 
-def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int, features: bool) -> None:
+def _check(pool: Pool, teacher: Teacher, *, batch_size: int | None, decode_workers: int, features: bool) -> None:
     check_counts(batch_size=batch_size, decode_workers=decode_workers)
     if not callable(teacher):
         raise PocketiqaError(
@@ -224,7 +228,7 @@ def _check(pool: Pool, teacher: Teacher, *, batch_size: int, decode_workers: int
         )
     if features and not teacher.feature_names:
         raise PocketiqaError(f"teacher {teacher.stamp.name!r} has no feature maps: label without --features")
-    if teacher.needs_reference and not any(ref.ref_id for ref in pool):
+    if teacher.needs_reference and not pool.reference_ids:
         raise PocketiqaError(
             f"teacher {teacher.stamp.name!r} compares images with their clean originals, but the pool {pool.folder} "
             "has no distorted images: make a synthetic pool with 'pocketiqa distort' and label that"
@@ -241,110 +245,14 @@ def _preprocessing(limits: DecodeLimits, unseen: bool, crops: RandomCrops | None
     return {name: value for name, value in asked.items() if value is not None}
 
 
-@contextmanager
-def store_of_all_ranks(
-    kind: type[Store],
-    out: Path,
-    spec: Mapping[str, Any],
-    launch: Launch,
-    *,
-    pool_path: Path,
-    overwrite: bool,
-    check: Callable[[Store], None],
-) -> Iterator[Store]:
-    """A store that every rank writes shards of, claimed before and finished after by the main one.
-
-    Args:
-        kind: class of the store.
-        out: folder of the store.
-        spec: see ``ShardStore.claim``.
-        launch: the processes.
-        pool_path: see there.
-        overwrite: see there.
-        check: refuses to finish a store with too many failures; called in the main process once all shards are there.
-
-    Raises:
-        PocketiqaError: this rank was started with other settings; and whatever claiming and ``check`` raise.
-    """
-    # The main process holds the folder for all ranks; each shard has a lock of its own.
-    with outputs.exclusively(out) if launch.is_main else nullcontext():
-        if launch.is_main:
-            kind.claim(out, spec, pool_path=pool_path, overwrite=overwrite)
-        launch.wait_for_all()
-        store = kind.open(out)
-        # Each rank compares its own: only the main one has claimed the folder, and labels of two settings must not mix.
-        if store.manifest.spec != json.loads(canonical_json(spec)):
-            raise PocketiqaError(
-                f"rank {launch.rank} was started with other settings than the store in {out} was made with"
-            )
-        yield store
-        # Every rank must have committed its shards before they are counted.
-        launch.wait_for_all()
-        if launch.is_main:
-            check(store)
-            store.finish()
-        # No rank may open the store before it is finished.
-        launch.wait_for_all()
-
-
-def pending_shards(store: ShardStore, mine: range, retry: Callable[[Any, int], str], warn: Warn) -> list[int]:
-    """Which shards of a rank are to be labelled: those that are missing, corrupt or worth another try.
-
-    The last two are discarded.
-
-    Raises:
-        OutputConflictError: another process works on one of them.
-    """
-    missing = set(store.missing())
-    for index in mine:
-        if index in missing:
-            continue
-        # Locked because a corrupt shard is removed below, and another process may just be labelling it again.
-        with store.writing(index):
-            reason = store.fault(index) or retry(store, index)
-            if reason:
-                warn(f"shard {index} is labelled again: {reason}")
-                store.discard(index)
-                missing.add(index)
-    return [index for index in mine if index in missing]
-
-
-def _refs(pool: Pool, store: LabelStore, index: int) -> Iterator[ImageRef]:
-    return (pool[row] for row in store.shard_rows(index))
-
-
-class RowCount:
-    """Rows done, of a known total; each step is reported."""
-
-    def __init__(self, total: int, progress: Progress | None):
-        self._done, self._total, self._progress = 0, total, progress
-
-    def step(self, rows: int) -> None:
-        """So many rows more are done."""
-        self._done += rows
-        if self._progress:
-            self._progress(self._done, self._total)
-
-
-def row_count(store: ShardStore, mine: range, pending: Sequence[int], progress: Progress | None) -> RowCount:
-    """Counts the rows of the shards of a rank; those that are not ``pending`` are done at once.
-
-    So a resumed run shows where it is.
-    """
-    rows_of = {index: len(store.shard_rows(index)) for index in mine}
-    count = RowCount(sum(rows_of.values()), progress)
-    count.step(sum(rows_of.values()) - sum(rows_of[index] for index in pending))
-    return count
-
-
-def check_counts(*, batch_size: int, decode_workers: int) -> None:
+def check_counts(*, batch_size: int | None, decode_workers: int) -> None:
     """Refuse numbers below 1.
 
     Raises:
         PocketiqaError: names the value.
     """
     for name, value in (("batch size", batch_size), ("number of decode workers", decode_workers)):
-        if value < 1:
+        if value is not None and value < 1:
             raise PocketiqaError(f"a {name} of {value}: at least 1 is needed")
 
 

@@ -119,6 +119,23 @@ def current_launch(device: str = "auto") -> Launch:
     return Launch(state.process_index, state.num_processes, own, _patient_barrier())
 
 
+def lone_device(device: str, how: str) -> torch.device:
+    """The device of a process that is no rank of a launcher, though Slurm or MPI may have started it.
+
+    Args:
+        device: see ``current_launch``.
+        how: what it does instead of being a rank, for the message.
+
+    Raises:
+        PocketiqaError: the device does not exist, or this is a rank of ``torchrun`` or ``accelerate launch``.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ:
+        raise PocketiqaError(
+            f"{how} needs no launcher: start each process by itself, without torchrun or accelerate launch"
+        )
+    return _device(device)
+
+
 def leave_group_at_exit() -> None:
     """Have this process leave its group in good order when it ends.
 

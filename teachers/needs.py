@@ -6,6 +6,7 @@ So that whoever sets up a teacher of several gigabytes hears at once of all that
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,20 +197,37 @@ def _sam_iqa(options: Options) -> list[str]:
     return words
 
 
-def _qfm_iqm(options: Options) -> list[str]:
+def _on_timm(teacher: str, options: Options) -> list[str]:
     backbone, pretrained = options.get("backbone", "mobilenetv2_100"), options.get("pretrained")
     words = _files(options, "head", "weights")
     if options.get("head") is None and pretrained is not False:
-        words.append(no_head("qfm_iqm"))
+        words.append(no_head(teacher))
     if pretrained is None and options.get("weights") is None:
-        words.append(no_backbone_weights(str(backbone)))
+        words.append(no_backbone_weights(teacher, str(backbone)))
     return words
 
 
-def no_backbone_weights(backbone: str) -> str:
-    """Words for a QFM-IQM teacher whose options do not say where its backbone's weights come from."""
+def check_backbone_choice(
+    teacher: str, backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None
+) -> None:
+    """Refuse options of a teacher on a backbone of timm that leave open, or state twice, where its weights come from.
+
+    Raises:
+        PocketiqaError: no head, no weights of the backbone, or two sources of them.
+    """
+    # Nothing random without a word of the caller: a forgotten option would give scores that mean nothing.
+    if head is None and pretrained is not False:
+        raise PocketiqaError(no_head(teacher))
+    if pretrained is not None and weights is not None:
+        raise PocketiqaError(f"pretrained is {pretrained} and weights is {str(weights)!r}: only one can hold")
+    if pretrained is None and weights is None:
+        raise PocketiqaError(no_backbone_weights(teacher, backbone))
+
+
+def no_backbone_weights(teacher: str, backbone: str) -> str:
+    """Words for a teacher on a backbone of timm whose options do not say where its weights come from."""
     return (
-        f"qfm_iqm has no weights of {backbone}: give weights=FILE, pretrained=true for timm's (which may be "
+        f"{teacher} has no weights of {backbone}: give weights=FILE, pretrained=true for timm's (which may be "
         "fetched from its hub), or pretrained=false for random ones"
     )
 
@@ -224,4 +242,9 @@ def _files(options: Options, *names: str) -> list[str]:
     ]
 
 
-_MISSING: dict[str, Callable[[Options], list[str]]] = {"dp_iqa": _dp_iqa, "sam_iqa": _sam_iqa, "qfm_iqm": _qfm_iqm}
+_MISSING: dict[str, Callable[[Options], list[str]]] = {
+    "dp_iqa": _dp_iqa,
+    "sam_iqa": _sam_iqa,
+    "qfm_iqm": partial(_on_timm, "qfm_iqm"),
+    "kernel_ridge": partial(_on_timm, "kernel_ridge"),
+}

@@ -48,8 +48,7 @@ class Preparer:
         crops: RandomCrops | None = None,
     ):  # fmt: skip
         self._pool, self._teacher, self._limits, self._seen, self._crops = pool, teacher, limits, seen, crops
-        # Only for a teacher that needs them, and once: each original would otherwise be looked up in the whole pool.
-        self._references = {ref.ref_id for ref in pool if ref.ref_id} if teacher.needs_reference else set[str]()
+        self._references = pool.reference_ids if teacher.needs_reference else frozenset[str]()
         self._recent: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -78,6 +78,8 @@ class Labeller(ABC):
 
     mode = ""
     scale_importance = False
+    batched = False
+    """Whether several crops go into one call of the teacher, and rows say how many."""
 
     def __init__(self, stamp: TeacherStamp, teacher: Any, pool: Pool, limits: DecodeLimits):
         self.stamp, self.teacher = stamp, teacher
@@ -220,6 +222,7 @@ class _ByCrops(Labeller):
     """A teacher of whole images on crops: several items a region go through ``Predictor``, as images do."""
 
     mode = "crop"
+    batched = True
     items = 1
     """Items of the teacher for each region."""
 
@@ -292,7 +295,7 @@ class _ByCrops(Labeller):
         if quality.status != Status.OK:
             return without_label(work.ref, region.region, quality.status, quality.reason)
         row = RegionLabel(work.ref.id, region.region, quality=quality.score, quality_std=quality.score_std)
-        return replace(row, confidence=quality.confidence)
+        return replace(row, confidence=quality.confidence, batch=min(label.batch for label in labels))
 
 
 class _Comparing(_ByCrops):
@@ -390,7 +393,7 @@ def labeller_named(name: str, options: Mapping[str, Any], pool: Pool, *, limits:
 
 
 def _need_references(teacher: Any, pool: Pool) -> None:
-    if teacher.needs_reference and not any(ref.ref_id for ref in pool):
+    if teacher.needs_reference and not pool.reference_ids:
         raise PocketiqaError(
             f"teacher {teacher.stamp.name!r} compares images with their clean originals, but the pool {pool.folder} "
             "has no distorted images: make one with 'pocketiqa distort --regions' and label that"

@@ -32,6 +32,7 @@ class TeacherEntry:
         requires: distributions that must be installed, as pip names them.
         files: what the user must supply besides, in words; empty if nothing.
         speed: options that change time, memory and rounding, or where things come from, but no result by design.
+        solved: whether it is solved at once (``fitting.SolvableTeacher``), and not trained in steps.
     """
 
     load: Callable[[], Callable[..., Any]]
@@ -39,6 +40,7 @@ class TeacherEntry:
     requires: tuple[str, ...]
     files: str = ""
     speed: tuple[str, ...] = ()
+    solved: bool = False
 
 
 def _reference() -> Callable[..., Any]:
@@ -63,6 +65,12 @@ def _qfm_iqm() -> Callable[..., Any]:
     from teachers.qfm_iqm import build_qfm_iqm
 
     return build_qfm_iqm
+
+
+def _kernel_ridge() -> Callable[..., Any]:
+    from teachers.kernel_ridge import build_kernel_ridge
+
+    return build_kernel_ridge
 
 
 def _seagull() -> Callable[..., Any]:
@@ -124,6 +132,13 @@ TEACHERS: dict[str, TeacherEntry] = {
         "any timm backbone, fitted with matched semantic noise (QFM-IQM)",
         ("torch", "timm", "safetensors"),
         "backbone weights and a fitted head",
+    ),
+    "kernel_ridge": TeacherEntry(
+        _kernel_ridge,
+        "statistics of a frozen timm backbone, solved at once (ridge and kernel ridge)",
+        ("torch", "timm", "safetensors"),
+        "backbone weights and a fitted head",
+        solved=True,
     ),
     "seagull": TeacherEntry(
         _seagull,

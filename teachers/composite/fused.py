@@ -24,6 +24,7 @@ from pseudo_labels.fusion.report import NAME, StoredFusion, is_fused, read_fusio
 from pseudo_labels.images import ImageError
 from pseudo_labels.outputs import differences
 from pseudo_labels.records import TeacherStamp, confidence
+from pseudo_labels.remote import location
 from pseudo_labels.store import LabelStore
 from teachers.base import Item, Teacher, TeacherBuilder, TeacherOutput, pack, sound, unpack
 
@@ -206,7 +207,7 @@ def build_fused(
             cannot be built.
         IntegrityError: the store's fusion was altered.
     """
-    store = LabelStore.open(Path(labels))
+    store = LabelStore.open(location(labels))
     if not is_fused(store):
         raise PocketiqaError(
             f"{labels} holds labels of {store.spec.stamp.name!r} alone: give the folder that `pocketiqa fuse` wrote"

@@ -27,6 +27,8 @@ FINAL = "final"
 _TOKEN_DEPTHS = 4  # depths of a token model that are read when none are named
 _PROBE_PX = 96  # side of the image that channels are counted with; some of timm's stems take nothing smaller
 _SMALLEST_PX = 32  # the usual stride of the deepest map: a smaller image would leave no whole cell to pool
+_RANDOM_LICENCE = "random weights"
+_LOCAL_LICENCE = "backbone weights from a local file, licence not stated"
 _STAGES = ("blocks", "stages")  # timm's names of the sequence of stages, where a model has one
 _SUMMARY = "summary"  # name of the tensor in a cached file
 _DIGITS = 16  # digits of a digest in the name of a folder
@@ -81,6 +83,44 @@ def _create_pretrained(name: str, options: dict[str, Any]) -> nn.Module:
         ) from error
 
 
+def build_backbone(
+    name: str,
+    *,
+    weights: str | Path | None,
+    pretrained: bool | None,
+    pad_type: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    depths: Sequence[str],
+) -> tuple["Backbone", str]:
+    """A backbone with its weights, as the options of a teacher name it, and the licence of these weights.
+
+    Random weights are drawn from torch's generator of the CPU: the caller seeds it.
+
+    Args:
+        name: timm's name of the model.
+        weights: safetensors file under timm's key names.
+        pretrained: without such a file, True takes timm's weights, False random ones.
+        pad_type: timm's padding of convolutions; empty for the model's own.
+        mean: mean of R, G and B in [0, 1] that the weights expect; None takes timm's value.
+        std: their standard deviation, in the same unit; None takes timm's value.
+        depths: names of the depths that are read; empty takes those of ``Backbone``.
+
+    Raises:
+        PocketiqaError: an unknown model, or weights that are missing, corrupt or of another one.
+    """
+    network = create_timm(name, pad_type=pad_type, pretrained=bool(pretrained))
+    if weights is not None:
+        load_local(network, Path(weights).expanduser())
+    stated: Any = timm.get_pretrained_cfg(name)
+    backbone = Backbone(network, mean or stated.mean, std or stated.std, depths)
+    if weights is not None:
+        return backbone, _LOCAL_LICENCE
+    if not pretrained:
+        return backbone, _RANDOM_LICENCE
+    return backbone, f"backbone weights by timm: {getattr(stated, 'license', None) or 'licence not stated'}"
+
+
 def _check_name(name: str) -> None:
     # timm reads names with a colon or a slash as addresses of models on the hub, and would fetch them.
     if not set(name) & set(":/") and timm.is_model(name):
@@ -133,6 +173,8 @@ class Backbone(nn.Module):
         depths: names out of ``known_depths``; empty for all depths of a convolutional model, or four of a token model.
 
     Attributes:
+        input_mean: mean of R, G and B in [0, 1] that its input is normalised by.
+        input_std: standard deviation of R, G and B that its input is normalised by.
         depths: names of the depths that are read, in order of execution.
         channels: number of channels of each depth's map.
         multiple_px: number of pixels that both sides of the input must be a multiple of.
@@ -155,6 +197,7 @@ class Backbone(nn.Module):
         # GPUs too.
         self._layout = torch.preserve_format if self._has_tokens else torch.channels_last
         self.model: Any = model.eval().to(memory_format=self._layout)
+        self.input_mean, self.input_std = tuple(mean), tuple(std)
         # Times 255, so that pixels need no division of their own. Not in the state dict: they come from the options.
         self.register_buffer("mean", 255 * torch.tensor(mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).reshape(3, 1, 1), persistent=False)

@@ -2,23 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import timm
 import torch
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.checksummed import tensor_digest
 from teachers.fitting import head_file
 from teachers.launch import PRECISIONS, check_precision
-from teachers.needs import no_backbone_weights, no_head
-from teachers.qfm_iqm.backbone import Backbone, CachedSummaries, create_timm, load_local
+from teachers.needs import check_backbone_choice
+from teachers.qfm_iqm.backbone import CachedSummaries, build_backbone
 from teachers.qfm_iqm.model import HEAD, QfmConfig, QfmIqm, frozen_state, names_in
 from teachers.qfm_iqm.noise import QUALITY, MatchRule, NoiseSettings
 from teachers.qfm_iqm.teacher import QfmIqmTeacher
-
-_RANDOM_LICENCE = "random weights"
-_LOCAL_LICENCE = "backbone weights from a local file, licence not stated"
 
 
 def build_qfm_iqm(
@@ -91,7 +86,7 @@ def build_qfm_iqm(
         PocketiqaError: an unknown choice, a number out of range, no head, or weights that are missing, corrupt or of
             another model.
     """
-    _check_choices(backbone, weights, pretrained, head)
+    check_backbone_choice("qfm_iqm", backbone, weights, pretrained, head)
     check_precision(precision)
     settings = NoiseSettings(
         noise_weight, noise_scale, memory_length, MatchRule(matching, matches, score_threshold, semantic_threshold)
@@ -99,16 +94,15 @@ def build_qfm_iqm(
     # Random weights are drawn from torch's generator of the CPU: seeded here, and put back for the caller.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = create_timm(backbone, pad_type=pad_type, pretrained=bool(pretrained))
-        if weights is not None:
-            load_local(network, Path(weights).expanduser())
-        stated: Any = timm.get_pretrained_cfg(backbone)
-        taps = Backbone(network, mean or stated.mean, std or stated.std, names_in(depths))
+        taps, licence = build_backbone(
+            backbone, weights=weights, pretrained=pretrained, pad_type=pad_type, mean=mean, std=std,
+            depths=names_in(depths),
+        )  # fmt: skip
         config = QfmConfig(
             backbone=backbone,
             pad_type=pad_type,
-            mean=tuple(mean or stated.mean),
-            std=tuple(std or stated.std),
+            mean=taps.input_mean,
+            std=taps.input_std,
             depths=taps.depths,  # by name even where all were taken, so that a fitted file says which were read
             halvings=halvings,
             max_side_px=max_side_px,
@@ -124,11 +118,11 @@ def build_qfm_iqm(
         settings,
         base=tensor_digest(frozen_state(model)),
         precision=precision,
-        licence=_licence(stated, weights, pretrained),
+        licence=licence,
         head=head_file(head),
     )
     # After the digest and the head, which are those of the float32 weights.
-    network.to(PRECISIONS[precision])
+    taps.model.to(PRECISIONS[precision])
     if cache is not None:
         model.summary_cache = _summary_cache(model, teacher, Path(cache).expanduser())
     return teacher
@@ -144,21 +138,3 @@ def _summary_cache(model: QfmIqm, teacher: QfmIqmTeacher, folder: Path) -> Cache
     relevant = ("pad_type", "mean", "std", "depths", "halvings", "cells", "precision", "timm")
     options = teacher.stamp_options()
     return CachedSummaries(folder, {"base": teacher.base, **{name: options[name] for name in relevant}})
-
-
-def _check_choices(backbone: str, weights: str | Path | None, pretrained: bool | None, head: str | Path | None) -> None:
-    # Nothing random without a word of the caller: a forgotten option would give scores that mean nothing.
-    if head is None and pretrained is not False:
-        raise PocketiqaError(no_head("qfm_iqm"))
-    if pretrained is not None and weights is not None:
-        raise PocketiqaError(f"pretrained is {pretrained} and weights is {str(weights)!r}: only one can hold")
-    if pretrained is None and weights is None:
-        raise PocketiqaError(no_backbone_weights(backbone))
-
-
-def _licence(stated: Any, weights: str | Path | None, pretrained: bool | None) -> str:
-    if weights is not None:
-        return _LOCAL_LICENCE
-    if not pretrained:
-        return _RANDOM_LICENCE
-    return f"backbone weights by timm: {getattr(stated, 'license', None) or 'licence not stated'}"

@@ -38,7 +38,8 @@ def average_fitted(members: Sequence[str], out: Path, *, half: bool = False) -> 
         members: folders that ``pocketiqa fit-teacher`` wrote, at least one. A single one keeps its weights and no
             longer needs the file of its backbone.
         out: folder to write, whole or not at all; replaced if it exists.
-        half: store the backbone in float16, at half the size; it still computes in float32.
+        half: store the backbone in float16, at half the size; it still computes in float32. The head is rounded too and
+            stored in float32, as all fitted parts are: an archive, such as a wheel, packs it to half.
 
     Returns:
         SHA-256 of the fitted part, hex.
@@ -57,7 +58,7 @@ def average_fitted(members: Sequence[str], out: Path, *, half: bool = False) -> 
         # of the averaged teacher is a fitted part. The file is read back, so that the stamp is of the backbone as it is
         # stored, in half precision or not.
         averaged = build_qfm_iqm(**options, weights=backbone, trainable=HEAD, head=NEW_HEAD)
-        _fill(averaged, _mean([one.model.state_dict() for one in teachers]))
+        _fill(averaged, _rounded(_mean([one.model.state_dict() for one in teachers]), half))
         # ``merged`` is a key in folders on disk, and keeps its name.
         return write_fitted_folder(
             out, averaged, name=NAME, options={**options, "weights": backbone, "trainable": HEAD},

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pseudo_labels.errors import IntegrityError, PocketiqaError
 from teachers.checksummed import read_checksummed, tensor_digest, write_checksummed
@@ -31,6 +31,19 @@ def test_what_was_written_is_read_and_equal_content_gives_equal_bytes(path: Path
     data = path.read_bytes()
     write_checksummed(path, "test file", dict(reversed(HEAD.items())), dict(reversed(TENSORS.items())))
     assert path.read_bytes() == data
+
+
+def test_what_float16_holds_exactly_is_stored_in_it_and_read_in_float32(tmp_path: Path):
+    exact = torch.linspace(-2, 2, 8192).half().float()
+    given = {"exact": exact, "inexact": torch.linspace(-2, 2, 8192), "small": torch.ones(3)}
+    path = tmp_path / "halves.safetensors"
+    write_checksummed(path, "test file", HEAD, given)
+    stored = load_file(path)
+    assert {name: value.dtype for name, value in stored.items()} == {
+        "exact": torch.float16, "inexact": torch.float32, "small": torch.float32,
+    }  # fmt: skip
+    _, tensors = read(path)
+    assert all(torch.equal(tensors[name], given[name]) and tensors[name].dtype == torch.float32 for name in given)
 
 
 def test_every_single_changed_byte_is_noticed(path: Path):
@@ -65,7 +78,7 @@ def test_damaged_foreign_missing_and_newer_files_are_told_apart(path: Path, tmp_
     with safe_open(path, "pt") as file:
         record = json.loads(file.metadata()["pocketiqa.test_file"])
     save_file(TENSORS, path, {"pocketiqa.test_file": json.dumps({**record, "format": 9})})
-    with pytest.raises(PocketiqaError, match="has format 9, but this pocketiqa reads 1: upgrade"):
+    with pytest.raises(PocketiqaError, match="has format 9, but this pocketiqa reads 1 and 2: upgrade"):
         read(path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(IntegrityError, match="is cut off or corrupt"):

@@ -342,7 +342,7 @@ def test_what_is_no_fitted_teacher_is_told_apart(path: Path, tmp_path: Path):
     with pytest.raises(PocketiqaError, match=r"no fitted teacher at "):
         read_trained(tmp_path)
     rewrite(path, lambda record, _: record.update(format=9))
-    with pytest.raises(PocketiqaError, match="has format 9, but this pocketiqa reads 1: upgrade pocketiqa"):
+    with pytest.raises(PocketiqaError, match="has format 9, but this pocketiqa reads 1 and 2: upgrade pocketiqa"):
         read_trained(path)
     save_file(TENSORS, path)
     with pytest.raises(PocketiqaError, match=r"head.safetensors is no fitted teacher: give a file"):

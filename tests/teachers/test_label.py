@@ -3,8 +3,10 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,9 @@ from pseudo_labels.files import exclusive, staged_folder
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.records import Status
 from pseudo_labels.store import LabelStore
-from teachers.label import label, label_pool
+from teachers.label import PoolLabeller, label
 from teachers.reference import build_reference
+from teachers.sharing import ShardQueue
 from tests.helpers.campaign import kills
 from tests.helpers.corpus import build_corpus
 from tests.helpers.killing import kill_and_resume
@@ -47,6 +50,12 @@ def unbroken(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> LabelStore
 
 def statuses(store: LabelStore) -> list[str]:
     return store.labels()["status"].to_pylist()
+
+
+def test_rows_are_not_looked_for_one_by_one(pool: Pool, unbroken: LabelStore, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.delattr(Pool, "__getitem__")  # its time grows with the size of the pool
+    store = label(pool.folder, f"{OWN}:build", tmp_path / "labels", batch_size=2)
+    assert store.labels()["id"].to_pylist() == unbroken.labels()["id"].to_pylist()
 
 
 def test_every_row_has_the_score_that_the_teacher_gives_it(pool: Pool, unbroken: LabelStore):
@@ -93,7 +102,7 @@ def test_stored_features_are_those_of_the_teacher(unbroken: LabelStore):
 
 def test_kills_leave_the_bytes_of_an_unbroken_run(pool: Pool, tmp_path: Path):
     broken, peaceful = tmp_path / "broken", tmp_path / "peaceful"
-    wanted = kills(30, short=8)
+    wanted = kills(30, short=4)
     hits = kill_and_resume(
         label_folder,
         [str(pool.folder), str(broken)],
@@ -231,6 +240,10 @@ def test_batches_hold_neighbours_of_one_shape(pool: Pool, monkeypatch: pytest.Mo
     runs = [len(list(run)) for _, run in groupby((ref.width, ref.height) for ref in pool)]
     assert len(runs) > 1
     assert teacher.batches == [min(3, run - start) for run in runs for start in range(0, run, 3)]
+    # Each row says in how large a batch it was scored.
+    store = LabelStore.open(tmp_path / "labels")
+    assert store.spec.batch_size == 3
+    assert store.labels()["batch"].to_pylist() == [size for size in teacher.batches for _ in range(size)]
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(pool: Pool, tmp_path: Path):
@@ -241,7 +254,41 @@ def test_out_of_memory_halves_the_batch_and_says_so(pool: Pool, tmp_path: Path):
     )
     assert said == [f"out of memory with a batch of {size} images: continuing with {size // 2}" for size in (8, 4)]
     plenty = label(pool.folder, f"{OWN}:build", tmp_path / "much", shards=1)
+    assert store.spec == plenty.spec
+    assert (set(store.labels()["batch"].to_pylist()), max(plenty.labels()["batch"].to_pylist())) == ({2}, 8)
+    assert store.digest != plenty.digest  # rows scored in other batches are not said to be the same
     assert store.labels()["score"].to_pylist() == pytest.approx(plenty.labels()["score"].to_pylist(), abs=1e-6)
+
+
+def test_a_store_is_gone_on_with_in_its_batches_or_in_smaller_ones(pool: Pool, tmp_path: Path):
+    out, said = tmp_path / "labels", list[str]()
+    store = label(pool.folder, f"{OWN}:build", out, shards=3, batch_size=4)
+    digest = store.digest
+    store.discard(0)
+    assert label(pool.folder, f"{OWN}:build", out).digest == digest  # 4, and not the default
+    with pytest.raises(OutputConflictError, match="batch_size: 4 -> 8"):
+        label(pool.folder, f"{OWN}:build", out, batch_size=8)
+    store.discard(1)
+    smaller = label(pool.folder, f"{OWN}:build", out, batch_size=2, warn=said.append)
+    assert said == ["the store was begun in batches of 4: from now on in batches of 2, and rows say so"]
+    assert [max(smaller.shard_labels(index)["batch"].to_pylist()) for index in range(3)] == [4, 2, 4]
+
+
+def test_an_old_store_that_says_nothing_of_batches_is_finished_as_it_was_begun(pool: Pool, tmp_path: Path):
+    new = label(pool.folder, f"{OWN}:build", tmp_path / "new", shards=3)
+    stores = []
+    for name, shards in (("whole", [0, 1, 2]), ("begun", [1])):
+        spec = replace(new.spec, batch_size=None)
+        assert "batch_size" not in spec.as_dict()
+        stores.append(LabelStore.create(tmp_path / name, spec, pool_path=pool.folder))
+        labeller = PoolLabeller(pool, Contrast(), (), batch_size=8)
+        labeller.label(stores[-1], ShardQueue(stores[-1], shards))
+    stores[0].finish()
+    finished = label(pool.folder, f"{OWN}:build", tmp_path / "begun", batch_size=8)
+    assert "batch" not in finished.labels().column_names
+    assert shard_bytes(finished.folder) == shard_bytes(stores[0].folder)
+    assert finished.digest == LabelStore.open(tmp_path / "whole").digest
+    assert finished.labels()["score"].to_pylist() == new.labels()["score"].to_pylist()
 
 
 def test_an_image_too_large_for_memory_fails_alone(tmp_path: Path):
@@ -359,8 +406,9 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
 
 
 def test_another_pool_than_the_store_was_made_for_is_refused(pool: Pool, unbroken: LabelStore, tmp_path: Path):
+    labeller = PoolLabeller(clean_pool(tmp_path, images=2), build_reference(), unbroken.spec.features)
     with pytest.raises(PocketiqaError, match="is not the one that"):
-        label_pool(clean_pool(tmp_path, images=2), build_reference(), unbroken)
+        labeller.label(unbroken, ShardQueue(unbroken, []))
 
 
 def test_a_teacher_off_the_scale_stops_the_run(pool: Pool, tmp_path: Path):

@@ -1,3 +1,4 @@
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 from pseudo_labels.errors import PocketiqaError
 from students.backbone import build_backbone, load_backbone_weights
 from students.config import StudentConfig
-from teachers.fitted_folder import read_fitted_folder, read_seen, write_fitted_folder
+from teachers.fitted_folder import FITTED, read_fitted_folder, read_seen, write_fitted_folder
 from teachers.qfm_iqm import QfmIqmTeacher
 from teachers.qfm_iqm.weight_average import BACKBONE_FILE, average_fitted
 from teachers.registry import build_teacher
@@ -64,6 +65,9 @@ def test_half_precision_halves_the_backbone_and_hardly_moves_the_score(tmp_path:
         average_fitted([str(tmp_path / "alone")], tmp_path / f"{half}", half=half)
     sizes = [(tmp_path / f"{half}" / BACKBONE_FILE).stat().st_size for half in (True, False)]
     assert sizes[0] < 0.6 * sizes[1]
+    # The head stays float32, of values that an archive packs to little more than half.
+    packed = [len(zlib.compress((tmp_path / f"{half}" / FITTED).read_bytes())) for half in (True, False)]
+    assert packed[0] < 0.7 * packed[1]
     assert score(build_teacher(str(tmp_path / "True")), picture(1)) == pytest.approx(score(alone, picture(1)), abs=2e-3)
 
 

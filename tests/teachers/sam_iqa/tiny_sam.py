@@ -22,7 +22,9 @@ def random_vit(seed: int = 0) -> ImageEncoderViT:
 def save_sam(path: Path, seed: int = 0) -> Path:
     """A whole SAM around the tiny encoder, saved as the official files are."""
     width, grid, side = 32, 16, 128
-    prompts = PromptEncoder(width, (grid, grid), (side, side), 4)
-    masks = MaskDecoder(transformer_dim=width, transformer=TwoWayTransformer(1, width, 2, 16))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        prompts = PromptEncoder(width, (grid, grid), (side, side), 4)
+        masks = MaskDecoder(transformer_dim=width, transformer=TwoWayTransformer(1, width, 2, 16))
     torch.save(Sam(random_vit(seed), prompts, masks).state_dict(), path)
     return path

@@ -1,0 +1,151 @@
+"""Labelling by a cluster of Ray: real workers on this machine, of which one dies; and a worker that writes late."""
+
+import importlib.util
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from distill.cli import app
+from distill.terminal.console import run_cli
+from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.pool import Pool
+from pseudo_labels.store import LabelStore
+from teachers.label import LabelOrder, label
+from teachers.on_ray import RayCluster, Worker
+from teachers.sharing import Part
+from tests.helpers.labelling import shard_bytes, written
+from tests.helpers.pools import clean_pool
+
+OWN = "tests.helpers.own_teacher"
+ROOT = Path(__file__).parents[2]
+INSTALLED = importlib.util.find_spec("ray") is not None
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return clean_pool(tmp_path_factory.mktemp("pool"), images=7, max_side=80)
+
+
+@pytest.fixture(scope="module")
+def alone(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> LabelStore:
+    return label(pool.folder, f"{OWN}:build", tmp_path_factory.mktemp("alone") / "labels", shards=5)
+
+
+def order_of(pool: Pool, teacher: str, folder: Path, options: Mapping[str, object]) -> LabelOrder:
+    return LabelOrder(pool_folder=pool.folder, teacher_name=f"{OWN}:{teacher}", out=folder / "labels", options=options)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A local cluster as the command starts it, for several tests: a process that is connected stays so."""
+    if not INSTALLED:
+        pytest.skip("Ray is an extra: pip install 'pocketiqa[ray]'")
+    with RayCluster().connected() as (ray, _):
+        yield
+    assert not ray.is_initialized()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_store_is_that_of_one_process_though_a_worker_dies(pool: Pool, alone: LabelStore, tmp_path: Path):
+    said: list[str] = []
+    seen: list[tuple[int, int]] = []
+    store = label(
+        pool.folder, f"{OWN}:dying", tmp_path / "labels", shards=5, options={"mark": str(tmp_path / "mark")},
+        share=RayCluster(retries=1), warn=said.append, progress=lambda *step: seen.append(step),
+    )  # fmt: skip
+    assert store.digest == alone.digest
+    assert shard_bytes(store.folder) == shard_bytes(alone.folder)
+    (lost,) = [text for text in said if " is labelled again (1 of 1): its worker on node " in text]
+    assert "was lost" in lost
+    assert (seen[0], seen[-1]) == ((0, len(pool)), (len(pool), len(pool)))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_teacher_that_fails_everywhere_ends_the_run_with_its_words(pool: Pool, tmp_path: Path):
+    said: list[str] = []
+    with pytest.raises(PocketiqaError, match="gave scores from 55 to 55"):
+        label(
+            pool.folder, f"{OWN}:percent", tmp_path / "labels", shards=7, share=RayCluster(retries=0),
+            warn=said.append,
+        )  # fmt: skip
+    assert any("is given up: teacher 'contrast' gave scores from 55 to 55" in text for text in said)
+    assert not LabelStore.open(tmp_path / "labels").manifest.complete
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_student_scores_a_pool_on_a_cluster_as_alone(pool: Pool, tmp_path: Path):
+    words = ["label", str(pool.folder), "--teacher", "pocket-s-int8", "--shards", "3", "--out"]
+    assert run_cli(app, [*words, str(tmp_path / "alone")]) == 0
+    assert run_cli(app, [*words, str(tmp_path / "cluster"), "--engine", "ray"]) == 0
+    assert LabelStore.open(tmp_path / "cluster").digest == LabelStore.open(tmp_path / "alone").digest
+
+
+def test_a_worker_that_is_taken_for_dead_and_writes_late_does_no_harm(pool: Pool, alone: LabelStore, tmp_path: Path):
+    """A worker is the same object in a process of Ray and here; another makes its shard while it still scores."""
+    label(pool.folder, f"{OWN}:build", tmp_path / "labels", shards=5, share=Part(5, 5))
+    orders = [
+        order_of(pool, name, tmp_path, options)
+        for name, options in (("late", {"folder": str(tmp_path)}), ("build", {}))
+    ]
+    outlived, other = (Worker(order, "cpu", str(ROOT), []) for order in orders)
+    outlived.begin()
+    other.begin()
+    heard: list[list[str]] = []
+    thread = threading.Thread(target=lambda: heard.append(outlived.label(2)))
+    thread.start()
+    while not (tmp_path / "scoring").exists():
+        assert thread.is_alive()
+        threading.Event().wait(0.01)
+    assert other.label(2) == []
+    before = written(tmp_path / "labels")
+    (tmp_path / "go").touch()
+    thread.join()
+    assert heard == [[]]  # its shard was there with the same bytes, and it went on
+    assert written(tmp_path / "labels") == before
+    store = label(pool.folder, f"{OWN}:build", tmp_path / "labels")
+    assert shard_bytes(store.folder) == shard_bytes(alone.folder)
+
+
+def test_a_worker_with_another_teacher_than_the_store_was_begun_with_is_refused(pool: Pool, tmp_path: Path):
+    label(pool.folder, f"{OWN}:build", tmp_path / "labels", shards=5, share=Part(5, 5))
+    order = order_of(pool, "build", tmp_path, {"nan_below": 0.5})
+    with pytest.raises(PocketiqaError, match=r"made differently .*nan_below: 0.0 -> 0.5"):
+        Worker(order, "cpu", str(ROOT), []).begin()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"gpus_per_task": 1.5}, r"1\.5 GPUs a task: choose a fraction below 1, or a whole number"),
+        ({"gpus_per_task": -1.0}, r"-1\.0 GPUs a task"),
+        ({"gpus_per_task": float("nan")}, "nan GPUs a task"),
+        ({"retries": -1}, "-1 retries: at least 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, float], named: str):
+    with pytest.raises(PocketiqaError, match=named):
+        RayCluster(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(INSTALLED, reason="Ray is installed")
+def test_what_is_to_be_installed_is_said(pool: Pool, tmp_path: Path):
+    with pytest.raises(PocketiqaError, match=r"ray is not installed: .*\[ray\]"):
+        label(pool.folder, f"{OWN}:build", tmp_path / "labels", share=RayCluster())
+    assert not (tmp_path / "labels").exists()
+
+
+def test_options_of_the_cluster_go_with_it_alone(pool: Pool, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["label", str(pool.folder), "--teacher", f"{OWN}:build", "--out", str(tmp_path / "labels")]
+    refused = {
+        ("--retries", "2"): "--retries is for a cluster: add --engine ray",
+        ("--ray-address", "auto"): "--ray-address is for a cluster",
+        ("--engine", "ray", "--claim"): "--claim and --engine are ways to share the work: choose one",
+        ("--engine", "ray", "--gpus-per-task", "2.5"): "2.5 GPUs a task",
+    }
+    for more, message in refused.items():
+        assert run_cli(app, [*words, *more]) == 1
+        assert message in capsys.readouterr().err
+    assert run_cli(app, [*words, "--engine", "dask"]) == 2
+    assert not (tmp_path / "labels").exists()
