@@ -39,6 +39,8 @@ def build_backbone(config: StudentConfig, *, pretrained: bool = False) -> nn.Mod
         )
     indices = [index_of[stride] for stride in config.feature_levels]
     backbone = _create_pretrained(config, indices) if pretrained else _create(config, out_indices=indices)
+    if config.last_stage:
+        _read_behind(backbone, config)
     _cut_unused_blocks(backbone)
     use_even_same(backbone)
     _accept_any_size(backbone, config)
@@ -123,13 +125,46 @@ def _no_pyramid(config: StudentConfig, error: Exception) -> PocketiqaError:
     return PocketiqaError(f"{config.backbone} gives no pyramid of feature maps ({reason}): {_HINT}")
 
 
+def _read_behind(backbone: Any, config: StudentConfig) -> None:
+    """Read the last level behind an earlier stage of the same stride than timm does.
+
+    Raises:
+        PocketiqaError: there is no such stage, it has another stride, or timm builds this family otherwise.
+    """
+    read = _stage_read_last(backbone)
+    if read is None:
+        raise PocketiqaError(f"{config.backbone} has no stages blocks.0, blocks.1, ...: leave last_stage out")
+    info = backbone.feature_info.info
+    last = backbone.feature_info.out_indices[-1]
+    # Of the stages that timm lists as feature maps, the one before: behind it the last stride begins.
+    before = info[last - 1]["stage"] if last > 0 else 0
+    allowed = [f"blocks.{index}" for index in range(before, read + 1)]
+    if config.last_stage not in allowed:
+        raise PocketiqaError(
+            f"last_stage is {config.last_stage!r}, but {config.backbone} has the stride {config.feature_levels[-1]} "
+            f"behind {', '.join(allowed)}: name one of these"
+        )
+    index = allowed.index(config.last_stage) + before
+    with torch.no_grad():
+        channels = backbone.blocks[: index + 1](backbone.bn1(backbone.conv_stem(torch.zeros(1, 3, *_PROBE)))).shape[1]
+    # timm keeps the stage of a map, counted from 1, in two places; both say what it returns.
+    info[last] = {**info[last], "stage": index + 1, "module": config.last_stage, "num_chs": channels}
+    backbone._stage_out_idx = {one["stage"]: one["index"] for one in backbone.feature_info.get_dicts()}
+
+
+def _stage_read_last(backbone: Any) -> int | None:
+    """Index of the stage behind which the last level is read, in timm's EfficientNet family; None in others."""
+    # Known by name and form: where timm builds a family otherwise, nothing is cut, which costs time and no accuracy.
+    names = str(backbone.feature_info.module_name()[-1]).split(".")
+    is_known = isinstance(getattr(backbone, "blocks", None), nn.Sequential) and names[0] == "blocks" and len(names) == 2
+    return int(names[1]) if is_known else None
+
+
 def _cut_unused_blocks(backbone: Any) -> None:
     """Drop the stages behind the last level, which timm's EfficientNet family would still compute and train."""
-    # Known by name and form: where timm builds a family otherwise, all is kept, which costs time and no accuracy.
-    blocks = getattr(backbone, "blocks", None)
-    names = [str(name).split(".") for name in backbone.feature_info.module_name()]
-    if isinstance(blocks, nn.Sequential) and names[-1][:1] == ["blocks"] and len(names[-1]) == 2:
-        backbone.blocks = blocks[: int(names[-1][1]) + 1]
+    read = _stage_read_last(backbone)
+    if read is not None:
+        backbone.blocks = backbone.blocks[: read + 1]
 
 
 def _accept_any_size(backbone: Any, config: StudentConfig) -> None:

@@ -32,6 +32,17 @@ class StudentOutput(NamedTuple):
     region_quality_map: Tensor | None = None
     region_weight_map: Tensor | None = None
 
+    @property
+    def embedding(self) -> Tensor | None:
+        """float32 [B, head_width], the mean of ``features`` weighted as the score is.
+
+        None of a student whose features and maps have different cells. Of a single image, [head_width].
+        """
+        if self.features.shape[-2:] != self.weight_map.shape[-2:]:
+            return None
+        weight = self.weight_map.unsqueeze(-3)
+        return (self.features.float() * weight).sum((-2, -1)) / weight.sum((-2, -1))
+
     def of_each(self, function: Callable[[Tensor], Tensor]) -> "StudentOutput":
         """The same of every part; what is None stays so."""
         parts: dict[str, Any] = {

@@ -29,6 +29,7 @@ _DP_IQA_B7_FIELDS: dict[str, Any] = {
     "std": (1.0, 1.0, 1.0),
     "pad_type": "",
     "regions": None,
+    "last_stage": "",
 }
 
 Colour = tuple[float, float, float]
@@ -100,6 +101,8 @@ class StudentConfig:
             from there (EfficientNet and MobileNet families of timm only).
         preprocess: the resize before the network.
         regions: maps of their own for regions; None takes those of the score.
+        last_stage: timm's name of the stage that the last level is read behind, such as ``blocks.5``, where several
+            stages have that stride; empty for the deepest (EfficientNet and MobileNet families of timm only).
     """
 
     backbone: str
@@ -111,9 +114,12 @@ class StudentConfig:
     pad_type: str = ""
     preprocess: Preprocess = field(default_factory=Preprocess)
     regions: RegionHeadConfig | None = None
+    last_stage: str = ""
 
     def __post_init__(self) -> None:
         _check_levels(self.levels, self.map_stride)
+        if not isinstance(self.last_stage, str):
+            raise PocketiqaError(f"last_stage is {self.last_stage!r}, but a name such as 'blocks.5' is needed")
         if self.pad_type not in PAD_TYPES:
             raise PocketiqaError(f"pad_type is {self.pad_type!r}, but one of {list(PAD_TYPES)} is needed")
         check_int(self.head_width, "head_width", 1, _MAX_WIDTH)
@@ -140,9 +146,10 @@ class StudentConfig:
         for name in ("levels", "mean", "std"):
             # Lists, as JSON has no tuples: a record that was read back must equal one that was just made.
             record[name] = None if record[name] is None else list(record[name])
-        # No key where there is none: the record is then what versions without region heads wrote and read.
-        regions = record.pop("regions")
+        # No key where there is none: the record is then what versions without these fields wrote and read.
+        regions, last_stage = record.pop("regions"), record.pop("last_stage")
         record |= {} if regions is None else {"regions": regions.as_dict()}
+        record |= {"last_stage": last_stage} if last_stage else {}
         return {**record, "preprocess": self.preprocess.as_dict()}
 
     @classmethod
@@ -153,7 +160,8 @@ class StudentConfig:
             PocketiqaError: a field is missing, unknown or out of range.
         """
         stored = {_STORED.get(item.name, item.name): item.name for item in fields(cls)}
-        checked = check_fields(record, set(stored) - {"regions"}, "student configuration", optional=("regions",))
+        later = ("regions", "last_stage")
+        checked = check_fields(record, set(stored) - set(later), "student configuration", optional=later)
         values = {stored[name]: value for name, value in checked.items()}
         for name in ("levels", "mean", "std"):
             values[name] = None if values[name] is None else _as_tuple(values[name], name)

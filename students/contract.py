@@ -11,8 +11,10 @@ import numpy as np
 
 from pseudo_labels.errors import PocketiqaError, shown
 from pseudo_labels.files import parse_json
+from students.damage import TypeHead
 from students.fields import check_fields
 from students.look import SecondLook
+from students.pairs import PairHead
 from students.preprocess import Preprocess
 
 CONTRACT_KEY = "pocketiqa.contract"
@@ -22,8 +24,20 @@ REGION_FORMAT = 2
 """Format of students with a region head, whose files have two more outputs; all others keep the first format."""
 LOOK_FORMAT = 3
 """Format of students whose file asks for a second look, with or without a region head."""
+HEAD_FORMAT = 4
+"""Format of students whose file holds a head on their embedding (``pairs``), with or without a second look."""
+TYPE_FORMAT = 5
+"""Format of students whose file holds a head that says what is wrong (``types``), with or without the other parts."""
 UNKNOWN_SCALE = "unknown"
 SCORE_MEANING = "perceived quality, 0 worst, 1 best"
+# Parts that a contract of each format must have, and may have.
+_PARTS: dict[int, tuple[set[str], set[str]]] = {
+    FORMAT: (set(), set()),
+    REGION_FORMAT: ({"regions"}, set()),
+    LOOK_FORMAT: ({"look"}, {"regions"}),
+    HEAD_FORMAT: ({"pairs"}, {"look", "regions"}),
+    TYPE_FORMAT: ({"types"}, {"pairs", "look", "regions"}),
+}
 # JSON types of the fields that are stored without conversion.
 _PLAIN: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -120,6 +134,8 @@ class StudentContract:
         conversion: of a file that was made from a float one (``students.formats``): ``format``, ``source`` (digest of
             that file) and how closely its scores follow. None, and not written, for the float file.
         look: how large pictures are looked at a second time, closely; None where they are not.
+        pairs: which of two photographs of one moment is better, read from the embedding; None where nothing says it.
+        types: what is wrong with a photograph, read from the embedding; None where nothing says it.
         regions: of a student with maps of their own for regions: ``scale`` of their quality, ``map_stride`` in pixels
             of the resized image, ``parameters`` and ``macs`` of the region head, ``metrics`` of its evaluation. None
             where regions are read from the maps of the score.
@@ -140,10 +156,16 @@ class StudentContract:
     parity: dict[str, Any] | None = None
     conversion: dict[str, Any] | None = None
     look: SecondLook | None = None
+    pairs: PairHead | None = None
+    types: TypeHead | None = None
     regions: dict[str, Any] | None = None
 
     @property
     def _format(self) -> int:
+        if self.types is not None:
+            return TYPE_FORMAT
+        if self.pairs is not None:
+            return HEAD_FORMAT
         if self.look is not None:
             return LOOK_FORMAT
         return FORMAT if self.regions is None else REGION_FORMAT
@@ -153,6 +175,23 @@ class StudentContract:
         """Side of a cell of the maps that regions are read from, in pixels of the resized image; 0 if not stated."""
         stride = self.student.get("grid") if self.regions is None else self.regions["map_stride"]
         return stride if isinstance(stride, int) else 0
+
+    def check_embedding(self, embeds: bool, name: str) -> None:
+        """Refuse a file whose heads have nothing to read.
+
+        Args:
+            embeds: whether the model gives an embedding.
+            name: name of the file in an error.
+
+        Raises:
+            PocketiqaError: there is a head and no embedding.
+        """
+        for head, what, command in ((self.pairs, "pairs", "fit-pairs"), (self.types, "types", "fit-types")):
+            if head is not None and not embeds:
+                raise PocketiqaError(
+                    f"{name} holds a head on {what}, but its network gives no embedding: fit it anew with `pocketiqa "
+                    f"{command}`"
+                )
 
     @property
     def backbone(self) -> str:
@@ -165,6 +204,8 @@ class StudentContract:
         return {
             "format": self._format,
             **({} if self.look is None else {"look": self.look.as_dict()}),
+            **({} if self.pairs is None else {"pairs": self.pairs.as_dict()}),
+            **({} if self.types is None else {"types": self.types.as_dict()}),
             **({} if self.regions is None else {"regions": self.regions}),
             **plain,
             **({} if self.conversion is None else {"conversion": self.conversion}),
@@ -188,9 +229,9 @@ class StudentContract:
         """
         # First: other versions may have other fields, and "upgrade" helps more than "unknown field".
         _check_format(record)
-        needed = {LOOK_FORMAT: {"look"}, REGION_FORMAT: {"regions"}}.get(record["format"], set())
-        optional = {"conversion"} | ({"regions"} if record["format"] == LOOK_FORMAT else set())
-        names = {item.name for item in fields(cls)} - {"conversion", "look", "regions"} | {"format", "score_range"}
+        needed, optional = _PARTS[record["format"]]
+        plain = {item.name for item in fields(cls)} - {"conversion", "look", "pairs", "types", "regions"}
+        names, optional = plain | {"format", "score_range"}, optional | {"conversion"}
         record = check_fields(record, names | needed, "student contract", optional=optional)
         for name, kind in _PLAIN.items():
             _check_type(record[name], kind, name)
@@ -217,6 +258,8 @@ class StudentContract:
             data=tuple(record["data"]),
             conversion=record.get("conversion"),
             look=SecondLook.from_dict(record["look"]) if "look" in record else None,
+            pairs=PairHead.from_dict(record["pairs"]) if "pairs" in record else None,
+            types=TypeHead.from_dict(record["types"]) if "types" in record else None,
             regions=record.get("regions"),
         )
 
@@ -237,10 +280,10 @@ class StudentContract:
 def _check_format(record: Any) -> None:
     version = record.get("format") if isinstance(record, Mapping) else None
     # A bool equals 1.
-    if version not in (FORMAT, REGION_FORMAT, LOOK_FORMAT) or isinstance(version, bool):
+    if not isinstance(version, int) or isinstance(version, bool) or version not in _PARTS:
         raise PocketiqaError(
             f"the student contract has format version {shown(version)}, but this pocketiqa reads {FORMAT} to "
-            f"{LOOK_FORMAT}: upgrade pocketiqa or export the model anew"
+            f"{TYPE_FORMAT}: upgrade pocketiqa or export the model anew"
         )
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,11 +54,11 @@ class OpenVinoSession:
         version: version of OpenVINO.
     """
 
-    def __init__(self, model: bytes, threads: int, name: str):
+    def __init__(self, model: bytes | Path, threads: int, name: str):
         """Compile a model.
 
         Args:
-            model: serialised ONNX, verified already.
+            model: serialised ONNX, verified already; or a file of OpenVINO's own (.xml, its weights beside it).
             threads: number of threads of one run.
             name: name of the model in an error.
 

@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from pseudo_labels.errors import PocketiqaError
@@ -24,11 +23,13 @@ from students.base import Student, StudentOutput
 from students.complexity import count_parameters, measure_complexity
 from students.config import DP_IQA_B7, StudentConfig
 from students.contract import UNKNOWN_SCALE, Calibration, StudentContract
+from students.formats.embedding import add_embedding
+from students.formats.halves import halved
 from students.formats.sealing import seal, unsealed
 from students.look import SecondLook
 from students.preprocess import Preprocess
 from students.registry import new_student
-from students.session import INPUT, OUTPUTS, REGION_OUTPUTS, start_session
+from students.session import EMBEDDING, INPUT, OUTPUTS, REGION_OUTPUTS, start_session
 
 # Older runtimes do not read newer ones, and the network needs no operator of a newer one.
 OPSET = 17
@@ -39,6 +40,12 @@ MAX_HALF_DIFFERENCE = 1e-2
 
 Rounding errs by up to 1/2048 of each weight, and the errors of some fifty layers add up. Measured on the bundled
 photographs with pocket-m and pocket-s trained on BIQ2021: scores moved by up to 0.001, cells of the maps by 0.004.
+"""
+EMBEDDING_ALLOWANCE = 5.0
+"""How many times further than scores and maps an embedding may differ: its numbers pass no sigmoid.
+
+Measured where weights are rounded, on six of the bundled photographs: 0.013 (pocket-s) and 0.019 (pocket-m, both of
+2026-11-29) of its largest value.
 """
 # Height and width of the traced image: sides differ, so that the exporter cannot take one for the other.
 _TRACED_SIZE = (96, 64)
@@ -66,6 +73,7 @@ class Parity:
         versions: versions of torch, onnx and onnxruntime, by package.
         region_quality_map: as ``quality_map``, of the region head; None where there is none.
         region_weight_map: likewise.
+        embedding: likewise, relative to the largest value where that is above 1; None of a student without it.
     """
 
     score: float
@@ -78,17 +86,19 @@ class Parity:
     versions: dict[str, str]
     region_quality_map: float | None = None
     region_weight_map: float | None = None
+    embedding: float | None = None
 
     @property
     def differences(self) -> dict[str, float]:
-        """Largest absolute difference of each output."""
-        values = {name: getattr(self, name) for name in OUTPUTS + REGION_OUTPUTS}
+        """Largest difference of each output."""
+        values = {name: getattr(self, name) for name in (*OUTPUTS, *REGION_OUTPUTS, EMBEDDING)}
         return {name: value for name, value in values.items() if value is not None}
 
     @property
     def worst(self) -> float:
-        """The largest of these; NaN if any output was not finite."""
-        return float(np.max(list(self.differences.values())))
+        """The largest of these, that of the embedding by its allowance; NaN if any output was not finite."""
+        allowed = {EMBEDDING: EMBEDDING_ALLOWANCE}
+        return float(np.max([value / allowed.get(name, 1.0) for name, value in self.differences.items()]))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, without outputs that the student does not have."""
@@ -192,8 +202,9 @@ def export_onnx(
     """Write a student as ONNX; nothing is written unless ONNX Runtime repeats torch's outputs.
 
     The file maps ``rgb`` (uint8 [N, H, W, 3], any size from 64 pixels) to ``score`` [N], ``quality_map`` and
-    ``weight_map`` [N, h, w], all raw: calibration and resize are the runtime's, as the contract says; and, of a student
-    with a region head, to ``region_quality_map`` and ``region_weight_map``.
+    ``weight_map`` [N, h, w], all raw: calibration and resize are the runtime's, as the contract says; of a student with
+    a region head, to ``region_quality_map`` and ``region_weight_map``; and to ``embedding`` [N, E], but for the
+    published student (``DP_IQA_B7``).
 
     Args:
         student: student on any device, in any mode; it is left as it is.
@@ -212,7 +223,7 @@ def export_onnx(
     # A copy: the caller's student may be on a GPU, in half precision or in the middle of its training.
     frozen = copy.deepcopy(student).to("cpu", torch.float32).eval()
     with _one_thread():
-        graph, cases = _trace(frozen), parity_cases(student, images)
+        graph, cases = _graph_of(frozen), parity_cases(student, images)
         parity = compare(frozen, graph.SerializeToString(), cases, max_difference)
         if half:
             # Compared twice, so that an error of the exporter cannot hide behind the wider limit of rounding.
@@ -240,22 +251,32 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Outputs(nn.Module):
-    """A student without its features, which the runtime does not need."""
+    """A student without its features, of which the runtime needs no map."""
 
     def __init__(self, student: Student):
         super().__init__()
         self.student = student
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
-        return _exported(self.student(rgb), self.student)
+        return _parts(self.student(rgb), _traced_names(self.student))
 
 
-def _output_names(student: Student) -> tuple[str, ...]:
+def _traced_names(student: Student) -> tuple[str, ...]:
     return OUTPUTS if student.config.regions is None else OUTPUTS + REGION_OUTPUTS
 
 
-def _exported(output: StudentOutput, student: Student) -> tuple[Tensor, ...]:
-    return tuple(getattr(output, name) for name in _output_names(student))
+def _output_names(student: Student) -> tuple[str, ...]:
+    return _traced_names(student) + (() if student.config.backbone == DP_IQA_B7 else (EMBEDDING,))
+
+
+def _parts(output: StudentOutput, names: Sequence[str]) -> tuple[Tensor, ...]:
+    return tuple(getattr(output, name) for name in names)
+
+
+def _graph_of(student: Student) -> onnx.ModelProto:
+    graph = _trace(student)
+    # By the function that adds it to files, so that both are the same.
+    return add_embedding(graph) if EMBEDDING in _output_names(student) else graph
 
 
 def _trace(student: Student) -> onnx.ModelProto:
@@ -266,7 +287,7 @@ def _trace(student: Student) -> onnx.ModelProto:
     maps = {0: "batch", 1: "map_height", 2: "map_width"}
     region_maps = {0: "batch", 1: "region_map_height", 2: "region_map_width"}
     axes = {INPUT: {0: "batch", 1: "height", 2: "width"}, OUTPUTS[0]: {0: "batch"}, OUTPUTS[1]: maps, OUTPUTS[2]: maps}
-    names = _output_names(student)
+    names = _traced_names(student)
     axes |= dict.fromkeys(names[len(OUTPUTS) :], region_maps)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         # It announces its deprecation, and that traced constants are constants.
@@ -352,10 +373,15 @@ def compare(
     worst = np.zeros(len(names))
     for batch in cases:
         with torch.inference_mode():
-            expected = _exported(student(torch.from_numpy(batch)), student)
+            expected = _parts(student(torch.from_numpy(batch)), names)
         outputs = [np.asarray(value) for value in session.run(list(names), {INPUT: batch})]
+        if EMBEDDING in names:
+            # Torch gives the first part of it; the others are sums over maps that it begins and ends with.
+            outputs[-1] = outputs[-1][:, : expected[-1].shape[1]]
         # np.maximum hands NaN on, where max may pass over it.
-        worst = np.maximum(worst, [_difference(a.numpy(), b) for a, b in zip(expected, outputs, strict=True)])
+        worst = np.maximum(
+            worst, [_difference(a.numpy(), b, name) for a, b, name in zip(expected, outputs, names, strict=True)]
+        )
     parity = Parity(
         **dict(zip(names, map(float, worst), strict=True)),
         limit=limit,
@@ -378,13 +404,15 @@ def _listed(differences: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in differences.items())
 
 
-def _difference(expected: np.ndarray, output: np.ndarray) -> float:
+def _difference(expected: np.ndarray, output: np.ndarray, name: str) -> float:
     if expected.shape != output.shape:
         raise PocketiqaError(
             f"the export was refused: ONNX Runtime gives the shape {output.shape} where torch gives {expected.shape}"
         )
     # float64, so that the subtraction adds no rounding of its own.
-    return float(np.max(np.abs(expected.astype(np.float64) - output)))
+    difference = float(np.max(np.abs(expected.astype(np.float64) - output)))
+    # The other outputs lie in [0, 1]; features have no scale.
+    return difference / max(1.0, float(np.abs(expected).max())) if name == EMBEDDING else difference
 
 
 def halve_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -399,28 +427,16 @@ def halve_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
     weights = {node.input[1] for node in model.graph.node if node.op_type in _WEIGHTED}
     casts = []
     for initializer in model.graph.initializer:
-        if initializer.name in weights and _fits(initializer):
-            casts.append(_halve(initializer))
+        half = halved(initializer) if initializer.name in weights else None
+        if half is not None:
+            stored, cast = half
+            initializer.CopyFrom(stored)
+            casts.append(cast)
     # ONNX wants nodes in an order in which each comes after those it depends on.
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
-
-
-def _fits(initializer: onnx.TensorProto) -> bool:
-    if initializer.data_type != onnx.TensorProto.FLOAT:
-        return False
-    # Beyond 65,504 float16 is infinite. ``initial`` is for tensors without values.
-    return bool(np.abs(numpy_helper.to_array(initializer)).max(initial=0) <= np.finfo(np.float16).max)
-
-
-def _halve(initializer: onnx.TensorProto) -> onnx.NodeProto:
-    """Round a weight in place; the cast takes over its name, so that no other node changes."""
-    name = initializer.name
-    stored = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}.float16")
-    initializer.CopyFrom(stored)
-    return onnx.helper.make_node("Cast", [stored.name], [name], f"{name}.to_float32", to=onnx.TensorProto.FLOAT)
 
 
 # Height and width of the images of the trial: as the first maps of a training and of an export, and a size that no
@@ -467,7 +483,7 @@ def _try_architecture(config: StudentConfig) -> None:
     cases = [pixels.integers(0, 256, (2, *size, 3), dtype=np.uint8) for size in _ODD_SIZES]
     try:
         with _one_thread():
-            compare(student.eval(), _trace(student).SerializeToString(), cases, MAX_DIFFERENCE)
+            compare(student.eval(), _graph_of(student).SerializeToString(), cases, MAX_DIFFERENCE)
     except Exception as error:  # torch's exporter and ONNX Runtime have no common base class
         raise PocketiqaError(
             f"{config.backbone} could be trained, but not exported to ONNX ({_reason(error)}): {_OTHER_BACKBONE}"

@@ -13,8 +13,9 @@ from pseudo_labels.errors import PocketiqaError
 from students.backbone import build_backbone, channel_counts, stated_colours
 from students.base import Normalise, Student, StudentOutput, check_batch
 from students.config import StudentConfig
+from students.formats.halves import widened
 from students.region_head import RegionHead, conv_bn_relu
-from students.session import OUTPUTS, read_model, verify_checksum
+from students.session import REGION_OUTPUTS, read_model, verify_checksum
 
 EXPORTED = ".onnx"
 """Suffix of exported students."""
@@ -62,7 +63,14 @@ class PocketStudent(Student):
             PocketiqaError: another type or number of dimensions, such as an image that was normalised already.
         """
         check_batch(rgb)
-        pixels = self.normalise(rgb)
+        return self.of_pixels(self.normalise(rgb))
+
+    def of_pixels(self, pixels: Tensor) -> StudentOutput:
+        """Score images that are normalised already.
+
+        Args:
+            pixels: float32 [B, 3, H, W], as ``normalise`` gives them.
+        """
         maps = dict(zip(self.config.feature_levels, self.backbone(pixels), strict=True))
         features = self.neck([maps[level] for level in self.config.levels])
         quality, weight = quality_and_weight(self.heads(features))
@@ -84,11 +92,16 @@ class _Neck(nn.Module):
 
     Each level is reduced and rectified at its own resolution, then averaged over the cells of that map: rectified
     first, because the mean of a linear map forgets how strongly it varies within the cell, which is what noise is.
+
+    Attributes:
+        fixed_factors: whether sides are multiples of every stride. Coarser maps are then enlarged by a fixed factor,
+            not to the size of another map, which some converters cannot express; the values are the same.
     """
 
     def __init__(self, channels: Sequence[int], config: StudentConfig):
         super().__init__()
         self.levels, self.map_stride, width = config.levels, config.map_stride, config.head_width
+        self.fixed_factors = False
         self.reduce = nn.ModuleList(conv_bn_relu(count, width) for count in channels)
         self.fuse = nn.Sequential(
             conv_bn_relu(width * len(channels), width),
@@ -103,11 +116,19 @@ class _Neck(nn.Module):
             level_map = reduce(feature_map)
             if level < self.map_stride:
                 level_map = functional.avg_pool2d(level_map, self.map_stride // level)
-            if level != self.map_stride:
+            if self.fixed_factors:
+                level_map = _enlarged(level_map, max(1, level // self.map_stride))
+            elif level != self.map_stride:
                 # Finer maps have the right size already, save for odd images, where they may lack a row.
                 level_map = functional.interpolate(level_map, size=map_size, mode="bilinear", align_corners=False)
             reduced.append(level_map)
         return self.fuse(torch.cat(reduced, dim=1))
+
+
+def _enlarged(level_map: Tensor, factor: int) -> Tensor:
+    if factor == 1:
+        return level_map
+    return functional.interpolate(level_map, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def load_exported_weights(student: PocketStudent, path: Path) -> None:
@@ -126,11 +147,26 @@ def load_exported_weights(student: PocketStudent, path: Path) -> None:
     """
     # Beside torch only: the runtime, which scores without torch, does not need it.
     import onnx
-    from onnx import numpy_helper
 
     data = read_model(path)
     verify_checksum(data, str(path))
-    graph = onnx.load_from_string(data).graph
+    load_graph_weights(student, onnx.load_from_string(data), str(path))
+
+
+def load_graph_weights(student: PocketStudent, model: Any, name: str) -> None:
+    """``load_exported_weights`` of a graph that is open already.
+
+    Args:
+        student: as there.
+        model: ``onnx.ModelProto``, left as it is.
+        name: name of its file in an error.
+
+    Raises:
+        PocketiqaError: a student of another architecture.
+    """
+    from onnx import numpy_helper
+
+    graph = widened(model).graph
     arrays = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     # Equal tensors, such as biases that were not trained yet, are stored once.
     arrays |= {node.output[0]: arrays[node.input[0]] for node in graph.node if _repeats(node, arrays)}
@@ -139,7 +175,7 @@ def load_exported_weights(student: PocketStudent, path: Path) -> None:
     of_regions = set() if student.regions is None else set(student.regions.modules())
     of_score = [pair for pair in own if pair[0] not in of_regions]
     # Those of a region head are computed last, there and here.
-    if len(graph.output) == len(OUTPUTS):
+    if not {one.name for one in graph.output} & set(REGION_OUTPUTS):
         own = of_score
     elif not of_regions:
         given = given[: len(own)]
@@ -148,8 +184,8 @@ def load_exported_weights(student: PocketStudent, path: Path) -> None:
         for (weight, bias), (conv, norm) in zip(given, own, strict=False)
     ):
         raise PocketiqaError(
-            f"{path} has {len(given)} convolutions, which are not the {len(own)} of this student: it is another "
-            "architecture, or was not exported in float32; name its preset as student.name"
+            f"{name} has {len(given)} convolutions, which are not the {len(own)} of this student: it is another "
+            "architecture, or a file in 8 bits; name its preset as student.name"
         )
     with torch.no_grad():
         for (weight, bias), (conv, norm) in zip(given, own, strict=True):

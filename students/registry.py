@@ -12,18 +12,23 @@ from students.config import DP_IQA_B7, StudentConfig, dp_iqa_b7_config
 from students.model import EXPORTED, PocketStudent, load_exported_weights
 from students.preprocess import Preprocess
 
-# Input sizes chosen so that pocket-m, from JPEG to score, is faster than OpenCV's BRISQUE on 512x512 pixels also where
-# the processor has no AVX-512 (there the network takes three times as long, BRISQUE not twice).
+# Sizes of the input chosen so that, from JPEG to score, over OpenCV's BRISQUE on 512x512 pixels in one run, a student
+# takes at most 0.9 (pocket-s), 1.3 (pocket-m) and 6 times as long (pocket-l), also where the processor has no AVX-512:
+# there a network takes three times as long as with it, BRISQUE not twice. pocket-m ends behind blocks.5: blocks.6 has a
+# fifth of the parameters, and most of the time that its stride adds.
+_LITE0 = "tf_efficientnet_lite0"
 POCKET_PRESETS: dict[str, StudentConfig] = {
-    "pocket-s": StudentConfig("mobilenetv2_100", (8, 16), head_width=48, preprocess=Preprocess(max_side=256)),
-    "pocket-m": StudentConfig("mobilenetv2_100", (8, 16, 32), head_width=64, preprocess=Preprocess(max_side=288)),
-    "pocket-l": StudentConfig("mobilenetv4_conv_medium", head_width=128, preprocess=Preprocess(max_side=512)),
+    "pocket-s": StudentConfig(_LITE0, (8, 16), head_width=48, preprocess=Preprocess(max_side=240)),
+    "pocket-m": StudentConfig(
+        _LITE0, (8, 16, 32), head_width=64, preprocess=Preprocess(max_side=256), last_stage="blocks.5"
+    ),
+    "pocket-l": StudentConfig(_LITE0, (8, 16, 32), head_width=128, preprocess=Preprocess(max_side=512)),
 }
 PRESETS: dict[str, StudentConfig] = {**POCKET_PRESETS, DP_IQA_B7: dp_iqa_b7_config()}
 """All presets: ours, and the published student to compare them with (``students.dp_iqa_b7``)."""
 
 # Trained values that each pocket preset may have at most; the published student is as large as it is.
-PARAMETER_LIMITS = {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
+PARAMETER_LIMITS = {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 6_000_000}
 DEFAULT_PRESET = "pocket-m"
 
 

@@ -22,13 +22,14 @@ from pseudo_labels.limits import Resizer
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
 from students.contract import StudentContract
+from students.damage import Damage
 from students.engines import ONNX_RUNTIME
 from students.fields import check_int
 from students.look import SecondLook, choose_look
 from students.meaning.model_record import ModelName
 from students.preprocess import check_rgb
 from students.regions import MaskInput, RegionResult, cells_across, cells_of, score_regions
-from students.session import INPUT, OUTPUTS, REGION_OUTPUTS, open_model
+from students.session import EMBEDDING, INPUT, OUTPUTS, REGION_OUTPUTS, open_model
 from students.shipped import model_path
 
 MAX_WORKERS = 256
@@ -59,6 +60,9 @@ class Result:
             ``contract.region_stride`` pixels of the resized image. None unless regions were asked for.
         region_weight_map: float32 [h', w'], positive, likewise. Both are the two maps above in a model that has no
             others for regions.
+        embedding: float32 [C], what the model saw of the whole image, as its heads read it (``students.heads``). None
+            of a file without it.
+        damage: what is wrong with it, by the head of the file (``students.damage``); None of a file without one.
     """
 
     score: float
@@ -67,6 +71,8 @@ class Result:
     regions: tuple[RegionResult, ...] = ()
     region_quality_map: np.ndarray | None = None
     region_weight_map: np.ndarray | None = None
+    embedding: np.ndarray | None = None
+    damage: Damage | None = None
 
     @property
     def shown_map(self) -> np.ndarray:
@@ -91,6 +97,7 @@ class Row:
         reason: description of the fault for a person; if ``status`` is ``ok``, a note (a broken colour profile was
             ignored), and nearly always empty.
         regions: see ``Result``.
+        damage: see ``Result``.
     """
 
     path: str
@@ -98,6 +105,7 @@ class Row:
     status: Status
     reason: str
     regions: tuple[RegionResult, ...] = ()
+    damage: Damage | None = None
 
 
 class Scorer:
@@ -187,20 +195,41 @@ class Scorer:
 
     def _score(self, image: ImageInput, notes: list[str] | None, regions: Iterable[MaskInput] | None = None) -> Result:
         # Regions are in pixels of the whole picture: then it is not reduced while it is decoded.
-        pixels = self._pixels(image, notes, self._second_look or self.contract.preprocess if regions is None else None)
+        pixels = self.decoded(image, notes) if regions is None else self._pixels(image, notes, None)
         rgb = self.contract.preprocess.resize(pixels)
         # Maps of regions cost time, and are computed where regions are wanted alone.
-        outputs = OUTPUTS if regions is None else self._outputs
-        score, quality, weight, *maps = self._infer(rgb[None], outputs)
-        if not np.isfinite(score[0]):
+        maps = () if regions is None or self.contract.regions is None else REGION_OUTPUTS
+        further = (EMBEDDING,) if self._opened.embeds else ()
+        outputs = dict(zip(names := OUTPUTS + maps + further, self._infer(rgb[None], names), strict=True))
+        score, quality, weight = (outputs[name][0] for name in OUTPUTS)
+        if not np.isfinite(score):
             raise ImageError(Status.FAILED, "the model gave no finite score")
-        result = Result(self._closer(pixels, float(score[0])), quality[0], weight[0])
+        embedding = outputs[EMBEDDING][0] if further else None
+        head = self.contract.types
+        damage = None if head is None or embedding is None else head.damage(embedding)
+        result = Result(self._closer(pixels, float(score)), quality, weight, embedding=embedding, damage=damage)
         if regions is None:
             return result
-        own_quality, own_weight = (values[0] for values in (maps or (quality, weight)))
+        own_quality, own_weight = (outputs[name][0] for name in maps or OUTPUTS[1:])
         cells = cells_of(pixels.shape, own_quality.shape, rgb.shape, self.contract.region_stride)
         scored = score_regions(own_quality, own_weight, cells, regions)
         return replace(result, regions=scored, region_quality_map=own_quality, region_weight_map=own_weight)
+
+    def decoded(self, image: ImageInput, notes: list[str] | None = None) -> np.ndarray:
+        """The pixels that ``score`` scores, for who needs them too: ``score`` gives the same for them as for the image.
+
+        Args:
+            image: as for ``score``.
+            notes: sentences on what was passed over are added to it.
+
+        Returns:
+            uint8 HxWx3 RGB, upright; of large pictures reduced, see ``students.preprocess`` and ``students.look``.
+
+        Raises:
+            ImageError: the file cannot be used.
+            PocketiqaError: something that is no image.
+        """
+        return self._pixels(image, notes, self._second_look or self.contract.preprocess)
 
     @property
     def model(self) -> ModelName:
@@ -279,10 +308,6 @@ class Scorer:
         score, quality, weight = self._infer(batch, OUTPUTS)
         return score, quality, weight
 
-    @property
-    def _outputs(self) -> tuple[str, ...]:
-        return OUTPUTS if self.contract.regions is None else OUTPUTS + REGION_OUTPUTS
-
     def _infer(self, batch: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         _check_batch(batch, self.contract.preprocess.min_side)
         score, quality, *others = self._run(batch, outputs)
@@ -294,7 +319,8 @@ class Scorer:
 
     def _run(self, batch: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         try:
-            session = self._opened.session if outputs == OUTPUTS else self._opened.region_session
+            with_regions = not set(REGION_OUTPUTS).isdisjoint(outputs)
+            session = self._opened.region_session if with_regions else self._opened.session
             return [np.asarray(value) for value in session.run(list(outputs), {INPUT: batch})]
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             reason = " ".join(str(error).split())
@@ -371,7 +397,7 @@ def row_of(path: str | os.PathLike[str], work: Callable[[list[str]], Result]) ->
     notes: list[str] = []
     try:
         result = work(notes)
-        return Row(name, result.score, Status.OK, "; ".join(notes), result.regions)
+        return Row(name, result.score, Status.OK, "; ".join(notes), result.regions, damage=result.damage)
     except ImageError as error:
         return Row(name, None, error.status, error.reason)
     except MemoryError:

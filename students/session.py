@@ -26,6 +26,8 @@ INPUT = "rgb"
 OUTPUTS = ("score", "quality_map", "weight_map")
 REGION_OUTPUTS = ("region_quality_map", "region_weight_map")
 """Further outputs of a student with a region head (``students.region_head``)."""
+EMBEDDING = "embedding"
+"""Further output of a student whose features are wanted too, the last one: ``students.formats.embedding``."""
 # Lowest severity that ONNX Runtime prints. Its errors are raised as well, and told in our words.
 _FATAL_ONLY = 4
 MAX_MODEL_BYTES = 1 << 30
@@ -52,6 +54,7 @@ class OpenedModel:
         session: what runs it (``students.engines``); thread-safe.
         contract: preprocessing, scale, teachers, data and metrics of the model.
         digest: hex SHA-256 of the model, its verified checksum.
+        embeds: whether the model gives an embedding.
     """
 
     def __init__(self, model: bytes, threads: int, name: str, engine: str):
@@ -70,6 +73,8 @@ class OpenedModel:
                 f"{name} has maps of regions that its contract does not state, or lacks those that it states: export "
                 "it with `pocketiqa export`"
             )
+        self.embeds = any(one.name == EMBEDDING for one in session.get_outputs())
+        self.contract.check_embedding(self.embeds, name)
         self.session: Session = session
         if engine != ONNX_RUNTIME:
             self.session = self._started(score_part or model)
@@ -209,7 +214,11 @@ _GRAPH_PARTS = (_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _G
 # Bytes of an element, by type; those that are missing here (strings, 4 bits, complex) no export writes.
 _ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 # Type and number of dimensions of the input and of each output: float32 is 1, uint8 is 2.
-_INPUT_TYPE, _OUTPUT_TYPES = (2, 4), ((1, 1), (1, 3), (1, 3), (1, 3), (1, 3))
+_INPUT_TYPE = (2, 4)
+_OUTPUT_TYPES = {"score": (1, 1), EMBEDDING: (1, 2), **dict.fromkeys((*OUTPUTS[1:], *REGION_OUTPUTS), (1, 3))}
+_OUTPUT_SETS = tuple(
+    OUTPUTS + regions + embedding for regions in ((), REGION_OUTPUTS) for embedding in ((), (EMBEDDING,))
+)
 
 
 def check_graph(model: bytes, name: str) -> None:
@@ -235,12 +244,12 @@ def check_graph(model: bytes, name: str) -> None:
         raise IntegrityError(f"{name} is not a model that ONNX Runtime can load: it is no ONNX graph") from error
     if refused:
         raise PocketiqaError(f"{name} was not written by `pocketiqa export`: {refused}; fetch or export it again")
-    if list(inputs) != [INPUT] or tuple(outputs) not in (OUTPUTS, OUTPUTS + REGION_OUTPUTS):
+    if list(inputs) != [INPUT] or tuple(outputs) not in _OUTPUT_SETS:
         raise PocketiqaError(
             f"{name} maps {_listed(inputs)} to {_listed(outputs)}, but a student maps {[INPUT]} to {list(OUTPUTS)}: "
             "export it with `pocketiqa export`"
         )
-    if inputs[INPUT] != _INPUT_TYPE or tuple(outputs.values()) != _OUTPUT_TYPES[: len(outputs)]:
+    if inputs[INPUT] != _INPUT_TYPE or any(found != _OUTPUT_TYPES[one] for one, found in outputs.items()):
         raise PocketiqaError(
             f"{name} has inputs or outputs of other types or dimensions than a student: export it with "
             "`pocketiqa export`"
@@ -260,9 +269,9 @@ def score_graph(model: bytes) -> bytes | None:
         for number, value in _protobuf(_view(graph))
     ]
     outputs = [_text(part.get(1, [b""])[-1]) for number, _, part in parts if number == _GRAPH_OUTPUT]
-    if len(outputs) == len(OUTPUTS):
+    if not set(REGION_OUTPUTS) & set(outputs):
         return None
-    needed, left_out = set(OUTPUTS), set(REGION_OUTPUTS)
+    needed, left_out = set(OUTPUTS) | {EMBEDDING}, set(REGION_OUTPUTS)
     # Nodes are stored in an order in which each comes after those that it depends on.
     for number, _, part in reversed(parts):
         if number == _GRAPH_NODE and not needed.isdisjoint(map(_text, part.get(_NODE_OUTPUT, []))):

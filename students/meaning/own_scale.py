@@ -177,7 +177,7 @@ def fit_own_scale(
     names = [str(at) for at in range(len(x))] if groups is None else list(groups)
     _check(x, y, names)
     fold = folds_of(names, FOLDS, seed)
-    held_out = {"identity": x} | {name: _held_out(fit, x, y, fold) for name, fit in FITS.items()}
+    held_out = {"identity": x} | {name: held_out_ratings(fit, x, y, fold) for name, fit in FITS.items()}
     chosen = _chosen(held_out, y)
     draws = Draws.of(len(x), names, resamples=_RESAMPLES, seed=seed)
     measured: dict[str, Any] = {"n": len(x), "scenes": len(set(names)), "folds": FOLDS}
@@ -202,7 +202,17 @@ def _check(x: FloatArray, y: FloatArray, groups: Sequence[str]) -> None:
         raise PocketiqaError(f"all {len(x)} {what} are alike: nothing can be calibrated on them")
 
 
-def _held_out(fit: Callable[..., Calibration], x: FloatArray, y: FloatArray, fold: NDArray[np.int64]) -> FloatArray:
+def held_out_ratings(
+    fit: Callable[..., Calibration], x: FloatArray, y: FloatArray, fold: NDArray[np.int64]
+) -> FloatArray:
+    """The rating [N] that a map, fitted to the other folds, gives each photograph.
+
+    Args:
+        fit: such as ``fit_isotonic``.
+        x: scores [N] in [0, 1].
+        y: ratings [N] in [0, 1].
+        fold: [N], from 0 to ``FOLDS`` - 1.
+    """
     predicted = np.empty(len(x))
     for number in range(FOLDS):
         own = fold == number

@@ -7,11 +7,11 @@ from pseudo_labels.errors import PocketiqaError
 
 FOLDER = Path(__file__).parent
 POPULATIONS = FOLDER / "populations"
-NAMES = ("pocket-m", "pocket-s")
-"""The float students, default first."""
+NAMES = ("pocket-m", "pocket-s", "pocket-l")
+"""The students that compute in float, default first; the weights of pocket-l are stored in 8 bits, for their size."""
 DEFAULT = NAMES[0]
-QUANTISED = tuple(f"{name}-int8" for name in NAMES)
-"""The same in 8 bits, made by ``make int8``."""
+QUANTISED = ("pocket-m-int8", "pocket-s-int8")
+"""Students that compute in 8 bits, made by ``make int8``."""
 ALL_NAMES = (*NAMES, *QUANTISED)
 
 

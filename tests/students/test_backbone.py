@@ -128,6 +128,33 @@ def test_stated_colours_are_those_of_the_weights() -> None:
     assert stated_colours("test_resnet") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
+@pytest.mark.parametrize(("stage", "channels"), [("", 320), ("blocks.6", 320), ("blocks.5", 160)])
+def test_the_last_level_can_be_read_behind_an_earlier_stage(stage: str, channels: int) -> None:
+    config = StudentConfig("mobilenetv2_100", levels=(8, 32), map_stride=32, last_stage=stage)
+    backbone: Any = build_backbone(config).eval()
+    assert channel_counts(backbone) == [32, channels]
+    assert len(backbone.blocks) == (6 if stage == "blocks.5" else 7)
+    x = torch.rand(1, 3, 96, 128)
+    maps = backbone(x)
+    assert [one.shape[1] for one in maps] == [32, channels]
+    # What timm itself computes behind that stage, from the same weights.
+    whole = backbone.bn1(backbone.conv_stem(x))
+    torch.testing.assert_close(backbone.blocks(whole), maps[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "message"),
+    [
+        ("mobilenetv2_100", "blocks.4", "stride 32 behind blocks.5, blocks.6: name one of these"),
+        ("mobilenetv2_100", "5", "last_stage is '5'"),
+        ("test_resnet", "blocks.3", "test_resnet has no stages blocks.0"),
+    ],
+)
+def test_a_last_stage_that_does_not_fit_is_refused(name: str, stage: str, message: str) -> None:
+    with pytest.raises(PocketiqaError, match=message):
+        build_backbone(StudentConfig(name, levels=(8, 32), map_stride=32, last_stage=stage))
+
+
 def test_real_imagenet_weights_give_timms_features() -> None:
     path = shared_data("weights", "mobilenetv2_100_in1k.safetensors")
     whole = timm.create_model("mobilenetv2_100", pad_type="same").eval()

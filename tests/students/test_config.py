@@ -13,6 +13,7 @@ FULL = StudentConfig(
     std=(0.2, 0.2, 0.2),
     pad_type="same",
     preprocess=Preprocess(256),
+    last_stage="blocks.3",
 )
 
 
@@ -40,6 +41,7 @@ def test_json_round_trip(config: StudentConfig) -> None:
         ({"std": [0.0, 0.2, 0.2]}, "std is"),
         ({"pad_type": "valid"}, "pad_type is 'valid'"),
         ({"depth": 3}, "unknown field 'depth'"),
+        ({"last_stage": 3}, "last_stage is 3"),
     ],
 )
 def test_unfit_values_are_refused(change: dict, message: str) -> None:

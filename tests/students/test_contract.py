@@ -69,10 +69,12 @@ def test_each_missing_field_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 9}, "format version 9, but this pocketiqa reads 1 to 3"),
+        ({"format": 9}, "format version 9, but this pocketiqa reads 1 to 5"),
         ({"format": True}, "format version True"),
         ({"format": 2}, "lacks 'regions'"),
         ({"format": 3}, "lacks .look."),
+        ({"format": 4}, "lacks .pairs."),
+        ({"format": 5}, "lacks .types."),
         ({"look": None}, "unknown field .look."),
         ({"colour": "RGB"}, "unknown field 'colour'"),
         ({"score_range": [0, 100]}, r"score_range \[0, 100\]"),

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +44,39 @@ def test_any_size_obeys_the_limits_and_keeps_the_aspect() -> None:
         if max(height, width) / min(height, width) < plan.max_side / plan.min_side:
             # Each side is rounded by at most half a pixel.
             assert abs(new[0] / new[1] - height / width) <= (0.5 + 0.5 * height / width) / (new[1] - 0.5)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (3000, 4000, (96, 128)),
+        (4000, 3000, (128, 96)),
+        (600, 590, (128, 128)),
+        (100, 5000, (64, 128)),  # the most slender there is
+        (10, 11, (128, 128)),  # enlarged
+    ],
+)
+def test_where_sizes_are_fixed_the_nearest_aspect_is_taken(height: int, width: int, expected: tuple[int, int]) -> None:
+    sizes = ((64, 128), (96, 128), (128, 64), (128, 96), (128, 128))
+    plan = Preprocess(max_side=128, multiple=32, sizes=sizes)
+    assert plan.size(height, width) == expected
+    assert plan.resize(np.zeros((height, width, 3), np.uint8)).shape == (*expected, 3)
+    assert Preprocess.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([[96, 128]], "has 96x128: .* and each size turned by 90 degrees too"),
+        ([[100, 100]], r"has 100x100: sides of 64 to 128 in multiples of 32 are needed"),
+        ([[160, 160]], "has 160x160: sides of 64 to 128"),
+        ("96x128", "is '96x128': a list of heights and widths in pixels is needed"),
+        ([[96.0, 128]], "a list of heights and widths"),
+    ],
+)
+def test_wrong_sizes_are_refused(sizes: object, message: str) -> None:
+    with pytest.raises(PocketiqaError, match=message):
+        Preprocess.from_dict({"max_side": 128, "min_side": 64, "multiple": 32, "sizes": sizes})
 
 
 def test_image_that_fits_is_returned_to_the_bit() -> None:
@@ -125,3 +160,38 @@ def test_json_round_trip_and_strictness() -> None:
     ):
         with pytest.raises(PocketiqaError, match=rf"preprocess.{name} is {value}"):
             Preprocess.from_dict({**plan.as_dict(), name: value})
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (768, 1024, (192, 256)),
+        (480, 640, (192, 256)),
+        (450, 750, (160, 256)),  # 162 rows: nearer to 160 than to 192
+        (100, 200, (96, 192)),  # small ones, too
+        (64, 5000, (64, 256)),
+        (1, 1, (64, 64)),
+        (270, 200, (256, 192)),
+    ],
+)
+def test_sides_become_the_nearest_multiples_within_the_limits(height: int, width: int, expected: tuple[int, int]):
+    plan = Preprocess(max_side=270, min_side=64, multiple=32)
+    assert plan.size(height, width) == expected
+    assert plan.size(width, height) == expected[::-1]
+    assert plan.resize(np.zeros((height, width, 3), np.uint8)).shape == (*expected, 3)
+    assert (plan.least, plan.largest) == (64, 256)
+
+
+def test_a_multiple_is_written_only_where_there_is_one():
+    assert Preprocess(240).as_dict() == {"max_side": 240, "min_side": 64}
+    plan = Preprocess(240, multiple=16)
+    assert plan.as_dict() == {"max_side": 240, "min_side": 64, "multiple": 16}
+    assert Preprocess.from_dict(plan.as_dict()) == plan
+    assert Preprocess.from_dict({"max_side": 240, "min_side": 64}) == Preprocess(240)
+
+
+def test_a_multiple_that_no_side_can_have_is_refused():
+    with pytest.raises(PocketiqaError, match=r"no multiple of 60 lies within preprocess.min_side 64 and max_side 100"):
+        Preprocess(100, multiple=60)
+    with pytest.raises(PocketiqaError, match=r"preprocess\.multiple is 0"):
+        Preprocess(100, multiple=0)

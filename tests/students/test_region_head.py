@@ -18,7 +18,15 @@ from students.model import PocketStudent
 from students.region_head import PixelStatistics, RegionHead
 from students.registry import build_student, new_student
 from students.runtime import Scorer
-from students.session import OUTPUTS, REGION_OUTPUTS, score_graph, start_session, verify_checksum, with_checksum
+from students.session import (
+    EMBEDDING,
+    OUTPUTS,
+    REGION_OUTPUTS,
+    score_graph,
+    start_session,
+    verify_checksum,
+    with_checksum,
+)
 from tests.helpers.tiny_students import TINY, export_tiny, photographs, tiny_student
 
 HEAD = RegionHeadConfig((1, 4, 8, 16), map_stride=8, width=8)
@@ -155,7 +163,7 @@ def test_no_node_of_the_head_runs_where_only_the_score_is_asked(grown_onnx: Path
     assert len(kinds[0]) > len(kinds[1])
     assert sorted(kinds[1]) == sorted(kinds[2])
     assert len(left.initializer) == len(plain.initializer)
-    assert [one.name for one in left.output] == list(OUTPUTS)
+    assert [one.name for one in left.output] == [*OUTPUTS, EMBEDDING]
     batch = np.random.default_rng(0).integers(0, 256, (2, 65, 97, 3), dtype=np.uint8)
     outputs = (start_session(one, 1, "m").run(list(OUTPUTS), {"rgb": batch}) for one in (data, cut))
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(*outputs, strict=True))

@@ -35,7 +35,7 @@ def test_building_changes_no_later_draw_on_any_device(monkeypatch: pytest.Monkey
 
 
 def test_the_limits_are_those_promised() -> None:
-    assert PARAMETER_LIMITS == {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 9_000_000}
+    assert PARAMETER_LIMITS == {"pocket-s": 1_000_000, "pocket-m": 3_000_000, "pocket-l": 6_000_000}
     assert PARAMETER_LIMITS.keys() == POCKET_PRESETS.keys()
     assert DEFAULT_PRESET == "pocket-m"
 
@@ -59,6 +59,7 @@ def test_the_published_student_is_a_preset_like_others() -> None:
         ("mean", (0.5, 0.5, 0.5)),
         ("std", None),
         ("pad_type", "same"),
+        ("last_stage", "blocks.5"),
     ],
 )
 def test_the_published_architecture_cannot_be_changed(field: str, value: object) -> None:

@@ -18,13 +18,13 @@ from students.session import OUTPUTS
 from students.shipped import ALL_NAMES, DEFAULT, FOLDER, NAMES, QUANTISED, list_models, model_path
 from tests.helpers.tiny_students import photographs
 
-MOST_BYTES = 13_000_000
+MOST_BYTES = 16_000_000
 HEADINGS = ("Results", "Cost", "Training data and teachers", "Limits", "How to repeat")
 
 
 def parameters(path: Path) -> int:
     """Numbers in the graph's constants that are no scalars or shapes: folded weights and biases."""
-    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8)
     return sum(int(np.prod(one.dims)) for one in onnx.load(path).graph.initializer if one.data_type in kinds)
 
 
@@ -77,7 +77,8 @@ def test_each_in_eight_bits_is_made_from_the_float_one_beside_it_and_keeps_the_l
     assert rated["images"] > 1000
     assert rated["mean"] <= limits.mean
     assert rated["srcc"] >= rated["srcc_float"] - limits.rated_loss
-    assert model_path(name).stat().st_size <= 0.4 * model_path(source.contract.name).stat().st_size
+    # Of what the student is in float32: its own file may hold half of that.
+    assert model_path(name).stat().st_size <= 0.4 * 4 * source.contract.parameters
     assert scorer.digest[:12] in card(name)
     assert source.digest[:12] in card(name)
 
