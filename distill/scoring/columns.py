@@ -11,6 +11,7 @@ from typing import Any
 
 from distill.terminal.console import shown
 from pseudo_labels.files import utf8_path
+from students.contract import StudentContract
 from students.regions import RegionResult
 from students.runtime import Row
 
@@ -113,6 +114,25 @@ def model_columns(name: str, digest: str) -> tuple[Column, ...]:
         return Column(column, Kind.TEXT, lambda row: value, lambda row, region, number: value)
 
     return constant("model", name), constant("model_sha256", digest)
+
+
+TYPE_COLUMNS = (
+    Column("type", Kind.TEXT, lambda row: None if row.damage is None else row.damage.type, heading="type"),
+    Column(
+        "strength", Kind.NUMBER, lambda row: None if row.damage is None else row.damage.strength, heading="strength"
+    ),
+)
+"""What is wrong with the image, of models whose file has a head that says it (``students.damage``)."""
+
+
+def type_columns(wanted: bool, contract: StudentContract) -> tuple[Column, ...]:
+    """``TYPE_COLUMNS`` where they are wanted and the model has a head for them; behind all others.
+
+    Args:
+        wanted: whether they are.
+        contract: of the model.
+    """
+    return TYPE_COLUMNS if wanted and contract.types is not None else ()
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Meaning:
         if self.population is not None:
             columns += _of_population(Population.load(self.population, name))
         if self.interval is not None:
-            columns += _of_interval(_intervals(name, model, self.interval_from), self.interval)
+            columns += _of_interval(intervals_of(name, model, self.interval_from), self.interval)
         if self.calibration is not None:
             scale = OwnScale.load(self.calibration)
             scale.check_model(name)
@@ -81,7 +81,17 @@ def _of_population(population: Population) -> list[Column]:
     ]
 
 
-def _intervals(name: ModelName, model: str | None, record: Path | None) -> Intervals:
+def intervals_of(name: ModelName, model: str | None, record: Path | None) -> Intervals:
+    """The record of intervals of a model.
+
+    Args:
+        name: the model.
+        model: its path or name, as for ``Scorer``.
+        record: file; None is the one that lies beside the model.
+
+    Raises:
+        PocketiqaError: there is none, or it is of another model.
+    """
     beside = model_path(model).with_suffix(INTERVALS)
     if record is None and not beside.is_file():
         raise PocketiqaError(

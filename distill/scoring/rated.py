@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.evaluation.benchmarks import Benchmark, load_benchmark, names_benchmark
+from distill.evaluation.benchmarks.registry import rated_spec
 from distill.evaluation.benchmarks.tables import number, read_csv
 from distill.scoring.inputs import ImageSource
 from distill.scoring.resuming import RowRecord, resumed_rows
@@ -84,10 +85,7 @@ def rated_set(text: str, scale: str | None = None) -> Benchmark:
     Raises:
         PocketiqaError: no such data set, or it has parts but none for training.
     """
-    if names_benchmark(text) and scale is not None:
-        raise PocketiqaError(f"--scale {scale} is for a CSV file of ratings, and {text!r} has its own scale")
-    spec = text if names_benchmark(text) else f"csv:{text}" + ("" if scale is None else f"?scale={scale}")
-    return load_benchmark(spec).usual("train")
+    return load_benchmark(rated_spec(text, scale)).usual("train")
 
 
 def set_name(text: str, benchmark: Benchmark) -> str:

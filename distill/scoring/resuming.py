@@ -30,6 +30,7 @@ from pseudo_labels.files import (
 from pseudo_labels.images import DecodeLimits
 from pseudo_labels.parallel import Progress
 from pseudo_labels.records import Status
+from students.damage import Damage
 from students.regions import RegionResult
 from students.runtime import Row
 
@@ -108,7 +109,14 @@ class RowRecord:
         lines = lines if fits else []
         for line in lines[1:]:
             if "row" in line:
-                row = Row(**{**line["row"], "status": Status(line["row"]["status"]), "regions": _regions(line)})
+                row = Row(
+                    **{
+                        **line["row"],
+                        "status": Status(line["row"]["status"]),
+                        "regions": _regions(line),
+                        "damage": Damage(**line["damage"]) if "damage" in line else None,
+                    }
+                )
                 state = FileState(**line["state"])
                 self._rows[line["file"]] = row, state, line.get("archive", line["file"])
         self._begin(lines[1:])
@@ -164,9 +172,11 @@ class RowRecord:
         """
         if row.status == Status.OK and state is not None:
             stored = asdict(row)
-            # NaN is no JSON. A row without regions is stored as in earlier versions.
+            # NaN is no JSON. A row without regions or damage is stored as in earlier versions.
             regions = [{name: _finite(value) for name, value in one.items()} for one in stored.pop("regions")]
             more: dict[str, Any] = {"regions": regions} if regions else {}
+            damage = stored.pop("damage")
+            more |= {"damage": damage} if damage is not None else {}
             if not image.is_file and image.file is not None:
                 more["archive"] = os.path.abspath(image.file)
             self._write({"file": _key(image), "state": asdict(state), "row": stored, **more})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill.scoring.answers import About, Answers
 from distill.scoring.choosing import Choice
-from distill.scoring.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns
+from distill.scoring.columns import IMAGE_COLUMNS, REGION_COLUMNS, Layout, model_columns, type_columns
 from distill.scoring.inputs import ImageSource, Reading, find_inputs
 from distill.scoring.meaning_columns import Meaning
 from distill.scoring.resuming import RowRecord, resumed_rows
@@ -49,6 +49,7 @@ def score_paths(
     drawings: Drawings | None = None,
     answers: Answers | None = None,
     meaning: Meaning | None = None,
+    types: bool = True,
 ) -> Tally:
     """Score images and folders and write one record each; arguments as for ``pocketiqa score``.
 
@@ -70,6 +71,7 @@ def score_paths(
         drawings: pictures and heat maps to draw.
         answers: which rows are wanted, and what follows them.
         meaning: columns that say what a score means.
+        types: columns that say what is wrong, where the model tells it.
 
     Returns:
         The number of rows, of scores, of regions, of chosen rows, and of folders without images, each of which was
@@ -109,6 +111,7 @@ def score_paths(
             *(REGION_COLUMNS if regions is not None else ()),
             *model_columns(name, scorer.digest),
             *(() if meaning is None else meaning.columns(scorer.model, model)),
+            *type_columns(types, scorer.contract),
         ]
         write = partial(
             write_rows,

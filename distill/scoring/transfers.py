@@ -173,6 +173,19 @@ class Transfer:
             _copy(one.image, one.target)
 
 
+def transfer_of(copy_to: Path | None, move_to: Path | None, link_to: Path | None) -> Transfer | None:
+    """What the options of a command say of files.
+
+    Raises:
+        PocketiqaError: several are named.
+    """
+    goals: dict[Kind, Path | None] = {"copy": copy_to, "move": move_to, "link": link_to}
+    transfers = [Transfer(kind, folder) for kind, folder in goals.items() if folder is not None]
+    if len(transfers) > 1:
+        raise PocketiqaError("--copy-to, --move-to and --link-to: one of them at a time")
+    return transfers[0] if transfers else None
+
+
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 

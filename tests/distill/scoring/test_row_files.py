@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from distill.commands.score import Format
+from distill.commands.options import Format
 from distill.scoring.columns import Layout
 from distill.scoring.row_files import FORMATS, choose_format, write_rows
 from pseudo_labels import addresses

@@ -19,6 +19,7 @@ from students.shipped import model_path
 from tests.helpers.rows import read_rows
 from tests.helpers.tmpfs import small_disk
 from tests.helpers.training import texture
+from tests.helpers.typed import write_typed
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -34,7 +35,8 @@ def test_without_a_model_the_one_that_comes_along_scores(tmp_path: Path):
         score_paths([picture], model, recursive=False, workers=1, file_format="csv", out=out, overwrite=True)
         written[model] = out.read_text()
     assert written[None] == written["pocket-m"] != written["pocket-s"]
-    assert written[None].startswith("path,score,status,reason,model,model_sha256\n")
+    types = ",type,strength" if Scorer().contract.types else ""
+    assert written[None].startswith(f"path,score,status,reason,model,model_sha256{types}\n")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet"])
@@ -49,6 +51,23 @@ def test_each_row_names_the_model_and_its_digest(pictures: Path, tmp_path: Path,
     assert len(rows) == 5
 
 
+def test_rows_say_what_is_wrong_where_the_model_tells_it(pictures: Path, tmp_path: Path):
+    model, out = str(write_typed(tmp_path / "typed.onnx")), tmp_path / "typed.csv"
+    (pictures / "bad.png").write_bytes(b"no picture")
+    score_paths([pictures], model, out=out, resume=True)
+    rows = _read(out)
+    assert list(rows[0])[-2:] == ["type", "strength"]
+    assert {row["type"] for row in rows} == {"noise", ""}
+    assert all((row["strength"] == "") == (row["score"] == "") for row in rows)
+    # What was scored is remembered with its damage.
+    score_paths([pictures], model, out=out, resume=True)
+    assert _read(out) == rows
+    plain = tmp_path / "plain.csv"
+    score_paths([pictures], model, out=plain, types=False)
+    assert list(_read(plain)[0])[-1] == "model_sha256"
+    assert [row["score"] for row in _read(plain)] == [row["score"] for row in rows]
+
+
 @pytest.mark.parametrize("to_file", [False, True])
 def test_the_table_says_which_model_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str], to_file: bool):
     picture, out = tmp_path / "a.png", tmp_path / "scores.txt" if to_file else None
@@ -56,7 +75,8 @@ def test_the_table_says_which_model_scored(tmp_path: Path, capsys: pytest.Captur
     score_paths([picture], None, recursive=False, workers=1, file_format="table", out=out)
     lines = (out.read_text() if out else capsys.readouterr().out).splitlines()
     assert lines[0].strip() == f"scores of pocket-m ({Scorer().digest[:12]}), 0 worst, 1 best"
-    assert lines[1].split() == ["image", "score", "status", "reason"]
+    types = ["type", "strength"] if Scorer().contract.types else []
+    assert lines[1].split() == ["image", "score", *types, "status", "reason"]
     assert len(lines) == 3
 
 

@@ -24,7 +24,7 @@ from tests.teachers.sam_iqa.tiny_sam import save_sam
 
 ROOT = Path(__file__).parents[3]
 COLUMNS = ["path", "score", "status", "reason", "region", "quality", "importance", "box", "area"]
-MODEL = ["model", "model_sha256"]
+MODEL = ["model", "model_sha256", *(() if Scorer("pocket-s").contract.types is None else ("type", "strength"))]
 
 
 def pocketiqa(*words: object) -> int:
@@ -76,7 +76,7 @@ def test_each_format_has_a_row_a_region(folder: Path, out: str):
 def test_the_table_has_them_too(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert pocketiqa("score", folder / "0.png", "--regions", "grid:2x1") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[1] == ["image", "score", *COLUMNS[4:], "status", "reason"]
+    assert lines[1] == ["image", "score", *COLUMNS[4:], "type", "strength", "status", "reason"]
     assert lines[4][0] == "1"
     assert lines[4][3:8] == ["56", "0", "56", "96", "0.500"]
 
