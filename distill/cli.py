@@ -2,12 +2,30 @@
 
 import sys
 
-from distill.commands import changes, comparisons, data, formats, looks, meaning, models, regions, score, serve
+from distill.commands import (
+    best,
+    browser,
+    changes,
+    comparisons,
+    data,
+    formats,
+    looks,
+    meaning,
+    models,
+    regions,
+    score,
+    serve,
+    trust,
+    types,
+)
 from distill.commands.options import app
 from distill.terminal import console
 
 # Imported for the commands that they add.
-_COMMANDS = (changes, comparisons, data, formats, looks, meaning, models, regions, score, serve)
+_COMMANDS = (
+    best, browser, changes, comparisons, data, formats, looks, meaning, models, regions, score, serve, trust,
+    types,
+)  # fmt: skip
 __all__ = ["app", "main"]
 
 

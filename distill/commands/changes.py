@@ -5,17 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import Format, MaxPixels, Overwrite, RowsFile, app, complete_student
+from distill.commands.options import ExcelSafe, Format, MaxPixels, Overwrite, Recursive, RowsFile, Student, app
 from distill.terminal import console
 from pseudo_labels.defaults import MAX_PIXELS
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]",
-        autocompletion=complete_student,
-    ),
-]
 
 
 @app.command("compare-folders")
@@ -29,8 +21,8 @@ def compare_folders(
             "place of pairs by name."
         ),
     ] = None,
-    model: Model = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
+    model: Student = None,
+    recursive: Recursive = False,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
     file_format: Annotated[
@@ -42,9 +34,7 @@ def compare_folders(
         Path | None, typer.Option(help="Page to write (.html): figures, plots, the worst changes as pictures.")
     ] = None,
     worst: Annotated[int, typer.Option(help="Worst changes that the page shows as pictures.")] = 12,
-    excel_safe: Annotated[
-        bool, typer.Option("--excel-safe", help="CSV: put ' before cells that a spreadsheet would take for a formula.")
-    ] = False,
+    excel_safe: ExcelSafe = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the files that --out and --gallery name.")
     ] = False,
@@ -87,7 +77,7 @@ def frames(
         int, typer.Option(help="Best frames that are written as PNG files, at most 100; 0 writes none.")
     ] = 5,
     by: Annotated[Literal["score", "sharpness"], typer.Option(help="Which frames are best.")] = "score",
-    model: Model = None,
+    model: Student = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write.  [default: NAME-frames in this folder]")
     ] = None,

@@ -7,6 +7,7 @@ import typer
 
 from distill.commands.options import (
     OverwriteFile,
+    Recursive,
     Settings,
     Split,
     app,
@@ -102,11 +103,11 @@ def stress(
         list[str] | None,
         typer.Option(
             "--model",
-            help="An exported .onnx student, or pocket-m or pocket-s; repeatable.  [default: pocket-m]",
+            help="An exported .onnx student, or pocket-m, -s or -l; repeatable.  [default: pocket-m]",
             autocompletion=complete_student,
         ),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
+    recursive: Recursive = False,
     short: Annotated[
         bool, typer.Option("--short", help="Four distortions of 31, no table of all: a quarter of the time.")
     ] = False,

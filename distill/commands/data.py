@@ -7,17 +7,25 @@ from typing import Annotated, Literal
 import typer
 
 from distill.commands.options import (
+    ClaimOpen,
+    Cluster,
     DecodeWorkers,
     Device,
+    GpusPerTask,
     MaxPixels,
     OutFolder,
+    OutPlace,
     Overwrite,
     OverwriteFile,
+    RayAddress,
+    Retries,
+    Shard,
+    Sharing,
+    Student,
     TeacherThreads,
     app,
     complete_benchmark,
     complete_distortion,
-    complete_student,
     complete_teacher,
 )
 from distill.terminal import console
@@ -47,7 +55,7 @@ def pool(
             help="Image folder, image, WebDataset .tar, .parquet with image bytes, or a saved dataset.",
         ),
     ],
-    out: OutFolder,
+    out: OutPlace,
     near_duplicate_distance: Annotated[
         int, typer.Option(help="dHash bits, of 64, up to which two images are one scene.")
     ] = NEAR_DUPLICATE_DISTANCE,
@@ -85,7 +93,9 @@ def distort(
     names: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", help="kadid, camera, all, or one distortion; repeatable.", autocompletion=complete_distortion
+            "--only",
+            help="kadid, camera, all (those two), waterloo (four, far stronger), or one distortion; repeatable.",
+            autocompletion=complete_distortion,
         ),
     ] = None,
     max_side: Annotated[int | None, typer.Option(help="Shrink the clean images to this longer side first.")] = None,
@@ -159,18 +169,28 @@ def _draw_contact_sheet(pool: Path | None, out: Path | None, overwrite: bool) ->
 def curate(
     pool: Annotated[Path, typer.Argument(help="Folder of a pool; nothing of it is changed.")],
     out: OutFolder,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m, which comes along]",
-            autocompletion=complete_student,
-        ),
-    ] = None,
+    model: Student = None,
     min_score: Annotated[float, typer.Option(help="Leave out images that score lower.")] = 0.0,
     max_score: Annotated[float, typer.Option(help="Leave out images that score higher.")] = 1.0,
     best_of_scene: Annotated[
         bool, typer.Option("--best-of-scene", help="Of near duplicates, keep the one that scores highest.")
     ] = False,
+    without_types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without-type",
+            metavar="TYPE",
+            help="Leave out images of which this is the main damage: blur, motion, noise, compression, dark, bright, "
+            "contrast, colour, pixelation or none; repeatable.",
+        ),
+    ] = None,
+    max_strength: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Leave out images with a stronger damage, from 0 to 1; with --without-type, only of these types.",
+        ),
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -185,7 +205,7 @@ def curate(
         typer.Option("--overwrite", help="Replace an earlier table; its scores are used again if they still fit."),
     ] = False,
 ) -> None:
-    """Scores, near duplicates, bad files, filters and sampling weights of a pool, as columns of a Parquet table.
+    """Scores, damage, near duplicates, bad files, filters and sampling weights of a pool, as columns of a table.
 
     If it is killed, the same command resumes.
     """
@@ -194,7 +214,14 @@ def curate(
     from pseudo_labels.images import DecodeLimits
     from students.runtime import Scorer
 
-    filters = Filters(min_score, max_score, best_of_scene, tuple(weights or ()))
+    filters = Filters(
+        min_score,
+        max_score,
+        best_of_scene,
+        weights=tuple(weights or ()),
+        without_types=tuple(without_types or ()),
+        max_strength=max_strength,
+    )
     limits = DecodeLimits(max_pixels=max_pixels)
     scorer = Scorer(model, limits=limits)
     with console.progress(f"curate ({scorer.contract.name})") as report:
@@ -212,11 +239,12 @@ def label(
     teacher: Annotated[
         str,
         typer.Option(
-            help="Name of a teacher (see doctor), folder of a fitted one, or your own as package.module:function.",
+            help="Name of a teacher (see doctor), folder of a fitted one, your own as package.module:function, or a "
+            "student: pocket-m, or its .onnx file.",
             autocompletion=complete_teacher,
         ),
     ],
-    out: OutFolder,
+    out: OutPlace,
     shards: Annotated[
         int | None, typer.Option(help="Parts of the store, each committed whole.  [default: by size]")
     ] = None,
@@ -240,7 +268,13 @@ def label(
             f"largest={CROP_LARGEST} (fractions of its sides) and seed={SEED}; repeatable.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in one forward pass.")] = LABEL_BATCH_SIZE,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Images in one forward pass, noted in the store.  "
+            f"[default: {LABEL_BATCH_SIZE}, or that of the store in --out]"
+        ),
+    ] = None,
     device: Device = "auto",
     threads: TeacherThreads = LABEL_THREADS,
     decode_workers: DecodeWorkers = DECODE_WORKERS,
@@ -248,25 +282,34 @@ def label(
     max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished above this fraction of good images without a label.")
     ] = MAX_FAILED_FRACTION,
+    shard: Shard = None,
+    claim: ClaimOpen = False,
+    engine: Cluster = None,
+    ray_address: RayAddress = None,
+    gpus_per_task: GpusPerTask = None,
+    retries: Retries = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Let a teacher score a pool. If it is killed or interrupted, the same command resumes where it stopped."""
     from distill.recipe.load import parse_settings, validated
     from distill.recipe.stages import CropSection
-    from distill.terminal.summaries import store_summary
+    from distill.scoring.student_labels import with_students
+    from distill.terminal.summaries import store_summary, unfinished_line
     from pseudo_labels.images import DecodeLimits
     from teachers.label import label as label_pool
 
+    sharing = Sharing(shard, claim, engine, ray_address=ray_address, gpus_per_task=gpus_per_task, retries=retries)
     visible = console.is_main_process()
+    name, own_options = with_students(teacher, parse_settings(options or []))
     crops = validated(CropSection, parse_settings(crop), Path("--crop")).crops if crop else None
     with console.progress(f"label ({teacher})", visible=visible) as report:
         store = label_pool(
             pool,
-            teacher,
+            name,
             out,
             shards=shards,
             features=features,
-            options=parse_settings(options or []),
+            options=own_options,
             unseen=unseen,
             crops=crops,
             batch_size=batch_size,
@@ -276,17 +319,18 @@ def label(
             limits=DecodeLimits(max_pixels=max_pixels),
             max_failed_fraction=max_failed_fraction,
             overwrite=overwrite,
+            share=sharing.chosen(),
             progress=report,
             warn=console.warn,
         )
     if visible:
-        console.out.print(store_summary(store), markup=False)
+        console.out.print(store_summary(store) if store.is_complete else unfinished_line(store), markup=False)
 
 
 @app.command()
 def fuse(
     labels: Annotated[list[Path], typer.Argument(metavar="LABELS...", help="Folders of label stores of one pool.")],
-    out: OutFolder,
+    out: OutPlace,
     on: Annotated[
         str | None,
         typer.Option(

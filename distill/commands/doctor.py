@@ -15,8 +15,8 @@ from pseudo_labels.parallel import usable_cores
 _PACKAGES = (
     *("numpy", "pillow", "pillow-heif", "onnxruntime", "typer", "rich"),
     *("torch", "torchvision", "timm", "accelerate", "datasets", "fsspec", "pyarrow", "safetensors", "scipy"),
-    *("scikit-image", "scikit-learn", "imagehash", "pydantic", "pyyaml", "onnx", "matplotlib", "tensorboard"),
-    *("piq", "openvino"),
+    *("scikit-image", "scikit-learn", "pydantic", "pyyaml", "onnx", "matplotlib", "tensorboard"),
+    *("piq", "openvino", "ncnn", "pnnx", "coremltools", "executorch", "ai-edge-litert", "ray", "s3fs"),
 )
 
 
@@ -87,19 +87,29 @@ class FormatState:
         name: format or engine.
         summary: what it is for.
         missing: distributions that are not installed.
+        only_on: where its runtime is, if it is not here.
+        lacks: what else it lacks, in words; empty if nothing.
     """
 
     name: str
     summary: str
     missing: list[str]
+    only_on: str = ""
+    lacks: str = ""
 
 
 def format_states() -> list[FormatState]:
     """Every format of students and what it misses here, then every engine that runs them."""
     from students.engines import ENGINES, missing_of
-    from students.formats.registry import FORMATS, missing_packages
+    from students.formats.registry import FORMATS, Format, missing_packages
 
-    formats = [FormatState(name, entry.summary, missing_packages(name)) for name, entry in FORMATS.items()]
+    def lacks(entry: Format) -> str:
+        return entry.environment.missing() if entry.environment and not entry.environment.is_ready() else ""
+
+    formats = [
+        FormatState(name, entry.summary, missing_packages(name), entry.only_on, lacks(entry))
+        for name, entry in FORMATS.items()
+    ]
     return formats + [
         FormatState(f"engine {name}", "runs students: score --engine", missing_of(name)) for name in ENGINES
     ]
@@ -122,5 +132,9 @@ def doctor_tables() -> list[Table]:
     formats = Table("format", "can be used here", "what it is", box=None, header_style="bold", pad_edge=False)
     for state in format_states():
         verdict = Text(f"no: install {', '.join(state.missing)}", "yellow") if state.missing else "yes"
+        if state.lacks and not state.missing:
+            verdict = Text(f"run, but not written: {state.lacks}", "yellow")
+        if state.only_on and not state.missing:
+            verdict = f"written and checked here; runs on {state.only_on}"
         formats.add_row(state.name, verdict, state.summary)
     return [here, versions, teachers, formats]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distill.commands.options import OverwriteFile, app, complete_student
+from distill.commands.options import OverwriteFile, Recursive, app, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import MIN_FIT_PIXELS
 from students.look import SecondLook
@@ -25,11 +25,11 @@ def fit_look(
     model: Annotated[
         str | None,
         typer.Option(
-            help="An exported .onnx student, or pocket-m or pocket-s.  [default: pocket-m]",
+            help="An exported .onnx student, or pocket-m, -s or -l.  [default: pocket-m]",
             autocompletion=complete_student,
         ),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
+    recursive: Recursive = False,
     texture: Annotated[int, typer.Option(help="Crops where there is most texture.")] = SecondLook.texture,
     centre: Annotated[int, typer.Option(help="1 for a crop at the centre, 0 for none.")] = SecondLook.centre,
     spread: Annotated[int, typer.Option(help="Crops spread evenly.")] = SecondLook.spread,

@@ -64,7 +64,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help=".onnx file, pocket-m or pocket-s, student folder, label store, fitted teacher, or teacher name.",
+            help=".onnx file, pocket-m, -s or -l, student folder, label store, fitted teacher, or teacher name.",
             autocompletion=complete_model,
         ),
     ],

@@ -5,7 +5,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.commands.options import DecodeWorkers, Device, MaxPixels, OutFolder, Overwrite, TeacherThreads, app
+from distill.commands.options import (
+    ClaimOpen,
+    Cluster,
+    DecodeWorkers,
+    Device,
+    GpusPerTask,
+    MaxPixels,
+    OutPlace,
+    Overwrite,
+    RayAddress,
+    Retries,
+    Shard,
+    Sharing,
+    TeacherThreads,
+    app,
+)
 from distill.terminal import console
 from pseudo_labels.defaults import (
     DECODE_WORKERS,
@@ -40,7 +55,10 @@ def regions(
         ),
     ] = "grid",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; the same command again resumes it.")
+        Path | None,
+        typer.Option(
+            "--out", help="Folder to write, or an address such as s3://bucket/name; the same command again resumes it."
+        ),
     ] = None,
     options: Annotated[
         list[str] | None,
@@ -154,7 +172,7 @@ def label_regions(
             "of a fitted one, annotated (what the source of the regions states), or your own as module:function."
         ),
     ],
-    out: OutFolder,
+    out: OutPlace,
     shards: Annotated[
         int | None, typer.Option(help="Parts of the store, each committed whole.  [default: by size]")
     ] = None,
@@ -169,7 +187,13 @@ def label_regions(
             "auto (masked where one region was distorted)."
         ),
     ] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Crops in one forward pass.")] = LABEL_BATCH_SIZE,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Crops in one forward pass, noted in the store.  "
+            f"[default: {LABEL_BATCH_SIZE}, or that of the store in --out]"
+        ),
+    ] = None,
     device: Device = "auto",
     threads: TeacherThreads = LABEL_THREADS,
     decode_workers: DecodeWorkers = DECODE_WORKERS,
@@ -177,14 +201,21 @@ def label_regions(
     max_failed_fraction: Annotated[
         float, typer.Option(help="Leave the store unfinished above this fraction of regions without a label.")
     ] = MAX_FAILED_FRACTION,
+    shard: Shard = None,
+    claim: ClaimOpen = False,
+    engine: Cluster = None,
+    ray_address: RayAddress = None,
+    gpus_per_task: GpusPerTask = None,
+    retries: Retries = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Label regions: quality, importance, type and severity of each. The same command resumes where it stopped."""
     from distill.recipe.load import parse_settings
-    from distill.terminal.summaries import region_labels_summary
+    from distill.terminal.summaries import region_labels_summary, unfinished_line
     from pseudo_labels.images import DecodeLimits
     from teachers.regions import label_regions as label
 
+    sharing = Sharing(shard, claim, engine, ray_address=ray_address, gpus_per_task=gpus_per_task, retries=retries)
     visible = console.is_main_process()
     with console.progress(f"label-regions ({teacher})", visible=visible) as report:
         store = label(
@@ -202,8 +233,9 @@ def label_regions(
             limits=DecodeLimits(max_pixels=max_pixels),
             max_failed_fraction=max_failed_fraction,
             overwrite=overwrite,
+            share=sharing.chosen(),
             progress=report,
             warn=console.warn,
         )
     if visible:
-        console.out.print(region_labels_summary(store), markup=False)
+        console.out.print(region_labels_summary(store) if store.is_complete else unfinished_line(store), markup=False)

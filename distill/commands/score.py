@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from distill.commands.options import Format, MaxPixels, RowsFile, app, complete_engine, complete_student
+from distill.commands.options import (
+    ExcelSafe,
+    ImageFormat,
+    MaxPixels,
+    NoType,
+    Recursive,
+    RowsFile,
+    app,
+    complete_engine,
+    complete_student,
+)
 from distill.terminal import console
 from pseudo_labels.defaults import DOWNLOAD_MB, DOWNLOAD_S, MAX_PIXELS
 from students.engines import ONNX_RUNTIME
@@ -40,7 +50,7 @@ def score(
             autocompletion=complete_engine,
         ),
     ] = ONNX_RUNTIME,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Look into subfolders too.")] = False,
+    recursive: Recursive = False,
     null: Annotated[
         bool,
         typer.Option("-0", "--null", help="Paths of lists end with NUL instead of a line end, as in find -print0."),
@@ -63,10 +73,7 @@ def score(
     ] = None,
     workers: Annotated[int, typer.Option(help="Images scored at a time.")] = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
-    file_format: Annotated[
-        Format | None,
-        typer.Option("--format", help="How each image is written.  [default: by the ending of --out, else table]"),
-    ] = None,
+    file_format: ImageFormat = None,
     out: RowsFile = None,
     resume: Annotated[
         bool,
@@ -76,9 +83,7 @@ def score(
             "interrupted run.",
         ),
     ] = False,
-    excel_safe: Annotated[
-        bool, typer.Option("--excel-safe", help="CSV: put ' before cells that a spreadsheet would take for a formula.")
-    ] = False,
+    excel_safe: ExcelSafe = False,
     sort: Annotated[
         Order | None,
         typer.Option(help="Order of the rows.  [default: that of the paths; best with --top, worst with --bottom]"),
@@ -137,6 +142,7 @@ def score(
     calibration: Annotated[
         Path | None, typer.Option(help="Also calibrated, the score on your own scale: a file of `calibrate`.")
     ] = None,
+    no_type: NoType = False,
     regions: Annotated[
         str | None,
         typer.Option(
@@ -175,7 +181,7 @@ def score(
     from distill.scoring.score_paths import score_paths
     from distill.scoring.scored_regions import Drawings
     from distill.scoring.sidecars import Sidecars
-    from distill.scoring.transfers import Kind, Transfer
+    from distill.scoring.transfers import transfer_of
     from pseudo_labels.downloads import Downloads
     from pseudo_labels.errors import PocketiqaError
 
@@ -184,10 +190,7 @@ def score(
 
     if not allow_remote and (max_download, download_time) != (DOWNLOAD_MB, DOWNLOAD_S):
         raise PocketiqaError("--max-download and --download-time bound what is fetched: add --allow-remote")
-    goals: dict[Kind, Path | None] = {"copy": copy_to, "move": move_to, "link": link_to}
-    transfers = [Transfer(kind, folder) for kind, folder in goals.items() if folder is not None]
-    if len(transfers) > 1:
-        raise PocketiqaError("--copy-to, --move-to and --link-to: one of them at a time")
+    transfer = transfer_of(copy_to, move_to, link_to)
     if xmp_existing != "merge" and not xmp:
         raise PocketiqaError("--xmp-existing says what --xmp does with sidecars that exist: add --xmp")
     page = None if gallery is None else Gallery(gallery, overwrite)
@@ -213,12 +216,13 @@ def score(
             choice,
             listing,
             null,
-            transfer=transfers[0] if transfers else None,
+            transfer=transfer,
             sidecars=sidecars,
             gallery=page,
             dry_run=dry_run,
         ),
         meaning=Meaning(population, None if interval is None else int(interval), interval_from, calibration),
+        types=not no_type,
     )
     if tally.scored < tally.rows:
         console.err.print(f"{tally.rows - tally.scored} of {tally.rows} images have no score; see status and reason")
@@ -234,14 +238,15 @@ def score(
 @app.command()
 def undo(
     where: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder that score --move-to moved images to, or its undo file.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder that score or best --move-to moved images to, or its undo file."),
     ],
     last: Annotated[bool, typer.Option("--last", help="Only what the last run moved.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be moved back, and leave all as it is.")
     ] = False,
 ) -> None:
-    """Move images back that score --move-to moved. Nothing is replaced. Exit status 1 if any cannot be moved back."""
+    """Move images back that --move-to moved. Nothing is replaced. Exit status 1 if any cannot be moved back."""
     from distill.scoring.undoing import undo_moves
 
     if not undo_moves(where, last=last, dry_run=dry_run):

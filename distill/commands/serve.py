@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distill.commands.options import MaxPixels, app, complete_student
+from distill.commands.options import MaxPixels, NoType, app, complete_student
 from distill.terminal import console
 from pseudo_labels.defaults import MAX_PIXELS
 
@@ -35,6 +35,7 @@ def serve(
     timeout: Annotated[
         float, typer.Option(help="Seconds for reading a body, and again for scoring an image.", min=0.1)
     ] = 30.0,
+    no_type: NoType = False,
 ) -> None:
     """Answer requests for scores over HTTP on this machine, until Ctrl+C. Needs the extra serve."""
     from dataclasses import replace
@@ -55,7 +56,7 @@ def serve(
     scorer = Scorer(model, limits=limits)
     settings = ServerSettings(
         root=root, workers=workers, queue=queue, max_bytes=max_bytes, max_images=max_images, seconds=timeout,
-        limits=limits, hosts=None if allow_remote else LOOPBACK_HOSTS,
+        limits=limits, hosts=None if allow_remote else LOOPBACK_HOSTS, types=not no_type,
     )  # fmt: skip
     with listen(host, port) as opened:
         run(

@@ -1,7 +1,8 @@
 """A pool with what its images are worth: scores, near duplicates, bad files, filters and sampling weights as columns.
 
-``DIR/scores`` is a label store of the student's scores, in shards that resume; ``DIR/curated.parquet`` holds all
-columns of the pool's table and those of ``COLUMNS``, row for row. Nothing of the pool is changed.
+``DIR/scores`` is a label store of the student's scores, in shards that resume, with what is wrong as its features where
+the student tells it; ``DIR/curated.parquet`` holds all columns of the pool's table and those of ``COLUMNS`` and
+``TYPE_COLUMNS``, row for row. Nothing of the pool is changed.
 """
 
 from collections import Counter, defaultdict
@@ -24,6 +25,7 @@ from pseudo_labels.pool import TABLE as POOL_TABLE
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, PseudoLabel, Status, TeacherStamp
 from pseudo_labels.store import LabelStore, StoreSpec, shard_count
+from students.damage import NONE, TYPES, Damage
 from students.runtime import Scorer, keep_freed_memory, row_of
 
 KIND = "curated"
@@ -44,6 +46,13 @@ COLUMNS = tuple(_SCHEMA.names)
 """Added columns: the score, null without one; percent of the pool's scored images that score lower (ties half);
 images of the same scene that have a score, itself included; the id of the best of these, empty for the best itself;
 whether the filters keep it; why not; and its sampling weight, 0 if it is not kept, 1 on average over those that are."""
+_TYPE_SCHEMA = pa.schema([("type", pa.string()), ("strength", pa.float64())])
+TYPE_COLUMNS = tuple(_TYPE_SCHEMA.names)
+"""Added behind these where the student tells what is wrong: one of ``students.damage.TYPES``, and how strong it is, in
+[0, 1]; null without a score."""
+_DAMAGE = "damage"
+_Wrong = tuple[str, float] | None
+"""Type and strength of the main damage of an image; None where it is not known."""
 WEIGHTS = ("scene", "score")
 """What a sampling weight may follow: ``scene``: all kept images of a scene together weigh as much as one; ``score``."""
 
@@ -55,14 +64,20 @@ class Filters:
     Attributes:
         min_score: images that score lower are left out.
         max_score: images that score higher are left out.
-        best_of_scene: of near duplicates, only the one that scores highest is kept.
+        best_of_scene: of near duplicates, only the one that scores highest is kept; of those that no other filter
+            leaves out.
         weights: names of ``WEIGHTS``; several are multiplied.
+        without_types: images that have such a main damage are left out, see ``students.damage.TYPES``.
+        max_strength: images that are damaged more strongly are left out; with ``without_types`` only of these types,
+            whose weaker ones are then kept. In [0, 1].
     """
 
     min_score: float = 0.0
     max_score: float = 1.0
     best_of_scene: bool = False
     weights: tuple[str, ...] = ()
+    without_types: tuple[str, ...] = ()
+    max_strength: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_score <= self.max_score <= 1:
@@ -73,6 +88,25 @@ class Filters:
         unknown = set(self.weights) - set(WEIGHTS)
         if unknown:
             raise PocketiqaError(f"weights by {sorted(unknown)[0]!r} are not known: choose of {', '.join(WEIGHTS)}")
+        for name in self.without_types:
+            if name not in TYPES:
+                raise PocketiqaError(f"there is no type {name!r} of damage: choose of {', '.join(TYPES)}")
+        if self.max_strength is not None and not 0 <= self.max_strength <= 1:
+            raise PocketiqaError(f"max_strength is {self.max_strength:g}, but a number from 0 to 1 is needed")
+        if self.max_strength is not None and NONE in self.without_types:
+            raise PocketiqaError(f"the type {NONE!r} has no strength: name it without --max-strength, or other types")
+
+    @property
+    def by_damage(self) -> bool:
+        """Whether they ask what is wrong with an image."""
+        return bool(self.without_types) or self.max_strength is not None
+
+    def refuses(self, wrong: tuple[str, float]) -> bool:
+        """Whether an image of this type and strength of damage is left out."""
+        name, strength = wrong
+        if not self.by_damage or (self.without_types and name not in self.without_types):
+            return False
+        return self.max_strength is None or strength > self.max_strength
 
 
 class ScoreStore(LabelStore):
@@ -106,7 +140,7 @@ class Curated:
         return cls(Path(folder), manifest)
 
     def table(self) -> pa.Table:
-        """All columns of the pool and ``COLUMNS``, in the pool's order."""
+        """All columns of the pool, ``COLUMNS``, and ``TYPE_COLUMNS`` where they are known; in the pool's order."""
         return pq.read_table(self.folder / TABLE, use_threads=False)
 
 
@@ -136,18 +170,27 @@ def curate(
         warn: called with a sentence on shards that are scored again.
 
     Raises:
+        PocketiqaError: filters by damage, but a student that does not tell it.
         OutputConflictError: ``out`` holds something else, or was made differently.
         StorageFullError: the disk is full; what was committed stays.
     """
+    if filters.by_damage and scorer.contract.types is None:
+        raise PocketiqaError(
+            f"{scorer.contract.name} has no head on types, so it cannot be filtered by them: leave out --without-type "
+            "and --max-strength, or add a head with `pocketiqa fit-types`"
+        )
     pool, out = Pool.open(Path(pool_folder)), Path(out)
     if out.resolve() == pool.folder.resolve():
         raise PocketiqaError(f"--out is the pool {out} itself, which is not changed: choose another folder")
-    preprocessing = {"decode": {**asdict(limits), "background": list(limits.background)}}
+    preprocessing: dict[str, Any] = {"decode": {**asdict(limits), "background": list(limits.background)}}
+    if scorer.contract.types is not None:
+        # The features say a type by its place among these.
+        preprocessing["types"] = list(TYPES)
     spec = {
         "pool": pool.digest,
         "model": scorer.model.as_dict(),
         "preprocessing": preprocessing,
-        "filters": {**asdict(filters), "weights": list(filters.weights)},
+        "filters": asdict(filters) | {"weights": list(filters.weights), "without_types": list(filters.without_types)},
     }
     with outputs.exclusively(out):
         if _claimed(out, spec, overwrite) != outputs.Claim.DONE:
@@ -187,7 +230,8 @@ def _scored(
     contract = scorer.contract
     stamp = TeacherStamp(contract.name, 1, scorer.digest, scale=contract.scale, licence="as its model card states")
     shards = shard_count(folder, LabelStore.kind, len(pool), overwrite=False)
-    spec = StoreSpec(stamp, pool.digest, len(pool), shards, preprocessing)
+    features = () if contract.types is None else (_DAMAGE,)
+    spec = StoreSpec(stamp, pool.digest, len(pool), shards, preprocessing, features=features)
     try:
         ScoreStore.create(folder, spec, pool_path=pool.folder)
     except OutputConflictError:
@@ -201,13 +245,16 @@ def _scored(
         rows = store.shard_rows(index)
         with store.writing(index):
             if _needs_scoring(store, index, warn):
-                labels = []
-                refs = (pool[row] for row in rows)
-                for label in in_order(lambda ref: _label(pool, scorer, ref), refs, workers if workers > 1 else 0):
+                labels, damages = list[PseudoLabel](), list[Damage | None]()
+                refs = pool.rows(rows)
+                for label, damage in in_order(
+                    lambda ref: _label(pool, scorer, ref), refs, workers if workers > 1 else 0
+                ):
                     labels.append(label)
+                    damages.append(damage)
                     if progress:
                         progress(done + len(labels), len(pool))
-                store.write_shard(index, labels)
+                store.write_shard(index, labels, {_DAMAGE: _as_feature(damages)} if features else None)
         done += len(rows)
         if progress:
             progress(done, len(pool))
@@ -216,7 +263,7 @@ def _scored(
 
 
 def _needs_scoring(store: ScoreStore, index: int, warn: Callable[[str], None] | None) -> bool:
-    if index in store.missing():
+    if not store.has(index):
         return True
     reason = store.fault(index)
     if reason:
@@ -226,7 +273,7 @@ def _needs_scoring(store: ScoreStore, index: int, warn: Callable[[str], None] | 
     return bool(reason)
 
 
-def _label(pool: Pool, scorer: Scorer, ref: ImageRef) -> PseudoLabel:
+def _label(pool: Pool, scorer: Scorer, ref: ImageRef) -> tuple[PseudoLabel, Damage | None]:
     bare = PseudoLabel(ref.id, ref.uri, ref.sha256)
 
     def work(notes: list[str]) -> Any:
@@ -236,8 +283,23 @@ def _label(pool: Pool, scorer: Scorer, ref: ImageRef) -> PseudoLabel:
 
     row = row_of(ref.uri, work)
     if row.score is None:
-        return replace(bare, status=row.status, reason=row.reason)
-    return replace(bare, score=row.score)
+        return replace(bare, status=row.status, reason=row.reason), None
+    return replace(bare, score=row.score), row.damage
+
+
+def _as_feature(damages: Sequence[Damage | None]) -> NDArray[np.float32]:
+    """[N, 2]: place of the type in ``TYPES``, and strength; zeros without one."""
+    rows = [(0.0, 0.0) if one is None else (TYPES.index(one.type), one.strength) for one in damages]
+    return np.array(rows, np.float32).reshape(-1, 2)
+
+
+def _damages(store: ScoreStore) -> list[tuple[str, float]] | None:
+    """Type and strength of every row, as ``_as_feature`` stored them; None where the student does not tell it."""
+    if _DAMAGE not in store.spec.features:
+        return None
+    rows = np.concatenate([store.shard_features(index)[_DAMAGE] for index in range(store.shard_count)])
+    # Half-precision numbers have three digits behind the point; more would not be true.
+    return [(TYPES[int(number)], round(float(strength), 3)) for number, strength in rows]
 
 
 def _write_table(pool: Pool, out: Path, store: ScoreStore, filters: Filters) -> dict[str, Any]:
@@ -248,8 +310,9 @@ def _write_table(pool: Pool, out: Path, store: ScoreStore, filters: Filters) -> 
         np.array([np.nan if one is None else one for one in labels["score"].to_pylist()], np.float64),
         list(zip(labels["status"].to_pylist(), labels["reason"].to_pylist(), strict=True)),
         filters,
+        damages=_damages(store),
     )
-    for field in _SCHEMA:
+    for field in (one for schema in (_SCHEMA, _TYPE_SCHEMA) for one in schema if one.name in columns):
         table = table.append_column(field, pa.array(columns[field.name], field.type))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -269,6 +332,8 @@ def curated_columns(
     scores: NDArray[np.float64],
     states: Sequence[tuple[str, str]],
     filters: Filters,
+    *,
+    damages: Sequence[tuple[str, float]] | None = None,
 ) -> dict[str, list[Any]]:
     """The added columns.
 
@@ -277,17 +342,26 @@ def curated_columns(
         scores: [N] in [0, 1]; NaN where there is none.
         states: status and reason of each score.
         filters: what is kept.
+        damages: [N] type and strength, of any values where there is no score; None if they are not known.
 
     Returns:
-        [N] values for each of ``COLUMNS``.
+        [N] values for each of ``COLUMNS``, and of ``TYPE_COLUMNS`` where they are known.
     """
     scored = ~np.isnan(scores)
-    best, size = _best_of_groups(refs, scores)
-    left_out = []
-    for ref, score, (status, reason), first in zip(refs, scores.tolist(), states, best, strict=True):
-        left_out.append(_why(ref, score, status=status, reason=reason, best=first, filters=filters))
+    wrong: list[_Wrong] = [
+        damages[at] if damages is not None and is_scored else None for at, is_scored in enumerate(scored)
+    ]
+    left_out = [
+        _why(score, status=status, reason=reason, wrong=one, filters=filters)
+        for score, (status, reason), one in zip(scores.tolist(), states, wrong, strict=True)
+    ]
+    best, size = _best_of_groups(refs, scores, [not words for words in left_out])
+    if filters.best_of_scene:
+        for at, (ref, first) in enumerate(zip(refs, best, strict=True)):
+            if not left_out[at] and first != ref.id:
+                left_out[at] = f"near duplicate: of {first}, which scores higher"
     keep = np.array([not words for words in left_out], bool)
-    return {
+    columns: dict[str, list[Any]] = {
         "score": [score if is_scored else None for score, is_scored in zip(scores.tolist(), scored, strict=True)],
         "percentile": _percentiles(scores),
         "near_duplicates": size,
@@ -296,29 +370,37 @@ def curated_columns(
         "left_out": left_out,
         "weight": _weights(refs, scores, keep, filters.weights).tolist(),
     }
+    if damages is not None:
+        columns |= {name: [None if one is None else one[at] for one in wrong] for at, name in enumerate(TYPE_COLUMNS)}
+    return columns
 
 
-def _why(ref: ImageRef, score: float, *, status: str, reason: str, best: str, filters: Filters) -> str:
-    """Why a row is not kept; empty if it is. The words before the colon name the kind."""
+def _why(score: float, *, status: str, reason: str, wrong: _Wrong, filters: Filters) -> str:
+    """Why a row is not kept by itself; empty if it is. The words before the colon name the kind."""
     if status != Status.OK:
         return f"{status}: {reason}"
     if score < filters.min_score:
         return f"low score: {score:.4f} is below {filters.min_score:g}"
     if score > filters.max_score:
         return f"high score: {score:.4f} is above {filters.max_score:g}"
-    if filters.best_of_scene and best != ref.id:
-        return f"near duplicate: of {best}, which scores higher"
+    if wrong is not None and filters.refuses(wrong):
+        return f"{wrong[0]}: of strength {wrong[1]:g}"
     return ""
 
 
-def _best_of_groups(refs: Sequence[ImageRef], scores: NDArray[np.float64]) -> tuple[list[str], list[int]]:
-    """For each row the id of the best-scored image of its scene, itself without a score; and how many are scored."""
+def _best_of_groups(
+    refs: Sequence[ImageRef], scores: NDArray[np.float64], good: Sequence[bool]
+) -> tuple[list[str], list[int]]:
+    """For each row the id of the best of its scene, itself without a score; and how many of the scene are scored.
+
+    Best is the one that scores highest: of those that are ``good``, or of all where none is.
+    """
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for at, ref in enumerate(refs):
         if not np.isnan(scores[at]):
             rows[ref.group].append(at)
     # The first of equal ones: the order of the pool decides, and never chance.
-    best = {group: max(own, key=lambda at: (scores[at], -at)) for group, own in rows.items()}
+    best = {group: max(own, key=lambda at: (good[at], scores[at], -at)) for group, own in rows.items()}
     alone = np.isnan(scores)
     ids = [ref.id if alone[at] else refs[best[ref.group]].id for at, ref in enumerate(refs)]
     return ids, [0 if alone[at] else len(rows[ref.group]) for at, ref in enumerate(refs)]

@@ -1,9 +1,11 @@
 """What is learned from: pools with labels of teachers or people, as one table of training examples."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import Any
+from functools import lru_cache
+from typing import Any, overload
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.pool import Pool
 from pseudo_labels.records import ImageRef, Status, TeacherStamp
+from pseudo_labels.ref_tables import ROWS_AT_ONCE
 from pseudo_labels.store import LabelStore
 
 Numbers = Sequence[float] | np.ndarray
@@ -24,6 +27,7 @@ _TYPES = {
     "source": np.int16, "row": np.int32, "target": np.float32, "weight": np.float32, "flipped": np.bool_,
     "box": np.float64, "shard": np.int32, "shard_row": np.int32, "levels": np.float32,
 }  # fmt: skip
+_FOURS = ("box", "levels")
 
 
 class LabelTable:
@@ -175,6 +179,40 @@ class Examples:
         return Examples(**(columns | {"weight": (self.weight / mean).astype(np.float32)}))
 
 
+class ImagesOf(Sequence[ImageRef]):
+    """The images of examples, made on demand: as objects, those of a million rows would take a gigabyte.
+
+    Args:
+        pools: the pool of each source.
+        source: int [n], number of the source of each example.
+        row: int [n], position in its pool.
+    """
+
+    def __init__(self, pools: Sequence[Pool], source: np.ndarray, row: np.ndarray):
+        self._pools, self._source, self._row = pools, source, row
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRef: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageRef]: ...
+
+    def __getitem__(self, index: int | slice) -> ImageRef | Sequence[ImageRef]:
+        if isinstance(index, slice):
+            return ImagesOf(self._pools, self._source[index], self._row[index])
+        return self._pools[int(self._source[index])][int(self._row[index])]
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        # Rows of a source follow each other.
+        for block in np.split(np.arange(len(self)), np.flatnonzero(np.diff(self._source)) + 1):
+            for start in range(0, len(block), ROWS_AT_ONCE):
+                here = block[start : start + ROWS_AT_ONCE]
+                yield from self._pools[int(self._source[here[0]])].take(self._row[here])
+
+
 @dataclass(frozen=True)
 class Collected:
     """All usable examples of all sources, with what was left out.
@@ -186,12 +224,13 @@ class Collected:
     """
 
     examples: Examples
-    refs: list[ImageRef]
+    refs: Sequence[ImageRef]
     skipped: dict[str, int]
 
     def of(self, split: Split, part: Part) -> Examples:
         """The examples of one part."""
-        return self.examples.take(np.array([split.parts[ref.id] == part for ref in self.refs]))
+        ids = (ref.id for ref in self.refs)
+        return self.examples.take(np.fromiter((split.parts[id] == part for id in ids), bool, len(self.refs)))
 
 
 def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: str | None = None) -> Collected:
@@ -207,9 +246,8 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
             usable row at all.
     """
     _check(sources, feature)
-    kept: dict[str, list[Any]] = {name: [] for name in _TYPES}
+    kept = _Columns()
     lists = 0
-    refs: list[ImageRef] = []
     skipped: Counter[str] = Counter()
     for number, (source, cache) in enumerate(zip(sources, caches, strict=True)):
         labels = _labels(source, feature) if source.levels is None else _level_rows(source, source.levels, lists)
@@ -223,24 +261,39 @@ def collect(sources: Sequence[Source], caches: Sequence[PixelCache], feature: st
             if reason:
                 skipped[f"{source.name}: {reason}"] += 1
                 continue
-            refs.append(ref)
-            values = (
-                number,
-                label.row,
-                label.score,
-                label.confidence,
-                label.view == FLIP,
-                _crop(label, ref),
-                label.shard,
-                label.shard_row,
-                label.levels,
-            )
-            for column, value in zip(kept.values(), values, strict=True):
-                column.append(value)
-    if not refs:
+            kept.add(number, label, _crop(label, ref))
+    examples = kept.examples()
+    if not len(examples):
         raise PocketiqaError(f"no usable labelled image in {[source.name for source in sources]} ({dict(skipped)})")
-    columns = {name: np.array(values, dtype=_TYPES[name]) for name, values in kept.items()}
-    return Collected(Examples(**columns), refs, dict(sorted(skipped.items())))
+    refs = ImagesOf([source.pool for source in sources], examples.source, examples.row)
+    return Collected(examples, refs, dict(sorted(skipped.items())))
+
+
+class _Columns:
+    """Examples as they come, as numbers of their final size and not as objects."""
+
+    def __init__(self) -> None:
+        # ``array`` has no type for truth values.
+        self._columns = {name: array("b" if kind is np.bool_ else np.dtype(kind).char) for name, kind in _TYPES.items()}
+
+    def add(self, source: int, label: "_Label", box: tuple[float, ...]) -> None:
+        source_, row, target, weight, flipped, box_, shard, shard_row, levels = self._columns.values()
+        source_.append(source)
+        row.append(label.row)
+        target.append(label.score)
+        weight.append(label.confidence)
+        flipped.append(label.view == FLIP)
+        box_.extend(box)
+        shard.append(label.shard)
+        shard_row.append(label.shard_row)
+        levels.extend(label.levels)
+
+    def examples(self) -> Examples:
+        columns = {name: np.array(column, dtype=_TYPES[name]) for name, column in self._columns.items()}
+        return Examples(**{name: own.reshape(-1, 4) if name in _FOURS else own for name, own in columns.items()})
+
+
+_OF_LABELS = ("status", "score", "confidence", "view", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +328,13 @@ def _labels(source: Source, feature: str | None) -> Iterator[tuple[_Label, Image
     featured = feature is not None and feature in labels.spec.features
     refs = iter(source.pool)
     for shard in range(labels.spec.shards):
-        records = labels.shard_labels(shard).to_pylist()
+        table = labels.shard_labels(shard)
+        records = zip(*(table[name].to_pylist() for name in _OF_LABELS), strict=True)
         # ``refs`` runs on over all shards, so it comes last: zip asks it only if the others have a row, and takes no
         # image too many at the end of a shard.
         for index, (row, record, ref) in enumerate(zip(labels.shard_rows(shard), records, refs, strict=False)):
-            values = {name: record[name] for name in ("status", "score", "confidence", "view", "sha256")}
             at, at_row = (shard, index) if featured else (-1, -1)
-            yield _Label(row, **values, shard=at, shard_row=at_row), ref
+            yield _Label(row, *record, shard=at, shard_row=at_row), ref
 
 
 def _table_labels(source: Source, table: LabelTable, feature: str | None) -> Iterator[tuple[_Label, ImageRef]]:
@@ -333,9 +386,14 @@ def _unusable(label: _Label, ref: ImageRef, cache: PixelCache, *, needs_no_score
 
 def _crop(label: _Label, ref: ImageRef) -> tuple[float, ...]:
     try:
-        return astuple(crop_of(label.view))
+        return _box_of(label.view)
     except PocketiqaError as error:
         raise PocketiqaError(f"the label of image {ref.id} cannot be learned from: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _box_of(view: str) -> tuple[float, ...]:
+    return astuple(crop_of(view))
 
 
 def _check(sources: Sequence[Source], feature: str | None) -> None:

@@ -171,7 +171,7 @@ def _trusted_index(folder: Path, shard: int, *, check_pixels: bool) -> dict[str,
 def _build_shard(folder: Path, shard: int, pool: Pool, preprocess: Preprocess, workers: int) -> None:
     entries: list[dict[str, Any]] = []
     size = 0
-    refs = [pool[row] for row in _rows(len(pool), shard)]
+    refs = list(pool.rows(_rows(len(pool), shard)))
     with staged_folder(folder / _name(shard)) as staged:
         with open(staged / PIXELS, "wb") as file:
             for entry, pixels in _decoded(refs, pool, preprocess, workers):

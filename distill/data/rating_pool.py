@@ -20,8 +20,9 @@ from pseudo_labels.defaults import NEAR_DUPLICATE_DISTANCE
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import digest_of
 from pseudo_labels.images import DEFAULT_LIMITS
+from pseudo_labels.measuring import measure_all
 from pseudo_labels.parallel import Progress, usable_cores
-from pseudo_labels.pool import KIND, Pool, keep_touched, measure_all, write_pool
+from pseudo_labels.pool import KIND, Pool, keep_touched, write_pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.sources import Entry, Listing, file_stamp
 

@@ -1,6 +1,7 @@
 """Training, validation and test parts; no scene is in two of them."""
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -68,23 +69,54 @@ def read_split(run_folder: Path) -> Split:
 
 
 class _Sets:
-    """Disjoint sets (Galler and Fischer 1964); a set is named by its smallest member."""
+    """Disjoint sets of ids and groups (Galler and Fischer 1964); a set is named by its smallest member, groups first.
+
+    Both are numbered: near duplicates are grouped under the id of one of them, so most groups are called like an image,
+    and as prefixed names those of a million images would take hundreds of megabytes more.
+    """
 
     def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
+        self._ids: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
+        self._parent = array("q")
+        self._names: list[str] = []
+        self._is_id = bytearray()
 
-    def find(self, name: str) -> str:
-        self._parent.setdefault(name, name)
-        while self._parent[name] != name:
+    def id(self, name: str) -> int:
+        """Number of an image."""
+        return self._number(self._ids, name)
+
+    def group(self, name: str) -> int:
+        """Number of a group."""
+        return self._number(self._groups, name)
+
+    def _number(self, known: dict[str, int], name: str) -> int:
+        number = known.setdefault(name, len(self._parent))
+        if number == len(self._parent):
+            self._parent.append(number)
+            self._names.append(name)
+            self._is_id.append(known is self._ids)
+        return number
+
+    def find(self, number: int) -> int:
+        while self._parent[number] != number:
             # Each look shortens the chain, so that long ones of near duplicates stay cheap.
-            self._parent[name] = self._parent[self._parent[name]]
-            name = self._parent[name]
-        return name
+            self._parent[number] = self._parent[self._parent[number]]
+            number = self._parent[number]
+        return number
 
-    def join(self, first: str, second: str) -> None:
+    def join(self, first: int, second: int) -> None:
         # The smaller name wins: the name of a set does not depend on the order in which it was joined.
-        low, high = sorted((self.find(first), self.find(second)))
+        low, high = sorted((self.find(first), self.find(second)), key=self._order)
         self._parent[high] = low
+
+    def _order(self, number: int) -> tuple[int, str]:
+        return self._is_id[number], self._names[number]
+
+    def name(self, number: int) -> str:
+        """Name of the set that a number is in."""
+        root = self.find(number)
+        return f"{'id' if self._is_id[root] else 'group'}:{self._names[root]}"
 
 
 def join_groups(refs: Iterable[ImageRef]) -> dict[str, str]:
@@ -96,19 +128,17 @@ def join_groups(refs: Iterable[ImageRef]) -> dict[str, str]:
     Returns:
         Name of the set by image id.
     """
-    sets = _Sets()
-    ids: list[str] = []
+    sets, nodes = _Sets(), dict[str, int]()
     for ref in refs:
-        # Near duplicates are grouped under the id of one of them: the prefixes keep groups and ids apart.
-        node = f"id:{ref.id}"
-        ids.append(ref.id)
-        sets.find(node)
+        node = nodes[ref.id] = sets.id(ref.id)
         if ref.group:
-            sets.join(node, f"group:{ref.group}")
+            sets.join(node, sets.group(ref.group))
         if ref.ref_id:
             # Also where the reference itself is not learned from: its copies still show one scene.
-            sets.join(node, f"id:{ref.ref_id}")
-    return {image_id: sets.find(f"id:{image_id}") for image_id in ids}
+            sets.join(node, sets.id(ref.ref_id))
+    # One string for each set, however many images it has.
+    named: dict[str, str] = {}
+    return {image_id: named.setdefault(name := sets.name(node), name) for image_id, node in nodes.items()}
 
 
 def _draw(sizes: Mapping[str, int], order: list[str], wanted: float, most: int) -> list[str]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from distill.evaluation.benchmarks.records import Benchmark
 from pseudo_labels.defaults import NEAR_DUPLICATE_DISTANCE
-from pseudo_labels.duplicates import FLAT_BITS, HASH_BITS, fingerprint, near_duplicate_pairs
+from pseudo_labels.duplicates import near_duplicate_pairs
 from pseudo_labels.files import sha256_bytes
+from pseudo_labels.fingerprints import FLAT_BITS, HASH_BITS, fingerprint
 from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decode, read_bytes
 from pseudo_labels.parallel import Progress
 from pseudo_labels.pool import Pool

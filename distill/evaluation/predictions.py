@@ -20,6 +20,7 @@ from pseudo_labels.images import DEFAULT_LIMITS, DecodeLimits, ImageError, decod
 from pseudo_labels.outputs import MANIFEST, read_manifest
 from pseudo_labels.parallel import Progress, in_order
 from pseudo_labels.records import Status
+from pseudo_labels.remote import Address, location
 from students.paths import CHECKPOINT_SUFFIXES, find_student
 from students.shipped import ALL_NAMES, model_path
 
@@ -131,6 +132,9 @@ def kind_of(model: str | Path) -> str:
     Raises:
         PocketiqaError: none of these.
     """
+    address = location(model)
+    if isinstance(address, Address):
+        return read_manifest(address, "labels").kind
     # Files and folders first: what exists wins over a teacher of the same name.
     path = model_path(model)
     if path.is_file() and path.suffix == ".onnx":
@@ -287,7 +291,7 @@ def predict(
         raise PocketiqaError("two samples have the same id: predictions are matched by id, so give each its own")
     kind = kind_of(model)
     if kind == "labels":
-        return _from_store(Path(model), samples, name, progress)
+        return _from_store(location(model), samples, name, progress)
     predictor = open_predictor(model, options=options, device=device, threads=threads)
     return predict_samples(predictor, kind, samples, name=name, workers=workers, limits=limits, progress=progress)
 

@@ -104,14 +104,14 @@ def targets_from_benchmark(benchmark: Benchmark) -> Targets:
 def distortion_family(ref: ImageRef) -> str:
     """Family of the distortion of an image, ``original`` for none, ``several`` for regions that differ in it."""
     # Imported here: loading all distortions takes a fifth of a second, which an evaluation on ratings does not need.
-    from pseudo_labels.distort import CATALOGUE
+    from pseudo_labels.distort import DISTORTIONS
 
     # A pool of another origin may name distortions that the catalogue lacks: they are families of their own.
     names = {one.distortion for one in ref.distorted_regions} or {ref.distortion}
     if len(names) > 1:
         return "several"
     (name,) = names
-    known = CATALOGUE.get(name)
+    known = DISTORTIONS.get(name)
     return known.family if known else name or "original"
 
 

@@ -64,5 +64,5 @@ def open_extractor(
 def _of_embedded() -> dict[str, Any]:
     """Values of ``BackboneOptions`` for the embedded teacher's backbone, whose deepest map depends on image content."""
     _, options = read_fitted_folder(str(EMBEDDED))
-    preprocessing = {name: options[name] for name in ("pad_type", "mean", "std")}
+    preprocessing = {name: options[name] for name in ("pad_type", "mean", "std") if name in options}
     return {"name": options["backbone"], "weights": str(options["weights"]), **preprocessing}

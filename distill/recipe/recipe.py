@@ -21,6 +21,7 @@ from distill.recipe.settings import Settings
 from distill.recipe.stages import (
     BenchmarkSection,
     DistortSection,
+    ExportSection,
     FuseSection,
     LabelSection,
     LevelSection,
@@ -66,6 +67,7 @@ class Recipe(Settings):
         fuse: makes one store of the labels of several teachers, and drops the doubtful ones.
         sources: labels that exist already, or ratings of people, to learn from beside the recipe's own labels.
         distill: the student and its training; without it the recipe ends with the fitted teacher, and its labels.
+        export: form of the student's file.
         evaluate: benchmarks with ratings of people, for the fitted teacher and for the student.
         score: demonstration of the student with distorted copies.
     """
@@ -89,6 +91,7 @@ class Recipe(Settings):
     fuse: FuseSection | None = None
     sources: tuple[SourceSection, ...] = ()
     distill: TrainConfig | None = None
+    export: ExportSection = Field(default_factory=ExportSection)
     evaluate: tuple[BenchmarkSection, ...] = ()
     score: ScoreSection | None = None
 

@@ -82,7 +82,8 @@ class DistortSection(Settings):
     """Synthetic distortions of the pool.
 
     Attributes:
-        names: groups ``kadid``, ``camera`` or ``all``, or names of single distortions.
+        names: groups ``kadid``, ``camera``, ``all`` (those two) or ``waterloo`` (four, far stronger), or single
+            distortions.
         per_image: number of distorted versions of each clean image.
         max_side: longer side in pixels to which the clean images are shrunk first; null keeps their size.
     """
@@ -90,6 +91,29 @@ class DistortSection(Settings):
     names: Annotated[list[str], Field(min_length=1)] = list(DISTORTION_NAMES)
     per_image: Annotated[int, Field(ge=1)] = DISTORTED_PER_IMAGE
     max_side: Annotated[int, Field(ge=64)] | None = None
+
+
+class CropSection(Settings):
+    """Random crops, one of each image, in place of whole images (``pseudo_labels.crops.RandomCrops``).
+
+    Attributes:
+        smallest: smallest fraction of height and width.
+        largest: largest fraction of height and width.
+        seed: seed of the positions and sizes.
+    """
+
+    smallest: Annotated[float, Field(gt=0, le=1)] = CROP_SMALLEST
+    largest: Annotated[float, Field(gt=0, le=1)] = CROP_LARGEST
+    seed: int = SEED
+
+    @property
+    def crops(self) -> RandomCrops:
+        """The crops.
+
+        Raises:
+            PocketiqaError: ``smallest`` is above ``largest``.
+        """
+        return RandomCrops(self.smallest, self.largest, self.seed)
 
 
 class LabelSection(Settings):
@@ -106,13 +130,19 @@ class LabelSection(Settings):
             it.
         batch_size: images in one forward pass.
         threads: CPU threads of the teacher; part of what determines the bytes of the labels.
+        crops: random crops of the pool's images that are labelled too: each entry makes a store of its own,
+            ``labels-crop1`` and so on, for students that learn from more images than people rated. Labels of several
+            teachers are fused by ``fuse`` without ratings: nobody rated the crops.
     """
+
+    STORED_IF_SET = frozenset({"crops"})
 
     teacher: str | None = None
     options: dict[str, Any] = {}
     shards: Annotated[int, Field(ge=1)] | None = None
     features: bool = False
     unseen: bool = False
+    crops: tuple[CropSection, ...] = ()
     batch_size: Annotated[int, Field(ge=1)] = LABEL_BATCH_SIZE
     threads: Annotated[int, Field(ge=1)] = LABEL_THREADS
 
@@ -213,29 +243,6 @@ class MoreRegionsSection(RegionSection):
     test: bool = False
 
 
-class CropSection(Settings):
-    """Random crops, one of each image, in place of whole images (``pseudo_labels.crops.RandomCrops``).
-
-    Attributes:
-        smallest: smallest fraction of height and width.
-        largest: largest fraction of height and width.
-        seed: seed of the positions and sizes.
-    """
-
-    smallest: Annotated[float, Field(gt=0, le=1)] = CROP_SMALLEST
-    largest: Annotated[float, Field(gt=0, le=1)] = CROP_LARGEST
-    seed: int = SEED
-
-    @property
-    def crops(self) -> RandomCrops:
-        """The crops.
-
-        Raises:
-            PocketiqaError: ``smallest`` is above ``largest``.
-        """
-        return RandomCrops(self.smallest, self.largest, self.seed)
-
-
 class WeightAverageSection(Settings):
     """One teacher out of several fittings: the mean of their weights (``teachers.qfm_iqm.weight_average``).
 
@@ -252,6 +259,16 @@ class WeightAverageSection(Settings):
     half: bool = False
     label: bool = False
     crops: tuple[CropSection, ...] = ()
+
+
+class ExportSection(Settings):
+    """The file of the trained student.
+
+    Attributes:
+        half: whether its weights are stored in float16, at half the size; it still computes in float32.
+    """
+
+    half: bool = False
 
 
 class FuseSection(Settings):

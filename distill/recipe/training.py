@@ -248,12 +248,13 @@ class StudentSettings(Settings):
         mean: mean of RGB in [0, 1] that is subtracted.
         std: standard deviation of RGB in [0, 1] that divides.
         pad_type: "same" padding for weights that come from TensorFlow.
+        last_stage: the backbone's last stage that is kept, such as ``blocks.5``, where several have the last stride.
         regions: maps of their own for regions, beside those of the score; ``{}`` has the usual ones, null has none.
             With ``freeze: [backbone, neck, heads]`` they alone are trained, and no score changes.
     """
 
     RENAMED = {"grid": "map_stride"}
-    STORED_IF_SET = frozenset({"regions"})
+    STORED_IF_SET = frozenset({"regions", "last_stage"})
 
     name: str = "pocket-m"
     init: Path | None = None
@@ -266,6 +267,7 @@ class StudentSettings(Settings):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     pad_type: str | None = None
+    last_stage: str | None = None
     regions: RegionHeadSettings | None = None
 
 

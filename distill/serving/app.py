@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from distill.html.figures import heat_map
-from distill.scoring.columns import IMAGE_COLUMNS, Layout, model_columns
+from distill.scoring.columns import IMAGE_COLUMNS, Layout, model_columns, type_columns
 from distill.serving.bodies import below, is_json, read_body, read_fields, too_large
 from distill.serving.metrics import CONTENT_TYPE, Metrics
 from distill.serving.page import description_page
@@ -42,6 +42,7 @@ class ServerSettings:
         max_images: images of a batch.
         seconds: for reading a body, and again for scoring each image.
         limits: of decoding.
+        types: rows say what is wrong, where the model tells it.
         hosts: values of the header ``Host`` that are answered, so that a page of another site cannot reach a server on
             this machine by a name that leads here (DNS rebinding); None answers all.
     """
@@ -54,6 +55,7 @@ class ServerSettings:
     seconds: float = 30.0
     limits: DecodeLimits = DEFAULT_LIMITS
     hosts: tuple[str, ...] | None = LOOPBACK_HOSTS
+    types: bool = True
 
 
 class ScoredRow(BaseModel):
@@ -65,6 +67,8 @@ class ScoredRow(BaseModel):
     reason: str = Field(description="The fault in words; empty if ok")
     model: str
     model_sha256: str
+    type: str | None = Field(None, description="What is wrong; left out where the model does not tell it")
+    strength: float | None = Field(None, description="How strongly, from 0 to 1; likewise")
 
 
 class ScoredRows(BaseModel):
@@ -162,7 +166,12 @@ class _Service:
     def __init__(self, scorer: Scorer, settings: ServerSettings):
         self.scorer, self.settings, self.metrics = scorer, settings, Metrics()
         self.work = Work(settings.workers, settings.queue)
-        self._layout = Layout((*IMAGE_COLUMNS, *model_columns(scorer.contract.name, scorer.digest)))
+        columns = (
+            *IMAGE_COLUMNS,
+            *model_columns(scorer.contract.name, scorer.digest),
+            *type_columns(settings.types, scorer.contract),
+        )
+        self._layout = Layout(columns)
 
     async def item(self, request: Request) -> _Item:
         """The image of a request with one."""
@@ -271,7 +280,10 @@ def _count_requests(app: FastAPI, metrics: Metrics) -> None:
 
 
 def _add_endpoints(app: FastAPI, service: _Service) -> None:
-    @app.post("/score", responses=_refusals(403, 404, 504), openapi_extra=_IMAGE_OR_PATH)
+    # What the model does not tell is left out, as in the rows of `score`.
+    @app.post(
+        "/score", responses=_refusals(403, 404, 504), openapi_extra=_IMAGE_OR_PATH, response_model_exclude_unset=True
+    )
     async def score(request: Request, name: str = "") -> ScoredRow:
         """Score one image. A file that cannot be scored is answered with 422 and its status and reason."""
         async with service.work.place() as place:
@@ -280,7 +292,12 @@ def _add_endpoints(app: FastAPI, service: _Service) -> None:
             raise HTTPException(422, f"{row.status}: {row.reason}")
         return ScoredRow(**record)
 
-    @app.post("/score/batch", responses=_refusals(403, 404, 504), openapi_extra=_IMAGES_OR_PATHS)
+    @app.post(
+        "/score/batch",
+        responses=_refusals(403, 404, 504),
+        openapi_extra=_IMAGES_OR_PATHS,
+        response_model_exclude_unset=True,
+    )
     async def score_batch(request: Request) -> ScoredRows:
         """Score several images, one after another. One that cannot be scored is a row with status and reason."""
         async with service.work.place() as place:

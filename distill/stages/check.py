@@ -23,6 +23,7 @@ from distill.training.optim import build_optimizer
 from distill.training.student import check_crop, check_levels, configured_student
 from pseudo_labels.distort.catalogue import groups, select
 from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.outputs import refuse_address
 from pseudo_labels.pool import Pool
 from pseudo_labels.regions.make import Limits
 from pseudo_labels.regions.readers import source_named
@@ -102,6 +103,11 @@ class _Check:
 
     def out(self) -> None:
         """The folder of the run can be written."""
+        try:
+            refuse_address(self._run.out)
+        except PocketiqaError as error:
+            self._fault("out", str(error))
+            return
         folder = self._run.out.absolute()
         there = next(path for path in (folder, *folder.parents) if path.exists())
         if not there.is_dir():
@@ -233,6 +239,8 @@ class _Check:
                 )
         if recipe.label is not None:
             self._labels()
+            for number, crops in enumerate(recipe.label.crops):
+                self._try(f"label.crops[{number}]", lambda crops=crops: crops.crops)
         if recipe.regions is not None:
             self._regions("regions", recipe.regions)
         for place, section in enumerate(recipe.more_regions):

@@ -101,6 +101,14 @@ class Run:
         """Label store that the student learns from."""
         return self.out / "labels"
 
+    def crop_labels_of(self, name: str, number: int) -> Path:
+        """The label store of random crops of one of ``recipe.fits``; ``number`` is that of ``crop_labels``."""
+        return self.crop_labels(number) if self.recipe.fuse is None else Path(f"{self.labels_of(name)}-crop{number}")
+
+    def crop_labels(self, number: int) -> Path:
+        """Label store of random crops; ``number`` is the position in ``label.crops``, from 1."""
+        return Path(f"{self.labels}-crop{number}")
+
     @property
     def regions(self) -> Path:
         """Region manifest of the clean pool."""

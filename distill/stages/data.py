@@ -63,6 +63,12 @@ def label_stages(run: Run) -> list[Stage]:
         Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
         for name in recipe.labellers
     ]
+    for number, crop in enumerate(recipe.label.crops, 1):
+        stages += [
+            Stage(out.name, out, partial(_label_crops, run, recipe.label, name, out=out, crops=crop.crops))
+            for name in recipe.labellers
+            for out in (run.crop_labels_of(name, number),)
+        ]
     # Their stores are beside the labels that are fused, not among them: students name them as sources of their own.
     return [*stages, *_averaged_stages(run, recipe.label)]
 
@@ -248,6 +254,13 @@ def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: 
     teacher = section.teacher or str(run.teacher_of(name))
     store = _labelled(run, section, teacher, out=run.labels_of(name), overwrite=overwrite, report=report)
     return store_line(store)
+
+
+def _label_crops(
+    run: Run, section: LabelSection, name: str, overwrite: bool, report: Progress, *, out: Path, crops: RandomCrops
+) -> str:
+    teacher = section.teacher or str(run.teacher_of(name))
+    return store_line(_labelled(run, section, teacher, out=out, crops=crops, overwrite=overwrite, report=report))
 
 
 def _label_averaged(

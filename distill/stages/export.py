@@ -32,7 +32,7 @@ def export_checkpoint(
     Args:
         checkpoint: training folder, a folder with ``student.json``, or the file of a student that others published
             (see ``students.storage.open_student``).
-        out: the .onnx file.
+        out: the .onnx file, or its address.
         name: name of the student; None is the one in its record.
         images: files and folders of real photographs for the parity check; the bundled ones if empty.
         half: store weights in float16, see ``students.export.export_onnx``.
@@ -43,7 +43,7 @@ def export_checkpoint(
         OutputConflictError: ``out`` exists.
     """
     # First, before the seconds that opening and tracing a student take.
-    with new_file(out, overwrite=overwrite) as file:
+    with new_file(out, overwrite=overwrite, objects=True) as file:
         opened = open_student(checkpoint)
         about = opened.about
         contract = draft_contract(

@@ -12,6 +12,7 @@ from distill.stages.check import check_fits
 from distill.stages.context import Run, Stage, is_complete, make_once, open_run, walk
 from distill.stages.data import region_sources
 from distill.terminal import console
+from distill.training.solved_teacher import fit_solved, is_solved
 from distill.training.teacher import FitResult, fit_teacher
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.outputs import read_manifest
@@ -63,11 +64,15 @@ def _fit(run: Run, name: str, overwrite: bool, report: Progress) -> str:
     if section.of_regions:
         # Late, because it needs packages that only teachers of regions need.
         from distill.stages.region_fitting import fit_sources_regions as fit
+    elif is_solved(section):
+        fit = fit_solved
 
     result = fit(section, sources, run.fitting_of(name), overwrite=overwrite, progress=report, warn=console.warn)
     for note in result.notes:
         console.warn(note)
     srcc, what = result.validation["score"], " of region quality" if section.of_regions else ""
+    if is_solved(section):
+        return f"{section.teacher}, solved, SRCC {srcc:.3f} on scenes held out"
     return f"{section.teacher}, weights of step {result.step}, SRCC{what} {srcc:.3f} on validation"
 
 

@@ -146,9 +146,30 @@ def _calibrations(report: FusionReport) -> list[str]:
 
 
 def fusing_stages(run: Run) -> list[Stage]:
-    """One stage, if the recipe fuses."""
-    section = run.recipe.fuse
-    return [] if section is None else [Stage("fuse", run.labels, partial(_fuse, run, section))]
+    """One stage, if the recipe fuses, and one for each store of random crops."""
+    section, label = run.recipe.fuse, run.recipe.label
+    if section is None:
+        return []
+    crops = range(1, 1 + len(label.crops if label is not None else ()))
+    return [
+        Stage("fuse", run.labels, partial(_fuse, run, section)),
+        *(Stage(f"fuse-crop{at}", run.crop_labels(at), partial(_fuse_crops, run, section, at)) for at in crops),
+    ]
+
+
+def _fuse_crops(run: Run, section: FuseSection, number: int, overwrite: bool, report: Progress) -> str:
+    store = fuse_labels(
+        [run.crop_labels_of(name, number) for name in run.recipe.labellers],
+        run.crop_labels(number),
+        # Nobody rated the crops.
+        calibrate="none" if section.ratings is not None else section.calibrate or "none",
+        rule=section.rule,
+        carry=section.features,
+        seed=run.recipe.seed,
+        overwrite=overwrite,
+        progress=report,
+    )
+    return store_line(store)
 
 
 def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Progress) -> str:

@@ -118,12 +118,13 @@ def _live(run: Run, settings: LiveSettings) -> LiveSettings:
 
 
 def _export(run: Run, overwrite: bool, report: Progress) -> str:
-    spec = {"training": read_manifest(run.training).digest, "name": run.recipe.name}
+    half = run.recipe.export.half
+    spec = {"training": read_manifest(run.training).digest, "name": run.recipe.name} | ({"half": True} if half else {})
 
     def make(folder: Path) -> dict[str, Any]:
         # An export that was killed before its manifest was finished has left this file, which would be refused.
         run.model.unlink(missing_ok=True)
-        export_checkpoint(run.training, folder / run.model.name, name=run.recipe.name)
+        export_checkpoint(run.training, folder / run.model.name, name=run.recipe.name, half=half)
         report(1, 1)
         return {"sha256": sha256_file(run.model)}
 

@@ -12,9 +12,10 @@ if TYPE_CHECKING:  # the words for a pool need no torch
     from pseudo_labels.audit.store import AuditReport
     from pseudo_labels.pool import Pool
     from pseudo_labels.regions.store import RegionLabelStore, RegionSet
-    from pseudo_labels.store import LabelStore
+    from pseudo_labels.store import LabelStore, ShardStore
     from students.export import ExportReport
     from students.formats.convert import ConversionReport
+    from students.formats.packages import PackageReport
 
 _METRICS = {"srcc": "SRCC", "plcc": "PLCC", "plcc_logistic4": "PLCC logistic", "krcc": "KRCC", "rmse": "RMSE"}
 
@@ -51,6 +52,12 @@ def store_summary(store: "LabelStore") -> str:
         f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}" if len(scores) else "no scores"
     )
     return f"{store.folder}: {store_line(store)}\n  {spread}"
+
+
+def unfinished_line(store: "ShardStore") -> str:
+    """What is there of a store that other processes are still working on."""
+    missing = len(store.missing())
+    return f"{store.folder}: {store.shard_count - missing} of {store.shard_count} shards are there, others are to come"
 
 
 def regions_summary(regions: "RegionSet") -> str:
@@ -174,6 +181,27 @@ def conversion_summary(report: "ConversionReport") -> str:
     if rated is not None:
         lines.append(
             f"  SRCC with {rated.images} ratings of {rated.name}: {rated.srcc:.4f} (float {rated.srcc_float:.4f})"
+        )
+    return "\n".join(lines)
+
+
+def package_summary(report: "PackageReport") -> str:
+    """A student in a format beyond ONNX in a few lines: size, how its scores follow, what its input is."""
+    agreement, preprocess = report.agreement, report.contract.preprocess
+    there = "" if report.is_new else " (there already, unchanged)"
+    lines = [
+        f"{report.path}: {report.kind}, {report.size_bytes / 1e6:.2f} MB, contract.json beside it{there}",
+        f"  scores as the ONNX file does to {agreement.largest:.1e} on {agreement.images} images of "
+        f"{len(agreement.sizes)} sizes",
+    ]
+    rounding = (report.contract.conversion or {}).get("rounding")
+    if rounding:
+        sides = f"sides are multiples of {preprocess.multiple} pixels"
+        if preprocess.sizes:
+            sides = f"every image becomes one of {len(preprocess.sizes)} sizes (preprocess.sizes)"
+        lines.append(
+            f"  {sides}: on {rounding['images']} photographs this moves scores by {rounding['mean']:.4f} on average, "
+            f"{rounding['largest']:.3f} at most"
         )
     return "\n".join(lines)
 

@@ -75,7 +75,9 @@ class FeatureReader:
     def _open(self, source: int, shard: int) -> Any:
         store = self._stores[source]
         assert store is not None, "only images with a feature have a shard"
-        return safetensors.safe_open(store.shard_folder(shard) / FEATURES, framework="numpy").get_slice(self._name)
+        # The file is mapped into memory: it can be read on when its name is gone from the cache of an object store.
+        with store.opened(shard) as folder:
+            return safetensors.safe_open(folder / FEATURES, framework="numpy").get_slice(self._name)
 
     def _raw(self, examples: Examples, index: int) -> np.ndarray:
         row = int(examples.shard_row[index])

@@ -140,6 +140,14 @@ class TrainingRun(ABC):
             return self._outcome()
         self._choose_threads(warn)
         make_learner, skipped = self._prepared(claim, cache_progress if self._main else None)
+        notes = self._train(make_learner, skipped, progress if self._main else None, warn)
+        self._accelerator.wait_for_everyone()
+        return self._outcome(notes)
+
+    def _train(
+        self, make_learner: Callable[[], Any], skipped: dict[str, int], progress: Progress | None, warn: Warn | None
+    ) -> tuple[str, ...]:
+        """Train from the latest checkpoint on, and keep what was learned; returns notes for a person."""
         checkpoints = Checkpoints(self._out / CHECKPOINTS, digest_of(self._spec))
         checkpoint, notes = checkpoints.latest()
         # All have read their checkpoint now; before, the main process must not remove any.
@@ -149,13 +157,12 @@ class TrainingRun(ABC):
         learner = make_learner()
         trainer = Trainer(RunParts(self._accelerator, learner, checkpoints, self._out), self._loop, checkpoint, warn)
         self._start_trackers()
-        trainer.run(progress if self._main else None)
+        trainer.run(progress)
         if self._main:
             # The result comes from the checkpoint on disk, which is the same however often the run was interrupted.
             best = self._loop.keep == "best" and trainer.progress.best_step
             self._finish(learner, checkpoints.load(best or trainer.progress.step), skipped)
-        self._accelerator.wait_for_everyone()
-        return self._outcome(tuple(notes))
+        return tuple(notes)
 
     def _prepared(
         self, claim: outputs.Claim, progress: Progress | None

@@ -368,7 +368,7 @@ def configured_student(settings: StudentSettings) -> StudentConfig:
         PocketiqaError: an unknown name, or a value out of range.
     """
     config = student_config(settings.name)
-    names = ("levels", "map_stride", "head_width", "mean", "std", "pad_type")
+    names = ("levels", "map_stride", "head_width", "mean", "std", "pad_type", "last_stage")
     changes = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     if settings.max_side is not None:
         changes["preprocess"] = replace(config.preprocess, max_side=settings.max_side)

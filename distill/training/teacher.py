@@ -330,6 +330,9 @@ class TeacherRun(TrainingRun):
     def _keep(self, learner: TeacherLearner, checkpoint: Checkpoint, about: dict[str, Any]) -> dict[str, Any]:
         """Write the fitted teacher's folder."""
         learner.take_result(checkpoint)
+        return self._write_teacher(about)
+
+    def _write_teacher(self, about: dict[str, Any]) -> dict[str, Any]:
         config, facts = self._config, [entry["about"] for entry in about["data"]]
         scales = [f"ratings of {entry['name']} ({entry['about'].get('scale', '0 to 1')})" for entry in about["data"]]
         licences = [fact["licence"] for fact in facts if "licence" in fact]

@@ -60,6 +60,23 @@ def load_benchmark(spec: str) -> Benchmark:
     return benchmark if validation is None else carve_validation(benchmark, _fraction(validation, name))
 
 
+def rated_spec(text: str, scale: str | None = None) -> str:
+    """What ``load_benchmark`` takes, of a rated set as people name it in a command.
+
+    Args:
+        text: ``NAME:FOLDER``, or the path of a CSV file.
+        scale: of the ratings of a CSV file, such as ``1:5``.
+
+    Raises:
+        PocketiqaError: a scale for a benchmark, which has its own.
+    """
+    if not names_benchmark(text):
+        return f"csv:{text}" + ("" if scale is None else f"?scale={scale}")
+    if scale is not None:
+        raise PocketiqaError(f"--scale {scale} is for a CSV file of ratings, and {text!r} has its own scale")
+    return text
+
+
 def _split_options(path_and_options: str) -> tuple[str, dict[str, str]]:
     """The path, and the options behind its question mark; an existing path with a question mark has no options."""
     path, mark, text = path_and_options.rpartition("?")

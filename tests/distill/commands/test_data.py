@@ -9,6 +9,7 @@ from distill.terminal.console import run_cli
 from pseudo_labels.defaults import DISTORTED_PER_IMAGE, MAX_BAD_FRACTION, NEAR_DUPLICATE_DISTANCE
 from pseudo_labels.pool import Pool
 from pseudo_labels.store import LabelStore
+from students.runtime import Scorer
 from tests.helpers.pools import write_photographs
 
 
@@ -76,3 +77,14 @@ def test_a_single_store_is_fused_only_when_that_is_said(pool: Path, tmp_path: Pa
     assert pocketiqa("label", pool, "--teacher", "tests.helpers.own_teacher:build", "--out", labels) == 0
     assert pocketiqa("fuse", labels, "--out", tmp_path / "fused", "--calibrate", "none") == 1
     assert "min" in capsys.readouterr().err
+
+
+def test_a_student_labels_a_pool_as_it_scores(pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert pocketiqa("label", pool, "--teacher", "pocket-s-int8", "--out", tmp_path / "labels", "--claim") == 0
+    store, scorer = LabelStore.open(tmp_path / "labels"), Scorer("pocket-s-int8")
+    expected = [scorer.score(Pool.open(pool).read(ref)).score for ref in Pool.open(pool)]
+    assert store.labels()["score"].to_pylist() == pytest.approx(expected, abs=1e-6)
+    stamp = store.spec.stamp
+    assert (stamp.name, stamp.weights) == (scorer.contract.name, scorer.digest)
+    assert pocketiqa("label", pool, "--teacher", "none.onnx", "--out", tmp_path / "none") == 1
+    assert "no student at none.onnx" in capsys.readouterr().err

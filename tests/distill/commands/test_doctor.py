@@ -7,6 +7,7 @@ import numpy as np
 from distill.commands.doctor import doctor_tables, format_states, installed_versions, machine, teacher_states
 from pseudo_labels.parallel import usable_cores
 from students import engines
+from students.formats.environments import FOLDER_VARIABLE
 from students.formats.registry import FORMATS
 from teachers.registry import TEACHERS
 
@@ -35,10 +36,14 @@ def test_every_teacher_is_listed_and_those_with_files_say_which():
     assert "Stable Diffusion" in states["dp_iqa"].files
 
 
-def test_every_format_and_engine_is_listed_with_what_it_lacks(monkeypatch):
+def test_every_format_and_engine_is_listed_with_what_it_lacks(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     states = {state.name: state for state in format_states()}
     assert {*FORMATS, "engine onnxruntime", "engine openvino"} == set(states)
     assert states["onnx-int8"].missing == states["engine onnxruntime"].missing == []
+    assert states["coreml"].only_on == "Apple's devices"
+    assert states["openvino"].only_on == states["openvino"].lacks == ""
+    assert f"--environment {tmp_path / 'litert'} makes it there" in states["litert"].lacks
     monkeypatch.setattr(engines, "find_spec", lambda module: None)
     assert {state.name: state for state in format_states()}["engine openvino"].missing == ["openvino"]
 

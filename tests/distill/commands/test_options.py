@@ -1,11 +1,16 @@
-"""The order of the commands, choices, and what a shell completes."""
+"""The order of the commands, choices, what a shell completes, and which outputs may be addresses."""
 
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
 
 import pytest
+from typer.models import OptionInfo
 
 from distill.cli import app
 from distill.commands.options import complete_comparison, complete_device, complete_distortion, complete_recipe
@@ -25,7 +30,7 @@ def completed(*words: str) -> list[str]:
 
 
 def test_a_shell_completes_commands_choices_and_names():
-    assert completed("pocketiqa", "fit") == ["fit-teacher", "fit-look"]
+    assert completed("pocketiqa", "fit") == ["fit-teacher", "fit-look", "fit-pairs", "fit-types"]
     assert completed("pocketiqa", "score", "--format", "") == ["table", "csv", "jsonl", "json", "parquet"]
     assert "dp_iqa" in completed("pocketiqa", "label", "pool", "--teacher", "d")
 
@@ -92,3 +97,71 @@ def test_help_shows_the_choices(capsys: pytest.CaptureFixture[str], monkeypatch:
     monkeypatch.setenv("COLUMNS", "160")
     assert run_cli(app, ["score", "--help"]) == 0
     assert "<table|csv|jsonl|json|parquet>" in capsys.readouterr().out
+
+
+# Options that name what is read.
+INPUTS = {
+    "--runtime", "--pairs", "--regions", "--images", "--near", "--trained-on", "--interval-from", "--calibration",
+    "--root", "--brisque", "--intervals", "--on",
+}  # fmt: skip
+INTO_STORES = {(name, "--out") for name in ("pool", "regions", "label", "label-regions", "fuse", "export")}
+
+
+def path_options() -> Iterator[tuple[str, str]]:
+    """Command and spelling of every option whose value is a path."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__.replace("_", "-")
+        for parameter in inspect.signature(command.callback).parameters.values():
+            kinds, *infos = get_args(parameter.annotation) or (None,)
+            for info in infos:
+                if isinstance(info, OptionInfo) and (kinds is Path or Path in _parts(kinds)):
+                    # With ``Annotated``, typer takes the first spelling for the default.
+                    words = (info.default, *(info.param_decls or ()))
+                    given = [word for word in words if isinstance(word, str) and word.startswith("--")]
+                    yield name, (given or ["--" + parameter.name.replace("_", "-")])[0]
+
+
+def _parts(kinds: object) -> set[object]:
+    return {part for one in get_args(kinds) for part in (one, *get_args(one))}
+
+
+OUTPUTS = sorted(
+    (command, option)
+    for command, option in path_options()
+    if option not in INPUTS and (command, option) not in {("intervals", "--scores"), ("calibrate", "--scores")}
+)
+
+
+def test_every_option_of_a_path_is_an_input_or_an_output():
+    assert {option for _, option in OUTPUTS} == {
+        "--out", "--page", "--gallery", "--copy-to", "--move-to", "--link-to", "--picture", "--map", "--scores",
+        "--features", "--runs", "--environment",
+    }  # fmt: skip
+    assert len({command for command, _ in OUTPUTS}) > 25
+    assert set(OUTPUTS) >= INTO_STORES
+
+
+def test_no_output_becomes_a_local_folder_named_like_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    for command, option in OUTPUTS:
+        for words in ([option, "s3://bucket/x"], [f"{option}=gs://bucket/x"]):
+            if (command, option) in INTO_STORES:
+                continue
+            assert run_cli(app, [command, *words]) == 1, (command, option)
+            told = capsys.readouterr().err
+            assert re.search(rf"{option}: '(s3|gs)://bucket/x' is an address, and {command} writes local paths", told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_an_earlier_version_made_is_never_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s3:").mkdir()
+    for command, option in sorted(INTO_STORES):
+        assert run_cli(app, [command, option, "s3://bucket/x"]) == 1
+        assert "there is a local file or folder 's3:'" in capsys.readouterr().err
+    assert list((tmp_path / "s3:").iterdir()) == []

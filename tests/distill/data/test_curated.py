@@ -9,7 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from distill.data.curated import COLUMNS, SCORES, Curated, Filters, curate, curated_columns, curated_summary
+from distill.data.curated import (
+    COLUMNS,
+    SCORES,
+    TYPE_COLUMNS,
+    Curated,
+    Filters,
+    curate,
+    curated_columns,
+    curated_summary,
+)
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.images import DEFAULT_LIMITS
 from pseudo_labels.pool import Pool, build_pool
@@ -18,6 +27,7 @@ from pseudo_labels.store import LabelStore
 from students.runtime import Scorer
 from tests.helpers.tiny_students import export_tiny
 from tests.helpers.training import texture
+from tests.helpers.typed import plain_head, write_typed
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +99,7 @@ def refs(*groups: str) -> list[ImageRef]:
 
 
 OK = (str(Status.OK), "")
+WRONG = [("dark", 0.9), ("bright", 0.1)]
 
 
 def test_filters_and_percentiles():
@@ -111,6 +122,44 @@ def test_weights_of_scenes_and_scores():
     assert both == pytest.approx([0.0, *(3 * np.array([0.4, 0.3, 0.4]) / 1.1)])
     none = curated_columns(refs("a"), np.array([0.0]), [OK], Filters(weights=("score",)))["weight"]
     assert none == [0.0]
+
+
+def test_what_is_wrong_stands_behind_all_other_columns(pool: Pool, tmp_path: Path):
+    typed = Scorer(write_typed(tmp_path / "typed.onnx", plain_head(slopes=((0.0,) * 3,) * 10)))
+    out = tmp_path / "out"
+    curated = run(pool, out, typed)
+    table = curated.table()
+    assert table.column_names[-len(TYPE_COLUMNS) :] == list(TYPE_COLUMNS)
+    for row in table.to_pylist():
+        assert (row["type"], row["strength"]) == ((None, None) if row["score"] is None else ("noise", 0.25))
+    kept = {}
+    for filters in (
+        Filters(without_types=("noise",)),
+        Filters(without_types=("blur",)),
+        Filters(without_types=("noise", "blur"), max_strength=0.25),
+        Filters(max_strength=0.2),
+    ):
+        kept[filters] = run(pool, out, typed, filters, overwrite=True).manifest.content["kept"]
+    assert list(kept.values()) == [0, 12, 12, 0]
+    assert {row["left_out"] for row in Curated.open(out).table().to_pylist() if row["score"] is not None} == {
+        "noise: of strength 0.25"
+    }
+
+
+def test_of_near_duplicates_the_best_without_damage_is_kept():
+    scores, damages = np.array([0.5, 0.7, 0.6, 0.4, np.nan]), [("none", 0.0), ("blur", 0.8), ("blur", 0.3), *WRONG]
+    filters = Filters(best_of_scene=True, without_types=("blur", "dark"), max_strength=0.2)
+    columns = curated_columns(refs(*"aaabb"), scores, [OK] * 4 + [("empty", "")], filters, damages=damages)
+    assert columns["left_out"] == [
+        "",
+        "blur: of strength 0.8",
+        "blur: of strength 0.3",
+        "dark: of strength 0.9",
+        "empty: ",
+    ]
+    assert columns["near_duplicate_of"] == ["", "id0", "id0", "", ""]
+    assert columns["type"] == ["none", "blur", "blur", "dark", None]
+    assert columns["strength"] == [0.0, 0.8, 0.3, 0.9, None]
 
 
 def test_other_filters_use_the_scores_again(
@@ -188,6 +237,15 @@ def test_mistakes_are_refused(pool: Pool, scorer: Scorer, tmp_path: Path):
         Filters(0.9, 0.1)
     with pytest.raises(PocketiqaError, match="weights by 'size' are not known: choose of scene, score"):
         Filters(weights=("size",))
+    with pytest.raises(PocketiqaError, match="no type 'fog' of damage: choose of none, blur"):
+        Filters(without_types=("blur", "fog"))
+    with pytest.raises(PocketiqaError, match=r"max_strength is 1.5, but a number from 0 to 1"):
+        Filters(max_strength=1.5)
+    with pytest.raises(PocketiqaError, match="'none' has no strength"):
+        Filters(without_types=("none",), max_strength=0.5)
+    with pytest.raises(PocketiqaError, match=r"tiny has no head on types.*--without-type.*fit-types"):
+        run(pool, tmp_path / "new", scorer, Filters(without_types=("blur",)))
+    assert not (tmp_path / "new").exists()
     with pytest.raises(PocketiqaError, match=r"is the pool .* itself"):
         run(pool, pool.folder, scorer)
     (tmp_path / "other").mkdir()

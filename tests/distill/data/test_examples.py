@@ -1,5 +1,6 @@
 """Labels of pools as examples."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from distill.data.split import Part, join_groups, split_groups
 from distill.recipe.training import ImageSettings, SplitSettings
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool
-from pseudo_labels.records import Status
+from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.store import LabelStore
 from tests.helpers.training import score_of, texture_pool, texture_store
 
@@ -27,6 +28,17 @@ def test_every_ok_row_becomes_an_example_with_its_label(source: Source, cache: P
     assert examples.examples.row.tolist() == list(range(24))
     np.testing.assert_allclose(examples.examples.target, [score_of(ref) for ref in source.pool], rtol=1e-6)
     assert [ref.id for ref in examples.refs] == [ref.id for ref in source.pool]
+
+
+def test_images_of_examples_are_no_objects_until_they_are_asked_for(
+    source: Source, cache: PixelCache, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("distill.data.examples.ROWS_AT_ONCE", 5)
+    before = sum(type(one) is ImageRef for one in gc.get_objects())
+    examples = collect([source], [cache])
+    assert sum(type(one) is ImageRef for one in gc.get_objects()) == before
+    assert list(examples.refs) == list(source.pool)
+    assert (examples.refs[7], list(examples.refs[3:5])) == (source.pool[7], list(source.pool)[3:5])
 
 
 def test_unusable_rows_are_skipped_and_counted_with_their_reason(pool: Pool, cache: PixelCache, tmp_path: Path):

@@ -11,16 +11,17 @@ from pseudo_labels.pool import Pool, build_pool, write_pool
 from pseudo_labels.records import Status
 from tests.helpers.pools import write_photographs
 
+STRONG = "waterloo_gaussian_blur"
 NOISE = DropSettings(distortions=("white_noise",), least=0.03)
 
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """Two photographs, three copies of each under white noise and three under JPEG."""
+    """Two photographs, three copies of each under white noise, JPEG, and blur as strong as in the Waterloo set."""
     folder = tmp_path_factory.mktemp("levels")
     write_photographs(folder / "photographs", images=2, max_side=96)
     clean = build_pool([str(folder / "photographs")], folder / "pool")
-    return build_synthetic_pool(clean, folder / "synthetic", per_image=6, names=["white_noise", "jpeg"])
+    return build_synthetic_pool(clean, folder / "synthetic", per_image=9, names=["white_noise", "jpeg", STRONG])
 
 
 def changed(pool: Pool, folder: Path, row: int, **values: object) -> Pool:
@@ -30,9 +31,9 @@ def changed(pool: Pool, folder: Path, row: int, **values: object) -> Pool:
 
 
 def test_a_list_is_a_photograph_and_its_copies_by_rising_level(synthetic: Pool):
-    lists = LevelLists.open(synthetic, [DropSettings(distortions=("jpeg", "noise"), least=0.02, most=0.3)])
-    assert [one.distortion for one in lists].count("jpeg") == 2
-    assert len(lists) == 4
+    drops = DropSettings(distortions=("jpeg", "noise", "waterloo"), least=0.02, most=0.3)
+    lists = LevelLists.open(synthetic, [drops])
+    assert sorted(one.distortion for one in lists) == sorted(2 * ["jpeg", "white_noise", STRONG])
     for one in lists:
         clean, *copies = (synthetic[place.row] for place in one.places)
         assert (clean.distortion, one.places[0].level) == ("", 0)
@@ -47,6 +48,8 @@ def test_a_list_is_a_photograph_and_its_copies_by_rising_level(synthetic: Pool):
 
 def test_distortions_that_are_not_named_take_no_part_and_later_entries_win(synthetic: Pool):
     assert {one.distortion for one in LevelLists.open(synthetic, [NOISE])} == {"white_noise"}
+    everything = DropSettings(distortions=("all",))
+    assert {one.distortion for one in LevelLists.open(synthetic, [everything])} == {"white_noise", "jpeg"}
     asked = drops_by_name([DropSettings(distortions=("all",)), DropSettings(distortions=("denoise",), most=0.04)])
     assert set(asked) == set(select(["all"]))
     assert asked["denoise"] == (0.01, 0.04)

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from distill.serving.app import ServerSettings, create_app
 from distill.serving.page import description_page
 from students.runtime import Row, Scorer
+from tests.helpers.typed import write_typed
 
 
 def test_a_sent_image_and_a_named_one_have_the_score_of_the_runtime(client: TestClient, root: Path, scorer: Scorer):
@@ -25,10 +26,28 @@ def test_a_sent_image_and_a_named_one_have_the_score_of_the_runtime(client: Test
     named = client.post("/score", json={"path": "a.png"})
     assert sent.status_code == named.status_code == 200
     assert sent.json() == named.json()
-    assert sent.json() == {
+    told = () if scorer.contract.types is None else ("type", "strength")
+    assert {key: value for key, value in sent.json().items() if key not in told} == {
         "path": "a.png", "score": expected, "status": "ok", "reason": "",
         "model": "pocket-s", "model_sha256": scorer.digest,
     }  # fmt: skip
+    assert set(told) <= set(sent.json())
+
+
+def test_rows_say_what_is_wrong_where_the_model_tells_it(root: Path, tmp_path: Path):
+    typed = Scorer(write_typed(tmp_path / "typed.onnx"))
+    expected = typed.score(root / "a.png").damage
+    assert expected is not None
+    answers = []
+    for types in (True, False):
+        settings = ServerSettings(root=root, types=types)
+        with TestClient(create_app(typed, settings), base_url="http://localhost") as client:
+            batch = client.post("/score/batch", json={"paths": ["a.png", "bad.png"]}).json()["rows"]
+            answers.append((client.post("/score", json={"path": "a.png"}).json(), batch))
+    (one, batch), (plain, plain_batch) = answers
+    assert (one["type"], one["strength"]) == (expected.type, pytest.approx(expected.strength))
+    assert [row["type"] for row in batch] == [expected.type, None]
+    assert not {"type", "strength"} & (set(plain) | set(plain_batch[0]))
 
 
 @pytest.mark.parametrize(

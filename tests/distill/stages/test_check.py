@@ -173,6 +173,14 @@ def test_a_folder_that_cannot_be_written_is_noticed(tmp_path: Path):
         check_run(open_run("tiny", tmp_path / "file" / "run", []))
 
 
+def test_a_run_into_an_object_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As ``out: s3://bucket/run`` in a recipe; on the command line, ``commands.options`` refuses it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PocketiqaError, match="out: s3://bucket/run is an address, and only local paths"):
+        check_run(open_run("tiny", Path("s3://bucket/run"), []))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["run", "fit-teacher", "distill"])
 def test_no_stage_of_a_command_runs_before_the_check(
     command: str, ratings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

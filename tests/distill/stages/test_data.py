@@ -52,3 +52,27 @@ def test_bundled_photographs_are_copied_into_the_run(tmp_path: Path):
     run = open_run("tiny", tmp_path / "run", [f'pool.sources=["{BUNDLED}"]'])
     data_stages(run)[0].make(False, lambda done, total: None)
     assert len(list(run.photographs.iterdir())) == len(Pool.open(run.pool))
+
+
+def test_random_crops_are_labelled_and_fused_beside_the_images(tmp_path: Path):
+    write_photographs(tmp_path / "photographs", images=3)
+    run = open_run(
+        "tiny",
+        tmp_path / "out",
+        [
+            f'pool.sources=["{tmp_path / "photographs"}"]', "distort=null", "score=null", "fuse={min_teachers: 1}",
+            "label={teacher: 'tests.helpers.own_teacher:build', crops: [{seed: 1}, {seed: 2}]}",
+        ],
+    )  # fmt: skip
+    stages = data_stages(run)
+    assert [stage.name for stage in stages] == [
+        "pool", "label", "labels-teacher-crop1", "labels-teacher-crop2", "fuse", "fuse-crop1", "fuse-crop2",
+    ]  # fmt: skip
+    for stage in stages:
+        stage.make(False, lambda done, total: None)
+    whole, first, second = (LabelStore.open(tmp_path / "out" / f"labels{end}") for end in ("", "-crop1", "-crop2"))
+    assert [store.spec.of_crops for store in (whole, first, second)] == [False, True, True]
+    views = [store.labels()["view"].to_pylist() for store in (first, second)]
+    assert all(view.startswith("crop") for view in views[0] + views[1])
+    assert views[0] != views[1]
+    assert first.labels()["score"].to_pylist() != whole.labels()["score"].to_pylist()

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from distill.stages.context import Run, open_run
+from distill.recipe.stages import ExportSection
+from distill.stages.context import Run, open_run, walk
 from distill.stages.pipeline import run_recipe
 from distill.stages.student import distill_recipe, label_sources, student_stages
 from distill.training.history import read_history
@@ -93,6 +95,19 @@ def test_a_recipe_without_student_is_not_distilled(tmp_path: Path):
 def test_an_export_is_made_again_when_the_file_was_changed(tiny_run: Run):
     export = student_stages(tiny_run)[1]
     assert export.make(False, lambda done, total: None).startswith(str(tiny_run.model))
+
+
+def test_a_recipe_can_ask_for_half_the_file(tiny_run: Run, tmp_path: Path):
+    copied = tmp_path / "run"
+    shutil.copytree(tiny_run.out, copied)
+    halved = tiny_run.recipe.model_copy(update={"export": ExportSection(half=True)})
+    run = replace(tiny_run, recipe=halved, out=copied)
+    whole = run.model.read_bytes()
+    walk(student_stages(run)[1], overwrite=True)
+    assert run.model.stat().st_size < 0.7 * len(whole)
+    parity = Scorer(run.model).contract.parity
+    assert parity is not None
+    assert parity["limit"] == 1e-2
 
 
 def test_a_student_whose_earlier_stages_have_not_run_names_the_command(tmp_path: Path):

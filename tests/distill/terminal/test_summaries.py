@@ -1,5 +1,6 @@
 """Pools, stores, evaluations and audits in words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from distill.terminal.summaries import (
     demonstration_table,
     evaluation_line,
     evaluation_tables,
+    package_summary,
     pool_line,
     pool_summary,
     store_line,
@@ -20,6 +22,10 @@ from distill.terminal.summaries import (
 from pseudo_labels.audit.store import audit_store
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.store import LabelStore
+from students.contract import StudentContract
+from students.formats.agreement import Agreement
+from students.formats.packages import PackageReport
+from students.preprocess import Preprocess
 from tests.helpers.pools import write_photographs
 
 
@@ -95,3 +101,21 @@ def test_a_demonstration_has_a_column_a_version():
     )
     assert [column.header for column in table.columns] == ["photograph", "original", "white noise"]
     assert table.row_count == 2
+
+
+def test_a_student_for_another_runtime_says_what_rounding_of_sides_costs():
+    agreement = Agreement(45, ((64, 96), (96, 128)), srcc=1.0, mean=1e-7, bias=0.0, largest=4e-7, map_cell=1e-6)
+    plan, rounding = Preprocess(256, multiple=32), {"images": 8, "mean": 0.0064, "bias": -0.0026, "largest": 0.015}
+    contract = StudentContract(
+        "mine", {}, plan, scale="none", parameters=1, macs=1, code_version="1", conversion={"rounding": rounding}
+    )
+    report = PackageReport(Path("out"), "ncnn", 4_200_000, contract, agreement=agreement, is_new=True)
+    assert package_summary(report).splitlines() == [
+        "out: ncnn, 4.20 MB, contract.json beside it",
+        "  scores as the ONNX file does to 4.0e-07 on 45 images of 2 sizes",
+        "  sides are multiples of 32 pixels: on 8 photographs this moves scores by 0.0064 on average, 0.015 at most",
+    ]
+    again = replace(report, is_new=False, contract=replace(contract, conversion={"rounding": None}))
+    first, *others = package_summary(again).splitlines()
+    assert first.endswith("(there already, unchanged)")
+    assert len(others) == 1

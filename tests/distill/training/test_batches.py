@@ -1,9 +1,11 @@
 """Which crops the batches show, and what they hold."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,6 +28,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.regions.make import build_regions
 from pseudo_labels.regions.readers import TableSource
+from pseudo_labels.remote import location
 from pseudo_labels.store import LabelStore
 from students.preprocess import Preprocess
 from teachers.regions import label_regions
@@ -310,6 +313,27 @@ def test_features_are_row_aligned_and_standardised(pool: Pool, cache: PixelCache
     np.testing.assert_allclose(batch.feature.numpy(), expected[order], rtol=1e-4, atol=1e-5)
     assert batch.feature_weight is not None
     np.testing.assert_array_equal(batch.feature_weight, batch.weight)
+
+
+@pytest.mark.parametrize("cache_gb", ["1", "0.00001"])
+def test_features_of_an_object_store_are_those_of_a_disk(
+    pool: Pool, cache: PixelCache, tmp_path: Path, cache_gb: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the cache of this machine is too small for one shard, or its files go while they are mapped."""
+    monkeypatch.setenv("POCKETIQA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("POCKETIQA_CACHE_GB", cache_gb)
+    read: list[np.ndarray] = []
+    for folder in (tmp_path / "labels", location("memory://training/labels")):
+        source, _ = featured(pool, folder)
+        examples = collect([source], [cache], "map").examples
+        reader = FeatureReader([source], "map", examples, seed=0)
+        read.append(np.stack([reader.read(examples, index) for index in range(24)]))
+    assert (read[0] == read[1]).all()
+    kept = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    assert (kept > 0) if cache_gb == "1" else (kept <= 10_000)
+    shutil.rmtree(tmp_path / "cache")
+    fsspec.filesystem("memory").store.clear()
+    assert (reader.read(examples, 0) == read[1][0]).all()  # what is open is read on
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567], ids=str)

@@ -18,7 +18,7 @@ def test_kills_leave_no_trace_in_the_result(tmp_path: Path):
     pool = texture_pool(tmp_path, scenes=6, versions=3)
     texture_store(tmp_path / "labels", pool)
     arguments = [[str(tmp_path), str(tmp_path / name), CHANGES] for name in ("killed", "unbroken")]
-    wanted = kills(30, short=8)
+    wanted = kills(30, short=2)
     hits = kill_and_resume(train_unfinished, arguments[0], unbroken_args=arguments[1], kills=wanted, seed=1)
     assert hits == wanted
     killed, unbroken = (content(tmp_path / name) for name in ("killed", "unbroken"))
