@@ -24,7 +24,9 @@ FOLDERS = (
     *(
         "distill",
         "distill/commands",
+        "distill/browser",
         "distill/serving",
+        "distill/trust",
         "distill/scoring",
         "distill/study",
         "distill/comparison",
@@ -38,6 +40,8 @@ FOLDERS = (
 
 BORDER = {
     "pocketiqa/__init__.py",  # the public face imports what a name needs when it is asked for
+    "distill/commands/best.py",
+    "distill/commands/browser.py",
     "distill/commands/changes.py",
     "distill/commands/comparisons.py",  # commands import what they need when they are called,
     "distill/commands/data.py",  # so that --help and score start without torch
@@ -50,6 +54,8 @@ BORDER = {
     "distill/commands/regions.py",
     "distill/commands/score.py",
     "distill/commands/serve.py",
+    "distill/commands/trust.py",
+    "distill/commands/types.py",
     "distill/scoring/inputs.py",  # tables need pyarrow
     "distill/evaluation/predictions.py",  # an exported student is evaluated without torch
     "distill/evaluation/targets.py",
@@ -165,6 +171,7 @@ def test_no_pickle_is_read_or_written():
 WRITERS = {
     "pseudo_labels/files.py",
     "pseudo_labels/outputs.py",
+    "pseudo_labels/object_cache.py",  # entries are staged, then renamed
     "distill/scoring/resuming.py",  # appends, under the lock of the output
     "pseudo_labels/moves.py",  # appends, under the lock of the folder; and moves files of users
     "distill/training/history.py",  # appends
@@ -219,7 +226,7 @@ BASE_INSTALL = [
     *("students.meaning.thresholds", "students.meaning.own_scale", "students.meaning.intervals"),
     "distill.scoring.meaning_records",
     *("pseudo_labels.regions.readers", "distill.cli", "distill.scoring.score_paths", "distill.scoring.scored_regions"),
-    *("distill.scoring.before_after", "distill.scoring.frames"),
+    *("distill.scoring.before_after", "distill.scoring.best", "distill.scoring.frames"),
 ]
 
 

@@ -1,6 +1,12 @@
 """A user's own teachers, as a user would write them: no base class, named as ``tests.helpers.own_teacher:function``."""
 
 import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -102,6 +108,62 @@ def stamp_as_text() -> Contrast:
     teacher = Contrast()
     teacher.stamp = "contrast"  # type: ignore[assignment]
     return teacher
+
+
+class _Before(Contrast):
+    """``Contrast`` that does something before it scores a batch; its stamp, and so its labels, are the same.
+
+    Args:
+        act: is given the number of batches scored before, and of images in this one.
+    """
+
+    def __init__(self, act: Callable[[int, int], None]):
+        super().__init__()
+        self._act = act
+
+    def __call__(self, batch: list[Tensor]) -> TeacherOutput:
+        self._act(len(self.batches), len(batch))
+        return super().__call__(batch)
+
+
+def stuck(at_batch: int, mark: str) -> Contrast:
+    """Makes the file ``mark`` at one of its batches, and stops for ever."""
+
+    def stop(done: int, _size: int) -> None:
+        if done == at_batch:
+            Path(mark).touch()
+            time.sleep(3600)
+
+    return _Before(stop)
+
+
+def dying(mark: str) -> Contrast:
+    """Kills its process, once: the first that makes the file ``mark``."""
+
+    def die(_done: int, _size: int) -> None:
+        with suppress(FileExistsError):
+            Path(mark).touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return _Before(die)
+
+
+def late(folder: str) -> Contrast:
+    """Makes the file ``scoring`` in a folder and waits for the file ``go`` there, before each batch."""
+
+    def wait(_done: int, _size: int) -> None:
+        (Path(folder) / "scoring").touch()
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.01)
+
+    return _Before(wait)
+
+
+def sleeping(image_s: float, workers: str = "") -> Contrast:
+    """Sleeps for each image; with ``workers``, a folder, each process makes a file there with its number as name."""
+    if workers:
+        (Path(workers) / str(os.getpid())).touch()
+    return _Before(lambda _done, size: time.sleep(image_s * size))
 
 
 NOT_A_FUNCTION = 3

@@ -93,6 +93,18 @@ def check_gallery(commands: Path, photograph: Path, empty: Path) -> None:
         sys.exit("the installed wheel wrote a gallery without its script")
 
 
+def check_page(commands: Path, empty: Path) -> None:
+    """The page for browsers is a part of the package; what runs a student there is not, and is asked for by name."""
+    program = "from distill.browser.site import BUILT; print(*sorted(file.name for file in BUILT.iterdir()))"
+    expected = " ".join(sorted(file.name for file in (ROOT / "distill/browser/page").iterdir()))
+    if run(commands / "python", "-c", program, cwd=empty).strip() != expected:
+        sys.exit(f"the installed wheel lacks files of the page for browsers: {expected}")
+    words = [str(commands / "pocketiqa"), "web", "--out", "site"]
+    done = subprocess.run(words, cwd=empty, capture_output=True, text=True)
+    if done.returncode == 0 or "npm pack onnxruntime-web@" not in done.stderr:
+        sys.exit(f"the installed wheel does not say what a page needs: {done.stderr}")
+
+
 def check_no_torch(commands: Path, empty: Path) -> None:
     """The base install must not bring torch along."""
     spec = run(commands / "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))", cwd=empty)
@@ -112,6 +124,7 @@ def main() -> None:
         check_import(commands, photograph, folder / "empty", score)
         check_regions(commands, photograph, folder / "empty")
         check_gallery(commands, photograph, folder / "empty")
+        check_page(commands, folder / "empty")
         run(commands / "pocketiqa", "--help", cwd=folder / "empty")
         run(commands / "pocketiqa", "doctor", cwd=folder / "empty")
     print(f"wheel check passed; cold start of score, median of 5: {sorted(seconds)[2]:.2f} s")
