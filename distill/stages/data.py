@@ -27,7 +27,6 @@ from pseudo_labels.pool import Pool, build_pool
 from pseudo_labels.regions.make import Limits, build_regions
 from pseudo_labels.regions.readers import source_named
 from pseudo_labels.regions.store import RegionSet
-from pseudo_labels.store import LabelStore
 from students.paths import find_images
 from teachers.label import label
 from teachers.regions import label_regions
@@ -56,21 +55,35 @@ def pool_stages(run: Run) -> list[Stage]:
 
 def label_stages(run: Run) -> list[Stage]:
     """Labels of the pool by the recipe's teachers and their average; none if the recipe labels nothing."""
-    recipe = run.recipe
-    if recipe.label is None:
+    recipe, section = run.recipe, run.recipe.label
+    if section is None:
         return []
+    teachers = {name: section.teacher or str(run.teacher_of(name)) for name in recipe.labellers}
     stages = [
-        Stage(f"label-{name}" if name else "label", run.labels_of(name), partial(_label, run, recipe.label, name))
-        for name in recipe.labellers
+        _label_stage(run, f"label-{name}" if name else "label", section, teacher, run.labels_of(name))
+        for name, teacher in teachers.items()
     ]
-    for number, crop in enumerate(recipe.label.crops, 1):
-        stages += [
-            Stage(out.name, out, partial(_label_crops, run, recipe.label, name, out=out, crops=crop.crops))
-            for name in recipe.labellers
-            for out in (run.crop_labels_of(name, number),)
+    # Stores of crops are beside the labels that are fused, not among them: students name them as sources of their own.
+    # Numbered from 1 by position: recipes of students name these folders, so a new entry belongs at the end.
+    stages += [
+        _label_stage(run, out.name, section, teacher, out, crop.crops)
+        for number, crop in enumerate(section.crops, 1)
+        for name, teacher in teachers.items()
+        for out in (run.crop_labels_of(name, number),)
+    ]
+    if (average := recipe.weight_average) is not None:
+        # Its labels are for students that learn them together with ratings of the same images. It has seen most of
+        # these, so leaving them out would leave little to learn.
+        section = section.model_copy(update={"unseen": False, "features": True})
+        stores = [("label-merged", run.averaged_labels, None)] if average.label else []
+        stores += [
+            (f"label-crop{number}", run.averaged_crop(number), crop.crops)
+            for number, crop in enumerate(average.crops, 1)
         ]
-    # Their stores are beside the labels that are fused, not among them: students name them as sources of their own.
-    return [*stages, *_averaged_stages(run, recipe.label)]
+        stages += [
+            _label_stage(run, name, section, str(run.averaged_teacher), out, crops) for name, out, crops in stores
+        ]
+    return stages
 
 
 def region_stages(run: Run) -> list[Stage]:
@@ -184,19 +197,6 @@ def _label_regions(section: RegionSection, regions: Path, folders: Folders, over
     return f"{store.manifest.content['labelled']} regions by {section.teacher}"
 
 
-def _averaged_stages(run: Run, section: LabelSection) -> list[Stage]:
-    """Labels of the weight average for the pool, and for random crops of it, as far as the recipe asks."""
-    average = run.recipe.weight_average
-    if average is None:
-        return []
-    stores = [("merged", run.averaged_labels, None)] if average.label else []
-    # Numbered from 1 by position: recipes of students name these folders, so a new entry belongs at the end.
-    stores += [(f"crop{number}", run.averaged_crop(number), crop.crops) for number, crop in enumerate(average.crops, 1)]
-    return [
-        Stage(f"label-{name}", out, partial(_label_averaged, run, section, out, crops)) for name, out, crops in stores
-    ]
-
-
 def _pool(
     run: Run, section: PoolSection, out: Path, overwrite: bool, report: Progress, images: int | None = None
 ) -> str:
@@ -250,43 +250,24 @@ def _distort(run: Run, section: DistortSection | LevelSection, out: Path, overwr
     return pool_line(made)
 
 
-def _label(run: Run, section: LabelSection, name: str, overwrite: bool, report: Progress) -> str:
-    teacher = section.teacher or str(run.teacher_of(name))
-    store = _labelled(run, section, teacher, out=run.labels_of(name), overwrite=overwrite, report=report)
-    return store_line(store)
+def _label_stage(
+    run: Run, name: str, section: LabelSection, teacher: str, out: Path, crops: RandomCrops | None = None
+) -> Stage:
+    """Labels of the pool, or of random crops of its images, by one teacher."""
+    return Stage(name, out, partial(_label, run.labelled_pool, section, teacher, out, crops))
 
 
-def _label_crops(
-    run: Run, section: LabelSection, name: str, overwrite: bool, report: Progress, *, out: Path, crops: RandomCrops
-) -> str:
-    teacher = section.teacher or str(run.teacher_of(name))
-    return store_line(_labelled(run, section, teacher, out=out, crops=crops, overwrite=overwrite, report=report))
-
-
-def _label_averaged(
-    run: Run, section: LabelSection, out: Path, crops: RandomCrops | None, overwrite: bool, report: Progress
-) -> str:
-    """Labels of the weight average, also of the images that it has learned from, with its features."""
-    # Its labels are for students that learn them together with ratings of the same images. It has seen most of these,
-    # so leaving them out would leave little to learn.
-    everything = section.model_copy(update={"unseen": False, "features": True})
-    teacher = str(run.averaged_teacher)
-    store = _labelled(run, everything, teacher, out=out, crops=crops, overwrite=overwrite, report=report)
-    return store_line(store)
-
-
-def _labelled(
-    run: Run,
+def _label(
+    pool: Path,
     section: LabelSection,
     teacher: str,
-    *,
     out: Path,
+    crops: RandomCrops | None,
     overwrite: bool,
     report: Progress,
-    crops: RandomCrops | None = None,
-) -> LabelStore:
-    return label(
-        run.labelled_pool,
+) -> str:
+    store = label(
+        pool,
         teacher,
         out,
         shards=section.shards,
@@ -302,3 +283,4 @@ def _labelled(
         progress=report,
         warn=warn,
     )
+    return store_line(store)

@@ -158,38 +158,47 @@ def fusing_stages(run: Run) -> list[Stage]:
 
 
 def _fuse_crops(run: Run, section: FuseSection, number: int, overwrite: bool, report: Progress) -> str:
-    store = fuse_labels(
-        [run.crop_labels_of(name, number) for name in run.recipe.labellers],
-        run.crop_labels(number),
-        # Nobody rated the crops.
-        calibrate="none" if section.ratings is not None else section.calibrate or "none",
-        rule=section.rule,
-        carry=section.features,
-        seed=run.recipe.seed,
-        overwrite=overwrite,
-        progress=report,
-    )
+    labels = [run.crop_labels_of(name, number) for name in run.recipe.labellers]
+    # Nobody rated the crops.
+    store = _fused(run, section, labels, run.crop_labels(number), None, overwrite, report)
     return store_line(store)
 
 
 def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Progress) -> str:
-    store = fuse_labels(
-        [run.labels_of(name) for name in run.recipe.labellers],
-        run.labels,
-        on=None if section.ratings is None else expanded(section.ratings),
-        split=section.split,
+    labels = [run.labels_of(name) for name in run.recipe.labellers]
+    on = None if section.ratings is None else expanded(section.ratings)
+    store = _fused(run, section, labels, run.labels, on, overwrite, report)
+    if len(run.recipe.fits) > 1:
+        # Also when the store was there before: a process that was killed right after fusing has not written it.
+        write_teacher_folder(run.fitted_teacher, FUSED, fused_options(store.folder, _members(run)))
+    return store_line(store)
+
+
+def _fused(
+    run: Run,
+    section: FuseSection,
+    labels: Sequence[Path],
+    out: Path,
+    on: str | None,
+    overwrite: bool,
+    report: Progress,
+) -> LabelStore:
+    # What the section says of ratings is of no use to rows that nobody rated.
+    unrated = on is None and section.ratings is not None
+    calibrate = None if unrated else section.calibrate
+    return fuse_labels(
+        labels,
+        out,
+        on=on,
+        split=None if unrated else section.split,
         # Teachers of one recipe are mostly fitted to the same ratings, so their scores are on one scale already.
-        calibrate=section.calibrate or ("none" if section.ratings is None else "auto"),
+        calibrate=calibrate or ("none" if on is None else "auto"),
         rule=section.rule,
         carry=section.features,
         seed=run.recipe.seed,
         overwrite=overwrite,
         progress=report,
     )
-    if len(run.recipe.fits) > 1:
-        # Also when the store was there before: a process that was killed right after fusing has not written it.
-        write_teacher_folder(run.fitted_teacher, FUSED, fused_options(store.folder, _members(run)))
-    return store_line(store)
 
 
 def _members(run: Run) -> dict[Path, dict[str, Any]]:
