@@ -60,13 +60,13 @@ def label_stages(run: Run) -> list[Stage]:
         return []
     teachers = {name: section.teacher or str(run.teacher_of(name)) for name in recipe.labellers}
     stages = [
-        _label_stage(run, f"label-{name}" if name else "label", section, teacher, run.labels_of(name))
+        _label_stage(run, f"label-{name}" if name else "label", section, teacher, out=run.labels_of(name))
         for name, teacher in teachers.items()
     ]
     # Stores of crops are beside the labels that are fused, not among them: students name them as sources of their own.
     # Numbered from 1 by position: recipes of students name these folders, so a new entry belongs at the end.
     stages += [
-        _label_stage(run, out.name, section, teacher, out, crop.crops)
+        _label_stage(run, out.name, section, teacher, out=out, crops=crop.crops)
         for number, crop in enumerate(section.crops, 1)
         for name, teacher in teachers.items()
         for out in (run.crop_labels_of(name, number),)
@@ -81,7 +81,8 @@ def label_stages(run: Run) -> list[Stage]:
             for number, crop in enumerate(average.crops, 1)
         ]
         stages += [
-            _label_stage(run, name, section, str(run.averaged_teacher), out, crops) for name, out, crops in stores
+            _label_stage(run, name, section, str(run.averaged_teacher), out=out, crops=crops)
+            for name, out, crops in stores
         ]
     return stages
 
@@ -251,20 +252,21 @@ def _distort(run: Run, section: DistortSection | LevelSection, out: Path, overwr
 
 
 def _label_stage(
-    run: Run, name: str, section: LabelSection, teacher: str, out: Path, crops: RandomCrops | None = None
+    run: Run, name: str, section: LabelSection, teacher: str, *, out: Path, crops: RandomCrops | None = None
 ) -> Stage:
     """Labels of the pool, or of random crops of its images, by one teacher."""
-    return Stage(name, out, partial(_label, run.labelled_pool, section, teacher, out, crops))
+    return Stage(name, out, partial(_label, run.labelled_pool, section, teacher, out=out, crops=crops))
 
 
 def _label(
     pool: Path,
     section: LabelSection,
     teacher: str,
-    out: Path,
-    crops: RandomCrops | None,
     overwrite: bool,
     report: Progress,
+    *,
+    out: Path,
+    crops: RandomCrops | None,
 ) -> str:
     store = label(
         pool,

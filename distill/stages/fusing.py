@@ -152,53 +152,38 @@ def fusing_stages(run: Run) -> list[Stage]:
         return []
     crops = range(1, 1 + len(label.crops if label is not None else ()))
     return [
-        Stage("fuse", run.labels, partial(_fuse, run, section)),
-        *(Stage(f"fuse-crop{at}", run.crop_labels(at), partial(_fuse_crops, run, section, at)) for at in crops),
+        Stage("fuse", run.labels, partial(_fuse, run, section, None)),
+        *(Stage(f"fuse-crop{at}", run.crop_labels(at), partial(_fuse, run, section, at)) for at in crops),
     ]
 
 
-def _fuse_crops(run: Run, section: FuseSection, number: int, overwrite: bool, report: Progress) -> str:
-    labels = [run.crop_labels_of(name, number) for name in run.recipe.labellers]
-    # Nobody rated the crops.
-    store = _fused(run, section, labels, run.crop_labels(number), None, overwrite, report)
-    return store_line(store)
-
-
-def _fuse(run: Run, section: FuseSection, overwrite: bool, report: Progress) -> str:
-    labels = [run.labels_of(name) for name in run.recipe.labellers]
-    on = None if section.ratings is None else expanded(section.ratings)
-    store = _fused(run, section, labels, run.labels, on, overwrite, report)
-    if len(run.recipe.fits) > 1:
-        # Also when the store was there before: a process that was killed right after fusing has not written it.
-        write_teacher_folder(run.fitted_teacher, FUSED, fused_options(store.folder, _members(run)))
-    return store_line(store)
-
-
-def _fused(
-    run: Run,
-    section: FuseSection,
-    labels: Sequence[Path],
-    out: Path,
-    on: str | None,
-    overwrite: bool,
-    report: Progress,
-) -> LabelStore:
-    # What the section says of ratings is of no use to rows that nobody rated.
-    unrated = on is None and section.ratings is not None
-    calibrate = None if unrated else section.calibrate
-    return fuse_labels(
+def _fuse(run: Run, section: FuseSection, crops: int | None, overwrite: bool, report: Progress) -> str:
+    """Fuse the labels of whole images, or of the random crops of a number."""
+    names = run.recipe.labellers
+    if crops is None:
+        labels, out = [run.labels_of(name) for name in names], run.labels
+    else:
+        labels, out = [run.crop_labels_of(name, crops) for name in names], run.crop_labels(crops)
+    # Nobody rated the crops: what the section says of ratings is of no use to them.
+    unrated = crops is not None and section.ratings is not None
+    on = None if unrated or section.ratings is None else expanded(section.ratings)
+    store = fuse_labels(
         labels,
         out,
         on=on,
         split=None if unrated else section.split,
         # Teachers of one recipe are mostly fitted to the same ratings, so their scores are on one scale already.
-        calibrate=calibrate or ("none" if on is None else "auto"),
+        calibrate=(None if unrated else section.calibrate) or ("none" if on is None else "auto"),
         rule=section.rule,
         carry=section.features,
         seed=run.recipe.seed,
         overwrite=overwrite,
         progress=report,
     )
+    if crops is None and len(run.recipe.fits) > 1:
+        # Also when the store was there before: a process that was killed right after fusing has not written it.
+        write_teacher_folder(run.fitted_teacher, FUSED, fused_options(store.folder, _members(run)))
+    return store_line(store)
 
 
 def _members(run: Run) -> dict[Path, dict[str, Any]]:

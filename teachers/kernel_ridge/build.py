@@ -7,12 +7,13 @@ import torch
 
 from teachers.checksummed import tensor_digest
 from teachers.fitting import head_file, read_trained
-from teachers.kernel_ridge.model import KernelRidge, KernelRidgeConfig
+from teachers.kernel_ridge.model import KernelRidge
 from teachers.kernel_ridge.teacher import KernelRidgeTeacher
 from teachers.launch import PRECISIONS, check_precision
 from teachers.needs import check_backbone_choice
 from teachers.qfm_iqm.backbone import CachedSummaries, build_backbone
 from teachers.qfm_iqm.model import names_in
+from teachers.qfm_iqm.sizes import BackboneConfig
 
 
 def build_kernel_ridge(
@@ -66,7 +67,7 @@ def build_kernel_ridge(
             backbone, weights=weights, pretrained=pretrained, pad_type=pad_type, mean=mean, std=std,
             depths=names_in(depths),
         )  # fmt: skip
-    config = KernelRidgeConfig(
+    config = BackboneConfig(
         backbone, pad_type, taps.input_mean, taps.input_std, taps.depths, halvings=halvings, max_side_px=max_side_px
     )
     file = head_file(head)

@@ -1,60 +1,21 @@
 """The frozen backbone, the statistics of its maps, and the two regressions on them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.kernel_ridge.solve import scene_folds, solve, squared_distances
 from teachers.launch import full_precision
 from teachers.qfm_iqm.backbone import Backbone, CachedSummaries
+from teachers.qfm_iqm.sizes import BackboneConfig, maps_by_size
 from teachers.qfm_iqm.tokens import mean_and_deviation
 
 FOLDS = 5
 """Folds of scenes by which the strength of the regularisation is chosen."""
-MOST_HALVINGS = 3
 _LEAST_DEVIATION = 1e-6  # of a feature over the photographs; constant ones are left as they are
-
-
-@dataclass(frozen=True)
-class KernelRidgeConfig:
-    """Settings that must be equal in a fitted file and in the model that it is loaded into.
-
-    Attributes:
-        backbone: timm's name of the model.
-        pad_type: timm's padding of convolutions; empty for the model's own.
-        mean: mean of R, G and B in [0, 1] that the backbone's weights expect.
-        std: standard deviation of R, G and B that the backbone's weights expect, in the same unit.
-        depths: names of the depths that are read, see ``backbone.known_depths``.
-        halvings: number of times that the image is also read at half its last size, 0 to 3.
-        max_side_px: largest longer side of an input; larger images are shrunk to it.
-
-    Raises:
-        PocketiqaError: a number out of range.
-    """
-
-    backbone: str
-    pad_type: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    depths: tuple[str, ...]
-    halvings: int
-    max_side_px: int
-
-    def __post_init__(self) -> None:
-        if type(self.max_side_px) is not int or self.max_side_px < 1:
-            raise PocketiqaError(f"max_side_px {self.max_side_px!r}: a whole number, at least 1, is needed")
-        if self.halvings not in range(MOST_HALVINGS + 1):
-            raise PocketiqaError(f"halvings {self.halvings!r}: choose 0 to {MOST_HALVINGS}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 class KernelRidge(nn.Module):
@@ -74,7 +35,7 @@ class KernelRidge(nn.Module):
 
     summary_cache: CachedSummaries | None = None
 
-    def __init__(self, config: KernelRidgeConfig, backbone: Backbone, photographs: int = 0):
+    def __init__(self, config: BackboneConfig, backbone: Backbone, photographs: int = 0):
         super().__init__()
         if backbone.fixed_px and config.halvings:
             height, width = backbone.fixed_px
@@ -91,10 +52,8 @@ class KernelRidge(nn.Module):
         return self._statistics(rgb) if self.summary_cache is None else self.summary_cache.of(rgb, self._statistics)
 
     def _statistics(self, rgb: Tensor) -> Tensor:
-        image, parts = rgb.float(), []
-        for halving in range(1 + self.config.halvings):
-            image = functional.avg_pool2d(image, 2) if halving else image
-            maps = self.backbone(image)
+        parts: list[Tensor] = []
+        for maps in maps_by_size(self.backbone, self.config.halvings, rgb):
             with full_precision(rgb.device.type):
                 parts += [mean_and_deviation(one).flatten(1) for one in maps]
         return torch.cat(parts, 1)

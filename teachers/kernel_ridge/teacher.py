@@ -13,7 +13,7 @@ from pseudo_labels.errors import PocketiqaError
 from teachers.base import Item, TeacherOutput, stack
 from teachers.fitting import FittableBase
 from teachers.kernel_ridge.model import KernelRidge
-from teachers.qfm_iqm.tokens import frame
+from teachers.qfm_iqm.sizes import cut
 
 
 class KernelRidgeTeacher(FittableBase[KernelRidge]):
@@ -51,15 +51,7 @@ class KernelRidgeTeacher(FittableBase[KernelRidge]):
         Raises:
             ImageError: the image is too small for the backbone.
         """
-        backbone, config = self.model.backbone, self.model.config
-        factor = 2**config.halvings
-        return frame(
-            image,
-            max_side_px=config.max_side_px,
-            multiple_px=backbone.multiple_px * factor,
-            smallest_px=backbone.smallest_px * factor,
-            fixed_px=backbone.fixed_px,
-        )
+        return cut(image, self.model.backbone, self.model.config)
 
     @torch.inference_mode()
     def __call__(self, batch: list[Any]) -> TeacherOutput:

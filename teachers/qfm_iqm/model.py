@@ -1,35 +1,26 @@
 """The QFM-IQM network: a backbone at one or more sizes of the image, tokens, and a decoder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pseudo_labels.errors import PocketiqaError
 from teachers.launch import full_precision
 from teachers.qfm_iqm.backbone import Backbone, CachedSummaries
+from teachers.qfm_iqm.sizes import BackboneConfig, maps_by_size
 from teachers.qfm_iqm.tokens import Quality, QualityDecoder, Tokeniser, Tokens, summary
 
 HEAD, ALL = "head", "all"
-# Each halving doubles the least side of an image: with three and a stride of 32 it is 256 pixels.
-MOST_HALVINGS = 3
 _BACKBONE = "backbone.model."
 
 
 @dataclass(frozen=True)
-class QfmConfig:
+class QfmConfig(BackboneConfig):
     """Settings that must be equal in a fitted file and in the model that it is loaded into.
 
     Attributes:
-        backbone: timm's name of the model.
-        pad_type: timm's padding of convolutions; empty for the model's own.
-        mean: mean of R, G and B in [0, 1] that the backbone's weights expect.
-        std: standard deviation of R, G and B that the backbone's weights expect, in the same unit.
-        depths: names of the depths that are read, see ``backbone.known_depths``.
-        halvings: number of times that the image is also read at half its last size, 0 to 3.
-        max_side_px: largest longer side of an input; larger images are shrunk to it.
         square_px: side of the square that every image is resized to instead; None keeps the aspect ratio.
         cells: rows and columns of cells at each level.
         width: channels of a token.
@@ -41,13 +32,6 @@ class QfmConfig:
         PocketiqaError: a number out of range.
     """
 
-    backbone: str
-    pad_type: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    depths: tuple[str, ...]
-    halvings: int
-    max_side_px: int
     square_px: int | None
     cells: int
     width: int
@@ -55,20 +39,12 @@ class QfmConfig:
     trainable: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for name in ("max_side_px", "cells", "width", "heads"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:  # not ``isinstance``: True is an int, too
-                raise PocketiqaError(f"{name} {value!r}: a whole number, at least 1, is needed")
+        super().__post_init__()
+        self.check_counts("cells", "width", "heads")
         if self.square_px is not None and (type(self.square_px) is not int or self.square_px < 1):
             raise PocketiqaError(f"square_px {self.square_px!r}: a whole number, at least 1, or none is needed")
         if self.width % self.heads:
             raise PocketiqaError(f"width {self.width} and heads {self.heads}: the heads must divide the width")
-        if self.halvings not in range(MOST_HALVINGS + 1):
-            raise PocketiqaError(f"halvings {self.halvings!r}: choose 0 to {MOST_HALVINGS}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 class QfmIqm(nn.Module):
@@ -127,11 +103,7 @@ class QfmIqm(nn.Module):
 
     def summarise(self, rgb: Tensor) -> Tensor:
         """Uint8 RGB [B, 3, H, W] to the summary [B, D] that tokens are computed from, see ``tokens.summary``."""
-        maps: list[Tensor] = []
-        image = rgb.float()
-        for halving in range(1 + self.config.halvings):
-            image = functional.avg_pool2d(image, 2) if halving else image
-            maps += self.backbone(image)
+        maps = [one for maps in maps_by_size(self.backbone, self.config.halvings, rgb) for one in maps]
         with full_precision(rgb.device.type):
             return summary(maps, self.config.cells)
 

@@ -14,7 +14,8 @@ from teachers.qfm_iqm.fit import QfmFit
 from teachers.qfm_iqm.model import QfmIqm
 from teachers.qfm_iqm.noise import NoiseSettings
 from teachers.qfm_iqm.sensitivity import Sensitivity, sensitivity_among
-from teachers.qfm_iqm.tokens import GateReport, frame, report_gate
+from teachers.qfm_iqm.sizes import cut
+from teachers.qfm_iqm.tokens import GateReport, report_gate
 
 
 class QfmIqmTeacher(FittableBase[QfmIqm]):
@@ -66,17 +67,8 @@ class QfmIqmTeacher(FittableBase[QfmIqm]):
         Raises:
             ImageError: the image is too small for the backbone.
         """
-        # Each halving divides the size by 2 before the backbone sees it.
-        backbone, config = self.model.backbone, self.model.config
-        factor = 2**config.halvings
-        square = None if config.square_px is None else (config.square_px, config.square_px)
-        return frame(
-            image,
-            max_side_px=config.max_side_px,
-            multiple_px=backbone.multiple_px * factor,
-            smallest_px=backbone.smallest_px * factor,
-            fixed_px=backbone.fixed_px or square,
-        )
+        px = self.model.config.square_px
+        return cut(image, self.model.backbone, self.model.config, None if px is None else (px, px))
 
     @torch.inference_mode()
     def __call__(self, batch: list[Any]) -> TeacherOutput:
