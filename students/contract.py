@@ -38,6 +38,8 @@ _PARTS: dict[int, tuple[set[str], set[str]]] = {
     HEAD_FORMAT: ({"pairs"}, {"look", "regions"}),
     TYPE_FORMAT: ({"types"}, {"pairs", "look", "regions"}),
 }
+NEWEST_FORMAT = max(_PARTS)
+"""Newest format that is read and written; ``web/src/model.ts`` reads as many."""
 # JSON types of the fields that are stored without conversion.
 _PLAIN: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -283,7 +285,7 @@ def _check_format(record: Any) -> None:
     if not isinstance(version, int) or isinstance(version, bool) or version not in _PARTS:
         raise PocketiqaError(
             f"the student contract has format version {shown(version)}, but this pocketiqa reads {FORMAT} to "
-            f"{TYPE_FORMAT}: upgrade pocketiqa or export the model anew"
+            f"{NEWEST_FORMAT}: upgrade pocketiqa or export the model anew"
         )
 
 

@@ -22,7 +22,12 @@ page.on("console", (message) => {
 
 async function score(photographs, csv) {
   await page.setInputFiles("#files-input", photographs);
-  await page.waitForFunction(() => / scored/.test(document.getElementById("status").textContent));
+  const end = await page.waitForFunction(() => {
+    const [status, warning] = ["status", "warning"].map((id) => document.getElementById(id));
+    if (/ scored/.test(status.textContent)) return "scored";
+    return /could not be loaded/.test(warning.textContent) && warning.textContent;
+  });
+  if ((await end.jsonValue()) !== "scored") throw new Error(await end.jsonValue());
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("#csv")]);
   await download.saveAs(join(plan.out, csv));
 }

@@ -12,6 +12,7 @@ from distill.browser.site import BUILT, is_float, write_site
 from pseudo_labels.errors import OutputConflictError, PocketiqaError
 from pseudo_labels.files import sha256_bytes
 from pseudo_labels.outputs import read_manifest
+from students.contract import NEWEST_FORMAT
 from students.runtime import Scorer
 from students.shipped import NAMES, QUANTISED, model_path
 from tests.helpers.imports import ROOT
@@ -33,6 +34,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = write_site(out, SMALL, RUNTIME)
     assert (written.folder, written.student, written.is_new) == (out, QUANTISED[-1], True)
     return out
+
+
+def test_the_page_reads_every_format_of_contract_that_is_written():
+    source = (ROOT / "web/src/model.ts").read_text(encoding="utf-8")
+    assert f"\nconst NEWEST_FORMAT = {NEWEST_FORMAT};\n" in source
+    script = (BUILT / "worker.js").read_text(encoding="utf-8")
+    name = re.findall(r"this page reads 1 to \$\{(\w+)\}", script)
+    assert len(name) == 1
+    assert re.search(rf"\b{name[0]} = {NEWEST_FORMAT}\b", script)
 
 
 def test_the_page_names_files_that_are_there_and_all_of_them_are_kept(site: Path):
