@@ -126,6 +126,7 @@ class _Seen:
 
     def look(self, record: Mapping[str, Any]) -> None:
         """Look again, at a claim of the same holder."""
+        self.is_dead = self.is_dead or _is_gone(record)
         if record != self._first:
             self.was_renewed, self._first, self._since_s = True, record, time.monotonic()
         elif time.monotonic() - self._since_s > EXPIRES_S:

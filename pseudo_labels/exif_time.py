@@ -52,6 +52,8 @@ def _seconds(time: object, fraction: object) -> float | None:
     if match is None:
         return None
     digits = re.match(r"\d{1,9}", fraction.strip()[:_LONGEST]) if isinstance(fraction, str) else None
-    # Cameras without a clock write zeros, which are no date.
-    whole = datetime(*map(int, match.groups()), tzinfo=UTC).timestamp()  # type: ignore[arg-type]
+    try:
+        whole = datetime(*map(int, match.groups()), tzinfo=UTC).timestamp()  # type: ignore[arg-type]
+    except ValueError:  # cameras without a clock write zeros, which are no date
+        return None
     return whole + (float(f"0.{digits[0]}") if digits else 0.0)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pseudo_labels import addresses
 from pseudo_labels.defaults import OBJECT_CACHE_GB
-from pseudo_labels.errors import PocketiqaError, shown
+from pseudo_labels.errors import PocketiqaError, WriteError, shown
 from pseudo_labels.files import explain_write_errors, in_use, private_folder, remove_leftovers, sha256_bytes
 
 FOLDER_VARIABLE = "POCKETIQA_CACHE"
@@ -80,8 +80,10 @@ def held(key: str, fetch: Callable[[Path], bool], *, fresh: bool = False) -> Ite
             if not (sound and keep and size <= limit):
                 yield staged
                 return
-            for entry in _entries_of(shelf, key) if fresh else ():
-                _remove(entry)
+            if fresh and not all(_remove(entry) for entry in _entries_of(shelf, key)):
+                # Somebody reads the old copy, which stays then: this one is given in its place.
+                yield staged
+                return
             make_room(size, limit)
             with suppress(OSError):  # another process was faster
                 os.rename(staged, shelf / f"{key}-{size}")
@@ -110,8 +112,11 @@ def read_image(address: str, base: Path, digest: str) -> bytes:
 
     data = b""
     for fresh in (False, True):
-        with held(digest, fetch, fresh=fresh) as folder, suppress(OSError):
-            data = (folder / _IMAGE).read_bytes()
+        try:
+            with held(digest, fetch, fresh=fresh) as folder, suppress(OSError):
+                data = (folder / _IMAGE).read_bytes()
+        except WriteError:  # full, or not ours to write: images are read without it
+            return addresses.read(address, base)
         if sha256_bytes(data) == digest:  # else the copy was damaged on this machine
             break
     return data
@@ -121,8 +126,26 @@ def _entries_of(shelf: Path, key: str) -> list[Path]:
     return [path for path in shelf.glob(f"{key}-*") if _ENTRY.fullmatch(path.name)]
 
 
+# What this process may still add to a folder before it counts the entries again, by folder and limit.
+_LEFT: dict[tuple[Path, int], int] = {}
+
+
 def make_room(size: int, limit: int) -> None:
-    """Remove entries, the one that was used longest ago first, until ``size`` more bytes are within ``limit``."""
+    """Remove entries, the one that was used longest ago first, until ``size`` more bytes are within ``limit``.
+
+    The entries are not counted for each: room is made for a hundredth of the limit at once. So several processes may
+    together exceed it by as many hundredths.
+    """
+    at = cache_folder(), limit
+    left = _LEFT.get(at, 0) - size
+    if left < 0:
+        ahead = max(size, limit // 100)
+        _free(ahead, limit)
+        left = ahead - size
+    _LEFT[at] = left
+
+
+def _free(size: int, limit: int) -> None:
     entries: list[tuple[int, int, Path]] = []
     for path in cache_folder().glob("??/*"):
         match = _ENTRY.fullmatch(path.name)

@@ -16,11 +16,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PosixPath
 from typing import Any, TypeVar
 
-from pseudo_labels.errors import PocketiqaError, WriteError, install_command, shown
+from pseudo_labels.errors import PocketiqaError, StorageFullError, WriteError, install_command, shown
 
 Result = TypeVar("Result")
 
@@ -110,7 +111,12 @@ class Address(PosixPath):
 
     def iterdir(self) -> Generator["Address", None, None]:
         """What lies directly below."""
-        for name in retried(self, lambda system, name: sorted(system.ls(name, detail=False))):
+
+        def inside(system: Any, own: str) -> list[str]:
+            # Consoles of object stores make an empty object of the folder's own name for a folder.
+            return sorted(name for name in system.ls(own, detail=False) if name.rstrip("/") != own.rstrip("/"))
+
+        for name in retried(self, inside):
             yield self / name.rstrip("/").rsplit("/", 1)[-1]
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
@@ -273,8 +279,13 @@ def fetch(address: Address, staged: Path) -> None:
     """
 
     def copy(system: Any, name: str) -> None:
-        with system.open(name, "rb") as source, open(staged, "wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        try:
+            with system.open(name, "rb") as source, open(staged, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # here, not there: no further try helps
+                raise StorageFullError(f"no space left while writing {staged}: free some, and run it again") from error
+            raise
 
     retried(address, copy)
 
@@ -284,7 +295,7 @@ def names_below(folder: Address) -> list[str]:
 
     def find(system: Any, name: str) -> list[str]:
         start = len(name.rstrip("/")) + 1
-        return sorted(found[start:] for found in system.find(name))
+        return sorted(found[start:] for found in system.find(name) if found[start:])
 
     try:
         return retried(folder, find)
@@ -295,7 +306,9 @@ def names_below(folder: Address) -> list[str]:
 def remove_all(folder: Address, names: list[str]) -> None:
     """Remove objects below an address, in the order of their names; what is gone is passed over."""
     for name in names:
-        (folder / name).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            # As text: a name may begin with a slash.
+            retried(f"{folder}/{name}", lambda system, own: system.rm_file(own))
 
 
 def has_conditional_put(folder: Address) -> bool:

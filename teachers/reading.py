@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pseudo_labels.crops import FULL, WHOLE, Crop, RandomCrops
-from pseudo_labels.errors import PocketiqaError
+from pseudo_labels.errors import PocketiqaError, WriteError
 from pseudo_labels.images import DecodeLimits, ImageError
 from pseudo_labels.parallel import in_order
 from pseudo_labels.pool import Pool
@@ -70,6 +70,8 @@ class Preparer:
             return Prepared(ref, self._teacher.preprocess(crop.cut(image), cut))
         except ImageError as error:
             return Prepared(ref, None, error.status, error.reason)
+        except WriteError:  # a full disk is no fault of the image
+            raise
         except PocketiqaError as error:
             return Prepared(ref, None, Status.FAILED, str(error))
         # One image that is too large becomes a row with a reason, like a corrupt file. The others are still labelled.

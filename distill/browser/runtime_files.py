@@ -83,6 +83,7 @@ def _read_archive(path: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(path) as archive:
             members = {name: archive.extractfile(f"{_IN_ARCHIVE}/{name}") for name in DIGESTS}
-            return {name: member.read() for name, member in members.items() if member is not None}
+            # Of a folder there is nothing to read.
+            return {name: member.read() if member is not None else b"" for name, member in members.items()}
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise PocketiqaError(f"{path} (--runtime) is no package of {PACKAGE} that npm wrote: {_HOW}") from error

@@ -28,7 +28,8 @@ from pseudo_labels.fingerprints import count_bits
 # IMG_20190811_115937_BURST001_COVER (Huawei, Xiaomi), 20190811_115937_Burst01 (Samsung), PXL_....BURST-01 (Google);
 # 00002IMG_00002_BURST20190811115937530 and DSC_0001_BURST20190811115937530 (Google, Sony) count before the word.
 _STAMPED = re.compile(r"BURST(\d{14,})", re.IGNORECASE)
-_NUMBERED = re.compile(r"(.+?)[ ._-]*BURST[ ._-]*\d+", re.IGNORECASE)
+# A mark before the word: sunburst_1 and sunburst_2 are no burst.
+_NUMBERED = re.compile(r"(.+?)[ ._-]+BURST[ ._-]*\d+", re.IGNORECASE)
 # 20190811_115937_001 and 20190811_115937(0) (Samsung): several within one second.
 _WITHIN_A_SECOND = re.compile(r"(\d{8}[_-]\d{6})(?:[_-]\d{1,3}|\(\d{1,3}\))")
 _ROWS_AT_ONCE = 256

@@ -1,5 +1,6 @@
 """The application: endpoints, their answers and their OpenAPI description."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from distill.html.figures import heat_map
 from distill.scoring.columns import IMAGE_COLUMNS, Layout, model_columns, type_columns
-from distill.serving.bodies import below, is_json, read_body, read_fields, too_large
+from distill.serving.bodies import below, is_json, read_body, read_fields, too_large, too_slow
 from distill.serving.metrics import CONTENT_TYPE, Metrics
 from distill.serving.page import description_page
 from distill.serving.work import BusyError, Place, Work
@@ -194,10 +195,15 @@ class _Service:
         stated = request.headers.get("content-length", "")
         if not stated.isdecimal():
             raise HTTPException(422, "a form needs the header Content-Length, or the paths of images as JSON")
+        if "transfer-encoding" in request.headers:  # the length of the body would be another one
+            raise HTTPException(422, "a form with the header Content-Length has no Transfer-Encoding")
         if int(stated) > _BATCH_BODIES * self.settings.max_bytes:
             raise too_large(_BATCH_BODIES * self.settings.max_bytes)
         try:
-            form = await request.form(max_files=most, max_fields=0)
+            async with asyncio.timeout(self.settings.seconds):
+                form = await request.form(max_files=most, max_fields=0)
+        except TimeoutError:
+            raise too_slow(self.settings.seconds) from None
         except StarletteHTTPException as error:
             raise HTTPException(422, f"the body is no form with the files 'images': {error.detail}") from None
         files = [value for key, value in form.multi_items() if key == "images" and not isinstance(value, str)]

@@ -36,13 +36,18 @@ async def read_body(request: Request, most_bytes: int, seconds: float) -> bytes:
                     raise too_large(most_bytes)
                 parts.append(part)
     except TimeoutError:
-        raise HTTPException(408, f"the body did not arrive within {seconds:g} seconds") from None
+        raise too_slow(seconds) from None
     return b"".join(parts)
 
 
 def too_large(most_bytes: int) -> HTTPException:
     """The answer to a body that is larger."""
     return HTTPException(413, f"the body has more than {most_bytes} bytes: send a smaller image, or raise --max-bytes")
+
+
+def too_slow(seconds: float) -> HTTPException:
+    """The answer to a body that does not arrive in time."""
+    return HTTPException(408, f"the body did not arrive within {seconds:g} seconds")
 
 
 def is_json(request: Request) -> bool:

@@ -129,12 +129,12 @@ def held_out_rows(recipe: Recipe) -> list[BenchmarkRow]:
     Args:
         recipe: whose sources lack a fold.
     """
-    rows: dict[str, BenchmarkRow] = {}
+    every: dict[str, BenchmarkRow] = {}
+    learned: set[str] = set()
     for source in recipe.sources:
-        every, kept = (_rows(source, fold, recipe.seed) for fold in (None, source.without_fold))
-        learned = {row.path for row in kept}
-        rows |= {row.path: row for row in every if row.path not in learned}
-    return list(rows.values())
+        every |= {row.path: row for row in _rows(source, None, recipe.seed)}
+        learned |= {row.path for row in _rows(source, source.without_fold, recipe.seed)}
+    return [row for path, row in every.items() if path not in learned]
 
 
 def _rows(source: SourceSection, fold: str | None, seed: int) -> Sequence[BenchmarkRow]:

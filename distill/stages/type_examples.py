@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,13 +249,22 @@ def _claim(folder: Path, spec: dict[str, object]) -> None:
         outputs.claim(folder, KIND, spec, overwrite=True)
 
 
+def _stored(path: Path) -> tuple[np.ndarray, list[str]] | None:
+    """Embeddings and causes of an earlier run; None if there are none, or the file is damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return stored["embeddings"], stored["causes"].tolist()
+    except (FileNotFoundError, BadZipFile, EOFError, KeyError, ValueError):
+        return None
+
+
 def _seen(scorer: Scorer, rgb: np.ndarray, name: str, folder: Path, step: Callable[[int], None]) -> _Seen:
     # The name too: the chance of the copies follows from it.
     path = folder / f"{digest_of([name, sha256_bytes(rgb.tobytes()), list(rgb.shape)])[:32]}.npz"
     pictures = pictures_of(rgb, name)
-    if path.is_file():
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            embeddings, causes = stored["embeddings"], stored["causes"].tolist()
+    stored = _stored(path)
+    if stored is not None:
+        embeddings, causes = stored
     else:
         rows, causes = [], []
         for done, (kind, _, make) in enumerate(pictures, start=1):

@@ -131,7 +131,13 @@ class Environment:
         command = [str(_python(folder.absolute())), "-I", str(script), *words]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=seconds, check=False, env=_quiet(os.environ)
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=seconds,
+                check=False,
+                env=_quiet(os.environ),
             )
         except subprocess.TimeoutExpired:
             return f"it took more than {seconds} seconds"

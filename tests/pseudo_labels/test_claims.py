@@ -125,6 +125,17 @@ def test_a_dead_process_of_this_machine_is_known_at_once():
         pass
 
 
+def test_a_process_that_dies_after_it_was_seen_is_known_at_once_too():
+    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    put(machine=claims._machine(), pid=holder.pid, started=claims._started(holder.pid), process="seen")
+    with pytest.raises(OutputConflictError), held(CLAIM, what="shard 1", wait=False):
+        pass
+    holder.kill()
+    holder.wait()
+    with held(CLAIM, what="shard 1", wait=False):
+        pass
+
+
 def test_who_was_taken_over_neither_renews_nor_removes_the_claim_of_the_other():
     with held(CLAIM, what="shard 1"):
         put()

@@ -30,6 +30,8 @@ def test_the_time_of_digitising_stands_in(tmp_path: Path) -> None:
     assert taken_at(content) == NOON + 0.5
     (tmp_path / "a.jpg").write_bytes(content)
     assert taken_at(tmp_path / "a.jpg") == NOON + 0.5
+    # Of a camera whose clock was not set.
+    assert taken_at(photograph({0x9003: "0000:00:00 00:00:00", 0x9004: "2026:11:29 12:00:05"})) == NOON
 
 
 @pytest.mark.parametrize("time", ["0000:00:00 00:00:00", "2026:13:45 99:00:00", "yesterday", "", b"\xff\xfe", 7])

@@ -104,6 +104,30 @@ def test_a_fetch_that_fails_leaves_nothing_and_leftovers_of_the_dead_go(tmp_path
     assert [path.name[:64] for path in shelf.iterdir()] == [key("a")]
 
 
+def test_a_copy_that_somebody_reads_is_not_given_again_where_a_fresh_one_is_asked_for(tmp_path: Path):
+    with held(key("a"), entry_of(300)), held(key("a"), entry_of(20), fresh=True) as folder:
+        assert (folder / "file").stat().st_size == 20
+    with held(key("a"), entry_of(1)) as folder:  # the old one stayed
+        assert (folder / "file").stat().st_size == 300
+
+
+def test_an_image_is_read_without_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "taken").write_bytes(b"a file")
+    monkeypatch.setenv("POCKETIQA_CACHE", str(tmp_path / "taken"))
+    fsspec.filesystem("memory").pipe_file("memory://cached/b.png", b"pixels")
+    assert read_image("memory://cached/b.png", tmp_path, sha256_bytes(b"pixels")) == b"pixels"
+
+
+def test_entries_are_not_counted_for_each_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POCKETIQA_CACHE_GB", "0.001")
+    counted: list[int] = []
+    free = object_cache._free  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(object_cache, "_free", lambda size, limit: (counted.append(size), free(size, limit)))
+    for number in range(12):
+        use(str(number), 2000)
+    assert counted == [10_000] * 3
+
+
 def test_an_error_of_who_uses_it_passes_through():
     with pytest.raises(FileNotFoundError, match="theirs"), held(key("a"), entry_of(1)):
         raise FileNotFoundError("theirs")

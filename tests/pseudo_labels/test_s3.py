@@ -51,6 +51,18 @@ def test_the_server_takes_one_of_two_markers(s3: S3):
     assert [remote.names_below(at("x")), at("x").is_dir(), at("y").exists()] == [["marker"], True, False]
 
 
+def test_a_folder_that_a_console_made_is_an_empty_one(s3: S3, pool: Pool):
+    system, _ = remote._opened(at("console"))  # pyright: ignore[reportPrivateUsage]
+    system.call_s3("put_object", Bucket="bucket", Key="console/", Body=b"")
+    assert list(at("console").iterdir()) == []
+    assert remote.names_below(at("console")) == []
+    system.call_s3("put_object", Bucket="bucket", Key="console//stray", Body=b"1")
+    label(pool.folder, OWN, "s3://bucket/labels-of-console", shards=1)
+    system.call_s3("put_object", Bucket="bucket", Key="labels-of-console//stray", Body=b"1")
+    again = label(pool.folder, OWN, "s3://bucket/labels-of-console", shards=2, overwrite=True)
+    assert (again.manifest.complete, again.spec.shards) == (True, 2)
+
+
 def test_labels_are_whole_though_every_fifth_answer_fails_is_lost_or_slow(s3: S3, pool: Pool, tmp_path: Path):
     local = label(pool.folder, OWN, tmp_path / "labels", shards=3, features=True)
     s3.faults.seen.clear()

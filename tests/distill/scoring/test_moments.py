@@ -39,7 +39,9 @@ def test_names_of_bursts(one: str, other: str):
     assert burst_of(Path("/b") / other) != first  # in another folder
 
 
-@pytest.mark.parametrize("name", ["IMG_0001.jpg", "20190811_115937.jpg", "sunburst.jpg", "burst.jpg", "a_12.jpg"])
+@pytest.mark.parametrize(
+    "name", ["IMG_0001.jpg", "20190811_115937.jpg", "sunburst.jpg", "sunburst_1.jpg", "burst.jpg", "a_12.jpg"]
+)
 def test_names_that_say_nothing(name: str):
     assert burst_of(Path(name)) is None
 

@@ -109,6 +109,16 @@ def test_a_batch_of_another_form_is_refused(request_: dict[str, Any], client: Te
     assert client.post("/score/batch", files=files).status_code == 422
 
 
+def test_a_form_has_one_length(client: TestClient):
+    body = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/score/batch", content=body, headers=kind).status_code == 200
+    both = client.post(
+        "/score/batch", content=body, headers=kind | {"content-length": "9", "transfer-encoding": "chunked"}
+    )
+    assert (both.status_code, "Transfer-Encoding" in both.json()["detail"]) == (422, True)
+
+
 def test_the_map_is_a_picture_of_the_photograph(client: TestClient):
     answer = client.post("/map", json={"path": "a.png"})
     assert answer.headers["content-type"] == "image/png"

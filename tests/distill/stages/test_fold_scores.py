@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 
 from distill.data.ratings import choose_rated
 from distill.recipe.recipe import load_recipe
-from distill.stages.fold_scores import check_sources, fold_scores
+from distill.stages.fold_scores import check_sources, fold_scores, held_out_rows
 from pseudo_labels.errors import PocketiqaError
 from students.runtime import Scorer
 from tests.helpers.training import texture
@@ -48,6 +49,20 @@ distill:
 """
     )
     return path
+
+
+def test_what_one_source_learns_from_is_no_other_ones_fold(recipe: Path):
+    ratings = recipe.parent / "ratings.csv"
+    lines = [line.rsplit(",", 2)[0] for line in ratings.read_text().splitlines()]
+    (recipe.parent / "scenes-unknown.csv").write_text("\n".join(lines) + "\n")
+    both = [f"csv:{path}" for path in (ratings, ratings.with_name("scenes-unknown.csv"))]
+    sources = json.dumps([{"ratings": spec, "without_fold": "1/2"} for spec in both])
+    given = load_recipe(str(recipe), [f"sources={sources}"], None)
+    held = {row.path for row in held_out_rows(given)}
+    assert 0 < len(held) < SCENES * VERSIONS / 2
+    for spec in both:
+        rows, _ = choose_rated(spec, None, subsets=None, images=None, without_fold="1/2", seed=given.seed)
+        assert not held & {row.path for row in rows.rows}
 
 
 def test_each_photograph_is_scored_by_the_student_that_lacks_its_scene(recipe: Path, tmp_path: Path):
