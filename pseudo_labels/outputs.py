@@ -293,7 +293,7 @@ def refuse_existing(file: Path, *, overwrite: bool) -> None:
     with explain_write_errors(file):
         there = refuse_irregular(file, links=False)
     if there is not None and not overwrite:
-        raise OutputConflictError(f"{file} exists already: choose another --out, or add --overwrite to replace it")
+        raise OutputConflictError(f"{file} exists already: choose another name, or add --overwrite to replace it")
 
 
 @dataclass(frozen=True)
@@ -369,7 +369,7 @@ def _new_object(address: Address, *, overwrite: bool) -> Iterator[NewFile]:
     remote.refuse_unwritable(address)
     if address.is_dir() or (address.is_file() and not overwrite):
         raise OutputConflictError(
-            f"{address} exists already: choose another --out"
+            f"{address} exists already: choose another name"
             + (", or add --overwrite to replace it" if address.is_file() else ", there are objects below it")
         )
     with tempfile.TemporaryFile() as file:
@@ -380,7 +380,7 @@ def _new_object(address: Address, *, overwrite: bool) -> Iterator[NewFile]:
         remote.write(address, data)
     elif not remote.create(address, data):
         raise OutputConflictError(
-            f"{address} appeared while this command was working, so it is left as it is: choose another --out, or add "
+            f"{address} appeared while this command was working, so it is left as it is: choose another name, or add "
             "--overwrite to replace it"
         )
 
@@ -408,7 +408,7 @@ def _state(path: Path, overwrite: bool) -> os.stat_result | None:
 def _publish(temporary: Path, path: Path, before: os.stat_result | None, overwrite: bool) -> None:
     """Give a finished file its name, unless something else has taken the name since the work began."""
     appeared = OutputConflictError(
-        f"{path} appeared or changed while this command was working, so it is left as it is: choose another --out"
+        f"{path} appeared or changed while this command was working, so it is left as it is: choose another name"
         + ("" if overwrite else ", or add --overwrite to replace it")
     )
     there = refuse_irregular(path, links=False)

@@ -38,7 +38,7 @@ def score(
     model: Annotated[
         str | None,
         typer.Option(
-            help="An exported .onnx student, or pocket-m, pocket-s, pocket-m-int8 or pocket-s-int8, which come along.  "
+            help="An exported .onnx student, or pocket-m, -s, -l, pocket-m-int8 or pocket-s-int8, which come along.  "
             "[default: pocket-m]",
             autocompletion=complete_student,
         ),

@@ -17,7 +17,7 @@ from distill.scoring.choosing import Choice
 from distill.scoring.columns import Column, seen
 from distill.scoring.inputs import ImageSource
 from distill.scoring.resuming import state_of
-from pseudo_labels.errors import OutputConflictError
+from pseudo_labels.errors import OutputConflictError, WriteError
 from pseudo_labels.files import remove_leftovers, utf8_path, write_atomic
 from pseudo_labels.images import DecodeLimits, decode, load
 from pseudo_labels.outputs import MANIFEST, Claim, claim, exclusively, finish, new_file, read_manifest, refuse_existing
@@ -76,6 +76,9 @@ class Gallery:
                 )
         elif self.out.is_dir() and any(not name.startswith(".") for name in os.listdir(self.out)):
             raise OutputConflictError(f"{self.out} is not empty and is no gallery: choose another folder")
+        there = next(place for place in (self.out, *self.out.absolute().parents) if place.is_dir())
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise WriteError(f"--gallery {self.out} cannot be written: no permission in {there}; name another place")
 
     def write(self, made: "Made", progress: Progress | None = None) -> Path:
         """Write it; killed, the same command goes on where it was (folder) or begins anew (file).

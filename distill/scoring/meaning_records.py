@@ -288,7 +288,10 @@ def calibration_summary(made: OwnScale) -> Iterator[str]:
     if measured["helps"]:
         yield "it helps: the interval of what it gains over the plain score lies above 0"
     else:
-        yield "it does not help: what it gains over the plain score may be chance; use the score as it is, or rate more"
+        yield (
+            "it does not help: what it gains over the plain score, or over the mean rating, may be chance; use the "
+            "score as it is, rate more, or check which end of --scale is best"
+        )
 
 
 def _with_ends(value: Sequence[float | None], factor: float = 1.0) -> str:

@@ -147,13 +147,16 @@ def pairs_of_table(file: Path, before: Path, after: Path) -> list[Pair]:
         del rows[0]
     if not rows:
         raise PocketiqaError(f"{file} has no pairs: a line is BEFORE,AFTER or BEFORE,AFTER,GROUP")
-    pairs = []
+    pairs, seen = list[Pair](), set[tuple[str, ...]]()
     for line, cells in rows:
         if len(cells) not in (2, 3) or not all(cells[:2]):
             raise PocketiqaError(
                 f"line {line} of {file} is {shown(','.join(cells))[:80]!r}: a line is BEFORE,AFTER or "
                 "BEFORE,AFTER,GROUP"
             )
+        if tuple(cells[:2]) in seen:
+            raise PocketiqaError(f"{file}: {cells[0]},{cells[1]} is listed twice; remove one of the two rows")
+        seen.add(tuple(cells[:2]))
         group = cells[2] if len(cells) == 3 and cells[2] else cells[0]
         pairs.append(Pair(cells[1], before / cells[0], after / cells[1], group))
     return pairs

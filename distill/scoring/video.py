@@ -116,7 +116,7 @@ class _opened:
         name = self._container.format.name
         if name.endswith("_pipe") or name == "image2":
             self._container.close()
-            raise PocketiqaError(f"{path} is a picture: score it with pocketiqa score")
+            raise PocketiqaError(f"{path} is a picture, or named like one: score it with pocketiqa score")
         # The cover of a song is a stream of one picture.
         streams = [one for one in streams if not _is_cover(one)]
         if not streams:
@@ -162,6 +162,7 @@ def frames_of(path: Path, interval: Interval, ending: Ending, report: Callable[[
                     steps = 0.0 if interval.frames else math.floor((time_s + 5e-7) / interval.seconds) + 1
                     due_s = steps * interval.seconds
                     yield Frame(number, time_s, _upright(frame))
+            report(math.ceil(total_s), math.ceil(total_s))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             ending.reason = f"broken after {ending.time_s:.3f} s ({_said(error)})"
         if not ending.frames:

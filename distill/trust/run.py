@@ -9,7 +9,7 @@ from typing import Any
 
 from distill.leakage.image_sets import ImageSet, evaluation_image_set
 from distill.terminal import console
-from distill.trust.definitions import DEFINITIONS, TESTS
+from distill.trust.definitions import CATALOGUE, DEFINITIONS, TESTS, WATERLOO
 from distill.trust.drawing import draw
 from distill.trust.measure import measure, photograph_files
 from distill.trust.models import open_models
@@ -72,6 +72,12 @@ def trust(
     chosen = _checked(out, tests, first, photographs)
     if picture is not None and picture.suffix.lower() != ".png":
         raise PocketiqaError(f"--picture {picture}: it is a PNG file, name it {picture.with_suffix('.png').name}")
+    several = len(models) + (brisque is not None) > 1
+    if picture is not None and CATALOGUE not in chosen and not (several and WATERLOO in chosen):
+        raise PocketiqaError(
+            f"--picture {picture}: there would be nothing to draw; run --test {CATALOGUE} too, or "
+            f"--test {WATERLOO} with two models, or leave it out"
+        )
     if intervals and ratings is None:
         raise PocketiqaError(f"--intervals {intervals[0]} are compared with ratings: name some with --ratings")
     if split is not None and ratings is None:

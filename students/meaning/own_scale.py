@@ -168,7 +168,7 @@ def fit_own_scale(
         The method, the map, and what was measured: ``n``, ``scenes``, ``helps`` and, for ``identity``, ``affine`` and
         ``isotonic``, ``rmse`` and ``mae`` as fractions of the scale, and ``rmse_gain`` and ``mae_gain`` over the
         identity: value and 95 % interval over scenes. ``helps`` says whether the interval of ``rmse_gain`` of the
-        method lies above 0.
+        method lies above 0, and its error below that of the mean rating.
 
     Raises:
         PocketiqaError: too few photographs or scenes, values outside [0, 1], or scores that are all alike.
@@ -182,7 +182,10 @@ def fit_own_scale(
     draws = Draws.of(len(x), names, resamples=_RESAMPLES, seed=seed)
     measured: dict[str, Any] = {"n": len(x), "scenes": len(set(names)), "folds": FOLDS}
     measured |= _errors(held_out, y, draws)
-    measured["helps"] = bool((measured[chosen]["rmse_gain"][1] or 0.0) > 0.0)
+    # A map of scores that run against the ratings gains over the scores, but says no more than the mean rating does.
+    mean = np.array([y[fold != number].mean() for number in range(FOLDS)])[fold]
+    says_more = measured[chosen]["rmse"] < np.sqrt(np.mean((mean - y) ** 2))
+    measured["helps"] = bool((measured[chosen]["rmse_gain"][1] or 0.0) > 0.0 and says_more)
     return chosen, FITS[chosen](x, y), measured
 
 

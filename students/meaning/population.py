@@ -154,8 +154,13 @@ class Population:
             known = ", ".join(sorted({path.name.partition(".")[0] for path in population_paths()}))
             raise PocketiqaError(f"no population at {name}: name a file, or one that comes along: {known}")
         read = [cls._read(path) for path in shipped] or [cls._read(Path(name))]
-        # Of several models none may fit: the first one says so below.
         population = next((one for one in read if model is not None and one.model.sha256 == model.sha256), read[0])
+        if model is not None and len(read) > 1 and population.model.sha256 != model.sha256:
+            known = ", ".join(sorted(one.model.name for one in read))
+            raise PocketiqaError(
+                f"the population {name!r} comes along for {known}, and not for {model.name}: make one of photographs "
+                "with `pocketiqa population PHOTOGRAPHS --model MODEL --out FILE`"
+            )
         if model is not None:
             population.check_model(model)
         return population

@@ -1,5 +1,6 @@
 """Names of the benchmarks, and the form ``NAME:FOLDER?OPTIONS`` in which a command line names one."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -54,7 +55,8 @@ def load_benchmark(spec: str) -> Benchmark:
     if name not in BENCHMARKS or not colon or not path:
         known = ", ".join(BENCHMARKS)
         raise PocketiqaError(f"benchmark {spec!r} is not of the form NAME:FOLDER with NAME one of {known}")
-    path, options = _split_options(path)
+    # No shell expands a ~ in the middle of a word.
+    path, options = _split_options(os.path.expanduser(path))
     validation = options.pop("validation", None)
     benchmark = _read(name, Path(path), options)
     return benchmark if validation is None else carve_validation(benchmark, _fraction(validation, name))

@@ -90,6 +90,7 @@ def test_a_table_names_pairs_and_scenes(folders: tuple[Path, Path], tmp_path: Pa
         (b"a.png\n", "line 1 of .*'a.png'"),
         (b"a.png,b.png\nc.png,,x\n", "line 2 of"),
         (b"a,b,c,d\n", "line 1 of"),
+        (b"a.png,b.png\na.png,c.png\na.png,b.png\n", "a.png,b.png is listed twice"),
         (b"\xff\xfe\x00a", "no CSV of text in UTF-8"),
     ],
 )

@@ -88,7 +88,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video " * 99)
     for name, message in (
-        ("a.png", "is a picture: score it with pocketiqa score"),
+        ("a.png", "is a picture, or named like one: score it with pocketiqa score"),
         ("empty.mp4", "cannot be read as a video"),
         ("text.mp4", "cannot be read as a video"),
         ("nothing.mp4", "does not exist"),

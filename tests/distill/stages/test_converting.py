@@ -56,7 +56,7 @@ def test_a_shipped_student_becomes_a_small_file_by_its_name(tmp_path: Path, phot
     assert (report.rated.name, report.rated.images) == ("biq2021 (mine), train part", 12)
     assert Scorer(out).contract.name == "pocket-s-w8"
     assert (tmp_path / "small.md").read_text().startswith("# pocket-s-w8\n")
-    with pytest.raises(OutputConflictError, match="exists already: choose another --out"):
+    with pytest.raises(OutputConflictError, match="exists already: choose another name"):
         export_converted("pocket-s", W8, out, images=[photos])
 
 

@@ -80,6 +80,7 @@ def test_files_are_not_replaced_unasked(compared: Compared):
         ({"ratings": None, "intervals": [Path("a.json")]}, r"--intervals a\.json"),
         ({"ratings": "koniq:here"}, "koniq:here"),
         ({"picture": Path("a.jpg")}, r"name it a\.png"),
+        ({"picture": Path("a.png"), "tests": [VIEWS]}, r"a\.png: there would be nothing to draw"),
         ({"models": []}, "at least one"),
         ({"models": ["pocket-x"]}, "'pocket-x' is no model"),
         ({"models": [DARKNESS, DARKNESS]}, "same model"),

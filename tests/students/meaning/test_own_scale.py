@@ -75,6 +75,13 @@ def test_a_straight_scale_gets_the_line_and_nothing_is_gained_by_chance():
     assert helped <= 1
 
 
+def test_scores_that_run_against_the_ratings_are_not_helped():
+    scores, ratings = bent(300, 0.05)
+    _, _, measured = fit_own_scale(scores, 1 - ratings)
+    assert measured["isotonic"]["rmse_gain"][1] > 0  # over the score; the mean rating does as well
+    assert not measured["helps"]
+
+
 def test_one_scene_with_most_photographs_is_no_obstacle():
     scores, ratings = bent(60, 0.05)
     groups = ["big"] * 52 + [str(at) for at in range(8)]

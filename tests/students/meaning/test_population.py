@@ -69,6 +69,8 @@ def test_another_model_is_refused():
     population().check_model(MODEL)
     with pytest.raises(PocketiqaError, match=r"the population 'mine' is of model tiny .*pocketiqa population PHOTO"):
         population().check_model(ModelName("tiny", "b" * 64))
+    with pytest.raises(PocketiqaError, match="comes along for pocket-l, pocket-m, pocket-s, and not for tiny"):
+        Population.load("biq2021", ModelName("tiny", "b" * 64))
 
 
 def test_stars_and_verdicts_change_at_the_thresholds():

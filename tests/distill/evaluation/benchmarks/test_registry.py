@@ -1,5 +1,6 @@
 """How a command line names a benchmark: NAME:FOLDER, csv:FILE, and options behind a question mark."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def test_unknown_names_list_the_known_ones(spec: str) -> None:
 
 
 def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(PocketiqaError, match=re.escape(f"{Path.home()}/no-such-folder is not a folder")):
+        load_benchmark("koniq10k:~/no-such-folder")
     with pytest.raises(PocketiqaError, match="is not a folder"):
         load_benchmark(f"live:{tmp_path / 'nowhere'}")
     with pytest.raises(PocketiqaError, match="no CSV file"):
