@@ -147,7 +147,8 @@ def formats(
         for model in models:
             with console.progress(f"formats of {model}") as progress:
                 results.append(measure_formats(model, images=images or [], calibrate=calibrate, progress=progress))
-        file.write(format_page(results, f"pocketiqa formats {' '.join(models)} --page {page.name}").encode())
+        if page is not None:
+            file.write(format_page(results, f"pocketiqa formats {' '.join(models)} --page {page.name}").encode())
     for measured in results:
         console.out.print(format_table(measured))
         for note in format_notes(measured):
