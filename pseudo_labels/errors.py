@@ -57,6 +57,8 @@ _SYSTEM: dict[int, tuple[str, str]] = {
     errno.ENOLCK: ("the file system gives no locks", "choose a folder on another disk"),
     errno.EOPNOTSUPP: ("the file system cannot do this", "choose a folder on another disk"),
 }
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Numbers of errors that say that a disk, or somebody's part of it, is full."""
 EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 """Numbers of errors that concern the whole machine, disk or process, whichever file was in work."""
 

@@ -1,7 +1,6 @@
 """Digests, canonical JSON with checksums, and writes that happen whole or not at all."""
 
 import csv
-import errno
 import fcntl
 import hashlib
 import io
@@ -20,6 +19,7 @@ from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 from pseudo_labels import claims, remote
 from pseudo_labels.errors import (
     EXHAUSTED,
+    FULL,
     IntegrityError,
     OutputConflictError,
     PocketiqaError,
@@ -31,8 +31,6 @@ from pseudo_labels.remote import Address
 
 CHECKSUM = "checksum"
 """Key of a JSON record that holds the SHA-256 of the rest of it."""
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -257,7 +255,7 @@ def explain_write_errors(path: Path, *, named: str | None = None) -> Iterator[No
         if error.errno is None or not (error.errno in EXHAUSTED or _concerns(error, path)):
             raise
         refused, step = system_words(error)
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StorageFullError(
                 f"no space left while writing {named or path}: everything committed so far is valid; "
                 f"{step} and run the same command again to resume"

@@ -77,11 +77,9 @@ def held(key: str, fetch: Callable[[Path], bool], *, fresh: bool = False) -> Ite
                 staged = stack.enter_context(private_folder(shelf / key))
                 sound = fetch(staged)
                 size = sum(file.stat().st_size for file in staged.iterdir())
-            if not (sound and keep and size <= limit):
-                yield staged
-                return
-            if fresh and not all(_remove(entry) for entry in _entries_of(shelf, key)):
-                # Somebody reads the old copy, which stays then: this one is given in its place.
+            kept = sound and keep and size <= limit
+            # An old copy that somebody reads stays, and this one is given in its place.
+            if not kept or (fresh and not all(_remove(entry) for entry in _entries_of(shelf, key))):
                 yield staged
                 return
             make_room(size, limit)

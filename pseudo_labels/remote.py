@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path, PosixPath
 from typing import Any, TypeVar
 
-from pseudo_labels.errors import PocketiqaError, StorageFullError, WriteError, install_command, shown
+from pseudo_labels.errors import FULL, PocketiqaError, StorageFullError, WriteError, install_command, shown
 
 Result = TypeVar("Result")
 
@@ -283,7 +283,7 @@ def fetch(address: Address, staged: Path) -> None:
             with system.open(name, "rb") as source, open(staged, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # here, not there: no further try helps
+            if error.errno in FULL:  # here, not there: no further try helps
                 raise StorageFullError(f"no space left while writing {staged}: free some, and run it again") from error
             raise
 
