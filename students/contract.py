@@ -24,10 +24,11 @@ REGION_FORMAT = 2
 """Format of students with a region head, whose files have two more outputs; all others keep the first format."""
 LOOK_FORMAT = 3
 """Format of students whose file asks for a second look, with or without a region head."""
-HEAD_FORMAT = 4
-"""Format of students whose file holds a head on their embedding (``pairs``), with or without a second look."""
-TYPE_FORMAT = 5
-"""Format of students whose file holds a head that says what is wrong (``types``), with or without the other parts."""
+PACKED_FORMAT = 6
+"""Format of students whose file holds heads on their embedding (``pairs``, ``types``), with or without other parts.
+
+Formats 4 (``pairs``) and 5 (``types``), in which the numbers of heads were decimals, are read and no longer written.
+"""
 UNKNOWN_SCALE = "unknown"
 SCORE_MEANING = "perceived quality, 0 worst, 1 best"
 # Parts that a contract of each format must have, and may have.
@@ -35,11 +36,12 @@ _PARTS: dict[int, tuple[set[str], set[str]]] = {
     FORMAT: (set(), set()),
     REGION_FORMAT: ({"regions"}, set()),
     LOOK_FORMAT: ({"look"}, {"regions"}),
-    HEAD_FORMAT: ({"pairs"}, {"look", "regions"}),
-    TYPE_FORMAT: ({"types"}, {"pairs", "look", "regions"}),
+    4: ({"pairs"}, {"look", "regions"}),
+    5: ({"types"}, {"pairs", "look", "regions"}),
+    PACKED_FORMAT: (set(), {"types", "pairs", "look", "regions"}),
 }
 NEWEST_FORMAT = max(_PARTS)
-"""Newest format that is read and written; ``web/src/model.ts`` reads as many."""
+"""Newest format; ``web/src/model.ts`` reads as many."""
 # JSON types of the fields that are stored without conversion.
 _PLAIN: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -164,10 +166,8 @@ class StudentContract:
 
     @property
     def _format(self) -> int:
-        if self.types is not None:
-            return TYPE_FORMAT
-        if self.pairs is not None:
-            return HEAD_FORMAT
+        if self.types is not None or self.pairs is not None:
+            return PACKED_FORMAT
         if self.look is not None:
             return LOOK_FORMAT
         return FORMAT if self.regions is None else REGION_FORMAT

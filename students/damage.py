@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pseudo_labels.errors import PocketiqaError, shown
 from students.fields import check_fields
-from students.heads import FloatArray, check_numbers, is_number, standardised
+from students.heads import FloatArray, check_numbers, is_number, packed, standardised, unpacked, unpacked_rows
 
 NONE = "none"
 TYPES = (
@@ -49,6 +49,8 @@ class Damage:
 @dataclass(frozen=True)
 class TypeHead:
     """See the module.
+
+    A file holds ``mean``, ``scale``, ``weights`` and ``slopes`` in half precision (``heads.packed``).
 
     Attributes:
         mean: [C] of the embeddings of photographs, subtracted.
@@ -147,8 +149,8 @@ class TypeHead:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        lists = {name: list(getattr(self, name)) for name in (*_VECTORS, "causes", *_PER_CAUSE)}
-        return {**asdict(self), **lists, **{name: [list(row) for row in getattr(self, name)] for name in _TABLES}}
+        lists = {name: list(getattr(self, name)) for name in ("causes", *_PER_CAUSE)}
+        return {**asdict(self), **lists, **{name: packed(getattr(self, name)) for name in (*_VECTORS, *_TABLES)}}
 
     @classmethod
     def from_dict(cls, record: Any) -> "TypeHead":
@@ -158,11 +160,14 @@ class TypeHead:
             PocketiqaError: a field is missing, unknown or out of range.
         """
         values = check_fields(record, [item.name for item in fields(cls)], "part of the student contract on types")
-        for name in (*_VECTORS, "causes", *_PER_CAUSE, *_TABLES):
-            inner = values[name] if name in _TABLES and isinstance(values[name], list) else []
-            if not isinstance(values[name], list) or not all(isinstance(row, list) for row in inner):
+        for name in ("causes", *_PER_CAUSE):
+            if not isinstance(values[name], list):
                 raise PocketiqaError(f"types.{name} is {shown(values[name])}, but a list is needed")
-            values[name] = tuple(map(tuple, inner)) if name in _TABLES else tuple(values[name])
+            values[name] = tuple(values[name])
         if not all(isinstance(cause, str) for cause in values["causes"]):
             raise PocketiqaError(f"types.causes is {shown(values['causes'])}, but a list of types is needed")
+        for name in _VECTORS:
+            values[name] = unpacked(values[name], f"types.{name}", _COMMAND)
+        for name in _TABLES:
+            values[name] = unpacked_rows(values[name], len(values["causes"]), f"types.{name}", _COMMAND)
         return cls(**values)

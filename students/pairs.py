@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from pseudo_labels.errors import PocketiqaError, shown
 from students.fields import check_fields
-from students.heads import FloatArray, check_numbers, is_number, standardised
+from students.heads import FloatArray, check_numbers, is_number, packed, standardised, unpacked
 
 _COMMAND = "fit-pairs"
 # Scores of exactly 0 or 1 have no finite logit.
@@ -43,7 +43,7 @@ def chances(strengths: ArrayLike) -> FloatArray:
 
 @dataclass(frozen=True)
 class PairHead:
-    """See the module.
+    """See the module. A file holds ``mean``, ``scale`` and ``weights`` in half precision (``heads.packed``).
 
     Attributes:
         mean: [C] of the embeddings of photographs, subtracted.
@@ -111,7 +111,7 @@ class PairHead:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {**asdict(self), **{name: list(getattr(self, name)) for name in _VECTORS}}
+        return {**asdict(self), **{name: packed(getattr(self, name)) for name in _VECTORS}}
 
     @classmethod
     def from_dict(cls, record: Any) -> "PairHead":
@@ -121,7 +121,4 @@ class PairHead:
             PocketiqaError: a field is missing, unknown or out of range.
         """
         values = check_fields(record, [item.name for item in fields(cls)], "part of the student contract on pairs")
-        for name in _VECTORS:
-            if not isinstance(values[name], list):
-                raise PocketiqaError(f"pairs.{name} is {shown(values[name])}, but a list of numbers is needed")
-        return cls(**{**values, **{name: tuple(values[name]) for name in _VECTORS}})
+        return cls(**{**values, **{name: unpacked(values[name], f"pairs.{name}", _COMMAND) for name in _VECTORS}})

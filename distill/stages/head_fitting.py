@@ -15,7 +15,7 @@ from students.contract import StudentContract
 from students.damage import TypeHead
 from students.formats.embedding import with_embedding
 from students.formats.sealing import seal, unsealed
-from students.heads import FloatArray
+from students.heads import FloatArray, halves
 from students.pairs import PairHead
 from students.runtime import Scorer
 from students.session import read_model
@@ -88,7 +88,9 @@ def opened_student(model: str | None) -> Iterator[OpenedStudent]:
 
 
 def standard_of(embeddings: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and scale (one over the deviation) of each number of an embedding, [C] each.
+    """Mean and scale (one over the deviation) of each number of an embedding, [C] each, in half precision.
+
+    A head is fitted to numbers that are standardised as a reader of its file standardises them.
 
     Args:
         embeddings: [N, C].
@@ -97,7 +99,7 @@ def standard_of(embeddings: FloatArray) -> tuple[FloatArray, FloatArray]:
     scale = 1 / np.maximum(deviation, _LEAST_DEVIATION)
     # What hardly varies is no feature: divided by so little, it would be noise.
     scale[deviation < _LEAST_DEVIATION] = _LEAST_DEVIATION
-    return mean, scale
+    return np.array(halves(mean)), np.array(halves(scale))
 
 
 def rounded(values: Any) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.metrics.draws import Draws, folds_of, interval
 from pseudo_labels.outputs import new_file
 from pseudo_labels.parallel import Progress
-from students.heads import FloatArray
+from students.heads import FloatArray, halves
 from students.pairs import PairHead, logits
 
 JUDGED_GAP = 0.1
@@ -100,7 +100,7 @@ def fit_head(examples: PairExamples) -> PairHead:
         **measure(examples, held_out[chosen], differences[:, -1]),
     }
     return PairHead(
-        mean=rounded(mean), scale=rounded(scale), weights=rounded(values[:-1]), score=max(0.0, rounded(values)[-1]),
+        mean=tuple(mean), scale=tuple(scale), weights=halves(values[:-1]), score=max(0.0, rounded(values)[-1]),
         alike=_alike(examples, features[:, :-1]), fitted=fitted,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from pseudo_labels.metrics.draws import Draws, folds_of, interval
 from pseudo_labels.outputs import new_file
 from pseudo_labels.parallel import Progress
 from students.damage import NONE, TYPES, TypeHead
-from students.heads import FloatArray
+from students.heads import FloatArray, halves
 
 STRONG = (4, 5)
 """Levels of what is stated first: damage that anybody sees."""
@@ -156,12 +156,12 @@ def _fitted(examples: TypeExamples, keep: NDArray[np.bool_], freedom: float) -> 
     names = [str(one) for one in fit.classes_]
     lines = [_line(values, levels, causes, cause) for cause in names]
     return TypeHead(
-        mean=rounded(mean),
-        scale=rounded(scale),
+        mean=tuple(mean),
+        scale=tuple(scale),
         causes=tuple(TYPE_OF[cause] for cause in names),
-        weights=tuple(rounded(row) for row in fit.coef_),
+        weights=tuple(map(halves, fit.coef_)),
         biases=rounded(fit.intercept_),
-        slopes=tuple(rounded(slopes) for slopes, _ in lines),
+        slopes=tuple(halves(slopes) for slopes, _ in lines),
         offsets=rounded([offset for _, offset in lines]),
     )
 

@@ -28,9 +28,9 @@ def halved(tensor: onnx.TensorProto) -> tuple[onnx.TensorProto, onnx.NodeProto] 
 def widened(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with every weight in float32; scores stay equal to the bit, and the argument as it is.
 
-    ``pocketiqa export --half`` stores a weight in float16 and a cast to float32 behind it, and ``--format onnx-w8`` in
-    8 bits with a cast and a product. What reads weights by the name that an operator uses finds the result of these
-    under that name, and here the values themselves.
+    ``pocketiqa export --half`` stores a weight in float16 and a cast to float32 behind it, ``--format onnx-w8`` in 8
+    bits with a cast and a product, whose scales are in float16 (in float32 until November 2026). What reads weights by
+    the name that an operator uses finds the result of these under that name, and here the values themselves.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph)
@@ -40,8 +40,12 @@ def widened(graph: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in narrow:
             made[node.output[0]] = stored[node.input[0]].astype(np.float32)
-        elif node.op_type == "Mul" and node.input[0] in made and node.input[1] in stored:
-            made[node.output[0]] = made[node.input[0]] * stored[node.input[1]]
+        elif (
+            node.op_type == "Mul"
+            and node.input[0] in made
+            and (scale := _either(node.input[1], made, stored)) is not None
+        ):
+            made[node.output[0]] = made[node.input[0]] * scale
         else:
             kept.append(node)
             used.update(node.input)
@@ -54,3 +58,7 @@ def widened(graph: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(onnx.TensorProto.FromString(one) for one in tensors)
     return model
+
+
+def _either(name: str, *tables: dict[str, np.ndarray]) -> np.ndarray | None:
+    return next((table[name] for table in tables if name in table), None)

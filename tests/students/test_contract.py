@@ -69,7 +69,7 @@ def test_each_missing_field_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 9}, "format version 9, but this pocketiqa reads 1 to 5"),
+        ({"format": 9}, "format version 9, but this pocketiqa reads 1 to 6"),
         ({"format": True}, "format version True"),
         ({"format": 2}, "lacks 'regions'"),
         ({"format": 3}, "lacks .look."),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pseudo_labels.errors import PocketiqaError
-from students.contract import TYPE_FORMAT, StudentContract
+from students.contract import PACKED_FORMAT, StudentContract
 from students.damage import NONE, TYPES, TypeHead
+from students.heads import packed
 from students.runtime import Scorer
 from tests.helpers.pools import photograph
 from tests.helpers.typed import plain_head, probabilities, write_typed
@@ -69,7 +70,12 @@ def test_fewer_numbers_than_it_reads_are_refused():
         ({"scale": [1.0, 0.0, 1.0]}, r"types\.scale holds a number of 0 or less"),
         ({"weights": [[0.0] * 3]}, r"types\.weights has 1 entries, but there are 10 causes"),
         ({"weights": [[0.0] * 2] * 10}, r"types\.weights\[\] is .* as many in each"),
-        ({"slopes": [5] * 10}, r"types\.slopes is .* a list is needed"),
+        ({"slopes": [5] * 10}, r"types\.slopes\[\] is 5, but a list of finite numbers"),
+        ({"slopes": packed([0.0] * 29)}, r"types\.slopes\[\] is .* as many in each"),
+        ({"slopes": packed([float("inf")] * 30)}, r"types\.slopes\[\] is .* finite numbers"),
+        ({"slopes": "AAA"}, r"types\.slopes is 'AAA', .* half precision in base64"),
+        ({"mean": "AAAA"}, r"types\.mean is 'AAAA', .* half precision in base64"),
+        ({"scale": 1.0}, r"types\.scale is 1\.0, .* half precision in base64"),
         ({"biases": [float("inf")] * 10}, r"types\.biases .* finite numbers"),
         ({"offsets": [True] * 10}, r"types\.offsets .* finite numbers"),
         ({"fitted": None}, r"types\.fitted must be an object"),
@@ -81,9 +87,16 @@ def test_unfit_heads_are_refused(change: dict[str, Any], message: str):
         TypeHead.from_dict({**plain_head().as_dict(), **change})
 
 
+def test_decimals_of_earlier_files_are_read():
+    record, head = two_ways().as_dict(), two_ways()
+    lists = {name: list(map(list, getattr(head, name))) for name in ("weights", "slopes")}
+    vectors = {name: list(getattr(head, name)) for name in ("mean", "scale")}
+    assert TypeHead.from_dict({**record, **lists, **vectors}) == head == TypeHead.from_dict(record)
+
+
 def test_the_file_of_a_student_holds_it(tmp_path: Path):
     scorer = Scorer(write_typed(tmp_path / "typed.onnx", plain_head(fitted={"scenes": 3})))
-    assert scorer.contract.as_dict()["format"] == TYPE_FORMAT
+    assert scorer.contract.as_dict()["format"] == PACKED_FORMAT
     assert StudentContract.from_dict(json.loads(scorer.contract.to_json())) == scorer.contract
     result, plain = scorer.score(photograph("coffee")), Scorer("pocket-s", look="quick").score(photograph("coffee"))
     assert result.score == plain.score

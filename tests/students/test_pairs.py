@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pseudo_labels.errors import PocketiqaError
-from students.contract import HEAD_FORMAT, StudentContract
+from students.contract import PACKED_FORMAT, StudentContract
 from students.pairs import PairHead, chances, logits
 from students.runtime import Scorer
 from tests.helpers.paired import score_head, write_paired
@@ -43,7 +43,7 @@ def test_logits_of_the_ends_are_finite():
     [
         ({"mean": [1.0]}, r"pairs\.scale .* as many in each"),
         ({"weights": [0.3, float("nan")]}, r"pairs\.weights .* finite numbers"),
-        ({"weights": "many"}, r"pairs\.weights .* a list of numbers"),
+        ({"weights": "many"}, r"pairs\.weights .* a list of finite numbers"),
         ({"scale": [2.0, 0.0]}, r"pairs\.scale holds a number of 0 or less"),
         ({"score": -1}, r"pairs\.score is -1"),
         ({"score": True}, r"pairs\.score is True"),
@@ -64,12 +64,17 @@ def test_fewer_numbers_than_it_reads_are_refused_and_later_ones_are_not_read():
     assert HEAD.strengths([[1.0, 2.0, 3.0]], [0.5]) == HEAD.strengths([[1.0, 2.0]], [0.5])
 
 
+def test_decimals_of_earlier_files_are_read():
+    vectors = {name: list(getattr(HEAD, name)) for name in ("mean", "scale", "weights")}
+    assert PairHead.from_dict({**HEAD.as_dict(), **vectors}).mean == HEAD.mean
+
+
 def test_the_file_of_a_student_holds_it(tmp_path: Path):
     scorer = Scorer(write_paired(tmp_path / "paired.onnx", fitted={"pairs": 3}))
     head = scorer.contract.pairs
     assert head == score_head(scorer.contract.student["head_width"], fitted={"pairs": 3})
     record = scorer.contract.as_dict()
-    assert record["format"] == HEAD_FORMAT
+    assert record["format"] == PACKED_FORMAT
     assert StudentContract.from_dict(json.loads(scorer.contract.to_json())) == scorer.contract
     result, plain = scorer.score(photograph("coffee")), Scorer("pocket-s", look="quick").score(photograph("coffee"))
     assert result.score == plain.score

@@ -6,7 +6,7 @@ const METADATA = 14; // ModelProto.metadata_props, entries of a key (1) and a va
 const CONTRACT = "pocketiqa.contract";
 const CHECKSUM = "pocketiqa.sha256";
 const HEX = 64;
-const NEWEST_FORMAT = 5;
+const NEWEST_FORMAT = 6;
 // Tag and length of the entry, tags and lengths of its key and value: six bytes in all.
 const TAIL = 6 + CHECKSUM.length + HEX;
 

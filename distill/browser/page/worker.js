@@ -447,7 +447,7 @@ function U(e, t, n, r, i) {
 	};
 }
 // src/model.ts
-var W = 14, G = "pocketiqa.contract", K = "pocketiqa.sha256", q = 5;
+var W = 14, G = "pocketiqa.contract", K = "pocketiqa.sha256", q = 6;
 async function te(e) {
 	await ne(e);
 	let t;
