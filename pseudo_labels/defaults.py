@@ -24,6 +24,7 @@ MAX_FAILED_FRACTION = 0.5
 """Fraction of good images without a label above which a label store stays unfinished."""
 
 DISTORTED_PER_IMAGE = 25
+DISTORT_WORKERS = 2
 """Distorted copies of each clean image."""
 
 DISTORTION_NAMES = ("kadid",)

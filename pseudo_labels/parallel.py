@@ -16,6 +16,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 """Told how much of a longer work is done, and how much there is in total, in the unit of that work."""
+InOrder = Callable[[Callable[[Any], Any], Iterable[Any]], Generator[Any, None, None]]
+"""Something that does as ``in_order``: function and items in, results in the order of the items out."""
 # The function of this worker process, set once when it starts.
 _work: Callable[[Any], Any] | None = None
 

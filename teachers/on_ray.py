@@ -1,9 +1,13 @@
-"""Shards of a store labelled by a Ray cluster: one that is named, or a local one that is started for the work.
+"""Work of a Ray cluster: one that is named, or a local one that is started for the work.
 
-Actors keep the teacher loaded; a shard is a task, the same as of one of ``sharing.own_shards(world=shards)``. Ray only
-says who does what: pools are read from, and stores are written to, a file system that all nodes see under one path, and
-each shard is committed by the worker that labelled it. A worker that is lost, or taken for lost, costs its shard in
-work, which goes elsewhere; should it write late, the shard is there with the same bytes and stays.
+**Shards of a store.** Actors keep the teacher loaded; a shard is a task, the same as of one of
+``sharing.own_shards(world=shards)``. Ray only says who does what: pools are read from, and stores are written to, a
+file system that all nodes see under one path, and each shard is committed by the worker that labelled it. A worker that
+is lost, or taken for lost, costs its shard in work, which goes elsewhere; should it write late, the shard is there with
+the same bytes and stays.
+
+**A function of many items**, with results in order (``RayCluster.in_order``): a task each, which Ray itself runs again
+where a worker or its node is lost.
 """
 
 import importlib
@@ -13,7 +17,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from enum import Enum
@@ -40,6 +44,10 @@ _LOOK_S = 1.0
 _SAY_WAITING_S = 20.0
 # A worker on which so many tasks in a row have failed gets no more: the fault is not in the shards.
 _FAILURES_IN_A_ROW = 3
+# Items of ``in_order`` in work or waiting, for each core.
+_AHEAD = 4
+# Of this worker process: the function that it calls, and the reference that it was sent by.
+_APPLIED: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,49 @@ class RayCluster:
                 raise PocketiqaError(f"a task needs {_amounts(room)}, but this machine has less: ask for less")
             worker_order = replace(_absolute(order), overwrite=False)
             _Dispatch(ray, store, worker_order, room, self.retries, progress=progress, warn=warn).run()
+
+    def in_order(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
+        """Results of ``function`` for each item, in the order of the items; as ``parallel.in_order``, a core each.
+
+        Closing the generator, or an error, cancels what has not begun. An item whose worker is lost goes elsewhere, so
+        that ``function`` must do no harm if it is called twice.
+
+        Args:
+            function: what is done; it is pickled once for each worker.
+            items: taken one by one, a few for each core of the cluster ahead.
+
+        Raises:
+            PocketiqaError: as ``connected``, or the workers of an item were lost too often; and whatever ``function``
+                raises.
+        """
+        with self.connected() as (ray, _):
+            sent = ray.put(function)
+            # What the function raises would be raised again elsewhere; only lost workers are tried again.
+            task = ray.remote(_apply).options(num_cpus=1, max_retries=self.retries, retry_exceptions=False)
+            waiting = deque[Any]()
+            try:
+                for item in items:
+                    # Asked each time, because nodes join and leave.
+                    while len(waiting) >= _AHEAD * max(1, _capacity(ray, {"CPU": 1.0})):
+                        yield self._result(ray, waiting.popleft())
+                    # In a list, which Ray hands over as it is: the function itself would be read for each item.
+                    waiting.append(task.remote([sent], item, list(sys.path)))
+                while waiting:
+                    yield self._result(ray, waiting.popleft())
+            finally:
+                for left in waiting:
+                    ray.cancel(left)
+
+    def _result(self, ray: Any, task: Any) -> Any:
+        try:
+            return ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise PocketiqaError(
+                f"the workers of a task were lost {self.retries + 1} times ({_first_line(error)}): what was made so "
+                "far is kept, run the same command again"
+            ) from error
 
     def _gpus(self, ray: Any, device: str) -> float:
         if self.gpus_per_task is not None:
@@ -147,6 +198,14 @@ def _absolute(order: Any) -> Any:
     """The same order with absolute paths: workers have working folders of their own."""
     values = {field.name: getattr(order, field.name) for field in fields(order)}
     return replace(order, **{name: path.absolute() for name, path in values.items() if isinstance(path, Path)})
+
+
+def _apply(sent: list[Any], item: Any, modules: list[str]) -> Any:
+    """Call the function that was sent with an item, in a worker of Ray."""
+    if _APPLIED.get("sent") != sent:
+        sys.path += [path for path in modules if path not in sys.path]
+        _APPLIED.update(sent=sent, function=_ray().get(sent[0]))
+    return _APPLIED["function"](item)
 
 
 class Worker:

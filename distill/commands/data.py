@@ -1,5 +1,6 @@
 """Commands that make pools and labels."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +25,8 @@ from distill.commands.options import (
     Student,
     TeacherThreads,
     app,
+    choose_one,
+    cluster_of,
     complete_benchmark,
     complete_distortion,
     complete_teacher,
@@ -33,6 +36,7 @@ from pseudo_labels.defaults import (
     CROP_LARGEST,
     CROP_SMALLEST,
     DECODE_WORKERS,
+    DISTORT_WORKERS,
     DISTORTED_PER_IMAGE,
     LABEL_BATCH_SIZE,
     LABEL_THREADS,
@@ -113,7 +117,10 @@ def distort(
             "repeatable, and copies take turns.  [default: 1]"
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    workers: Annotated[int | None, typer.Option(help=f"Processes.  [default: {DISTORT_WORKERS}]")] = None,
+    engine: Cluster = None,
+    ray_address: RayAddress = None,
+    retries: Retries = None,
     preview: Annotated[bool, typer.Option("--preview", help="Only draw a contact sheet of all distortions.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -129,7 +136,10 @@ def distort(
         return
     if pool is None or out is None:
         raise typer.BadParameter("name a pool and an --out folder, or ask for --preview")
-    with console.progress("distort") as report:
+    choose_one({"--workers": workers is not None, "--engine": engine is not None})
+    cluster = cluster_of(engine, ray_address, retries)
+    # Connected before an earlier pool is replaced.
+    with nullcontext() if cluster is None else cluster.connected(), console.progress("distort") as report:
         made = build_synthetic_pool(
             Pool.open(pool),
             out,
@@ -140,7 +150,8 @@ def distort(
             regions=None if regions is None else RegionSet.open(regions),
             regions_per_copy=regions_per_copy or ONE_REGION,
             feather_px=feather_px,
-            workers=workers,
+            workers=DISTORT_WORKERS if workers is None else workers,
+            cluster=None if cluster is None else cluster.in_order,
             overwrite=overwrite,
             progress=report,
         )

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import zip_longest
@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from pseudo_labels.errors import PocketiqaError, shown
 
 if TYPE_CHECKING:
+    from teachers.on_ray import RayCluster
     from teachers.sharing import Share
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -271,7 +272,8 @@ ClaimOpen = Annotated[
 Cluster = Annotated[
     Literal["ray"] | None,
     typer.Option(
-        "--engine", help="ray: the workers of a Ray cluster label, a shard is a task; lost ones are labelled elsewhere."
+        "--engine",
+        help="ray: the workers of a Ray cluster work, a shard is a task; lost ones are done again elsewhere.",
     ),
 ]
 RayAddress = Annotated[
@@ -286,7 +288,7 @@ GpusPerTask = Annotated[
     typer.Option(help="With --engine ray: GPUs of a worker, such as 0.5.  [default: 1 where there are any]"),
 ]
 Retries = Annotated[
-    int | None, typer.Option(help="With --engine ray: how often a shard that failed is tried again.  [default: 3]")
+    int | None, typer.Option(help="With --engine ray: how often a task that failed is tried again.  [default: 3]")
 ]
 
 
@@ -316,23 +318,47 @@ class Sharing:
         Raises:
             PocketiqaError: they do not go together, or cannot be read.
         """
-        from teachers.on_ray import DEFAULT_RETRIES, RayCluster
         from teachers.sharing import OpenShards, Part, Ranks
 
         ways = {"--shard": self.shard is not None, "--claim": self.claim, "--engine": self.engine is not None}
-        asked = [name for name, given in ways.items() if given]
-        if len(asked) > 1:
-            raise PocketiqaError(f"{' and '.join(asked)} are ways to share the work: choose one")
-        if self.engine is None:
-            of_engine = {
-                "--ray-address": self.ray_address, "--gpus-per-task": self.gpus_per_task, "--retries": self.retries
-            }  # fmt: skip
-            alone = [name for name, value in of_engine.items() if value is not None]
-            if alone:
-                raise PocketiqaError(f"{alone[0]} is for a cluster: add --engine ray")
-            return OpenShards() if self.claim else Ranks() if self.shard is None else Part.parse(self.shard)
-        retries = DEFAULT_RETRIES if self.retries is None else self.retries
-        return RayCluster(self.ray_address, self.gpus_per_task, retries)
+        choose_one(ways)
+        cluster = cluster_of(self.engine, self.ray_address, self.retries, gpus_per_task=self.gpus_per_task)
+        if cluster is not None:
+            return cluster
+        return OpenShards() if self.claim else Ranks() if self.shard is None else Part.parse(self.shard)
+
+
+def choose_one(ways: Mapping[str, bool]) -> None:
+    """Refuse more than one way to share the work.
+
+    Args:
+        ways: options, and whether each was given.
+
+    Raises:
+        PocketiqaError: several were.
+    """
+    asked = [name for name, given in ways.items() if given]
+    if len(asked) > 1:
+        raise PocketiqaError(f"{' and '.join(asked)} are ways to share the work: choose one")
+
+
+def cluster_of(
+    engine: str | None, ray_address: str | None, retries: int | None, *, gpus_per_task: float | None = None
+) -> "RayCluster | None":
+    """The cluster that the options of a command ask for; None without ``--engine``.
+
+    Raises:
+        PocketiqaError: an option is for a cluster, and there is none; or its value cannot be used.
+    """
+    if engine is None:
+        of_engine = {"--ray-address": ray_address, "--gpus-per-task": gpus_per_task, "--retries": retries}
+        alone = [name for name, value in of_engine.items() if value is not None]
+        if alone:
+            raise PocketiqaError(f"{alone[0]} is for a cluster: add --engine ray")
+        return None
+    from teachers.on_ray import DEFAULT_RETRIES, RayCluster
+
+    return RayCluster(ray_address, gpus_per_task, DEFAULT_RETRIES if retries is None else retries)
 
 
 Device = Annotated[

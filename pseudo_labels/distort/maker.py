@@ -212,8 +212,8 @@ class Maker:
     feather_px: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker opens the pool for itself; its table is not sent.
-        return _reopen, (self.pool.folder, self.out, self.seed, self.max_side, self.feather_px)
+        # A worker opens the pool for itself; its table is not sent. It may have another working folder.
+        return _reopen, (self.pool.folder.absolute(), self.out.absolute(), self.seed, self.max_side, self.feather_px)
 
     def make(self, task: Task) -> list[ImageRef]:
         """Rows of a clean image and its copies; the files are there afterwards, made now or by an earlier run.

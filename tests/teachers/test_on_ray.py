@@ -1,8 +1,10 @@
 """Labelling by a cluster of Ray: real workers on this machine, of which one dies; and a worker that writes late."""
 
 import importlib.util
+import os
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,57 @@ def test_options_of_the_cluster_go_with_it_alone(pool: Pool, tmp_path: Path, cap
         assert message in capsys.readouterr().err
     assert run_cli(app, [*words, "--engine", "dask"]) == 2
     assert not (tmp_path / "labels").exists()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_copies_made_on_a_cluster_are_those_of_one_process(pool: Pool, tmp_path: Path):
+    words = ["distort", str(pool.folder), "--per-image", "3", "--out"]
+    assert run_cli(app, [*words, str(tmp_path / "alone"), "--workers", "1"]) == 0
+    assert run_cli(app, [*words, str(tmp_path / "ray"), "--engine", "ray"]) == 0
+    alone, shared = (Pool.open(tmp_path / name) for name in ("alone", "ray"))
+    assert shared.digest == alone.digest
+    assert len(alone) == 4 * len(pool)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_item_whose_worker_dies_goes_elsewhere(tmp_path: Path):
+    results = RayCluster(retries=1).in_order(partial(dying_once, tmp_path), range(6))
+    assert list(results) == [0, 1, 4, 9, 16, 25]
+    assert (tmp_path / "died").exists()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_a_function_raises_on_a_cluster_ends_the_work():
+    results = RayCluster().in_order(fails_at_three, range(100))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(PocketiqaError, match="three is too many"):
+        next(results)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "2", "--engine", "ray"], "--workers and --engine are ways to share the work: choose one"),
+        (["--retries", "1"], "--retries is for a cluster: add --engine ray"),
+    ],
+)
+def test_options_of_distort_that_would_do_nothing_are_refused(
+    words: list[str], message: str, pool: Pool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert run_cli(app, ["distort", str(pool.folder), "--out", str(tmp_path / "copies"), *words]) == 1
+    assert message in " ".join(capfd.readouterr().err.split())
+    assert not (tmp_path / "copies").exists()
+
+
+def dying_once(folder: Path, number: int) -> int:
+    mark = folder / "died"
+    if number == 3 and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return number * number
+
+
+def fails_at_three(number: int) -> int:
+    if number == 3:
+        raise PocketiqaError("three is too many")
+    return number
