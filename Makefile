@@ -12,7 +12,8 @@ DATA ?= ../shared/data
 STUDENTS := pocket-m pocket-s
 
 .PHONY: setup quickstart test lint types docs trust populations type-heads intervals wheel-check check int8 bench \
-	bench-teachers bench-serving campaign many-machines object-stores scale formats-check web web-check web-test clean
+	bench-teachers bench-serving campaign many-machines ray-check object-stores scale formats-check web web-check \
+	web-test clean
 
 quickstart: $(READY)
 	$(BIN)/pocketiqa run $(RECIPE) $(if $(PHOTOS),--set 'pool.sources=["$(PHOTOS)"]' --out 'runs/$(RECIPE)-photos',)
@@ -97,6 +98,12 @@ bench-serving: $(READY)
 # What was done is not done again; exit status 1 if anything is not as promised (docs/reliability.md).
 campaign: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign
+
+# The short form of many-machines: a local cluster of Ray of which workers die. Installs Ray (245 MB), which "all" leaves
+# out.
+ray-check: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/teachers/test_on_ray.py
 
 # Three local nodes of Ray label 1,000 images in 40 shards while 20 workers and a node are killed; then one node against
 # two. Some minutes; installs Ray (245 MB), which "all" leaves out. Exit status 1 if anything is not as promised.
