@@ -144,7 +144,7 @@ TEACHERS: dict[str, TeacherEntry] = {
         _seagull,
         "a vision-language model that scores regions and whole images (SEAGULL)",
         ("torch", "timm", "transformers", "peft", "accelerate", "safetensors"),
-        "the published checkpoint of 14 GB",
+        "copy of the published checkpoint of 14 GB",
         ("device_map", "regions_at_once"),
     ),
     "fused": TeacherEntry(

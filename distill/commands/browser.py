@@ -18,7 +18,7 @@ def _in_eight_bits() -> Callable[[Path, Path], object]:
     except ModuleNotFoundError as error:
         raise PocketiqaError(
             f"weights in 8 bits need {error.name}: {install_command('train')}, or add --float to send the student as "
-            "it is, at 3 times the size"
+            "it is, at 2 to 3 times the size"
         ) from error
     return lambda source, small: export_converted(str(source), W8, small)
 
@@ -36,7 +36,7 @@ def web(
     ] = None,
     as_it_is: Annotated[
         bool,
-        typer.Option("--float", help="Send a float student as it is, not its weights in 8 bits: 3 times as large."),
+        typer.Option("--float", help="Send a float student as it is, not in 8 bits: 2 to 3 times as large."),
     ] = False,
     runtime: Annotated[
         Path | None,
