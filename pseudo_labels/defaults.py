@@ -24,8 +24,10 @@ MAX_FAILED_FRACTION = 0.5
 """Fraction of good images without a label above which a label store stays unfinished."""
 
 DISTORTED_PER_IMAGE = 25
-DISTORT_WORKERS = 2
 """Distorted copies of each clean image."""
+
+DISTORT_WORKERS = 2
+"""Processes that make distorted copies."""
 
 DISTORTION_NAMES = ("kadid",)
 """Names or groups of the distortions that a synthetic pool is made of."""

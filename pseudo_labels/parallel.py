@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from pseudo_labels.errors import PocketiqaError
@@ -18,6 +19,8 @@ Progress = Callable[[int, int], None]
 """Told how much of a longer work is done, and how much there is in total, in the unit of that work."""
 InOrder = Callable[[Callable[[Any], Any], Iterable[Any]], Generator[Any, None, None]]
 """Something that does as ``in_order``: function and items in, results in the order of the items out."""
+Cluster = Callable[[], AbstractContextManager[InOrder]]
+"""Other machines: connects to them, or raises, and gives what works on them while it is entered."""
 # The function of this worker process, set once when it starts.
 _work: Callable[[Any], Any] | None = None
 

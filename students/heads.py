@@ -55,12 +55,18 @@ def halves(values: ArrayLike) -> tuple[float, ...]:
         return tuple(np.asarray(values, np.float64).astype(_HALF).astype(np.float64).tolist())
 
 
-def packed(values: ArrayLike) -> str:
+def packed(values: ArrayLike) -> Any:
     """Numbers as text: half precision, little endian, row by row, in base64.
 
-    A quarter of the size of decimals, which made up a tenth of a small student's file.
+    A quarter of the size of decimals, which made up a tenth of a small student's file. Numbers that half precision
+    would make infinite, or 0 though they are not, stay a list of decimals: heads of earlier files may have them.
     """
-    return base64.b64encode(np.ascontiguousarray(values, _HALF).tobytes()).decode("ascii")
+    exact = np.asarray(values, np.float64)
+    with np.errstate(over="ignore"):
+        half = exact.astype(_HALF)
+    if not np.isfinite(half).all() or ((half == 0) & (exact != 0)).any():
+        return exact.tolist()
+    return base64.b64encode(half.tobytes()).decode("ascii")
 
 
 def unpacked(value: Any, name: str, command: str) -> tuple[float, ...]:

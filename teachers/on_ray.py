@@ -6,7 +6,7 @@ file system that all nodes see under one path, and each shard is committed by th
 is lost, or taken for lost, costs its shard in work, which goes elsewhere; should it write late, the shard is there with
 the same bytes and stays.
 
-**A function of many items**, with results in order (``RayCluster.in_order``): a task each, which Ray itself runs again
+**A function of many items**, with results in order (``RayCluster.ready``): a task each, which Ray itself runs again
 where a worker or its node is lost.
 """
 
@@ -14,6 +14,7 @@ import importlib
 import logging
 import math
 import os
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -28,7 +29,7 @@ import torch
 
 from pseudo_labels import outputs
 from pseudo_labels.errors import PocketiqaError, install_command
-from pseudo_labels.parallel import Progress, usable_cores
+from pseudo_labels.parallel import InOrder, Progress, usable_cores
 from pseudo_labels.store import ShardStore
 from teachers.batched import Warn
 from teachers.launch import Launch, lone_device
@@ -46,6 +47,11 @@ _SAY_WAITING_S = 20.0
 _FAILURES_IN_A_ROW = 3
 # Items of ``in_order`` in work or waiting, for each core.
 _AHEAD = 4
+_CORE = {"CPU": 1.0}
+# Longest wait for tasks that were cancelled while they ran.
+_CANCEL_S = 60.0
+# Longest wait for an answer of the head of a cluster: Ray itself would try for a quarter of an hour.
+_CONNECT_S = 5.0
 # Of this worker process: the function that it calls, and the reference that it was sent by.
 _APPLIED: dict[str, Any] = {}
 
@@ -95,48 +101,30 @@ class RayCluster:
             worker_order = replace(_absolute(order), overwrite=False)
             _Dispatch(ray, store, worker_order, room, self.retries, progress=progress, warn=warn).run()
 
-    def in_order(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
-        """Results of ``function`` for each item, in the order of the items; as ``parallel.in_order``, a core each.
-
-        Closing the generator, or an error, cancels what has not begun. An item whose worker is lost goes elsewhere, so
-        that ``function`` must do no harm if it is called twice.
+    @contextmanager
+    def ready(self, warn: Warn) -> Iterator[InOrder]:
+        """Connect, and try that a worker can work.
 
         Args:
-            function: what is done; it is pickled once for each worker.
-            items: taken one by one, a few for each core of the cluster ahead.
+            warn: told when no worker becomes free.
+
+        Yields:
+            ``in_order`` on the cluster, a core for each item. Closing its generator, or an error, cancels what has not
+            begun and waits for what has. An item whose worker is lost goes elsewhere: the function must do no harm if
+            it is called twice.
 
         Raises:
-            PocketiqaError: as ``connected``, or the workers of an item were lost too often; and whatever ``function``
-                raises.
+            PocketiqaError: as ``connected``, or no worker can begin. While it is used: the workers of an item were lost
+                too often; and whatever the function raises.
         """
-        with self.connected() as (ray, _):
-            sent = ray.put(function)
+        with self.connected() as (ray, grows):
+            if not grows and not _capacity(ray, _CORE):
+                raise PocketiqaError(f"a task needs {_amounts(_CORE)}, but this machine has less")
             # What the function raises would be raised again elsewhere; only lost workers are tried again.
             task = ray.remote(_apply).options(num_cpus=1, max_retries=self.retries, retry_exceptions=False)
-            waiting = deque[Any]()
-            try:
-                for item in items:
-                    # Asked each time, because nodes join and leave.
-                    while len(waiting) >= _AHEAD * max(1, _capacity(ray, {"CPU": 1.0})):
-                        yield self._result(ray, waiting.popleft())
-                    # In a list, which Ray hands over as it is: the function itself would be read for each item.
-                    waiting.append(task.remote([sent], item, list(sys.path)))
-                while waiting:
-                    yield self._result(ray, waiting.popleft())
-            finally:
-                for left in waiting:
-                    ray.cancel(left)
-
-    def _result(self, ray: Any, task: Any) -> Any:
-        try:
-            return ray.get(task)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except ray.exceptions.RayError as error:
-            raise PocketiqaError(
-                f"the workers of a task were lost {self.retries + 1} times ({_first_line(error)}): what was made so "
-                "far is kept, run the same command again"
-            ) from error
+            work = _Work(ray, task, self.retries, warn)
+            list(work.in_order(_nothing, [None]))
+            yield work.in_order
 
     def _gpus(self, ray: Any, device: str) -> float:
         if self.gpus_per_task is not None:
@@ -158,6 +146,7 @@ class RayCluster:
             yield ray, True
             return
         address = self.address or os.environ.get(_ADDRESS) or _LOCAL
+        _check_answers(address)
         # Only what a cluster is started with; of one that runs, Ray refuses to be told.
         started: dict[str, Any] = {}
         if address == _LOCAL:
@@ -172,20 +161,41 @@ class RayCluster:
                     f"no local Ray cluster could be started ({_first_line(error)}): try again when the machine "
                     "is less busy, or share the work with --claim, which needs no cluster"
                 ) from error
-            raise PocketiqaError(
-                f"no Ray cluster can be used at {address!r} ({_first_line(error)}): give the address of its head, "
-                f"such as 10.0.0.1:6379, or leave --ray-address and {_ADDRESS} away for a local one"
-            ) from error
+            raise _no_cluster(address, error) from error
         try:
             yield ray, address != _LOCAL
         finally:
             ray.shutdown()
 
 
+def _check_answers(address: str) -> None:
+    """Refuse the address of a head that nobody answers at.
+
+    Raises:
+        PocketiqaError: there is no connection.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: BaseException) -> PocketiqaError:
+    return PocketiqaError(
+        f"no Ray cluster can be used at {address!r} ({_first_line(error)}): give the address of its head, such as "
+        f"10.0.0.1:6379, or leave --ray-address and {_ADDRESS} away for a local one"
+    )
+
+
 def _ray() -> Any:
     # Read when Ray is imported: nothing is reported to its makers, and nothing is said of devices we do not ask for.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Failures are told by us, once.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
@@ -200,12 +210,74 @@ def _absolute(order: Any) -> Any:
     return replace(order, **{name: path.absolute() for name, path in values.items() if isinstance(path, Path)})
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A function of many items on a cluster that is connected; see ``RayCluster.ready``.
+
+    Attributes:
+        ray: the module.
+        task: ``_apply``, as Ray calls it.
+        retries: how often an item whose worker was lost is tried again.
+        warn: told when no worker becomes free.
+    """
+
+    ray: Any
+    task: Any
+    retries: int
+    warn: Warn
+
+    def in_order(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
+        """As ``parallel.in_order``."""
+        sent = self.ray.put(function)
+        waiting = deque[Any]()
+        try:
+            for item in items:
+                # Asked each time, because nodes join and leave.
+                while len(waiting) >= _AHEAD * max(1, _capacity(self.ray, _CORE)):
+                    yield self._result(waiting.popleft())
+                # In a list, which Ray hands over as it is: the function itself would be read for each item.
+                waiting.append(self.task.remote([sent], item, list(sys.path)))
+            while waiting:
+                yield self._result(waiting.popleft())
+        finally:
+            # Ray would connect again to cancel what has ended with the connection.
+            if waiting and self.ray.is_initialized():
+                for left in waiting:
+                    self.ray.cancel(left)
+                self.ray.wait(list(waiting), num_returns=len(waiting), timeout=_CANCEL_S)
+
+    def _result(self, task: Any) -> Any:
+        errors = self.ray.exceptions
+        try:
+            while not self.ray.wait([task], timeout=_SAY_WAITING_S)[0]:
+                if not _capacity(self.ray, _CORE):
+                    self.warn(f"waiting for room in the cluster: a task needs {_amounts(_CORE)}")
+            return self.ray.get(task)
+        except errors.RayTaskError as error:
+            if not isinstance(error.cause, errors.RayError):
+                raise error.cause from error
+            reason = _first_line(error.cause)
+        except errors.RayError as error:
+            reason = _first_line(error)
+            lost = errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError
+            if isinstance(error, lost):
+                raise PocketiqaError(
+                    f"the workers of a task were lost {self.retries + 1} times ({reason}): what was made so far is "
+                    "kept, run the same command again"
+                ) from error
+        raise PocketiqaError(f"a worker of Ray cannot do its task ({reason}): is pocketiqa installed on every node?")
+
+
 def _apply(sent: list[Any], item: Any, modules: list[str]) -> Any:
     """Call the function that was sent with an item, in a worker of Ray."""
     if _APPLIED.get("sent") != sent:
         sys.path += [path for path in modules if path not in sys.path]
         _APPLIED.update(sent=sent, function=_ray().get(sent[0]))
     return _APPLIED["function"](item)
+
+
+def _nothing(_item: Any) -> None:
+    """Shows that a worker has this package."""
 
 
 class Worker:

@@ -1,6 +1,5 @@
 """Commands that make pools and labels."""
 
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -138,8 +137,7 @@ def distort(
         raise typer.BadParameter("name a pool and an --out folder, or ask for --preview")
     choose_one({"--workers": workers is not None, "--engine": engine is not None})
     cluster = cluster_of(engine, ray_address, retries)
-    # Connected before an earlier pool is replaced.
-    with nullcontext() if cluster is None else cluster.connected(), console.progress("distort") as report:
+    with console.progress("distort") as report:
         made = build_synthetic_pool(
             Pool.open(pool),
             out,
@@ -151,7 +149,7 @@ def distort(
             regions_per_copy=regions_per_copy or ONE_REGION,
             feather_px=feather_px,
             workers=DISTORT_WORKERS if workers is None else workers,
-            cluster=None if cluster is None else cluster.in_order,
+            cluster=None if cluster is None else partial(cluster.ready, console.warn),
             overwrite=overwrite,
             progress=report,
         )

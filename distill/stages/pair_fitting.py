@@ -100,7 +100,7 @@ def fit_head(examples: PairExamples) -> PairHead:
         **measure(examples, held_out[chosen], differences[:, -1]),
     }
     return PairHead(
-        mean=tuple(mean), scale=tuple(scale), weights=halves(values[:-1]), score=max(0.0, rounded(values)[-1]),
+        mean=halves(mean), scale=halves(scale), weights=halves(values[:-1]), score=max(0.0, rounded(values)[-1]),
         alike=_alike(examples, features[:, :-1]), fitted=fitted,
     )  # fmt: skip
 

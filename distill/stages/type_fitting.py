@@ -156,8 +156,8 @@ def _fitted(examples: TypeExamples, keep: NDArray[np.bool_], freedom: float) -> 
     names = [str(one) for one in fit.classes_]
     lines = [_line(values, levels, causes, cause) for cause in names]
     return TypeHead(
-        mean=tuple(mean),
-        scale=tuple(scale),
+        mean=halves(mean),
+        scale=halves(scale),
         causes=tuple(TYPE_OF[cause] for cause in names),
         weights=tuple(map(halves, fit.coef_)),
         biases=rounded(fit.intercept_),

@@ -18,8 +18,9 @@ from PIL import Image
 
 from pseudo_labels import addresses
 from pseudo_labels.crops import generator
-from pseudo_labels.distort.catalogue import MIN_SIDE_PX, distort
+from pseudo_labels.distort.catalogue import MIN_SIDE_PX, VERSION, distort
 from pseudo_labels.distort.scale import LEVELS
+from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import digest_of, sha256_bytes, staged_folder
 from pseudo_labels.fingerprints import fingerprint
 from pseudo_labels.images import ImageError, decode, read_bytes
@@ -213,7 +214,23 @@ class Maker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker opens the pool for itself; its table is not sent. It may have another working folder.
-        return _reopen, (self.pool.folder.absolute(), self.out.absolute(), self.seed, self.max_side, self.feather_px)
+        where = self.pool.folder.absolute(), self.out.absolute()
+        return _reopen, (*where, (self.pool.digest, VERSION), self.seed, self.max_side, self.feather_px)
+
+    def check_made(self, task: Task, rows: Sequence[ImageRef]) -> None:
+        """Refuse copies that were made elsewhere and are not here.
+
+        Raises:
+            PocketiqaError: the folder of the clean image is not there.
+        """
+        if (
+            any(row.status == Status.OK and row.ref_id for row in rows)
+            and not (self.out / IMAGES / task.ref.id).is_dir()
+        ):
+            raise PocketiqaError(
+                f"the copies of {task.ref.id} are not in {self.out}: the worker that made them sees another disk under "
+                "this path; name a folder that all nodes share"
+            )
 
     def make(self, task: Task) -> list[ImageRef]:
         """Rows of a clean image and its copies; the files are there afterwards, made now or by an earlier run.
@@ -303,8 +320,18 @@ class Maker:
         return ref if path is None else replace(ref, uri=addresses.of_path(path))
 
 
-def _reopen(folder: Path, out: Path, seed: int, max_side: int | None, feather_px: float) -> Maker:
-    return Maker(Pool.open(folder), out, seed, max_side, feather_px)
+def _reopen(
+    folder: Path, out: Path, wanted: tuple[str, int], seed: int, max_side: int | None, feather_px: float
+) -> Maker:
+    pool = Pool.open(folder)
+    # On another machine the path may be another pool's, and the package another one.
+    if (pool.digest, VERSION) != wanted:
+        raise PocketiqaError(
+            f"a worker sees the pool {pool.digest[:12]} under {folder} and has distortions of version {VERSION}, but "
+            f"the pool {wanted[0][:12]} and version {wanted[1]} are needed: share the folder, and install one "
+            "pocketiqa everywhere"
+        )
+    return Maker(pool, out, seed, max_side, feather_px)
 
 
 def _fields(parts: Parts) -> dict[str, Any]:

@@ -10,6 +10,7 @@ The folder of one clean image exists whole or not at all (see ``maker``); it is 
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from pseudo_labels.distort.maker import IMAGES, Distortion, Maker, RegionMask, T
 from pseudo_labels.errors import PocketiqaError
 from pseudo_labels.files import remove_leftovers
 from pseudo_labels.outputs import exclusively
-from pseudo_labels.parallel import InOrder, Progress, in_order
+from pseudo_labels.parallel import Cluster, InOrder, Progress, in_order
 from pseudo_labels.pool import Pool, write_pool
 from pseudo_labels.records import ImageRef, Status
 from pseudo_labels.regions.store import RegionSet
@@ -42,7 +43,7 @@ def build_synthetic_pool(
     regions_per_copy: Sequence[int] = ONE_REGION,
     feather_px: float = 0.0,
     workers: int = 1,
-    cluster: InOrder | None = None,
+    cluster: Cluster | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Pool:
@@ -66,7 +67,7 @@ def build_synthetic_pool(
         feather_px: see ``maker.RegionMask.blended``; needs ``regions``.
         workers: processes. They are started afresh, so a script needs the usual ``if __name__ == "__main__"``.
         cluster: makes the copies of each clean image in place of ``workers``, such as
-            ``teachers.on_ray.RayCluster.in_order``; all its nodes see both pools under the same paths.
+            ``teachers.on_ray.RayCluster.ready``; all its nodes see both pools under the same paths.
         overwrite: replace an earlier pool that was made differently.
         progress: called with distorted copies done and in total.
 
@@ -99,12 +100,17 @@ def build_synthetic_pool(
         # Not stated where it is as before this could be chosen: such pools are still the same.
         spec |= {} if counts == ONE_REGION else {"regions_per_copy": list(counts)}
     # A generator: nothing is made before ``write_pool`` has claimed the folder, or removed an earlier pool from it.
-    # One worker is this process: starting another would only cost time.
-    in_turn = cluster or partial(in_order, workers=workers if workers > 1 else 0, processes=True)
-    rows = _make_all(Maker(pool, out, seed, max_side, float(feather_px)), tasks, in_turn, progress)
     notes = {"clean_pool": str(pool.folder)}
     with_regions = regions is not None
-    return write_pool(out, _mark_copies(rows), spec=spec, notes=notes, regions=with_regions, overwrite=overwrite)
+    # Ready before an earlier pool is replaced.
+    with _alone(workers) if cluster is None else cluster() as in_turn:
+        rows = _make_all(Maker(pool, out, seed, max_side, float(feather_px)), tasks, in_turn, progress)
+        return write_pool(out, _mark_copies(rows), spec=spec, notes=notes, regions=with_regions, overwrite=overwrite)
+
+
+def _alone(workers: int) -> AbstractContextManager[InOrder]:
+    # One worker is this process: starting another would only cost time.
+    return nullcontext(partial(in_order, workers=workers if workers > 1 else 0, processes=True))
 
 
 def _check_regions(pool: Pool, regions: RegionSet | None, feather_px: float, max_side: int | None) -> None:
@@ -159,10 +165,11 @@ def _check_arguments(per_image: int, seed: int, max_side: int | None, workers: i
 
 def _make_all(maker: Maker, tasks: Sequence[Task], in_turn: InOrder, progress: Progress | None) -> Iterator[ImageRef]:
     total, done = sum(len(task.copies) for task in tasks), 0
-    # ``write_pool``, which takes the rows, holds the folder by now.
-    with exclusively(maker.out):
+    # ``write_pool``, which takes the rows, holds the folder by now. Closed before it lets go: nobody writes any more.
+    with exclusively(maker.out), closing(in_turn(maker.make, tasks)) as made:
         remove_leftovers(maker.out / IMAGES, alone=True)
-        for task, rows in zip(tasks, in_turn(maker.make, tasks), strict=True):
+        for task, rows in zip(tasks, made, strict=True):
+            maker.check_made(task, rows)
             yield from rows
             done += len(task.copies)
             if progress:

@@ -19,6 +19,13 @@ def test_halves_are_stored_as_they_are():
     assert unpacked(packed(values), "x", "fit-x") == values
 
 
+@pytest.mark.parametrize("number", [70_000.0, -1e9, 1e-9])
+def test_numbers_beyond_half_precision_stay_decimals(number: float):
+    assert packed([1.0, number]) == [1.0, number]
+    assert unpacked(packed([1.0, number]), "x", "fit-x") == (1.0, number)
+    assert unpacked_rows(packed([[1.0], [number]]), 2, "x", "fit-x") == ((1.0,), (number,))
+
+
 def test_rows_come_back_in_order():
     table = ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     assert unpacked_rows(packed(table), 2, "x", "fit-x") == table

@@ -2,7 +2,11 @@
 
 import importlib.util
 import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -165,17 +169,55 @@ def test_copies_made_on_a_cluster_are_those_of_one_process(pool: Pool, tmp_path:
 
 @pytest.mark.usefixtures("cluster")
 def test_an_item_whose_worker_dies_goes_elsewhere(tmp_path: Path):
-    results = RayCluster(retries=1).in_order(partial(dying_once, tmp_path), range(6))
-    assert list(results) == [0, 1, 4, 9, 16, 25]
+    with RayCluster(retries=1).ready(pytest.fail) as in_order:
+        assert list(in_order(partial(dying_once, tmp_path), range(6))) == [0, 1, 4, 9, 16, 25]
     assert (tmp_path / "died").exists()
 
 
 @pytest.mark.usefixtures("cluster")
-def test_what_a_function_raises_on_a_cluster_ends_the_work():
-    results = RayCluster().in_order(fails_at_three, range(100))
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(PocketiqaError, match="three is too many"):
-        next(results)
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (PocketiqaError("three is too many"), "three is too many"),
+        (None, "a worker of Ray cannot do its task"),  # an exception that cannot be read again
+    ],
+)
+def test_what_a_function_raises_on_a_cluster_ends_the_work(raised: Exception | None, message: str):
+    with RayCluster().ready(pytest.fail) as in_order:
+        results = in_order(partial(fails_at_three, raised), range(100))
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(PocketiqaError, match=message):
+            next(results)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_closing_early_waits_for_what_has_begun(tmp_path: Path):
+    with RayCluster().ready(pytest.fail) as in_order:
+        results = in_order(partial(marks, tmp_path), range(40))
+        assert next(results) == 0
+        results.close()
+        made = {path.name for path in tmp_path.iterdir()}
+        time.sleep(0.5)
+        assert {path.name for path in tmp_path.iterdir()} == made
+    assert len(made) < 80
+
+
+@pytest.mark.skipif(not INSTALLED, reason="Ray is an extra: pip install 'pocketiqa[ray]'")
+def test_an_address_that_nobody_answers_at_is_refused_at_once_and_nothing_is_replaced(
+    pool: Pool, tmp_path: Path
+):
+    words = ["distort", str(pool.folder), "--per-image", "1", "--out", str(tmp_path / "copies")]
+    assert run_cli(app, words) == 0
+    digest = Pool.open(tmp_path / "copies").digest
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    asked = ["--seed", "1", "--overwrite", "--engine", "ray", "--ray-address", f"127.0.0.1:{port}"]
+    # In a process of its own: this one may be connected.
+    command = [sys.executable, "-m", "distill.cli", *words, *asked]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    assert f"no Ray cluster can be used at '127.0.0.1:{port}'" in " ".join(ended.stderr.split())
+    assert Pool.open(tmp_path / "copies").digest == digest
 
 
 @pytest.mark.parametrize(
@@ -201,7 +243,19 @@ def dying_once(folder: Path, number: int) -> int:
     return number * number
 
 
-def fails_at_three(number: int) -> int:
+class UnreadableError(PocketiqaError):
+    def __init__(self, what: str, number: int):
+        super().__init__(f"{what} {number}")
+
+
+def fails_at_three(raised: Exception | None, number: int) -> int:
     if number == 3:
-        raise PocketiqaError("three is too many")
+        raise raised or UnreadableError("no", number)
+    return number
+
+
+def marks(folder: Path, number: int) -> int:
+    (folder / f"{number}.begin").touch()
+    time.sleep(0.1)
+    (folder / f"{number}.end").touch()
     return number
