@@ -50,7 +50,8 @@ class Recipe(Settings):
     Attributes:
         name: name of the student; the exported file has it too.
         out: folder of the run; each stage has a subfolder.
-        seed: seed of everything random in every stage.
+        seed: seed of everything random but what has one of its own: trainings (``fit.seed``, ``distill.seed``), their
+            splits, and crops.
         fit: teacher that is fitted to ratings, or to regions; it labels the pool unless ``label`` names another.
         teachers: in place of ``fit``, several that are fitted, by names of the recipe's own; all of them label the
             pool, and ``fuse`` joins their labels.

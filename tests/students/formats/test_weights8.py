@@ -76,13 +76,13 @@ def test_a_channel_of_zeros_stays_zero():
     np.testing.assert_allclose(stored["w.int8"] * stored["w.scale.float16"].astype(np.float32), weight, rtol=1e-3)
 
 
-@pytest.mark.parametrize("size", [1e-7, 1e-3, 1.0, 1e4, 1e9])
+@pytest.mark.parametrize("size", [1e-7, 3e-4, 1e-3, 1.0, 1e4, 1e9])
 def test_weights_of_any_size_keep_their_values(size: float):
     weight = np.random.default_rng(0).normal(size=(4, 8, 3, 3)).astype(np.float32) * np.float32(size)
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     model = helper.make_model(helper.make_graph([node], "g", [], [], [numpy_helper.from_array(weight, "w")]))
     (read,) = (numpy_helper.to_array(one) for one in widened(store_in_eight_bits(model, few=0)).graph.initializer)
-    np.testing.assert_allclose(read, weight, rtol=0, atol=np.abs(weight).max() / 127 / 2 * 1.01)
+    np.testing.assert_allclose(read, weight, rtol=0, atol=np.abs(weight).max() / 127 / 2 * 1.1)
 
 
 def test_weights_of_few_values_are_stored_in_sixteen_bits(tiny_float: FloatStudent):
