@@ -38,7 +38,7 @@ def test_a_shell_completes_commands_choices_and_names():
 def test_names_are_completed_by_kind():
     assert complete_recipe("quick") == ["quickstart"]
     assert complete_recipe("label_eff") == []  # a study
-    assert complete_comparison("") == ["biq2021_results"]
+    assert complete_comparison("") == ["biq2021_gains", "biq2021_results"]
     assert complete_distortion("gaussian_b") == ["gaussian_blur"]
     assert complete_device("c") == ["cpu", "cuda"]
 
