@@ -203,9 +203,7 @@ def test_closing_early_waits_for_what_has_begun(tmp_path: Path):
 
 
 @pytest.mark.skipif(not INSTALLED, reason="Ray is an extra: pip install 'pocketiqa[ray]'")
-def test_an_address_that_nobody_answers_at_is_refused_at_once_and_nothing_is_replaced(
-    pool: Pool, tmp_path: Path
-):
+def test_an_address_that_nobody_answers_at_is_refused_at_once_and_nothing_is_replaced(pool: Pool, tmp_path: Path):
     words = ["distort", str(pool.folder), "--per-image", "1", "--out", str(tmp_path / "copies")]
     assert run_cli(app, words) == 0
     digest = Pool.open(tmp_path / "copies").digest
