@@ -27,7 +27,7 @@ def test_a_small_file_is_exported_by_name_and_scores(tmp_path: Path, photo: Path
     out = tmp_path / "small.onnx"
     assert pocketiqa("export", "pocket-s", "--format", "onnx-w8", "--images", photo, "--out", out) == 0
     printed = capsys.readouterr().out
-    assert "0.97 MB, 0.34 of the float" in printed
+    assert "0.87 MB, 0.30 of the float" in printed
     assert "scores as the float student: SRCC " in printed
     assert pocketiqa("score", photo, "--model", out) == 0
     assert Scorer(out).contract.conversion is not None
